@@ -1,0 +1,242 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::config::Config;
+use super::receipt::Receipt;
+use super::shared::Shared;
+use super::stats::Stats;
+use super::subscriber::Subscriber;
+use super::subscription::Subscription;
+use crate::error::{ConfigError, PublishError, Refused};
+use crate::log::audience::{Audience, ClientId};
+use crate::log::log::{Budget, Retain};
+use crate::time::heartbeat::Heartbeat;
+use crate::time::timer::Timer;
+use crate::wire::event::Event;
+use crate::wire::id::EventId;
+
+/// Takes events in and hands them to the clients that they are for.
+///
+/// Clones are cheap and are the same hub. When the last one is dropped the hub is [closed](Self::close).
+///
+/// # Ordering
+///
+/// A hub has one order. [Ids](EventId) are issued strictly increasing, each client receives its events in the order
+/// of their ids without repeats, and so any two clients see the events that both receive in the same order. Events
+/// that one thread publishes one after the other are in that order.
+///
+/// # Resuming and gaps
+///
+/// The hub retains the latest events within the limits of [`Retain`]. A client that comes back with a
+/// `Last-Event-ID` gets everything for it since, judged by who it is now, and then goes on live; nothing is lost or
+/// repeated where the two meet. If something for it has left the log, or if its id is none of this hub's, it gets a
+/// `hub:gap` event first. That is exact (a gap is told only if something *for this client* was lost) as long as the
+/// hub remembers what it let go of: for at least twice as many events as it retains.
+///
+/// # Slow clients
+///
+/// A publisher never waits for a client. One that does not read is left behind and costs no more than a small window
+/// of handles: it reads from the log when it reads again, and is told of a gap if the log has moved on.
+///
+/// # Closing
+///
+/// After [`close`](Self::close) every stream delivers what was published before and ends, at the end of a frame.
+///
+/// ```
+/// use futures_util::StreamExt as _;
+/// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+///
+/// # futures_executor::block_on(async {
+/// let hub = Hub::builder(ManualTimer::new()).build()?;
+/// let mut stream = hub.subscribe(Subscriber::new().user("42"))?;
+/// let opening = stream.next().await.unwrap();
+/// assert!(opening.starts_with(b"event: hub:open\n"));
+///
+/// let receipt = hub.send_to_user("42", Event::new("greeting").data("hello"))?;
+/// let frame = stream.next().await.unwrap();
+/// assert_eq!(frame, format!("event: greeting\ndata: hello\nid: {}\n\n", receipt.id()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Hub {
+    handle: Arc<Handle>,
+}
+
+/// Closes the hub when the last of its users is gone.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Hub {
+    /// Starts with a timer, without which heartbeats could not fire, and usual settings for all else.
+    pub fn builder(timer: impl Timer) -> HubBuilder {
+        HubBuilder { config: Config::new(timer) }
+    }
+
+    /// Publishes to every client.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    pub fn broadcast(&self, event: Event) -> Result<Receipt, PublishError> {
+        self.publish(Audience::all(), event)
+    }
+
+    /// Publishes to one client.
+    ///
+    /// Whether it is connected is in the receipt: see [`Receipt::require_match`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    pub fn send_to_client(&self, client: ClientId, event: Event) -> Result<Receipt, PublishError> {
+        self.publish(Audience::client(client), event)
+    }
+
+    /// Publishes to all clients of a user.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    pub fn send_to_user(
+        &self,
+        user: impl Into<Arc<str>>,
+        event: Event,
+    ) -> Result<Receipt, PublishError> {
+        self.publish(Audience::user(user), event)
+    }
+
+    /// Publishes to all clients of a session.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    pub fn send_to_session(
+        &self,
+        session: impl Into<Arc<str>>,
+        event: Event,
+    ) -> Result<Receipt, PublishError> {
+        self.publish(Audience::session(session), event)
+    }
+
+    /// Publishes to an audience.
+    ///
+    /// Never waits for a client, and does not fail because there is none: the event is retained for those who come
+    /// back. May be called from any thread, async or not, also from a `Waker`.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], when the event or the audience is invalid, the event is larger than all that is retained, or
+    /// the hub is closed. Nothing was stored or sent then.
+    pub fn publish(&self, audience: Audience, event: Event) -> Result<Receipt, PublishError> {
+        self.handle.shared.publish(audience, event)
+    }
+
+    /// Lets a client in: from this moment it is handed what is for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], which the adapters turn into a response.
+    pub fn subscribe(&self, subscriber: Subscriber) -> Result<Subscription, Refused> {
+        Subscription::open(&self.handle.shared, subscriber)
+    }
+
+    /// Ends the hub: nothing is published and nobody let in any more, and streams end after what was published
+    /// before. A second call does nothing.
+    pub fn close(&self) {
+        self.handle.shared.close();
+    }
+
+    /// What the hub holds and has done.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.handle.shared.stats()
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// Settings for a [`Hub`].
+///
+/// # Memory
+///
+/// Beside what [`Retain`] allows, a hub takes for each client about 1 KiB, and while it has events to read up to
+/// `window` handles of 8 bytes, each of which can keep about 100 bytes of an event that has left the log (not its
+/// frame).
+///
+/// ```
+/// use std::time::Duration;
+/// use sse_hub::{Heartbeat, Hub, ManualTimer, Retain};
+///
+/// let hub = Hub::builder(ManualTimer::new())
+///     .heartbeat(Heartbeat::every(Duration::from_secs(15)))
+///     .retain(Retain::events(4096).per_topic(256).bytes(16 << 20))
+///     .retry(Duration::from_secs(3))
+///     .build()?;
+/// # Ok::<(), sse_hub::ConfigError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct HubBuilder {
+    config: Config,
+}
+
+impl HubBuilder {
+    /// What is sent on silent streams. A comment after 15 seconds, unless set.
+    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.config.heartbeat = heartbeat;
+        self
+    }
+
+    /// How much is kept for clients that come back or fall behind.
+    pub fn retain(mut self, retain: Retain) -> Self {
+        self.config.retain = retain;
+        self
+    }
+
+    /// How long a client that lost its connection waits before it comes back: 3 seconds, unless set. Each is told a
+    /// time of its own, between three and five quarters of it. At least a millisecond.
+    pub fn retry(mut self, retry: Duration) -> Self {
+        self.config.retry = retry;
+        self
+    }
+
+    /// How many bytes of waiting events one item of a [`Subscription`] joins: 64 KiB, unless set. A larger event is
+    /// an item of its own.
+    pub fn batch(mut self, bytes: usize) -> Self {
+        self.config.batch = Budget { bytes };
+        self
+    }
+
+    /// How many events a client may have waiting before it reads them from the log: 32, unless set. More makes
+    /// bursts cheaper, less makes clients smaller.
+    pub fn window(mut self, events: usize) -> Self {
+        self.config.window = events;
+        self
+    }
+
+    /// Builds the hub. Its epoch is the time now.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names settings that contradict each other or that nothing could work with.
+    pub fn build(self) -> Result<Hub, ConfigError> {
+        self.config.check()?;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let shared = Arc::new(Shared::new(self.config, EventId(epoch, 0)));
+        Ok(Hub { handle: Arc::new(Handle { shared }) })
+    }
+}

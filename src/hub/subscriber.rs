@@ -1,0 +1,82 @@
+use std::sync::Arc;
+
+use crate::log::audience::Filter;
+use crate::wire::id::{LastEventId, Resume};
+
+/// Who connects: what the application knows of a client when it lets it in.
+///
+/// All of it is the application's word. A hub authenticates nobody: put here what the handler has verified.
+///
+/// ```
+/// use sse_hub::{EventId, Subscriber};
+///
+/// let somebody = Subscriber::new();
+/// let tab = Subscriber::new()
+///     .user("42")
+///     .session("s9")
+///     .topic("orders")
+///     .events(["order", "alert"])
+///     .resume(EventId(1763, 12));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Subscriber {
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) session: Option<Arc<str>>,
+    pub(crate) topics: Vec<Arc<str>>,
+    pub(crate) filter: Filter,
+    pub(crate) resume: Resume,
+}
+
+impl Subscriber {
+    /// A client without user, session and topics: it gets what is for everybody, and what is for it alone.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whose client it is. All tabs and devices of one person share a user.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<Arc<str>>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Which session it belongs to, such as that of a login cookie.
+    #[must_use]
+    pub fn session(mut self, session: impl Into<Arc<str>>) -> Self {
+        self.session = Some(session.into());
+        self
+    }
+
+    /// Adds a topic. Twice the same is once.
+    #[must_use]
+    pub fn topic(self, topic: impl Into<Arc<str>>) -> Self {
+        self.topics([topic])
+    }
+
+    /// Adds topics.
+    #[must_use]
+    pub fn topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+        self.topics.extend(topics.into_iter().map(Into::into));
+        self.topics.sort_unstable();
+        self.topics.dedup();
+        self
+    }
+
+    /// Only events of these types; `message` stands for those without one.
+    ///
+    /// The hub's own events (`hub:open`, `hub:gap` ...) always come. Without this call, so do all others; with an
+    /// empty list, none. Events that the filter leaves out are neither sent nor counted as missed.
+    #[must_use]
+    pub fn events<T: Into<Box<str>>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.filter = Filter::Types(types.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Goes on where the client stopped: a [`LastEventId`], or an [`EventId`](crate::EventId).
+    #[must_use]
+    pub fn resume(mut self, last: impl Into<LastEventId>) -> Self {
+        self.resume = last.into().0;
+        self
+    }
+}

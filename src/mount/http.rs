@@ -1,0 +1,150 @@
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use bytes::Bytes;
+use futures_core::Stream;
+use http_body::{Frame, SizeHint};
+
+use crate::error::Refused;
+use crate::hub::subscription::Subscription;
+use crate::wire::frame;
+use crate::wire::id::LastEventId;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What clients that cannot set a header call it in the query.
+const QUERY_NAMES: [&str; 3] = ["lastEventId", "last_event_id", "last-event-id"];
+
+/// The response to a client that was let in or refused: what [`Hub::subscribe`](crate::Hub::subscribe) returned.
+///
+/// ```
+/// use sse_hub::{Hub, ManualTimer, Subscriber};
+///
+/// let hub = Hub::builder(ManualTimer::new()).build()?;
+/// let response = sse_hub::http::respond(hub.subscribe(Subscriber::new()));
+/// assert_eq!(response.status(), 200);
+/// assert_eq!(response.headers()["content-type"], "text/event-stream");
+/// # Ok::<(), sse_hub::ConfigError>(())
+/// ```
+pub fn respond(subscribed: Result<Subscription, Refused>) -> Response<Body> {
+    match subscribed {
+        Ok(subscription) => response(subscription),
+        Err(refused) => refusal(&refused),
+    }
+}
+
+/// A response that streams `frames`, with the headers that keep proxies from holding it back.
+pub fn response<S>(frames: S) -> Response<Body<S>> {
+    event_stream(Body { content: Content::Stream { frames } })
+}
+
+/// The response to a client that is not let in.
+///
+/// A browser's `EventSource` never comes back after any status but 200. A client that may try again therefore gets a
+/// stream of one `hub:refused` event, which says why and when to come back, and its end. One that may not gets `400`
+/// and the reason as text.
+pub fn refusal<S>(refused: &Refused) -> Response<Body<S>> {
+    if refused.is_temporary() {
+        let told = frame::refused(refused.retry(), refused.cause().as_str());
+        return event_stream(Body::whole(told));
+    }
+    let mut response = Response::new(Body::whole(refused.to_string()));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn event_stream<S>(body: Body<S>) -> Response<Body<S>> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+impl LastEventId {
+    /// Reads it from a request: from the `Last-Event-ID` header, or else from the query parameter `lastEventId`,
+    /// `last_event_id` or `last-event-id`, which clients that cannot set headers use.
+    ///
+    /// ```
+    /// use http::{HeaderMap, Uri};
+    /// use sse_hub::{EventId, LastEventId};
+    ///
+    /// let uri = Uri::from_static("/events?lastEventId=1763-12");
+    /// assert_eq!(LastEventId::from_request(&HeaderMap::new(), &uri).id(), Some(EventId(1763, 12)));
+    /// ```
+    #[must_use]
+    pub fn from_request(headers: &HeaderMap, uri: &Uri) -> Self {
+        let header = headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes);
+        let from_header = Self::from_bytes(header.unwrap_or_default());
+        if from_header.is_some() {
+            return from_header;
+        }
+        // An id has no character that a query would encode, so what is encoded is no id.
+        let parameters = uri.query().unwrap_or_default().split('&');
+        let mut named = parameters.filter_map(|parameter| parameter.split_once('='));
+        let value = named.find(|(name, _)| QUERY_NAMES.contains(name)).map(|(_, value)| value);
+        Self::from_bytes(value.unwrap_or_default().as_bytes())
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// An `http_body::Body` that streams frames as they come. It ends when its stream does.
+    #[derive(Debug)]
+    pub struct Body<S = Subscription> {
+        #[pin]
+        content: Content<S>,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = Projected]
+    #[derive(Debug)]
+    enum Content<S> {
+        Stream { #[pin] frames: S },
+        Whole { rest: Option<Bytes> },
+    }
+}
+
+impl<S> Body<S> {
+    fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self { content: Content::Whole { rest: Some(bytes.into()) } }
+    }
+}
+
+impl<S: Stream<Item = Bytes>> http_body::Body for Body<S> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = match self.project().content.project() {
+            Projected::Stream { frames } => frames.poll_next(cx),
+            Projected::Whole { rest } => Poll::Ready(rest.take()),
+        };
+        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Whole { rest: None })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Stream { .. } => SizeHint::default(),
+            Content::Whole { rest } => {
+                SizeHint::with_exact(rest.as_ref().map_or(0, |rest| rest.len() as u64))
+            }
+        }
+    }
+}

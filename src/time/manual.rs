@@ -1,0 +1,134 @@
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::timer::{Sleep, Timer};
+use crate::sync::Mutex;
+
+/// A clock that stands still until it is told to go on: hours of heartbeats in a test without waiting.
+///
+/// Clones share the clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use futures_util::StreamExt as _;
+/// use sse_hub::{Heartbeat, Hub, ManualTimer, Subscriber};
+/// # use futures_util::FutureExt as _;
+///
+/// let timer = ManualTimer::new();
+/// let hub = Hub::builder(timer.clone()).heartbeat(Heartbeat::every(Duration::from_secs(15))).build()?;
+/// let mut stream = hub.subscribe(Subscriber::new())?;
+/// stream.next().now_or_never().expect("`hub:open` is there at once");
+/// assert!(stream.next().now_or_never().is_none());
+///
+/// timer.advance(Duration::from_secs(15));
+/// assert_eq!(stream.next().now_or_never(), Some(Some(":\n".into())));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct ManualTimer {
+    clock: Arc<Mutex<Clock>>,
+}
+
+struct Clock {
+    now: Instant,
+    sleeps: Slab<Pending>,
+}
+
+struct Pending {
+    deadline: Instant,
+    waker: Option<Waker>,
+}
+
+impl ManualTimer {
+    /// A clock that shows the present.
+    #[must_use]
+    pub fn new() -> Self {
+        let clock = Clock { now: Instant::now(), sleeps: Slab::new() };
+        Self { clock: Arc::new(Mutex::new(clock)) }
+    }
+
+    /// Moves the clock on and wakes what was due by then.
+    pub fn advance(&self, by: Duration) {
+        let due: Vec<Waker> = {
+            let mut clock = self.clock.lock();
+            clock.now += by;
+            let now = clock.now;
+            let due = clock.sleeps.iter_mut().filter(|(_, sleep)| sleep.deadline <= now);
+            due.filter_map(|(_, sleep)| sleep.waker.take()).collect()
+        };
+        due.into_iter().for_each(Waker::wake);
+    }
+
+    /// The earliest deadline that somebody waits for.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let clock = self.clock.lock();
+        let waiting = clock.sleeps.iter().filter(|(_, sleep)| sleep.waker.is_some());
+        waiting.map(|(_, sleep)| sleep.deadline).min()
+    }
+}
+
+impl Default for ManualTimer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ManualTimer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clock = self.clock.lock();
+        f.debug_struct("ManualTimer")
+            .field("now", &clock.now)
+            .field("sleeps", &clock.sleeps.len())
+            .finish()
+    }
+}
+
+impl Timer for ManualTimer {
+    fn now(&self) -> Instant {
+        self.clock.lock().now
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        let key = self.clock.lock().sleeps.insert(Pending { deadline, waker: None });
+        Box::pin(ManualSleep { clock: Arc::clone(&self.clock), key })
+    }
+}
+
+struct ManualSleep {
+    clock: Arc<Mutex<Clock>>,
+    key: usize,
+}
+
+impl Sleep for ManualSleep {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut clock = self.clock.lock();
+        let now = clock.now;
+        let sleep = &mut clock.sleeps[self.key];
+        if sleep.deadline <= now {
+            return Poll::Ready(());
+        }
+        let old = sleep.waker.replace(cx.waker().clone());
+        drop(clock);
+        drop(old);
+        Poll::Pending
+    }
+
+    fn reset(self: Pin<&mut Self>, deadline: Instant) {
+        self.clock.lock().sleeps[self.key].deadline = deadline;
+    }
+}
+
+impl Drop for ManualSleep {
+    fn drop(&mut self) {
+        let pending = self.clock.lock().sleeps.remove(self.key);
+        // The lock is released: dropping the waker runs foreign code.
+        drop(pending);
+    }
+}

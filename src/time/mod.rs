@@ -1,0 +1,7 @@
+//! Where time comes in. The rest of the crate reads no clock and starts no timer of its own.
+
+pub(crate) mod heartbeat;
+pub(crate) mod manual;
+pub(crate) mod timer;
+#[cfg(feature = "tokio")]
+pub(crate) mod tokio;

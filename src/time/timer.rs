@@ -1,0 +1,51 @@
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// Time, as a hub gets it: a clock and a way to be woken.
+///
+/// `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer) are ready made; another runtime's takes
+/// a dozen lines. A hub reads the clock when it publishes and when a stream has nothing to send, and holds at most
+/// one [`Sleep`] for each open stream, which is not touched while the stream is busy.
+///
+/// ```
+/// use std::pin::Pin;
+/// use std::time::Instant;
+/// use sse_hub::{Sleep, Timer};
+///
+/// #[derive(Debug)]
+/// struct MyTimer;
+///
+/// impl Timer for MyTimer {
+///     fn now(&self) -> Instant {
+///         Instant::now()
+///     }
+///
+///     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+/// #       sse_hub::ManualTimer::new().sleep_until(deadline)
+/// #       /*
+///         Box::pin(MySleep::new(deadline))
+/// #       */
+///     }
+/// }
+/// ```
+pub trait Timer: fmt::Debug + Send + Sync + 'static {
+    /// The time now. Never goes back.
+    fn now(&self) -> Instant;
+
+    /// A future that is ready once [`now`](Self::now) has reached `deadline`.
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>>;
+}
+
+/// A deadline to wait for, made by [`Timer::sleep_until`].
+///
+/// It is not a `Future` because it is used again and again: after it was ready, [`reset`](Self::reset) arms it
+/// anew.
+pub trait Sleep: Send + Sync + 'static {
+    /// Ready once the deadline has passed. Until then the waker of the *latest* call is woken when it does.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Waits for another deadline instead.
+    fn reset(self: Pin<&mut Self>, deadline: Instant);
+}

@@ -1,0 +1,287 @@
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use super::frame::{Draft, Sealed};
+
+/// What an application publishes: a type, data, and now and then a `retry` or a comment.
+///
+/// Setters take and return the event, and a later call of one replaces what an earlier one set. An invalid part
+/// (a line break in the type, say) is remembered and refused by whatever the event is given to, before a byte of it
+/// is written; [`check`](Self::check) asks at once.
+///
+/// The id is not the caller's: the hub issues it.
+///
+/// # Data
+///
+/// Data is text. CRLF, CR and LF in it each end a line, and a client gets the lines back joined by LF; nothing
+/// else is changed. Binary data wants an encoding of its own, such as Base64.
+///
+/// ```
+/// use sse_hub::Event;
+///
+/// let plain = Event::default().data("hello");
+/// let named = Event::new("alert").data("the lines\nof an alert");
+/// assert!(named.check().is_ok());
+/// assert!(Event::new("two\nlines").check().is_err());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Event {
+    draft: Draft,
+    retry: Option<Duration>,
+    comment: Option<Box<str>>,
+    invalid: Option<EventError>,
+}
+
+impl Event {
+    /// An event of this type, which a page receives by `addEventListener(event_type, ...)`.
+    ///
+    /// [`Event::default`] is one without a type, which a page receives as `message`. Two names to avoid are `open`
+    /// and `error`: a browser dispatches events of its own under them.
+    #[must_use]
+    pub fn new(event_type: impl AsRef<str>) -> Self {
+        Self::default().event(event_type)
+    }
+
+    /// A typed payload as JSON, under the type that it declares.
+    ///
+    /// # Errors
+    ///
+    /// [`JsonError`] when the payload does not serialise.
+    ///
+    /// ```
+    /// use serde::Serialize;
+    /// use sse_hub::{Event, EventType, Payload};
+    ///
+    /// #[derive(Serialize)]
+    /// struct Notification {
+    ///     title: String,
+    /// }
+    ///
+    /// impl Payload for Notification {
+    ///     const TYPE: EventType = EventType::from_static("notification");
+    /// }
+    ///
+    /// let event = Event::of(&Notification { title: "Your report is ready".into() })?;
+    /// # Ok::<(), sse_hub::JsonError>(())
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn of<T: Payload>(payload: &T) -> Result<Self, JsonError> {
+        Self::new(T::TYPE).json(payload)
+    }
+
+    /// Sets the type. See [`EventType`] for what one may be.
+    #[must_use]
+    pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
+        let event_type = event_type.as_ref();
+        match check_type(event_type) {
+            Ok(()) => self.draft.set_type(event_type),
+            Err(error) => self.refuse(EventError::Type(error)),
+        }
+        self
+    }
+
+    /// Sets the data. Empty data is an event all the same.
+    #[must_use]
+    pub fn data(mut self, data: impl AsRef<str>) -> Self {
+        self.draft.set_data(data.as_ref().as_bytes());
+        self
+    }
+
+    /// Sets the data to `value` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`JsonError`] when the value does not serialise (a map whose keys are not text, for example).
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::Serialize + ?Sized>(mut self, value: &T) -> Result<Self, JsonError> {
+        use bytes::BufMut as _;
+
+        self.draft.set_data_with(|buf| serde_json::to_writer(buf.writer(), value))?;
+        Ok(self)
+    }
+
+    /// Tells the client how long to wait before it reconnects, from now on. At least a millisecond.
+    #[must_use]
+    pub fn retry(mut self, retry: Duration) -> Self {
+        if retry.as_millis() == 0 {
+            self.refuse(EventError::Retry);
+        }
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Sets a comment: one line that clients skip and people who watch the stream see.
+    #[must_use]
+    pub fn comment(mut self, comment: impl Into<Box<str>>) -> Self {
+        let comment = comment.into();
+        if memchr::memchr2(b'\r', b'\n', comment.as_bytes()).is_some() {
+            self.refuse(EventError::Comment);
+        }
+        self.comment = Some(comment);
+        self
+    }
+
+    /// Whether the event can be published.
+    ///
+    /// # Errors
+    ///
+    /// The first part that was refused, or that there is nothing in the event at all.
+    pub fn check(&self) -> Result<(), EventError> {
+        match self.invalid {
+            Some(error) => Err(error),
+            None if self.is_empty() => Err(EventError::Empty),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn seal(self) -> Result<Sealed, EventError> {
+        self.check()?;
+        Ok(self.draft.seal(self.retry, self.comment.as_deref()))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.draft.is_empty() && self.retry.is_none() && self.comment.is_none()
+    }
+
+    fn refuse(&mut self, error: EventError) {
+        self.invalid.get_or_insert(error);
+    }
+}
+
+/// A type that is sent as JSON under an event type of its own.
+#[cfg(feature = "json")]
+pub trait Payload: serde::Serialize {
+    /// The event type that a page listens for. [`EventType::from_static`] checks it when the program is compiled.
+    const TYPE: EventType;
+}
+
+/// The name of a kind of event, known to be valid.
+///
+/// From 1 to [`EventType::MAX_LEN`] bytes, without CR, LF and NUL, and not beginning with `hub:`, which names the
+/// hub's own events.
+///
+/// ```
+/// use sse_hub::EventType;
+///
+/// const ALERT: EventType = EventType::from_static("alert");
+/// assert_eq!(ALERT.as_str(), "alert");
+/// assert!(EventType::new("hub:open").is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventType(Cow<'static, str>);
+
+impl EventType {
+    /// The longest type, in bytes.
+    pub const MAX_LEN: usize = 256;
+
+    /// Checks a name that is known only when the program runs.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEventType`] says which rule it breaks.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidEventType> {
+        let name = name.into();
+        check_type(&name)?;
+        Ok(Self(name))
+    }
+
+    /// Checks a name that stands in the program: in a `const` an invalid one does not compile.
+    ///
+    /// # Panics
+    ///
+    /// When it is invalid and not evaluated at compile time.
+    #[must_use]
+    pub const fn from_static(name: &'static str) -> Self {
+        match check_type(name) {
+            Ok(()) => Self(Cow::Borrowed(name)),
+            Err(InvalidEventType::Empty) => panic!("the event type is empty"),
+            Err(InvalidEventType::TooLong) => panic!("the event type is too long"),
+            Err(InvalidEventType::Reserved) => {
+                panic!("event types beginning `hub:` are the hub's own")
+            }
+            Err(InvalidEventType::Byte) => panic!("the event type contains CR, LF or NUL"),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for EventType {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+const fn check_type(name: &str) -> Result<(), InvalidEventType> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() {
+        return Err(InvalidEventType::Empty);
+    }
+    if bytes.len() > EventType::MAX_LEN {
+        return Err(InvalidEventType::TooLong);
+    }
+    if matches!(bytes, [b'h', b'u', b'b', b':', ..]) {
+        return Err(InvalidEventType::Reserved);
+    }
+    let mut at = 0;
+    while at < bytes.len() {
+        if matches!(bytes[at], b'\r' | b'\n' | 0) {
+            return Err(InvalidEventType::Byte);
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+/// Why a name is not an [`EventType`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidEventType {
+    /// It is empty.
+    #[error("the event type is empty: leave it out to send a plain `message`")]
+    Empty,
+    /// It is longer than [`EventType::MAX_LEN`].
+    #[error("the event type is longer than {} bytes", EventType::MAX_LEN)]
+    TooLong,
+    /// It begins with `hub:`.
+    #[error("event types beginning `hub:` are the hub's own")]
+    Reserved,
+    /// It contains CR, LF or NUL.
+    #[error("the event type contains CR, LF or NUL, which would end or break its line")]
+    Byte,
+}
+
+/// Why an [`Event`] cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// Its type is not one.
+    #[error(transparent)]
+    Type(#[from] InvalidEventType),
+    /// Its comment has more than one line.
+    #[error("the comment contains CR or LF: send one line")]
+    Comment,
+    /// Its `retry` is below one millisecond.
+    #[error("retry is below one millisecond: clients would reconnect in a loop")]
+    Retry,
+    /// Nothing was set.
+    #[error("the event is empty: set a type, data, a retry or a comment")]
+    Empty,
+}
+
+/// A payload did not serialise to JSON.
+#[cfg(feature = "json")]
+#[derive(Debug, thiserror::Error)]
+#[error("the payload does not serialise to JSON")]
+pub struct JsonError(#[from] serde_json::Error);
