@@ -1,0 +1,100 @@
+//! Auto traits are API: losing one breaks programs that this crate never sees.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use sse_hub::{
+    Audience, ClientId, ConfigError, Event, EventError, EventId, EventType, Heartbeat, Hub,
+    HubBuilder, InvalidEventType, LastEventId, ManualTimer, NameError, NameKind,
+    ParseClientIdError, ParseEventIdError, PublishError, Receipt, Refused, RefusedCause, Retain,
+    Sleep, Stats, Subscriber, Subscription, Timer, Unmatched,
+};
+
+const fn shared<T: Debug + Send + Sync + Unpin + 'static>() {}
+const fn cloned<T: Debug + Clone + Send + Sync + Unpin + 'static>() {}
+const fn value<T: Debug + Copy + Eq + Send + Sync + Unpin + 'static>() {}
+const fn key<T: Debug + Clone + Eq + Hash + Send + Sync + Unpin + 'static>() {}
+const fn error<T: std::error::Error + Send + Sync + Unpin + 'static>() {}
+const fn timer<T: Timer + Clone + Unpin>() {}
+const fn stream<T: futures_util::Stream<Item = bytes::Bytes>>() {}
+const fn boxed<T: Send + Sync + ?Sized + 'static>() {}
+
+#[test]
+fn a_hub_is_a_handle_that_every_thread_may_hold() {
+    const { cloned::<Hub>() };
+    const { shared::<HubBuilder>() };
+}
+
+#[test]
+fn a_subscription_may_move_between_threads_and_needs_no_pinning() {
+    const { shared::<Subscription>() };
+    const { stream::<Subscription>() };
+}
+
+#[test]
+fn what_is_published_and_who_subscribes_may_be_made_on_any_thread() {
+    const { cloned::<Event>() };
+    const { key::<EventType>() };
+    const { key::<Audience>() };
+    const { cloned::<Subscriber>() };
+    const { value::<Receipt>() };
+    const { value::<Stats>() };
+}
+
+#[test]
+fn ids_and_settings_are_plain_values() {
+    const { value::<EventId>() };
+    const { key::<EventId>() };
+    const { value::<ClientId>() };
+    const { key::<ClientId>() };
+    const { value::<LastEventId>() };
+    const { value::<Heartbeat>() };
+    const { value::<Retain>() };
+    const { value::<NameKind>() };
+}
+
+#[test]
+fn errors_fit_in_a_box_that_crosses_threads() {
+    const { error::<PublishError>() };
+    const { error::<Refused>() };
+    const { error::<RefusedCause>() };
+    const { error::<ConfigError>() };
+    const { error::<NameError>() };
+    const { error::<EventError>() };
+    const { error::<InvalidEventType>() };
+    const { error::<ParseEventIdError>() };
+    const { error::<ParseClientIdError>() };
+    const { error::<Unmatched>() };
+}
+
+#[test]
+fn timers_are_shared_between_streams() {
+    const { timer::<ManualTimer>() };
+    const { boxed::<dyn Timer>() };
+    const { boxed::<dyn Sleep>() };
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn the_timer_of_tokio_is_shared_between_streams() {
+    const { timer::<sse_hub::TokioTimer>() };
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn a_payload_that_does_not_serialise_is_an_error_like_the_others() {
+    const { error::<sse_hub::JsonError>() };
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_body_goes_wherever_its_stream_does() {
+    use sse_hub::http::Body;
+
+    const fn body<T: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible>>() {}
+
+    const { shared::<Body>() };
+    const { body::<Body>() };
+    const { shared::<Body<futures_util::stream::Empty<bytes::Bytes>>>() };
+    const { body::<Body<futures_util::stream::Empty<bytes::Bytes>>>() };
+}

@@ -1,0 +1,137 @@
+//! Clients that come and go leave nothing behind, neither in a hub's counts nor in the process's memory.
+
+use std::process::Command;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use sse_hub::{Audience, Event, Hub, ManualTimer, Retain, Subscriber, Subscription};
+
+const RETAINED: usize = 256;
+
+#[test]
+fn a_hundred_thousand_clients_one_after_the_other_leave_nothing_behind() {
+    const CYCLES: usize = 100_000;
+    // The log and its memory of what it let go of are full long before that.
+    const WARM_UP: usize = 10_000;
+
+    if !runs_alone("a_hundred_thousand_clients_one_after_the_other_leave_nothing_behind") {
+        return;
+    }
+    let timer = ManualTimer::new();
+    let hub = hub(&timer);
+    let mut warm = None;
+    for number in 0..CYCLES {
+        if number == WARM_UP {
+            warm = Some(resident_kib());
+        }
+        let mut client = connect(&hub, number);
+        if number % 4 == 0 {
+            let receipt = publish(&hub, &client, number);
+            assert_eq!(receipt, 1);
+            assert!(client.next().now_or_never().is_some());
+        }
+        drop(client);
+
+        let stats = hub.stats();
+        assert_eq!((stats.clients, stats.names), (0, 0));
+        assert!(stats.retained_names <= stats.retained && stats.retained <= RETAINED, "{stats:?}");
+    }
+    assert_eq!(hub.stats().opened, CYCLES as u64);
+    assert_eq!(hub.stats().retained, RETAINED);
+    assert_eq!(timer.next_deadline(), None);
+
+    #[cfg(target_os = "linux")]
+    {
+        let growth = growth_kib(warm.flatten(), resident_kib());
+        eprintln!("{growth} KiB more");
+    }
+}
+
+#[test]
+fn a_crowd_that_comes_again_takes_no_more_memory_than_the_first_time() {
+    if !runs_alone("a_crowd_that_comes_again_takes_no_more_memory_than_the_first_time") {
+        return;
+    }
+    const CLIENTS: usize = 10_000;
+    let timer = ManualTimer::new();
+    let hub = hub(&timer);
+    let mut peaks = Vec::new();
+    for round in 0..2 {
+        let mut clients: Vec<Subscription> = (0..CLIENTS)
+            .map(|number| connect(&hub, round * CLIENTS + number))
+            .collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(publish(&hub, client, number), 1);
+        }
+        for _ in 0..10 {
+            let receipt = hub.broadcast(Event::new("all").data("everybody")).unwrap();
+            assert_eq!(receipt.matched(), CLIENTS);
+        }
+        for client in &mut clients {
+            while client.next().now_or_never().is_some() {}
+        }
+        let stats = hub.stats();
+        assert_eq!(stats.clients, CLIENTS);
+        // One for everybody, and for each its client id, user, session and topic.
+        assert_eq!(stats.names, 1 + 4 * CLIENTS);
+        assert!(stats.retained_names <= stats.retained && stats.retained <= RETAINED, "{stats:?}");
+        peaks.push(resident_kib());
+
+        if round == 0 {
+            drop(clients);
+        } else {
+            clients.into_iter().rev().for_each(drop);
+        }
+        let stats = hub.stats();
+        assert_eq!((stats.clients, stats.names), (0, 0));
+        assert!(stats.retained_names <= stats.retained && stats.retained <= RETAINED, "{stats:?}");
+        assert_eq!(timer.next_deadline(), None);
+    }
+    eprintln!("{peaks:?}");
+}
+
+fn hub(timer: &ManualTimer) -> Hub {
+    Hub::builder(timer.clone()).retain(Retain::events(RETAINED)).build().unwrap()
+}
+
+/// A client with names of its own that waits for events.
+fn connect(hub: &Hub, number: usize) -> Subscription {
+    let subscriber = Subscriber::new()
+        .user(format!("user {number}"))
+        .session(format!("session {number}"))
+        .topic(format!("topic {number}"));
+    let mut client = hub.subscribe(subscriber).unwrap();
+    assert!(client.next().now_or_never().is_some());
+    assert!(client.next().now_or_never().is_none());
+    client
+}
+
+fn publish(hub: &Hub, client: &Subscription, number: usize) -> usize {
+    let audience = match number / 4 % 4 {
+        0 => Audience::user(format!("user {number}")),
+        1 => Audience::session(format!("session {number}")),
+        2 => Audience::topic(format!("topic {number}")),
+        _ => Audience::client(client.client()),
+    };
+    hub.publish(audience, Event::new("n").data("for one")).unwrap().matched()
+}
+
+/// Whether this is the process that runs nothing but this test. If not, that has now been run and has passed.
+fn runs_alone(test: &str) -> bool {
+    const ALONE: &str = "SSE_HUB_TEST_RUNS_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let this = std::env::current_exe().unwrap();
+    let run = Command::new(this).args([test, "--exact", "--nocapture"]).env(ALONE, "").status();
+    assert!(run.unwrap().success(), "it failed in a process of its own");
+    false
+}
+
+#[cfg(target_os = "linux")]
+fn resident_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+#[cfg(target_os = "linux")]
+fn growth_kib(a: Option<u64>, b: Option<u64>) -> i64 { b.unwrap() as i64 - a.unwrap() as i64 }

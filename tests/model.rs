@@ -1,0 +1,515 @@
+//! Random schedules against a naive model of what a hub promises.
+//!
+//! The model keeps the whole history and applies the retention limits to it in the plainest way. Browsers connect,
+//! read, are cut off in the middle of a frame and come back, as themselves or as somebody else. Checked are order,
+//! no repeats, no loss inside retention, a gap exactly when something was lost, and the audience and the filter of
+//! the *new* connection on replay.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sse_hub::{
+    Audience, ClientId, Event, EventId, Heartbeat, Hub, LastEventId, ManualTimer, Retain,
+    Subscriber, Subscription,
+};
+
+const BROWSERS: usize = 3;
+
+#[derive(Debug, Clone)]
+struct Settings {
+    events: usize,
+    per_topic: Option<usize>,
+    bytes: usize,
+    age: Option<u64>,
+    window: usize,
+    batch: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Publish {
+        to: To,
+        event_type: u8,
+        len: usize,
+    },
+    Connect {
+        browser: usize,
+        who: Who,
+        from: From,
+    },
+    /// Drops the stream between two frames.
+    Leave {
+        browser: usize,
+    },
+    /// Reads one item.
+    Read {
+        browser: usize,
+    },
+    /// Reads one item, loses the connection within it and with it all that follows.
+    Cut {
+        browser: usize,
+        keep: f64,
+    },
+    /// Reads all there is.
+    Drain {
+        browser: usize,
+    },
+    Advance {
+        seconds: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum To {
+    All,
+    User(u8),
+    Session(u8),
+    Topic(u8),
+    /// The client that this browser last was.
+    Client(usize),
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Who {
+    user: Option<u8>,
+    session: Option<u8>,
+    topics: Vec<u8>,
+    types: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Nothing,
+    /// What a browser would send.
+    WhereItStopped,
+    Garbage,
+    /// This far back in the order, or (negative) ahead of it.
+    Position(i8),
+    AnEarlierLife,
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    (
+        1..20usize,
+        prop::option::of(1..8usize),
+        200..3000usize,
+        prop::option::of(1..20u64),
+        1..6usize,
+        1..400usize,
+    )
+        .prop_map(|(events, per_topic, bytes, age, window, batch)| {
+            let per_topic = per_topic.map(|limit| limit.min(events));
+            Settings { events, per_topic, bytes, age, window, batch }
+        })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let browser = || 0..BROWSERS;
+    let to = prop_oneof![
+        2 => Just(To::All),
+        2 => (0..2u8).prop_map(To::User),
+        1 => (0..2u8).prop_map(To::Session),
+        4 => (0..3u8).prop_map(To::Topic),
+        1 => browser().prop_map(To::Client),
+    ];
+    let who = (
+        prop::option::of(0..2u8),
+        prop::option::of(0..2u8),
+        vec(0..3u8, 0..3),
+        prop::option::weighted(0.3, vec(0..3u8, 0..3)),
+    )
+        .prop_map(|(user, session, topics, types)| Who { user, session, topics, types });
+    let from = prop_oneof![
+        2 => Just(From::Nothing),
+        6 => Just(From::WhereItStopped),
+        1 => Just(From::Garbage),
+        2 => (-2..20i8).prop_map(From::Position),
+        1 => Just(From::AnEarlierLife),
+    ];
+    prop_oneof![
+        12 => (to, 0..3u8, 0..80usize).prop_map(|(to, event_type, len)| Op::Publish { to, event_type, len }),
+        4 => (browser(), who, from).prop_map(|(browser, who, from)| Op::Connect { browser, who, from }),
+        1 => browser().prop_map(|browser| Op::Leave { browser }),
+        4 => browser().prop_map(|browser| Op::Read { browser }),
+        1 => (browser(), 0.0..1.0f64).prop_map(|(browser, keep)| Op::Cut { browser, keep }),
+        2 => browser().prop_map(|browser| Op::Drain { browser }),
+        1 => (1..8u64).prop_map(|seconds| Op::Advance { seconds }),
+    ]
+}
+
+/// Whether the log still has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kept {
+    Yes,
+    /// It is too old, but the hub has not been used since: it may find out at the next read.
+    TooOld,
+    No,
+}
+
+#[derive(Debug, Clone)]
+struct Published {
+    id: EventId,
+    to: To,
+    client: Option<ClientId>,
+    event_type: u8,
+    frame: String,
+    at: u64,
+    kept: Kept,
+}
+
+impl Published {
+    fn is_for(&self, who: &Who, client: ClientId) -> bool {
+        let admitted = who.types.as_ref().is_none_or(|types| types.contains(&self.event_type));
+        admitted
+            && match self.to {
+                To::All => true,
+                To::User(user) => who.user == Some(user),
+                To::Session(session) => who.session == Some(session),
+                To::Topic(topic) => who.topics.contains(&topic),
+                To::Client(_) => self.client == Some(client),
+            }
+    }
+}
+
+#[derive(Default)]
+struct Browser {
+    /// Who it is now, or was last.
+    who: Who,
+    client: Option<ClientId>,
+    stream: Option<Subscription>,
+    /// What it would send as `Last-Event-ID`.
+    last: Option<EventId>,
+    /// On this connection: all for it up to here it has, or was told that it missed it.
+    position: EventId,
+    /// It came with an id of another hub, and has not been told so yet.
+    astray: bool,
+    /// What was lost when a gap was told. One gap, told first, stands for all of it, also where what is retained
+    /// lies between.
+    told: Vec<EventId>,
+    opened: bool,
+}
+
+struct Model {
+    settings: Settings,
+    timer: ManualTimer,
+    hub: Hub,
+    birth: EventId,
+    now: u64,
+    history: Vec<Published>,
+    browsers: Vec<Browser>,
+}
+
+impl Model {
+    fn new(settings: Settings) -> Self {
+        let timer = ManualTimer::new();
+        let mut retain = Retain::events(settings.events).bytes(settings.bytes);
+        if let Some(limit) = settings.per_topic {
+            retain = retain.per_topic(limit);
+        }
+        retain = match settings.age {
+            Some(seconds) => retain.age(Duration::from_secs(seconds)),
+            None => retain.any_age(),
+        };
+        let hub = Hub::builder(timer.clone())
+            .heartbeat(Heartbeat::off())
+            .retain(retain)
+            .window(settings.window)
+            .batch(settings.batch)
+            .build()
+            .unwrap();
+        let mut probe = hub.subscribe(Subscriber::new()).unwrap();
+        let opening = probe.next().now_or_never().unwrap().unwrap();
+        let birth = frames(&opening)[0].id.unwrap();
+        let browsers = (0..BROWSERS).map(|_| Browser::default()).collect();
+        Self { settings, timer, hub, birth, now: 0, history: Vec::new(), browsers }
+    }
+
+    fn head(&self) -> EventId {
+        self.history.last().map_or(self.birth, |last| last.id)
+    }
+
+    fn run(&mut self, op: &Op) {
+        match op {
+            Op::Publish { to, event_type, len } => self.publish(*to, *event_type, *len),
+            Op::Connect { browser, who, from } => self.connect(*browser, who, *from),
+            Op::Leave { browser } => self.browsers[*browser].stream = None,
+            Op::Read { browser } => {
+                self.read(*browser, None);
+            }
+            Op::Cut { browser, keep } => {
+                self.read(*browser, Some(*keep));
+                self.browsers[*browser].stream = None;
+            }
+            Op::Drain { browser } => self.drain(*browser),
+            Op::Advance { seconds } => {
+                self.timer.advance(Duration::from_secs(*seconds));
+                self.now += seconds;
+                if let Some(age) = self.settings.age {
+                    for event in &mut self.history {
+                        if event.kept == Kept::Yes && event.at + age <= self.now {
+                            event.kept = Kept::TooOld;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, to: To, event_type: u8, len: usize) {
+        let (audience, client) = match to {
+            To::All => (Audience::all(), None),
+            To::User(user) => (Audience::user(user.to_string()), None),
+            To::Session(session) => (Audience::session(session.to_string()), None),
+            To::Topic(topic) => (Audience::topic(topic.to_string()), None),
+            To::Client(browser) => {
+                let Some(client) = self.browsers[browser].client else { return };
+                (Audience::client(client), Some(client))
+            }
+        };
+        let data = "x".repeat(len);
+        let mut event = Event::default().data(&data);
+        let mut frame = format!("data: {data}\n");
+        if event_type > 0 {
+            event = event.event(type_name(event_type));
+            frame = format!("event: {}\n{frame}", type_name(event_type));
+        }
+        let receipt = self.hub.publish(audience, event).unwrap();
+        let id = receipt.id();
+        assert!(id > self.head(), "ids increase");
+        frame += &format!("id: {id}\n\n");
+
+        self.expire();
+        let at = self.now;
+        self.history.push(Published { id, to, client, event_type, frame, at, kept: Kept::Yes });
+        self.retain();
+        let event = self.history.last().unwrap();
+        let open = self.browsers.iter().filter(|browser| browser.stream.is_some());
+        let matched =
+            open.filter(|browser| event.is_for(&browser.who, browser.client.unwrap())).count();
+        // The hub also has the model's probe while it was built, which is gone.
+        assert_eq!(receipt.matched(), matched, "the receipt counts whom the event is for");
+    }
+
+    /// The hub has been used: what is too old has gone.
+    fn expire(&mut self) {
+        for event in &mut self.history {
+            if event.kept == Kept::TooOld {
+                event.kept = Kept::No;
+            }
+        }
+    }
+
+    fn retain(&mut self) {
+        let Settings { events, per_topic, bytes, .. } = self.settings;
+        let newest = self.history.last().unwrap().to;
+        if let (To::Topic(_), Some(limit)) = (newest, per_topic) {
+            let is_kept = |event: &&mut Published| event.kept == Kept::Yes && event.to == newest;
+            let count = self.history.iter_mut().filter(is_kept).count();
+            if count > limit {
+                self.history.iter_mut().find(is_kept).unwrap().kept = Kept::No;
+            }
+        }
+        loop {
+            let kept = || self.history.iter().filter(|event| event.kept == Kept::Yes);
+            if kept().count() <= events
+                && kept().map(|event| event.frame.len()).sum::<usize>() <= bytes
+            {
+                break;
+            }
+            self.history.iter_mut().find(|event| event.kept == Kept::Yes).unwrap().kept = Kept::No;
+        }
+    }
+
+    fn connect(&mut self, browser: usize, who: &Who, from: From) {
+        let head = self.head();
+        let last = match from {
+            From::Nothing => LastEventId::none(),
+            From::WhereItStopped => self.browsers[browser].last.map(LastEventId::from).into(),
+            From::Garbage => LastEventId::from_bytes(b"\xff-1"),
+            From::Position(back) => {
+                let back = i64::from(back);
+                EventId(head.0, (head.1 as i64 - back).max(0) as u64).into()
+            }
+            From::AnEarlierLife => EventId(self.birth.0 - 1, 7).into(),
+        };
+        let mut subscriber =
+            Subscriber::new().topics(who.topics.iter().map(|topic| topic.to_string())).resume(last);
+        if let Some(user) = who.user {
+            subscriber = subscriber.user(user.to_string());
+        }
+        if let Some(session) = who.session {
+            subscriber = subscriber.session(session.to_string());
+        }
+        if let Some(types) = &who.types {
+            subscriber = subscriber.events(types.iter().map(|&event_type| type_name(event_type)));
+        }
+        let stream = self.hub.subscribe(subscriber).unwrap();
+        self.expire();
+        let client = stream.client();
+
+        let known = last.id().filter(|&id| id <= head);
+        let resumed =
+            known.is_some_and(|id| id >= self.birth && !self.lost(who, client, id, &[Kept::No]));
+        assert_eq!(stream.resumed(), resumed, "a gap exactly when something was lost");
+        let position = if last.is_some() { known.unwrap_or(head) } else { head };
+        let gone = last.is_some() && known.is_none();
+        self.browsers[browser] = Browser {
+            who: who.clone(),
+            client: Some(client),
+            stream: Some(stream),
+            last: self.browsers[browser].last,
+            position,
+            astray: gone,
+            told: Vec::new(),
+            opened: false,
+        };
+    }
+
+    /// Whether something for this client after this position is kept like that.
+    fn lost(&self, who: &Who, client: ClientId, after: EventId, like: &[Kept]) -> bool {
+        let mut after = self.history.iter().filter(|event| event.id > after);
+        after.any(|event| event.is_for(who, client) && like.contains(&event.kept))
+    }
+
+    /// Reads one item, or says that there is none.
+    fn read(&mut self, browser: usize, cut: Option<f64>) -> bool {
+        let Some(stream) = &mut self.browsers[browser].stream else { return false };
+        let Some(item) = stream.next().now_or_never() else { return false };
+        let item = item.expect("the hub is open");
+        let keep = cut.map_or(item.len(), |keep| (item.len() as f64 * keep) as usize);
+        let (mut events, mut bytes) = (0, 0);
+        for frame in frames(&item[..keep]) {
+            if frame.text.starts_with("event: hub:") {
+                self.control(browser, &frame);
+            } else {
+                events += 1;
+                bytes += frame.text.len();
+                self.deliver(browser, &frame);
+            }
+        }
+        assert!(events <= 1 || bytes <= self.settings.batch, "batches are bounded");
+        true
+    }
+
+    fn control(&mut self, browser: usize, frame: &Frame<'_>) {
+        let Browser { who, client, position, astray, opened, .. } = &self.browsers[browser];
+        let id = frame.id.expect("control events carry a position");
+        if frame.text.starts_with("event: hub:open") {
+            assert!(!opened, "one opening");
+            let browser = &mut self.browsers[browser];
+            browser.opened = true;
+            browser.last = Some(id);
+            return;
+        }
+        assert!(*opened && frame.text.starts_with("event: hub:gap"));
+        let (who, client, position) = (who.clone(), client.unwrap(), *position);
+        if *astray {
+            assert_eq!(id, position, "after an id of another hub, the stream goes on from now");
+        } else {
+            let earlier_life = position < self.birth;
+            assert!(
+                earlier_life || self.lost(&who, client, position, &[Kept::No, Kept::TooOld]),
+                "a gap only if something was lost"
+            );
+            assert!(id >= position, "a gap moves the position on");
+            let skipped = self.history.iter().filter(|event| event.id > position && event.id <= id);
+            for event in skipped {
+                let is_lost = event.kept != Kept::Yes || !event.is_for(&who, client);
+                assert!(is_lost, "a gap does not skip what is retained");
+            }
+            assert!(id <= self.head() && id >= self.birth);
+        }
+        let lost =
+            self.history.iter().filter(|event| event.id > position && event.kept != Kept::Yes);
+        let told = lost.map(|event| event.id).collect();
+        let browser = &mut self.browsers[browser];
+        browser.position = id;
+        browser.last = Some(id);
+        browser.told = told;
+        browser.astray = false;
+    }
+
+    fn deliver(&mut self, browser: usize, frame: &Frame<'_>) {
+        let Browser { who, client, position, astray, told, opened, .. } = &self.browsers[browser];
+        assert!(*opened && !*astray, "the opening comes first, and then that the id is unknown");
+        let id = frame.id.expect("every event carries an id");
+        assert!(id > *position, "in order, without repeats");
+        let event = self.history.iter().find(|event| event.id == id).expect("it was published");
+        assert_eq!(frame.text, event.frame, "byte for byte");
+        assert!(event.is_for(who, client.unwrap()), "only what is for this client");
+        let skipped = |event: &&Published| {
+            event.id > *position && event.id < id && event.is_for(who, client.unwrap())
+        };
+        for skipped in self.history.iter().filter(skipped) {
+            assert!(skipped.kept != Kept::Yes, "nothing is lost inside retention");
+            assert!(told.contains(&skipped.id), "a loss is told before the next event");
+        }
+        let browser = &mut self.browsers[browser];
+        browser.position = id;
+        browser.last = Some(id);
+    }
+
+    fn drain(&mut self, browser: usize) {
+        while self.read(browser, None) {}
+        let Browser { who, client, position, told, stream, .. } = &self.browsers[browser];
+        if stream.is_none() {
+            return;
+        }
+        let client = client.unwrap();
+        assert!(
+            !self.lost(who, client, *position, &[Kept::Yes]),
+            "all that is retained was delivered"
+        );
+        let lost = |event: &&Published| {
+            event.id > *position && event.kept == Kept::No && event.is_for(who, client)
+        };
+        for lost in self.history.iter().filter(lost) {
+            assert!(told.contains(&lost.id), "whatever was lost was told");
+        }
+    }
+}
+
+struct Frame<'a> {
+    text: &'a str,
+    id: Option<EventId>,
+}
+
+/// The whole frames of what arrived.
+fn frames(bytes: &[u8]) -> Vec<Frame<'_>> {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let whole = text.split_inclusive("\n\n").filter(|frame| frame.ends_with("\n\n"));
+    whole
+        .map(|text| {
+            let last_line = text.trim_end().lines().last().unwrap();
+            Frame { text, id: last_line.strip_prefix("id: ").map(|id| id.parse().unwrap()) }
+        })
+        .collect()
+}
+
+fn type_name(event_type: u8) -> &'static str {
+    ["message", "price", "news"][usize::from(event_type)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_hub_keeps_its_promises(settings in settings(), ops in vec(op(), 1..80)) {
+        let mut model = Model::new(settings);
+        for op in &ops {
+            model.run(op);
+        }
+        for browser in 0..BROWSERS {
+            model.drain(browser);
+        }
+        let stats = model.hub.stats();
+        let kept = model.history.iter().filter(|event| event.kept != Kept::No).count();
+        prop_assert!(stats.retained <= kept);
+        prop_assert!(stats.retained_bytes <= model.settings.bytes);
+        model.browsers.clear();
+        let stats = model.hub.stats();
+        prop_assert_eq!((stats.clients, stats.names), (0, 0));
+    }
+}
