@@ -1,0 +1,163 @@
+//! Heartbeats by a clock that stands still until it is told to go on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use sse_hub::{Event, Heartbeat, Hub, ManualTimer, Sleep, Subscriber, Subscription, Timer};
+
+const SECOND: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_secs(15);
+
+fn stream(timer: impl Timer, heartbeat: Heartbeat) -> (Hub, Subscription) {
+    let hub = Hub::builder(timer).heartbeat(heartbeat).build().unwrap();
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    assert!(ready(&mut stream).unwrap().starts_with(b"event: hub:open\n"));
+    (hub, stream)
+}
+
+fn ready(stream: &mut Subscription) -> Option<Bytes> {
+    stream.next().now_or_never().map(|item| item.expect("the hub is open"))
+}
+
+#[test]
+fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
+    let timer = ManualTimer::new();
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    for _ in 0..1000 {
+        assert_eq!(ready(&mut stream), None);
+        timer.advance(EVERY - SECOND);
+        assert_eq!(ready(&mut stream), None);
+        timer.advance(SECOND);
+        assert_eq!(ready(&mut stream).unwrap(), ":\n");
+    }
+}
+
+#[test]
+fn an_event_puts_the_heartbeat_off() {
+    let timer = ManualTimer::new();
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    assert_eq!(ready(&mut stream), None);
+    for _ in 0..10 {
+        timer.advance(EVERY - SECOND);
+        hub.broadcast(Event::new("x")).unwrap();
+        assert!(ready(&mut stream).unwrap().starts_with(b"event: x\n"));
+        assert_eq!(ready(&mut stream), None);
+    }
+    timer.advance(EVERY - SECOND);
+    assert_eq!(ready(&mut stream), None);
+    timer.advance(SECOND);
+    assert_eq!(ready(&mut stream).unwrap(), ":\n");
+}
+
+#[test]
+fn one_late_heartbeat_stands_for_all_that_were_due() {
+    let timer = ManualTimer::new();
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    assert_eq!(ready(&mut stream), None);
+    timer.advance(EVERY * 10);
+    assert_eq!(ready(&mut stream).unwrap(), ":\n");
+    assert_eq!(ready(&mut stream), None);
+}
+
+#[test]
+fn events_that_wait_go_before_a_heartbeat_that_is_due() {
+    let timer = ManualTimer::new();
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    assert_eq!(ready(&mut stream), None);
+    hub.broadcast(Event::new("x")).unwrap();
+    timer.advance(EVERY);
+    assert!(ready(&mut stream).unwrap().starts_with(b"event: x\n"));
+    assert_eq!(ready(&mut stream), None);
+}
+
+#[test]
+fn a_visible_heartbeat_is_an_event() {
+    let timer = ManualTimer::new();
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY).visible());
+    assert_eq!(ready(&mut stream), None);
+    timer.advance(EVERY);
+    assert_eq!(ready(&mut stream).unwrap(), "event: hub:heartbeat\ndata: {}\n\n");
+}
+
+#[test]
+fn without_heartbeats_nothing_waits_for_time() {
+    let timer = ManualTimer::new();
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::off());
+    assert_eq!(ready(&mut stream), None);
+    assert_eq!(timer.next_deadline(), None);
+    timer.advance(EVERY * 1000);
+    assert_eq!(ready(&mut stream), None);
+}
+
+#[test]
+fn a_dropped_stream_leaves_no_deadline() {
+    let timer = ManualTimer::new();
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    assert_eq!(ready(&mut stream), None);
+    assert_eq!(timer.next_deadline(), Some(timer.now() + EVERY));
+    drop(stream);
+    assert_eq!(timer.next_deadline(), None);
+}
+
+/// Counts how often its sleeps are polled and reset, and how often the clock is read.
+#[derive(Debug, Clone, Default)]
+struct Counting {
+    timer: ManualTimer,
+    touched: Arc<AtomicUsize>,
+}
+
+impl Timer for Counting {
+    fn now(&self) -> Instant {
+        self.timer.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.touched.fetch_add(1, Ordering::Relaxed);
+        let sleep = self.timer.sleep_until(deadline);
+        Box::pin(CountingSleep { sleep, touched: Arc::clone(&self.touched) })
+    }
+}
+
+struct CountingSleep {
+    sleep: Pin<Box<dyn Sleep>>,
+    touched: Arc<AtomicUsize>,
+}
+
+impl Sleep for CountingSleep {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.touched.fetch_add(1, Ordering::Relaxed);
+        self.sleep.as_mut().poll(cx)
+    }
+
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.touched.fetch_add(1, Ordering::Relaxed);
+        self.sleep.as_mut().reset(deadline);
+    }
+}
+
+#[test]
+fn a_busy_stream_does_not_touch_its_timer() {
+    let timer = Counting::default();
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    assert_eq!(ready(&mut stream), None);
+    let touched = timer.touched.swap(0, Ordering::Relaxed);
+    assert!(touched > 0, "it is armed when it falls silent first");
+
+    // An hour with an event every second: the timer goes off at each old deadline and is armed for what is left.
+    for _ in 0..3600 {
+        timer.timer.advance(SECOND);
+        hub.broadcast(Event::new("x")).unwrap();
+        assert!(ready(&mut stream).unwrap().starts_with(b"event: x\n"));
+        assert_eq!(ready(&mut stream), None);
+    }
+    let touched = timer.touched.load(Ordering::Relaxed);
+    assert!(
+        touched <= 2 * 3600 / 15,
+        "reset and polled at most once every 15 s, not {touched} times"
+    );
+}
