@@ -1,13 +1,13 @@
-//! The locks: `parking_lot`'s, or loom's under `--cfg loom`.
+//! The locks: `parking_lot`'s, or loom's under `--cfg sse_hub_loom`.
 //!
 //! Handles to log entries use [`std::sync::Weak`], which loom does not model, so `Arc` is the standard one in
 //! both builds; what loom explores is every order of taking these locks.
 
-#[cfg(not(loom))]
+#[cfg(not(sse_hub_loom))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 /// Lets go of a lock for whoever waits for it, and takes it again.
-#[cfg(not(loom))]
+#[cfg(not(sse_hub_loom))]
 pub(crate) fn let_others<'a, T>(
     _: &'a Mutex<T>,
     mut guard: MutexGuard<'a, T>,
@@ -17,16 +17,16 @@ pub(crate) fn let_others<'a, T>(
     guard
 }
 
-#[cfg(loom)]
+#[cfg(sse_hub_loom)]
 pub(crate) fn let_others<'a, T>(lock: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     drop(guard);
     lock.lock()
 }
 
-#[cfg(loom)]
+#[cfg(sse_hub_loom)]
 pub(crate) use self::model::{Mutex, MutexGuard};
 
-#[cfg(loom)]
+#[cfg(sse_hub_loom)]
 mod model {
     pub(crate) use loom::sync::MutexGuard;
 

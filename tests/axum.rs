@@ -18,7 +18,7 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use sse_hub::{
     Audience, ClientId, Event, EventId, Heartbeat, Hub, HubBuilder, LastEventId, ManualTimer,
-    Refused, Retain, Subscriber, Subscription, TokioTimer,
+    Refused, Retain, Subscriber, Subscription, Timer as _, TokioTimer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -201,13 +201,19 @@ async fn the_id_of_a_gap_is_one_to_go_on_from() {
     }
 
     let mut client = server.get("/events", Some(first.to_string().as_bytes())).await;
-    assert!(!client.open().await.resumed);
+    let open = client.open().await;
+    assert!(!open.resumed);
     let gap = client.gap("evicted").await;
     assert!(gap > first);
     for number in 3..=5 {
         let id = EventId(first.0, first.1 + number);
         assert_eq!(client.frame().await.unwrap(), frame("n", &number.to_string(), id));
     }
+
+    // Cut off before the gap, it comes back to it.
+    let mut client = server.get("/events", Some(open.id.to_string().as_bytes())).await;
+    assert!(!client.open().await.resumed);
+    assert_eq!(client.gap("evicted").await, gap);
 
     let mut client = server.get("/events", Some(gap.to_string().as_bytes())).await;
     let open = client.open().await;
@@ -355,8 +361,13 @@ async fn a_closed_hub_tells_a_client_to_come_back_and_ends_the_stream() {
 
 #[tokio::test]
 async fn closing_the_hub_ends_streams_after_what_was_published_before() {
-    // More than a client's window holds, so that some of it is read from the log.
-    const EVENTS: u64 = 500;
+    // 500 are more than a client's window holds, so that some of it is read from the log.
+    for events in [0, 1, 500] {
+        closing_after(events).await;
+    }
+}
+
+async fn closing_after(events: u64) {
     let hub = hub().build().unwrap();
     let server = Server::start(&hub).await;
     let mut clients = Vec::new();
@@ -366,7 +377,7 @@ async fn closing_the_hub_ends_streams_after_what_was_published_before() {
         clients.push(client);
     }
     let mut expected = String::new();
-    for number in 0..EVENTS {
+    for number in 0..events {
         let id = publish(&hub, number);
         expected.push_str(&frame("n", &number.to_string(), id));
     }
@@ -448,6 +459,7 @@ async fn a_silent_stream_carries_a_comment_line_at_each_interval_and_nothing_els
     for _ in 0..3 {
         eventually(DEADLINE, "it waits", || timer.next_deadline().is_some()).await;
         timer.advance(EVERY - Duration::from_nanos(1));
+        assert!(timer.next_deadline().is_some(), "nothing was woken early");
         timer.advance(Duration::from_nanos(1));
         expected.extend(b"2\r\n:\n\r\n");
         while client.raw.len() < expected.len() {
@@ -456,14 +468,21 @@ async fn a_silent_stream_carries_a_comment_line_at_each_interval_and_nothing_els
         assert_eq!(client.raw.escape_ascii().to_string(), expected.escape_ascii().to_string());
     }
 
-    // Silence is counted from the last event, so that nothing comes between it and the next.
+    // Silence is counted from the last event, not from the last heartbeat.
+    timer.advance(EVERY / 3);
+    let silent_since = timer.now();
+    let id = publish(&hub, 0);
     let heartbeats = ":\n".repeat(3);
-    let first = publish(&hub, 0);
-    assert_eq!(client.frame().await.unwrap(), heartbeats + &frame("n", "0", first));
-    eventually(DEADLINE, "it waits", || timer.next_deadline().is_some()).await;
+    assert_eq!(client.frame().await.unwrap(), heartbeats + &frame("n", "0", id));
+    client.raw.clear();
     timer.advance(EVERY - Duration::from_nanos(1));
-    let second = publish(&hub, 1);
-    assert_eq!(client.frame().await.unwrap(), frame("n", "1", second));
+    eventually(DEADLINE, "it waits", || timer.next_deadline().is_some()).await;
+    assert_eq!(timer.next_deadline(), Some(silent_since + EVERY));
+    timer.advance(Duration::from_nanos(1));
+    while client.raw.len() < 7 {
+        assert!(client.more().await);
+    }
+    assert_eq!(client.raw, b"2\r\n:\n\r\n");
 }
 
 #[tokio::test]

@@ -535,7 +535,8 @@ fn read(stream: &[u8]) -> Read {
     // What follows the last line end is not a line: "any pending data must be discarded".
     while let Some(end) = rest.find(['\r', '\n']) {
         let line = &rest[..end];
-        rest = rest[end..].strip_prefix("\r\n").unwrap_or(&rest[end + 1..]);
+        let line_end = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
+        rest = &rest[end + line_end..];
         if line.is_empty() {
             read.last_event_id.clone_from(&last_event_id);
             let event_type = mem::take(&mut event_type);

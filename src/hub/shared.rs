@@ -24,8 +24,8 @@ use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
 use crate::wire::id::{EventId, Resume};
 
-/// How many clients are handed an event before the state lock is let go of.
-const PIECE: usize = 256;
+/// How many clients are handed an event before the state lock is let go of. One, where loom looks at every order.
+const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
 
 #[derive(Debug)]
 pub(crate) struct Shared {

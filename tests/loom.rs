@@ -1,0 +1,171 @@
+//! Every interleaving of a few threads, by loom.
+//!
+//! Run with `RUSTFLAGS="--cfg sse_hub_loom" cargo test --release --test loom`.
+#![cfg(sse_hub_loom)]
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use loom::future::block_on;
+use loom::thread;
+use sse_hub::{Event, EventId, Heartbeat, Hub, ManualTimer, Retain, Subscriber, Subscription};
+
+/// Without heartbeats: time stands still in a model.
+fn hub(window: usize, retain: usize) -> Hub {
+    Hub::builder(ManualTimer::new())
+        .heartbeat(Heartbeat::off())
+        .window(window)
+        .retain(Retain::events(retain))
+        .build()
+        .unwrap()
+}
+
+fn opened(hub: &Hub) -> Subscription {
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    stream.next().now_or_never().unwrap();
+    stream
+}
+
+fn publish(hub: &Hub) -> EventId {
+    hub.broadcast(Event::new("x")).unwrap().id()
+}
+
+/// The next `count` ids, waiting for them.
+fn next_ids(stream: &mut Subscription, count: usize) -> Vec<EventId> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let batch = block_on(stream.next()).expect("the hub is open");
+        seen.extend(ids(&batch));
+    }
+    seen
+}
+
+fn ids(batch: &[u8]) -> Vec<EventId> {
+    let text = std::str::from_utf8(batch).unwrap();
+    assert!(!text.contains("hub:gap"), "nothing was lost");
+    text.lines()
+        .filter_map(|line| line.strip_prefix("id: "))
+        .map(|id| id.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_reader_that_waits_is_woken_by_a_publish() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let mut stream = opened(&hub);
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || publish(&hub)
+        });
+        let seen = next_ids(&mut stream, 1);
+        assert_eq!(seen, [publisher.join().unwrap()]);
+    });
+}
+
+#[test]
+fn two_publishers_are_seen_in_one_order_by_all() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let (mut one, mut other) = (opened(&hub), opened(&hub));
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || publish(&hub)
+        });
+        publish(&hub);
+        publisher.join().unwrap();
+        let seen = next_ids(&mut one, 2);
+        assert!(seen[0] < seen[1]);
+        assert_eq!(next_ids(&mut other, 2), seen);
+    });
+}
+
+#[test]
+fn subscribing_while_an_event_is_published_takes_it_whole_or_not() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        // Another client, so that the hand-out comes in pieces.
+        let _steady = opened(&hub);
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || (publish(&hub), publish(&hub))
+        });
+        let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+        let opening = stream.next().now_or_never().unwrap().unwrap();
+        let start = ids(&opening)[0];
+        let (first, second) = publisher.join().unwrap();
+        let expected: Vec<EventId> = [first, second].into_iter().filter(|&id| id > start).collect();
+        assert_eq!(next_ids(&mut stream, expected.len()), expected);
+        assert!(stream.next().now_or_never().is_none(), "and nothing twice");
+    });
+}
+
+#[test]
+fn resuming_while_events_are_published_joins_replay_and_live() {
+    loom::model(|| {
+        let hub = hub(1, 8);
+        let start = publish(&hub);
+        let missed = publish(&hub);
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || [publish(&hub), publish(&hub)]
+        });
+        let mut stream = hub.subscribe(Subscriber::new().resume(start)).unwrap();
+        stream.next().now_or_never().unwrap();
+        let seen = next_ids(&mut stream, 3);
+        let [third, fourth] = publisher.join().unwrap();
+        assert_eq!(seen, [missed, third, fourth]);
+        assert!(stream.next().now_or_never().is_none());
+    });
+}
+
+#[test]
+fn a_reader_that_falls_behind_catches_up_to_live() {
+    loom::model(|| {
+        let hub = hub(1, 8);
+        let mut stream = opened(&hub);
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || [publish(&hub), publish(&hub), publish(&hub)]
+        });
+        let seen = next_ids(&mut stream, 3);
+        assert_eq!(seen, publisher.join().unwrap());
+        assert!(stream.next().now_or_never().is_none());
+    });
+}
+
+#[test]
+fn dropping_a_stream_while_an_event_is_handed_out_leaves_nothing() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let (leaving, mut staying) = (opened(&hub), opened(&hub));
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || publish(&hub)
+        });
+        drop(leaving);
+        let id = publisher.join().unwrap();
+        assert_eq!(next_ids(&mut staying, 1), [id], "whoever stays is met, though places moved");
+        assert_eq!(hub.stats().clients, 1);
+    });
+}
+
+#[test]
+fn closing_wakes_a_reader_after_what_was_published() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let mut stream = opened(&hub);
+        let closer = thread::spawn({
+            let hub = hub.clone();
+            move || {
+                publish(&hub);
+                hub.close();
+            }
+        });
+        let mut seen = 0;
+        while let Some(batch) = block_on(stream.next()) {
+            seen += ids(&batch).len();
+        }
+        assert_eq!(seen, 1);
+        closer.join().unwrap();
+        assert_eq!(hub.stats().clients, 0);
+    });
+}
