@@ -1,1 +1,115 @@
-//! The design.
+//! How the hub is built, and why.
+//!
+//! # One idea
+//!
+//! *A hub is a log; a subscription is a reader of it.* Publishing encodes an event once, outside of every lock, gives it
+//! the next id, appends it to the hub's bounded log, and hands a *weak* handle to each subscription that it is for. A
+//! subscription that keeps up reads from its mailbox, a small window on the log's tail. One that falls behind, or comes back
+//! with a `Last-Event-ID`, reads the log from its position until it has caught up. The log alone owns events.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | event | what the application publishes: type, data, now and then a retry or a comment |
+//! | frame | an event's bytes on the wire, encoded once |
+//! | event id | a position in the hub's one order, `a-b`; issued by the hub, never by the caller |
+//! | client | one open stream; it has an id, and may have a user, a session and topics |
+//! | key | one of those, typed: what an event is addressed to and a client is registered under |
+//! | audience | whom an event is for |
+//! | subscription | the server's end of a client's stream |
+//! | retention | how much the log keeps |
+//! | resume, gap | going on after a `Last-Event-ID`; something for this client has left the log since |
+//! | mailbox, window | what waits for a client: weak handles of the newest events |
+//! | heartbeat | what is sent on a silent stream |
+//!
+//! # The house
+//!
+//! A folder is a floor. A file uses floors below its own, and on its own floor only what an arrow points at.
+//!
+//! ```text
+//! edges    mount/  axum -> http
+//! hub      hub/    hub -> subscription -> shared -> config, subscriber, receipt, stats
+//! log      log/    mailbox -> log -> lost -> audience <- routes
+//! leaves   time/   tokio, manual -> timer <- heartbeat
+//!          error -> wire/   event -> frame -> id        sync
+//! ```
+//!
+//! - `wire` knows how an event looks on the wire, and nothing of hubs. `frame` is the only place that writes bytes.
+//! - `time` is where time comes in: a clock and a way to be woken.
+//! - `log` is plain types behind `&mut self`, without locks, wakers, clocks or async. The instant is an argument.
+//! - `hub` is the locked shell. `shared` holds the locks, `subscription` is the `Stream`.
+//! - `mount` puts streams into responses. Each adapter is a page over `http`.
+//!
+//! In `wire` the arrow goes from `event` to `frame` so that an event *is* its frame in the making: data is written where
+//! it will be sent from as soon as it is given, in one scan and one copy. An event that kept its parts for a later encoder
+//! would copy the data twice.
+//!
+//! # Locks
+//!
+//! In this order; a thread that holds one takes only those after it:
+//!
+//! 1. the **ordering** lock, the publishers' own. Held from the issuing of an id until the event was handed to
+//!    everybody, so that hand-outs come in id order.
+//! 2. the **state** lock: the log and the routes. Registering a subscription and fixing its position happen under one
+//!    hold of it; so do reading the log to its end and going live.
+//! 3. a client's **inbox**: its mailbox and its waker.
+//!
+//! A large hand-out lets go of the state lock after every 256 clients, so a client that connects or reads the log meanwhile
+//! waits for a piece and not for all. Three facts make that safe. A mailbox knows the newest position that it has accounted
+//! for, and takes nothing at or before it: whoever connects between two pieces does not take the event under way twice.
+//! Lists of members are walked from their end, and a member that leaves is replaced by the last: so one that moves has been
+//! met already. And the ordering lock is still held: no later event overtakes.
+//!
+//! Wakers are woken, and dropped, when no lock is held: both are foreign code, and may publish.
+//!
+//! # Invariants
+//!
+//! 1. A subscription's frames are in id order, without repeats.
+//! 2. Registering a subscription and fixing its position in the log are one critical section.
+//! 3. Audience and filter hold on replay exactly as they do live, judged against the identity of the new connection.
+//! 4. The lock order, and no foreign code under a lock.
+//! 5. Every queue is bounded, and the payload that a hub holds never exceeds its retention.
+//! 6. What a client misses is visible to it: a gap with a fresh id, or the end of its stream.
+//! 7. The client's cursor is right from the first frame, which is `hub:open` with an id; `id:` is the last field of every
+//!    frame. Names beginning `hub:` are the hub's own.
+//! 8. Dropping a subscription frees its routes at once; a name without members or retained events is forgotten.
+//! 9. A timer is not touched while its stream is busy: deadlines are compared by the clock and armed anew lazily.
+//! 10. Features only add items.
+//! 11. No `unsafe`.
+//!
+//! `tests/model.rs` holds 1, 3, 5 and 6 against a naive model, `tests/loom.rs` holds 1, 2 and 4 under every interleaving of
+//! a few threads, and the other tests are named after what they hold.
+//!
+//! # Gaps
+//!
+//! When an event leaves the log its place in the order is remembered by key, and by type within the key, as hashes: the
+//! newest position that was lost to each. That answers exactly whether a client missed something, for any position and any
+//! filter. The memory is bounded; past the bound the older half is forgotten, and older positions are answered with a gap,
+//! to be safe. A position from before the hub's birth is always one.
+//!
+//! A gap's id is the newest lost position, unless something older is still retained for the client (where topics have
+//! limits of their own): then it is the position before that, so that a client cut off right after the gap still gets it. A
+//! stream that is to tell a gap opens with the id `0-0`, and an id from nowhere keeps that until the gap is told: whoever is
+//! cut off between the two frames comes back to the gap, and not as one that missed nothing.
+//!
+//! An id that is none of this hub's (garbage, or ahead of the order) says nothing of what the client has. It is told the gap
+//! and goes on from now, without a replay that may repeat; an id from an earlier life of the hub is older than everything
+//! retained, all of which it gets.
+//!
+//! # Time
+//!
+//! A stream arms its timer when it first falls silent and then leaves it alone. When the timer goes off at a deadline that has
+//! since moved, it is armed for what is left. The clock is read when a stream is polled and has nothing to send, and then
+//! only compared: while the armed deadline lies ahead and the task is the same, the wake-up is still to come.
+//!
+//! # Beside the usual
+//!
+//! - `getrandom` for client ids: they are capabilities (whoever knows one can be sent to), so they come from the operating
+//!   system's generator and not from a hasher's seed.
+//! - `slab`, `smallvec`, `itoa`, `memchr`: small libraries that do one thing better than a few lines of ours would.
+//!
+//! # Left out, on purpose
+//!
+//! Publishers that wait (one slow browser must not stall a server), a durable log, authentication (the handler knows who it
+//! is), WebSocket, delta compression, wildcards in topics.

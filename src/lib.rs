@@ -1,4 +1,57 @@
-//! Pushes events to browsers over Server-Sent Events.
+//! Pushes events from a web service to browsers over Server-Sent Events.
+//!
+//! A [`Hub`] takes [`Event`]s in and hands each to the clients that it is for: one tab, a user, a session, a topic or
+//! everybody. [`Hub::subscribe`] lets a client in and returns its [`Subscription`], a `Stream<Item = Bytes>` that goes
+//! into a response as it is.
+//!
+//! ```
+//! use futures_util::StreamExt as _;
+//! use sse_hub::{Audience, Event, Hub, LastEventId, ManualTimer, Subscriber};
+//!
+//! # futures_executor::block_on(async {
+//! // In a service: `TokioTimer::new()`, feature `tokio`.
+//! let hub = Hub::builder(ManualTimer::new()).build()?;
+//!
+//! // In the handler of `GET /events`: who is it, and where did it stop?
+//! let who = Subscriber::new().user("42").topic("orders").resume(LastEventId::none());
+//! let mut stream = hub.subscribe(who)?;
+//!
+//! // Anywhere else.
+//! hub.send_to_user("42", Event::new("greeting").data("hello"))?;
+//! hub.publish(Audience::topic("orders"), Event::new("order").data("17 has shipped"))?;
+//!
+//! let opening = stream.next().await.unwrap();
+//! assert!(opening.starts_with(b"event: hub:open\n"));
+//! let both = stream.next().await.unwrap();
+//! assert!(both.starts_with(b"event: greeting\ndata: hello\nid: "));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # One idea
+//!
+//! A hub is a log; a subscription is a reader of it. Publishing encodes an event once, gives it the next id and appends
+//! it to the hub's bounded log. Each subscription reads from there: live through a small window on the log's tail, or
+//! from its position in the log when it falls behind or comes back with a `Last-Event-ID`. So replay and live delivery
+//! are one path, and the log alone owns events: its limits bound the hub's memory, whatever the clients do.
+//!
+//! # Where to read on
+//!
+//! | to learn | read |
+//! |---|---|
+//! | what a hub promises: ordering, resuming and gaps, slow clients, closing | [`Hub`] |
+//! | what may be sent | [`Event`], [`EventType`], `Payload` |
+//! | who is connected and whom an event is for | [`Subscriber`], [`Audience`] |
+//! | how much is kept | [`Retain`] |
+//! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
+//! | how to answer a request | `sse_hub::http`, or the example of the adapter |
+//! | how it is built and why | [`design`] |
+//!
+//! # Features
+//!
+//! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
+//! response and an `http_body::Body`), `axum` (extractors and responses).
+#![doc(test(attr(deny(warnings))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod design;
@@ -34,3 +87,7 @@ pub use crate::wire::event::{Event, EventError, EventType, InvalidEventType};
 #[cfg(feature = "json")]
 pub use crate::wire::event::{JsonError, Payload};
 pub use crate::wire::id::{EventId, LastEventId, ParseEventIdError};
+
+#[cfg(all(doctest, feature = "axum", feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,5 +1,5 @@
-#![cfg(all(feature = "axum", feature = "tokio"))]
 //! Streams over real sockets, read byte by byte by a client that knows no library.
+#![cfg(all(feature = "axum", feature = "tokio"))]
 
 use std::collections::BTreeMap;
 use std::future::Future;

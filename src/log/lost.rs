@@ -87,11 +87,6 @@ impl Lost {
         self.floor = self.floor.max(floor);
         self.newest.retain(|_, id| *id > floor);
     }
-
-    #[cfg(test)]
-    pub(crate) fn rows(&self) -> usize {
-        self.newest.len()
-    }
 }
 
 /// The keys of the map are hashes already.
@@ -112,5 +107,53 @@ impl Hasher for Marked {
         for &byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(byte);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BIRTH: EventId = EventId(5, 0);
+
+    fn user(name: usize) -> Key {
+        Key::User(name.to_string().into())
+    }
+
+    #[test]
+    fn only_what_was_for_the_client_is_lost_to_it() {
+        let marker = Marker::default();
+        let mut lost = Lost::new(marker.clone(), 100, BIRTH);
+        lost.record(marker.mark(&user(1), b"news"), EventId(5, 7));
+        let types = |name: &str| Filter::Types([name.into()].into());
+        let everything = Filter::Everything;
+        assert_eq!(lost.since(EventId(5, 6), &[user(1)], &everything), Some(EventId(5, 7)));
+        assert_eq!(lost.since(EventId(5, 7), &[user(1)], &everything), None);
+        assert_eq!(lost.since(BIRTH, &[user(2)], &everything), None);
+        assert_eq!(lost.since(BIRTH, &[user(1)], &types("news")), Some(EventId(5, 7)));
+        assert_eq!(lost.since(BIRTH, &[user(1)], &types("other")), None);
+        assert_eq!(
+            lost.since(EventId(4, 9), &[user(2)], &everything),
+            Some(BIRTH),
+            "an earlier life"
+        );
+    }
+
+    #[test]
+    fn names_without_end_take_bounded_memory_and_never_hide_a_loss() {
+        const CAPACITY: usize = 100;
+        let marker = Marker::default();
+        let mut lost = Lost::new(marker.clone(), CAPACITY, BIRTH);
+        for count in 1..=10_000 {
+            lost.record(marker.mark(&user(count), b"news"), EventId(5, count as u64));
+            assert!(lost.newest.len() <= CAPACITY);
+        }
+        for count in 1..=10_000 {
+            let before = EventId(5, count as u64 - 1);
+            let since = lost.since(before, &[user(count)], &Filter::Everything);
+            assert!(since >= Some(EventId(5, count as u64)), "user {count} was told of no gap");
+        }
+        let newest = EventId(5, 10_000);
+        assert_eq!(lost.since(newest, &[user(1)], &Filter::Everything), None);
     }
 }
