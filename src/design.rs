@@ -89,13 +89,14 @@
 //! to be safe. A position from before the hub's birth is always one.
 //!
 //! A gap's id is the newest lost position, unless something older is still retained for the client (where topics have
-//! limits of their own): then it is the position before that, so that a client cut off right after the gap still gets it. A
-//! stream that is to tell a gap opens with the id `0-0`, and an id from nowhere keeps that until the gap is told: whoever is
-//! cut off between the two frames comes back to the gap, and not as one that missed nothing.
+//! limits of their own): then it is the position before that, so that a client cut off right after the gap still gets it.
+//! `hub:open` carries the position that the client came with: whoever is cut off between the two frames comes back to the
+//! gap, and not as one that missed nothing.
 //!
 //! An id that is none of this hub's (garbage, or ahead of the order) says nothing of what the client has. It is told the gap
-//! and goes on from now, without a replay that may repeat; an id from an earlier life of the hub is older than everything
-//! retained, all of which it gets.
+//! and goes on from now, without a replay that may repeat, and without being an amplifier for whoever sends such ids in a
+//! loop. Its stream opens with `0-0`, which is read as such an id again. An id from an earlier life of the hub is older than
+//! everything retained, all of which it gets.
 //!
 //! # Time
 //!

@@ -51,7 +51,7 @@
 //!
 //! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
 //! response and an `http_body::Body`), `axum` (extractors and responses).
-#![doc(test(attr(deny(warnings))))]
+#![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod design;

@@ -236,6 +236,7 @@ async fn a_client_goes_on_after_the_id_in_its_header_or_else_in_its_query() {
         (format!("/events?last-event-id={first}"), None, first),
         (format!("/events?user=ann&lastEventId={first}&session=s"), None, first),
         (format!("/events?lastEventId={second}"), Some(header.as_str()), first),
+        (format!("/events?lastEventId=&last_event_id={second}"), None, second),
         // An empty header says nothing.
         (format!("/events?lastEventId={second}"), Some(""), second),
     ];
@@ -423,13 +424,13 @@ async fn a_server_that_closes_its_hub_shuts_down_gracefully() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_connections_get_a_broadcast() {
-    const CLIENTS: usize = 1_000;
+async fn a_crowd_of_connections_gets_a_broadcast() {
+    // Twice as many descriptors, which must fit into the least limit that systems set.
+    const CLIENTS: usize = 100;
     let hub = hub().build().unwrap();
     let server = Server::start(&hub).await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        // One after the other: together they would overrun the listener's backlog.
         let mut client = server.get("/events", None).await;
         client.open().await;
         clients.push(client);
@@ -516,7 +517,7 @@ async fn a_body_streams_what_any_stream_yields() {
 }
 
 #[tokio::test]
-async fn a_refusal_without_a_server_is_whole_and_knows_its_length() {
+async fn a_refusal_without_a_server_is_whole_and_promises_no_length() {
     let hub = hub().build().unwrap();
     let invalid = hub.subscribe(Subscriber::new().session("")).unwrap_err();
     hub.close();
@@ -527,11 +528,9 @@ async fn a_refusal_without_a_server_is_whole_and_knows_its_length() {
         assert_eq!(response.status(), status);
         let mut body = response.into_body();
         assert!(!body.is_end_stream());
-        let promised = body.size_hint().exact().unwrap();
+        assert_eq!(body.size_hint().exact(), None, "an event stream has no content-length");
         let text = next_data(&mut body).await.unwrap();
-        assert_eq!(text.len() as u64, promised);
         assert!(body.is_end_stream());
-        assert_eq!(body.size_hint().exact(), Some(0));
         assert_eq!(next_data(&mut body).await, None);
         if refused.is_temporary() {
             let told = refused_retry(str::from_utf8(&text).unwrap(), "closed");
@@ -811,27 +810,18 @@ enum Framing {
     Chunk(usize),
     /// This much of the line end after a chunk is to come.
     ChunkEnd(&'static [u8], bool),
-    /// This much of a response that told its length is to come.
-    Length(usize),
     End,
 }
 
 impl Framing {
     fn of(headers: &BTreeMap<String, String>) -> Self {
-        if let Some(length) = headers.get("content-length") {
-            assert!(!headers.contains_key("transfer-encoding"));
-            return Self::Length(length.parse().unwrap()).or_end();
-        }
+        assert!(!headers.contains_key("content-length"));
         assert_eq!(headers["transfer-encoding"], "chunked");
         Self::ChunkLength(Vec::new())
     }
 
     fn is_at_end(&self) -> bool {
         matches!(self, Self::End)
-    }
-
-    fn or_end(self) -> Self {
-        if self == Self::Length(0) { Self::End } else { self }
     }
 
     fn decode(&mut self, raw: &[u8], body: &mut Vec<u8>) {
@@ -869,10 +859,6 @@ impl Framing {
                         ([], false) => Self::ChunkLength(Vec::new()),
                         (more, is_last) => Self::ChunkEnd(more, is_last),
                     }
-                }
-                Self::Length(length) => {
-                    body.push(byte);
-                    Self::Length(length - 1).or_end()
                 }
                 Self::Head | Self::End => panic!("the response goes on after its end"),
             };

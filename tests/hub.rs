@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sse_hub::{
-    Audience, ConfigError, Event, EventError, Heartbeat, Hub, LastEventId, ManualTimer, NameError,
+    Audience, ConfigError, Event, EventError, EventId, Heartbeat, Hub, ManualTimer, NameError,
     NameKind, PublishError, RefusedCause, Retain, Subscriber, Subscription,
 };
 
@@ -98,26 +98,55 @@ fn a_client_that_saw_no_event_yet_resumes_from_where_it_connected() {
     assert!(read(&mut stream).contains("event: meanwhile\n"));
 }
 
+/// What a browser holds that read only the first frame of a stream.
+fn cut_after_opening(hub: &Hub, subscriber: Subscriber) -> String {
+    let mut stream = hub.subscribe(subscriber).unwrap();
+    assert!(!stream.resumed());
+    let opening = stream.next().now_or_never().unwrap().unwrap();
+    let opening = std::str::from_utf8(&opening).unwrap();
+    let (first, _) = opening.split_once("\n\n").unwrap();
+    assert!(first.starts_with("event: hub:open\n"));
+    first.rsplit_once("id: ").unwrap().1.to_owned()
+}
+
 #[test]
-fn a_stream_cut_between_its_opening_and_the_gap_is_told_the_gap_again() {
-    let hub = Hub::builder(ManualTimer::new()).retain(Retain::events(1)).build().unwrap();
-    let old = hub.broadcast(Event::new("old")).unwrap().id();
-    hub.broadcast(Event::new("lost")).unwrap();
-    hub.broadcast(Event::new("kept")).unwrap();
-    for last in [
-        LastEventId::from(old),
-        LastEventId::from("garbage"),
-        LastEventId::from("9999999999999999-0"),
-    ] {
-        let mut stream = hub.subscribe(Subscriber::new().resume(last)).unwrap();
-        assert!(!stream.resumed());
-        let opening = stream.next().now_or_never().unwrap().unwrap();
-        let opening = std::str::from_utf8(&opening).unwrap();
-        let (first, _) = opening.split_once("\n\n").unwrap();
-        let id = first.rsplit_once("id: ").unwrap().1;
-        assert_eq!(id, "0-0", "a position that leads to the gap again");
-        let mut again = hub.subscribe(Subscriber::new().resume(id)).unwrap();
-        assert!(read(&mut again).contains("event: hub:gap\ndata: {\"reason\":\"evicted\"}\n"));
+fn a_stream_cut_between_its_opening_and_the_gap_is_told_the_gap_again_and_repeats_nothing() {
+    let retain = Retain::events(100).per_topic(2);
+    let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
+    let publish = |topic: &str, name: &str| {
+        hub.publish(Audience::topic(topic), Event::new(name)).unwrap().id()
+    };
+    publish("b", "seen");
+    let last = publish("a", "seen");
+    for name in ["lost", "kept", "kept"] {
+        publish("a", name);
+    }
+    let subscriber = || Subscriber::new().topics(["a", "b"]);
+    let held = cut_after_opening(&hub, subscriber().resume(last));
+    let text = read(&mut hub.subscribe(subscriber().resume(held.as_str())).unwrap());
+    assert!(text.contains("event: hub:gap\ndata: {\"reason\":\"evicted\"}\n"));
+    assert_eq!((text.matches("seen").count(), text.matches("kept").count()), (0, 2));
+}
+
+#[test]
+fn an_id_of_no_hub_is_told_a_gap_and_goes_on_from_now_also_after_a_cut() {
+    let hub = hub();
+    hub.broadcast(Event::new("seen")).unwrap();
+    let strange =
+        ["garbage", "0", "0-0", "-", "1-", "99999999999999-0", "99999999999999999999999-1"];
+    for last in strange {
+        let held = cut_after_opening(&hub, Subscriber::new().resume(last));
+        hub.broadcast(Event::new("seen")).unwrap();
+        let mut stream = hub.subscribe(Subscriber::new().resume(held.as_str())).unwrap();
+        let now = hub.broadcast(Event::new("new")).unwrap().id();
+        let text = read(&mut stream);
+        let EventId(epoch, count) = now;
+        let gap = format!(
+            "event: hub:gap\ndata: {{\"reason\":\"unknown\"}}\nid: {epoch}-{}\n\n",
+            count - 1
+        );
+        assert!(text.contains(&gap), "{last}: {text}");
+        assert_eq!((text.matches("seen").count(), text.matches("new").count()), (0, 1), "{last}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! no repeats, no loss inside retention, a gap exactly when something was lost, and the audience and the filter of
 //! the *new* connection on replay.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -181,6 +182,8 @@ struct Browser {
     stream: Option<Subscription>,
     /// What it would send as `Last-Event-ID`.
     last: Option<EventId>,
+    /// What it has received since it last connected with anything but where it stopped.
+    seen: BTreeSet<EventId>,
     /// On this connection: all for it up to here it has, or was told that it missed it.
     position: EventId,
     /// It came with an id of another hub, and has not been told so yet.
@@ -349,7 +352,11 @@ impl Model {
         self.expire();
         let client = stream.client();
 
-        let known = last.id().filter(|&id| id <= head);
+        let known = last.id().filter(|&id| id <= head && id != EventId(0, 0));
+        let seen = match from {
+            From::WhereItStopped => std::mem::take(&mut self.browsers[browser].seen),
+            _ => BTreeSet::new(),
+        };
         let resumed =
             known.is_some_and(|id| id >= self.birth && !self.lost(who, client, id, &[Kept::No]));
         assert_eq!(stream.resumed(), resumed, "a gap exactly when something was lost");
@@ -360,6 +367,7 @@ impl Model {
             client: Some(client),
             stream: Some(stream),
             last: self.browsers[browser].last,
+            seen,
             position,
             astray: gone,
             told: Vec::new(),
@@ -449,6 +457,7 @@ impl Model {
         let browser = &mut self.browsers[browser];
         browser.position = id;
         browser.last = Some(id);
+        assert!(browser.seen.insert(id), "nothing comes twice, also after a cut");
     }
 
     fn drain(&mut self, browser: usize) {

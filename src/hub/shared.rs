@@ -87,8 +87,8 @@ pub(crate) enum Start {
     Fresh(EventId),
     /// Right after the client's own position.
     Resumed(EventId),
-    /// After a gap that the log tells as it is read.
-    Behind,
+    /// After the client's own position, with a gap that the log tells as it is read.
+    Behind(EventId),
     /// The client's position is none of this hub's: after this event, with a gap before it.
     Lost(EventId),
 }
@@ -193,9 +193,9 @@ impl Shared {
         let head = state.log.head();
         let (cursor, start) = match resume {
             Resume::Fresh => (head, Start::Fresh(head)),
-            Resume::After(id) if id <= head => {
+            Resume::After(id) if EventId::ORIGIN < id && id <= head => {
                 let lost = state.log.lost_since(id, &keys, &filter);
-                (id, if lost.is_some() { Start::Behind } else { Start::Resumed(id) })
+                (id, if lost.is_some() { Start::Behind(id) } else { Start::Resumed(id) })
             }
             Resume::After(_) | Resume::Unknown => (head, Start::Lost(head)),
         };

@@ -68,19 +68,21 @@ impl Subscription {
         matches!(self.start, Start::Resumed(_))
     }
 
-    /// The first frames. Until a gap is told the client keeps a position that leads to the gap again: if it is cut
-    /// off between the two, it must not come back as one that missed nothing.
+    /// The first frames.
+    ///
+    /// The id of `hub:open` is where the client stands before any gap is told. If it is cut off between the two, it
+    /// must come back to the gap, and not as one that missed nothing.
     fn opening(&self) -> Bytes {
         let id = match self.start {
-            Start::Fresh(id) | Start::Resumed(id) => id,
-            Start::Behind | Start::Lost(_) => EventId::ORIGIN,
+            Start::Fresh(id) | Start::Resumed(id) | Start::Behind(id) => id,
+            Start::Lost(_) => EventId::ORIGIN,
         };
         let client = self.client.id;
         let retry = self.shared.config.retry(client);
         let open = frame::open(id, retry, &client.to_string(), self.resumed());
         match self.start {
             Start::Lost(head) => joined([&open, &frame::gap(head, "unknown")]),
-            Start::Fresh(_) | Start::Resumed(_) | Start::Behind => open,
+            Start::Fresh(_) | Start::Resumed(_) | Start::Behind(_) => open,
         }
     }
 

@@ -6,7 +6,7 @@ use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPT
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use bytes::Bytes;
 use futures_core::Stream;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 
 use crate::error::Refused;
 use crate::hub::subscription::Subscription;
@@ -91,8 +91,8 @@ impl LastEventId {
         // An id has no character that a query would encode, so what is encoded is no id.
         let parameters = uri.query().unwrap_or_default().split('&');
         let mut named = parameters.filter_map(|parameter| parameter.split_once('='));
-        let value = named.find(|(name, _)| QUERY_NAMES.contains(name)).map(|(_, value)| value);
-        Self::from_bytes(value.unwrap_or_default().as_bytes())
+        let said = named.find(|(name, value)| QUERY_NAMES.contains(name) && !value.is_empty());
+        said.map_or_else(Self::none, |(_, value)| Self::from_bytes(value.as_bytes()))
     }
 }
 
@@ -137,14 +137,5 @@ impl<S: Stream<Item = Bytes>> http_body::Body for Body<S> {
 
     fn is_end_stream(&self) -> bool {
         matches!(self.content, Content::Whole { rest: None })
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Stream { .. } => SizeHint::default(),
-            Content::Whole { rest } => {
-                SizeHint::with_exact(rest.as_ref().map_or(0, |rest| rest.len() as u64))
-            }
-        }
     }
 }

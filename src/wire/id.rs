@@ -20,7 +20,8 @@ use std::str::FromStr;
 pub struct EventId(pub u64, pub u64);
 
 impl EventId {
-    /// Before every event of every hub. A stream opens with it when the client's own position is not known here.
+    /// Before every event of every hub, and so the position of nobody. A stream opens with it when the client came
+    /// with an id of another hub, and whoever comes back with it is told what such a client is told.
     pub(crate) const ORIGIN: Self = Self(0, 0);
 
     /// Room that the longest id takes: two times twenty digits and the `-`.
