@@ -108,6 +108,8 @@
 //!
 //! - `getrandom` for client ids: they are capabilities (whoever knows one can be sent to), so they come from the operating
 //!   system's generator and not from a hasher's seed.
+//! - `wide` for finding the ends of lines: 64 bytes become a word of bits. 64 KiB of 80-column lines are encoded in
+//!   5.3 us with it and in 7.5 us with `memchr2_iter`, in one run; and it needs no `unsafe` here.
 //! - `slab`, `smallvec`, `itoa`, `memchr`: small libraries that do one thing better than a few lines of ours would.
 //!
 //! # Left out, on purpose

@@ -109,7 +109,8 @@ impl Shared {
         event: Event,
     ) -> Result<Receipt, PublishError> {
         audience.check()?;
-        let sealed = event.seal()?;
+        event.check()?;
+        let sealed = event.seal();
         let (bytes, limit) = (sealed.max_len(), self.config.retain.bytes);
         if bytes > limit {
             return Err(PublishError::TooLarge { bytes, limit });
