@@ -810,14 +810,23 @@ enum Framing {
     Chunk(usize),
     /// This much of the line end after a chunk is to come.
     ChunkEnd(&'static [u8], bool),
+    /// This much of a response that told its length is to come.
+    Length(usize),
     End,
 }
 
 impl Framing {
     fn of(headers: &BTreeMap<String, String>) -> Self {
-        assert!(!headers.contains_key("content-length"));
+        if let Some(length) = headers.get("content-length") {
+            assert_ne!(headers["content-type"], "text/event-stream", "a stream has no length");
+            return Self::Length(length.parse().unwrap()).or_end();
+        }
         assert_eq!(headers["transfer-encoding"], "chunked");
         Self::ChunkLength(Vec::new())
+    }
+
+    fn or_end(self) -> Self {
+        if self == Self::Length(0) { Self::End } else { self }
     }
 
     fn is_at_end(&self) -> bool {
@@ -859,6 +868,10 @@ impl Framing {
                         ([], false) => Self::ChunkLength(Vec::new()),
                         (more, is_last) => Self::ChunkEnd(more, is_last),
                     }
+                }
+                Self::Length(length) => {
+                    body.push(byte);
+                    Self::Length(length - 1).or_end()
                 }
                 Self::Head | Self::End => panic!("the response goes on after its end"),
             };
