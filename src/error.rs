@@ -10,9 +10,9 @@ pub enum PublishError {
     /// The event cannot be sent to anybody.
     #[error("the event cannot be sent: {0}")]
     Event(#[from] EventError),
-    /// The audience names somebody in a way that nobody can be named.
-    #[error("the audience names nobody: {0}")]
-    Audience(#[from] NameError),
+    /// The audience cannot be one.
+    #[error("the audience cannot be: {0}")]
+    Audience(#[from] AudienceError),
     /// The event is larger than all that the hub may retain.
     #[error(
         "the event takes up to {bytes} bytes and the hub retains {limit}: send less, or raise `Retain::bytes`"
@@ -30,18 +30,20 @@ pub enum PublishError {
 
 /// A client was not let in. No trace of it is kept.
 ///
-/// With an adapter it is a response: what may change (the hub is closing) is told in a stream of its own, so that a
-/// browser comes back; what cannot is a `400`, so that it does not.
+/// With an adapter it is a response: what may change (the hub is full, or closing) is told in a stream of its own, so
+/// that a browser comes back, or by a status if the hub is [set to](crate::HubBuilder::refusals); what cannot is a
+/// `400`, so that it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 pub struct Refused {
     cause: RefusedCause,
     retry: Duration,
+    refusals: Refusals,
 }
 
 impl Refused {
-    pub(crate) const fn new(cause: RefusedCause, retry: Duration) -> Self {
-        Self { cause, retry }
+    pub(crate) const fn new(cause: RefusedCause, retry: Duration, refusals: Refusals) -> Self {
+        Self { cause, retry, refusals }
     }
 
     /// Why.
@@ -56,11 +58,30 @@ impl Refused {
         self.retry
     }
 
+    /// How the hub answers those who may.
+    #[must_use]
+    pub const fn refusals(&self) -> Refusals {
+        self.refusals
+    }
+
     /// Whether the same request may succeed later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        !matches!(self.cause, RefusedCause::Name(_))
+        !matches!(self.cause, RefusedCause::Name(_) | RefusedCause::TooManyTopics { .. })
     }
+}
+
+/// How a client that may come back is told that it is not let in now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Refusals {
+    /// By a stream of one `hub:refused` event and its end, with status 200: a browser's `EventSource` comes back by
+    /// itself after no other.
+    #[default]
+    Stream,
+    /// By a status, for clients that handle them: `503`, or `429` at a limit of the client's own user or session, with
+    /// `retry-after`.
+    Status,
 }
 
 /// Why a client was not let in.
@@ -70,6 +91,33 @@ pub enum RefusedCause {
     /// The subscriber has a name that cannot be one.
     #[error("the subscriber has an invalid name: {0}")]
     Name(#[from] NameError),
+    /// It has more topics than [`Limits::topics`](crate::Limits::topics) allows.
+    #[error("the subscriber has more than {limit} topics")]
+    TooManyTopics {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// There are as many clients as [`Limits::clients`](crate::Limits::clients) allows.
+    #[error("there are {limit} clients, which is the limit")]
+    Full {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Its user has as many clients as [`Limits::per_user`](crate::Limits::per_user) allows.
+    #[error("the user has {limit} clients, which is the limit")]
+    UserFull {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// Its session has as many clients as [`Limits::per_session`](crate::Limits::per_session) allows.
+    #[error("the session has {limit} clients, which is the limit")]
+    SessionFull {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The hub is being drained; another is to take its place.
+    #[error("the hub is being drained")]
+    Draining,
     /// The hub was closed; another may take its place.
     #[error("the hub is closed")]
     Closed,
@@ -79,19 +127,83 @@ pub enum RefusedCause {
 }
 
 impl RefusedCause {
+    pub(crate) const COUNT: usize = 8;
+
+    /// Its place among all causes.
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Name(_) => 0,
+            Self::TooManyTopics { .. } => 1,
+            Self::Full { .. } => 2,
+            Self::UserFull { .. } => 3,
+            Self::SessionFull { .. } => 4,
+            Self::Draining => 5,
+            Self::Closed => 6,
+            Self::NoRandomness => 7,
+        }
+    }
+
     /// One word for it, as `hub:refused` carries it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Name(_) => "name",
+            Self::TooManyTopics { .. } => "topics",
+            Self::Full { .. } => "full",
+            Self::UserFull { .. } => "user-full",
+            Self::SessionFull { .. } => "session-full",
+            Self::Draining => "draining",
             Self::Closed => "closed",
             Self::NoRandomness => "unavailable",
         }
     }
 }
 
-/// The longest name of a user, a session or a topic, in bytes.
-pub(crate) const MAX_NAME_LEN: usize = 256;
+/// Why nobody was disconnected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DisconnectError {
+    /// The audience cannot be one.
+    #[error("the audience cannot be: {0}")]
+    Audience(#[from] AudienceError),
+    /// The last event cannot be sent.
+    #[error("the last event cannot be sent: {0}")]
+    Event(#[from] EventError),
+    /// The reason is not a word.
+    #[error("the reason is not a word of 1 to 64 ASCII letters, digits, `-` and `_`")]
+    Reason,
+}
+
+/// Why clients did not join or leave a topic. None of them did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The topic has a name that cannot be one.
+    #[error("the topic cannot be: {0}")]
+    Topic(#[from] NameError),
+    /// The audience cannot be one.
+    #[error("the audience cannot be: {0}")]
+    Audience(#[from] AudienceError),
+    /// One of them would have more topics than [`Limits::topics`](crate::Limits::topics) allows.
+    #[error("a client would have more than {limit} topics")]
+    TooManyTopics {
+        /// How many it may have.
+        limit: usize,
+    },
+}
+
+/// Why an audience cannot be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AudienceError {
+    /// It names somebody in a way that nobody can be named.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// It has more than [`Audience::MAX_NAMES`](crate::Audience::MAX_NAMES) names or is deeper than
+    /// [`Audience::MAX_DEPTH`](crate::Audience::MAX_DEPTH).
+    #[error("it has too many names or is combined too deep: publish to a topic instead")]
+    Excessive,
+}
 
 /// Why a text cannot name a user, a session or a topic. Any other text can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -100,9 +212,14 @@ pub enum NameError {
     /// It is empty, which is mostly a value that went missing on its way.
     #[error("an empty {0}: leave it out for clients that have none")]
     Empty(NameKind),
-    /// It is longer than 256 bytes.
-    #[error("a {0} of more than {MAX_NAME_LEN} bytes: use a shorter name, or a digest of it")]
-    TooLong(NameKind),
+    /// It is longer than [`Limits::name_len`](crate::Limits::name_len).
+    #[error("a {kind} of more than {max_len} bytes: use a shorter name, or a digest of it")]
+    TooLong {
+        /// What it is the name of.
+        kind: NameKind,
+        /// How many bytes it may have.
+        max_len: usize,
+    },
 }
 
 /// What a name is of.
@@ -156,4 +273,10 @@ pub enum ConfigError {
     /// Batches that hold nothing.
     #[error("`batch` is zero bytes")]
     Batch,
+    /// Nobody could be let in.
+    #[error("`Limits::{0}` is zero: nobody could be let in")]
+    LimitIsZero(&'static str),
+    /// Streams that end as they begin.
+    #[error("`{0}` is zero: every stream would end at once")]
+    EndsAtOnce(&'static str),
 }

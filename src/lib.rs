@@ -70,10 +70,17 @@ pub mod http {
     pub use crate::mount::http::{Body, refusal, respond, response};
 }
 
-pub use crate::error::{ConfigError, NameError, NameKind, PublishError, Refused, RefusedCause};
+pub use crate::error::{
+    AudienceError, ConfigError, DisconnectError, JoinError, NameError, NameKind, PublishError,
+    Refusals, Refused, RefusedCause,
+};
+pub use crate::hub::drain::Drain;
+pub use crate::hub::ending::EndReason;
 pub use crate::hub::hub::{Hub, HubBuilder};
+pub use crate::hub::limits::Limits;
+pub use crate::hub::members::ClientInfo;
 pub use crate::hub::receipt::{Receipt, Unmatched};
-pub use crate::hub::stats::Stats;
+pub use crate::hub::stats::{Delays, Stats};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};

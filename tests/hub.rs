@@ -225,16 +225,19 @@ fn names_that_cannot_be_are_refused_on_both_sides() {
         (
             Audience::user(long.as_str()),
             Subscriber::new().user(long.as_str()),
-            NameError::TooLong(NameKind::User),
+            NameError::TooLong { kind: NameKind::User, max_len: 256 },
         ),
         (
             Audience::topic(long.as_str()),
             Subscriber::new().topic(long.as_str()),
-            NameError::TooLong(NameKind::Topic),
+            NameError::TooLong { kind: NameKind::Topic, max_len: 256 },
         ),
     ];
     for (audience, subscriber, error) in cases {
-        assert_eq!(hub.publish(audience, Event::new("x")), Err(PublishError::Audience(error)));
+        assert_eq!(
+            hub.publish(audience, Event::new("x")),
+            Err(PublishError::Audience(error.into()))
+        );
         let refused = hub.subscribe(subscriber).unwrap_err();
         assert_eq!(refused.cause(), RefusedCause::Name(error));
         assert!(!refused.is_temporary());

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use crate::error::ConfigError;
+use super::limits::Limits;
+use crate::error::{ConfigError, Refusals};
 use crate::log::audience::ClientId;
 use crate::log::log::{Budget, Retain};
 use crate::time::heartbeat::Heartbeat;
@@ -15,6 +16,11 @@ pub(crate) struct Config {
     pub(crate) retry: Duration,
     pub(crate) batch: Budget,
     pub(crate) window: usize,
+    pub(crate) limits: Limits,
+    pub(crate) refusals: Refusals,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) stall: Option<Duration>,
+    pub(crate) end_lagging: bool,
 }
 
 impl Config {
@@ -26,11 +32,17 @@ impl Config {
             retry: Duration::from_secs(3),
             batch: Budget { bytes: 64 << 10 },
             window: 32,
+            limits: Limits::default(),
+            refusals: Refusals::default(),
+            lifetime: None,
+            stall: Some(Duration::from_secs(60)),
+            end_lagging: false,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.retain.check()?;
+        self.limits.check()?;
         if self.heartbeat.every == Some(Duration::ZERO) {
             return Err(ConfigError::Heartbeat);
         }
@@ -43,14 +55,23 @@ impl Config {
         if self.batch.bytes == 0 {
             return Err(ConfigError::Batch);
         }
+        for (setting, time) in [("lifetime", self.lifetime), ("stalled_after", self.stall)] {
+            if time == Some(Duration::ZERO) {
+                return Err(ConfigError::EndsAtOnce(setting));
+            }
+        }
         Ok(())
     }
 
     /// When this client is to come back: between three and five quarters of the setting, so that those who lost
     /// their server at one moment do not return at one moment.
     pub(crate) fn retry(&self, client: ClientId) -> Duration {
-        let spread = f64::from(client.spread()) / f64::from(u16::MAX);
-        let jittered = self.retry.mul_f64(0.75 + spread / 2.0);
+        let jittered = self.retry.mul_f64(0.75 + client.spread() / 2.0);
         jittered.max(Duration::from_millis(1))
+    }
+
+    /// How long this client's stream may be open: between nine and ten tenths of the setting.
+    pub(crate) fn lifetime(&self, client: ClientId) -> Option<Duration> {
+        self.lifetime.map(|lifetime| lifetime.mul_f64(1.0 - client.spread() / 10.0))
     }
 }

@@ -3,12 +3,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::config::Config;
+use super::drain::Drain;
+use super::limits::Limits;
+use super::members::ClientInfo;
 use super::receipt::Receipt;
 use super::shared::Shared;
 use super::stats::Stats;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
-use crate::error::{ConfigError, PublishError, Refused};
+use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refusals, Refused};
 use crate::log::audience::{Audience, ClientId};
 use crate::log::log::{Budget, Retain};
 use crate::time::heartbeat::Heartbeat;
@@ -143,6 +146,94 @@ impl Hub {
         Subscription::open(&self.handle.shared, subscriber)
     }
 
+    /// Adds clients to a topic: they get what is published to it from now on. Returns how many were not in it.
+    ///
+    /// An open stream changes, and nothing else: a client that comes back follows what it subscribes to then.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`], and then none of them joined.
+    ///
+    /// ```
+    /// use sse_hub::{Audience, Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let _tab = hub.subscribe(Subscriber::new().user("42"))?;
+    /// hub.join(&Audience::user("42"), "orders")?;
+    /// assert_eq!(hub.publish(Audience::topic("orders"), Event::new("order"))?.matched(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join(&self, who: &Audience, topic: impl Into<Arc<str>>) -> Result<usize, JoinError> {
+        self.handle.shared.join(who, topic.into())
+    }
+
+    /// Takes clients from a topic. Returns how many were in it. What was published before and not read yet may or may
+    /// not still arrive.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`], when the audience cannot be one.
+    pub fn leave(&self, who: &Audience, topic: impl Into<Arc<str>>) -> Result<usize, JoinError> {
+        self.handle.shared.leave_topic(who, topic.into())
+    }
+
+    /// Lists an audience's clients, in no particular order. Takes the time and the memory of a list of them.
+    #[must_use]
+    pub fn clients(&self, who: &Audience) -> Vec<ClientInfo> {
+        self.handle.shared.clients(who)
+    }
+
+    /// Counts an audience's clients: at once, if it is only one name.
+    #[must_use]
+    pub fn count(&self, who: &Audience) -> usize {
+        self.handle.shared.count(who)
+    }
+
+    /// Ends the streams of an audience at once, and returns how many. Each is sent `last` if there is one, and then
+    /// `hub:end` with `reason`.
+    ///
+    /// Clients that reconnect by themselves do so: refuse them, or answer `204` to stop a browser's `EventSource` for
+    /// good. What was published before and not read yet is not sent; whoever is let in again resumes.
+    ///
+    /// # Errors
+    ///
+    /// [`DisconnectError`], and then nobody was disconnected.
+    ///
+    /// ```
+    /// use sse_hub::{Audience, Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let _tab = hub.subscribe(Subscriber::new().session("s9"))?;
+    /// let goodbye = Event::new("logged-out");
+    /// assert_eq!(hub.disconnect(&Audience::session("s9"), "logout", Some(goodbye))?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn disconnect(
+        &self,
+        who: &Audience,
+        reason: &str,
+        last: Option<Event>,
+    ) -> Result<usize, DisconnectError> {
+        self.handle.shared.disconnect(who, reason, last)
+    }
+
+    /// Empties the hub for a shutdown: refuses newcomers in a way that makes them come back, and ends the streams
+    /// spread over a period, each after what was published before and with a time of its own to come back.
+    ///
+    /// Await it: it is ready when the last stream is gone, and at the end of the period it ends those that are not
+    /// read. The hub still publishes meanwhile.
+    ///
+    /// ```no_run
+    /// # async fn shutdown(hub: sse_hub::Hub) {
+    /// // In axum: `axum::serve(listener, app).with_graceful_shutdown(...)`, with this at the end of the signal's future.
+    /// hub.drain(std::time::Duration::from_secs(10)).await;
+    /// hub.close();
+    /// # }
+    /// ```
+    pub fn drain(&self, over: Duration) -> Drain {
+        self.handle.shared.drain(over)
+    }
+
     /// Ends the hub: nothing is published and nobody let in any more, and streams end after what was published
     /// before. A second call does nothing.
     pub fn close(&self) {
@@ -211,6 +302,46 @@ impl HubBuilder {
     /// time of its own, between three and five quarters of it. At least a millisecond.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.config.retry = retry;
+        self
+    }
+
+    /// How many clients there may be, and what one may ask for.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// How clients that may come back are told that they are not let in now: by a stream, unless set.
+    pub fn refusals(mut self, refusals: Refusals) -> Self {
+        self.config.refusals = refusals;
+        self
+    }
+
+    /// How long a stream may be open before it is ended and its client comes back: for ever, unless set. Each has a time
+    /// of its own, between nine and ten tenths of it. Nothing is lost on the way.
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.config.lifetime = Some(lifetime);
+        self
+    }
+
+    /// Ends a stream for which something has waited for this long without a read: 60 seconds, unless set.
+    ///
+    /// Noticed when something is published, when clients connect or catch up, and with the heartbeats of other streams.
+    pub fn stalled_after(mut self, limit: Duration) -> Self {
+        self.config.stall = Some(limit);
+        self
+    }
+
+    /// Lets streams be that are not read.
+    pub fn never_stalled(mut self) -> Self {
+        self.config.stall = None;
+        self
+    }
+
+    /// Ends a stream that missed events because it was read too slowly, in place of telling it a gap and going on. Its
+    /// client comes back and is told the gap then.
+    pub fn end_lagging(mut self) -> Self {
+        self.config.end_lagging = true;
         self
     }
 

@@ -1,8 +1,13 @@
 //! The locked shell around the log: hubs and subscriptions.
 
+pub(crate) mod admission;
 pub(crate) mod config;
+pub(crate) mod drain;
+pub(crate) mod ending;
 #[expect(clippy::module_inception, reason = "it is the hub, on the floor named for it")]
 pub(crate) mod hub;
+pub(crate) mod limits;
+pub(crate) mod members;
 pub(crate) mod receipt;
 pub(crate) mod shared;
 pub(crate) mod stats;

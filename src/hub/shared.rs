@@ -7,22 +7,27 @@
 //! everybody, so hand-outs come in id order. The state lock is let go of between the pieces of a large hand-out, so
 //! that a client that connects or catches up meanwhile waits for a piece of it and not for all.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::error::{PublishError, Refused, RefusedCause};
-use crate::hub::config::Config;
-use crate::hub::receipt::Receipt;
-use crate::hub::stats::Stats;
-use crate::hub::subscriber::Subscriber;
-use crate::log::audience::{Audience, ClientId, Filter, Key};
-use crate::log::log::{Entry, Log};
+use slab::Slab;
+
+use super::config::Config;
+use super::ending::{End, EndReason, Until, Watched};
+use super::receipt::Receipt;
+use super::stats::{Counts, Reads, Stats};
+use crate::error::PublishError;
+use crate::log::audience::{Audience, ClientId, Filter, Identity, Key};
+use crate::log::departed::{Departed, Owner};
+use crate::log::log::{Entry, Log, Parts};
 use crate::log::lost::Marker;
 use crate::log::mailbox::Mailbox;
 use crate::log::routes::Routes;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
-use crate::wire::id::{EventId, Resume};
+use crate::wire::id::EventId;
 
 /// How many clients are handed an event before the state lock is let go of. One, where loom looks at every order.
 const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
@@ -31,87 +36,95 @@ const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
 pub(crate) struct Shared {
     pub(crate) config: Config,
     marker: Marker,
-    order: Mutex<Order>,
-    state: Mutex<State>,
+    pub(super) reads: Reads,
+    pub(super) order: Mutex<Order>,
+    pub(super) state: Mutex<State>,
 }
 
 /// Behind the ordering lock.
 #[derive(Debug)]
-struct Order {
+pub(super) struct Order {
     last: EventId,
-    closed: bool,
+    pub(super) closed: bool,
     /// Events on their way out, dropped when the state lock is released. Kept for its allocation.
     evicted: Vec<Arc<Entry>>,
 }
 
 /// Behind the state lock.
 #[derive(Debug)]
-struct State {
-    log: Log,
-    routes: Routes<Arc<Client>>,
-    closed: bool,
-    published: u64,
-    opened: u64,
+pub(super) struct State {
+    pub(super) log: Log,
+    pub(super) routes: Routes<Arc<Client>>,
+    pub(super) departed: Departed,
+    /// Clients for which something waits, the longest first; each once at most.
+    pub(super) watched: BinaryHeap<Reverse<Watched>>,
+    /// Who waits for the last client to be gone.
+    pub(super) waiting_for_last: Slab<Waker>,
+    pub(super) draining: bool,
+    pub(super) closed: bool,
+    pub(super) counts: Counts,
 }
 
 /// One open stream, as publishers see it.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: ClientId,
-    keys: Box<[Key]>,
-    filter: Filter,
-    pub(crate) inbox: Mutex<Inbox>,
+    /// Which one it was of all that were ever let in.
+    pub(super) serial: u64,
+    pub(super) filter: Filter,
+    pub(super) inbox: Mutex<Inbox>,
 }
 
 /// Behind the inbox lock.
 #[derive(Debug)]
-pub(crate) struct Inbox {
-    pub(crate) mailbox: Mailbox,
+pub(super) struct Inbox {
+    pub(super) mailbox: Mailbox,
     /// Who waits for the mailbox to fill. Taken by whoever fills it.
-    pub(crate) waker: Option<Waker>,
-    /// No event will come any more.
-    pub(crate) closed: bool,
+    pub(super) waker: Option<Waker>,
+    /// The stream is to end, or has.
+    pub(super) end: Option<End>,
+    /// When it is to end by itself.
+    pub(super) until: Option<Until>,
+    /// It stands among those who are [watched](State::watched).
+    pub(super) watched: bool,
 }
 
-/// A client just let in.
-pub(crate) struct Admitted {
-    pub(crate) client: Arc<Client>,
-    pub(crate) slot: usize,
-    pub(crate) start: Start,
-}
-
-/// Where a stream begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
-    /// A first connection, after this event.
-    Fresh(EventId),
-    /// Right after the client's own position.
-    Resumed(EventId),
-    /// After the client's own position, with a gap that the log tells as it is read.
-    Behind(EventId),
-    /// The client's position is none of this hub's: after this event, with a gap before it.
-    Lost(EventId),
+impl Inbox {
+    pub(super) fn new(mailbox: Mailbox) -> Self {
+        Self { mailbox, waker: None, end: None, until: None, watched: false }
+    }
 }
 
 impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
         let marker = Marker::default();
-        let log = Log::new(config.retain, birth, marker.clone());
-        let state = State { log, routes: Routes::new(), closed: false, published: 0, opened: 0 };
+        let state = State {
+            log: Log::new(config.retain, birth, marker.clone()),
+            routes: Routes::new(),
+            departed: Departed::new(config.retain.events.max(1024)),
+            watched: BinaryHeap::new(),
+            waiting_for_last: Slab::new(),
+            draining: false,
+            closed: false,
+            counts: Counts::default(),
+        };
         let order = Order { last: birth, closed: false, evicted: Vec::new() };
-        Self { config, marker, order: Mutex::new(order), state: Mutex::new(state) }
+        let (order, state) = (Mutex::new(order), Mutex::new(state));
+        Self { config, marker, reads: Reads::default(), order, state }
     }
 
     pub(crate) fn publish(
         &self,
         audience: Audience,
-        event: Event,
+        mut event: Event,
     ) -> Result<Receipt, PublishError> {
-        audience.check()?;
+        audience.check(self.config.limits.name_len)?;
         event.check()?;
+        let conflation = event.take_conflation();
         let sealed = event.seal();
-        let (bytes, limit) = (sealed.max_len(), self.config.retain.bytes);
+        let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
+        let (bytes, limit) = (sealed.max_len() + parts.len(), self.config.retain.bytes);
         if bytes > limit {
             return Err(PublishError::TooLarge { bytes, limit });
         }
@@ -125,13 +138,12 @@ impl Shared {
             let EventId(epoch, count) = order.last;
             let id = EventId(epoch, count + 1);
             order.last = id;
-            let frame = sealed.finish(id);
             let now = self.config.timer.now();
-            let entry = Arc::new(Entry::new(id, frame, audience, now, &self.marker));
+            let entry = Arc::new(Entry::new(id, sealed.finish(id), parts, now));
 
             let mut state = self.state.lock();
             state.log.append(Arc::clone(&entry), &mut order.evicted);
-            state.published += 1;
+            state.counts.published += 1;
             let matched = self.hand_out(state, &entry, &mut wakers);
             order.evicted.clear();
             Receipt { id, matched }
@@ -151,16 +163,14 @@ impl Shared {
         wakers: &mut Vec<Waker>,
     ) -> usize {
         let mut matched = 0;
-        for key in entry.audience.keys() {
+        for key in entry.keys() {
             let mut left = usize::MAX;
             loop {
-                let members = state.routes.members(key);
-                left = left.min(members.len());
-                let piece = left.saturating_sub(PIECE)..left;
-                left = piece.start;
-                for member in members[piece].iter().rev() {
-                    matched += usize::from(member.reach.give(entry, wakers));
-                }
+                state.expel_stalled(entry.at, &self.config, wakers);
+                let (given, rest) =
+                    state.hand_piece(entry, key, left, self.config.stall.is_some(), wakers);
+                matched += given;
+                left = rest;
                 if left == 0 {
                     break;
                 }
@@ -170,64 +180,38 @@ impl Shared {
         matched
     }
 
-    pub(crate) fn subscribe(&self, subscriber: Subscriber) -> Result<Admitted, Refused> {
-        let id = ClientId::random()
-            .map_err(|_| Refused::new(RefusedCause::NoRandomness, self.config.retry))?;
-        let refused = |cause| Refused::new(cause, self.config.retry(id));
-        let Subscriber { user, session, topics, filter, resume } = subscriber;
-        let mut keys = vec![Key::All, Key::Client(id)];
-        keys.extend(user.map(Key::User));
-        keys.extend(session.map(Key::Session));
-        keys.extend(topics.into_iter().map(Key::Topic));
-        keys.iter().try_for_each(Key::check).map_err(|error| refused(error.into()))?;
-        let keys = keys.into_boxed_slice();
-        let now = self.config.timer.now();
-
-        let mut evicted = Vec::new();
+    /// Forgets a client whose stream ended or was dropped, unless the hub has already.
+    pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
+        let mut wakers = Vec::new();
         let mut state = self.state.lock();
-        if state.closed {
-            return Err(refused(RefusedCause::Closed));
+        if state.routes.get(slot).is_some_and(|member| Arc::ptr_eq(member, client)) {
+            let reason = client.inbox.lock().end.as_ref().map_or(EndReason::Left, |end| end.reason);
+            state.forget(slot, reason, &mut wakers);
         }
-        state.log.expire(now, &mut evicted);
-        // The position is fixed and the client registered under one lock: what is appended from here on is handed
-        // to it, and what is there already is not.
-        let head = state.log.head();
-        let (cursor, start) = match resume {
-            Resume::Fresh => (head, Start::Fresh(head)),
-            Resume::After(id) if EventId::ORIGIN < id && id <= head => {
-                let lost = state.log.lost_since(id, &keys, &filter);
-                (id, if lost.is_some() { Start::Behind(id) } else { Start::Resumed(id) })
-            }
-            Resume::After(_) | Resume::Unknown => (head, Start::Lost(head)),
-        };
-        let mailbox = Mailbox::new(cursor, head, self.config.window);
-        let inbox = Mutex::new(Inbox { mailbox, waker: None, closed: false });
-        let client = Arc::new(Client { id, keys, filter, inbox });
-        let slot = state.routes.add(&client.keys, Arc::clone(&client));
-        state.opened += 1;
         drop(state);
-        drop(evicted);
-        Ok(Admitted { client, slot, start })
-    }
-
-    /// Forgets a client.
-    pub(crate) fn leave(&self, slot: usize) {
-        // What comes back holds a waker, which is dropped when the lock is released.
-        let client = self.state.lock().routes.remove(slot);
-        drop(client);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Reads the log for a client that is behind, and returns where it stands after what it missed, if it did.
-    pub(crate) fn catch_up(&self, client: &Client, out: &mut Vec<Arc<Entry>>) -> Option<EventId> {
+    pub(crate) fn catch_up(
+        &self,
+        slot: usize,
+        client: &Client,
+        out: &mut Vec<Arc<Entry>>,
+    ) -> Option<EventId> {
         let now = self.config.timer.now();
         let mut evicted = Vec::new();
+        let mut wakers = Vec::new();
         let mut state = self.state.lock();
+        state.expel_stalled(now, &self.config, &mut wakers);
         state.log.expire(now, &mut evicted);
         let log = &state.log;
+        let identity = Identity { places: state.routes.places(slot), filter: &client.filter };
         let mut inbox = client.inbox.lock();
+        let lags = inbox.mailbox.starts_reading_the_log();
         let cursor = inbox.mailbox.cursor();
-        let all = log.read(cursor, &client.keys, &client.filter, self.config.batch, out);
-        let lost = log.lost_since(cursor, &client.keys, &client.filter);
+        let all = log.read(cursor, identity, self.config.batch, out);
+        let lost = log.lost_since(inbox.mailbox.told(), identity);
         let gap = lost.map(|lost| {
             // Where topics have limits of their own, what is retained can be older than what was lost. The client is
             // to get that too, also if it is cut off right after the gap and comes back with its id.
@@ -236,62 +220,91 @@ impl Shared {
         if all {
             inbox.mailbox.catch_up(log.head());
         } else if let Some(last) = out.last() {
-            inbox.mailbox.advance(last.id);
+            inbox.mailbox.advance(last.id, now);
         }
         drop(inbox);
+        state.counts.lagged += u64::from(lags);
+        state.counts.gaps += u64::from(gap.is_some());
         drop(state);
         drop(evicted);
+        wakers.into_iter().for_each(Waker::wake);
         gap
     }
 
-    /// Ends the hub: nothing is published or let in any more, and streams end after what was published before.
-    pub(crate) fn close(&self) {
-        let mut order = self.order.lock();
-        if order.closed {
+    /// Ends streams that are not read, on the occasion of another stream's heartbeat.
+    pub(crate) fn look_for_stalled(&self) {
+        if self.config.stall.is_none() {
             return;
         }
-        order.closed = true;
-        let mut state = self.state.lock();
-        state.closed = true;
-        let wakers: Vec<Waker> = state
-            .routes
-            .iter()
-            .filter_map(|client| {
-                let mut inbox = client.inbox.lock();
-                inbox.closed = true;
-                inbox.waker.take()
-            })
-            .collect();
-        drop(state);
-        drop(order);
+        let now = self.config.timer.now();
+        let mut wakers = Vec::new();
+        self.state.lock().expel_stalled(now, &self.config, &mut wakers);
         wakers.into_iter().for_each(Waker::wake);
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
-        Stats {
-            clients: state.routes.len(),
-            names: state.routes.keys(),
-            retained: state.log.len(),
-            retained_names: state.log.keys(),
-            retained_bytes: state.log.bytes(),
-            published: state.published,
-            opened: state.opened,
-        }
+        let state = &*state;
+        Stats::new(&state.routes, &state.log, state.counts, self.reads.sum())
     }
 }
 
-impl Client {
-    /// Hands it an event, unless its filter does not want it or it has it already.
-    fn give(&self, entry: &Arc<Entry>, wakers: &mut Vec<Waker>) -> bool {
-        if !self.filter.admits(entry.frame.event_type()) {
-            return false;
+impl State {
+    /// Hands an event to the last members of a key's list before `left`, and returns how many took it and how many are
+    /// left.
+    fn hand_piece(
+        &mut self,
+        entry: &Arc<Entry>,
+        key: &Key,
+        left: usize,
+        watch: bool,
+        wakers: &mut Vec<Waker>,
+    ) -> (usize, usize) {
+        let members = self.routes.members(key);
+        let left = left.min(members.len());
+        let rest = left.saturating_sub(PIECE);
+        let mut given = 0;
+        for member in members[rest..left].iter().rev() {
+            let (slot, client) = (member.slot, &member.reach);
+            if !client.filter.admits(entry.frame.event_type()) {
+                continue;
+            }
+            // Who else it is, is looked up only where that matters: it lies elsewhere in memory.
+            let places = || Identity { places: self.routes.places(slot), filter: &client.filter };
+            if !entry.is_for_all_holders() && !places().is_in(&entry.audience, entry.id) {
+                continue;
+            }
+            let mut inbox = client.inbox.lock();
+            if inbox.mailbox.push(entry) {
+                given += 1;
+                wakers.extend(inbox.waker.take());
+                if watch && !inbox.watched {
+                    inbox.watched = true;
+                    let since = entry.at;
+                    self.watched.push(Reverse(Watched { since, slot, serial: client.serial }));
+                }
+            }
         }
-        let mut inbox = self.inbox.lock();
-        let is_new = inbox.mailbox.push(entry);
-        if is_new {
-            wakers.extend(inbox.waker.take());
+        (given, rest)
+    }
+
+    /// Forgets a client.
+    pub(super) fn forget(&mut self, slot: usize, reason: EndReason, wakers: &mut Vec<Waker>) {
+        let mut owner = Owner { user: None, session: None };
+        for place in self.routes.places(slot) {
+            match &place.key {
+                Key::User(user) => owner.user = Some(Arc::clone(user)),
+                Key::Session(session) => owner.session = Some(Arc::clone(session)),
+                Key::All | Key::Client(_) | Key::Topic(_) => {}
+            }
         }
-        is_new
+        let Some(client) = self.routes.remove(slot) else { return };
+        self.departed.remember(client.id, owner);
+        self.counts.ended[reason as usize] += 1;
+        // Its waker is foreign code: dropped by the caller, when no lock is held.
+        wakers.extend(client.inbox.lock().waker.take());
+        if self.routes.len() == 0 {
+            wakers.extend(self.waiting_for_last.drain());
+        }
     }
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::log::audience::Filter;
+use crate::log::audience::{ClientId, Filter};
 use crate::wire::id::{LastEventId, Resume};
 
 /// Who connects: what the application knows of a client when it lets it in.
@@ -25,6 +26,9 @@ pub struct Subscriber {
     pub(crate) topics: Vec<Arc<str>>,
     pub(crate) filter: Filter,
     pub(crate) resume: Resume,
+    pub(crate) client: Option<ClientId>,
+    pub(crate) last: usize,
+    pub(crate) until: Option<Instant>,
 }
 
 impl Subscriber {
@@ -77,6 +81,31 @@ impl Subscriber {
     #[must_use]
     pub fn resume(mut self, last: impl Into<LastEventId>) -> Self {
         self.resume = last.into().0;
+        self
+    }
+
+    /// The id that the client had before, as `hub:open` told it. It keeps it if it was here lately as the same user in
+    /// the same session, and if nobody uses it: what was sent to it alone meanwhile is replayed too. Otherwise it gets a
+    /// new one.
+    ///
+    /// A hub remembers as many of the clients that left last as it retains events, and 1024 at least.
+    #[must_use]
+    pub fn client(mut self, client: ClientId) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// On a first connection, begins with the last `events` that it would have got.
+    #[must_use]
+    pub fn last(mut self, events: usize) -> Self {
+        self.last = events;
+        self
+    }
+
+    /// Ends the stream at this time, by the hub's timer: when the token it was opened with expires.
+    #[must_use]
+    pub fn until(mut self, deadline: Instant) -> Self {
+        self.until = Some(deadline);
         self
     }
 }

@@ -1,19 +1,23 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 
+use super::admission::{Admitted, Start};
 use super::config::Config;
-use super::shared::{Admitted, Client, Shared, Start};
+use super::ending::{End, EndReason};
+use super::shared::{Client, Shared};
 use super::subscriber::Subscriber;
 use crate::error::Refused;
 use crate::log::audience::ClientId;
 use crate::log::log::Entry;
 use crate::log::mailbox::Taken;
-use crate::time::heartbeat::Silence;
+use crate::time::heartbeat::{Due, Silence};
+use crate::wire::event::{Event, EventError};
 use crate::wire::frame;
 use crate::wire::id::EventId;
 
@@ -36,10 +40,14 @@ pub struct Subscription {
     /// Gone once the client was forgotten.
     slot: Option<usize>,
     start: Start,
+    /// What comes after `hub:open` and before all else.
+    first: Vec<Event>,
     opened: bool,
     silence: Silence,
     /// What the poll under way has taken. Empty between polls; kept for its allocation.
     batch: Vec<Arc<Entry>>,
+    /// How many items it has sent.
+    items: u32,
 }
 
 impl Subscription {
@@ -50,9 +58,11 @@ impl Subscription {
             client,
             slot: Some(slot),
             start,
+            first: Vec::new(),
             opened: false,
             silence: Silence::new(shared.config.heartbeat),
             batch: Vec::new(),
+            items: 0,
         })
     }
 
@@ -68,47 +78,104 @@ impl Subscription {
         matches!(self.start, Start::Resumed(_))
     }
 
+    /// Puts events of its own before the live ones: a snapshot, then its changes.
+    ///
+    /// Everything published since the client was let in comes after them, so state that is read *after* subscribing is
+    /// neither missing a change nor older than the one that follows. A client that is cut off before it has all of them
+    /// does not count as one that saw the first: it comes back to a gap, and is not [`resumed`](Self::resumed).
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] for one that cannot be sent.
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription};
+    ///
+    /// fn orders(hub: &Hub, last: LastEventId) -> Result<Subscription, Box<dyn std::error::Error>> {
+    ///     let stream = hub.subscribe(Subscriber::new().topic("orders").resume(last))?;
+    ///     if stream.resumed() {
+    ///         return Ok(stream);
+    ///     }
+    ///     let orders = "[17, 18]"; // Read from the database now, and not before.
+    ///     Ok(stream.first([Event::new("orders").data(orders)])?)
+    /// }
+    /// ```
+    pub fn first(mut self, events: impl IntoIterator<Item = Event>) -> Result<Self, EventError> {
+        for event in events {
+            event.check()?;
+            self.first.push(event);
+        }
+        Ok(self)
+    }
+
     /// The first frames.
     ///
-    /// The id of `hub:open` is where the client stands before any gap is told. If it is cut off between the two, it
-    /// must come back to the gap, and not as one that missed nothing.
-    fn opening(&self) -> Bytes {
-        let id = match self.start {
-            Start::Fresh(id) | Start::Resumed(id) | Start::Behind(id) => id,
-            Start::Lost(_) => EventId::ORIGIN,
+    /// The id of `hub:open` is where the client stands before any gap is told, and before it has the events of its own.
+    /// If it is cut off between, it must come back to the gap, and not as one that missed nothing.
+    fn opening(&mut self) -> Bytes {
+        let position = self.start.position();
+        let has_first = !self.first.is_empty();
+        let held = match self.start {
+            _ if has_first => EventId::ORIGIN,
+            Start::Gap { held, .. } => held,
+            Start::Fresh(_) | Start::Resumed(_) | Start::Behind(_) => position,
         };
         let client = self.client.id;
         let retry = self.shared.config.retry(client);
-        let open = frame::open(id, retry, &client.to_string(), self.resumed());
-        match self.start {
-            Start::Lost(head) => joined([&open, &frame::gap(head, "unknown")]),
-            Start::Fresh(_) | Start::Resumed(_) | Start::Behind(_) => open,
+        let mut frames = vec![frame::open(held, retry, &client.to_string(), self.resumed())];
+        if let Start::Gap { reason, .. } = self.start {
+            frames.push(frame::gap(if has_first { held } else { position }, reason));
+        }
+        let last = self.first.pop();
+        for event in self.first.drain(..) {
+            frames.push(event.seal().finish_without_id());
+        }
+        frames.extend(last.map(|event| event.seal().finish(position).into_bytes()));
+        match frames.as_slice() {
+            [one] => one.clone(),
+            more => joined(more),
         }
     }
 
     /// The next events, if there are any; otherwise registers the waker, or finds that the stream has ended.
-    fn poll_events(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_events(&mut self, cx: &Context<'_>, end: &mut Option<Instant>) -> Poll<Option<Bytes>> {
+        let config = &self.shared.config;
         loop {
             let mut inbox = self.client.inbox.lock();
-            match inbox.mailbox.take(self.shared.config.batch, &mut self.batch) {
+            if let Some(until) = inbox.until {
+                *end = Some(until.at);
+                if inbox.end.is_none() && until.at <= config.timer.now() {
+                    inbox.end = Some(End::told(until.reason, &self.client, config));
+                }
+            }
+            if inbox.end.as_ref().is_some_and(End::is_immediate) {
+                return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
+            }
+            match inbox.mailbox.take(config.batch, || config.timer.now(), &mut self.batch) {
                 Taken::Batch => {
                     drop(inbox);
                     return Poll::Ready(Some(self.take_batch(None)));
                 }
                 Taken::Behind => {
                     drop(inbox);
-                    let gap = self.shared.catch_up(&self.client, &mut self.batch);
+                    let Some(slot) = self.slot else { return Poll::Ready(None) };
+                    let gap = self.shared.catch_up(slot, &self.client, &mut self.batch);
+                    if gap.is_some() && config.end_lagging && !self.came_too_late() {
+                        self.batch.clear();
+                        let end = || End::told(EndReason::Lagged, &self.client, config);
+                        self.client.inbox.lock().end.get_or_insert_with(end);
+                        continue;
+                    }
                     let gap = gap.map(|id| frame::gap(id, "evicted"));
                     if gap.is_some() || !self.batch.is_empty() {
                         return Poll::Ready(Some(self.take_batch(gap)));
                     }
                     // Nothing of it was for this client, which is live now.
                 }
-                Taken::Nothing if inbox.closed => {
-                    drop(inbox);
-                    return Poll::Ready(None);
-                }
                 Taken::Nothing => {
+                    if let Some(end) = &mut inbox.end {
+                        return Poll::Ready(end.last.take());
+                    }
                     // Checked and registered under one lock: whoever fills the mailbox next finds the waker.
                     let is_known =
                         inbox.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
@@ -121,18 +188,36 @@ impl Subscription {
         }
     }
 
+    /// Whether what it misses was gone when it came: it is told so, and not ended for it.
+    fn came_too_late(&self) -> bool {
+        matches!(self.start, Start::Behind(_)) && self.items == 0
+    }
+
     fn take_batch(&mut self, gap: Option<Bytes>) -> Bytes {
         let bytes = match (&gap, self.batch.as_slice()) {
             (None, [one]) => one.frame.bytes().clone(),
             (gap, more) => joined(gap.iter().chain(more.iter().map(|entry| entry.frame.bytes()))),
         };
+        self.count_batch(bytes.len() - gap.map_or(0, |gap| gap.len()));
         self.batch.clear();
         bytes
     }
 
+    fn count_batch(&mut self, bytes: usize) {
+        const MEASURED: u32 = 16;
+        let Some(oldest) = self.batch.first() else { return };
+        let Shared { reads, config, .. } = &*self.shared;
+        reads.count(self.client.serial, self.batch.len(), bytes);
+        if self.items.is_multiple_of(MEASURED) {
+            let delay = config.timer.now().saturating_duration_since(oldest.at);
+            reads.delay(self.client.serial, delay);
+        }
+        self.items = self.items.wrapping_add(1);
+    }
+
     fn leave(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.shared.leave(slot);
+            self.shared.leave(slot, &self.client);
         }
     }
 }
@@ -147,18 +232,27 @@ impl Stream for Subscription {
             this.silence.end();
             return Poll::Ready(Some(this.opening()));
         }
-        match this.poll_events(cx) {
-            Poll::Ready(Some(events)) => {
-                this.silence.end();
-                Poll::Ready(Some(events))
+        loop {
+            let mut end = None;
+            match this.poll_events(cx, &mut end) {
+                Poll::Ready(Some(events)) => {
+                    this.silence.end();
+                    return Poll::Ready(Some(events));
+                }
+                Poll::Ready(None) => {
+                    this.leave();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {}
             }
-            Poll::Ready(None) => {
-                this.leave();
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let Config { heartbeat, timer, .. } = &this.shared.config;
-                this.silence.poll(cx, &**timer).map(|()| Some(heartbeat.frame()))
+            let Config { heartbeat, timer, .. } = &this.shared.config;
+            match ready!(this.silence.poll(cx, &**timer, end)) {
+                Due::Heartbeat => {
+                    this.shared.look_for_stalled();
+                    return Poll::Ready(Some(heartbeat.frame()));
+                }
+                // Its end has come, which the next round finds.
+                Due::End => {}
             }
         }
     }

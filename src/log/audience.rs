@@ -1,63 +1,250 @@
 use std::fmt;
-use std::slice;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::{MAX_NAME_LEN, NameError, NameKind};
+use crate::error::{AudienceError, NameError, NameKind};
+use crate::wire::id::EventId;
 
 /// Whom an event is for.
 ///
 /// Names are whole and typed: a user `a` and a topic `a` have nothing to do with each other, and no character in a
-/// name means anything.
+/// name means anything. Audiences combine, and a client that one matches twice gets the event once:
 ///
 /// ```
-/// use sse_hub::Audience;
+/// use sse_hub::{Audience, ClientId};
 ///
 /// let everybody = Audience::all();
 /// let all_tabs_of_one_user = Audience::user("42");
-/// let who_follows = Audience::topic("orders/eu");
+/// let two_users = Audience::users(["42", "43"]);
+/// let who_follows_and_is_logged_in_here = Audience::topic("orders").and(Audience::session("s9"));
+/// # let me: ClientId = "00112233445566778899aabbccddeeff".parse()?;
+/// let the_others = Audience::topic("orders").except(Audience::client(me));
+/// # Ok::<(), sse_hub::ParseClientIdError>(())
 /// ```
+///
+/// # Cost
+///
+/// Publishing costs what the clients cost that hold one of the audience's names, not what all that are connected do. Of
+/// an `and`, the side that names fewer is looked up (a client before a user, a session, a topic and everybody); of an
+/// `except`, the side before it. An audience of many names counts towards [`Retain::bytes`](crate::Retain::bytes) with
+/// 64 bytes for each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Audience(Key);
+pub struct Audience {
+    who: Who,
+    /// It was combined beyond what is allowed, and is refused.
+    excessive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Who {
+    Holds(Key),
+    AnyOf(Vec<Self>),
+    AllOf(Vec<Self>),
+    Except(Box<[Self; 2]>),
+}
 
 impl Audience {
+    /// How many names one audience may have.
+    pub const MAX_NAMES: usize = 10_000;
+
+    /// How deep audiences may be combined: `or`, `and` and `except` in turns. A chain of one of them is one.
+    pub const MAX_DEPTH: usize = 32;
+
+    const fn holds(key: Key) -> Self {
+        Self { who: Who::Holds(key), excessive: false }
+    }
+
     /// Every client.
     #[must_use]
     pub const fn all() -> Self {
-        Self(Key::All)
+        Self::holds(Key::All)
     }
 
     /// One client: one open stream, such as one tab of a browser.
     #[must_use]
     pub const fn client(client: ClientId) -> Self {
-        Self(Key::Client(client))
+        Self::holds(Key::Client(client))
     }
 
     /// All clients of a user.
     #[must_use]
     pub fn user(user: impl Into<Arc<str>>) -> Self {
-        Self(Key::User(user.into()))
+        Self::holds(Key::User(user.into()))
     }
 
     /// All clients of a session.
     #[must_use]
     pub fn session(session: impl Into<Arc<str>>) -> Self {
-        Self(Key::Session(session.into()))
+        Self::holds(Key::Session(session.into()))
     }
 
     /// All clients that subscribed to a topic.
     #[must_use]
     pub fn topic(topic: impl Into<Arc<str>>) -> Self {
-        Self(Key::Topic(topic.into()))
+        Self::holds(Key::Topic(topic.into()))
     }
 
-    /// The keys that index it: whoever it is for holds at least one of them.
-    pub(crate) fn keys(&self) -> &[Key] {
-        slice::from_ref(&self.0)
+    /// Each of several clients. Nobody, if there are none.
+    #[must_use]
+    pub fn clients(clients: impl IntoIterator<Item = ClientId>) -> Self {
+        Self::any_of(clients.into_iter().map(Key::Client))
     }
 
-    pub(crate) fn check(&self) -> Result<(), NameError> {
-        self.0.check()
+    /// All clients of each of several users. Nobody, if there are none.
+    #[must_use]
+    pub fn users<T: Into<Arc<str>>>(users: impl IntoIterator<Item = T>) -> Self {
+        Self::any_of(users.into_iter().map(|user| Key::User(user.into())))
+    }
+
+    /// All clients that subscribed to any of several topics. Nobody, if there are none.
+    #[must_use]
+    pub fn topics<T: Into<Arc<str>>>(topics: impl IntoIterator<Item = T>) -> Self {
+        Self::any_of(topics.into_iter().map(|topic| Key::Topic(topic.into())))
+    }
+
+    fn any_of(keys: impl Iterator<Item = Key>) -> Self {
+        Self { who: Who::AnyOf(keys.map(Who::Holds).collect()), excessive: false }.bounded()
+    }
+
+    /// Whoever this or the other audience matches.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let excessive = self.excessive || other.excessive;
+        let mut parts = match self.who {
+            Who::AnyOf(parts) => parts,
+            who => vec![who],
+        };
+        match other.who {
+            Who::AnyOf(more) => parts.extend(more),
+            who => parts.push(who),
+        }
+        Self { who: Who::AnyOf(parts), excessive }.bounded()
+    }
+
+    /// Whoever both match.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let excessive = self.excessive || other.excessive;
+        let mut parts = match self.who {
+            Who::AllOf(parts) => parts,
+            who => vec![who],
+        };
+        match other.who {
+            Who::AllOf(more) => parts.extend(more),
+            who => parts.push(who),
+        }
+        Self { who: Who::AllOf(parts), excessive }.bounded()
+    }
+
+    /// Whoever this matches and the other does not.
+    #[must_use]
+    pub fn except(self, other: Self) -> Self {
+        let excessive = self.excessive || other.excessive;
+        let (whom, not) = match self.who {
+            Who::Except(sides) => {
+                let [whom, not] = *sides;
+                (whom, Self { who: not, excessive }.or(other).who)
+            }
+            who => (who, other.who),
+        };
+        Self { who: Who::Except(Box::new([whom, not])), excessive }.bounded()
+    }
+
+    /// Forgets what was combined beyond the limits, so that nothing later walks deeper, and remembers that.
+    fn bounded(self) -> Self {
+        if self.who.names() <= Self::MAX_NAMES && self.who.depth() <= Self::MAX_DEPTH {
+            return self;
+        }
+        Self { who: Who::AnyOf(Vec::new()), excessive: true }
+    }
+
+    pub(crate) fn check(&self, max_name_len: usize) -> Result<(), AudienceError> {
+        if self.excessive {
+            return Err(AudienceError::Excessive);
+        }
+        Ok(self.who.try_each(&mut |key| key.check(max_name_len))?)
+    }
+
+    /// The only key, if it is that simple.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        match &self.who {
+            Who::Holds(key) => Some(key),
+            Who::AnyOf(_) | Who::AllOf(_) | Who::Except(_) => None,
+        }
+    }
+
+    /// The keys that index it, each once: whoever it matches holds at least one of them.
+    pub(crate) fn index(&self) -> Vec<Key> {
+        let mut keys = self.who.index();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// Whether everybody who holds one of its [keys](Self::index) is matched.
+    pub(crate) fn is_its_index(&self) -> bool {
+        match &self.who {
+            Who::Holds(_) => true,
+            Who::AnyOf(parts) => parts.iter().all(|part| matches!(part, Who::Holds(_))),
+            Who::AllOf(_) | Who::Except(_) => false,
+        }
+    }
+
+    pub(crate) fn matches(&self, holds: impl Fn(&Key) -> bool) -> bool {
+        self.who.matches(&holds)
+    }
+}
+
+impl Who {
+    fn names(&self) -> usize {
+        match self {
+            Self::Holds(_) => 1,
+            Self::AnyOf(parts) | Self::AllOf(parts) => parts.iter().map(Self::names).sum(),
+            Self::Except(sides) => sides.iter().map(Self::names).sum(),
+        }
+    }
+
+    fn depth(&self) -> usize {
+        let deepest = |parts: &[Self]| parts.iter().map(Self::depth).max().unwrap_or_default();
+        match self {
+            Self::Holds(_) => 1,
+            Self::AnyOf(parts) | Self::AllOf(parts) => 1 + deepest(parts),
+            Self::Except(sides) => 1 + deepest(&**sides),
+        }
+    }
+
+    fn try_each<E>(&self, check: &mut impl FnMut(&Key) -> Result<(), E>) -> Result<(), E> {
+        match self {
+            Self::Holds(key) => check(key),
+            Self::AnyOf(parts) | Self::AllOf(parts) => {
+                parts.iter().try_for_each(|part| part.try_each(check))
+            }
+            Self::Except(sides) => sides.iter().try_for_each(|side| side.try_each(check)),
+        }
+    }
+
+    fn matches(&self, holds: &impl Fn(&Key) -> bool) -> bool {
+        match self {
+            Self::Holds(key) => holds(key),
+            Self::AnyOf(parts) => parts.iter().any(|part| part.matches(holds)),
+            Self::AllOf(parts) => parts.iter().all(|part| part.matches(holds)),
+            Self::Except(sides) => sides[0].matches(holds) && !sides[1].matches(holds),
+        }
+    }
+
+    fn index(&self) -> Vec<Key> {
+        match self {
+            Self::Holds(key) => vec![key.clone()],
+            Self::AnyOf(parts) => {
+                let keys: Vec<Key> = parts.iter().flat_map(Self::index).collect();
+                if keys.contains(&Key::All) { vec![Key::All] } else { keys }
+            }
+            Self::AllOf(parts) => {
+                let weight = |keys: &Vec<Key>| keys.iter().map(Key::weight).sum::<u64>();
+                parts.iter().map(Self::index).min_by_key(weight).unwrap_or_default()
+            }
+            Self::Except(sides) => sides[0].index(),
+        }
     }
 }
 
@@ -82,9 +269,9 @@ impl ClientId {
         Ok(Self(bytes))
     }
 
-    /// Sixteen of its bits, for spreading clients in time.
-    pub(crate) fn spread(&self) -> u16 {
-        u16::from_ne_bytes([self.0[0], self.0[1]])
+    /// A number from 0 to 1 that is its own, for spreading clients in time.
+    pub(crate) fn spread(self) -> f64 {
+        f64::from(u16::from_ne_bytes([self.0[0], self.0[1]])) / f64::from(u16::MAX)
     }
 }
 
@@ -119,7 +306,7 @@ impl FromStr for ClientId {
 pub struct ParseClientIdError(());
 
 /// One thing that an event can be addressed to and that a client can be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Key {
     All,
     Client(ClientId),
@@ -129,7 +316,7 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    pub(crate) fn check(&self) -> Result<(), NameError> {
+    pub(crate) fn check(&self, max_len: usize) -> Result<(), NameError> {
         let (name, kind) = match self {
             Self::All | Self::Client(_) => return Ok(()),
             Self::User(name) => (name, NameKind::User),
@@ -138,9 +325,45 @@ impl Key {
         };
         match name.len() {
             0 => Err(NameError::Empty(kind)),
-            1..=MAX_NAME_LEN => Ok(()),
-            _ => Err(NameError::TooLong(kind)),
+            len if len > max_len => Err(NameError::TooLong { kind, max_len }),
+            _ => Ok(()),
         }
+    }
+
+    /// How many clients a key of this kind has, roughly: to choose which part of an `and` to look up.
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Client(_) => 1,
+            Self::Session(_) => 4,
+            Self::User(_) => 8,
+            Self::Topic(_) => 1 << 12,
+            Self::All => 1 << 32,
+        }
+    }
+}
+
+/// One of a client's keys.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) key: Key,
+    /// It holds the key for events after this one.
+    pub(crate) since: EventId,
+    /// Where it stands in the list of the key's members.
+    pub(crate) index: usize,
+}
+
+/// Who a client is, for deciding whether an event is for it: live, on replay, and when one was lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity<'a> {
+    pub(crate) places: &'a [Place],
+    pub(crate) filter: &'a Filter,
+}
+
+impl Identity<'_> {
+    /// Whether it is in the audience of the event with this id.
+    pub(crate) fn is_in(&self, audience: &Audience, id: EventId) -> bool {
+        audience
+            .matches(|key| self.places.iter().any(|place| place.since < id && place.key == *key))
     }
 }
 

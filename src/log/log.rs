@@ -1,10 +1,11 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::audience::{Audience, Filter, Key};
-use super::lost::{Lost, Mark, Marker};
+use super::audience::{Audience, Identity, Key};
+use super::lost::{Lost, Marker, Marks};
 use crate::error::ConfigError;
 use crate::wire::frame::Frame;
 use crate::wire::id::EventId;
@@ -98,26 +99,98 @@ pub(crate) struct Entry {
     pub(crate) id: EventId,
     pub(crate) frame: Frame,
     pub(crate) audience: Audience,
-    at: Instant,
-    mark: Mark,
+    /// When it was published.
+    pub(crate) at: Instant,
+    /// The keys that index it, where its audience is not just one.
+    keys: Option<Box<[Key]>>,
+    marks: Marks,
+    /// What it is the latest value of.
+    conflation: Option<Arc<Conflation>>,
+}
+
+/// A later event with the same one takes the place of an earlier.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Conflation {
+    audience: Audience,
+    event_type: Box<[u8]>,
+    key: Box<str>,
+}
+
+/// What an entry is made of, but for its place in the order.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) audience: Audience,
+    keys: Option<Box<[Key]>>,
+    marks: Marks,
+    conflation: Option<Arc<Conflation>>,
+}
+
+impl Parts {
+    pub(crate) fn new(
+        audience: Audience,
+        event_type: &[u8],
+        conflation: Option<Box<str>>,
+        marker: &Marker,
+    ) -> Self {
+        let (keys, marks) = match audience.key() {
+            Some(key) => (None, marker.marks(slice::from_ref(key), event_type)),
+            None => {
+                let keys = audience.index().into_boxed_slice();
+                let marks = marker.marks(&keys, event_type);
+                (Some(keys), marks)
+            }
+        };
+        let conflation = conflation.map(|key| {
+            Arc::new(Conflation { audience: audience.clone(), event_type: event_type.into(), key })
+        });
+        Self { audience, keys, marks, conflation }
+    }
+
+    /// What retaining them takes beside the frame.
+    pub(crate) fn len(&self) -> usize {
+        NAME * self.keys.as_ref().map_or(0, |keys| keys.len())
+    }
 }
 
 impl Entry {
-    pub(crate) fn new(
-        id: EventId,
-        frame: Frame,
-        audience: Audience,
-        at: Instant,
-        marker: &Marker,
-    ) -> Self {
-        let mark = marker.mark(&audience.keys()[0], frame.event_type());
-        Self { id, frame, audience, at, mark }
+    pub(crate) fn new(id: EventId, frame: Frame, parts: Parts, at: Instant) -> Self {
+        let Parts { audience, keys, marks, conflation } = parts;
+        Self { id, frame, audience, at, keys, marks, conflation }
     }
 
+    /// The keys that index it.
+    pub(crate) fn keys(&self) -> &[Key] {
+        match (&self.keys, self.audience.key()) {
+            (Some(keys), _) => keys,
+            (None, Some(key)) => slice::from_ref(key),
+            (None, None) => &[],
+        }
+    }
+
+    /// Whether everybody who holds one of its keys is in its audience.
+    pub(crate) fn is_for_all_holders(&self) -> bool {
+        self.keys.is_none() || self.audience.is_its_index()
+    }
+
+    /// Whether it is for a client that holds one of its keys.
+    fn is_for(&self, client: Identity<'_>) -> bool {
+        client.filter.admits(self.frame.event_type())
+            && (self.is_for_all_holders() || client.is_in(&self.audience, self.id))
+    }
+
+    /// How long its frame is.
     pub(crate) fn len(&self) -> usize {
         self.frame.bytes().len()
     }
+
+    /// What retaining it counts for.
+    fn weight(&self) -> usize {
+        self.len() + self.keys.as_ref().map_or(0, |keys| NAME * keys.len())
+    }
 }
+
+/// What a name of a combined audience counts for.
+const NAME: usize = 64;
 
 /// How much one read takes: at least one event, then no more than this.
 #[derive(Debug, Clone, Copy)]
@@ -142,6 +215,8 @@ pub(crate) struct Log {
     bytes: usize,
     /// The same by key, each in order.
     index: HashMap<Key, VecDeque<Arc<Entry>>>,
+    /// Which retained event is the latest of its conflation.
+    latest: HashMap<Arc<Conflation>, EventId>,
     lost: Lost,
     head: EventId,
 }
@@ -157,6 +232,7 @@ impl Log {
             holes: 0,
             bytes: 0,
             index: HashMap::new(),
+            latest: HashMap::new(),
             lost: Lost::new(marker, rows, birth),
             head: birth,
         }
@@ -172,7 +248,7 @@ impl Log {
         self.order.len() - self.holes
     }
 
-    /// How many bytes of frames are retained.
+    /// What the retained frames and combined audiences count for, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -187,9 +263,15 @@ impl Log {
         debug_assert!(entry.id > self.head);
         self.expire(entry.at, evicted);
         self.head = entry.id;
-        self.bytes += entry.len();
+        self.bytes += entry.weight();
         self.order.push_back((entry.id, Some(Arc::clone(&entry))));
-        for key in entry.audience.keys() {
+        if let Some(conflation) = &entry.conflation
+            && let Some(older) = self.latest.insert(Arc::clone(conflation), entry.id)
+        {
+            // Not lost: whoever has not read it is to read this one.
+            self.take_out(older, evicted);
+        }
+        for key in entry.keys() {
             let entries = self.index.entry(key.clone()).or_default();
             entries.push_back(Arc::clone(&entry));
             let full = self.retain.per_topic.is_some_and(|limit| entries.len() > limit);
@@ -214,33 +296,32 @@ impl Log {
         }
     }
 
-    /// Reads what is retained after a position for a client with these keys, in order.
+    /// Reads what is retained after a position for a client, in order.
     ///
     /// Returns whether that was all. The cost follows what is read, not what is retained for others.
     pub(crate) fn read(
         &self,
         after: EventId,
-        keys: &[Key],
-        filter: &Filter,
+        client: Identity<'_>,
         budget: Budget,
         out: &mut Vec<Arc<Entry>>,
     ) -> bool {
-        let lists: Vec<&VecDeque<Arc<Entry>>> =
-            keys.iter().filter_map(|key| self.index.get(key)).collect();
+        let lists = self.lists(client);
         let mut next: BinaryHeap<Reverse<(EventId, usize, usize)>> = lists
             .iter()
             .enumerate()
-            .filter_map(|(list, entries)| {
-                let at = entries.partition_point(|entry| entry.id <= after);
+            .filter_map(|(list, &(entries, since))| {
+                let at = entries.partition_point(|entry| entry.id <= after.max(since));
                 entries.get(at).map(|entry| Reverse((entry.id, list, at)))
             })
             .collect();
         let mut bytes = 0;
         let mut newest = after;
         while let Some(Reverse((id, list, at))) = next.pop() {
-            let entry = &lists[list][at];
+            let (entries, _) = lists[list];
+            let entry = &entries[at];
             // An event under two of the client's keys stands in both lists.
-            if id > newest && filter.admits(entry.frame.event_type()) {
+            if id > newest && entry.is_for(client) {
                 if !budget.allows(out, bytes, entry) {
                     return false;
                 }
@@ -248,21 +329,51 @@ impl Log {
                 newest = id;
                 out.push(Arc::clone(entry));
             }
-            if let Some(following) = lists[list].get(at + 1) {
+            if let Some(following) = entries.get(at + 1) {
                 next.push(Reverse((following.id, list, at + 1)));
             }
         }
         true
     }
 
+    /// The position after which `count` events are retained for a client, if there are more.
+    pub(crate) fn before_last(&self, count: usize, client: Identity<'_>) -> Option<EventId> {
+        let lists = self.lists(client);
+        let mut next: BinaryHeap<(EventId, usize, usize)> = lists
+            .iter()
+            .enumerate()
+            .filter_map(|(list, (entries, _))| {
+                let at = entries.len().checked_sub(1)?;
+                Some((entries[at].id, list, at))
+            })
+            .collect();
+        let mut left = count;
+        let mut oldest = None;
+        while let Some((id, list, at)) = next.pop() {
+            let (entries, since) = lists[list];
+            if oldest != Some(id) && id > since && entries[at].is_for(client) {
+                if left == 0 {
+                    return Some(id);
+                }
+                left -= 1;
+                oldest = Some(id);
+            }
+            if let Some(at) = at.checked_sub(1) {
+                next.push((entries[at].id, list, at));
+            }
+        }
+        None
+    }
+
+    /// What is retained for each of a client's keys, and from where on it holds them.
+    fn lists<'a>(&'a self, client: Identity<'a>) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
+        let places = client.places.iter();
+        places.filter_map(|place| Some((self.index.get(&place.key)?, place.since))).collect()
+    }
+
     /// The newest event after `after` that was for this client and is no longer retained, if there is one.
-    pub(crate) fn lost_since(
-        &self,
-        after: EventId,
-        keys: &[Key],
-        filter: &Filter,
-    ) -> Option<EventId> {
-        self.lost.since(after, keys, filter)
+    pub(crate) fn lost_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
+        self.lost.since(after, client)
     }
 
     fn evict_oldest(&mut self, evicted: &mut Vec<Arc<Entry>>) {
@@ -272,11 +383,20 @@ impl Log {
     }
 
     fn evict(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) {
-        let Ok(at) = self.order.binary_search_by_key(&id, |&(id, _)| id) else { return };
-        let Some(entry) = self.order[at].1.take() else { return };
+        let Some(entry) = self.take_out(id, evicted) else { return };
+        self.lost.record(id, &entry.audience, &entry.marks);
+        if let Some(conflation) = &entry.conflation {
+            self.latest.remove(conflation);
+        }
+    }
+
+    /// Takes an event out of all but the memory of what was lost.
+    fn take_out(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) -> Option<Arc<Entry>> {
+        let at = self.order.binary_search_by_key(&id, |&(id, _)| id).ok()?;
+        let entry = self.order[at].1.take()?;
         self.holes += 1;
-        self.bytes -= entry.len();
-        for key in entry.audience.keys() {
+        self.bytes -= entry.weight();
+        for key in entry.keys() {
             let Some(entries) = self.index.get_mut(key) else { continue };
             if let Ok(at) = entries.binary_search_by_key(&id, |entry| entry.id) {
                 entries.remove(at);
@@ -285,9 +405,9 @@ impl Log {
                 self.index.remove(key);
             }
         }
-        self.lost.record(entry.mark, id);
-        evicted.push(entry);
+        evicted.push(Arc::clone(&entry));
         self.close_holes();
+        Some(entry)
     }
 
     /// Keeps the oldest place filled and the holes fewer than the events.

@@ -1,5 +1,7 @@
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::log::{Budget, Entry};
 use crate::wire::id::EventId;
@@ -17,6 +19,12 @@ pub(crate) struct Mailbox {
     /// All for this client up to here was taken, is in the window, or is to be read from the log.
     tail: EventId,
     behind: bool,
+    /// It is behind, and has begun to read the log.
+    reading: bool,
+    /// What was lost up to here is none of its concern.
+    missable: EventId,
+    /// How long something has waited without a read.
+    waiting_since: Option<Instant>,
 }
 
 /// What there is to take.
@@ -29,13 +37,34 @@ pub(crate) enum Taken {
 }
 
 impl Mailbox {
-    /// A mailbox for a client at `cursor`, when the log is at `head`.
-    pub(crate) fn new(cursor: EventId, head: EventId, capacity: usize) -> Self {
-        Self { window: VecDeque::new(), capacity, cursor, tail: head, behind: cursor < head }
+    /// A mailbox for a client at `cursor`, when the log is at `head`, that is told what it misses after `missable`.
+    pub(crate) fn new(cursor: EventId, head: EventId, missable: EventId, capacity: usize) -> Self {
+        let behind = cursor < head;
+        let window = VecDeque::new();
+        Self {
+            window,
+            capacity,
+            cursor,
+            tail: head,
+            behind,
+            reading: behind,
+            missable,
+            waiting_since: None,
+        }
     }
 
     pub(crate) fn cursor(&self) -> EventId {
         self.cursor
+    }
+
+    /// The position after which a loss is to be told.
+    pub(crate) fn told(&self) -> EventId {
+        self.cursor.max(self.missable)
+    }
+
+    /// Since when something has waited without a read.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        self.waiting_since
     }
 
     /// Adds an event for this client; `false` if it had that one already.
@@ -58,11 +87,17 @@ impl Mailbox {
             }
         }
         self.tail = entry.id;
+        self.waiting_since.get_or_insert(entry.at);
         true
     }
 
-    /// Takes the oldest events of the window.
-    pub(crate) fn take(&mut self, budget: Budget, out: &mut Vec<Arc<Entry>>) -> Taken {
+    /// Takes the oldest events of the window. The clock is read only if some are left.
+    pub(crate) fn take(
+        &mut self,
+        budget: Budget,
+        now: impl FnOnce() -> Instant,
+        out: &mut Vec<Arc<Entry>>,
+    ) -> Taken {
         if self.behind {
             return Taken::Behind;
         }
@@ -83,12 +118,22 @@ impl Mailbox {
             self.window.pop_front();
             out.push(entry);
         }
-        if out.is_empty() { Taken::Nothing } else { Taken::Batch }
+        if out.is_empty() {
+            return Taken::Nothing;
+        }
+        self.waiting_since = if self.window.is_empty() { None } else { Some(now()) };
+        Taken::Batch
     }
 
-    /// The log was read up to `cursor`, and that is not all of it.
-    pub(crate) fn advance(&mut self, cursor: EventId) {
+    /// Whether a client that was live begins to read the log.
+    pub(crate) fn starts_reading_the_log(&mut self) -> bool {
+        !mem::replace(&mut self.reading, true)
+    }
+
+    /// The log was read up to `cursor` at `now`, and that is not all of it.
+    pub(crate) fn advance(&mut self, cursor: EventId, now: Instant) {
         self.cursor = cursor;
+        self.waiting_since = Some(now);
     }
 
     /// The log was read to its end, which is `head`, and cannot have grown since.
@@ -96,6 +141,8 @@ impl Mailbox {
         self.cursor = head;
         self.tail = head;
         self.behind = false;
+        self.reading = false;
+        self.waiting_since = None;
     }
 
     fn fall_behind(&mut self) {

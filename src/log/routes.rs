@@ -3,7 +3,8 @@ use std::collections::HashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::audience::Key;
+use super::audience::{Key, Place};
+use crate::wire::id::EventId;
 
 /// Who is connected, and under which keys.
 ///
@@ -25,7 +26,7 @@ type Members<T> = SmallVec<[Member<T>; 1]>;
 #[derive(Debug)]
 pub(crate) struct Member<T> {
     pub(crate) reach: T,
-    slot: usize,
+    pub(crate) slot: usize,
     /// Which of the slot's places this is.
     place: usize,
 }
@@ -33,14 +34,7 @@ pub(crate) struct Member<T> {
 #[derive(Debug)]
 struct Slot<T> {
     reach: T,
-    places: SmallVec<[Place; 4]>,
-}
-
-/// Where a member stands in the list of one of its keys.
-#[derive(Debug)]
-struct Place {
-    key: Key,
-    index: usize,
+    places: Vec<Place>,
 }
 
 impl<T: Clone> Routes<T> {
@@ -49,36 +43,67 @@ impl<T: Clone> Routes<T> {
     }
 
     /// Adds a member under each of `keys`, which are all different, and returns its slot.
-    pub(crate) fn add(&mut self, keys: &[Key], reach: T) -> usize {
-        let slot = self.slots.vacant_key();
-        let places = keys.iter().enumerate().map(|(place, key)| {
-            let members = self.members.entry(key.clone()).or_default();
-            members.push(Member { reach: reach.clone(), slot, place });
-            Place { key: key.clone(), index: members.len() - 1 }
-        });
-        let places = places.collect();
-        self.slots.insert(Slot { reach, places })
+    pub(crate) fn add(&mut self, keys: Vec<Key>, reach: T) -> usize {
+        let places = Vec::with_capacity(keys.len());
+        let slot = self.slots.insert(Slot { reach, places });
+        for key in keys {
+            self.join(slot, key, EventId::ORIGIN);
+        }
+        slot
+    }
+
+    /// Adds a member to the holders of a key, for events after `since`; `false` if it is one.
+    pub(crate) fn join(&mut self, slot: usize, key: Key, since: EventId) -> bool {
+        let Some(Slot { reach, places }) = self.slots.get_mut(slot) else { return false };
+        if places.iter().any(|place| place.key == key) {
+            return false;
+        }
+        let members = self.members.entry(key.clone()).or_default();
+        members.push(Member { reach: reach.clone(), slot, place: places.len() });
+        places.push(Place { key, since, index: members.len() - 1 });
+        true
+    }
+
+    /// Takes a member from the holders of a key; `false` if it is none.
+    pub(crate) fn leave(&mut self, slot: usize, key: &Key) -> bool {
+        let Some(Slot { places, .. }) = self.slots.get_mut(slot) else { return false };
+        let Some(at) = places.iter().position(|place| place.key == *key) else { return false };
+        let Place { index, .. } = places.swap_remove(at);
+        if let Some(moved) = places.get(at)
+            && let Some(members) = self.members.get_mut(&moved.key)
+        {
+            members[moved.index].place = at;
+        }
+        self.unlist(key, index);
+        true
     }
 
     /// Removes a member from everywhere.
-    ///
-    /// In each list the last member takes its place. A hand-out that walks a list from its end, a piece at a time,
-    /// therefore meets every member that stays: those that move have been met already.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<T> {
         let Slot { reach, places } = self.slots.try_remove(slot)?;
-        for Place { key, index } in places {
-            let Some(members) = self.members.get_mut(&key) else { continue };
-            members.swap_remove(index);
-            if let Some(moved) = members.get(index) {
-                self.slots[moved.slot].places[moved.place].index = index;
-            } else if members.is_empty() {
-                self.members.remove(&key);
-            } else if members.capacity() > KEPT && members.len() < members.capacity() / 4 {
-                members.shrink_to_fit();
-            }
+        for Place { key, index, .. } in places {
+            self.unlist(&key, index);
         }
         self.shrink();
         Some(reach)
+    }
+
+    /// Takes one out of the list of a key's members.
+    ///
+    /// The last takes its place. A hand-out that walks a list from its end, a piece at a time, therefore meets every
+    /// member that stays: those that move have been met already.
+    fn unlist(&mut self, key: &Key, index: usize) {
+        let Some(members) = self.members.get_mut(key) else { return };
+        members.swap_remove(index);
+        if let Some(moved) = members.get(index) {
+            self.slots[moved.slot].places[moved.place].index = index;
+        } else if members.is_empty() {
+            self.members.remove(key);
+            return;
+        }
+        if members.capacity() > KEPT && members.len() < members.capacity() / 4 {
+            members.shrink_to_fit();
+        }
     }
 
     /// Who holds this key.
@@ -86,9 +111,19 @@ impl<T: Clone> Routes<T> {
         self.members.get(key).map_or(&[], SmallVec::as_slice)
     }
 
-    /// Everybody.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().map(|(_, slot)| &slot.reach)
+    /// How to reach the member in a slot.
+    pub(crate) fn get(&self, slot: usize) -> Option<&T> {
+        self.slots.get(slot).map(|slot| &slot.reach)
+    }
+
+    /// What a member holds.
+    pub(crate) fn places(&self, slot: usize) -> &[Place] {
+        self.slots.get(slot).map_or(&[], |slot| &slot.places)
+    }
+
+    /// Everybody, by slot.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.slots.iter().map(|(slot, member)| (slot, &member.reach))
     }
 
     /// How many members there are.

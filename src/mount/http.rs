@@ -2,13 +2,15 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use ::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use bytes::Bytes;
 use futures_core::Stream;
 use http_body::Frame;
 
-use crate::error::Refused;
+use crate::error::{Refusals, Refused, RefusedCause};
 use crate::hub::subscription::Subscription;
 use crate::wire::frame;
 use crate::wire::id::LastEventId;
@@ -45,18 +47,28 @@ pub fn response<S>(frames: S) -> Response<Body<S>> {
 /// The response to a client that is not let in.
 ///
 /// A browser's `EventSource` never comes back after any status but 200. A client that may try again therefore gets a
-/// stream of one `hub:refused` event, which says why and when to come back, and its end. One that may not gets `400`
-/// and the reason as text.
+/// stream of one `hub:refused` event, which says why and when to come back, and its end; or, if the hub is set to
+/// [`Refusals::Status`], a `503` or `429` with `retry-after`. One that may not gets `400`. Those have the reason as text.
 pub fn refusal<S>(refused: &Refused) -> Response<Body<S>> {
-    if refused.is_temporary() {
-        let told = frame::refused(refused.retry(), refused.cause().as_str());
-        return event_stream(Body::whole(told));
-    }
+    let status = match (refused.is_temporary(), refused.refusals(), refused.cause()) {
+        (true, Refusals::Stream, cause) => {
+            return event_stream(Body::whole(frame::refused(refused.retry(), cause.as_str())));
+        }
+        (false, ..) => StatusCode::BAD_REQUEST,
+        (true, _, RefusedCause::UserFull { .. } | RefusedCause::SessionFull { .. }) => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+        (true, ..) => StatusCode::SERVICE_UNAVAILABLE,
+    };
     let mut response = Response::new(Body::whole(refused.to_string()));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if refused.is_temporary() {
+        let seconds = refused.retry().as_millis().div_ceil(1000);
+        headers.insert(RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).into());
+    }
     response
 }
 

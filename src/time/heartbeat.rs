@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -59,10 +60,10 @@ impl Default for Heartbeat {
     }
 }
 
-/// The silence of one stream.
+/// What a silent stream waits for in time: its next heartbeat, and its end if it has one.
 ///
 /// While a stream is busy its timer is not touched: it is left to go off at an old deadline, and then armed for what
-/// is left. Whether a heartbeat is due is decided by the clock, never by the timer.
+/// is left. Whether something is due is decided by the clock, never by the timer.
 pub(crate) struct Silence {
     every: Option<Duration>,
     /// Something was sent since `due` was set.
@@ -71,10 +72,17 @@ pub(crate) struct Silence {
     armed: Option<Armed>,
 }
 
+/// What has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    Heartbeat,
+    End,
+}
+
 struct Armed {
     sleep: Pin<Box<dyn Sleep>>,
     until: Instant,
-    /// Whom it will wake; gone once it may have gone off.
+    /// Whom it will wake.
     waker: Waker,
 }
 
@@ -88,22 +96,33 @@ impl Silence {
         self.broken = true;
     }
 
-    /// Ready when a heartbeat is due; it counts as sent. To be polled only when there is nothing else to send.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, timer: &dyn Timer) -> Poll<()> {
-        let Some(every) = self.every else { return Poll::Pending };
+    /// Ready when the stream's end has come, or a heartbeat is due, which then counts as sent. To be polled only when
+    /// there is nothing else to send.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &dyn Timer,
+        end: Option<Instant>,
+    ) -> Poll<Due> {
+        if self.every.is_none() && end.is_none() {
+            return Poll::Pending;
+        }
         loop {
             let now = timer.now();
-            let due = match self.due {
-                Some(due) if !self.broken => due,
-                _ => now + every,
-            };
-            self.broken = false;
-            if due <= now {
-                self.due = Some(now + every);
-                return Poll::Ready(());
+            if end.is_some_and(|end| end <= now) {
+                return Poll::Ready(Due::End);
             }
-            self.due = Some(due);
-            if self.sleep_until(due, now, cx, timer).is_pending() {
+            if mem::take(&mut self.broken) {
+                self.due = self.every.and_then(|every| now.checked_add(every));
+            }
+            if self.due.is_some_and(|due| due <= now) {
+                self.due = self.every.and_then(|every| now.checked_add(every));
+                return Poll::Ready(Due::Heartbeat);
+            }
+            let Some(next) = [self.due, end].into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
+            if self.sleep_until(next, now, cx, timer).is_pending() {
                 return Poll::Pending;
             }
             // The timer and the clock disagree by a moment, or time has passed since `now`: ask the clock again.
@@ -124,11 +143,13 @@ impl Silence {
                 waker: cx.waker().clone(),
             }),
             // It will still go off, for this task, and no later than `due`: leave it alone.
-            Some(armed) if now < armed.until && armed.waker.will_wake(cx.waker()) => {
+            Some(armed)
+                if now < armed.until && armed.until <= due && armed.waker.will_wake(cx.waker()) =>
+            {
                 return Poll::Pending;
             }
             Some(armed) => {
-                if armed.until <= now {
+                if armed.until <= now || armed.until > due {
                     armed.until = due;
                     armed.sleep.as_mut().reset(due);
                 }

@@ -32,6 +32,7 @@ pub struct Event {
     draft: Draft,
     retry: Option<Duration>,
     comment: Option<Box<str>>,
+    conflation: Option<Box<str>>,
     invalid: Option<EventError>,
 }
 
@@ -123,6 +124,34 @@ impl Event {
         }
         self.comment = Some(comment);
         self
+    }
+
+    /// Makes it the latest value of something: a hub keeps only the newest event of each key.
+    ///
+    /// For values that replace each other, such as prices or positions. Events have the same key if their audience and
+    /// their type are the same, too. A client that reads at once gets all of them, one that is behind or comes back only
+    /// the newest, and what was replaced is not missed. From 1 to [`Event::MAX_KEY_LEN`] bytes; it is not sent.
+    ///
+    /// ```
+    /// use sse_hub::Event;
+    ///
+    /// let price = Event::new("price").data("42.50").conflate("ACME");
+    /// ```
+    #[must_use]
+    pub fn conflate(mut self, key: impl Into<Box<str>>) -> Self {
+        let key = key.into();
+        if !(1..=Self::MAX_KEY_LEN).contains(&key.len()) {
+            self.refuse(EventError::Key);
+        }
+        self.conflation = Some(key);
+        self
+    }
+
+    /// The longest [conflation key](Self::conflate), in bytes.
+    pub const MAX_KEY_LEN: usize = 256;
+
+    pub(crate) fn take_conflation(&mut self) -> Option<Box<str>> {
+        self.conflation.take()
     }
 
     /// Whether the event can be published.
@@ -297,6 +326,9 @@ pub enum EventError {
     /// Its `retry` is below one millisecond.
     #[error("retry is below one millisecond: clients would reconnect in a loop")]
     Retry,
+    /// Its conflation key is empty or too long.
+    #[error("the conflation key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]
+    Key,
     /// Nothing was set.
     #[error("the event is empty: set a type, data, a retry or a comment")]
     Empty,

@@ -151,6 +151,11 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
+    /// The event's type, empty for a plain message.
+    pub(crate) fn event_type(&self) -> &[u8] {
+        event_type(&self.buf, self.type_len)
+    }
+
     /// How long the frame can get.
     pub(crate) fn max_len(&self) -> usize {
         self.buf.len() + TAIL
@@ -177,14 +182,22 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
     /// The event's type, empty for a plain message.
     pub(crate) fn event_type(&self) -> &[u8] {
-        if self.type_len == 0 { &[] } else { &self.bytes[EVENT.len()..][..self.type_len] }
+        event_type(&self.bytes, self.type_len)
     }
+}
+
+fn event_type(frame: &[u8], len: usize) -> &[u8] {
+    if len == 0 { &[] } else { &frame[EVENT.len()..][..len] }
 }
 
 /// The first frame of a stream: who the client is, whether it goes on where it stopped, when to come back.
@@ -206,6 +219,16 @@ pub(crate) fn gap(id: EventId, reason: &str) -> Bytes {
     put_line(&mut buf, EVENT, b"hub:gap");
     put_reason(&mut buf, reason);
     put_id(&mut buf, id);
+    buf.into()
+}
+
+/// Tells a client that its stream ends here, why, and when to come back.
+pub(crate) fn end(reason: &str, retry: Duration) -> Bytes {
+    let mut buf = Vec::with_capacity(96);
+    put_line(&mut buf, EVENT, b"hub:end");
+    put_retry(&mut buf, retry);
+    put_reason(&mut buf, reason);
+    buf.push(b'\n');
     buf.into()
 }
 

@@ -24,6 +24,9 @@ impl EventId {
     /// with an id of another hub, and whoever comes back with it is told what such a client is told.
     pub(crate) const ORIGIN: Self = Self(0, 0);
 
+    /// After every event of every hub.
+    pub(crate) const LAST: Self = Self(u64::MAX, u64::MAX);
+
     /// Room that the longest id takes: two times twenty digits and the `-`.
     pub(crate) const MAX_LEN: usize = 41;
 

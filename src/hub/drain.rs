@@ -1,0 +1,123 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::ending::{End, EndReason, Until};
+use super::shared::Shared;
+use crate::time::timer::Sleep;
+
+/// Ready when the last stream is gone: [`Hub::drain`](crate::Hub::drain) makes it.
+///
+/// # Cancel safety
+///
+/// The draining began with the call that made it. Dropping it stops nothing but the waiting, and what makes streams that
+/// are not read go at the end of the period.
+#[must_use = "streams that are not read end only if it is awaited"]
+pub struct Drain {
+    shared: Arc<Shared>,
+    /// When all that is left is ended.
+    until: Option<Instant>,
+    sleep: Option<Pin<Box<dyn Sleep>>>,
+    /// Its place among those who wait.
+    place: Option<usize>,
+}
+
+impl Shared {
+    pub(crate) fn drain(self: &Arc<Self>, over: Duration) -> Drain {
+        let now = self.config.timer.now();
+        let mut state = self.state.lock();
+        state.draining = true;
+        let wakers: Vec<Waker> = state
+            .routes
+            .iter()
+            .filter_map(|(_, client)| {
+                let mut inbox = client.inbox.lock();
+                if let Some(at) = now.checked_add(over.mul_f64(client.id.spread())) {
+                    inbox.end_by(Until { at, reason: EndReason::Drained });
+                }
+                // It is to arm its timer anew.
+                inbox.waker.take()
+            })
+            .collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        Drain { shared: Arc::clone(self), until: now.checked_add(over), sleep: None, place: None }
+    }
+
+    /// Ends and forgets all streams at once.
+    fn expel_all(&self) {
+        let mut wakers = Vec::new();
+        let mut state = self.state.lock();
+        let slots: Vec<usize> = state.routes.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let end = |_: &_| End { reason: EndReason::Drained, last: None };
+            state.expel(slot, end, &mut wakers);
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drain {
+    /// Whether all are gone; otherwise whoever goes last wakes this task.
+    fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let mut state = self.shared.state.lock();
+        if state.routes.len() == 0 {
+            return Poll::Ready(());
+        }
+        let waiting = &mut state.waiting_for_last;
+        let old = match self.place.and_then(|place| waiting.get_mut(place)) {
+            Some(known) => Some(std::mem::replace(known, waker)),
+            None => {
+                self.place = Some(waiting.insert(waker));
+                None
+            }
+        };
+        drop(state);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl Future for Drain {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.poll_gone(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(until) = this.until else { return Poll::Pending };
+        let timer = &this.shared.config.timer;
+        loop {
+            if until <= timer.now() {
+                // Whatever is left is not read, or just about to end.
+                this.until = None;
+                this.shared.expel_all();
+                return Poll::Ready(());
+            }
+            let sleep = this.sleep.get_or_insert_with(|| timer.sleep_until(until));
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            sleep.as_mut().reset(until);
+        }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        let Some(place) = self.place else { return };
+        let waker = self.shared.state.lock().waiting_for_last.try_remove(place);
+        drop(waker);
+    }
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("until", &self.until).finish_non_exhaustive()
+    }
+}
