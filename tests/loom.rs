@@ -3,10 +3,14 @@
 //! Run with `RUSTFLAGS="--cfg sse_hub_loom" cargo test --release --test loom`.
 #![cfg(sse_hub_loom)]
 
+use std::time::Duration;
+
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom::future::block_on;
 use loom::thread;
-use sse_hub::{Event, EventId, Heartbeat, Hub, ManualTimer, Retain, Subscriber, Subscription};
+use sse_hub::{
+    Audience, Event, EventId, Heartbeat, Hub, ManualTimer, Retain, Subscriber, Subscription,
+};
 
 /// Without heartbeats: time stands still in a model.
 fn hub(window: usize, retain: usize) -> Hub {
@@ -166,6 +170,98 @@ fn closing_wakes_a_reader_after_what_was_published() {
         }
         assert_eq!(seen, 1);
         closer.join().unwrap();
+        assert_eq!(hub.stats().clients, 0);
+    });
+}
+
+#[test]
+fn joining_a_topic_during_a_publish_takes_the_event_or_not_and_every_later_one() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        // Another follower, so that lists have more than one.
+        let _steady = hub.subscribe(Subscriber::new().topic("t")).unwrap();
+        let mut stream = opened(&hub);
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id()
+        });
+        assert_eq!(hub.join(&Audience::client(stream.client()), "t"), Ok(1));
+        let during = publisher.join().unwrap();
+        let after = hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id();
+        let seen = next_ids(&mut stream, 1);
+        match seen.as_slice() {
+            [one] if *one == during => assert_eq!(next_ids(&mut stream, 1), [after]),
+            other => assert!(other == [after] || other == [during, after]),
+        }
+        assert!(stream.next().now_or_never().is_none(), "nothing twice");
+    });
+}
+
+#[test]
+fn leaving_a_topic_during_a_publish_skips_nobody_who_stays() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let follower = || {
+            let mut stream = hub.subscribe(Subscriber::new().topic("t")).unwrap();
+            stream.next().now_or_never().unwrap();
+            stream
+        };
+        let (leaving, mut staying) = (follower(), follower());
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id()
+        });
+        assert_eq!(hub.leave(&Audience::client(leaving.client()), "t"), Ok(1));
+        let id = publisher.join().unwrap();
+        assert_eq!(next_ids(&mut staying, 1), [id]);
+        assert!(staying.next().now_or_never().is_none(), "nothing twice");
+    });
+}
+
+#[test]
+fn disconnecting_wakes_a_reader_and_forgets_it_once() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let mut stream = opened(&hub);
+        let ender = thread::spawn({
+            let hub = hub.clone();
+            move || hub.disconnect(&Audience::all(), "logout", None).unwrap()
+        });
+        let last = block_on(stream.next()).unwrap();
+        assert!(last.starts_with(b"event: hub:end\n"));
+        assert_eq!(block_on(stream.next()), None);
+        assert_eq!(ender.join().unwrap(), 1);
+        // Its place may be somebody else's by now.
+        let _next = opened(&hub);
+        drop(stream);
+        assert_eq!(hub.stats().clients, 1);
+    });
+}
+
+#[test]
+fn draining_is_over_when_the_last_stream_goes() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let stream = opened(&hub);
+        let leaver = thread::spawn(move || drop(stream));
+        // The period never passes: time stands still.
+        block_on(hub.drain(Duration::from_secs(3600)));
+        leaver.join().unwrap();
+        assert_eq!(hub.stats().clients, 0);
+    });
+}
+
+#[test]
+fn a_client_that_connects_during_a_drain_is_refused_or_waited_for() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let comer = thread::spawn({
+            let hub = hub.clone();
+            move || hub.subscribe(Subscriber::new()).map(drop).is_ok()
+        });
+        block_on(hub.drain(Duration::from_secs(3600)));
+        comer.join().unwrap();
+        assert!(hub.subscribe(Subscriber::new()).is_err());
         assert_eq!(hub.stats().clients, 0);
     });
 }
