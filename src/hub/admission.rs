@@ -178,19 +178,18 @@ impl State {
         let head = self.log.head();
         let Some(client) = self.identity(slot) else { return Start::Fresh(head) };
         match resume {
-            Resume::Fresh if last > 0 => {
-                // Fewer than that are retained: all of them.
-                let before = self.log.before_last(last, client);
-                Start::Fresh(before.unwrap_or(EventId::ORIGIN).min(head))
-            }
+            Resume::Fresh if last > 0 => Start::Fresh(self.log.before_last(last, client).0),
             Resume::Fresh => Start::Fresh(head),
             Resume::After(id) if EventId::ORIGIN < id && id <= head => {
-                match self.log.before_last(replay, client) {
-                    Some(before) if before > id => {
-                        Start::Gap { held: id, now: before, reason: "capped" }
-                    }
-                    _ if self.log.lost_since(id, client).is_some() => Start::Behind(id),
-                    _ => Start::Resumed(id),
+                if replay < self.log.len()
+                    && let (now, true) = self.log.before_last(replay, client)
+                    && now > id
+                {
+                    Start::Gap { held: id, now, reason: "capped" }
+                } else if self.log.lost_since(id, client).is_some() {
+                    Start::Behind(id)
+                } else {
+                    Start::Resumed(id)
                 }
             }
             Resume::After(_) | Resume::Unknown => {

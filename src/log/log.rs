@@ -336,8 +336,8 @@ impl Log {
         true
     }
 
-    /// The position after which `count` events are retained for a client, if there are more.
-    pub(crate) fn before_last(&self, count: usize, client: Identity<'_>) -> Option<EventId> {
+    /// The position after which the last `count` events lie that are retained for a client, and whether there are more.
+    pub(crate) fn before_last(&self, count: usize, client: Identity<'_>) -> (EventId, bool) {
         let lists = self.lists(client);
         let mut next: BinaryHeap<(EventId, usize, usize)> = lists
             .iter()
@@ -353,7 +353,7 @@ impl Log {
             let (entries, since) = lists[list];
             if oldest != Some(id) && id > since && entries[at].is_for(client) {
                 if left == 0 {
-                    return Some(id);
+                    return (id, true);
                 }
                 left -= 1;
                 oldest = Some(id);
@@ -362,7 +362,7 @@ impl Log {
                 next.push((entries[at].id, list, at));
             }
         }
-        None
+        (oldest.map_or(self.head, EventId::before), false)
     }
 
     /// What is retained for each of a client's keys, and from where on it holds them.
