@@ -40,11 +40,26 @@ use crate::wire::id::EventId;
 /// # Slow clients
 ///
 /// A publisher never waits for a client. One that does not read is left behind and costs no more than a small window
-/// of handles: it reads from the log when it reads again, and is told of a gap if the log has moved on.
+/// of handles: it reads from the log when it reads again, and is told of a gap if the log has moved on (or its stream
+/// ends: [`HubBuilder::end_lagging`]). Of events with a [conflation key](Event::conflate) it gets only the newest.
+///
+/// A stream for which something waits and that is not read [for a minute](HubBuilder::stalled_after) is ended and its
+/// client forgotten. A server that holds back a stalled connection does not poll its stream, so a timer inside it would
+/// not go off: others notice it, as they publish, connect and send heartbeats. The connection itself is the server's, and
+/// closes when the server next looks at it.
+///
+/// # Limits
+///
+/// [`Limits`] bound the clients in total, of a user and of a session, the topics of a client, the length of names, and
+/// what a client that comes back gets replayed. Who is refused leaves no trace, and is told so in a way that makes a
+/// browser come back: [`Refused`].
 ///
 /// # Closing
 ///
-/// After [`close`](Self::close) every stream delivers what was published before and ends, at the end of a frame.
+/// [`disconnect`](Self::disconnect) ends the streams of an audience at once, a [deadline](Subscriber::until) one at its
+/// time. [`drain`](Self::drain) empties the hub over a period, and [`close`](Self::close) at once: after it every stream
+/// delivers what was published before and ends. All end at the end of a frame. A stream that the hub ends before its
+/// closing ends with a `hub:end` event that says why and when to come back, unless it was not read.
 ///
 /// ```
 /// use futures_util::StreamExt as _;

@@ -1,0 +1,56 @@
+//! Clients that do not read cost no more than they may.
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use sse_hub::{Audience, Event, Hub, ManualTimer, Retain, Subscriber, Subscription};
+
+const CLIENTS: usize = 10_000;
+const TOPICS: usize = 1_000;
+const EVENTS: usize = 1_000_000;
+const RETAINED: usize = 4 << 20;
+
+/// Resident memory in bytes, where the system tells it.
+fn resident() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<usize>().ok().map(|kib| kib * 1024)
+}
+
+#[test]
+fn ten_thousand_stalled_clients_and_a_million_events_stay_within_retention() {
+    let hub = Hub::builder(ManualTimer::new())
+        .retain(Retain::events(1 << 20).bytes(RETAINED))
+        .never_stalled()
+        .build()
+        .unwrap();
+    let connect = |client: usize| {
+        let topic = (client % TOPICS).to_string();
+        let mut stream = hub.subscribe(Subscriber::new().topic(topic)).unwrap();
+        stream.next().now_or_never().unwrap();
+        stream
+    };
+    let mut stalled: Vec<Subscription> = (0..CLIENTS).map(connect).collect();
+    let publish = |event: usize| {
+        let event_of = Event::default().data("x".repeat(1000));
+        let topic = Audience::topic((event % TOPICS).to_string());
+        let receipt = hub.publish(topic, event_of).unwrap();
+        assert_eq!(receipt.matched(), CLIENTS / TOPICS);
+    };
+    // The log is full and every window has been.
+    (0..EVENTS / 10).for_each(publish);
+    let before = resident();
+    (EVENTS / 10..EVENTS).for_each(publish);
+    let after = resident();
+
+    let stats = hub.stats();
+    assert!(stats.retained_bytes <= RETAINED);
+    println!("{EVENTS} events of 1 KB, {CLIENTS} stalled: {} B retained", stats.retained_bytes);
+    if let (Some(before), Some(after)) = (before, after) {
+        let grown = after.saturating_sub(before);
+        println!("resident memory: {before} B at a tenth of them, {grown} B more at the end");
+        assert!(grown < RETAINED, "900 MB of events went through, and {grown} bytes stayed");
+    }
+    for stream in stalled.iter_mut().step_by(997) {
+        let item = stream.next().now_or_never().unwrap().unwrap();
+        assert!(item.starts_with(b"event: hub:gap\n"), "told before the next event");
+    }
+}

@@ -1,0 +1,135 @@
+//! What several tests share: reading streams, and taking frames apart.
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use sse_hub::{EventId, Hub, HubBuilder, ManualTimer, Subscription};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// A hub, and the clock that it goes by.
+pub(crate) fn hub_with(set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Hub, ManualTimer) {
+    let timer = ManualTimer::new();
+    (set(Hub::builder(timer.clone())).build().unwrap(), timer)
+}
+
+/// One item: `None` if there is none now, `Some(None)` at the end.
+pub(crate) fn poll(stream: &mut Subscription) -> Option<Option<Bytes>> {
+    stream.next().now_or_never()
+}
+
+/// All that the stream has now.
+pub(crate) fn read(stream: &mut Subscription) -> String {
+    let mut text = String::new();
+    while let Some(Some(bytes)) = poll(stream) {
+        text += std::str::from_utf8(&bytes).unwrap();
+    }
+    text
+}
+
+/// Whether the stream, of which all was read, has ended.
+pub(crate) fn has_ended(stream: &mut Subscription) -> bool {
+    match poll(stream) {
+        None => false,
+        Some(None) => true,
+        Some(Some(more)) => panic!("there is more to read: {more:?}"),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) event: String,
+    pub(crate) data: String,
+    pub(crate) id: Option<EventId>,
+    pub(crate) retry: Option<u64>,
+}
+
+impl Frame {
+    /// A frame without its line ends.
+    fn parse(text: &str) -> Self {
+        let mut frame = Self { event: String::new(), data: String::new(), id: None, retry: None };
+        for line in text.lines() {
+            match line.split_once(": ") {
+                Some(("event", value)) => frame.event = value.to_owned(),
+                Some(("data", value)) => frame.data += value,
+                Some(("id", value)) => frame.id = Some(value.parse().unwrap()),
+                Some(("retry", value)) => frame.retry = Some(value.parse().unwrap()),
+                _ => panic!("a stray line: {line:?}"),
+            }
+        }
+        frame
+    }
+
+    pub(crate) fn is_of_the_hub(&self) -> bool {
+        self.event.starts_with("hub:")
+    }
+
+    /// What `hub:gap` and `hub:end` say.
+    pub(crate) fn reason(&self) -> &str {
+        let data = self.data.strip_prefix("{\"reason\":\"").expect(&self.data);
+        data.strip_suffix("\"}").expect(&self.data)
+    }
+}
+
+/// The frames of a text that ends with one. Heartbeats are left out.
+pub(crate) fn frames(text: &str) -> Vec<Frame> {
+    let text = text.strip_prefix(":\n").unwrap_or(text).replace("\n\n:\n", "\n\n");
+    assert!(text.is_empty() || text.ends_with("\n\n"), "it ends within a frame: {text:?}");
+    text.split_terminator("\n\n").map(Frame::parse).collect()
+}
+
+/// The data of the application's events.
+pub(crate) fn data(text: &str) -> Vec<String> {
+    let frames = frames(text).into_iter();
+    frames.filter(|frame| !frame.is_of_the_hub()).map(|frame| frame.data).collect()
+}
+
+/// What the page would come back with that read this.
+pub(crate) fn last_id(text: &str) -> EventId {
+    frames(text).iter().rev().find_map(|frame| frame.id).expect("an id")
+}
+
+/// The reasons of the gaps that were told.
+pub(crate) fn gaps(text: &str) -> Vec<String> {
+    let frames = frames(text).into_iter();
+    frames.filter(|frame| frame.event == "hub:gap").map(|gap| gap.reason().to_owned()).collect()
+}
+
+/// The reason of the end, which is told once and is the last frame.
+pub(crate) fn end(text: &str) -> Option<String> {
+    let frames = frames(text);
+    let ends = frames.iter().filter(|frame| frame.event == "hub:end").count();
+    let last = frames.last().filter(|frame| frame.event == "hub:end");
+    assert_eq!(ends, usize::from(last.is_some()), "the end is the last frame: {text}");
+    last.map(|end| end.reason().to_owned())
+}
+
+/// A waker that counts.
+#[derive(Debug, Default)]
+pub(crate) struct Woken(AtomicUsize);
+
+impl Woken {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Polls with a waker of its own, and says whether the stream waits.
+pub(crate) fn wait(stream: &mut Subscription) -> Arc<Woken> {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let polled = stream.poll_next_unpin(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending(), "it waits: {polled:?}");
+    woken
+}
