@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sse_hub::{
-    Audience, ConfigError, Event, EventError, EventId, Heartbeat, Hub, ManualTimer, NameError,
-    NameKind, PublishError, RefusedCause, Retain, Subscriber, Subscription,
+    Audience, ConfigError, Event, EventError, EventId, Heartbeat, Hub, Limits, ManualTimer,
+    NameError, NameKind, PublishError, RefusedCause, Retain, Subscriber, Subscription,
 };
 
 fn hub() -> Hub {
@@ -336,4 +336,28 @@ fn stalled_clients_pin_no_payload() {
         assert!(text.contains("event: hub:gap\n"));
         assert_eq!(text.matches("data: x").count(), 8);
     }
+}
+
+#[test]
+fn a_displaced_client_that_is_behind_reads_nothing_in_the_name_of_its_successor() {
+    let limits = Limits::default().per_user(1).displace_oldest();
+    let hub = Hub::builder(ManualTimer::new()).window(1).limits(limits).build().unwrap();
+    let mut old = hub.subscribe(Subscriber::new().user("alice")).unwrap();
+    read(&mut old);
+    for _ in 0..3 {
+        hub.send_to_user("alice", Event::new("for-alice")).unwrap();
+    }
+    // Takes alice's place, which frees the slot, and bob takes the slot.
+    let other = hub.subscribe(Subscriber::new().user("alice")).unwrap();
+    drop(other);
+    let _bob = hub.subscribe(Subscriber::new().user("bob")).unwrap();
+    let _carol = hub.subscribe(Subscriber::new().user("bob2")).unwrap();
+    hub.send_to_user("bob", Event::new("for-bob")).unwrap();
+    hub.send_to_user("bob2", Event::new("for-bob")).unwrap();
+
+    let text = read(&mut old);
+    assert!(!text.contains("for-bob"), "{text}");
+    assert!(text.contains("event: hub:end\n") && text.contains("\"displaced\""), "{text}");
+    assert_eq!(old.next().now_or_never(), Some(None));
+    assert_eq!(hub.stats().clients, 2);
 }

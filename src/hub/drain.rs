@@ -34,7 +34,8 @@ impl Shared {
             .iter()
             .filter_map(|(_, client)| {
                 let mut inbox = client.inbox.lock();
-                if let Some(at) = now.checked_add(over.mul_f64(client.id.spread())) {
+                // The last tenth is for those whose server takes a while to read them.
+                if let Some(at) = now.checked_add(over.mul_f64(0.9 * client.id.spread())) {
                     inbox.end_by(Until { at, reason: EndReason::Drained });
                 }
                 // It is to arm its timer anew.

@@ -233,7 +233,8 @@ impl Hub {
     }
 
     /// Empties the hub for a shutdown: refuses newcomers in a way that makes them come back, and ends the streams
-    /// spread over a period, each after what was published before and with a time of its own to come back.
+    /// spread over nine tenths of a period, each after what was published before and with a time of its own to come
+    /// back.
     ///
     /// Await it: it is ready when the last stream is gone, and at the end of the period it ends those that are not
     /// read. The hub still publishes meanwhile.

@@ -89,6 +89,13 @@ pub(super) struct Inbox {
     pub(super) watched: bool,
 }
 
+/// What a client that was behind has learned from the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaughtUp {
+    /// Where it stands after what it missed, if it did.
+    pub(crate) gap: Option<EventId>,
+}
+
 impl Inbox {
     pub(super) fn new(mailbox: Mailbox) -> Self {
         Self { mailbox, waker: None, end: None, until: None, watched: false }
@@ -184,7 +191,7 @@ impl Shared {
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
-        if state.routes.get(slot).is_some_and(|member| Arc::ptr_eq(member, client)) {
+        if state.has(slot, client) {
             let reason = client.inbox.lock().end.as_ref().map_or(EndReason::Left, |end| end.reason);
             state.forget(slot, reason, &mut wakers);
         }
@@ -192,19 +199,24 @@ impl Shared {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Reads the log for a client that is behind, and returns where it stands after what it missed, if it did.
+    /// Reads the log for a client that is behind; `None` if it was forgotten, and its slot may be somebody else's.
     pub(crate) fn catch_up(
         &self,
         slot: usize,
-        client: &Client,
+        client: &Arc<Client>,
         out: &mut Vec<Arc<Entry>>,
-    ) -> Option<EventId> {
+    ) -> Option<CaughtUp> {
         let now = self.config.timer.now();
         let mut evicted = Vec::new();
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
         state.expel_stalled(now, &self.config, &mut wakers);
         state.log.expire(now, &mut evicted);
+        if !state.has(slot, client) {
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
+            return None;
+        }
         let log = &state.log;
         let identity = Identity { places: state.routes.places(slot), filter: &client.filter };
         let mut inbox = client.inbox.lock();
@@ -228,7 +240,7 @@ impl Shared {
         drop(state);
         drop(evicted);
         wakers.into_iter().for_each(Waker::wake);
-        gap
+        Some(CaughtUp { gap })
     }
 
     /// Ends streams that are not read, on the occasion of another stream's heartbeat.
@@ -250,6 +262,11 @@ impl Shared {
 }
 
 impl State {
+    /// Whether this client is the one in the slot.
+    fn has(&self, slot: usize, client: &Arc<Client>) -> bool {
+        self.routes.get(slot).is_some_and(|member| Arc::ptr_eq(member, client))
+    }
+
     /// Hands an event to the last members of a key's list before `left`, and returns how many took it and how many are
     /// left.
     fn hand_piece(

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use super::admission::{Admitted, Start};
 use super::config::Config;
 use super::ending::{End, EndReason};
-use super::shared::{Client, Shared};
+use super::shared::{CaughtUp, Client, Shared};
 use super::subscriber::Subscriber;
 use crate::error::Refused;
 use crate::log::audience::ClientId;
@@ -158,8 +158,14 @@ impl Subscription {
                 }
                 Taken::Behind => {
                     drop(inbox);
-                    let Some(slot) = self.slot else { return Poll::Ready(None) };
-                    let gap = self.shared.catch_up(slot, &self.client, &mut self.batch);
+                    let caught_up = self
+                        .slot
+                        .and_then(|slot| self.shared.catch_up(slot, &self.client, &mut self.batch));
+                    let Some(CaughtUp { gap }) = caught_up else {
+                        // It is forgotten. What it has not read it gets when it comes back.
+                        let mut inbox = self.client.inbox.lock();
+                        return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
+                    };
                     if gap.is_some() && config.end_lagging && !self.came_too_late() {
                         self.batch.clear();
                         let end = || End::told(EndReason::Lagged, &self.client, config);

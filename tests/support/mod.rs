@@ -78,7 +78,7 @@ impl Frame {
 
 /// The frames of a text that ends with one. Heartbeats are left out.
 pub(crate) fn frames(text: &str) -> Vec<Frame> {
-    let text = text.strip_prefix(":\n").unwrap_or(text).replace("\n\n:\n", "\n\n");
+    let text: String = text.split_inclusive('\n').filter(|&line| line != ":\n").collect();
     assert!(text.is_empty() || text.ends_with("\n\n"), "it ends within a frame: {text:?}");
     text.split_terminator("\n\n").map(Frame::parse).collect()
 }

@@ -1,0 +1,638 @@
+//! How streams end: by the application, by their time, because they are not read, because they missed something.
+
+mod support;
+
+use std::time::Duration;
+
+use sse_hub::{
+    Audience, DisconnectError, EndReason, Event, EventError, EventId, Heartbeat, Hub, ManualTimer,
+    Retain, Subscriber, Subscription, Timer as _,
+};
+
+use support::{SECOND, data, end, frames, gaps, has_ended, hub_with, last_id, poll, read, wait};
+
+fn event(data: impl ToString) -> Event {
+    Event::new("x").data(data.to_string())
+}
+
+fn open(hub: &Hub, subscriber: Subscriber) -> Subscription {
+    let mut stream = hub.subscribe(subscriber).unwrap();
+    read(&mut stream);
+    stream
+}
+
+#[test]
+fn the_application_disconnects_a_client_a_user_a_session_and_a_topic() {
+    let (hub, _) = hub_with(|hub| hub);
+    let who = || Subscriber::new().user("u").session("s").topic("t");
+    let audiences: [fn(&Subscription) -> Audience; 5] = [
+        |stream| Audience::client(stream.client()),
+        |_| Audience::user("u"),
+        |_| Audience::session("s"),
+        |_| Audience::topic("t"),
+        |stream| Audience::topic("t").and(Audience::client(stream.client())),
+    ];
+    let mut other = open(&hub, Subscriber::new().user("s").session("t").topic("u"));
+    for (round, audience) in audiences.into_iter().enumerate() {
+        for last in [None, Some(Event::new("goodbye").data("two\nlines"))] {
+            let mut stream = open(&hub, who());
+            let woken = wait(&mut stream);
+            let has_last = last.is_some();
+            assert_eq!(hub.disconnect(&audience(&stream), "log-out_2", last), Ok(1));
+            assert_eq!(woken.count(), 1);
+            assert_eq!(hub.stats().clients, 1, "it is forgotten at once");
+            let text = read(&mut stream);
+            assert_eq!(text.starts_with("event: goodbye\ndata: two\ndata: lines\n\n"), has_last);
+            assert_eq!(frames(&text).len(), 1 + usize::from(has_last), "{round}");
+            assert_eq!(end(&text).as_deref(), Some("log-out_2"));
+            let retry = frames(&text).last().unwrap().retry.unwrap();
+            assert!((2250..=3750).contains(&retry), "{retry}");
+            assert!(has_ended(&mut stream) && has_ended(&mut stream), "it stays ended");
+        }
+    }
+    assert!(!has_ended(&mut other));
+    assert_eq!(hub.stats().ended(EndReason::Disconnected), 10);
+    assert_eq!(hub.disconnect(&Audience::user("nobody"), "x", None), Ok(0));
+    assert_eq!(hub.disconnect(&Audience::all(), "x", None), Ok(1));
+    assert_eq!(end(&read(&mut other)).as_deref(), Some("x"));
+}
+
+#[test]
+fn a_reason_is_a_word_and_a_last_event_one_that_can_be_sent_or_nobody_is_disconnected() {
+    let (hub, _) = hub_with(|hub| hub);
+    let mut stream = open(&hub, Subscriber::new());
+    let long = "x".repeat(65);
+    for reason in ["", "two words", "\"", "\\", "a\n", "ü", "a\0", "a.b", &long] {
+        let error = hub.disconnect(&Audience::all(), reason, None);
+        assert_eq!(error, Err(DisconnectError::Reason), "{reason:?}");
+    }
+    let error = hub.disconnect(&Audience::all(), "x", Some(Event::default()));
+    assert_eq!(error, Err(DisconnectError::Event(EventError::Empty)));
+    let error = hub.disconnect(&Audience::all(), "x", Some(Event::new("hub:end").data("")));
+    assert!(matches!(error, Err(DisconnectError::Event(EventError::Type(_)))));
+    assert!(!has_ended(&mut stream));
+    let longest = "x".repeat(64);
+    assert_eq!(hub.disconnect(&Audience::all(), &longest, None), Ok(1));
+    assert_eq!(end(&read(&mut stream)), Some(longest));
+}
+
+/// Publishes so that a stream is behind, too.
+fn publish(hub: &Hub, count: usize) -> EventId {
+    (0..count).map(|number| hub.broadcast(event(number)).unwrap().id()).last().unwrap()
+}
+
+#[test]
+fn a_disconnected_client_is_not_sent_what_waited_and_loses_nothing_of_it_when_it_resumes() {
+    for waiting in [1, 5, 50] {
+        let (hub, _) = hub_with(|hub| hub.window(8));
+        let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+        let first = hub.broadcast(event("read")).unwrap().id();
+        assert_eq!(data(&read(&mut stream)), ["read"]);
+        publish(&hub, waiting);
+        assert_eq!(hub.disconnect(&Audience::all(), "x", Some(Event::new("bye").data(""))), Ok(1));
+        let text = read(&mut stream);
+        assert_eq!(frames(&text).len(), 2, "{text}");
+        assert!(frames(&text).iter().all(|frame| frame.id.is_none()), "its position stays");
+        hub.broadcast(event("after")).unwrap();
+        let mut again = hub.subscribe(Subscriber::new().resume(first)).unwrap();
+        assert!(again.resumed());
+        assert_eq!(data(&read(&mut again)).len(), waiting + 1);
+    }
+}
+
+#[test]
+fn a_client_disconnected_before_it_was_read_opens_and_ends() {
+    let (hub, _) = hub_with(|hub| hub);
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    publish(&hub, 3);
+    hub.disconnect(&Audience::all(), "x", None).unwrap();
+    let text = read(&mut stream);
+    assert_eq!(frames(&text)[0].event, "hub:open");
+    assert_eq!((data(&text).len(), end(&text).as_deref()), (0, Some("x")));
+    assert!(has_ended(&mut stream));
+}
+
+#[test]
+#[ignore = "bug: an end that delivers the rest is not replaced by one that does not"]
+fn a_stream_that_is_about_to_end_softly_is_still_disconnected_at_once() {
+    let soft: [fn(&Hub, &ManualTimer); 2] =
+        [|hub, _| hub.close(), |_, timer| timer.advance(10 * SECOND)];
+    for (case, end_softly) in soft.into_iter().enumerate() {
+        let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
+        let mut stream = open(&hub, Subscriber::new());
+        publish(&hub, 5);
+        end_softly(&hub, &timer);
+        assert_eq!(data(std::str::from_utf8(&poll(&mut stream).unwrap().unwrap()).unwrap()), ["0"]);
+        let last = Some(Event::new("bye").data("bye"));
+        assert_eq!(hub.disconnect(&Audience::all(), "x", last), Ok(1));
+        let text = read(&mut stream);
+        assert_eq!(data(&text), ["bye"], "case {case}");
+        assert_eq!(end(&text).as_deref(), Some("x"));
+        assert_eq!(hub.stats().ended(EndReason::Disconnected), 1);
+    }
+}
+
+#[test]
+fn a_deadline_ends_an_idle_stream_when_it_comes() {
+    for heartbeat in [Heartbeat::off(), Heartbeat::every(15 * SECOND)] {
+        let (hub, timer) = hub_with(|hub| hub.heartbeat(heartbeat));
+        let deadline = timer.now() + 100 * SECOND;
+        let mut stream = open(&hub, Subscriber::new().until(deadline));
+        let mut other = open(&hub, Subscriber::new());
+        let mut told = String::new();
+        for _ in 0..99 {
+            timer.advance(SECOND);
+            told += &read(&mut stream);
+            assert!(poll(&mut stream).is_none());
+        }
+        assert_eq!(end(&told), None);
+        let woken = wait(&mut stream);
+        timer.advance(SECOND);
+        assert_eq!(woken.count(), 1, "it is woken");
+        assert_eq!(end(&read(&mut stream)).as_deref(), Some("expired"));
+        assert!(has_ended(&mut stream));
+        assert_eq!(end(&read(&mut other)), None);
+        assert_eq!(hub.stats().ended(EndReason::Expired), 1);
+        assert_eq!(hub.stats().clients, 1);
+    }
+}
+
+#[test]
+fn a_deadline_ends_a_stream_that_is_never_idle_at_once() {
+    let (hub, timer) = hub_with(|hub| hub.batch(1).window(4));
+    let deadline = timer.now() + 10 * SECOND;
+    let mut stream = open(&hub, Subscriber::new().until(deadline));
+    publish(&hub, 100);
+    let mut read = 0;
+    let last = loop {
+        let item = poll(&mut stream).expect("it is never idle").expect("it tells its end");
+        let text = String::from_utf8(item.to_vec()).unwrap();
+        if end(&text).is_some() {
+            break text;
+        }
+        read += data(&text).len();
+        publish(&hub, 2);
+        timer.advance(SECOND);
+    };
+    assert_eq!(end(&last).as_deref(), Some("expired"));
+    assert_eq!(read, 10, "one each second until the tenth, and then none");
+    assert!(has_ended(&mut stream));
+}
+
+#[test]
+fn a_deadline_in_the_past_ends_a_stream_after_its_opening() {
+    let (hub, timer) = hub_with(|hub| hub);
+    let past = timer.now();
+    timer.advance(SECOND);
+    let start = publish(&hub, 1);
+    for deadline in [past, timer.now()] {
+        publish(&hub, 3);
+        let late = Subscriber::new().resume(start).until(deadline);
+        let text = read(&mut hub.subscribe(late).unwrap());
+        assert_eq!(frames(&text)[0].event, "hub:open");
+        assert_eq!(last_id(&text), start, "it comes back to what it has");
+        assert_eq!((data(&text).len(), end(&text).as_deref()), (0, Some("expired")));
+    }
+    assert_eq!(hub.stats().clients, 0);
+}
+
+#[test]
+fn a_lifetime_is_between_nine_and_ten_tenths_and_each_has_its_own() {
+    let (hub, timer) = hub_with(|hub| hub.lifetime(1000 * SECOND).heartbeat(Heartbeat::off()));
+    let mut streams: Vec<Subscription> = (0..200).map(|_| open(&hub, Subscriber::new())).collect();
+    let mut ended = Vec::new();
+    for second in 1..=1000 {
+        timer.advance(SECOND);
+        let before = streams.len();
+        streams.retain_mut(|stream| {
+            let end = end(&read(stream));
+            assert!(end.is_none() || end.as_deref() == Some("lifetime"));
+            end.is_none()
+        });
+        ended.extend(std::iter::repeat_n(second, before - streams.len()));
+    }
+    assert!(streams.is_empty());
+    assert!(ended[0] >= 900, "{ended:?}");
+    let halves = ended.iter().filter(|&&second| second < 950).count();
+    assert!((40..160).contains(&halves), "spread: {ended:?}");
+    assert_eq!(hub.stats().ended(EndReason::Lifetime), 200);
+}
+
+#[test]
+fn nothing_is_lost_between_one_lifetime_and_the_next() {
+    let (hub, timer) = hub_with(|hub| hub.lifetime(10 * SECOND).window(2).batch(100));
+    let mut stream = hub.subscribe(Subscriber::new().user("u")).unwrap();
+    let (mut page, mut ends) = (String::new(), 0);
+    for number in 0..1000 {
+        hub.send_to_user("u", event(number)).unwrap();
+        // Now and then it reads, and then all.
+        if number % 3 == 0 {
+            let text = read(&mut stream);
+            page += &text;
+            if end(&text).is_some() {
+                ends += 1;
+                assert!(has_ended(&mut stream));
+                hub.send_to_user("u", event("between")).unwrap();
+                let again = Subscriber::new().user("u").resume(last_id(&page));
+                stream = hub.subscribe(again).unwrap();
+                assert!(stream.resumed());
+            }
+        }
+        timer.advance(SECOND / 4);
+    }
+    page += &read(&mut stream);
+    let mut got = data(&page);
+    let between = got.extract_if(.., |data| data == "between").count();
+    assert_eq!(got, (0..1000).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(ends >= 20 && between == ends, "{ends} ends, {between} between");
+}
+
+#[test]
+fn a_lifetime_delivers_what_was_published_before_it_was_over() {
+    let (hub, timer) = hub_with(|hub| hub.lifetime(10 * SECOND).window(2));
+    let mut stream = open(&hub, Subscriber::new());
+    publish(&hub, 100);
+    timer.advance(10 * SECOND);
+    let text = read(&mut stream);
+    assert_eq!((data(&text).len(), end(&text).as_deref()), (100, Some("lifetime")));
+}
+
+/// Reads an item and publishes two, again and again, until the stream ends.
+fn never_idle(hub: &Hub, timer: &ManualTimer, stream: &mut Subscription) -> Option<String> {
+    publish(hub, 2);
+    for _ in 0..100 {
+        timer.advance(SECOND);
+        let item = poll(stream)??;
+        if let Some(reason) = end(std::str::from_utf8(&item).unwrap()) {
+            return Some(reason);
+        }
+        publish(hub, 2);
+    }
+    None
+}
+
+#[test]
+#[ignore = "bug: a stream whose lifetime is over is handed what is published later, too, and so does not end"]
+fn a_lifetime_ends_a_stream_that_is_never_idle() {
+    let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
+    let mut stream = open(&hub, Subscriber::new());
+    assert_eq!(never_idle(&hub, &timer, &mut stream).as_deref(), Some("lifetime"));
+}
+
+#[test]
+#[ignore = "bug: a lifetime or a drain that ends sooner takes the place of a deadline"]
+fn a_deadline_holds_for_a_stream_that_should_have_ended_softly_before() {
+    let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
+    let deadline = timer.now() + 50 * SECOND;
+    let mut stream = open(&hub, Subscriber::new().until(deadline));
+    publish(&hub, 1000);
+    timer.advance(10 * SECOND);
+    assert_eq!(data(std::str::from_utf8(&poll(&mut stream).unwrap().unwrap()).unwrap()), ["0"]);
+    timer.advance(40 * SECOND);
+    let text = read(&mut stream);
+    assert_eq!(data(&text).len(), 0, "its token has expired");
+    assert_eq!(end(&text).as_deref(), Some("expired"));
+}
+
+#[test]
+fn of_a_deadline_and_a_lifetime_the_earlier_ends_the_stream() {
+    for (deadline, reason) in [(5, "expired"), (500, "lifetime")] {
+        let (hub, timer) = hub_with(|hub| hub.lifetime(100 * SECOND));
+        let until = timer.now() + deadline * SECOND;
+        let mut stream = open(&hub, Subscriber::new().until(until));
+        timer.advance(SECOND * deadline.min(100));
+        assert_eq!(end(&read(&mut stream)).as_deref(), Some(reason));
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A hub with a stream for which something waits that nobody reads, just before it is too long.
+fn stalled(opened: bool) -> (Hub, ManualTimer, Subscription) {
+    let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
+    let mut stream = hub.subscribe(Subscriber::new().user("slow")).unwrap();
+    if opened {
+        read(&mut stream);
+    }
+    hub.send_to_user("slow", event("unread")).unwrap();
+    timer.advance(LIMIT - Duration::from_nanos(1));
+    (hub, timer, stream)
+}
+
+#[test]
+fn a_stream_that_is_not_read_is_ended_on_whatever_occasion_comes_next() {
+    let occasions: [(&str, fn(&Hub)); 5] = [
+        ("something is published to it", |hub| {
+            assert_eq!(hub.send_to_user("slow", event("more")).unwrap().matched(), 0);
+        }),
+        ("something is published to others", |hub| {
+            hub.send_to_user("other", event("x")).unwrap();
+        }),
+        ("something is published to everybody", |hub| {
+            assert_eq!(hub.broadcast(event("x")).unwrap().matched(), 0);
+        }),
+        ("a client connects", |hub| drop(hub.subscribe(Subscriber::new()).unwrap())),
+        ("a client connects and is refused", |hub| {
+            hub.subscribe(Subscriber::new().user("")).unwrap_err();
+        }),
+    ];
+    for (occasion, occurs) in occasions {
+        for opened in [false, true] {
+            let (hub, timer, mut stream) = stalled(opened);
+            hub.broadcast(event("x")).unwrap();
+            assert_eq!(hub.stats().ended(EndReason::Stalled), 0, "{occasion}, just in time");
+            timer.advance(Duration::from_nanos(1));
+            assert_eq!(hub.stats().clients, 1, "nobody has looked");
+            occurs(&hub);
+            let stats = hub.stats();
+            assert_eq!((stats.clients, stats.names), (0, 0), "{occasion}");
+            assert_eq!(stats.ended(EndReason::Stalled), 1, "{occasion}");
+            let text = read(&mut stream);
+            assert_eq!(text.starts_with("event: hub:open\n"), !opened);
+            assert_eq!(data(&text), [""; 0], "nothing more of it is sent");
+            assert!(has_ended(&mut stream) && has_ended(&mut stream));
+            drop(stream);
+            let ended: u64 = EndReason::ALL.iter().map(|&reason| hub.stats().ended(reason)).sum();
+            let left = hub.stats().ended(EndReason::Left);
+            assert_eq!(ended - left, 1, "it counts once");
+            assert_eq!(left, u64::from(occasion == "a client connects"));
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_read_is_ended_by_the_heartbeat_of_another() {
+    let every = 25 * SECOND;
+    let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).heartbeat(Heartbeat::every(every)));
+    let mut slow = open(&hub, Subscriber::new().user("slow"));
+    let mut other = open(&hub, Subscriber::new());
+    hub.send_to_user("slow", event("unread")).unwrap();
+    for clients in [2, 2, 1] {
+        assert!(poll(&mut other).is_none());
+        timer.advance(every);
+        assert_eq!(poll(&mut other), Some(Some(":\n".into())));
+        assert_eq!(hub.stats().clients, clients);
+    }
+    assert!(has_ended(&mut slow));
+    assert_eq!(hub.stats().ended(EndReason::Stalled), 1);
+}
+
+#[test]
+fn a_task_that_waits_for_a_stalled_stream_is_woken() {
+    let (hub, timer, mut stream) = stalled(true);
+    // Its task was woken for the event, and has polled since only for its first.
+    read(&mut stream);
+    let woken = wait(&mut stream);
+    hub.send_to_user("slow", event("unread")).unwrap();
+    assert_eq!(woken.count(), 1);
+    timer.advance(LIMIT);
+    hub.broadcast(event("x")).unwrap();
+    assert!(has_ended(&mut stream));
+}
+
+#[test]
+fn a_stream_that_is_read_slowly_is_not_ended() {
+    let retain = Retain::events(100).any_age();
+    for (window, batch) in [(1000, 1), (1, 1), (4, 1)] {
+        let (hub, timer) =
+            hub_with(|hub| hub.stalled_after(LIMIT).window(window).batch(batch).retain(retain));
+        let mut slow = open(&hub, Subscriber::new());
+        let mut other = open(&hub, Subscriber::new().user("other"));
+        publish(&hub, 50);
+        for number in 0..50 {
+            timer.advance(LIMIT - SECOND);
+            hub.send_to_user("other", event("look")).unwrap();
+            read(&mut other);
+            let item = poll(&mut slow).unwrap().unwrap();
+            let got = data(std::str::from_utf8(&item).unwrap());
+            assert_eq!(got, [number.to_string()], "window {window}");
+        }
+        assert_eq!(hub.stats().ended(EndReason::Stalled), 0);
+        timer.advance(2 * LIMIT);
+        hub.send_to_user("other", event("look")).unwrap();
+        assert!(!has_ended(&mut slow), "it has read all");
+    }
+}
+
+#[test]
+fn an_idle_stream_for_which_nothing_waits_is_not_ended() {
+    let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
+    let mut idle = open(&hub, Subscriber::new().user("idle"));
+    let never_polled = hub.subscribe(Subscriber::new()).unwrap();
+    hub.send_to_user("idle", event("read")).unwrap();
+    assert_eq!(data(&read(&mut idle)), ["read"]);
+    for _ in 0..10 {
+        timer.advance(LIMIT);
+        hub.send_to_user("others", event("x")).unwrap();
+        drop(hub.subscribe(Subscriber::new()).unwrap());
+    }
+    assert_eq!(hub.stats().clients, 2);
+    assert_eq!(hub.stats().ended(EndReason::Stalled), 0);
+    // And what comes after is watched again, from when it came.
+    hub.send_to_user("idle", event("unread")).unwrap();
+    timer.advance(LIMIT - SECOND);
+    hub.send_to_user("others", event("x")).unwrap();
+    assert_eq!(hub.stats().clients, 2);
+    timer.advance(SECOND);
+    hub.send_to_user("others", event("x")).unwrap();
+    assert_eq!(hub.stats().clients, 1);
+    drop(never_polled);
+}
+
+#[test]
+fn a_hub_may_let_streams_be_that_are_not_read() {
+    let (hub, timer) = hub_with(|hub| hub.never_stalled());
+    let mut stream = open(&hub, Subscriber::new());
+    publish(&hub, 1);
+    timer.advance(1000 * LIMIT);
+    publish(&hub, 1);
+    drop(hub.subscribe(Subscriber::new()).unwrap());
+    assert_eq!(hub.stats().clients, 1);
+    // The first has been there for longer than is retained.
+    assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
+}
+
+#[test]
+fn many_that_are_not_read_are_all_ended_within_a_few_occasions() {
+    let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
+    let _streams: Vec<Subscription> = (0..1000).map(|_| open(&hub, Subscriber::new())).collect();
+    publish(&hub, 1);
+    timer.advance(LIMIT);
+    for _ in 0..1000_usize.div_ceil(64) {
+        hub.send_to_user("others", event("x")).unwrap();
+    }
+    assert_eq!(hub.stats().clients, 0);
+    assert_eq!(hub.stats().ended(EndReason::Stalled), 1000);
+}
+
+#[test]
+#[ignore = "bug: a stream that opens behind is watched only from the next event for it on"]
+fn a_stream_that_came_back_and_does_not_read_its_replay_is_ended() {
+    for read_first in [0, 2] {
+        let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).batch(1));
+        let start = publish(&hub, 1);
+        publish(&hub, 5);
+        let mut stream = hub.subscribe(Subscriber::new().resume(start)).unwrap();
+        for _ in 0..read_first {
+            assert!(poll(&mut stream).unwrap().is_some());
+        }
+        timer.advance(LIMIT);
+        hub.send_to_user("others", event("x")).unwrap();
+        assert_eq!(hub.stats().clients, 0, "{read_first} items were read");
+    }
+}
+
+#[test]
+#[ignore = "bug: reading the log ends whoever reads it, if it is the first to notice"]
+fn a_stream_that_is_read_again_before_somebody_noticed_goes_on_also_from_the_log() {
+    for window in [32, 1] {
+        let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).window(window));
+        let mut stream = open(&hub, Subscriber::new());
+        publish(&hub, 5);
+        timer.advance(LIMIT);
+        assert_eq!(data(&read(&mut stream)).len(), 5, "window {window}");
+        assert!(!has_ended(&mut stream));
+    }
+}
+
+#[test]
+fn a_stalled_stream_that_is_dropped_later_does_not_take_the_next_one_with_it() {
+    let (hub, timer, stalled) = stalled(true);
+    timer.advance(LIMIT);
+    hub.broadcast(event("x")).unwrap();
+    assert_eq!(hub.stats().clients, 0);
+    // It gets the same place.
+    let mut next = open(&hub, Subscriber::new().user("next"));
+    drop(stalled);
+    assert_eq!(hub.stats().clients, 1);
+    assert_eq!(hub.stats().ended(EndReason::Left), 0);
+    assert_eq!(hub.send_to_user("next", event("x")).unwrap().matched(), 1);
+    assert_eq!(data(&read(&mut next)), ["x"]);
+    // Nor is it watched for what the one before it did not read.
+    timer.advance(LIMIT);
+    hub.broadcast(event("x")).unwrap();
+    assert!(!has_ended_after_reading(&mut next));
+}
+
+fn has_ended_after_reading(stream: &mut Subscription) -> bool {
+    read(stream);
+    has_ended(stream)
+}
+
+#[test]
+fn a_place_that_was_watched_is_not_held_against_the_next_one_in_it() {
+    let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
+    let first = open(&hub, Subscriber::new().user("first"));
+    hub.send_to_user("first", event("unread")).unwrap();
+    timer.advance(LIMIT / 2);
+    drop(first);
+    let next = open(&hub, Subscriber::new().user("next"));
+    hub.send_to_user("next", event("unread")).unwrap();
+    timer.advance(LIMIT / 2);
+    hub.send_to_user("others", event("x")).unwrap();
+    assert_eq!(hub.stats().clients, 1, "it has waited for half as long");
+    timer.advance(LIMIT / 2);
+    hub.send_to_user("others", event("x")).unwrap();
+    assert_eq!(hub.stats().clients, 0);
+    drop(next);
+}
+
+#[test]
+fn a_disconnected_stream_that_is_dropped_later_does_not_take_the_next_one_with_it() {
+    let (hub, _) = hub_with(|hub| hub);
+    let mut first = open(&hub, Subscriber::new());
+    hub.disconnect(&Audience::all(), "x", None).unwrap();
+    let next = open(&hub, Subscriber::new().user("secret"));
+    hub.send_to_user("secret", event("of the next")).unwrap();
+    assert_eq!(data(&read(&mut first)), [""; 0]);
+    drop(first);
+    assert_eq!((hub.stats().clients, hub.count(&Audience::user("secret"))), (1, 1));
+    drop(next);
+    assert_eq!(hub.stats().clients, 0);
+}
+
+fn lagging(retain: usize) -> Hub {
+    hub_with(|hub| hub.end_lagging().window(1).retain(Retain::events(retain))).0
+}
+
+#[test]
+fn a_stream_that_missed_something_is_ended_where_the_hub_is_set_to_and_told_when_it_is_back() {
+    let hub = lagging(3);
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    let position = last_id(&read(&mut stream));
+    publish(&hub, 10);
+    let text = read(&mut stream);
+    assert_eq!(frames(&text).len(), 1, "{text}");
+    assert_eq!(end(&text).as_deref(), Some("lagged"));
+    assert!(has_ended(&mut stream));
+    assert_eq!(hub.stats().ended(EndReason::Lagged), 1);
+    assert_eq!(hub.stats().clients, 0);
+    let mut again = hub.subscribe(Subscriber::new().resume(position)).unwrap();
+    let text = read(&mut again);
+    assert_eq!((gaps(&text).len(), data(&text).len(), end(&text)), (1, 3, None));
+    assert!(!has_ended(&mut again));
+}
+
+#[test]
+fn a_stream_that_is_behind_but_missed_nothing_is_not_ended() {
+    let hub = lagging(100);
+    let mut stream = open(&hub, Subscriber::new());
+    for _ in 0..10 {
+        publish(&hub, 50);
+        assert_eq!(data(&read(&mut stream)).len(), 50);
+    }
+    assert!(!has_ended(&mut stream));
+}
+
+#[test]
+fn a_stream_that_came_too_late_is_told_so_and_ended_only_for_what_it_misses_from_then_on() {
+    let hub = lagging(3);
+    let start = publish(&hub, 1);
+    publish(&hub, 10);
+    let mut stream = hub.subscribe(Subscriber::new().resume(start)).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((gaps(&text).len(), data(&text).len(), end(&text)), (1, 3, None));
+    publish(&hub, 3);
+    assert_eq!(data(&read(&mut stream)).len(), 3);
+    publish(&hub, 4);
+    assert_eq!(end(&read(&mut stream)).as_deref(), Some("lagged"));
+}
+
+#[test]
+#[ignore = "bug: only an item of events counts as one, and not that of the gap"]
+fn a_stream_that_came_too_late_for_all_of_it_is_ended_for_what_it_misses_from_then_on() {
+    let hub = lagging(3);
+    let start = publish(&hub, 1);
+    let to = |user: &str, count: usize| {
+        for number in 0..count {
+            hub.send_to_user(user, event(number)).unwrap();
+        }
+    };
+    to("me", 1);
+    to("others", 10);
+    let mut stream = hub.subscribe(Subscriber::new().user("me").resume(start)).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((gaps(&text).len(), data(&text).len()), (1, 0));
+    to("me", 10);
+    assert_eq!(end(&read(&mut stream)).as_deref(), Some("lagged"));
+}
+
+#[test]
+#[ignore = "bug: a gap that was told as `capped` or `unknown` does not count as having come too late"]
+fn a_stream_that_came_too_late_and_is_capped_is_told_so_and_not_ended() {
+    let (hub, _) = hub_with(|hub| {
+        let retain = Retain::events(100).per_topic(2);
+        hub.end_lagging().retain(retain).limits(sse_hub::Limits::default().replay(3))
+    });
+    let start = publish(&hub, 1);
+    hub.send_to_user("u", event("0")).unwrap();
+    hub.send_to_user("u", event("1")).unwrap();
+    for number in 0..3 {
+        hub.publish(Audience::topic("t"), event(number)).unwrap();
+    }
+    let who = Subscriber::new().user("u").topic("t").resume(start);
+    let mut stream = hub.subscribe(who).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((gaps(&text)[0].as_str(), end(&text)), ("capped", None));
+    assert_eq!(data(&text).len(), 3);
+}
