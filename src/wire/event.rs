@@ -12,7 +12,7 @@ use super::frame::{Draft, Sealed};
 /// (a line break in the type, say) is remembered and refused by whatever the event is given to, before a byte of it
 /// is written; [`check`](Self::check) asks at once.
 ///
-/// What a hub publishes gets its id from the hub. An event of one's own stream may be given
+/// What a hub publishes gets its id from the hub. An event of [one's own stream](crate::EventStream) may be given
 /// one: [`id`](Self::id).
 ///
 /// # Data
@@ -222,7 +222,7 @@ impl Event {
         if self.own_id().is_some() { Err(EventError::OwnId) } else { Ok(()) }
     }
 
-    /// The event's bytes on the wire.
+    /// The event's bytes on the wire. [`EventStream`](crate::EventStream) makes a whole stream of them.
     ///
     /// # Errors
     ///
