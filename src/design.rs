@@ -28,7 +28,7 @@
 //! A folder is a floor. A file uses floors below its own, and on its own floor only what an arrow points at.
 //!
 //! ```text
-//! edges    mount/  axum -> http
+//! edges    mount/  axum -> http, stream
 //! hub      hub/    hub -> subscription -> shared -> config, subscriber, receipt, stats
 //! log      log/    mailbox -> log -> lost -> audience <- routes
 //! leaves   time/   tokio, manual -> timer <- heartbeat

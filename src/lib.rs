@@ -44,6 +44,7 @@
 //! | who is connected and whom an event is for | [`Subscriber`], [`Audience`] |
 //! | how much is kept | [`Retain`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
+//! | how to send a stream of one's own, without a hub | [`EventStream`] |
 //! | how to answer a request | `sse_hub::http`, or the example of the adapter |
 //! | how it is built and why | [`design`] |
 //!
@@ -85,6 +86,7 @@ pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};
 pub use crate::log::log::Retain;
+pub use crate::mount::stream::{EventStream, IntoEvent};
 pub use crate::time::heartbeat::Heartbeat;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};

@@ -127,7 +127,7 @@ impl Shared {
         mut event: Event,
     ) -> Result<Receipt, PublishError> {
         audience.check(self.config.limits.name_len)?;
-        event.check()?;
+        event.check_for_hub()?;
         let conflation = event.take_conflation();
         let sealed = event.seal();
         let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);

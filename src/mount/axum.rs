@@ -1,4 +1,4 @@
-//! For axum: [`LastEventId`] is an extractor, [`Subscription`] and [`Refused`] are responses.
+//! For axum: [`LastEventId`] is an extractor, [`Subscription`], [`EventStream`] and [`Refused`] are responses.
 
 use std::convert::Infallible;
 
@@ -6,13 +6,25 @@ use ::http::request::Parts;
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
+use futures_core::Stream;
 
 use super::http;
+use super::stream::{EventStream, IntoEvent};
 use crate::error::Refused;
 use crate::hub::subscription::Subscription;
 use crate::wire::id::LastEventId;
 
 impl IntoResponse for Subscription {
+    fn into_response(self) -> Response {
+        http::response(self).map(Body::new)
+    }
+}
+
+impl<S> IntoResponse for EventStream<S>
+where
+    S: Stream + Send + 'static,
+    S::Item: IntoEvent,
+{
     fn into_response(self) -> Response {
         http::response(self).map(Body::new)
     }

@@ -6,13 +6,14 @@ use bytes::Bytes;
 
 use super::frame::{Draft, Sealed};
 
-/// What an application publishes: a type, data, and now and then a `retry` or a comment.
+/// What an application sends: a type, data, and now and then a `retry` or a comment.
 ///
 /// Setters take and return the event, and a later call of one replaces what an earlier one set. An invalid part
 /// (a line break in the type, say) is remembered and refused by whatever the event is given to, before a byte of it
 /// is written; [`check`](Self::check) asks at once.
 ///
-/// The id is not the caller's: the hub issues it.
+/// What a hub publishes gets its id from the hub. An event of [one's own stream](crate::EventStream) may be given
+/// one: [`id`](Self::id).
 ///
 /// # Data
 ///
@@ -30,13 +31,34 @@ use super::frame::{Draft, Sealed};
 #[derive(Debug, Clone, Default)]
 pub struct Event {
     draft: Draft,
-    retry: Option<Duration>,
-    comment: Option<Box<str>>,
-    conflation: Option<Box<str>>,
+    /// Apart, because hardly an event has any of it and all are moved about.
+    rare: Option<Box<Rare>>,
     invalid: Option<EventError>,
 }
 
+#[derive(Debug, Clone, Default)]
+struct Rare {
+    retry: Option<Duration>,
+    comment: Option<Box<str>>,
+    conflation: Option<Box<str>>,
+    own_id: Option<Box<str>>,
+}
+
+impl Rare {
+    /// Whether nothing of it is sent.
+    fn is_empty(&self) -> bool {
+        self.retry.is_none() && self.comment.is_none() && self.own_id.is_none()
+    }
+
+    fn seal(&self, draft: Draft) -> Sealed {
+        draft.seal(self.retry, self.comment.as_deref())
+    }
+}
+
 impl Event {
+    /// The longest id that a caller may set, in bytes.
+    pub const MAX_ID_LEN: usize = 128;
+
     /// An event of this type, which a page receives by `addEventListener(event_type, ...)`.
     ///
     /// [`Event::default`] is one without a type, which a page receives as `message`. Two names to avoid are `open`
@@ -111,7 +133,7 @@ impl Event {
         if retry.as_millis() == 0 {
             self.refuse(EventError::Retry);
         }
-        self.retry = Some(retry);
+        self.rare().retry = Some(retry);
         self
     }
 
@@ -122,7 +144,7 @@ impl Event {
         if memchr::memchr2(b'\r', b'\n', comment.as_bytes()).is_some() {
             self.refuse(EventError::Comment);
         }
-        self.comment = Some(comment);
+        self.rare().comment = Some(comment);
         self
     }
 
@@ -143,7 +165,7 @@ impl Event {
         if !(1..=Self::MAX_KEY_LEN).contains(&key.len()) {
             self.refuse(EventError::Key);
         }
-        self.conflation = Some(key);
+        self.rare().conflation = Some(key);
         self
     }
 
@@ -151,10 +173,35 @@ impl Event {
     pub const MAX_KEY_LEN: usize = 256;
 
     pub(crate) fn take_conflation(&mut self) -> Option<Box<str>> {
-        self.conflation.take()
+        self.rare.as_mut()?.conflation.take()
     }
 
-    /// Whether the event can be published.
+    /// Sets the id of an event of one's own stream, which a client that comes back sends as `Last-Event-ID`. A hub
+    /// issues ids itself and refuses an event that has one.
+    ///
+    /// From 1 to [`Event::MAX_ID_LEN`] bytes, each a letter or digit of ASCII or one of `.`, `_`, `~` and `-`: with
+    /// others some clients could never connect again. An event with an id alone moves a client's position, and no page
+    /// sees it.
+    ///
+    /// ```
+    /// use sse_hub::Event;
+    ///
+    /// assert_eq!(Event::new("token").data("a").id("answer-7.1").encode()?, "event: token\ndata: a\nid: answer-7.1\n\n");
+    /// assert!(Event::new("token").id("two words").check().is_err());
+    /// # Ok::<(), sse_hub::EventError>(())
+    /// ```
+    #[must_use]
+    pub fn id(mut self, id: impl AsRef<str>) -> Self {
+        let id = id.as_ref();
+        if is_id(id.as_bytes()) {
+            self.rare().own_id = Some(id.into());
+        } else {
+            self.refuse(EventError::Id);
+        }
+        self
+    }
+
+    /// Whether the event can be sent. A hub refuses one that has an [`id`](Self::id), too.
     ///
     /// # Errors
     ///
@@ -168,7 +215,14 @@ impl Event {
         }
     }
 
-    /// The event's bytes on the wire, for a stream of one's own. It has no id: those are issued by hubs.
+    /// As [`check`](Self::check), for a hub.
+    #[inline]
+    pub(crate) fn check_for_hub(&self) -> Result<(), EventError> {
+        self.check()?;
+        if self.own_id().is_some() { Err(EventError::OwnId) } else { Ok(()) }
+    }
+
+    /// The event's bytes on the wire. [`EventStream`](crate::EventStream) makes a whole stream of them.
     ///
     /// # Errors
     ///
@@ -183,17 +237,31 @@ impl Event {
     #[inline]
     pub fn encode(self) -> Result<Bytes, EventError> {
         self.check()?;
-        Ok(self.seal().finish_without_id())
+        Ok(match self.rare {
+            None => self.draft.seal(None, None).finish_without_id(),
+            Some(rare) => rare.seal(self.draft).finish_with(rare.own_id.as_deref()),
+        })
     }
 
     /// The event, which was [checked](Self::check), as a frame that lacks its id.
     #[inline]
     pub(crate) fn seal(self) -> Sealed {
-        self.draft.seal(self.retry, self.comment.as_deref())
+        match self.rare {
+            None => self.draft.seal(None, None),
+            Some(rare) => rare.seal(self.draft),
+        }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn own_id(&self) -> Option<&str> {
+        self.rare.as_ref()?.own_id.as_deref()
     }
 
     fn is_empty(&self) -> bool {
-        self.draft.is_empty() && self.retry.is_none() && self.comment.is_none()
+        self.draft.is_empty() && self.rare.as_ref().is_none_or(|rare| rare.is_empty())
     }
 
     fn refuse(&mut self, error: EventError) {
@@ -295,6 +363,11 @@ const fn check_type(name: &str) -> Result<(), InvalidEventType> {
     if broken { Err(InvalidEventType::Byte) } else { Ok(()) }
 }
 
+fn is_id(id: &[u8]) -> bool {
+    let is_safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~-".contains(byte);
+    (1..=Event::MAX_ID_LEN).contains(&id.len()) && id.iter().all(is_safe)
+}
+
 /// Why a name is not an [`EventType`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -329,6 +402,12 @@ pub enum EventError {
     /// Its conflation key is empty or too long.
     #[error("the conflation key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]
     Key,
+    /// Its id is not one that every client can send back.
+    #[error("the id is not 1 to {} bytes of `[A-Za-z0-9._~-]`", Event::MAX_ID_LEN)]
+    Id,
+    /// It was given to a hub and has an id of its own.
+    #[error("the event has an id of its own: a hub issues ids itself")]
+    OwnId,
     /// Nothing was set.
     #[error("the event is empty: set a type, data, a retry or a comment")]
     Empty,

@@ -167,6 +167,14 @@ impl Sealed {
         Frame { bytes: self.buf.into(), type_len: self.type_len }
     }
 
+    /// Writes the caller's id, if there is one, and the blank line.
+    pub(crate) fn finish_with(mut self, own_id: Option<&str>) -> Bytes {
+        if let Some(own_id) = own_id {
+            put_line(&mut self.buf, ID, own_id.as_bytes());
+        }
+        self.finish_without_id()
+    }
+
     #[inline]
     pub(crate) fn finish_without_id(mut self) -> Bytes {
         self.buf.push(b'\n');
