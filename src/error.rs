@@ -252,7 +252,7 @@ pub enum ConfigError {
     #[error("`Heartbeat::every` is zero: use `Heartbeat::off()` for none")]
     Heartbeat,
     /// Clients would reconnect in a loop.
-    #[error("`retry` is below one millisecond: clients would reconnect in a loop")]
+    #[error("`retry` is below one millisecond or above 24 days: clients would reconnect in a loop")]
     Retry,
     /// Nothing could be delivered: streams read from what is retained.
     #[error(

@@ -6,6 +6,7 @@ use crate::log::audience::ClientId;
 use crate::log::log::{Budget, Retain};
 use crate::time::heartbeat::Heartbeat;
 use crate::time::timer::Timer;
+use crate::wire::frame;
 
 /// A hub's settings, as its builder left them.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Config {
         if self.heartbeat.every == Some(Duration::ZERO) {
             return Err(ConfigError::Heartbeat);
         }
-        if self.retry.as_millis() == 0 {
+        if !frame::RETRY_RANGE.contains(&self.retry) {
             return Err(ConfigError::Retry);
         }
         if self.window == 0 {
@@ -67,11 +68,11 @@ impl Config {
     /// their server at one moment do not return at one moment.
     pub(crate) fn retry(&self, client: ClientId) -> Duration {
         let jittered = self.retry.mul_f64(0.75 + client.spread() / 2.0);
-        jittered.max(Duration::from_millis(1))
+        jittered.clamp(*frame::RETRY_RANGE.start(), *frame::RETRY_RANGE.end())
     }
 
     /// How long this client's stream may be open: between nine and ten tenths of the setting.
     pub(crate) fn lifetime(&self, client: ClientId) -> Option<Duration> {
-        self.lifetime.map(|lifetime| lifetime.mul_f64(1.0 - client.spread() / 10.0))
+        self.lifetime.map(|lifetime| lifetime - lifetime.mul_f64(client.spread() / 10.0))
     }
 }

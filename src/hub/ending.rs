@@ -186,6 +186,7 @@ impl Shared {
         if !(1..=64).contains(&reason.len()) || !reason.bytes().all(of_a_word) {
             return Err(DisconnectError::Reason);
         }
+        last.as_ref().map_or(Ok(()), Event::check_for_hub)?;
         let last = last.map(Event::encode).transpose()?.unwrap_or_default();
 
         let mut wakers = Vec::new();

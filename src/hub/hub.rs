@@ -315,7 +315,7 @@ impl HubBuilder {
     }
 
     /// How long a client that lost its connection waits before it comes back: 3 seconds, unless set. Each is told a
-    /// time of its own, between three and five quarters of it. At least a millisecond.
+    /// time of its own, between three and five quarters of it. From a millisecond to 24 days.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.config.retry = retry;
         self

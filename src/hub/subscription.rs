@@ -102,7 +102,7 @@ impl Subscription {
     /// ```
     pub fn first(mut self, events: impl IntoIterator<Item = Event>) -> Result<Self, EventError> {
         for event in events {
-            event.check()?;
+            event.check_for_hub()?;
             self.first.push(event);
         }
         Ok(self)

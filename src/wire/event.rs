@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::frame::{Draft, Sealed};
+use super::frame::{Draft, RETRY_RANGE, Sealed};
 
 /// What an application sends: a type, data, and now and then a `retry` or a comment.
 ///
@@ -127,10 +127,10 @@ impl Event {
         Ok(self)
     }
 
-    /// Tells the client how long to wait before it reconnects, from now on. At least a millisecond.
+    /// Tells the client how long to wait before it reconnects, from now on: from a millisecond to 24 days.
     #[must_use]
     pub fn retry(mut self, retry: Duration) -> Self {
-        if retry.as_millis() == 0 {
+        if !RETRY_RANGE.contains(&retry) {
             self.refuse(EventError::Retry);
         }
         self.rare().retry = Some(retry);
@@ -396,8 +396,8 @@ pub enum EventError {
     /// Its comment has more than one line.
     #[error("the comment contains CR or LF: send one line")]
     Comment,
-    /// Its `retry` is below one millisecond.
-    #[error("retry is below one millisecond: clients would reconnect in a loop")]
+    /// Its `retry` is below one millisecond or above 24 days.
+    #[error("retry is below one millisecond or above 24 days: clients would reconnect in a loop")]
     Retry,
     /// Its conflation key is empty or too long.
     #[error("the conflation key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]

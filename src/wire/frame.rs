@@ -4,6 +4,7 @@
 //! written here ends in LF alone. `id:` is the last field of a frame, because some clients store it as soon as they
 //! have read its line: a connection cut after an early `id:` would lose the event.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,11 @@ pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 /// The same for pages that watch a native `EventSource`, which shows no comments.
 pub(crate) const VISIBLE_HEARTBEAT: Bytes =
     Bytes::from_static(b"event: hub:heartbeat\ndata: {}\n\n");
+
+/// The times that a client may be told to wait. At zero it would reconnect in a loop; and so it would beyond 2^31 - 1
+/// milliseconds, 24 days, which a browser's timers take for zero.
+pub(crate) const RETRY_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
 
 const EVENT: &[u8] = b"event: ";
 const DATA: &[u8] = b"data: ";
