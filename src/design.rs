@@ -29,8 +29,9 @@
 //!
 //! ```text
 //! edges    mount/  axum -> http, stream
-//! hub      hub/    hub -> subscription -> shared -> config, subscriber, receipt, stats
-//! log      log/    mailbox -> log -> lost -> audience <- routes
+//! hub      hub/    hub -> subscription, drain -> admission, ending, members -> shared
+//!                  shared -> config -> limits;  subscriber, receipt, stats
+//! log      log/    mailbox -> log -> lost -> audience <- routes, departed
 //! leaves   time/   tokio, manual -> timer <- heartbeat
 //!          error -> wire/   event -> frame -> id        sync
 //! ```
