@@ -77,7 +77,6 @@ fn a_reason_is_a_word_and_a_last_event_one_that_can_be_sent_or_nobody_is_disconn
 }
 
 #[test]
-#[ignore = "bug: the id of the last event is sent, and the client comes back with it to a gap"]
 fn a_last_event_that_has_an_id_of_its_own_is_an_error() {
     let (hub, _) = hub_with(|hub| hub);
     let _stream = open(&hub, Subscriber::new());
@@ -85,9 +84,13 @@ fn a_last_event_that_has_an_id_of_its_own_is_an_error() {
     assert_eq!(error, Err(DisconnectError::Event(EventError::OwnId)));
 }
 
-/// Publishes so that a stream is behind, too.
+/// Publishes numbered events for everybody, and returns the last one's id.
 fn publish(hub: &Hub, count: usize) -> EventId {
-    (0..count).map(|number| hub.broadcast(event(number)).unwrap().id()).last().unwrap()
+    let mut last = EventId::default();
+    for number in 0..count {
+        last = hub.broadcast(event(number)).unwrap().id();
+    }
+    last
 }
 
 #[test]
@@ -266,6 +269,22 @@ fn a_lifetime_delivers_what_was_published_before_it_was_over() {
     assert_eq!((data(&text).len(), end(&text).as_deref()), (100, Some("lifetime")));
 }
 
+#[test]
+#[ignore = "bug: what is published after `hub:end` was read and before the end is read is sent after it"]
+fn nothing_comes_after_the_end_was_told() {
+    let ends: [fn(&Hub, &ManualTimer); 2] =
+        [|_, timer| timer.advance(10 * SECOND), |hub, _| drop(hub.drain(Duration::ZERO))];
+    for end_it in ends {
+        let (hub, timer) = hub_with(|hub| hub.lifetime(10 * SECOND));
+        let mut stream = open(&hub, Subscriber::new());
+        end_it(&hub, &timer);
+        let last = poll(&mut stream).unwrap().unwrap();
+        assert!(end(std::str::from_utf8(&last).unwrap()).is_some());
+        publish(&hub, 1);
+        assert!(has_ended(&mut stream));
+    }
+}
+
 /// Reads an item and publishes two, again and again, until the stream ends.
 fn never_idle(hub: &Hub, timer: &ManualTimer, stream: &mut Subscription) -> Option<String> {
     publish(hub, 2);
@@ -330,7 +349,8 @@ fn stalled(opened: bool) -> (Hub, ManualTimer, Subscription) {
 
 #[test]
 fn a_stream_that_is_not_read_is_ended_on_whatever_occasion_comes_next() {
-    let occasions: [(&str, fn(&Hub)); 5] = [
+    type Occasion = (&'static str, fn(&Hub));
+    let occasions: [Occasion; 5] = [
         ("something is published to it", |hub| {
             assert_eq!(hub.send_to_user("slow", event("more")).unwrap().matched(), 0);
         }),

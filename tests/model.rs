@@ -228,8 +228,7 @@ impl Published {
 
     fn weight(&self) -> usize {
         let names = match self.to {
-            To::EitherUser | To::EitherTopic => 2,
-            To::TopicAndUser(..) | To::TopicExceptUser(..) => 1,
+            To::EitherUser | To::EitherTopic | To::TopicAndUser(..) | To::TopicExceptUser(..) => 2,
             _ => 0,
         };
         self.frame.len() + 64 * names

@@ -181,7 +181,6 @@ fn the_clients_that_left_last_are_remembered_and_others_forgotten() {
 }
 
 #[test]
-#[ignore = "bug: a client that leaves again is remembered from when it left first"]
 fn a_client_that_left_again_is_among_those_that_left_last() {
     let (hub, _) = hub_with(|hub| hub.retain(Retain::events(10)));
     let client = hub.subscribe(Subscriber::new()).unwrap().client();
@@ -365,7 +364,6 @@ fn one_cut_off_within_its_snapshot_is_not_resumed() {
 }
 
 #[test]
-#[ignore = "bug: `Subscription::first` drops the event's own id in place of refusing it"]
 fn an_event_of_a_snapshot_that_has_an_id_of_its_own_is_an_error() {
     let stream = hub().subscribe(Subscriber::new()).unwrap();
     let error = stream.first([event("x").id("own")]).unwrap_err();

@@ -27,12 +27,41 @@ use crate::wire::id::EventId;
 /// Publishing costs what the clients cost that hold one of the audience's names, not what all that are connected do. Of
 /// an `and`, the side that names fewer is looked up (a client before a user, a session, a topic and everybody); of an
 /// `except`, the side before it. An audience of many names counts towards [`Retain::bytes`](crate::Retain::bytes) with
-/// 64 bytes for each.
+/// 64 bytes for each name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Audience {
     who: Who,
-    /// It was combined beyond what is allowed, and is refused.
-    excessive: bool,
+    size: Size,
+}
+
+/// How large an audience is, known without walking it: it may be combined many times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Size {
+    /// Names, and parts without any.
+    names: usize,
+    depth: usize,
+}
+
+impl Size {
+    const ONE: Self = Self { names: 1, depth: 1 };
+
+    /// Of what was combined beyond what is allowed, and is refused.
+    const EXCESSIVE: Self = Self { names: usize::MAX, depth: usize::MAX };
+
+    /// Of both side by side, in something around them.
+    fn around(self, other: Self) -> Self {
+        let names = self.names.saturating_add(other.names);
+        Self { names, depth: self.depth.max(other.depth).saturating_add(1) }
+    }
+
+    /// Of what is inside, when what was around it has gone.
+    fn unwrapped(self) -> Self {
+        Self { depth: self.depth.saturating_sub(1), ..self }
+    }
+
+    fn is_excessive(self) -> bool {
+        self.names > Audience::MAX_NAMES || self.depth > Audience::MAX_DEPTH
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,7 +80,7 @@ impl Audience {
     pub const MAX_DEPTH: usize = 32;
 
     const fn holds(key: Key) -> Self {
-        Self { who: Who::Holds(key), excessive: false }
+        Self { who: Who::Holds(key), size: Size::ONE }
     }
 
     /// Every client.
@@ -103,66 +132,83 @@ impl Audience {
     }
 
     fn any_of(keys: impl Iterator<Item = Key>) -> Self {
-        Self { who: Who::AnyOf(keys.map(Who::Holds).collect()), excessive: false }.bounded()
+        let parts: Vec<Who> = keys.map(Who::Holds).collect();
+        let names = parts.len().max(1);
+        Self::bounded(Who::AnyOf(parts), Size { names, depth: 2 })
     }
 
     /// Whoever this or the other audience matches.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        let excessive = self.excessive || other.excessive;
-        let mut parts = match self.who {
-            Who::AnyOf(parts) => parts,
-            who => vec![who],
+        let split = |who| match who {
+            Who::AnyOf(parts) => Ok(parts),
+            who => Err(who),
         };
-        match other.who {
-            Who::AnyOf(more) => parts.extend(more),
-            who => parts.push(who),
-        }
-        Self { who: Who::AnyOf(parts), excessive }.bounded()
+        self.chain(other, split, Who::AnyOf)
     }
 
     /// Whoever both match.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        let excessive = self.excessive || other.excessive;
-        let mut parts = match self.who {
-            Who::AllOf(parts) => parts,
-            who => vec![who],
+        let split = |who| match who {
+            Who::AllOf(parts) => Ok(parts),
+            who => Err(who),
         };
-        match other.who {
-            Who::AllOf(more) => parts.extend(more),
-            who => parts.push(who),
-        }
-        Self { who: Who::AllOf(parts), excessive }.bounded()
+        self.chain(other, split, Who::AllOf)
     }
 
     /// Whoever this matches and the other does not.
     #[must_use]
     pub fn except(self, other: Self) -> Self {
-        let excessive = self.excessive || other.excessive;
+        let size = self.size.around(other.size);
         let (whom, not) = match self.who {
             Who::Except(sides) => {
                 let [whom, not] = *sides;
-                (whom, Self { who: not, excessive }.or(other).who)
+                // As deep as they may be together: what is excepted is one `or`.
+                let not = Self { who: not, size: self.size.unwrapped() }.or(other);
+                let size = Size { names: size.names, depth: not.size.depth.saturating_add(1) };
+                return Self::bounded(Who::Except(Box::new([whom, not.who])), size);
             }
             who => (who, other.who),
         };
-        Self { who: Who::Except(Box::new([whom, not])), excessive }.bounded()
+        Self::bounded(Who::Except(Box::new([whom, not])), size)
     }
 
-    /// Forgets what was combined beyond the limits, so that nothing later walks deeper, and remembers that.
-    fn bounded(self) -> Self {
-        if self.who.names() <= Self::MAX_NAMES && self.who.depth() <= Self::MAX_DEPTH {
-            return self;
+    /// Both as parts of one, with the parts of those that are such a one already.
+    fn chain(
+        self,
+        other: Self,
+        split: impl Fn(Who) -> Result<Vec<Who>, Who>,
+        join: impl Fn(Vec<Who>) -> Who,
+    ) -> Self {
+        let inside = |who, size: Size| match split(who) {
+            Ok(parts) => (parts, size.unwrapped()),
+            Err(who) => (vec![who], size),
+        };
+        let (mut parts, size) = inside(self.who, self.size);
+        let (more, other_size) = inside(other.who, other.size);
+        parts.extend(more);
+        Self::bounded(join(parts), size.around(other_size))
+    }
+
+    /// Forgets what was combined beyond the limits, so that nothing later walks it, and remembers that.
+    fn bounded(who: Who, size: Size) -> Self {
+        if size.is_excessive() {
+            return Self { who: Who::AnyOf(Vec::new()), size: Size::EXCESSIVE };
         }
-        Self { who: Who::AnyOf(Vec::new()), excessive: true }
+        Self { who, size }
     }
 
     pub(crate) fn check(&self, max_name_len: usize) -> Result<(), AudienceError> {
-        if self.excessive {
+        if self.size.is_excessive() {
             return Err(AudienceError::Excessive);
         }
         Ok(self.who.try_each(&mut |key| key.check(max_name_len))?)
+    }
+
+    /// How many names it has.
+    pub(crate) fn names(&self) -> usize {
+        self.size.names
     }
 
     /// The only key, if it is that simple.
@@ -196,23 +242,6 @@ impl Audience {
 }
 
 impl Who {
-    fn names(&self) -> usize {
-        match self {
-            Self::Holds(_) => 1,
-            Self::AnyOf(parts) | Self::AllOf(parts) => parts.iter().map(Self::names).sum(),
-            Self::Except(sides) => sides.iter().map(Self::names).sum(),
-        }
-    }
-
-    fn depth(&self) -> usize {
-        let deepest = |parts: &[Self]| parts.iter().map(Self::depth).max().unwrap_or_default();
-        match self {
-            Self::Holds(_) => 1,
-            Self::AnyOf(parts) | Self::AllOf(parts) => 1 + deepest(parts),
-            Self::Except(sides) => 1 + deepest(&**sides),
-        }
-    }
-
     fn try_each<E>(&self, check: &mut impl FnMut(&Key) -> Result<(), E>) -> Result<(), E> {
         match self {
             Self::Holds(key) => check(key),

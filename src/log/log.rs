@@ -148,8 +148,14 @@ impl Parts {
 
     /// What retaining them takes beside the frame.
     pub(crate) fn len(&self) -> usize {
-        NAME * self.keys.as_ref().map_or(0, |keys| keys.len())
+        weight_of(&self.audience)
     }
+}
+
+/// What an audience counts for, if it is not just one name.
+fn weight_of(audience: &Audience) -> usize {
+    const NAME: usize = 64;
+    if audience.key().is_some() { 0 } else { NAME * audience.names() }
 }
 
 impl Entry {
@@ -185,12 +191,9 @@ impl Entry {
 
     /// What retaining it counts for.
     fn weight(&self) -> usize {
-        self.len() + self.keys.as_ref().map_or(0, |keys| NAME * keys.len())
+        self.len() + weight_of(&self.audience)
     }
 }
-
-/// What a name of a combined audience counts for.
-const NAME: usize = 64;
 
 /// How much one read takes: at least one event, then no more than this.
 #[derive(Debug, Clone, Copy)]
