@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sse_hub::{
     Audience, AudienceError, ConfigError, EndReason, Event, EventId, Hub, JoinError, Limits,
-    ManualTimer, NameError, NameKind, PublishError, Refusals, Refused, RefusedCause, Retain, Stats,
+    ManualTimer, NameError, NameKind, PublishError, Refused, RefusedCause, Retain, Stats,
     Subscriber, Subscription,
 };
 
@@ -351,6 +351,7 @@ fn a_cap_also_holds_for_one_that_missed_what_was_lost() {
 #[cfg(feature = "http")]
 mod over_http {
     use http_body_util::BodyExt as _;
+    use sse_hub::Refusals;
 
     use super::*;
 

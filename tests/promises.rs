@@ -83,9 +83,10 @@ fn b2_inside_retention_nothing_is_lost_and_nothing_comes_twice() {
         loop {
             // Whatever was published before this is in the last connection.
             let is_last = done.load(Ordering::SeqCst);
-            let subscriber = last.map_or(Subscriber::new().last(EVENTS), |last: EventId| {
-                Subscriber::new().resume(last)
-            });
+            let subscriber = last.map_or_else(
+                || Subscriber::new().last(EVENTS),
+                |last: EventId| Subscriber::new().resume(last),
+            );
             let mut stream = hub.subscribe(subscriber).unwrap();
             connections += 1;
             stream.next().now_or_never().unwrap();
