@@ -11,6 +11,7 @@ use super::shared::Shared;
 use super::stats::Stats;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
+use super::telemetry;
 use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refusals, Refused};
 use crate::log::audience::{Audience, ClientId};
 use crate::log::log::{Budget, Retain};
@@ -368,7 +369,9 @@ impl HubBuilder {
         self.config.check()?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let shared = Arc::new(Shared::new(self.config, EventId(epoch, 0)));
+        let birth = EventId(epoch, 0);
+        let shared = Arc::new(Shared::new(self.config, birth));
+        telemetry::built(birth);
         Ok(Hub { handle: Arc::new(Handle { shared }) })
     }
 }

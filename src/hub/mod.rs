@@ -6,6 +6,7 @@ pub(crate) mod drain;
 pub(crate) mod ending;
 #[expect(clippy::module_inception, reason = "it is the hub, on the floor named for it")]
 pub(crate) mod hub;
+pub(crate) mod later;
 pub(crate) mod limits;
 pub(crate) mod members;
 pub(crate) mod receipt;
@@ -13,3 +14,4 @@ pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod subscriber;
 pub(crate) mod subscription;
+pub(crate) mod telemetry;

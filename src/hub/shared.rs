@@ -16,6 +16,7 @@ use slab::Slab;
 
 use super::config::Config;
 use super::ending::{End, EndReason, Until, Watched};
+use super::later::{Ended, Later};
 use super::receipt::Receipt;
 use super::stats::{Counts, Reads, Stats};
 use crate::error::PublishError;
@@ -129,7 +130,7 @@ impl Shared {
             return Err(PublishError::TooLarge { bytes, limit });
         }
 
-        let mut wakers = Vec::new();
+        let mut later = Later::default();
         let receipt = {
             let mut order = self.order.lock();
             if order.closed {
@@ -144,11 +145,11 @@ impl Shared {
             let mut state = self.state.lock();
             state.log.append(Arc::clone(&entry), &mut order.evicted);
             state.counts.published += 1;
-            let matched = self.hand_out(state, &entry, &mut wakers);
+            let matched = self.hand_out(state, &entry, &mut later);
             order.evicted.clear();
             Receipt { id, matched }
         };
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
         Ok(receipt)
     }
 
@@ -160,15 +161,15 @@ impl Shared {
         &'a self,
         mut state: MutexGuard<'a, State>,
         entry: &Arc<Entry>,
-        wakers: &mut Vec<Waker>,
+        later: &mut Later,
     ) -> usize {
         let mut matched = 0;
         for key in entry.keys() {
             let mut left = usize::MAX;
             loop {
-                state.expel_stalled(entry.at, &self.config, wakers);
+                state.expel_stalled(entry.at, &self.config, later);
                 let (given, rest) =
-                    state.hand_piece(entry, key, left, self.config.stall.is_some(), wakers);
+                    state.hand_piece(entry, key, left, self.config.stall.is_some(), later);
                 matched += given;
                 left = rest;
                 if left == 0 {
@@ -182,14 +183,14 @@ impl Shared {
 
     /// Forgets a client whose stream ended or was dropped, unless the hub has already.
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
-        let mut wakers = Vec::new();
+        let mut later = Later::default();
         let mut state = self.state.lock();
         if state.routes.get(slot).is_some_and(|member| Arc::ptr_eq(member, client)) {
             let reason = client.inbox.lock().end.as_ref().map_or(EndReason::Left, |end| end.reason);
-            state.forget(slot, reason, &mut wakers);
+            state.forget(slot, reason, &mut later);
         }
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
     }
 
     /// Reads the log for a client that is behind, and returns where it stands after what it missed, if it did.
@@ -201,9 +202,9 @@ impl Shared {
     ) -> Option<EventId> {
         let now = self.config.timer.now();
         let mut evicted = Vec::new();
-        let mut wakers = Vec::new();
+        let mut later = Later::default();
         let mut state = self.state.lock();
-        state.expel_stalled(now, &self.config, &mut wakers);
+        state.expel_stalled(now, &self.config, &mut later);
         state.log.expire(now, &mut evicted);
         let log = &state.log;
         let identity = Identity { places: state.routes.places(slot), filter: &client.filter };
@@ -227,7 +228,7 @@ impl Shared {
         state.counts.gaps += u64::from(gap.is_some());
         drop(state);
         drop(evicted);
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
         gap
     }
 
@@ -237,9 +238,9 @@ impl Shared {
             return;
         }
         let now = self.config.timer.now();
-        let mut wakers = Vec::new();
-        self.state.lock().expel_stalled(now, &self.config, &mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        let mut later = Later::default();
+        self.state.lock().expel_stalled(now, &self.config, &mut later);
+        later.run();
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -258,7 +259,7 @@ impl State {
         key: &Key,
         left: usize,
         watch: bool,
-        wakers: &mut Vec<Waker>,
+        later: &mut Later,
     ) -> (usize, usize) {
         let members = self.routes.members(key);
         let left = left.min(members.len());
@@ -277,7 +278,7 @@ impl State {
             let mut inbox = client.inbox.lock();
             if inbox.mailbox.push(entry) {
                 given += 1;
-                wakers.extend(inbox.waker.take());
+                later.extend(inbox.waker.take());
                 if watch && !inbox.watched {
                     inbox.watched = true;
                     let since = entry.at;
@@ -289,7 +290,7 @@ impl State {
     }
 
     /// Forgets a client.
-    pub(super) fn forget(&mut self, slot: usize, reason: EndReason, wakers: &mut Vec<Waker>) {
+    pub(super) fn forget(&mut self, slot: usize, reason: EndReason, later: &mut Later) {
         let mut owner = Owner { user: None, session: None };
         for place in self.routes.places(slot) {
             match &place.key {
@@ -299,12 +300,13 @@ impl State {
             }
         }
         let Some(client) = self.routes.remove(slot) else { return };
+        later.tell(Ended { client: client.id, has_user: owner.user.is_some(), reason });
         self.departed.remember(client.id, owner);
         self.counts.ended[reason as usize] += 1;
         // Its waker is foreign code: dropped by the caller, when no lock is held.
-        wakers.extend(client.inbox.lock().waker.take());
+        later.extend(client.inbox.lock().waker.take());
         if self.routes.len() == 0 {
-            wakers.extend(self.waiting_for_last.drain());
+            later.extend(self.waiting_for_last.drain());
         }
     }
 }
