@@ -192,6 +192,15 @@ pub enum JoinError {
     },
 }
 
+/// Why there is nothing to watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The hub was built without presence.
+    #[error("presence is off: set `HubBuilder::presence`")]
+    Off,
+}
+
 /// Why an audience cannot be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -276,6 +285,9 @@ pub enum ConfigError {
     /// Nobody could be let in.
     #[error("`Limits::{0}` is zero: nobody could be let in")]
     LimitIsZero(&'static str),
+    /// Nobody could be away, or nothing be seen.
+    #[error("`Presence::{0}` is zero: for no grace, set that to zero")]
+    PresenceIsZero(&'static str),
     /// Streams that end as they begin.
     #[error("`{0}` is zero: every stream would end at once")]
     EndsAtOnce(&'static str),

@@ -72,17 +72,19 @@ pub mod http {
 
 pub use crate::error::{
     AudienceError, ConfigError, DisconnectError, JoinError, NameError, NameKind, PublishError,
-    Refusals, Refused, RefusedCause,
+    Refusals, Refused, RefusedCause, WatchError,
 };
 pub use crate::hub::drain::Drain;
 pub use crate::hub::ending::EndReason;
 pub use crate::hub::hub::{Hub, HubBuilder};
 pub use crate::hub::limits::Limits;
 pub use crate::hub::members::ClientInfo;
+pub use crate::hub::presence::{Presence, PresenceEvent, UserInfo};
 pub use crate::hub::receipt::{Receipt, Unmatched};
 pub use crate::hub::stats::{Delays, Stats};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
+pub use crate::hub::watch::PresenceWatch;
 pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};
 pub use crate::log::log::Retain;
 pub use crate::time::heartbeat::Heartbeat;

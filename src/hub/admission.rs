@@ -115,6 +115,7 @@ impl Shared {
             inbox: Mutex::new(Inbox::new(Mailbox::new(head, head, head, config.window))),
         });
         let slot = state.routes.add(keys, Arc::clone(&client));
+        state.note_arrival(slot, now, later);
         let start = state.start(slot, resume, last, config.limits.replay);
         let mut inbox = client.inbox.lock();
         let missable = if let Start::Fresh(_) = start { head } else { EventId::ORIGIN };

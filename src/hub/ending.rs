@@ -217,6 +217,7 @@ impl Shared {
         state.closed = true;
         let mut later = Later::default();
         later.extend(state.end_all(|_| End { reason: EndReason::Closed, last: None }));
+        state.end_presence(&mut later);
         let (clients, published) = (state.routes.len(), state.counts.published);
         drop(state);
         drop(order);

@@ -6,6 +6,7 @@ use super::config::Config;
 use super::drain::Drain;
 use super::limits::Limits;
 use super::members::ClientInfo;
+use super::presence::Presence;
 use super::receipt::Receipt;
 use super::shared::Shared;
 use super::stats::Stats;
@@ -42,6 +43,11 @@ use crate::wire::id::EventId;
 ///
 /// A publisher never waits for a client. One that does not read is left behind and costs no more than a small window
 /// of handles: it reads from the log when it reads again, and is told of a gap if the log has moved on.
+///
+/// # Presence
+///
+/// [`watch`](Self::watch) tells when users come and go, if the hub is [set to](HubBuilder::presence): users and not
+/// connections, so a page that reloads does not leave. [`users`](Self::users) lists who is online.
 ///
 /// # Closing
 ///
@@ -246,6 +252,10 @@ impl Hub {
     pub fn stats(&self) -> Stats {
         self.handle.shared.stats()
     }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
 }
 
 impl fmt::Debug for Hub {
@@ -343,6 +353,12 @@ impl HubBuilder {
     /// client comes back and is told the gap then.
     pub fn end_lagging(mut self) -> Self {
         self.config.end_lagging = true;
+        self
+    }
+
+    /// Tells who comes and goes, by [`Hub::watch`]: off, unless set.
+    pub fn presence(mut self, presence: Presence) -> Self {
+        self.config.presence = Some(presence);
         self
     }
 

@@ -17,6 +17,7 @@ use slab::Slab;
 use super::config::Config;
 use super::ending::{End, EndReason, Until, Watched};
 use super::later::{Ended, Later};
+use super::presence::Roster;
 use super::receipt::Receipt;
 use super::stats::{Counts, Reads, Stats};
 use crate::error::PublishError;
@@ -64,6 +65,8 @@ pub(super) struct State {
     pub(super) draining: bool,
     pub(super) closed: bool,
     pub(super) counts: Counts,
+    /// Unless it is off.
+    pub(super) presence: Option<Roster>,
 }
 
 /// One open stream, as publishers see it.
@@ -109,6 +112,7 @@ impl Shared {
             draining: false,
             closed: false,
             counts: Counts::default(),
+            presence: config.presence.map(|on| Roster::new(on, Arc::clone(&config.timer))),
         };
         let order = Order { last: birth, closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
@@ -301,6 +305,7 @@ impl State {
         }
         let Some(client) = self.routes.remove(slot) else { return };
         later.tell(Ended { client: client.id, has_user: owner.user.is_some(), reason });
+        self.note_departure(owner.user.as_ref(), reason, later);
         self.departed.remember(client.id, owner);
         self.counts.ended[reason as usize] += 1;
         // Its waker is foreign code: dropped by the caller, when no lock is held.
