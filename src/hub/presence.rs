@@ -358,6 +358,7 @@ impl State {
         let mut is_away = false;
         if let Some(roster) = &mut self.presence {
             let before = roster.head();
+            roster.expire(now, FEW);
             roster.settle(&user, now);
             roster.wake_since(before, later);
             is_away = roster.away.contains_key(&user);
