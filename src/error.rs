@@ -129,6 +129,19 @@ pub enum RefusedCause {
 impl RefusedCause {
     pub(crate) const COUNT: usize = 8;
 
+    /// One of each.
+    #[cfg(feature = "metrics")]
+    pub(crate) const EACH: [Self; Self::COUNT] = [
+        Self::Name(NameError::Empty(NameKind::User)),
+        Self::TooManyTopics { limit: 0 },
+        Self::Full { limit: 0 },
+        Self::UserFull { limit: 0 },
+        Self::SessionFull { limit: 0 },
+        Self::Draining,
+        Self::Closed,
+        Self::NoRandomness,
+    ];
+
     /// Its place among all causes.
     pub(crate) const fn index(self) -> usize {
         match self {

@@ -43,14 +43,16 @@
 //! | what may be sent | [`Event`], [`EventType`], `Payload` |
 //! | who is connected and whom an event is for | [`Subscriber`], [`Audience`] |
 //! | how much is kept | [`Retain`] |
+//! | who is online, and who comes and goes | [`Presence`], [`PresenceWatch`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
 //! | how to answer a request | `sse_hub::http`, or the example of the adapter |
+//! | what is logged and measured | [`design`](design#observability), [`Stats`] |
 //! | how it is built and why | [`design`] |
 //!
 //! # Features
 //!
 //! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
-//! response and an `http_body::Body`), `axum` (extractors and responses).
+//! response and an `http_body::Body`), `axum` (extractors and responses), `metrics` (`Hub::record_metrics`).
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -9,6 +9,8 @@ pub(crate) mod hub;
 pub(crate) mod later;
 pub(crate) mod limits;
 pub(crate) mod members;
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
 pub(crate) mod presence;
 pub(crate) mod receipt;
 pub(crate) mod shared;

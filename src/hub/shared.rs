@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     marker: Marker,
     pub(super) reads: Reads,
+    #[cfg(feature = "metrics")]
+    pub(super) recorded: Mutex<super::metrics::Recorded>,
     pub(super) order: Mutex<Order>,
     pub(super) state: Mutex<State>,
 }
@@ -116,7 +118,15 @@ impl Shared {
         };
         let order = Order { last: birth, closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
-        Self { config, marker, reads: Reads::default(), order, state }
+        Self {
+            config,
+            marker,
+            reads: Reads::default(),
+            #[cfg(feature = "metrics")]
+            recorded: Mutex::new(super::metrics::Recorded::default()),
+            order,
+            state,
+        }
     }
 
     pub(crate) fn publish(
