@@ -80,7 +80,7 @@
 //! 10. Features only add items.
 //! 11. No `unsafe`.
 //!
-//! `tests/model.rs` holds 1, 3, 5 and 6 against a naive model, `tests/loom.rs` holds 1, 2 and 4 under every interleaving of
+//! `tests/model.rs` holds 1, 3, 5 and 6 against a naive model, `tests/loom*.rs` hold 1, 2 and 4 under every interleaving of
 //! a few threads, and the other tests are named after what they hold.
 //!
 //! # Gaps
@@ -113,7 +113,7 @@
 //!
 //! Nothing runs when a grace is over. Whoever subscribes, leaves, asks or watches next finds it by the clock, and one who
 //! waits has its own timer armed for the first. A grace that begins later is over later: so a departure wakes those who
-//! watch only if nobody was away, and a reload wakes nobody.
+//! watch, to arm their timers, only if nobody was away, and a return wakes nobody.
 //!
 //! The clock is read before the lock is taken, so a thread can come to the state with an older time than another has
 //! acted on. An answer that somebody has left is therefore given only together with the event that says so: otherwise that

@@ -186,7 +186,8 @@ impl Roster {
     /// A user's last client is gone.
     fn depart(&mut self, user: &Arc<str>, reason: EndReason, now: Instant, later: &mut Later) {
         let before = self.head();
-        let over = now.checked_add(self.settings.grace).unwrap_or_else(|| now + FAR);
+        let over = [self.settings.grace, FAR].into_iter().find_map(|by| now.checked_add(by));
+        let over = over.unwrap_or(now);
         let turn = (over, self.serial);
         self.serial += 1;
         self.away.insert(Arc::clone(user), turn);
