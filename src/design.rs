@@ -29,8 +29,8 @@
 //!
 //! ```text
 //! edges    mount/  axum -> http, stream
-//! hub      hub/    hub -> subscription, drain -> admission, ending, members -> shared
-//!                  shared -> config -> limits;  subscriber, receipt, stats
+//! hub      hub/    watch, metrics -> hub -> subscription, drain -> admission, ending, members -> shared
+//!                  shared -> presence -> later -> telemetry;  config -> limits;  subscriber, receipt, stats
 //! log      log/    mailbox -> log -> lost -> audience <- routes, departed
 //! leaves   time/   tokio, manual -> timer <- heartbeat
 //!          error -> wire/   event -> frame -> id        sync
@@ -62,7 +62,8 @@
 //! Lists of members are walked from their end, and a member that leaves is replaced by the last: so one that moves has been
 //! met already. And the ordering lock is still held: no later event overtakes.
 //!
-//! Wakers are woken, and dropped, when no lock is held: both are foreign code, and may publish.
+//! Wakers are woken, and dropped, when no lock is held: both are foreign code, and may publish. So is what listens to
+//! `tracing`. What is found to be done under the locks is collected in a `Later` and run after them.
 //!
 //! # Invariants
 //!
@@ -79,7 +80,7 @@
 //! 10. Features only add items.
 //! 11. No `unsafe`.
 //!
-//! `tests/model.rs` holds 1, 3, 5 and 6 against a naive model, `tests/loom.rs` holds 1, 2 and 4 under every interleaving of
+//! `tests/model.rs` holds 1, 3, 5 and 6 against a naive model, `tests/loom*.rs` hold 1, 2 and 4 under every interleaving of
 //! a few threads, and the other tests are named after what they hold.
 //!
 //! # Gaps
@@ -104,6 +105,45 @@
 //! A stream arms its timer when it first falls silent and then leaves it alone. When the timer goes off at a deadline that has
 //! since moved, it is armed for what is left. The clock is read when a stream is polled and has nothing to send, and then
 //! only compared: while the armed deadline lies ahead and the task is the same, the wake-up is still to come.
+//!
+//! # Presence
+//!
+//! A user is online while they have a client, and for a grace period after the last. Routes know the first, so the roster
+//! behind the state lock holds only who is away, by when their grace is over, and a ring of the latest events.
+//!
+//! Nothing runs when a grace is over. Whoever subscribes, leaves, asks or watches next finds it by the clock, and one who
+//! waits has its own timer armed for the first. A grace that begins later is over later: so a departure wakes those who
+//! watch, to arm their timers, only if nobody was away, and a return wakes nobody.
+//!
+//! The clock is read before the lock is taken, so a thread can come to the state with an older time than another has
+//! acted on. An answer that somebody has left is therefore given only together with the event that says so: otherwise that
+//! thread could find the user back in time, and no event would correct the answer.
+//!
+//! A watcher is a position in the ring and not a queue: what is bounded once is bounded for all. It finds expired graces
+//! only when it has seen all that is there, so a crowd that leaves at once does not make it fall behind by itself.
+//!
+//! # Observability
+//!
+//! `tracing` events have the target `sse_hub` and carry no name of a user, a session or a topic. What crowds of clients can
+//! cause is at `DEBUG`, so that they cannot fill a disk at the usual level; publishing and delivering are not told at all.
+//!
+//! | event | level | fields |
+//! |---|---|---|
+//! | `hub built` | `DEBUG` | `epoch`: the first part of its ids |
+//! | `client opened` | `DEBUG` | `client`: its id; `has_user`; `start`: `fresh`, `resumed` or `gap` |
+//! | `client ended` | `DEBUG` | `client`; `has_user`; `reason`: [`EndReason::as_str`](crate::EndReason::as_str) |
+//! | `client refused` | `DEBUG` | `cause`: [`RefusedCause::as_str`](crate::RefusedCause::as_str) |
+//! | `drain started` | `INFO` | `clients`; `over_ms` |
+//! | `drain ended` | `INFO` | `cut`: clients that were left when the period was over; `took_ms` |
+//! | `hub closed` | `INFO` | `clients`: streams that are still to end; `published` |
+//!
+//! A client's id is a capability (see below): treat a log at `DEBUG` as one that holds some.
+//!
+//! A client has ended when the hub forgets it. Its stream can linger in a server that does not read it.
+//!
+//! Metrics (feature `metrics`) are recorded when they are collected, by `Hub::record_metrics`, from the same counts as
+//! [`Hub::stats`](crate::Hub::stats). Recording as things happen would run a recorder's code for every delivery, beside the
+//! locks that all clients share; and what is not scraped would cost as much.
 //!
 //! # Beside the usual
 //!

@@ -129,6 +129,19 @@ pub enum RefusedCause {
 impl RefusedCause {
     pub(crate) const COUNT: usize = 8;
 
+    /// One of each.
+    #[cfg(feature = "metrics")]
+    pub(crate) const EACH: [Self; Self::COUNT] = [
+        Self::Name(NameError::Empty(NameKind::User)),
+        Self::TooManyTopics { limit: 0 },
+        Self::Full { limit: 0 },
+        Self::UserFull { limit: 0 },
+        Self::SessionFull { limit: 0 },
+        Self::Draining,
+        Self::Closed,
+        Self::NoRandomness,
+    ];
+
     /// Its place among all causes.
     pub(crate) const fn index(self) -> usize {
         match self {
@@ -190,6 +203,15 @@ pub enum JoinError {
         /// How many it may have.
         limit: usize,
     },
+}
+
+/// Why there is nothing to watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The hub was built without presence.
+    #[error("presence is off: set `HubBuilder::presence`")]
+    Off,
 }
 
 /// Why an audience cannot be one.
@@ -276,6 +298,9 @@ pub enum ConfigError {
     /// Nobody could be let in.
     #[error("`Limits::{0}` is zero: nobody could be let in")]
     LimitIsZero(&'static str),
+    /// Nobody could be away, or nothing be seen.
+    #[error("`Presence::{0}` is zero: for no grace, set that to zero")]
+    PresenceIsZero(&'static str),
     /// Streams that end as they begin.
     #[error("`{0}` is zero: every stream would end at once")]
     EndsAtOnce(&'static str),

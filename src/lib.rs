@@ -43,15 +43,17 @@
 //! | what may be sent | [`Event`], [`EventType`], `Payload` |
 //! | who is connected and whom an event is for | [`Subscriber`], [`Audience`] |
 //! | how much is kept | [`Retain`] |
+//! | who is online, and who comes and goes | [`Presence`], [`PresenceWatch`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
 //! | how to send a stream of one's own, without a hub | [`EventStream`] |
 //! | how to answer a request | `sse_hub::http`, or the example of the adapter |
+//! | what is logged and measured | [`design`](design#observability), [`Stats`] |
 //! | how it is built and why | [`design`] |
 //!
 //! # Features
 //!
 //! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
-//! response and an `http_body::Body`), `axum` (extractors and responses).
+//! response and an `http_body::Body`), `axum` (extractors and responses), `metrics` (`Hub::record_metrics`).
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -73,17 +75,19 @@ pub mod http {
 
 pub use crate::error::{
     AudienceError, ConfigError, DisconnectError, JoinError, NameError, NameKind, PublishError,
-    Refusals, Refused, RefusedCause,
+    Refusals, Refused, RefusedCause, WatchError,
 };
 pub use crate::hub::drain::Drain;
 pub use crate::hub::ending::EndReason;
 pub use crate::hub::hub::{Hub, HubBuilder};
 pub use crate::hub::limits::Limits;
 pub use crate::hub::members::ClientInfo;
+pub use crate::hub::presence::{Presence, PresenceEvent, UserInfo};
 pub use crate::hub::receipt::{Receipt, Unmatched};
 pub use crate::hub::stats::{Delays, Stats};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
+pub use crate::hub::watch::PresenceWatch;
 pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};
 pub use crate::log::log::Retain;
 pub use crate::mount::stream::{EventStream, IntoEvent};

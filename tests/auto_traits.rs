@@ -6,8 +6,9 @@ use std::hash::Hash;
 use sse_hub::{
     Audience, ClientId, ConfigError, Event, EventError, EventId, EventType, Heartbeat, Hub,
     HubBuilder, InvalidEventType, LastEventId, ManualTimer, NameError, NameKind,
-    ParseClientIdError, ParseEventIdError, PublishError, Receipt, Refused, RefusedCause, Retain,
-    Sleep, Stats, Subscriber, Subscription, Timer, Unmatched,
+    ParseClientIdError, ParseEventIdError, Presence, PresenceEvent, PresenceWatch, PublishError,
+    Receipt, Refused, RefusedCause, Retain, Sleep, Stats, Subscriber, Subscription, Timer,
+    Unmatched, UserInfo, WatchError,
 };
 
 const fn shared<T: Debug + Send + Sync + Unpin + 'static>() {}
@@ -29,6 +30,18 @@ fn a_hub_is_a_handle_that_every_thread_may_hold() {
 fn a_subscription_may_move_between_threads_and_needs_no_pinning() {
     const { shared::<Subscription>() };
     const { stream::<Subscription>() };
+}
+
+#[test]
+fn a_watch_may_move_between_threads_and_needs_no_pinning() {
+    const fn events<T: futures_util::Stream<Item = PresenceEvent>>() {}
+
+    const { shared::<PresenceWatch>() };
+    const { events::<PresenceWatch>() };
+    const { cloned::<PresenceEvent>() };
+    const { cloned::<UserInfo>() };
+    const { value::<Presence>() };
+    const { error::<WatchError>() };
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Letting clients in.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use super::config::Config;
 use super::ending::{End, EndReason, Until};
+use super::later::Later;
 use super::shared::{Client, Inbox, Shared, State};
 use super::subscriber::Subscriber;
+use super::telemetry;
 use crate::error::{Refused, RefusedCause};
 use crate::log::audience::{ClientId, Key};
 use crate::log::departed::Owner;
@@ -52,13 +53,18 @@ impl Start {
 
 impl Shared {
     pub(crate) fn subscribe(&self, subscriber: Subscriber) -> Result<Admitted, Refused> {
-        let mut wakers = Vec::new();
-        let admitted = self.admit(subscriber, &mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        let mut later = Later::default();
+        let has_user = subscriber.user.is_some();
+        let admitted = self.admit(subscriber, &mut later);
+        later.run();
+        match &admitted {
+            Ok(admitted) => telemetry::opened(admitted, has_user),
+            Err(refused) => telemetry::refused(refused.cause()),
+        }
         admitted
     }
 
-    fn admit(&self, subscriber: Subscriber, wakers: &mut Vec<Waker>) -> Result<Admitted, Refused> {
+    fn admit(&self, subscriber: Subscriber, later: &mut Later) -> Result<Admitted, Refused> {
         let config = &self.config;
         let Ok(fresh) = ClientId::random() else {
             return Err(Refused::new(RefusedCause::NoRandomness, config.retry, config.refusals));
@@ -76,13 +82,13 @@ impl Shared {
 
         let mut evicted = Vec::new();
         let mut state = self.state.lock();
-        state.expel_stalled(now, config, wakers);
+        state.expel_stalled(now, config, later);
         let room = match checked {
             Err(error) => Err(error.into()),
             Ok(()) if topic_count > config.limits.topics => {
                 Err(RefusedCause::TooManyTopics { limit: config.limits.topics })
             }
-            Ok(()) => state.make_room(&owner, config, wakers),
+            Ok(()) => state.make_room(&owner, config, later),
         };
         if let Err(cause) = room {
             state.counts.refused[cause.index()] += 1;
@@ -109,6 +115,7 @@ impl Shared {
             inbox: Mutex::new(Inbox::new(Mailbox::new(head, head, head, config.window))),
         });
         let slot = state.routes.add(keys, Arc::clone(&client));
+        state.note_arrival(slot, now, later);
         let start = state.start(slot, resume, last, config.limits.replay);
         let mut inbox = client.inbox.lock();
         let missable = if let Start::Fresh(_) = start { head } else { EventId::ORIGIN };
@@ -132,7 +139,7 @@ impl State {
         &mut self,
         owner: &Owner,
         config: &Config,
-        wakers: &mut Vec<Waker>,
+        later: &mut Later,
     ) -> Result<(), RefusedCause> {
         let limits = &config.limits;
         if self.closed {
@@ -168,7 +175,7 @@ impl State {
                 members.min_by_key(|member| member.reach.serial).map(|member| member.slot)
             });
             let Some(oldest) = oldest.filter(|_| limits.displaces) else { return Err(cause) };
-            self.expel(oldest, |client| End::told(EndReason::Displaced, client, config), wakers);
+            self.expel(oldest, |client| End::told(EndReason::Displaced, client, config), later);
         }
         Ok(())
     }

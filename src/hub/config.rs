@@ -1,6 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
+use super::presence::Presence;
 use crate::error::{ConfigError, Refusals};
 use crate::log::audience::ClientId;
 use crate::log::log::{Budget, Retain};
@@ -11,7 +13,7 @@ use crate::wire::frame;
 /// A hub's settings, as its builder left them.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) timer: Box<dyn Timer>,
+    pub(crate) timer: Arc<dyn Timer>,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) retain: Retain,
     pub(crate) retry: Duration,
@@ -22,12 +24,13 @@ pub(crate) struct Config {
     pub(crate) lifetime: Option<Duration>,
     pub(crate) stall: Option<Duration>,
     pub(crate) end_lagging: bool,
+    pub(crate) presence: Option<Presence>,
 }
 
 impl Config {
     pub(crate) fn new(timer: impl Timer) -> Self {
         Self {
-            timer: Box::new(timer),
+            timer: Arc::new(timer),
             heartbeat: Heartbeat::default(),
             retain: Retain::default(),
             retry: Duration::from_secs(3),
@@ -38,12 +41,14 @@ impl Config {
             lifetime: None,
             stall: Some(Duration::from_secs(60)),
             end_lagging: false,
+            presence: None,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.retain.check()?;
         self.limits.check()?;
+        self.presence.as_ref().map_or(Ok(()), Presence::check)?;
         if self.heartbeat.every == Some(Duration::ZERO) {
             return Err(ConfigError::Heartbeat);
         }

@@ -1,11 +1,13 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::ending::{End, EndReason, Until};
+use super::later::Later;
 use super::shared::Shared;
+use super::telemetry;
 use crate::time::timer::Sleep;
 
 /// Ready when the last stream is gone: [`Hub::drain`](crate::Hub::drain) makes it.
@@ -17,6 +19,8 @@ use crate::time::timer::Sleep;
 #[must_use = "streams that are not read end only if it is awaited"]
 pub struct Drain {
     shared: Arc<Shared>,
+    /// Gone once its end was told.
+    began: Option<Instant>,
     /// When all that is left is ended.
     until: Option<Instant>,
     sleep: Option<Pin<Box<dyn Sleep>>>,
@@ -29,35 +33,41 @@ impl Shared {
         let now = self.config.timer.now();
         let mut state = self.state.lock();
         state.draining = true;
-        let wakers: Vec<Waker> = state
-            .routes
-            .iter()
-            .filter_map(|(_, client)| {
-                let mut inbox = client.inbox.lock();
-                // The last tenth is for those whose server takes a while to read them.
-                if let Some(at) = now.checked_add(over.mul_f64(0.9 * client.id.spread())) {
-                    inbox.end_by(Until { at, reason: EndReason::Drained });
-                }
-                // It is to arm its timer anew.
-                inbox.waker.take()
-            })
-            .collect();
+        let mut later = Later::default();
+        later.extend(state.routes.iter().filter_map(|(_, client)| {
+            let mut inbox = client.inbox.lock();
+            // The last tenth is for those whose server takes a while to read them.
+            if let Some(at) = now.checked_add(over.mul_f64(0.9 * client.id.spread())) {
+                inbox.end_by(Until { at, reason: EndReason::Drained });
+            }
+            // It is to arm its timer anew.
+            inbox.waker.take()
+        }));
+        let clients = state.routes.len();
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-        Drain { shared: Arc::clone(self), until: now.checked_add(over), sleep: None, place: None }
+        later.run();
+        telemetry::drain_started(clients, over);
+        Drain {
+            shared: Arc::clone(self),
+            began: Some(now),
+            until: now.checked_add(over),
+            sleep: None,
+            place: None,
+        }
     }
 
-    /// Ends and forgets all streams at once.
-    fn expel_all(&self) {
-        let mut wakers = Vec::new();
+    /// Ends and forgets all streams at once, and counts them.
+    fn expel_all(&self) -> usize {
+        let mut later = Later::default();
         let mut state = self.state.lock();
         let slots: Vec<usize> = state.routes.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
+        for &slot in &slots {
             let end = |_: &_| End { reason: EndReason::Drained, last: None };
-            state.expel(slot, end, &mut wakers);
+            state.expel(slot, end, &mut later);
         }
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
+        slots.len()
     }
 }
 
@@ -81,6 +91,14 @@ impl Drain {
         drop(old);
         Poll::Pending
     }
+
+    fn ended(&mut self, cut: usize) -> Poll<()> {
+        if let Some(began) = self.began.take() {
+            let took = self.shared.config.timer.now().saturating_duration_since(began);
+            telemetry::drain_ended(cut, took);
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Future for Drain {
@@ -89,7 +107,7 @@ impl Future for Drain {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         if this.poll_gone(cx).is_ready() {
-            return Poll::Ready(());
+            return this.ended(0);
         }
         let Some(until) = this.until else { return Poll::Pending };
         let timer = &this.shared.config.timer;
@@ -97,8 +115,8 @@ impl Future for Drain {
             if until <= timer.now() {
                 // Whatever is left is not read, or just about to end.
                 this.until = None;
-                this.shared.expel_all();
-                return Poll::Ready(());
+                let cut = this.shared.expel_all();
+                return this.ended(cut);
             }
             let sleep = this.sleep.get_or_insert_with(|| timer.sleep_until(until));
             if sleep.as_mut().poll(cx).is_pending() {

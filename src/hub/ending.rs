@@ -8,7 +8,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::config::Config;
+use super::later::Later;
 use super::shared::{Client, Inbox, Shared, State};
+use super::telemetry;
 use crate::error::DisconnectError;
 use crate::log::audience::Audience;
 use crate::wire::event::Event;
@@ -121,14 +123,14 @@ impl State {
         &mut self,
         slot: usize,
         end: impl FnOnce(&Client) -> End,
-        wakers: &mut Vec<Waker>,
+        later: &mut Later,
     ) {
         let Some(client) = self.routes.get(slot).map(Arc::clone) else { return };
         let reason = {
             let mut inbox = client.inbox.lock();
             inbox.end.get_or_insert_with(|| end(&client)).reason
         };
-        self.forget(slot, reason, wakers);
+        self.forget(slot, reason, later);
     }
 
     /// Ends streams that have not been read for too long though something waits for them: a few at a time, so that
@@ -136,7 +138,7 @@ impl State {
     ///
     /// A stalled stream cannot notice by itself. The server does not poll it, so no timer inside it goes off; others do,
     /// as they publish, connect and send heartbeats.
-    pub(super) fn expel_stalled(&mut self, now: Instant, config: &Config, wakers: &mut Vec<Waker>) {
+    pub(super) fn expel_stalled(&mut self, now: Instant, config: &Config, later: &mut Later) {
         const FEW: usize = 64;
         let Some(limit) = config.stall else { return };
         for _ in 0..FEW {
@@ -158,7 +160,7 @@ impl State {
                 }
                 Some(_) => {
                     drop(inbox);
-                    self.expel(slot, |_| End { reason: EndReason::Stalled, last: None }, wakers);
+                    self.expel(slot, |_| End { reason: EndReason::Stalled, last: None }, later);
                 }
             }
         }
@@ -189,7 +191,7 @@ impl Shared {
         last.as_ref().map_or(Ok(()), Event::check_for_hub)?;
         let last = last.map(Event::encode).transpose()?.unwrap_or_default();
 
-        let mut wakers = Vec::new();
+        let mut later = Later::default();
         let mut state = self.state.lock();
         let slots = state.matching(audience);
         for &slot in &slots {
@@ -198,10 +200,10 @@ impl Shared {
                 frames.extend_from_slice(&frame::end(reason, self.config.retry(client.id)));
                 End { reason: EndReason::Disconnected, last: Some(frames.freeze()) }
             };
-            state.expel(slot, end, &mut wakers);
+            state.expel(slot, end, &mut later);
         }
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
         Ok(slots.len())
     }
 
@@ -214,10 +216,14 @@ impl Shared {
         order.closed = true;
         let mut state = self.state.lock();
         state.closed = true;
-        let wakers = state.end_all(|_| End { reason: EndReason::Closed, last: None });
+        let mut later = Later::default();
+        later.extend(state.end_all(|_| End { reason: EndReason::Closed, last: None }));
+        state.end_presence(&mut later);
+        let (clients, published) = (state.routes.len(), state.counts.published);
         drop(state);
         drop(order);
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
+        telemetry::closed(clients, published);
     }
 }
 

@@ -6,11 +6,13 @@ use super::config::Config;
 use super::drain::Drain;
 use super::limits::Limits;
 use super::members::ClientInfo;
+use super::presence::Presence;
 use super::receipt::Receipt;
 use super::shared::Shared;
 use super::stats::Stats;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
+use super::telemetry;
 use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refusals, Refused};
 use crate::log::audience::{Audience, ClientId};
 use crate::log::log::{Budget, Retain};
@@ -53,6 +55,11 @@ use crate::wire::id::EventId;
 /// [`Limits`] bound the clients in total, of a user and of a session, the topics of a client, the length of names, and
 /// what a client that comes back gets replayed. Who is refused leaves no trace, and is told so in a way that makes a
 /// browser come back: [`Refused`].
+///
+/// # Presence
+///
+/// [`watch`](Self::watch) tells when users come and go, if the hub is [set to](HubBuilder::presence): users and not
+/// connections, so a page that reloads does not leave. [`users`](Self::users) lists who is online.
 ///
 /// # Closing
 ///
@@ -261,6 +268,10 @@ impl Hub {
     pub fn stats(&self) -> Stats {
         self.handle.shared.stats()
     }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
 }
 
 impl fmt::Debug for Hub {
@@ -361,6 +372,12 @@ impl HubBuilder {
         self
     }
 
+    /// Tells who comes and goes, by [`Hub::watch`]: off, unless set.
+    pub fn presence(mut self, presence: Presence) -> Self {
+        self.config.presence = Some(presence);
+        self
+    }
+
     /// How many bytes of waiting events one item of a [`Subscription`] joins: 64 KiB, unless set. A larger event is
     /// an item of its own.
     pub fn batch(mut self, bytes: usize) -> Self {
@@ -384,7 +401,9 @@ impl HubBuilder {
         self.config.check()?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let shared = Arc::new(Shared::new(self.config, EventId(epoch, 0)));
+        let birth = EventId(epoch, 0);
+        let shared = Arc::new(Shared::new(self.config, birth));
+        telemetry::built(birth);
         Ok(Hub { handle: Arc::new(Handle { shared }) })
     }
 }

@@ -6,10 +6,16 @@ pub(crate) mod drain;
 pub(crate) mod ending;
 #[expect(clippy::module_inception, reason = "it is the hub, on the floor named for it")]
 pub(crate) mod hub;
+pub(crate) mod later;
 pub(crate) mod limits;
 pub(crate) mod members;
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
+pub(crate) mod presence;
 pub(crate) mod receipt;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod subscriber;
 pub(crate) mod subscription;
+pub(crate) mod telemetry;
+pub(crate) mod watch;

@@ -16,6 +16,8 @@ use slab::Slab;
 
 use super::config::Config;
 use super::ending::{End, EndReason, Until, Watched};
+use super::later::{Ended, Later};
+use super::presence::Roster;
 use super::receipt::Receipt;
 use super::stats::{Counts, Reads, Stats};
 use crate::error::PublishError;
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     marker: Marker,
     pub(super) reads: Reads,
+    #[cfg(feature = "metrics")]
+    pub(super) recorded: Mutex<super::metrics::Recorded>,
     pub(super) order: Mutex<Order>,
     pub(super) state: Mutex<State>,
 }
@@ -63,6 +67,8 @@ pub(super) struct State {
     pub(super) draining: bool,
     pub(super) closed: bool,
     pub(super) counts: Counts,
+    /// Unless it is off.
+    pub(super) presence: Option<Roster>,
 }
 
 /// One open stream, as publishers see it.
@@ -115,10 +121,19 @@ impl Shared {
             draining: false,
             closed: false,
             counts: Counts::default(),
+            presence: config.presence.map(|on| Roster::new(on, Arc::clone(&config.timer))),
         };
         let order = Order { last: birth, closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
-        Self { config, marker, reads: Reads::default(), order, state }
+        Self {
+            config,
+            marker,
+            reads: Reads::default(),
+            #[cfg(feature = "metrics")]
+            recorded: Mutex::new(super::metrics::Recorded::default()),
+            order,
+            state,
+        }
     }
 
     pub(crate) fn publish(
@@ -136,7 +151,7 @@ impl Shared {
             return Err(PublishError::TooLarge { bytes, limit });
         }
 
-        let mut wakers = Vec::new();
+        let mut later = Later::default();
         let receipt = {
             let mut order = self.order.lock();
             if order.closed {
@@ -151,11 +166,11 @@ impl Shared {
             let mut state = self.state.lock();
             state.log.append(Arc::clone(&entry), &mut order.evicted);
             state.counts.published += 1;
-            let matched = self.hand_out(state, &entry, &mut wakers);
+            let matched = self.hand_out(state, &entry, &mut later);
             order.evicted.clear();
             Receipt { id, matched }
         };
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
         Ok(receipt)
     }
 
@@ -167,15 +182,15 @@ impl Shared {
         &'a self,
         mut state: MutexGuard<'a, State>,
         entry: &Arc<Entry>,
-        wakers: &mut Vec<Waker>,
+        later: &mut Later,
     ) -> usize {
         let mut matched = 0;
         for key in entry.keys() {
             let mut left = usize::MAX;
             loop {
-                state.expel_stalled(entry.at, &self.config, wakers);
+                state.expel_stalled(entry.at, &self.config, later);
                 let (given, rest) =
-                    state.hand_piece(entry, key, left, self.config.stall.is_some(), wakers);
+                    state.hand_piece(entry, key, left, self.config.stall.is_some(), later);
                 matched += given;
                 left = rest;
                 if left == 0 {
@@ -189,14 +204,14 @@ impl Shared {
 
     /// Forgets a client whose stream ended or was dropped, unless the hub has already.
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
-        let mut wakers = Vec::new();
+        let mut later = Later::default();
         let mut state = self.state.lock();
         if state.has(slot, client) {
             let reason = client.inbox.lock().end.as_ref().map_or(EndReason::Left, |end| end.reason);
-            state.forget(slot, reason, &mut wakers);
+            state.forget(slot, reason, &mut later);
         }
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
     }
 
     /// Reads the log for a client that is behind; `None` if it was forgotten, and its slot may be somebody else's.
@@ -208,13 +223,13 @@ impl Shared {
     ) -> Option<CaughtUp> {
         let now = self.config.timer.now();
         let mut evicted = Vec::new();
-        let mut wakers = Vec::new();
+        let mut later = Later::default();
         let mut state = self.state.lock();
-        state.expel_stalled(now, &self.config, &mut wakers);
+        state.expel_stalled(now, &self.config, &mut later);
         state.log.expire(now, &mut evicted);
         if !state.has(slot, client) {
             drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+            later.run();
             return None;
         }
         let log = &state.log;
@@ -239,7 +254,7 @@ impl Shared {
         state.counts.gaps += u64::from(gap.is_some());
         drop(state);
         drop(evicted);
-        wakers.into_iter().for_each(Waker::wake);
+        later.run();
         Some(CaughtUp { gap })
     }
 
@@ -249,9 +264,9 @@ impl Shared {
             return;
         }
         let now = self.config.timer.now();
-        let mut wakers = Vec::new();
-        self.state.lock().expel_stalled(now, &self.config, &mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        let mut later = Later::default();
+        self.state.lock().expel_stalled(now, &self.config, &mut later);
+        later.run();
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -275,7 +290,7 @@ impl State {
         key: &Key,
         left: usize,
         watch: bool,
-        wakers: &mut Vec<Waker>,
+        later: &mut Later,
     ) -> (usize, usize) {
         let members = self.routes.members(key);
         let left = left.min(members.len());
@@ -294,7 +309,7 @@ impl State {
             let mut inbox = client.inbox.lock();
             if inbox.mailbox.push(entry) {
                 given += 1;
-                wakers.extend(inbox.waker.take());
+                later.extend(inbox.waker.take());
                 if watch && !inbox.watched {
                     inbox.watched = true;
                     let since = entry.at;
@@ -306,7 +321,7 @@ impl State {
     }
 
     /// Forgets a client.
-    pub(super) fn forget(&mut self, slot: usize, reason: EndReason, wakers: &mut Vec<Waker>) {
+    pub(super) fn forget(&mut self, slot: usize, reason: EndReason, later: &mut Later) {
         let mut owner = Owner { user: None, session: None };
         for place in self.routes.places(slot) {
             match &place.key {
@@ -316,12 +331,14 @@ impl State {
             }
         }
         let Some(client) = self.routes.remove(slot) else { return };
+        later.tell(Ended { client: client.id, has_user: owner.user.is_some(), reason });
+        self.note_departure(owner.user.as_ref(), reason, later);
         self.departed.remember(client.id, owner);
         self.counts.ended[reason as usize] += 1;
         // Its waker is foreign code: dropped by the caller, when no lock is held.
-        wakers.extend(client.inbox.lock().waker.take());
+        later.extend(client.inbox.lock().waker.take());
         if self.routes.len() == 0 {
-            wakers.extend(self.waiting_for_last.drain());
+            later.extend(self.waiting_for_last.drain());
         }
     }
 }

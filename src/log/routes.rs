@@ -111,6 +111,11 @@ impl<T: Clone> Routes<T> {
         self.members.get(key).map_or(&[], SmallVec::as_slice)
     }
 
+    /// Every key, and how many hold it.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = (&Key, usize)> {
+        self.members.iter().map(|(key, members)| (key, members.len()))
+    }
+
     /// How to reach the member in a slot.
     pub(crate) fn get(&self, slot: usize) -> Option<&T> {
         self.slots.get(slot).map(|slot| &slot.reach)

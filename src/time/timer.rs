@@ -7,7 +7,8 @@ use std::time::Instant;
 ///
 /// `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer) are ready made; another runtime's takes
 /// a dozen lines. A hub reads the clock when it publishes and when a stream has nothing to send, and holds at most
-/// one [`Sleep`] for each open stream, which is not touched while the stream is busy.
+/// one [`Sleep`] for each open stream, which is not touched while the stream is busy, and one for each
+/// [`PresenceWatch`](crate::PresenceWatch).
 ///
 /// ```
 /// use std::pin::Pin;

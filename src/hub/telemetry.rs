@@ -1,0 +1,54 @@
+//! What is told to `tracing`: one function for each event. Called when no lock is held.
+//!
+//! `INFO` is for what happens a few times in a hub's life. What a crowd of clients can cause is `DEBUG`, and names of
+//! users, sessions and topics are in neither.
+
+use std::time::Duration;
+
+use tracing::{debug, info};
+
+use super::admission::{Admitted, Start};
+use super::later::Ended;
+use crate::error::RefusedCause;
+use crate::wire::id::EventId;
+
+const TARGET: &str = "sse_hub";
+
+pub(super) fn built(birth: EventId) {
+    debug!(target: TARGET, epoch = birth.0, "hub built");
+}
+
+pub(super) fn opened(admitted: &Admitted, has_user: bool) {
+    let start = match admitted.start {
+        Start::Fresh(_) => "fresh",
+        Start::Resumed(_) => "resumed",
+        Start::Behind(_) | Start::Gap { .. } => "gap",
+    };
+    debug!(target: TARGET, client = %admitted.client.id, has_user, start, "client opened");
+}
+
+pub(super) fn ended(ended: &Ended) {
+    let &Ended { client, has_user, reason } = ended;
+    debug!(target: TARGET, %client, has_user, reason = reason.as_str(), "client ended");
+}
+
+pub(super) fn refused(cause: RefusedCause) {
+    debug!(target: TARGET, cause = cause.as_str(), "client refused");
+}
+
+pub(super) fn drain_started(clients: usize, over: Duration) {
+    info!(target: TARGET, clients, over_ms = millis(over), "drain started");
+}
+
+/// `cut`: how many clients were left at the end of the period.
+pub(super) fn drain_ended(cut: usize, took: Duration) {
+    info!(target: TARGET, cut, took_ms = millis(took), "drain ended");
+}
+
+pub(super) fn closed(clients: usize, published: u64) {
+    info!(target: TARGET, clients, published, "hub closed");
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

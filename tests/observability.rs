@@ -1,0 +1,358 @@
+//! What `tracing` is told, at which level, and that nothing is held meanwhile.
+
+use std::fmt::{Debug, Write as _};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use sse_hub::{
+    Audience, Event, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Presence, Subscriber,
+    Subscription,
+};
+use tracing::field::{Field, Visit};
+use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::{Level, Subscriber as Tracer};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::{filter::LevelFilter, registry};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Writes events as lines of `LEVEL message field=value ...`, fields in the order that they come in.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl<S: Tracer> Layer<S> for Lines {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        if !metadata.target().starts_with("sse_hub") {
+            return;
+        }
+        assert_eq!(metadata.target(), "sse_hub");
+        let mut line = Line::default();
+        event.record(&mut line);
+        let Line { message, fields } = line;
+        self.0.lock().unwrap().push(format!("{} {message}{fields}", metadata.level()));
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => write!(self.message, "{value:?}").unwrap(),
+            name => write!(self.fields, " {name}={value:?}").unwrap(),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        write!(self.fields, " {}={value}", field.name()).unwrap();
+    }
+}
+
+impl Lines {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+/// Captures what this thread tells, as long as the guard lives.
+fn captured(level: Level) -> (Lines, DefaultGuard) {
+    let lines = Lines::default();
+    let layer = lines.clone().with_filter(LevelFilter::from_level(level));
+    (lines, set_default(registry().with(layer)))
+}
+
+fn builder(timer: &ManualTimer) -> HubBuilder {
+    Hub::builder(timer.clone()).heartbeat(Heartbeat::off())
+}
+
+fn drained(stream: &mut Subscription) {
+    while let Some(Some(_)) = stream.next().now_or_never() {}
+}
+
+#[test]
+fn clients_are_told_of_at_debug_without_names() {
+    let (lines, _guard) = captured(Level::TRACE);
+    let timer = ManualTimer::new();
+    let limits = Limits::default().per_user(1);
+    let presence = Presence::with_grace(SECOND);
+    let hub = builder(&timer).limits(limits).presence(presence).build().unwrap();
+    let built = lines.take();
+    assert_eq!(built.len(), 1);
+    assert!(built[0].starts_with("DEBUG hub built epoch="), "{built:?}");
+
+    let secret = || Subscriber::new().user("secret-user").session("secret-session");
+    let stream = hub.subscribe(secret().topic("secret-topic")).unwrap();
+    let client = stream.client();
+    assert_eq!(
+        lines.take(),
+        [format!("DEBUG client opened client={client} has_user=true start=fresh")]
+    );
+    hub.subscribe(secret()).unwrap_err();
+    assert_eq!(lines.take(), ["DEBUG client refused cause=user-full"]);
+    hub.send_to_user("secret-user", Event::new("x").data("secret")).unwrap();
+    assert!(lines.take().is_empty(), "nothing for each event");
+    drop(stream);
+    assert_eq!(
+        lines.take(),
+        [format!("DEBUG client ended client={client} has_user=true reason=left")]
+    );
+
+    let resumed = hub.subscribe(Subscriber::new().resume("garbage")).unwrap();
+    let client = resumed.client();
+    assert_eq!(
+        lines.take(),
+        [format!("DEBUG client opened client={client} has_user=false start=gap")]
+    );
+    hub.disconnect(&Audience::all(), "secret", None).unwrap();
+    let ended = format!("DEBUG client ended client={client} has_user=false reason=disconnected");
+    assert_eq!(lines.take(), [ended]);
+    drop(resumed);
+    assert!(lines.take().is_empty(), "it had ended before");
+}
+
+#[test]
+fn a_client_that_takes_anothers_place_is_told_of_after_it() {
+    let (lines, _guard) = captured(Level::DEBUG);
+    let limits = Limits::default().per_user(1).displace_oldest();
+    let hub = builder(&ManualTimer::new()).limits(limits).build().unwrap();
+    let old = hub.subscribe(Subscriber::new().user("ann")).unwrap();
+    lines.take();
+    let new = hub.subscribe(Subscriber::new().user("ann")).unwrap();
+    let (old, new) = (old.client(), new.client());
+    assert_eq!(
+        lines.take(),
+        [
+            format!("DEBUG client ended client={old} has_user=true reason=displaced"),
+            format!("DEBUG client opened client={new} has_user=true start=fresh"),
+        ]
+    );
+}
+
+#[test]
+fn no_crowd_can_fill_a_log_at_info() {
+    let (lines, _guard) = captured(Level::INFO);
+    let timer = ManualTimer::new();
+    let hub = builder(&timer).limits(Limits::clients(100)).build().unwrap();
+    let mut streams: Vec<_> =
+        (0..1000).filter_map(|_| hub.subscribe(Subscriber::new()).ok()).collect();
+    assert_eq!(streams.len(), 100);
+    streams.truncate(3);
+    assert!(lines.take().is_empty());
+
+    let mut drain = hub.drain(SECOND * 10);
+    assert_eq!(lines.take(), ["INFO drain started clients=3 over_ms=10000"]);
+    assert!((&mut drain).now_or_never().is_none());
+    timer.advance(SECOND * 10);
+    streams.iter_mut().take(2).for_each(drained);
+    assert!(lines.take().is_empty());
+    assert!((&mut drain).now_or_never().is_some());
+    assert_eq!(lines.take(), ["INFO drain ended cut=1 took_ms=10000"]);
+
+    hub.close();
+    hub.close();
+    drop(hub);
+    assert_eq!(lines.take(), ["INFO hub closed clients=0 published=0"]);
+}
+
+/// Does all that a hub can do whenever it is told of something, as a subscriber may that sends its lines to a page.
+struct Uses(Arc<Mutex<Option<Hub>>>);
+
+impl<S: Tracer> Layer<S> for Uses {
+    fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
+        let Some(hub) = self.0.lock().unwrap().clone() else { return };
+        let _ = hub.broadcast(Event::new("line"));
+        drop(hub.subscribe(Subscriber::new().user("tracer")));
+        let _ = (hub.stats(), hub.users(), hub.watch());
+    }
+}
+
+#[test]
+fn a_tracer_that_uses_the_hub_does_not_deadlock() {
+    within(SECOND * 10, || {
+        let timer = ManualTimer::new();
+        let place = Arc::new(Mutex::new(None));
+        let _guard = set_default(registry().with(Uses(Arc::clone(&place))));
+        let limits = Limits::default().per_user(1).displace_oldest();
+        let hub = builder(&timer)
+            .limits(limits)
+            .presence(Presence::with_grace(SECOND))
+            .stalled_after(SECOND)
+            .build()
+            .unwrap();
+        *place.lock().unwrap() = Some(hub.clone());
+
+        let open = || hub.subscribe(Subscriber::new().user("ann")).unwrap();
+        let _displaced = open();
+        let _disconnected = open();
+        hub.disconnect(&Audience::all(), "bye", None).unwrap();
+        let _stalled = open();
+        hub.broadcast(Event::new("x")).unwrap();
+        timer.advance(SECOND * 2);
+        hub.broadcast(Event::new("x")).unwrap();
+        assert_eq!(hub.stats().ended(sse_hub::EndReason::Stalled), 1);
+        let _cut = open();
+        let mut drain = hub.drain(SECOND);
+        hub.subscribe(Subscriber::new()).unwrap_err();
+        timer.advance(SECOND);
+        assert!((&mut drain).now_or_never().is_some());
+        hub.close();
+        assert!(hub.stats().published > 8, "it published");
+        *place.lock().unwrap() = None;
+    });
+}
+
+/// Fails instead of hanging when `test` deadlocks.
+fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
+    let (done, finished) = std::sync::mpsc::channel();
+    let running = thread::spawn(move || {
+        test();
+        done.send(()).unwrap();
+    });
+    match finished.recv_timeout(limit) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlocked"),
+        _ => running.join().unwrap(),
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    use std::collections::BTreeMap;
+
+    use ::metrics::with_local_recorder;
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use sse_hub::{EndReason, Retain};
+
+    use super::*;
+
+    /// What a recorder has of each name and its labels.
+    fn scrape(recorder: &DebuggingRecorder) -> BTreeMap<String, DebugValue> {
+        let values = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let named = values.map(|(key, unit, description, value)| {
+            let key = key.key();
+            assert!(unit.is_some() && description.is_some(), "{key} is described");
+            let labels = key.labels().map(|label| format!("{}={}", label.key(), label.value()));
+            (format!("{}{:?}", key.name(), labels.collect::<Vec<_>>()), value)
+        });
+        named.collect()
+    }
+
+    fn one(name: &str) -> String {
+        format!("{name}[]")
+    }
+
+    #[test]
+    fn a_scrape_shows_what_the_hub_counted() {
+        let timer = ManualTimer::new();
+        let hub = builder(&timer)
+            .retain(Retain::events(2))
+            .window(1)
+            .limits(Limits::clients(2))
+            .build()
+            .unwrap();
+        let recorder = DebuggingRecorder::new();
+        let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+        drained(&mut stream);
+        drop(hub.subscribe(Subscriber::new()));
+        let _other = hub.subscribe(Subscriber::new()).unwrap();
+        hub.subscribe(Subscriber::new()).unwrap_err();
+        for _ in 0..3 {
+            hub.broadcast(Event::new("x")).unwrap();
+        }
+        timer.advance(Duration::from_millis(3));
+        drained(&mut stream);
+        let stats = hub.stats();
+
+        for _ in 0..2 {
+            with_local_recorder(&recorder, || hub.record_metrics(&[]));
+        }
+        let values = scrape(&recorder);
+        let counter = |name: &str| match values.get(name) {
+            Some(DebugValue::Counter(count)) => *count,
+            other => panic!("{name}: {other:?} of {:?}", values.keys()),
+        };
+        let gauge = |name: &str| match &values[&one(name)] {
+            DebugValue::Gauge(value) => value.0,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(gauge("sse_hub_clients"), 2.0);
+        assert_eq!(gauge("sse_hub_retained_events"), 2.0);
+        assert_eq!(gauge("sse_hub_retained_bytes"), stats.retained_bytes as f64);
+        assert_eq!(counter(&one("sse_hub_published_total")), 3);
+        assert_eq!(counter(&one("sse_hub_delivered_total")), 2);
+        assert_eq!(counter(&one("sse_hub_bytes_total")), stats.bytes);
+        assert_eq!(counter(&one("sse_hub_lagged_total")), 1);
+        assert_eq!(counter(&one("sse_hub_gaps_total")), 1);
+        assert_eq!(counter(r#"sse_hub_refused_total["cause=full"]"#), 1);
+        assert_eq!(counter(r#"sse_hub_refused_total["cause=closed"]"#), 0);
+        assert_eq!(counter(r#"sse_hub_ended_total["reason=left"]"#), 1);
+        let total = |prefix: &str| values.keys().filter(|key| key.starts_with(prefix)).count();
+        assert_eq!(total("sse_hub_ended_total"), EndReason::ALL.len());
+        assert_eq!(total("sse_hub_refused_total"), 8);
+        let DebugValue::Histogram(delays) = &values[&one("sse_hub_delay_seconds")] else {
+            panic!()
+        };
+        assert_eq!(delays.iter().map(|delay| delay.0).collect::<Vec<_>>(), [0.004_096]);
+    }
+
+    #[test]
+    fn labels_tell_hubs_apart() {
+        let recorder = DebuggingRecorder::new();
+        for (name, clients) in [("one", 1), ("two", 2)] {
+            let hub = builder(&ManualTimer::new()).build().unwrap();
+            let streams: Vec<_> = (0..clients).map(|_| hub.subscribe(Subscriber::new())).collect();
+            with_local_recorder(&recorder, || hub.record_metrics(&[("hub", name)]));
+            drop(streams);
+        }
+        let values = scrape(&recorder);
+        for (name, clients) in [("one", 1.0), ("two", 2.0)] {
+            let key = format!("sse_hub_clients[\"hub={name}\"]");
+            assert!(matches!(&values[&key], DebugValue::Gauge(value) if value.0 == clients));
+            assert!(
+                values
+                    .contains_key(&format!("sse_hub_ended_total[\"hub={name}\", \"reason=left\"]"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_late_scrape_records_a_bounded_sample_of_delays() {
+        let timer = ManualTimer::new();
+        let hub = builder(&timer).build().unwrap();
+        let recorder = DebuggingRecorder::new();
+        let recorded = || {
+            with_local_recorder(&recorder, || hub.record_metrics(&[]));
+            match scrape(&recorder).remove(&one("sse_hub_delay_seconds")) {
+                Some(DebugValue::Histogram(delays)) => delays,
+                _ => Vec::new(),
+            }
+        };
+        // The first read of each stream is measured.
+        let read = |count: usize, delay| {
+            let mut streams: Vec<_> = (0..count)
+                .map(|_| {
+                    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+                    drained(&mut stream);
+                    stream
+                })
+                .collect();
+            hub.broadcast(Event::new("x")).unwrap();
+            timer.advance(delay);
+            streams.iter_mut().for_each(drained);
+        };
+        read(9_999, Duration::from_millis(1));
+        read(1, SECOND);
+        let first = recorded();
+        assert_eq!(first.len(), 3333, "every third");
+        read(1, SECOND);
+        let second = recorded();
+        assert_eq!(second.len(), 2, "what is rare is not lost");
+        assert!(second.iter().all(|delay| delay.0 > 1.0));
+    }
+}
