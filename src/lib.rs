@@ -78,7 +78,7 @@ pub use crate::error::{
     Refusals, Refused, RefusedCause, WatchError,
 };
 pub use crate::hub::drain::Drain;
-pub use crate::hub::ending::EndReason;
+pub use crate::hub::end::EndReason;
 pub use crate::hub::hub::{Hub, HubBuilder};
 pub use crate::hub::limits::Limits;
 pub use crate::hub::members::ClientInfo;

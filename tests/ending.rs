@@ -125,7 +125,6 @@ fn a_client_disconnected_before_it_was_read_opens_and_ends() {
 }
 
 #[test]
-#[ignore = "bug: an end that delivers the rest is not replaced by one that does not"]
 fn a_stream_that_is_about_to_end_softly_is_still_disconnected_at_once() {
     let soft: [fn(&Hub, &ManualTimer); 2] =
         [|hub, _| hub.close(), |_, timer| timer.advance(10 * SECOND)];
@@ -270,7 +269,6 @@ fn a_lifetime_delivers_what_was_published_before_it_was_over() {
 }
 
 #[test]
-#[ignore = "bug: what is published after `hub:end` was read and before the end is read is sent after it"]
 fn nothing_comes_after_the_end_was_told() {
     let ends: [fn(&Hub, &ManualTimer); 2] =
         [|_, timer| timer.advance(10 * SECOND), |hub, _| drop(hub.drain(Duration::ZERO))];
@@ -300,7 +298,6 @@ fn never_idle(hub: &Hub, timer: &ManualTimer, stream: &mut Subscription) -> Opti
 }
 
 #[test]
-#[ignore = "bug: a stream whose lifetime is over is handed what is published later, too, and so does not end"]
 fn a_lifetime_ends_a_stream_that_is_never_idle() {
     let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
     let mut stream = open(&hub, Subscriber::new());
@@ -308,7 +305,6 @@ fn a_lifetime_ends_a_stream_that_is_never_idle() {
 }
 
 #[test]
-#[ignore = "bug: a lifetime or a drain that ends sooner takes the place of a deadline"]
 fn a_deadline_holds_for_a_stream_that_should_have_ended_softly_before() {
     let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
     let deadline = timer.now() + 50 * SECOND;
@@ -495,7 +491,6 @@ fn many_that_are_not_read_are_all_ended_within_a_few_occasions() {
 }
 
 #[test]
-#[ignore = "bug: a stream that opens behind is watched only from the next event for it on"]
 fn a_stream_that_came_back_and_does_not_read_its_replay_is_ended() {
     for read_first in [0, 2] {
         let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).batch(1));
@@ -512,7 +507,6 @@ fn a_stream_that_came_back_and_does_not_read_its_replay_is_ended() {
 }
 
 #[test]
-#[ignore = "bug: reading the log ends whoever reads it, if it is the first to notice"]
 fn a_stream_that_is_read_again_before_somebody_noticed_goes_on_also_from_the_log() {
     for window in [32, 1] {
         let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).window(window));
@@ -628,7 +622,6 @@ fn a_stream_that_came_too_late_is_told_so_and_ended_only_for_what_it_misses_from
 }
 
 #[test]
-#[ignore = "bug: only an item of events counts as one, and not that of the gap"]
 fn a_stream_that_came_too_late_for_all_of_it_is_ended_for_what_it_misses_from_then_on() {
     let hub = lagging(3);
     let start = publish(&hub, 1);
@@ -647,7 +640,6 @@ fn a_stream_that_came_too_late_for_all_of_it_is_ended_for_what_it_misses_from_th
 }
 
 #[test]
-#[ignore = "bug: a gap that was told as `capped` or `unknown` does not count as having come too late"]
 fn a_stream_that_came_too_late_and_is_capped_is_told_so_and_not_ended() {
     let (hub, _) = hub_with(|hub| {
         let retain = Retain::events(100).per_topic(2);

@@ -378,7 +378,8 @@ mod over_http {
         for (limits, held, client, word, _) in temporary() {
             let hub = limited(limits);
             let _held = held.map(|held| hub.subscribe(held).unwrap());
-            let response = sse_hub::http::respond(hub.subscribe(client));
+            let refused = hub.subscribe(client).unwrap_err();
+            let response = sse_hub::http::respond(Err(refused));
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["content-type"], "text/event-stream");
             assert!(!response.headers().contains_key("retry-after"));
@@ -394,12 +395,9 @@ mod over_http {
         for (limits, held, client, _, status) in temporary() {
             let (hub, _) = hub_with(|hub| hub.limits(limits).refusals(Refusals::Status));
             let _held = held.map(|held| hub.subscribe(held).unwrap());
-            let refused = hub.subscribe(client);
-            let (retry, text) = match &refused {
-                Err(refused) => (refused.retry(), refused.to_string()),
-                Ok(_) => panic!("it was let in"),
-            };
-            let response = sse_hub::http::respond(refused);
+            let refused = hub.subscribe(client).unwrap_err();
+            let (retry, text) = (refused.retry(), refused.to_string());
+            let response = sse_hub::http::respond(Err(refused));
             assert_eq!(response.status(), status);
             assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
             let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::config::Config;
-use super::ending::{End, EndReason, Until};
+use super::end::{End, EndReason, Until};
 use super::later::Later;
-use super::shared::{Client, Inbox, Shared, State};
+use super::shared::Shared;
+use super::state::{Client, Inbox, State};
 use super::subscriber::Subscriber;
 use super::telemetry;
 use crate::error::{Refused, RefusedCause};
@@ -42,6 +43,15 @@ pub(crate) enum Start {
 }
 
 impl Start {
+    /// One word for it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh(_) => "fresh",
+            Self::Resumed(_) => "resumed",
+            Self::Behind(_) | Self::Gap { .. } => "gap",
+        }
+    }
+
     /// Where the stream goes on.
     pub(crate) fn position(self) -> EventId {
         match self {
@@ -58,7 +68,9 @@ impl Shared {
         let admitted = self.admit(subscriber, &mut later);
         later.run();
         match &admitted {
-            Ok(admitted) => telemetry::opened(admitted, has_user),
+            Ok(Admitted { client, start, .. }) => {
+                telemetry::opened(client.id, has_user, start.as_str());
+            }
             Err(refused) => telemetry::refused(refused.cause()),
         }
         admitted
@@ -112,14 +124,15 @@ impl Shared {
             id,
             serial: state.counts.opened,
             filter,
-            inbox: Mutex::new(Inbox::new(Mailbox::new(head, head, head, config.window))),
+            inbox: Mutex::new(Inbox::new(Mailbox::new(head, head, head, config.window, now))),
         });
         let slot = state.routes.add(keys, Arc::clone(&client));
         state.note_arrival(slot, now, later);
         let start = state.start(slot, resume, last, config.limits.replay);
         let mut inbox = client.inbox.lock();
         let missable = if let Start::Fresh(_) = start { head } else { EventId::ORIGIN };
-        inbox.mailbox = Mailbox::new(start.position(), head, missable, config.window);
+        inbox.mailbox = Mailbox::new(start.position(), head, missable, config.window, now);
+        let waits = inbox.mailbox.waiting_since().is_some();
         if let Some(at) = until {
             inbox.end_by(Until { at, reason: EndReason::Expired });
         }
@@ -127,6 +140,9 @@ impl Shared {
             inbox.end_by(Until { at, reason: EndReason::Lifetime });
         }
         drop(inbox);
+        if waits {
+            state.watch(slot, now, config);
+        }
         drop(state);
         drop(evicted);
         Ok(Admitted { client, slot, start })
@@ -175,7 +191,7 @@ impl State {
                 members.min_by_key(|member| member.reach.serial).map(|member| member.slot)
             });
             let Some(oldest) = oldest.filter(|_| limits.displaces) else { return Err(cause) };
-            self.expel(oldest, |client| End::told(EndReason::Displaced, client, config), later);
+            self.expel(oldest, |client| End::told(EndReason::Displaced, client.id, config), later);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::ending::{End, EndReason, Until};
+use super::end::{End, EndReason, Until};
 use super::later::Later;
 use super::shared::Shared;
 use super::telemetry;

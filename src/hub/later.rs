@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use tracing::level_filters::LevelFilter;
 
-use super::ending::EndReason;
+use super::end::EndReason;
 use super::telemetry;
 use crate::log::audience::ClientId;
 
@@ -35,7 +35,9 @@ impl Later {
     /// To be called when no lock is held.
     pub(super) fn run(self) {
         self.wakers.into_iter().for_each(Waker::wake);
-        self.ended.iter().for_each(telemetry::ended);
+        for Ended { client, has_user, reason } in self.ended {
+            telemetry::ended(client, has_user, reason);
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::shared::{Shared, State};
+use super::shared::Shared;
+use super::state::State;
 use crate::error::JoinError;
-use crate::log::audience::{Audience, ClientId, Identity, Key};
-use crate::wire::id::EventId;
+use crate::log::audience::{Audience, ClientId, Key};
 
 /// A client that is connected, as [`Hub::clients`](crate::Hub::clients) lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,30 +19,6 @@ pub struct ClientInfo {
     pub session: Option<Arc<str>>,
     /// The topics that it follows, in no particular order.
     pub topics: Vec<Arc<str>>,
-}
-
-impl State {
-    /// The slots of an audience's clients, each once.
-    pub(super) fn matching(&self, audience: &Audience) -> Vec<usize> {
-        let keys = audience.index();
-        let holders = keys.iter().flat_map(|key| self.routes.members(key));
-        let is_its_index = audience.is_its_index();
-        let matched = holders.map(|member| member.slot).filter(|&slot| {
-            is_its_index
-                || self.identity(slot).is_some_and(|client| client.is_in(audience, EventId::LAST))
-        });
-        let mut slots: Vec<usize> = matched.collect();
-        if keys.len() > 1 {
-            slots.sort_unstable();
-            slots.dedup();
-        }
-        slots
-    }
-
-    pub(super) fn identity(&self, slot: usize) -> Option<Identity<'_>> {
-        let client = self.routes.get(slot)?;
-        Some(Identity { places: self.routes.places(slot), filter: &client.filter })
-    }
 }
 
 impl Shared {

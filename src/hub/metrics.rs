@@ -5,7 +5,7 @@ use std::iter;
 use metrics::{Label, Unit, counter, gauge, histogram};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-use super::ending::EndReason;
+use super::end::EndReason;
 use super::hub::Hub;
 use super::stats::Delays;
 use crate::error::RefusedCause;

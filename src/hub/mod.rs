@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod config;
 pub(crate) mod drain;
+pub(crate) mod end;
 pub(crate) mod ending;
 #[expect(clippy::module_inception, reason = "it is the hub, on the floor named for it")]
 pub(crate) mod hub;
@@ -14,6 +15,7 @@ pub(crate) mod metrics;
 pub(crate) mod presence;
 pub(crate) mod receipt;
 pub(crate) mod shared;
+pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod subscriber;
 pub(crate) mod subscription;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::ending::EndReason;
+use super::end::EndReason;
 use super::later::Later;
-use super::shared::State;
+use super::state::State;
 use crate::error::ConfigError;
 use crate::log::audience::Key;
 use crate::time::timer::Timer;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::ending::EndReason;
-use super::shared::Client;
+use super::end::EndReason;
+use super::state::Client;
 use crate::error::RefusedCause;
 use crate::log::log::Log;
 use crate::log::routes::Routes;

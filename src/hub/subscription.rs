@@ -9,8 +9,9 @@ use futures_core::Stream;
 
 use super::admission::{Admitted, Start};
 use super::config::Config;
-use super::ending::{End, EndReason};
-use super::shared::{CaughtUp, Client, Shared};
+use super::end::{End, EndReason};
+use super::shared::Shared;
+use super::state::{CaughtUp, Client};
 use super::subscriber::Subscriber;
 use crate::error::Refused;
 use crate::log::audience::ClientId;
@@ -43,6 +44,8 @@ pub struct Subscription {
     /// What comes after `hub:open` and before all else.
     first: Vec<Event>,
     opened: bool,
+    /// It came too late for something, and has not caught up since: it is told of a gap, and not ended for it.
+    is_late: bool,
     silence: Silence,
     /// What the poll under way has taken. Empty between polls; kept for its allocation.
     batch: Vec<Arc<Entry>>,
@@ -60,6 +63,7 @@ impl Subscription {
             start,
             first: Vec::new(),
             opened: false,
+            is_late: !matches!(start, Start::Fresh(_) | Start::Resumed(_)),
             silence: Silence::new(shared.config.heartbeat),
             batch: Vec::new(),
             items: 0,
@@ -142,11 +146,9 @@ impl Subscription {
         let config = &self.shared.config;
         loop {
             let mut inbox = self.client.inbox.lock();
-            if let Some(until) = inbox.until {
-                *end = Some(until.at);
-                if inbox.end.is_none() && until.at <= config.timer.now() {
-                    inbox.end = Some(End::told(until.reason, &self.client, config));
-                }
+            *end = inbox.next_end();
+            if end.is_some() {
+                inbox.pass(config.timer.now(), self.client.id, config);
             }
             if inbox.end.as_ref().is_some_and(End::is_immediate) {
                 return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
@@ -161,15 +163,18 @@ impl Subscription {
                     let caught_up = self
                         .slot
                         .and_then(|slot| self.shared.catch_up(slot, &self.client, &mut self.batch));
-                    let Some(CaughtUp { gap }) = caught_up else {
+                    let Some(CaughtUp { gap, is_live }) = caught_up else {
                         // It is forgotten. What it has not read it gets when it comes back.
                         let mut inbox = self.client.inbox.lock();
                         return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
                     };
-                    if gap.is_some() && config.end_lagging && !self.came_too_late() {
+                    let excused = self.is_late;
+                    self.is_late &= !is_live;
+                    if gap.is_some() && config.end_lagging && !excused {
                         self.batch.clear();
-                        let end = || End::told(EndReason::Lagged, &self.client, config);
-                        self.client.inbox.lock().end.get_or_insert_with(end);
+                        let end = End::told(EndReason::Lagged, self.client.id, config);
+                        let waker = self.client.inbox.lock().end(end);
+                        drop(waker);
                         continue;
                     }
                     let gap = gap.map(|id| frame::gap(id, "evicted"));
@@ -192,11 +197,6 @@ impl Subscription {
                 }
             }
         }
-    }
-
-    /// Whether what it misses was gone when it came: it is told so, and not ended for it.
-    fn came_too_late(&self) -> bool {
-        matches!(self.start, Start::Behind(_)) && self.items == 0
     }
 
     fn take_batch(&mut self, gap: Option<Bytes>) -> Bytes {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::admission::{Admitted, Start};
-use super::later::Ended;
+use super::end::EndReason;
 use crate::error::RefusedCause;
+use crate::log::audience::ClientId;
 use crate::wire::id::EventId;
 
 const TARGET: &str = "sse_hub";
@@ -18,17 +18,11 @@ pub(super) fn built(birth: EventId) {
     debug!(target: TARGET, epoch = birth.0, "hub built");
 }
 
-pub(super) fn opened(admitted: &Admitted, has_user: bool) {
-    let start = match admitted.start {
-        Start::Fresh(_) => "fresh",
-        Start::Resumed(_) => "resumed",
-        Start::Behind(_) | Start::Gap { .. } => "gap",
-    };
-    debug!(target: TARGET, client = %admitted.client.id, has_user, start, "client opened");
+pub(super) fn opened(client: ClientId, has_user: bool, start: &str) {
+    debug!(target: TARGET, %client, has_user, start, "client opened");
 }
 
-pub(super) fn ended(ended: &Ended) {
-    let &Ended { client, has_user, reason } = ended;
+pub(super) fn ended(client: ClientId, has_user: bool, reason: EndReason) {
     debug!(target: TARGET, %client, has_user, reason = reason.as_str(), "client ended");
 }
 

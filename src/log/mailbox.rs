@@ -38,7 +38,13 @@ pub(crate) enum Taken {
 
 impl Mailbox {
     /// A mailbox for a client at `cursor`, when the log is at `head`, that is told what it misses after `missable`.
-    pub(crate) fn new(cursor: EventId, head: EventId, missable: EventId, capacity: usize) -> Self {
+    pub(crate) fn new(
+        cursor: EventId,
+        head: EventId,
+        missable: EventId,
+        capacity: usize,
+        now: Instant,
+    ) -> Self {
         let behind = cursor < head;
         let window = VecDeque::new();
         Self {
@@ -49,7 +55,7 @@ impl Mailbox {
             behind,
             reading: behind,
             missable,
-            waiting_since: None,
+            waiting_since: behind.then_some(now),
         }
     }
 
@@ -60,6 +66,11 @@ impl Mailbox {
     /// The position after which a loss is to be told.
     pub(crate) fn told(&self) -> EventId {
         self.cursor.max(self.missable)
+    }
+
+    /// The newest event for this client.
+    pub(crate) fn tail(&self) -> EventId {
+        self.tail
     }
 
     /// Since when something has waited without a read.

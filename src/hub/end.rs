@@ -1,0 +1,95 @@
+//! What the end of a stream is.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::config::Config;
+use crate::log::audience::ClientId;
+use crate::wire::frame;
+
+/// Why a stream ended. [`Stats::ended`](crate::Stats::ended) counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// The subscription was dropped: the client went away, or the handler gave up.
+    Left,
+    /// The hub was closed.
+    Closed,
+    /// The hub was drained.
+    Drained,
+    /// The application disconnected the client.
+    Disconnected,
+    /// Its [deadline](crate::Subscriber::until) came.
+    Expired,
+    /// Its [lifetime](crate::HubBuilder::lifetime) was over.
+    Lifetime,
+    /// It was not read though events waited.
+    Stalled,
+    /// It missed events and the hub is set to [end such streams](crate::HubBuilder::end_lagging).
+    Lagged,
+    /// A newer client of its user or session took its place.
+    Displaced,
+}
+
+impl EndReason {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Left,
+        Self::Closed,
+        Self::Drained,
+        Self::Disconnected,
+        Self::Expired,
+        Self::Lifetime,
+        Self::Stalled,
+        Self::Lagged,
+        Self::Displaced,
+    ];
+
+    /// One word for it, as `hub:end` carries it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Closed => "closed",
+            Self::Drained => "drained",
+            Self::Disconnected => "disconnected",
+            Self::Expired => "expired",
+            Self::Lifetime => "lifetime",
+            Self::Stalled => "stalled",
+            Self::Lagged => "lagged",
+            Self::Displaced => "displaced",
+        }
+    }
+
+    /// Whether the client gets what was published before.
+    const fn delivers_the_rest(self) -> bool {
+        matches!(self, Self::Closed | Self::Drained | Self::Lifetime | Self::Displaced)
+    }
+}
+
+/// The end of a stream, once it was decided.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) reason: EndReason,
+    /// What is sent last, until it was.
+    pub(super) last: Option<Bytes>,
+}
+
+impl End {
+    /// An end that is told in the stream.
+    pub(super) fn told(reason: EndReason, client: ClientId, config: &Config) -> Self {
+        Self { reason, last: Some(frame::end(reason.as_str(), config.retry(client))) }
+    }
+
+    pub(super) fn is_immediate(&self) -> bool {
+        !self.reason.delivers_the_rest()
+    }
+}
+
+/// When a stream is to end, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Until {
+    pub(crate) at: Instant,
+    pub(crate) reason: EndReason,
+}
