@@ -191,7 +191,11 @@ impl State {
                 members.min_by_key(|member| member.reach.serial).map(|member| member.slot)
             });
             let Some(oldest) = oldest.filter(|_| limits.displaces) else { return Err(cause) };
-            self.expel(oldest, |client| End::told(EndReason::Displaced, client.id, config), later);
+            self.expel(
+                oldest,
+                |client| End::told(EndReason::Displaced, config.retry(client.id)),
+                later,
+            );
         }
         Ok(())
     }

@@ -1,11 +1,9 @@
 //! What the end of a stream is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::config::Config;
-use crate::log::audience::ClientId;
 use crate::wire::frame;
 
 /// Why a stream ended. [`Stats::ended`](crate::Stats::ended) counts them.
@@ -77,9 +75,9 @@ pub(super) struct End {
 }
 
 impl End {
-    /// An end that is told in the stream.
-    pub(super) fn told(reason: EndReason, client: ClientId, config: &Config) -> Self {
-        Self { reason, last: Some(frame::end(reason.as_str(), config.retry(client))) }
+    /// An end that is told in the stream, with the time after which the client is to come back.
+    pub(super) fn told(reason: EndReason, retry: Duration) -> Self {
+        Self { reason, last: Some(frame::end(reason.as_str(), retry)) }
     }
 
     pub(super) fn is_immediate(&self) -> bool {

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -117,11 +117,11 @@ impl Inbox {
     }
 
     /// Ends the stream if its time has come at `now`.
-    pub(super) fn pass(&mut self, now: Instant, client: ClientId, config: &Config) {
+    pub(super) fn pass(&mut self, now: Instant, retry: Duration) {
         let expired = self.deadline.filter(|&at| at <= now).map(|_| EndReason::Expired);
         let over = self.until.filter(|until| until.at <= now).map(|until| until.reason);
         for reason in [expired, over].into_iter().flatten() {
-            self.end(End::told(reason, client, config));
+            self.end(End::told(reason, retry));
         }
     }
 }

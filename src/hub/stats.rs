@@ -1,11 +1,9 @@
 use std::array;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::end::EndReason;
-use super::state::Client;
 use crate::error::RefusedCause;
 use crate::log::log::Log;
 use crate::log::routes::Routes;
@@ -55,7 +53,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn new(routes: &Routes<Arc<Client>>, log: &Log, counts: Counts, read: Read) -> Self {
+    pub(super) fn new<T: Clone>(routes: &Routes<T>, log: &Log, counts: Counts, read: Read) -> Self {
         let Counts { published, opened, lagged, gaps, ended, refused } = counts;
         let Read { events: delivered, bytes, items, delays } = read;
         Self {

@@ -148,7 +148,7 @@ impl Subscription {
             let mut inbox = self.client.inbox.lock();
             *end = inbox.next_end();
             if end.is_some() {
-                inbox.pass(config.timer.now(), self.client.id, config);
+                inbox.pass(config.timer.now(), config.retry(self.client.id));
             }
             if inbox.end.as_ref().is_some_and(End::is_immediate) {
                 return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
@@ -172,7 +172,7 @@ impl Subscription {
                     self.is_late &= !is_live;
                     if gap.is_some() && config.end_lagging && !excused {
                         self.batch.clear();
-                        let end = End::told(EndReason::Lagged, self.client.id, config);
+                        let end = End::told(EndReason::Lagged, config.retry(self.client.id));
                         let waker = self.client.inbox.lock().end(end);
                         drop(waker);
                         continue;
