@@ -1,7 +1,7 @@
 //! What `tracing` is told, at which level, and that nothing is held meanwhile.
 
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use sse_hub::{
     Subscription,
 };
 use tracing::field::{Field, Visit};
-use tracing::subscriber::{DefaultGuard, set_default};
-use tracing::{Level, Subscriber as Tracer};
+use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
+use tracing::{Dispatch, Level, Subscriber as Tracer};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::{filter::LevelFilter, registry};
 
@@ -65,7 +65,15 @@ impl Lines {
 fn captured(level: Level) -> (Lines, DefaultGuard) {
     let lines = Lines::default();
     let layer = lines.clone().with_filter(LevelFilter::from_level(level));
-    (lines, set_default(registry().with(layer)))
+    (lines, trace_to(registry().with(layer)))
+}
+
+/// While a process has but one subscriber, whichever thread meets an event first decides for all whether it is wanted,
+/// and can do so with what was true before another thread got its own. With one more there are never so few.
+fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+    LazyLock::force(&ANOTHER);
+    set_default(tracer)
 }
 
 fn builder(timer: &ManualTimer) -> HubBuilder {
@@ -178,7 +186,7 @@ fn a_tracer_that_uses_the_hub_does_not_deadlock() {
     within(SECOND * 10, || {
         let timer = ManualTimer::new();
         let place = Arc::new(Mutex::new(None));
-        let _guard = set_default(registry().with(Uses(Arc::clone(&place))));
+        let _guard = trace_to(registry().with(Uses(Arc::clone(&place))));
         let limits = Limits::default().per_user(1).displace_oldest();
         let hub = builder(&timer)
             .limits(limits)
@@ -218,141 +226,5 @@ fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
     match finished.recv_timeout(limit) {
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlocked"),
         _ => running.join().unwrap(),
-    }
-}
-
-#[cfg(feature = "metrics")]
-mod metrics {
-    use std::collections::BTreeMap;
-
-    use ::metrics::with_local_recorder;
-    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-    use sse_hub::{EndReason, Retain};
-
-    use super::*;
-
-    /// What a recorder has of each name and its labels.
-    fn scrape(recorder: &DebuggingRecorder) -> BTreeMap<String, DebugValue> {
-        let values = recorder.snapshotter().snapshot().into_vec().into_iter();
-        let named = values.map(|(key, unit, description, value)| {
-            let key = key.key();
-            assert!(unit.is_some() && description.is_some(), "{key} is described");
-            let labels = key.labels().map(|label| format!("{}={}", label.key(), label.value()));
-            (format!("{}{:?}", key.name(), labels.collect::<Vec<_>>()), value)
-        });
-        named.collect()
-    }
-
-    fn one(name: &str) -> String {
-        format!("{name}[]")
-    }
-
-    #[test]
-    fn a_scrape_shows_what_the_hub_counted() {
-        let timer = ManualTimer::new();
-        let hub = builder(&timer)
-            .retain(Retain::events(2))
-            .window(1)
-            .limits(Limits::clients(2))
-            .build()
-            .unwrap();
-        let recorder = DebuggingRecorder::new();
-        let mut stream = hub.subscribe(Subscriber::new()).unwrap();
-        drained(&mut stream);
-        drop(hub.subscribe(Subscriber::new()));
-        let _other = hub.subscribe(Subscriber::new()).unwrap();
-        hub.subscribe(Subscriber::new()).unwrap_err();
-        for _ in 0..3 {
-            hub.broadcast(Event::new("x")).unwrap();
-        }
-        timer.advance(Duration::from_millis(3));
-        drained(&mut stream);
-        let stats = hub.stats();
-
-        for _ in 0..2 {
-            with_local_recorder(&recorder, || hub.record_metrics(&[]));
-        }
-        let values = scrape(&recorder);
-        let counter = |name: &str| match values.get(name) {
-            Some(DebugValue::Counter(count)) => *count,
-            other => panic!("{name}: {other:?} of {:?}", values.keys()),
-        };
-        let gauge = |name: &str| match &values[&one(name)] {
-            DebugValue::Gauge(value) => value.0,
-            other => panic!("{name}: {other:?}"),
-        };
-        assert_eq!(gauge("sse_hub_clients"), 2.0);
-        assert_eq!(gauge("sse_hub_retained_events"), 2.0);
-        assert_eq!(gauge("sse_hub_retained_bytes"), stats.retained_bytes as f64);
-        assert_eq!(counter(&one("sse_hub_published_total")), 3);
-        assert_eq!(counter(&one("sse_hub_delivered_total")), 2);
-        assert_eq!(counter(&one("sse_hub_bytes_total")), stats.bytes);
-        assert_eq!(counter(&one("sse_hub_lagged_total")), 1);
-        assert_eq!(counter(&one("sse_hub_gaps_total")), 1);
-        assert_eq!(counter(r#"sse_hub_refused_total["cause=full"]"#), 1);
-        assert_eq!(counter(r#"sse_hub_refused_total["cause=closed"]"#), 0);
-        assert_eq!(counter(r#"sse_hub_ended_total["reason=left"]"#), 1);
-        let total = |prefix: &str| values.keys().filter(|key| key.starts_with(prefix)).count();
-        assert_eq!(total("sse_hub_ended_total"), EndReason::ALL.len());
-        assert_eq!(total("sse_hub_refused_total"), 8);
-        let DebugValue::Histogram(delays) = &values[&one("sse_hub_delay_seconds")] else {
-            panic!()
-        };
-        assert_eq!(delays.iter().map(|delay| delay.0).collect::<Vec<_>>(), [0.004_096]);
-    }
-
-    #[test]
-    fn labels_tell_hubs_apart() {
-        let recorder = DebuggingRecorder::new();
-        for (name, clients) in [("one", 1), ("two", 2)] {
-            let hub = builder(&ManualTimer::new()).build().unwrap();
-            let streams: Vec<_> = (0..clients).map(|_| hub.subscribe(Subscriber::new())).collect();
-            with_local_recorder(&recorder, || hub.record_metrics(&[("hub", name)]));
-            drop(streams);
-        }
-        let values = scrape(&recorder);
-        for (name, clients) in [("one", 1.0), ("two", 2.0)] {
-            let key = format!("sse_hub_clients[\"hub={name}\"]");
-            assert!(matches!(&values[&key], DebugValue::Gauge(value) if value.0 == clients));
-            assert!(
-                values
-                    .contains_key(&format!("sse_hub_ended_total[\"hub={name}\", \"reason=left\"]"))
-            );
-        }
-    }
-
-    #[test]
-    fn a_late_scrape_records_a_bounded_sample_of_delays() {
-        let timer = ManualTimer::new();
-        let hub = builder(&timer).build().unwrap();
-        let recorder = DebuggingRecorder::new();
-        let recorded = || {
-            with_local_recorder(&recorder, || hub.record_metrics(&[]));
-            match scrape(&recorder).remove(&one("sse_hub_delay_seconds")) {
-                Some(DebugValue::Histogram(delays)) => delays,
-                _ => Vec::new(),
-            }
-        };
-        // The first read of each stream is measured.
-        let read = |count: usize, delay| {
-            let mut streams: Vec<_> = (0..count)
-                .map(|_| {
-                    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
-                    drained(&mut stream);
-                    stream
-                })
-                .collect();
-            hub.broadcast(Event::new("x")).unwrap();
-            timer.advance(delay);
-            streams.iter_mut().for_each(drained);
-        };
-        read(9_999, Duration::from_millis(1));
-        read(1, SECOND);
-        let first = recorded();
-        assert_eq!(first.len(), 3333, "every third");
-        read(1, SECOND);
-        let second = recorded();
-        assert_eq!(second.len(), 2, "what is rare is not lost");
-        assert!(second.iter().all(|delay| delay.0 > 1.0));
     }
 }

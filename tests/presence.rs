@@ -304,7 +304,20 @@ fn a_watcher_that_is_dropped_frees_its_place_and_its_waker() {
     assert_eq!(seen(&mut other), [joined("ann")]);
     drop(other);
     let _bob = tab(&hub, "bob");
-    assert_eq!(seen(&mut hub.watch().unwrap()), [], "nothing is kept for nobody");
+    assert_eq!(seen(&mut hub.watch().unwrap()), [], "what was before it is not seen");
+}
+
+#[test]
+fn no_event_is_kept_while_nobody_watches() {
+    let (_timer, hub, watch) = watched();
+    let come = |name: &Arc<str>| hub.subscribe(Subscriber::new().user(Arc::clone(name))).unwrap();
+    let (seen, unseen): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+    let _ann = come(&seen);
+    let kept = Arc::strong_count(&seen);
+    drop(watch);
+    assert_eq!(Arc::strong_count(&seen), kept - 1);
+    let _bob = come(&unseen);
+    assert_eq!(Arc::strong_count(&unseen), kept - 1);
 }
 
 #[test]
@@ -408,6 +421,20 @@ fn a_leave_that_another_finds_wakes_those_who_wait() {
         assert_eq!(count.take(), 1);
         assert_eq!(seen(&mut watch)[0], left("bob", EndReason::Left));
     }
+}
+
+#[test]
+fn a_leave_that_one_watcher_finds_wakes_the_others() {
+    let (timer, hub, mut watch) = watched();
+    let mut other = hub.watch().unwrap();
+    drop(tab(&hub, "ann"));
+    assert_eq!(seen(&mut other), seen(&mut watch));
+    let count = Arc::new(Count::default());
+    assert!(poll(&mut other, &Waker::from(Arc::clone(&count))).is_pending());
+    timer.advance(GRACE);
+    assert_eq!(count.take(), 1, "by its own timer");
+    assert_eq!(seen(&mut watch), [left("ann", EndReason::Left)]);
+    assert_eq!(count.take(), 1, "which is not relied on");
 }
 
 #[test]

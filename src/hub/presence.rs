@@ -33,7 +33,7 @@ use crate::time::timer::Timer;
 ///
 /// # Memory
 ///
-/// `away * (200 + n) + events * (48 + n)` bytes at most, where `n` is the length of a user's name, however many clients
+/// About `away * (200 + n) + events * (64 + n)` bytes at most, where `n` is the length of a user's name, however many clients
 /// come and go. Nothing for users that are online, and no events are kept while nobody watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

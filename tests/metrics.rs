@@ -1,0 +1,145 @@
+//! What a recorder of the `metrics` facade gets when it is scraped.
+#![cfg(feature = "metrics")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use metrics::with_local_recorder;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use sse_hub::{
+    EndReason, Event, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Retain, Subscriber,
+    Subscription,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn builder(timer: &ManualTimer) -> HubBuilder {
+    Hub::builder(timer.clone()).heartbeat(Heartbeat::off())
+}
+
+fn drained(stream: &mut Subscription) {
+    while let Some(Some(_)) = stream.next().now_or_never() {}
+}
+
+/// What a recorder has of each name and its labels.
+fn scrape(recorder: &DebuggingRecorder) -> BTreeMap<String, DebugValue> {
+    let values = recorder.snapshotter().snapshot().into_vec().into_iter();
+    let named = values.map(|(key, unit, description, value)| {
+        let key = key.key();
+        assert!(unit.is_some() && description.is_some(), "{key} is described");
+        let labels = key.labels().map(|label| format!("{}={}", label.key(), label.value()));
+        (format!("{}{:?}", key.name(), labels.collect::<Vec<_>>()), value)
+    });
+    named.collect()
+}
+
+fn one(name: &str) -> String {
+    format!("{name}[]")
+}
+
+#[test]
+fn a_scrape_shows_what_the_hub_counted() {
+    let timer = ManualTimer::new();
+    let hub = builder(&timer)
+        .retain(Retain::events(2))
+        .window(1)
+        .limits(Limits::clients(2))
+        .build()
+        .unwrap();
+    let recorder = DebuggingRecorder::new();
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    drained(&mut stream);
+    drop(hub.subscribe(Subscriber::new()));
+    let _other = hub.subscribe(Subscriber::new()).unwrap();
+    hub.subscribe(Subscriber::new()).unwrap_err();
+    for _ in 0..3 {
+        hub.broadcast(Event::new("x")).unwrap();
+    }
+    timer.advance(Duration::from_millis(3));
+    drained(&mut stream);
+    let stats = hub.stats();
+
+    for _ in 0..2 {
+        with_local_recorder(&recorder, || hub.record_metrics(&[]));
+    }
+    let values = scrape(&recorder);
+    let counter = |name: &str| match values.get(name) {
+        Some(DebugValue::Counter(count)) => *count,
+        other => panic!("{name}: {other:?} of {:?}", values.keys()),
+    };
+    let gauge = |name: &str| match &values[&one(name)] {
+        DebugValue::Gauge(value) => value.0,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(gauge("sse_hub_clients"), 2.0);
+    assert_eq!(gauge("sse_hub_retained_events"), 2.0);
+    assert_eq!(gauge("sse_hub_retained_bytes"), stats.retained_bytes as f64);
+    assert_eq!(counter(&one("sse_hub_published_total")), 3);
+    assert_eq!(counter(&one("sse_hub_delivered_total")), 2);
+    assert_eq!(counter(&one("sse_hub_bytes_total")), stats.bytes);
+    assert_eq!(counter(&one("sse_hub_lagged_total")), 1);
+    assert_eq!(counter(&one("sse_hub_gaps_total")), 1);
+    assert_eq!(counter(r#"sse_hub_refused_total["cause=full"]"#), 1);
+    assert_eq!(counter(r#"sse_hub_refused_total["cause=closed"]"#), 0);
+    assert_eq!(counter(r#"sse_hub_ended_total["reason=left"]"#), 1);
+    let total = |prefix: &str| values.keys().filter(|key| key.starts_with(prefix)).count();
+    assert_eq!(total("sse_hub_ended_total"), EndReason::ALL.len());
+    assert_eq!(total("sse_hub_refused_total"), 8);
+    let DebugValue::Histogram(delays) = &values[&one("sse_hub_delay_seconds")] else { panic!() };
+    assert_eq!(delays.iter().map(|delay| delay.0).collect::<Vec<_>>(), [0.004_096]);
+}
+
+#[test]
+fn labels_tell_hubs_apart() {
+    let recorder = DebuggingRecorder::new();
+    for (name, clients) in [("one", 1), ("two", 2)] {
+        let hub = builder(&ManualTimer::new()).build().unwrap();
+        let streams: Vec<_> = (0..clients).map(|_| hub.subscribe(Subscriber::new())).collect();
+        with_local_recorder(&recorder, || hub.record_metrics(&[("hub", name)]));
+        drop(streams);
+    }
+    let values = scrape(&recorder);
+    for (name, clients) in [("one", 1.0), ("two", 2.0)] {
+        let key = format!("sse_hub_clients[\"hub={name}\"]");
+        assert!(matches!(&values[&key], DebugValue::Gauge(value) if value.0 == clients));
+        assert!(
+            values.contains_key(&format!("sse_hub_ended_total[\"hub={name}\", \"reason=left\"]"))
+        );
+    }
+}
+
+#[test]
+fn a_late_scrape_records_a_bounded_sample_of_delays() {
+    let timer = ManualTimer::new();
+    let hub = builder(&timer).build().unwrap();
+    let recorder = DebuggingRecorder::new();
+    let recorded = || {
+        with_local_recorder(&recorder, || hub.record_metrics(&[]));
+        match scrape(&recorder).remove(&one("sse_hub_delay_seconds")) {
+            Some(DebugValue::Histogram(delays)) => delays,
+            _ => Vec::new(),
+        }
+    };
+    // The first read of each stream is measured.
+    let read = |count: usize, delay| {
+        let mut streams: Vec<_> = (0..count)
+            .map(|_| {
+                let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+                drained(&mut stream);
+                stream
+            })
+            .collect();
+        hub.broadcast(Event::new("x")).unwrap();
+        timer.advance(delay);
+        streams.iter_mut().for_each(drained);
+    };
+    read(9_999, Duration::from_millis(1));
+    read(1, SECOND);
+    let first = recorded();
+    assert_eq!(first.len(), 3333, "every third");
+    read(1, SECOND);
+    let second = recorded();
+    assert_eq!(second.len(), 2, "what is rare is not lost");
+    assert!(second.iter().all(|delay| delay.0 > 1.0));
+}
