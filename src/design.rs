@@ -136,6 +136,8 @@
 //! | `drain started` | `INFO` | `clients`; `over_ms` |
 //! | `drain ended` | `INFO` | `cut`: clients that were left when the period was over; `took_ms` |
 //! | `hub closed` | `INFO` | `clients`: streams that are still to end; `published` |
+//! | `event stream failed` | `DEBUG` | `error`: of one's own stream, which is not told to the client unless asked |
+//! | `event stream has an invalid event` | `DEBUG` | `error`: an [`EventError`](crate::EventError) |
 //!
 //! A client's id is a capability (see below): treat a log at `DEBUG` as one that holds some.
 //!

@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use sse_hub::{
-    Audience, Event, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Presence, Subscriber,
-    Subscription,
+    Audience, Event, EventStream, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Presence,
+    Subscriber, Subscription,
 };
 use tracing::field::{Field, Visit};
 use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
@@ -227,4 +227,19 @@ fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlocked"),
         _ => running.join().unwrap(),
     }
+}
+
+#[test]
+fn a_stream_of_ones_own_that_fails_is_told_of_once_at_debug() {
+    let (lines, _guard) = captured(Level::TRACE);
+    let all = |items: Vec<Result<Event, &'static str>>| {
+        let mut stream = EventStream::new(stream::iter(items), ManualTimer::new());
+        while let Some(Some(_)) = stream.next().now_or_never() {}
+        lines.take()
+    };
+    let told = all(vec![Ok(Event::new("a")), Err("secret"), Err("more")]);
+    assert_eq!(told, ["DEBUG event stream failed error=secret"]);
+    let told = all(vec![Ok(Event::new("\n")), Ok(Event::new("\n"))]);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("DEBUG event stream has an invalid event error="), "{told:?}");
 }

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt::{self, Debug};
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -192,40 +191,6 @@ fn an_invalid_event_ends_the_stream_however_much_is_shown() {
         assert_eq!(all(of(events.clone())), ["event: a\ndata: \n\n", INVALID]);
         assert_eq!(all(of(events).show_errors()), ["event: a\ndata: \n\n", INVALID]);
     }
-}
-
-/// What is logged by `run` at `INFO` and above.
-fn logged(run: impl FnOnce()) -> String {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(subscriber, run);
-    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
-}
-
-#[test]
-fn an_invalid_event_is_logged_once_for_a_stream_and_an_error_is_not() {
-    let lines =
-        logged(|| drop(all(of(vec![Event::new("\n"), Event::new("\n"), Event::new("\n")]))));
-    assert_eq!(lines.lines().count(), 1, "{lines}");
-    assert!(lines.contains(" WARN ") && lines.contains("CR, LF or NUL"), "{lines}");
-
-    let lines = logged(|| drop(all(of(vec![Ok(Event::new("a")), Err("secret")]).show_errors())));
-    assert_eq!(lines, "");
 }
 
 #[test]

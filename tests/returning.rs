@@ -252,6 +252,18 @@ fn the_last_few_are_for_a_first_connection_only() {
     assert_eq!(data(&read(&mut strange)), [""; 0]);
 }
 
+#[test]
+fn what_was_lost_between_the_last_few_is_not_missed_by_one_who_is_new() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(100).per_topic(1)));
+    hub.broadcast(event("all")).unwrap();
+    for number in 0..3 {
+        hub.publish(Audience::topic("t"), event(number)).unwrap();
+    }
+    let text = read(&mut hub.subscribe(Subscriber::new().topic("t").last(10)).unwrap());
+    assert_eq!(data(&text), ["all", "2"]);
+    assert_eq!(gaps(&text), [""; 0]);
+}
+
 /// A page that was cut off right after the first frame, and comes back.
 fn cut_after_opening(hub: &Hub, who: &Subscriber, mut stream: Subscription) -> Subscription {
     let item = poll(&mut stream).unwrap().unwrap();

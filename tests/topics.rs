@@ -85,6 +85,31 @@ fn those_who_were_in_it_are_not_counted_and_stay() {
 }
 
 #[test]
+fn one_topic_left_leaves_the_others_in_their_places_whoever_goes_next() {
+    let names = ["a", "b", "c", "d"];
+    for left in names {
+        for gone in names {
+            let (hub, _) = hub_with(|hub| hub);
+            // Listed before the other everywhere, so that the other moves where it goes.
+            let first = open(&hub, Subscriber::new().user("first").topics(names));
+            let mut other = open(&hub, Subscriber::new().user("other").topics(names));
+            assert_eq!(hub.leave(&Audience::user("other"), left), Ok(1));
+            assert_eq!(hub.leave(&Audience::user("first"), gone), Ok(1));
+            for topic in names {
+                let others = usize::from(topic != left);
+                assert_eq!(publish(&hub, topic, topic), others + usize::from(topic != gone));
+                assert_eq!(data(&read(&mut other)).len(), others, "{topic} without {left}");
+            }
+            drop(first);
+            let rest: Vec<usize> = names.map(|topic| publish(&hub, topic, topic)).to_vec();
+            assert_eq!(rest, names.map(|topic| usize::from(topic != left)));
+            drop(other);
+            assert_eq!((hub.stats().clients, hub.stats().names), (0, 0));
+        }
+    }
+}
+
+#[test]
 fn a_joined_topic_wakes_a_stream_that_waits() {
     let (hub, _) = hub_with(|hub| hub);
     let mut stream = open(&hub, Subscriber::new());

@@ -55,7 +55,9 @@ impl Shared {
         state.closed = true;
         let mut later = Later::default();
         state.end_all(EndReason::Closed, &mut later);
-        state.end_presence(&mut later);
+        if let Some(roster) = &mut state.presence {
+            roster.close(&mut later);
+        }
         let (clients, published) = (state.routes.len(), state.counts.published);
         drop(state);
         drop(order);

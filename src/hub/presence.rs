@@ -10,9 +10,7 @@ use slab::Slab;
 
 use super::end::EndReason;
 use super::later::Later;
-use super::state::State;
 use crate::error::ConfigError;
-use crate::log::audience::Key;
 use crate::time::timer::Timer;
 
 /// How a hub tells who comes and goes: set it with [`HubBuilder::presence`](crate::HubBuilder::presence), and watch
@@ -172,7 +170,7 @@ impl Roster {
     }
 
     /// A user has its first client.
-    fn arrive(&mut self, user: Arc<str>, now: Instant, later: &mut Later) {
+    pub(super) fn arrive(&mut self, user: Arc<str>, now: Instant, later: &mut Later) {
         let before = self.head();
         self.expire(now, FEW);
         self.settle(&user, now);
@@ -184,7 +182,11 @@ impl Roster {
     }
 
     /// A user's last client is gone.
-    fn depart(&mut self, user: &Arc<str>, reason: EndReason, now: Instant, later: &mut Later) {
+    pub(super) fn depart(&mut self, user: &Arc<str>, reason: EndReason, later: &mut Later) {
+        if self.closed {
+            return;
+        }
+        let now = self.timer.now();
         let before = self.head();
         let over = [self.settings.grace, FAR].into_iter().find_map(|by| now.checked_add(by));
         let over = over.unwrap_or(now);
@@ -312,73 +314,34 @@ impl Roster {
         self.dropped = self.head();
         (waker, mem::take(&mut self.events))
     }
-}
-
-impl State {
-    /// A client was registered.
-    pub(super) fn note_arrival(&mut self, slot: usize, now: Instant, later: &mut Later) {
-        let Some(roster) = &mut self.presence else { return };
-        let mut keys = self.routes.places(slot).iter().map(|place| &place.key);
-        let Some((key, user)) = keys.find_map(|key| match key {
-            Key::User(user) => Some((key, user)),
-            _ => None,
-        }) else {
-            return;
-        };
-        if self.routes.members(key).len() == 1 {
-            roster.arrive(Arc::clone(user), now, later);
-        }
-    }
-
-    /// A client was forgotten.
-    pub(super) fn note_departure(
-        &mut self,
-        user: Option<&Arc<str>>,
-        reason: EndReason,
-        later: &mut Later,
-    ) {
-        let (Some(roster), Some(user)) = (&mut self.presence, user) else { return };
-        if !roster.closed && self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
-            let now = roster.timer.now();
-            roster.depart(user, reason, now, later);
-        }
-    }
 
     /// The hub was closed: those who watch see what happened before, and the end.
-    pub(super) fn end_presence(&mut self, later: &mut Later) {
-        let Some(roster) = &mut self.presence else { return };
-        roster.closed = true;
-        roster.away = HashMap::new();
-        roster.turns = BTreeMap::new();
-        later.extend(roster.watchers.iter_mut().filter_map(|(_, watcher)| watcher.waker.take()));
+    pub(super) fn close(&mut self, later: &mut Later) {
+        self.closed = true;
+        self.away = HashMap::new();
+        self.turns = BTreeMap::new();
+        later.extend(self.watchers.iter_mut().filter_map(|(_, watcher)| watcher.waker.take()));
     }
 
-    /// Whoever this says has left is reported as left, and not only the clock's word: another thread, which read the
-    /// clock before, would find that user back in time, and tell nobody.
-    pub(super) fn is_online(&mut self, user: Arc<str>, now: Instant, later: &mut Later) -> bool {
-        let mut is_away = false;
-        if let Some(roster) = &mut self.presence {
-            let before = roster.head();
-            roster.expire(now, FEW);
-            roster.settle(&user, now);
-            roster.wake_since(before, later);
-            is_away = roster.away.contains_key(&user);
-        }
-        is_away || !self.routes.members(&Key::User(user)).is_empty()
+    /// Whether a user is away, and not for too long. One that was is reported as left now, and not only by the clock's
+    /// word: another thread, which read the clock before, would find that user back in time, and tell nobody.
+    pub(super) fn is_away(&mut self, user: &Arc<str>, now: Instant, later: &mut Later) -> bool {
+        let before = self.head();
+        self.expire(now, FEW);
+        self.settle(user, now);
+        self.wake_since(before, later);
+        self.away.contains_key(user)
     }
 
-    /// As for [`is_online`](Self::is_online), of all.
-    pub(super) fn users(&mut self, now: Instant, later: &mut Later) -> Vec<UserInfo> {
-        if let Some(roster) = &mut self.presence {
-            let before = roster.head();
-            roster.expire(now, usize::MAX);
-            roster.wake_since(before, later);
-        }
-        let here = self.routes.lists().filter_map(|(key, clients)| match key {
-            Key::User(user) => Some(UserInfo { user: Arc::clone(user), clients }),
-            _ => None,
-        });
-        let away = self.presence.iter().flat_map(|roster| roster.away.keys());
-        here.chain(away.map(|user| UserInfo { user: Arc::clone(user), clients: 0 })).collect()
+    /// All who are away, as for [`is_away`](Self::is_away).
+    pub(super) fn away<'a>(
+        &'a mut self,
+        now: Instant,
+        later: &mut Later,
+    ) -> impl Iterator<Item = &'a Arc<str>> + use<'a> {
+        let before = self.head();
+        self.expire(now, usize::MAX);
+        self.wake_since(before, later);
+        self.away.keys()
     }
 }

@@ -324,6 +324,34 @@ impl State {
             later.extend(self.waiting_for_last.drain());
         }
     }
+
+    /// A client was registered.
+    pub(super) fn note_arrival(&mut self, slot: usize, now: Instant, later: &mut Later) {
+        let Some(roster) = &mut self.presence else { return };
+        let mut keys = self.routes.places(slot).iter().map(|place| &place.key);
+        let Some((key, user)) = keys.find_map(|key| match key {
+            Key::User(user) => Some((key, user)),
+            _ => None,
+        }) else {
+            return;
+        };
+        if self.routes.members(key).len() == 1 {
+            roster.arrive(Arc::clone(user), now, later);
+        }
+    }
+
+    /// A client was forgotten.
+    pub(super) fn note_departure(
+        &mut self,
+        user: Option<&Arc<str>>,
+        reason: EndReason,
+        later: &mut Later,
+    ) {
+        let (Some(roster), Some(user)) = (&mut self.presence, user) else { return };
+        if self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
+            roster.depart(user, reason, later);
+        }
+    }
 }
 
 fn watch(

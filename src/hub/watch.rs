@@ -2,14 +2,17 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use futures_core::Stream;
 
 use super::hub::Hub;
 use super::later::Later;
-use super::presence::{PresenceEvent, Sight, UserInfo};
+use super::presence::{PresenceEvent, Roster, Sight, UserInfo};
 use super::shared::Shared;
+use super::state::State;
 use crate::error::WatchError;
+use crate::log::audience::Key;
 use crate::time::heartbeat::{Heartbeat, Silence};
 
 /// Sees who comes and goes: [`Hub::watch`] makes it.
@@ -44,6 +47,23 @@ impl Shared {
         later.run();
         let silence = Silence::new(Heartbeat::off());
         Ok(PresenceWatch { shared: Arc::clone(self), place, silence })
+    }
+}
+
+impl State {
+    fn is_online(&mut self, user: Arc<str>, now: Instant, later: &mut Later) -> bool {
+        let is_away = |roster: &mut Roster| roster.is_away(&user, now, later);
+        self.presence.as_mut().is_some_and(is_away)
+            || !self.routes.members(&Key::User(user)).is_empty()
+    }
+
+    fn users(&mut self, now: Instant, later: &mut Later) -> Vec<UserInfo> {
+        let here = self.routes.lists().filter_map(|(key, clients)| match key {
+            Key::User(user) => Some(UserInfo { user: Arc::clone(user), clients }),
+            _ => None,
+        });
+        let away = self.presence.iter_mut().flat_map(|roster| roster.away(now, later));
+        here.chain(away.map(|user| UserInfo { user: Arc::clone(user), clients: 0 })).collect()
     }
 }
 

@@ -215,14 +215,14 @@ fn encode(item: impl IntoEvent, show_errors: bool) -> Result<Bytes, Bytes> {
     match item.into_event() {
         Ok(event) => event.encode().map_err(invalid),
         Err(error) => {
-            tracing::debug!(%error, "an event stream ends with an error");
+            tracing::debug!(target: "sse_hub", %error, "event stream failed");
             Err(last("error", show_errors.then_some(&error as &dyn fmt::Display)))
         }
     }
 }
 
 fn invalid(error: EventError) -> Bytes {
-    tracing::warn!(%error, "an event stream ends because an event cannot be sent");
+    tracing::debug!(target: "sse_hub", %error, "event stream has an invalid event");
     last("invalid-event", None)
 }
 
