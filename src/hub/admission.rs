@@ -79,6 +79,7 @@ impl Shared {
     fn admit(&self, subscriber: Subscriber, later: &mut Later) -> Result<Admitted, Refused> {
         let config = &self.config;
         let Ok(fresh) = ClientId::random() else {
+            self.state.lock().counts.refused[RefusedCause::NoRandomness.index()] += 1;
             return Err(Refused::new(RefusedCause::NoRandomness, config.retry, config.refusals));
         };
         let Subscriber { client: claimed, user, session, topics, filter, resume, last, until } =

@@ -60,7 +60,8 @@ impl EndReason {
         }
     }
 
-    /// Whether the client gets what was published before.
+    /// Whether the client gets what was published before. Of a client that is forgotten at once that is what is in its
+    /// window; the rest waits in the log for its return.
     const fn delivers_the_rest(self) -> bool {
         matches!(self, Self::Closed | Self::Drained | Self::Lifetime | Self::Displaced)
     }

@@ -41,6 +41,7 @@ impl Shared {
         if slots.iter().map(topics).any(|topics| topics > limits.topics) {
             return Err(JoinError::TooManyTopics { limit: limits.topics });
         }
+        state.last_join = head;
         let joined = slots.into_iter().filter(|&slot| state.routes.join(slot, key.clone(), head));
         Ok(joined.count())
     }

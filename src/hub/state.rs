@@ -36,6 +36,8 @@ pub(super) struct State {
     watched: BinaryHeap<Reverse<Watched>>,
     /// Who waits for the last client to be gone.
     pub(super) waiting_for_last: Slab<Waker>,
+    /// The log's head when a client last joined a topic.
+    pub(super) last_join: EventId,
     pub(super) draining: bool,
     pub(super) closed: bool,
     pub(super) counts: Counts,
@@ -134,6 +136,7 @@ impl State {
             departed: Departed::new(config.retain.events.max(1024)),
             watched: BinaryHeap::new(),
             waiting_for_last: Slab::new(),
+            last_join: EventId::ORIGIN,
             draining: false,
             closed: false,
             counts: Counts::default(),
@@ -178,6 +181,8 @@ impl State {
         config: &Config,
         later: &mut Later,
     ) -> (usize, usize) {
+        // Whoever joins between two pieces of a hand-out joins for what comes after it.
+        let joined_since = entry.id <= self.last_join;
         let members = self.routes.members(key);
         let left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
@@ -189,7 +194,8 @@ impl State {
             }
             // Who else it is, is looked up only where that matters: it lies elsewhere in memory.
             let places = || Identity { places: self.routes.places(slot), filter: &client.filter };
-            if !entry.is_for_all_holders() && !places().is_in(&entry.audience, entry.id) {
+            let is_known = entry.is_for_all_holders() && !joined_since;
+            if !is_known && !places().is_in(&entry.audience, entry.id) {
                 continue;
             }
             let mut inbox = client.inbox.lock();
@@ -242,7 +248,6 @@ impl State {
             inbox.mailbox.advance(last.id, now);
         }
         self.counts.lagged += u64::from(lags);
-        self.counts.gaps += u64::from(gap.is_some());
         Some(CaughtUp { gap, is_live })
     }
 
@@ -322,6 +327,13 @@ impl State {
         later.extend(client.inbox.lock().waker.take());
         if self.routes.len() == 0 {
             later.extend(self.waiting_for_last.drain());
+        }
+        if self.watched.len() > 2 * self.routes.len() + 64 {
+            let routes = &self.routes;
+            self.watched.retain(|Reverse(watched)| {
+                routes.get(watched.slot).is_some_and(|client| client.serial == watched.serial)
+            });
+            self.watched.shrink_to(2 * self.watched.len());
         }
     }
 

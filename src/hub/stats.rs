@@ -54,8 +54,8 @@ pub struct Stats {
 
 impl Stats {
     pub(super) fn new<T: Clone>(routes: &Routes<T>, log: &Log, counts: Counts, read: Read) -> Self {
-        let Counts { published, opened, lagged, gaps, ended, refused } = counts;
-        let Read { events: delivered, bytes, items, delays } = read;
+        let Counts { published, opened, lagged, ended, refused } = counts;
+        let Read { events: delivered, bytes, items, gaps, delays } = read;
         Self {
             clients: routes.len(),
             names: routes.keys(),
@@ -100,7 +100,6 @@ pub(super) struct Counts {
     pub(super) published: u64,
     pub(super) opened: u64,
     pub(super) lagged: u64,
-    pub(super) gaps: u64,
     pub(super) ended: [u64; EndReason::ALL.len()],
     pub(super) refused: [u64; RefusedCause::COUNT],
 }
@@ -111,6 +110,7 @@ pub(super) struct Read {
     pub(super) events: u64,
     pub(super) bytes: u64,
     items: u64,
+    gaps: u64,
     delays: Delays,
 }
 
@@ -175,6 +175,7 @@ struct Stripe {
     events: AtomicU64,
     bytes: AtomicU64,
     items: AtomicU64,
+    gaps: AtomicU64,
     delays: [AtomicU64; BUCKETS],
 }
 
@@ -184,6 +185,7 @@ impl Default for Stripe {
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             items: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
             delays: array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -196,6 +198,11 @@ impl Reads {
         stripe.events.fetch_add(events as u64, Ordering::Relaxed);
         stripe.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         stripe.items.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client was told of a gap.
+    pub(super) fn gap(&self, serial: u64) {
+        self.stripe(serial).gaps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It took an event so long to be read.
@@ -211,6 +218,7 @@ impl Reads {
             sum.events += stripe.events.load(Ordering::Relaxed);
             sum.bytes += stripe.bytes.load(Ordering::Relaxed);
             sum.items += stripe.items.load(Ordering::Relaxed);
+            sum.gaps += stripe.gaps.load(Ordering::Relaxed);
             for (total, part) in sum.delays.buckets.iter_mut().zip(&stripe.delays) {
                 *total += part.load(Ordering::Relaxed);
             }

@@ -128,6 +128,7 @@ impl Subscription {
         let retry = self.shared.config.retry(client);
         let mut frames = vec![frame::open(held, retry, &client.to_string(), self.resumed())];
         if let Start::Gap { reason, .. } = self.start {
+            self.shared.reads.gap(self.client.serial);
             frames.push(frame::gap(if has_first { held } else { position }, reason));
         }
         let last = self.first.pop();
@@ -178,6 +179,9 @@ impl Subscription {
                         continue;
                     }
                     let gap = gap.map(|id| frame::gap(id, "evicted"));
+                    if gap.is_some() {
+                        self.shared.reads.gap(self.client.serial);
+                    }
                     if gap.is_some() || !self.batch.is_empty() {
                         return Poll::Ready(Some(self.take_batch(gap)));
                     }

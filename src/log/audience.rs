@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -28,14 +29,29 @@ use crate::wire::id::EventId;
 /// an `and`, the side that names fewer is looked up (a client before a user, a session, a topic and everybody); of an
 /// `except`, the side before it. An audience of many names counts towards [`Retain::bytes`](crate::Retain::bytes) with
 /// 64 bytes for each name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Audience {
     who: Who,
     size: Size,
 }
 
+/// Whom it names, however it was combined to that.
+impl PartialEq for Audience {
+    fn eq(&self, other: &Self) -> bool {
+        self.who == other.who
+    }
+}
+
+impl Eq for Audience {}
+
+impl Hash for Audience {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.who.hash(state);
+    }
+}
+
 /// How large an audience is, known without walking it: it may be combined many times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 struct Size {
     /// Names, and parts without any.
     names: usize,
@@ -64,19 +80,21 @@ impl Size {
     }
 }
 
+/// Cheap to clone: the log and its memory of what was lost keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Who {
     Holds(Key),
-    AnyOf(Vec<Self>),
-    AllOf(Vec<Self>),
-    Except(Box<[Self; 2]>),
+    AnyOf(Arc<Vec<Self>>),
+    AllOf(Arc<Vec<Self>>),
+    Except(Arc<[Audience; 2]>),
 }
 
 impl Audience {
     /// How many names one audience may have.
     pub const MAX_NAMES: usize = 10_000;
 
-    /// How deep audiences may be combined: `or`, `and` and `except` in turns. A chain of one of them is one.
+    /// How deep audiences may be combined, a single name counting as one: `or`, `and` and `except` in turns. A chain of
+    /// one of them is one.
     pub const MAX_DEPTH: usize = 32;
 
     const fn holds(key: Key) -> Self {
@@ -134,44 +152,41 @@ impl Audience {
     fn any_of(keys: impl Iterator<Item = Key>) -> Self {
         let parts: Vec<Who> = keys.map(Who::Holds).collect();
         let names = parts.len().max(1);
-        Self::bounded(Who::AnyOf(parts), Size { names, depth: 2 })
+        Self::bounded(Who::AnyOf(Arc::new(parts)), Size { names, depth: 2 })
     }
 
     /// Whoever this or the other audience matches.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let split = |who| match who {
-            Who::AnyOf(parts) => Ok(parts),
+            Who::AnyOf(parts) => Ok(Arc::unwrap_or_clone(parts)),
             who => Err(who),
         };
-        self.chain(other, split, Who::AnyOf)
+        self.chain(other, split, |parts| Who::AnyOf(Arc::new(parts)))
     }
 
     /// Whoever both match.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let split = |who| match who {
-            Who::AllOf(parts) => Ok(parts),
+            Who::AllOf(parts) => Ok(Arc::unwrap_or_clone(parts)),
             who => Err(who),
         };
-        self.chain(other, split, Who::AllOf)
+        self.chain(other, split, |parts| Who::AllOf(Arc::new(parts)))
     }
 
     /// Whoever this matches and the other does not.
     #[must_use]
     pub fn except(self, other: Self) -> Self {
-        let size = self.size.around(other.size);
-        let (whom, not) = match self.who {
+        let [whom, not] = match self.who {
             Who::Except(sides) => {
-                let [whom, not] = *sides;
-                // As deep as they may be together: what is excepted is one `or`.
-                let not = Self { who: not, size: self.size.unwrapped() }.or(other);
-                let size = Size { names: size.names, depth: not.size.depth.saturating_add(1) };
-                return Self::bounded(Who::Except(Box::new([whom, not.who])), size);
+                let [whom, not] = Arc::unwrap_or_clone(sides);
+                [whom, not.or(other)]
             }
-            who => (who, other.who),
+            who => [Self { who, ..self }, other],
         };
-        Self::bounded(Who::Except(Box::new([whom, not])), size)
+        let size = whom.size.around(not.size);
+        Self::bounded(Who::Except(Arc::new([whom, not])), size)
     }
 
     /// Both as parts of one, with the parts of those that are such a one already.
@@ -194,7 +209,7 @@ impl Audience {
     /// Forgets what was combined beyond the limits, so that nothing later walks it, and remembers that.
     fn bounded(who: Who, size: Size) -> Self {
         if size.is_excessive() {
-            return Self { who: Who::AnyOf(Vec::new()), size: Size::EXCESSIVE };
+            return Self { who: Who::AnyOf(Arc::default()), size: Size::EXCESSIVE };
         }
         Self { who, size }
     }
@@ -248,7 +263,7 @@ impl Who {
             Self::AnyOf(parts) | Self::AllOf(parts) => {
                 parts.iter().try_for_each(|part| part.try_each(check))
             }
-            Self::Except(sides) => sides.iter().try_for_each(|side| side.try_each(check)),
+            Self::Except(sides) => sides.iter().try_for_each(|side| side.who.try_each(check)),
         }
     }
 
@@ -257,7 +272,10 @@ impl Who {
             Self::Holds(key) => holds(key),
             Self::AnyOf(parts) => parts.iter().any(|part| part.matches(holds)),
             Self::AllOf(parts) => parts.iter().all(|part| part.matches(holds)),
-            Self::Except(sides) => sides[0].matches(holds) && !sides[1].matches(holds),
+            Self::Except(sides) => {
+                let [whom, not] = &**sides;
+                whom.who.matches(holds) && !not.who.matches(holds)
+            }
         }
     }
 
@@ -272,7 +290,7 @@ impl Who {
                 let weight = |keys: &Vec<Key>| keys.iter().map(Key::weight).sum::<u64>();
                 parts.iter().map(Self::index).min_by_key(weight).unwrap_or_default()
             }
-            Self::Except(sides) => sides[0].index(),
+            Self::Except(sides) => sides[0].who.index(),
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,11 +110,19 @@ pub(crate) struct Entry {
 }
 
 /// A later event with the same one takes the place of an earlier.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq)]
 struct Conflation {
+    /// Computed before the lock is taken: an audience may have many names.
+    hash: u64,
     audience: Audience,
     event_type: Box<[u8]>,
     key: Box<str>,
+}
+
+impl Hash for Conflation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// What an entry is made of, but for its place in the order.
@@ -141,7 +150,9 @@ impl Parts {
             }
         };
         let conflation = conflation.map(|key| {
-            Arc::new(Conflation { audience: audience.clone(), event_type: event_type.into(), key })
+            let hash = marker.hash(&(&audience, event_type, &key));
+            let (audience, event_type) = (audience.clone(), event_type.into());
+            Arc::new(Conflation { hash, audience, event_type, key })
         });
         Self { audience, keys, marks, conflation }
     }

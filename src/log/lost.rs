@@ -1,5 +1,5 @@
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use smallvec::SmallVec;
 
@@ -8,6 +8,9 @@ use crate::wire::id::EventId;
 
 /// How many of the events that were lost to combined audiences are remembered with those.
 const COMBINED: usize = 256;
+
+/// How many names those may have together.
+const COMBINED_NAMES: usize = 16 * COMBINED;
 
 /// What has left the log, remembered well enough to say whether a client missed something.
 ///
@@ -22,6 +25,7 @@ pub(crate) struct Lost {
     marker: Marker,
     newest: HashMap<u64, EventId, BuildHasherDefault<Marked>>,
     combined: VecDeque<(EventId, Audience, Marks)>,
+    combined_names: usize,
     capacity: usize,
     /// Positions before this one can no longer be answered, or never could.
     floor: EventId,
@@ -58,6 +62,11 @@ impl Marker {
         Marks { keys, event_type: self.event_type(event_type) }
     }
 
+    /// A hash of anything else.
+    pub(crate) fn hash(&self, value: &impl Hash) -> u64 {
+        self.0.hash_one(value)
+    }
+
     fn key(&self, key: &Key) -> u64 {
         self.0.hash_one(key)
     }
@@ -71,7 +80,8 @@ impl Lost {
     /// `birth`: the position before the first event that this log can have held.
     pub(crate) fn new(marker: Marker, capacity: usize, birth: EventId) -> Self {
         let combined = VecDeque::new();
-        Self { marker, newest: HashMap::default(), combined, capacity, floor: birth }
+        let newest = HashMap::default();
+        Self { marker, newest, combined, combined_names: 0, capacity, floor: birth }
     }
 
     /// An event has left the log.
@@ -80,12 +90,13 @@ impl Lost {
             self.record_keys(id, marks);
             return;
         }
-        if self.combined.len() == COMBINED
-            && let Some((id, _, marks)) = self.combined.pop_front()
-        {
+        self.combined_names += audience.names();
+        self.combined.push_back((id, audience.clone(), marks.clone()));
+        while self.combined.len() > COMBINED || self.combined_names > COMBINED_NAMES {
+            let Some((id, audience, marks)) = self.combined.pop_front() else { break };
+            self.combined_names -= audience.names();
             self.record_keys(id, &marks);
         }
-        self.combined.push_back((id, audience.clone(), marks.clone()));
     }
 
     /// The newest event after `after` that was for this client and that it can no longer get, if there is one.
