@@ -1,7 +1,11 @@
-//! How long connecting takes while another thread broadcasts to many clients without a pause.
+//! What clients and publishers cost each other.
 //!
-//! Prints the median, the 99th percentile and the maximum over a few thousand connects, for 0 and for 100,000 clients
-//! (1,000 in a smoke run, `-- --test`).
+//! - How long connecting takes while another thread broadcasts without a pause, beside 0 and beside 100,000 clients.
+//! - How long 900 clients wait for a broadcast, if another 100 read too and if those do not: each is timed from the
+//!   publishing to its own read, one after the other. The two are measured in turns, so that a change of the machine's
+//!   pace is in both.
+//!
+//! Prints medians and 99th percentiles; `-- --test` is a short run with fewer clients.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -25,6 +29,52 @@ fn main() {
             at(1.0),
         );
     }
+
+    let rounds = if smoke { 20 } else { 2_000 };
+    let [all_read, some_stall] = stalled(rounds).map(|mut times| {
+        times.sort_unstable();
+        [0.5, 0.99].map(|share| times[((times.len() - 1) as f64 * share) as usize])
+    });
+    println!(
+        "900 clients wait for a broadcast: median {:?}, p99 {:?} if 100 more read too; median {:?}, p99 {:?} if those \
+         stall (p99 x {:.3})",
+        all_read[0],
+        all_read[1],
+        some_stall[0],
+        some_stall[1],
+        some_stall[1].as_secs_f64() / all_read[1].as_secs_f64(),
+    );
+}
+
+/// Times from publishing to reading of 900 clients: if another 100 read too, and if those do not.
+fn stalled(rounds: usize) -> [Vec<Duration>; 2] {
+    let group = || {
+        let hub = Hub::builder(ManualTimer::new()).build().expect("the settings are valid");
+        let connect = |_| hub.subscribe(Subscriber::new()).expect("the hub is open");
+        let mut streams: Vec<Subscription> = (0..1_000).map(connect).collect();
+        for stream in &mut streams {
+            stream.next().now_or_never().expect("the opening is there at once");
+        }
+        (hub, streams)
+    };
+    let mut groups = [group(), group()];
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..2 * rounds {
+        let which = round % 2;
+        let (hub, streams) = &mut groups[which];
+        let start = Instant::now();
+        hub.broadcast(Event::new("notification").data("x")).expect("valid");
+        for stream in &mut streams[..900] {
+            stream.next().now_or_never().expect("it was published");
+            times[which].push(start.elapsed());
+        }
+        if which == 0 {
+            for stream in &mut streams[900..] {
+                stream.next().now_or_never().expect("it was published");
+            }
+        }
+    }
+    times
 }
 
 fn measure(clients: usize, connects: usize) -> (u64, Vec<Duration>) {

@@ -1,14 +1,14 @@
 //! Heartbeats by a clock that stands still until it is told to go on.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{Event, Heartbeat, Hub, ManualTimer, Sleep, Subscriber, Subscription, Timer};
+use sse_hub::{Event, Heartbeat, Hub, ManualTimer, Subscriber, Subscription, Timer};
+use support::Counting;
 
 const SECOND: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(15);
@@ -102,42 +102,6 @@ fn a_dropped_stream_leaves_no_deadline() {
     assert_eq!(timer.next_deadline(), Some(timer.now() + EVERY));
     drop(stream);
     assert_eq!(timer.next_deadline(), None);
-}
-
-/// Counts how often its sleeps are polled and reset, and how often the clock is read.
-#[derive(Debug, Clone, Default)]
-struct Counting {
-    timer: ManualTimer,
-    touched: Arc<AtomicUsize>,
-}
-
-impl Timer for Counting {
-    fn now(&self) -> Instant {
-        self.timer.now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        self.touched.fetch_add(1, Ordering::Relaxed);
-        let sleep = self.timer.sleep_until(deadline);
-        Box::pin(CountingSleep { sleep, touched: Arc::clone(&self.touched) })
-    }
-}
-
-struct CountingSleep {
-    sleep: Pin<Box<dyn Sleep>>,
-    touched: Arc<AtomicUsize>,
-}
-
-impl Sleep for CountingSleep {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.touched.fetch_add(1, Ordering::Relaxed);
-        self.sleep.as_mut().poll(cx)
-    }
-
-    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
-        self.touched.fetch_add(1, Ordering::Relaxed);
-        self.sleep.as_mut().reset(deadline);
-    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What `tracing` is told, at which level, and that nothing is held meanwhile.
 
+mod support;
+
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
@@ -10,6 +11,7 @@ use sse_hub::{
     Audience, Event, EventStream, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Presence,
     Subscriber, Subscription,
 };
+use support::within;
 use tracing::field::{Field, Visit};
 use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
 use tracing::{Dispatch, Level, Subscriber as Tracer};
@@ -214,19 +216,6 @@ fn a_tracer_that_uses_the_hub_does_not_deadlock() {
         assert!(hub.stats().published > 8, "it published");
         *place.lock().unwrap() = None;
     });
-}
-
-/// Fails instead of hanging when `test` deadlocks.
-fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
-    let (done, finished) = std::sync::mpsc::channel();
-    let running = thread::spawn(move || {
-        test();
-        done.send(()).unwrap();
-    });
-    match finished.recv_timeout(limit) {
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlocked"),
-        _ => running.join().unwrap(),
-    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One's own stream, byte for byte: ends, errors, heartbeats, ids, and what a parser makes of random items.
 
+mod support;
+
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt::{self, Debug};
@@ -8,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventsource_stream::Eventsource as _;
@@ -19,8 +21,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use sse_hub::{
     Event, EventError, EventStream, Heartbeat, Hub, IntoEvent, InvalidEventType, ManualTimer,
-    PublishError, Sleep, Timer,
+    PublishError, Timer,
 };
+use support::Counting;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -313,42 +316,6 @@ fn without_heartbeats_nothing_waits_for_time_and_a_dropped_stream_leaves_no_dead
     assert_eq!(timer.next_deadline(), Some(timer.now() + EVERY));
     drop(stream);
     assert_eq!(timer.next_deadline(), None);
-}
-
-/// Counts how often its sleeps are made, polled and reset.
-#[derive(Debug, Clone, Default)]
-struct Counting {
-    timer: ManualTimer,
-    touched: Arc<AtomicUsize>,
-}
-
-impl Timer for Counting {
-    fn now(&self) -> Instant {
-        self.timer.now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        self.touched.fetch_add(1, Ordering::Relaxed);
-        let sleep = self.timer.sleep_until(deadline);
-        Box::pin(CountingSleep { sleep, touched: Arc::clone(&self.touched) })
-    }
-}
-
-struct CountingSleep {
-    sleep: Pin<Box<dyn Sleep>>,
-    touched: Arc<AtomicUsize>,
-}
-
-impl Sleep for CountingSleep {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.touched.fetch_add(1, Ordering::Relaxed);
-        self.sleep.as_mut().poll(cx)
-    }
-
-    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
-        self.touched.fetch_add(1, Ordering::Relaxed);
-        self.sleep.as_mut().reset(deadline);
-    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Who comes and goes, by a clock that stands still until it is told to go on.
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +14,7 @@ use sse_hub::{
     Audience, ConfigError, EndReason, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Presence,
     PresenceEvent, PresenceWatch, Subscriber, Subscription, Timer as _, WatchError,
 };
+use support::within;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
@@ -504,19 +507,6 @@ fn a_waker_that_uses_the_hub_does_not_deadlock() {
         assert!(poll(&mut other, &uses()).is_pending());
         hub.close();
     });
-}
-
-/// Fails instead of hanging when `test` deadlocks.
-fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
-    let (done, finished) = std::sync::mpsc::channel();
-    let running = thread::spawn(move || {
-        test();
-        done.send(()).unwrap();
-    });
-    match finished.recv_timeout(limit) {
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlocked"),
-        _ => running.join().unwrap(),
-    }
 }
 
 #[test]

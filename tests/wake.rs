@@ -1,5 +1,7 @@
 //! Who is woken, when, and that nothing is held meanwhile.
 
+mod support;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, Stream as _, StreamExt as _};
 use sse_hub::{Event, Heartbeat, Hub, ManualTimer, Retain, Subscriber, Subscription};
+use support::within;
 
 fn hub() -> Hub {
     Hub::builder(ManualTimer::new()).build().unwrap()
@@ -164,19 +167,6 @@ fn a_waker_that_uses_the_hub_does_not_deadlock() {
         assert_eq!(hub.stats().published, published + 2, "the dropped stream's waker published");
         hub.close();
     });
-}
-
-/// Fails instead of hanging when `test` deadlocks.
-fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
-    let (done, finished) = std::sync::mpsc::channel();
-    let running = thread::spawn(move || {
-        test();
-        done.send(()).unwrap();
-    });
-    match finished.recv_timeout(limit) {
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlocked"),
-        _ => running.join().unwrap(),
-    }
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! What several tests share: reading streams, and taking frames apart.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Wake, Waker};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{EventId, Hub, HubBuilder, ManualTimer, Subscription};
+use sse_hub::{EventId, Hub, HubBuilder, ManualTimer, Sleep, Subscription, Timer};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -132,4 +134,53 @@ pub(crate) fn wait(stream: &mut Subscription) -> Arc<Woken> {
     let polled = stream.poll_next_unpin(&mut Context::from_waker(&waker));
     assert!(polled.is_pending(), "it waits: {polled:?}");
     woken
+}
+
+/// Fails instead of hanging when `test` deadlocks.
+pub(crate) fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
+    let (done, finished) = std::sync::mpsc::channel();
+    let running = thread::spawn(move || {
+        test();
+        done.send(()).unwrap();
+    });
+    match finished.recv_timeout(limit) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlocked"),
+        _ => running.join().unwrap(),
+    }
+}
+
+/// Counts how often its sleeps are made, polled and reset.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counting {
+    pub(crate) timer: ManualTimer,
+    pub(crate) touched: Arc<AtomicUsize>,
+}
+
+impl Timer for Counting {
+    fn now(&self) -> Instant {
+        self.timer.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.touched.fetch_add(1, Ordering::Relaxed);
+        let sleep = self.timer.sleep_until(deadline);
+        Box::pin(CountingSleep { sleep, touched: Arc::clone(&self.touched) })
+    }
+}
+
+struct CountingSleep {
+    sleep: Pin<Box<dyn Sleep>>,
+    touched: Arc<AtomicUsize>,
+}
+
+impl Sleep for CountingSleep {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.touched.fetch_add(1, Ordering::Relaxed);
+        self.sleep.as_mut().poll(cx)
+    }
+
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.touched.fetch_add(1, Ordering::Relaxed);
+        self.sleep.as_mut().reset(deadline);
+    }
 }
