@@ -29,8 +29,8 @@
 //!
 //! ```text
 //! edges    mount/  axum -> http, stream
-//! hub      hub/    watch, metrics -> hub -> subscription, drain -> admission, ending, members -> shared
-//!                  shared -> presence -> later -> telemetry;  config -> limits;  subscriber, receipt, stats
+//! hub      hub/    watch, metrics -> hub -> subscription, drain, ending, members -> admission -> shared -> state
+//!                  state -> config, presence -> limits, stats, later -> telemetry -> end;  subscriber, receipt
 //! log      log/    mailbox -> log -> lost -> audience <- routes, departed
 //! leaves   time/   tokio, manual -> timer <- heartbeat
 //!          error -> wire/   event -> frame -> id        sync
@@ -39,7 +39,8 @@
 //! - `wire` knows how an event looks on the wire, and nothing of hubs. `frame` is the only place that writes bytes.
 //! - `time` is where time comes in: a clock and a way to be woken.
 //! - `log` is plain types behind `&mut self`, without locks, wakers, clocks or async. The instant is an argument.
-//! - `hub` is the locked shell. `shared` holds the locks, `subscription` is the `Stream`.
+//! - `hub` is the locked shell. `state` is what stands behind the locks, `shared` takes them, `subscription` is the
+//!   `Stream`.
 //! - `mount` puts streams into responses. Each adapter is a page over `http`.
 //!
 //! In `wire` the arrow goes from `event` to `frame` so that an event *is* its frame in the making: data is written where

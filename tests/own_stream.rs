@@ -7,8 +7,8 @@ use std::convert::Infallible;
 use std::fmt::{self, Debug};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -417,6 +417,7 @@ fn an_inner_stream_need_not_be_unpin_or_send() {
 #[cfg(all(feature = "axum", feature = "tokio"))]
 mod over_a_socket {
     use std::net::Ipv4Addr;
+    use std::sync::Mutex;
 
     use axum::Router;
     use axum::routing::get;

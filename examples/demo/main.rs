@@ -54,7 +54,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             if let Err(error) = tokio::signal::ctrl_c().await {
                 tracing::error!(%error, "cannot wait for ctrl-c");
             }
-            // The server waits for its streams, so end them.
+            // The server waits for its streams, so end them: each page is told when to come back.
+            hub.drain(Duration::from_secs(2)).await;
             hub.close();
         })
         .await?;
