@@ -206,7 +206,9 @@ impl State {
         let head = self.log.head();
         let Some(client) = self.identity(slot) else { return Start::Fresh(head) };
         match resume {
-            Resume::Fresh if last > 0 => Start::Fresh(self.log.before_last(last, client).0),
+            Resume::Fresh if last > 0 => {
+                Start::Fresh(self.log.before_last(last.min(replay), client).0)
+            }
             Resume::Fresh => Start::Fresh(head),
             Resume::After(id) if EventId::ORIGIN < id && id <= head => {
                 if replay < self.log.len()

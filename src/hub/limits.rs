@@ -67,7 +67,8 @@ impl Limits {
         self
     }
 
-    /// At most this many events for one client that comes back: the newest, after a `hub:gap`.
+    /// At most this many events for one client that comes back: the newest, after a `hub:gap`. Neither does a first
+    /// connection begin with more.
     #[must_use]
     pub const fn replay(mut self, events: usize) -> Self {
         self.replay = events;

@@ -53,12 +53,12 @@ impl ManualTimer {
         Self { clock: Arc::new(Mutex::new(clock)) }
     }
 
-    /// Moves the clock on and wakes what was due by then.
+    /// Moves the clock on and wakes what was due by then. A time beyond what an `Instant` can be is left out.
     pub fn advance(&self, by: Duration) {
         let due: Vec<Waker> = {
             let mut clock = self.clock.lock();
-            clock.now += by;
-            let now = clock.now;
+            let now = clock.now.checked_add(by).unwrap_or(clock.now);
+            clock.now = now;
             let due = clock.sleeps.iter_mut().filter(|(_, sleep)| sleep.deadline <= now);
             due.filter_map(|(_, sleep)| sleep.waker.take()).collect()
         };
