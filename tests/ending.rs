@@ -657,3 +657,14 @@ fn a_stream_that_came_too_late_and_is_capped_is_told_so_and_not_ended() {
     assert_eq!((gaps(&text)[0].as_str(), end(&text)), ("capped", None));
     assert_eq!(data(&text).len(), 3);
 }
+
+#[test]
+fn a_stream_that_came_with_an_unknown_id_and_was_live_since_is_ended_when_it_lags() {
+    let hub = lagging(3);
+    let mut stream = hub.subscribe(Subscriber::new().resume("garbage")).unwrap();
+    assert!(read(&mut stream).contains("\"unknown\""));
+    for _ in 0..50 {
+        hub.broadcast(Event::new("x")).unwrap();
+    }
+    assert!(read(&mut stream).contains("\"lagged\""));
+}

@@ -157,6 +157,7 @@ impl Subscription {
             match inbox.mailbox.take(config.batch, || config.timer.now(), &mut self.batch) {
                 Taken::Batch => {
                     drop(inbox);
+                    self.is_late = false;
                     return Poll::Ready(Some(self.take_batch(None)));
                 }
                 Taken::Behind => {
@@ -191,6 +192,7 @@ impl Subscription {
                     if let Some(end) = &mut inbox.end {
                         return Poll::Ready(end.last.take());
                     }
+                    self.is_late = false;
                     // Checked and registered under one lock: whoever fills the mailbox next finds the waker.
                     let is_known =
                         inbox.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
