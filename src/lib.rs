@@ -39,10 +39,12 @@
 //!
 //! | to learn | read |
 //! |---|---|
-//! | what a hub promises: ordering, resuming and gaps, slow clients, closing | [`Hub`] |
+//! | what a hub promises: ordering, resuming and gaps, slow clients, limits, closing, presence | [`Hub`] |
 //! | what may be sent | [`Event`], [`EventType`], `Payload` |
 //! | who is connected and whom an event is for | [`Subscriber`], [`Audience`] |
-//! | how much is kept | [`Retain`] |
+//! | how much is kept, and how many may come | [`Retain`], [`Limits`] |
+//! | what it does | [`Stats`], and *Observability* in [`design`] |
+//! | how to send a stream of one's own, without a hub | [`EventStream`] |
 //! | who is online, and who comes and goes | [`Presence`], [`PresenceWatch`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
 //! | how to send a stream of one's own, without a hub | [`EventStream`] |

@@ -290,9 +290,9 @@ impl Drop for Handle {
 ///
 /// # Memory
 ///
-/// Beside what [`Retain`] allows, a hub takes for each client 0.7 KiB, or 1.5 KiB if it has a user, a session and a
+/// Beside what [`Retain`] allows, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
 /// topic (measured on 64 bits, its [`Subscription`] included; the runtime's and the server's share come on top). While it
-/// has events to read it takes up to `window` handles of 8 bytes, each of which can keep about 130 bytes of an event
+/// has events to read it takes up to `window` handles of 8 bytes, each of which can keep about 190 bytes of an event
 /// that has left the log (not its frame).
 ///
 /// ```
