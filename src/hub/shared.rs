@@ -76,6 +76,8 @@ impl Shared {
             return Err(PublishError::TooLarge { bytes, limit });
         }
 
+        // A foreign clock is read before the lock; two publishers may be a moment out of order by it.
+        let now = self.config.timer.now();
         let mut later = Later::default();
         let receipt = {
             let mut order = self.order.lock();
@@ -85,7 +87,6 @@ impl Shared {
             let EventId(epoch, count) = order.last;
             let id = EventId(epoch, count + 1);
             order.last = id;
-            let now = self.config.timer.now();
             let entry = Arc::new(Entry::new(id, sealed.finish(id), parts, now));
 
             let mut state = self.state.lock();
