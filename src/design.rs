@@ -30,7 +30,8 @@
 //! ```text
 //! edges    mount/  axum -> http, stream
 //! hub      hub/    watch, metrics -> hub -> subscription, drain, ending, members -> admission -> shared -> state
-//!                  state -> config, presence -> limits, stats, later -> telemetry -> end;  subscriber, receipt
+//!                  state -> config -> presence -> later -> telemetry -> end;  config -> limits;  stats -> end
+//!                  and, used by those above and using none: subscriber, receipt
 //! log      log/    mailbox -> log -> lost -> audience <- routes, departed
 //! leaves   time/   tokio, manual -> timer <- heartbeat
 //!          error -> wire/   event -> frame -> id        sync
@@ -89,7 +90,9 @@
 //! When an event leaves the log its place in the order is remembered by key, and by type within the key, as hashes: the
 //! newest position that was lost to each. That answers exactly whether a client missed something, for any position and any
 //! filter. The memory is bounded; past the bound the older half is forgotten, and older positions are answered with a gap,
-//! to be safe. A position from before the hub's birth is always one.
+//! to be safe. Not everybody who holds a key of an `and` or an `except` is in its audience, so the last 256 events lost to
+//! such (of 4,096 names together) are remembered with it, and older ones as if they had been for all who hold their keys.
+//! A position from before the hub's birth is always one.
 //!
 //! A gap's id is the newest lost position, unless something older is still retained for the client (where topics have
 //! limits of their own): then it is the position before that, so that a client cut off right after the gap still gets it.
@@ -105,7 +108,8 @@
 //!
 //! A stream arms its timer when it first falls silent and then leaves it alone. When the timer goes off at a deadline that has
 //! since moved, it is armed for what is left. The clock is read when a stream is polled and has nothing to send, and then
-//! only compared: while the armed deadline lies ahead and the task is the same, the wake-up is still to come.
+//! only compared: while the armed deadline lies ahead and the task is the same, the wake-up is still to come. A stream that
+//! is to end at a time reads it with every poll, so that it ends also if it is never silent.
 //!
 //! # Presence
 //!

@@ -37,7 +37,9 @@ use crate::wire::id::EventId;
 /// `Last-Event-ID` gets everything for it since, judged by who it is now, and then goes on live; nothing is lost or
 /// repeated where the two meet. If something for it has left the log, or if its id is none of this hub's, it gets a
 /// `hub:gap` event first. That is exact (a gap is told only if something *for this client* was lost) as long as the
-/// hub remembers what it let go of: for at least twice as many events as it retains.
+/// hub remembers what it let go of: about as many events as it retains if each was for another name, far more if names
+/// recur, and of [combined](Audience::and) audiences the last 256. Past that a gap may be told that was none, and none
+/// is ever left out.
 ///
 /// # Slow clients
 ///
@@ -293,7 +295,8 @@ impl Drop for Handle {
 /// Beside what [`Retain`] allows, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
 /// topic (measured on 64 bits, its [`Subscription`] included; the runtime's and the server's share come on top). While it
 /// has events to read it takes up to `window` handles of 8 bytes, each of which can keep about 190 bytes of an event
-/// that has left the log (not its frame).
+/// that has left the log (not its frame). Of the clients that left last it remembers the id, the user and the session: as
+/// many as it retains events, and 1024 at least.
 ///
 /// ```
 /// use std::time::Duration;

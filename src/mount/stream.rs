@@ -58,7 +58,7 @@ pin_project_lite::pin_project! {
     /// It ends when the inner stream does. An `Err`, and an event that cannot be sent ([`Event::check`]), end it too,
     /// after a last event `hub:error` whose data is JSON: the `reason` is `error` or `invalid-event`. The error's text
     /// stays in the server unless [`show_errors`](Self::show_errors) is asked for. An invalid event is a fault of the
-    /// program and logged at `WARN`; an `Err` is logged at `DEBUG`, and the inner stream is the place to do more.
+    /// program; it and an `Err` are logged at `DEBUG`, and the inner stream is the place to do more.
     /// The inner stream is dropped as soon as it has ended or failed.
     ///
     /// A browser's `EventSource` takes every end for a lost connection and asks again. A page that has all it wants
@@ -113,8 +113,8 @@ impl<S> EventStream<S> {
         self
     }
 
-    /// Tells the client first of all how long to wait before it reconnects. Below a millisecond it is as invalid as
-    /// [`Event::retry`] is, and the stream consists of `hub:error`.
+    /// Tells the client first of all how long to wait before it reconnects. Below a millisecond and above 24 days
+    /// it is as invalid as [`Event::retry`] is, and the stream consists of `hub:error`.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.retry = Some(retry);
         self
