@@ -28,7 +28,7 @@
 //! A folder is a floor. A file uses floors below its own, and on its own floor only what an arrow points at.
 //!
 //! ```text
-//! edges    mount/  axum -> http, stream
+//! edges    mount/  axum, warp -> http, stream
 //! hub      hub/    watch, metrics -> hub -> subscription, drain, ending, members -> admission -> shared -> state
 //!                  state -> config -> presence -> later -> telemetry -> end;  config -> limits;  stats -> end
 //!                  and, used by those above and using none: subscriber, receipt

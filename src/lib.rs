@@ -55,7 +55,8 @@
 //! # Features
 //!
 //! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
-//! response and an `http_body::Body`), `axum` (extractors and responses), `metrics` (`Hub::record_metrics`).
+//! response and an `http_body::Body`), `axum` (extractors and responses), `warp` (a filter and replies), `metrics`
+//! (`Hub::record_metrics`).
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -73,6 +74,27 @@ pub mod http {
     //! Streams over HTTP, for any server whose responses are `http::Response`s of `http_body::Body`s.
 
     pub use crate::mount::http::{Body, refusal, respond, response};
+}
+
+#[cfg(feature = "warp")]
+pub mod warp {
+    //! For warp: [`last_event_id`] is a filter, [`Subscription`](crate::Subscription),
+    //! [`EventStream`](crate::EventStream) and [`Refused`](crate::Refused) are replies.
+    //!
+    //! ```
+    //! use sse_hub::{Hub, LastEventId, Subscriber};
+    //! use warp::{Filter, Rejection, Reply};
+    //!
+    //! fn routes(hub: Hub) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+    //!     warp::path!("events")
+    //!         .and(warp::get())
+    //!         .and(sse_hub::warp::last_event_id())
+    //!         // Let in or refused, it is the reply.
+    //!         .map(move |last: LastEventId| hub.subscribe(Subscriber::new().resume(last)))
+    //! }
+    //! ```
+
+    pub use crate::mount::warp::last_event_id;
 }
 
 pub use crate::error::{

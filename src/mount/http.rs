@@ -95,13 +95,17 @@ impl LastEventId {
     /// ```
     #[must_use]
     pub fn from_request(headers: &HeaderMap, uri: &Uri) -> Self {
+        Self::from_parts(headers, uri.query().unwrap_or_default())
+    }
+
+    pub(super) fn from_parts(headers: &HeaderMap, query: &str) -> Self {
         let header = headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes);
         let from_header = Self::from_bytes(header.unwrap_or_default());
         if from_header.is_some() {
             return from_header;
         }
         // An id has no character that a query would encode, so what is encoded is no id.
-        let parameters = uri.query().unwrap_or_default().split('&');
+        let parameters = query.split('&');
         let mut named = parameters.filter_map(|parameter| parameter.split_once('='));
         let said = named.find(|(name, value)| QUERY_NAMES.contains(name) && !value.is_empty());
         said.map_or_else(Self::none, |(_, value)| Self::from_bytes(value.as_bytes()))
@@ -110,6 +114,8 @@ impl LastEventId {
 
 pin_project_lite::pin_project! {
     /// An `http_body::Body` that streams frames as they come. It ends when its stream does.
+    ///
+    /// It is a `Stream` of `Result`s as well, for servers that take their bodies in that form.
     #[derive(Debug)]
     pub struct Body<S = Subscription> {
         #[pin]
@@ -132,6 +138,18 @@ impl<S> Body<S> {
     }
 }
 
+impl<S: Stream<Item = Bytes>> Stream for Body<S> {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = match self.project().content.project() {
+            Projected::Stream { frames } => frames.poll_next(cx),
+            Projected::Whole { rest } => Poll::Ready(rest.take()),
+        };
+        next.map(|bytes| bytes.map(Ok))
+    }
+}
+
 impl<S: Stream<Item = Bytes>> http_body::Body for Body<S> {
     type Data = Bytes;
     type Error = Infallible;
@@ -140,11 +158,7 @@ impl<S: Stream<Item = Bytes>> http_body::Body for Body<S> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = match self.project().content.project() {
-            Projected::Stream { frames } => frames.poll_next(cx),
-            Projected::Whole { rest } => Poll::Ready(rest.take()),
-        };
-        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        self.poll_next(cx).map(|next| next.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

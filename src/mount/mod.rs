@@ -6,3 +6,5 @@ mod axum;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod stream;
+#[cfg(feature = "warp")]
+pub(crate) mod warp;
