@@ -28,7 +28,7 @@
 //! A folder is a floor. A file uses floors below its own, and on its own floor only what an arrow points at.
 //!
 //! ```text
-//! edges    mount/  axum, warp -> http, stream
+//! edges    mount/  axum, warp -> http, stream;  listener -> watchdog
 //! hub      hub/    watch, metrics -> hub -> subscription, drain, ending, members -> admission -> shared -> state
 //!                  state -> config -> presence -> later -> telemetry -> end;  config -> limits;  stats -> end
 //!                  and, used by those above and using none: subscriber, receipt
@@ -111,6 +111,17 @@
 //! only compared: while the armed deadline lies ahead and the task is the same, the wake-up is still to come. A stream that
 //! is to end at a time reads it with every poll, so that it ends also if it is never silent.
 //!
+//! # Sockets
+//!
+//! hyper does not poll a body while its own buffer is full (some 400 KiB), so what stalls is not seen from within a
+//! stream. The hub sees that a client is not read, and forgets it; what stands around the socket sees that bytes do not
+//! move, and cuts the connection. It is cut by a reset: closed in the usual way, a socket whose peer does not read would
+//! stay in the system with all that it was to send.
+//!
+//! A socket has room again when a third of its buffer is free, and that buffer grows to 4 MiB: a reader of 10 KB/s would seem
+//! to stand still for minutes. So the system is told to keep little that is unsent, which also bounds what each stalled
+//! client costs the system. The head of the first request is recognised by its blank line and is not parsed otherwise.
+//!
 //! # Presence
 //!
 //! A user is online while they have a client, and for a grace period after the last. Routes know the first, so the roster
@@ -141,6 +152,7 @@
 //! | `drain started` | `INFO` | `clients`; `over_ms` |
 //! | `drain ended` | `INFO` | `cut`: clients that were left when the period was over; `took_ms` |
 //! | `hub closed` | `INFO` | `clients`: streams that are still to end; `published` |
+//! | `connection cut` | `DEBUG` | `reason`: `Cut::as_str` |
 //! | `event stream failed` | `DEBUG` | `error`: of one's own stream, which is not told to the client unless asked |
 //! | `event stream has an invalid event` | `DEBUG` | `error`: an [`EventError`](crate::EventError) |
 //!

@@ -48,6 +48,7 @@
 //! | who is online, and who comes and goes | [`Presence`], [`PresenceWatch`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
 //! | how to send a stream of one's own, without a hub | [`EventStream`] |
+//! | how connections that do not move are cut | `Watchdog` |
 //! | how to answer a request | `sse_hub::http`, or the example of the adapter |
 //! | what is logged and measured | [`design`](design#observability), [`Stats`] |
 //! | how it is built and why | [`design`] |
@@ -55,8 +56,8 @@
 //! # Features
 //!
 //! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
-//! response and an `http_body::Body`), `axum` (extractors and responses), `warp` (a filter and replies), `metrics`
-//! (`Hub::record_metrics`).
+//! response and an `http_body::Body`), `axum` (extractors and responses), `warp` (a filter and replies), `watchdog`
+//! (`Watchdog`, around sockets), `axum-serve` (the same for axum's server), `metrics` (`Hub::record_metrics`).
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -114,7 +115,11 @@ pub use crate::hub::subscription::Subscription;
 pub use crate::hub::watch::PresenceWatch;
 pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};
 pub use crate::log::log::Retain;
+#[cfg(feature = "axum-serve")]
+pub use crate::mount::listener::WatchedListener;
 pub use crate::mount::stream::{EventStream, IntoEvent};
+#[cfg(feature = "watchdog")]
+pub use crate::mount::watchdog::{Cut, Cuts, Watchdog, WatchdogBuilder, Watched};
 pub use crate::time::heartbeat::Heartbeat;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};
