@@ -1,5 +1,5 @@
 //! A server on a real socket, and a client of it that knows no library.
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, unused_imports, reason = "no test uses all of it")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -202,6 +202,11 @@ impl Client {
         client.framing = Framing::of(&client.head.headers);
         client.framing.decode(&client.raw, &mut client.body);
         Some(client)
+    }
+
+    /// Of its own end.
+    pub(crate) fn port(&self) -> u16 {
+        self.socket.local_addr().unwrap().port()
     }
 
     /// Reads on. `false` if the connection was cut or closed.

@@ -1,0 +1,307 @@
+//! Connections that do not move, break, or come in crowds: what becomes of them, and of the others.
+#![cfg(all(feature = "axum-serve", feature = "tokio"))]
+
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use sse_hub::{Cuts, Event, Heartbeat, Hub, HubBuilder, Retain, TokioTimer, Watchdog};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+mod sockets;
+use sockets::{Client, DEADLINE, Followed, Seen, Server, eventually, frame, publish, within};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// It ends no stream by itself, so that what ends one is the connection.
+fn hub() -> HubBuilder {
+    Hub::builder(TokioTimer::new()).heartbeat(Heartbeat::off()).never_stalled()
+}
+
+/// A server whose connections are watched, with `limit` for writes and requests.
+async fn watched(hub: &Hub, limit: Duration) -> (Server, Watchdog) {
+    let watchdog = Watchdog::builder(TokioTimer::new()).stalled_after(limit).request_within(limit);
+    let watchdog = watchdog.build().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    (Server::start_on(watchdog.listen(listener), hub, pending()), watchdog)
+}
+
+/// A client for which its own system holds little.
+async fn narrow(address: SocketAddr, path: &str) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let socket = within("the connection", socket.connect(address)).await.unwrap();
+    let mut client = Client::ask(socket, path, None, usize::MAX).await.unwrap();
+    client.open().await;
+    client
+}
+
+/// Whether the system knows of the server's end of a client's connection, open or closing.
+#[cfg(target_os = "linux")]
+fn has_socket(server: SocketAddr, client: &Client) -> bool {
+    let ends = format!(":{:04X} 0100007F:{:04X} ", server.port(), client.port());
+    std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&ends)
+}
+
+/// Raises the number of files that this process may have open.
+fn allow_files(count: u64) {
+    let allowed = rlimit::increase_nofile_limit(count).unwrap();
+    assert!(allowed >= count, "{count} open files are needed, and {allowed} allowed: raise it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_stops_reading_is_cut_while_a_thousand_others_see_nothing() {
+    const OTHERS: usize = 1000;
+    const LIMIT: Duration = SECOND;
+    allow_files(2 * OTHERS as u64 + 200);
+    let hub = hub().retain(Retain::events(100_000).bytes(64 << 20)).build().unwrap();
+    let (server, watchdog) = watched(&hub, LIMIT).await;
+    let mut others = JoinSet::new();
+    for _ in 0..OTHERS {
+        let mut client = server.get("/events", None).await;
+        client.open().await;
+        others.spawn(async move {
+            let mut frames = Vec::new();
+            while frames.last().is_none_or(|frame: &String| !frame.starts_with("event: end\n")) {
+                frames.push(client.frame().await.expect("the stream goes on"));
+            }
+            frames
+        });
+    }
+    let stalled = narrow(server.address, "/events?topics=bulk").await;
+    assert_eq!(hub.stats().clients, OTHERS + 1);
+
+    let begun = Instant::now();
+    // More than all buffers between the two hold.
+    let bulk = "x".repeat(64 << 10);
+    for _ in 0..64 {
+        let topic = sse_hub::Audience::topic("bulk");
+        hub.publish(topic, Event::new("bulk").data(&*bulk)).unwrap();
+    }
+    let mut expected = Vec::new();
+    let mut number = 0;
+    while hub.stats().clients > OTHERS {
+        assert!(begun.elapsed() < DEADLINE, "it is not cut");
+        let id = publish(&hub, number);
+        expected.push(frame("n", &number.to_string(), id));
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = begun.elapsed();
+    assert!(LIMIT <= took, "it was cut after {took:?}");
+    assert!(took < LIMIT + SECOND, "it was cut after {took:?}");
+    assert_eq!(watchdog.cuts().stalled, 1);
+    #[cfg(target_os = "linux")]
+    eventually(SECOND, "its socket is gone", || !has_socket(server.address, &stalled)).await;
+
+    let id = hub.broadcast(Event::new("end")).unwrap().id();
+    expected.push(frame("end", "", id));
+    while let Some(frames) = within("the others have all", others.join_next()).await {
+        assert_eq!(frames.unwrap(), expected);
+    }
+    assert_eq!(watchdog.cuts().idle + watchdog.cuts().no_request, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_reads_nothing_of_a_little_is_given_up_by_the_system() {
+    const LIMIT: Duration = SECOND;
+    let hub = hub().build().unwrap();
+    let (server, watchdog) = watched(&hub, LIMIT).await;
+    let stalled = narrow(server.address, "/events").await;
+    // More than the client's system takes, and less than the server's: no write ever finds no room.
+    for _ in 0..24 {
+        hub.broadcast(Event::new("n").data("x".repeat(1 << 10))).unwrap();
+    }
+    let begun = Instant::now();
+    eventually(DEADLINE, "it is gone", || hub.stats().clients == 0).await;
+    let took = begun.elapsed();
+    assert!(took < LIMIT + 2 * SECOND, "it was given up after {took:?}");
+    assert_eq!(watchdog.cuts(), Cuts::default(), "by the system, not by the watchdog");
+    assert!(!has_socket(server.address, &stalled));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_never_end_are_cut_and_hold_nobody_up() {
+    const SLOW: u64 = 200;
+    const LIMIT: Duration = SECOND;
+    let hub = hub().build().unwrap();
+    let (server, watchdog) = watched(&hub, LIMIT).await;
+    let mut live = server.get("/events", None).await;
+    live.open().await;
+
+    let begun = Instant::now();
+    let mut slow = JoinSet::new();
+    for number in 0..SLOW {
+        let mut socket =
+            within("the connection", TcpStream::connect(server.address)).await.unwrap();
+        slow.spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(20));
+            let mut answer = Vec::new();
+            // A byte now and then, so that it is never silent; a few never begin.
+            let request =
+                b"GET /events HTTP/1.1\r\nhost: localhost\r\ncookie: ".iter().chain([&b'a'; 9_999]);
+            for byte in request.skip(if number % 4 == 0 { usize::MAX } else { 0 }) {
+                tick.tick().await;
+                if socket.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+            }
+            // A reset counts as an end.
+            let _ = socket.read_to_end(&mut answer).await;
+            answer
+        });
+    }
+    for number in 0.. {
+        let id = publish(&hub, number);
+        assert_eq!(live.frame().await.unwrap(), frame("n", &number.to_string(), id));
+        if watchdog.cuts().no_request == SLOW {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{:?}", watchdog.cuts());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(begun.elapsed() < LIMIT + 2 * SECOND, "they were cut after {:?}", begun.elapsed());
+    while let Some(answer) = within("they are told", slow.join_next()).await {
+        assert_eq!(answer.unwrap(), b"", "what is no request gets no answer");
+    }
+    assert_eq!(hub.stats().opened, 1);
+}
+
+/// A proxy that resets both of its connections after it has passed on some bytes of the answer, wherever that is.
+async fn resetting(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for connection in 0u64.. {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = TcpStream::connect(server).await.unwrap();
+            tokio::spawn(async move {
+                for socket in [&near, &far] {
+                    let socket = socket2::SockRef::from(socket);
+                    socket.set_linger(Some(Duration::ZERO)).unwrap();
+                }
+                // The head and `hub:open` take less than 500; all that follows is cut at every place of a frame.
+                let passed = 500 + (connection * 271) % 4_001;
+                let ((from_near, mut to_near), (from_far, mut to_far)) =
+                    (near.split(), far.split());
+                let mut request = from_near;
+                let mut answer = from_far.take(passed);
+                tokio::select! {
+                    _ = copy(&mut request, &mut to_far) => {}
+                    _ = copy(&mut answer, &mut to_near) => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_resets_connections_within_frames_costs_no_event_and_leaves_no_client() {
+    const EVENTS: u64 = 10_000;
+    let hub = hub().retain(Retain::events(20_000)).build().unwrap();
+    let (server, _) = watched(&hub, 10 * SECOND).await;
+    let proxy = resetting(server.address).await;
+
+    let followed =
+        Followed::follow(&hub, proxy, EVENTS, u64::from(u32::MAX), |chance| chance.below(50)).await;
+
+    assert_eq!(followed.numbers().collect::<Vec<_>>(), (0..EVENTS).collect::<Vec<_>>());
+    assert!(!followed.seen.iter().any(|seen| matches!(seen, Seen::Gap { .. })));
+    assert!(followed.cuts_within_frames > 50, "{} cuts", followed.cuts_within_frames);
+    eventually(SECOND, "the hub holds no client of them", || hub.stats().clients == 0).await;
+}
+
+/// A host of its own beside this one: a network namespace, joined to this by a pair of devices.
+#[cfg(target_os = "linux")]
+struct Host {
+    name: String,
+}
+
+#[cfg(target_os = "linux")]
+impl Host {
+    const HERE: Ipv4Addr = Ipv4Addr::new(10, 237, 91, 1);
+    const THERE: Ipv4Addr = Ipv4Addr::new(10, 237, 91, 2);
+
+    fn new() -> Self {
+        let host = Self { name: format!("sse-hub-{}", std::process::id()) };
+        let name = &host.name;
+        ip("", &format!("netns add {name}"));
+        ip("", &format!("link add sse-hub-here type veth peer name sse-hub-there netns {name}"));
+        ip("", &format!("addr add {}/30 dev sse-hub-here", Self::HERE));
+        ip("", "link set sse-hub-here up");
+        ip(name, &format!("addr add {}/30 dev sse-hub-there", Self::THERE));
+        ip(name, "link set sse-hub-there up");
+        host
+    }
+
+    /// Starts a program there.
+    fn start(&self, program: &str) -> std::process::Child {
+        let program = format!("netns exec {} {program}", self.name);
+        let mut command = std::process::Command::new("ip");
+        command.args(program.split(' ')).stdout(std::process::Stdio::null());
+        command.spawn().expect("`ip` runs: install iproute2")
+    }
+
+    /// It is not there any more, and says nothing of it.
+    fn vanish(&self) {
+        ip(&self.name, "addr flush dev sse-hub-there");
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Host {
+    fn drop(&mut self) {
+        for command in [["link", "del", "sse-hub-here"], ["netns", "del", &self.name]] {
+            let _ = std::process::Command::new("ip").args(command).status();
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn ip(namespace: &str, what: &str) {
+    let mut command = std::process::Command::new("ip");
+    if !namespace.is_empty() {
+        command.args(["-n", namespace]);
+    }
+    let status = command.args(what.split(' ')).status().expect("`ip` runs: install iproute2");
+    assert!(status.success(), "`ip {what}` fails: it needs the rights of root");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, iproute2 and curl"]
+async fn a_client_whose_host_vanished_is_gone_in_time_whether_events_come_or_not() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let host = Host::new();
+    // With events, what was sent is never acknowledged. Without, nothing moves.
+    for (with_events, bound) in [(true, LIMIT + 2 * SECOND), (false, 2 * LIMIT + 2 * SECOND)] {
+        let hub = hub().build().unwrap();
+        let watchdog = Watchdog::builder(TokioTimer::new())
+            .stalled_after(LIMIT)
+            .idle_after(2 * LIMIT)
+            .build()
+            .unwrap();
+        let listener = TcpListener::bind((Host::HERE, 0)).await.unwrap();
+        let server = Server::start_on(watchdog.listen(listener), &hub, pending());
+        let mut curl = host.start(&format!("curl -sN http://{}/events", server.address));
+        eventually(DEADLINE, "it is there", || hub.stats().clients == 1).await;
+
+        host.vanish();
+        let begun = Instant::now();
+        while hub.stats().clients > 0 {
+            if with_events {
+                hub.broadcast(Event::new("n")).unwrap();
+            }
+            assert!(begun.elapsed() < bound, "it is still there after {:?}", begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("events: {with_events}: gone after {:?}, {:?}", begun.elapsed(), watchdog.cuts());
+        curl.kill().unwrap();
+        curl.wait().unwrap();
+        ip(&host.name, &format!("addr add {}/30 dev sse-hub-there", Host::THERE));
+    }
+}

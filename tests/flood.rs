@@ -1,0 +1,168 @@
+//! A crowd that connects at the limit: what it costs those who are there. A binary of its own, whose process nothing else
+//! loads; the crowd is another process.
+#![cfg(all(feature = "axum-serve", feature = "tokio"))]
+
+use std::env;
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use sse_hub::{Event, Hub, Limits, RefusedCause, TokioTimer, Watchdog};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+mod sockets;
+use sockets::{DEADLINE, Server, within};
+
+const LIVE: usize = 200;
+
+/// How many connect, and in what time.
+const CROWD: u32 = 20_000;
+const CROWD_WITHIN: Duration = Duration::from_secs(10);
+
+/// It comes in this many waves, with as much quiet between: what the machine does beside falls on both.
+const WAVES: u32 = 10;
+
+/// Where the crowd goes, for the process that is the crowd.
+const TARGET: &str = "SSE_HUB_FLOOD_TARGET";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an optimised build and a quiet machine: 25 seconds"]
+async fn a_crowd_at_the_limit_neither_delays_the_others_nor_takes_memory() {
+    let hub = Hub::builder(TokioTimer::new()).limits(Limits::clients(LIVE)).build().unwrap();
+    let watchdog = Watchdog::builder(TokioTimer::new()).build().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(4096).unwrap();
+    let server = Server::start_on(watchdog.listen(listener), &hub, pending());
+
+    let epoch = Instant::now();
+    let quiet = Arc::new(AtomicBool::new(true));
+    let mut live = JoinSet::new();
+    for _ in 0..LIVE {
+        let mut client = server.get("/events", None).await;
+        client.open().await;
+        let quiet = Arc::clone(&quiet);
+        live.spawn(async move {
+            // In quiet, and beside the crowd.
+            let mut delays = [Vec::<u32>::new(), Vec::new()];
+            let mut next = 0u64;
+            loop {
+                let frame = client.frame().await.expect("the stream goes on");
+                client.raw.clear();
+                let now = epoch.elapsed();
+                let Some(rest) = frame.strip_prefix("event: n\ndata: ") else { break };
+                let (data, _) = rest.split_once('\n').unwrap();
+                let (number, sent) = data.split_once(' ').unwrap();
+                assert_eq!(number.parse(), Ok(next), "one is missing or comes again");
+                next += 1;
+                let sent = Duration::from_nanos(sent.parse().unwrap());
+                delays[usize::from(!quiet.load(Ordering::Relaxed))]
+                    .push((now - sent).as_micros() as u32);
+            }
+            delays
+        });
+    }
+
+    let mut crowd = crowd(server.address);
+    let mut resident = 0;
+    let mut published = 0u64;
+    for wave in 0..WAVES {
+        for is_quiet in [true, false] {
+            quiet.store(is_quiet, Ordering::Relaxed);
+            if !is_quiet {
+                // One line lets a wave go.
+                use std::io::Write as _;
+                writeln!(crowd.stdin.as_ref().unwrap()).unwrap();
+            }
+            let end = Instant::now() + CROWD_WITHIN / WAVES;
+            while Instant::now() < end {
+                let data = format!("{published} {}", epoch.elapsed().as_nanos());
+                hub.broadcast(Event::new("n").data(data)).unwrap();
+                published += 1;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        assert_eq!(hub.stats().clients, LIVE, "wave {wave}");
+        if wave == 0 {
+            resident = self::resident();
+        }
+    }
+    let grown = self::resident().saturating_sub(resident);
+    let status = tokio::task::spawn_blocking(move || crowd.wait().unwrap());
+    assert!(within("the crowd is through", status).await.unwrap().success());
+    let refused = hub.stats().refused(RefusedCause::Full { limit: LIVE });
+    hub.broadcast(Event::new("end")).unwrap();
+    let mut delays = [Vec::new(), Vec::new()];
+    while let Some(client) = live.join_next().await {
+        for (all, some) in delays.iter_mut().zip(client.unwrap()) {
+            all.extend(some);
+        }
+    }
+    let [quiet, crowded] = delays.map(|mut delays| {
+        delays.sort_unstable();
+        [50, 99].map(|percent| delays[delays.len() * percent / 100])
+    });
+    let ratio = f64::from(crowded[1]) / f64::from(quiet[1]);
+    println!(
+        "p50 and p99 in us: quiet {quiet:?}, beside the crowd {crowded:?}, p99 {ratio:.2} times"
+    );
+    println!("{refused} refused, {} KiB more resident since the first wave", grown >> 10);
+    assert_eq!(refused, u64::from(CROWD));
+    assert!(grown < 8 << 20, "{grown} bytes");
+    assert!(ratio < 1.2, "the crowd delays the others: {ratio:.2}");
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0usize);
+    pages * 4096
+}
+
+/// Starts the crowd, behind everything else that this machine has to do, as if it were on others.
+fn crowd(target: SocketAddr) -> Child {
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(env::current_exe().unwrap());
+    command.args(["the_crowd_itself", "--exact", "--ignored", "--nocapture"]);
+    command.env(TARGET, target.to_string()).stdin(Stdio::piped()).stdout(Stdio::null());
+    command.spawn().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs to be started by the test beside it"]
+async fn the_crowd_itself() {
+    let Ok(target) = env::var(TARGET) else { return };
+    let target: SocketAddr = target.parse().unwrap();
+    for _ in 0..WAVES {
+        let line = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+        line.await.unwrap().unwrap();
+        let begun = Instant::now();
+        let count = CROWD / WAVES;
+        let mut wave = JoinSet::new();
+        for number in 0..count {
+            let at = begun + (CROWD_WITHIN / WAVES).mul_f64(f64::from(number) / f64::from(count));
+            tokio::time::sleep_until(at.into()).await;
+            wave.spawn(refused(target));
+        }
+        within("all were answered", wave.join_all()).await;
+    }
+}
+
+/// Connects, and is told to come back later.
+async fn refused(target: SocketAddr) {
+    let mut socket = within("the connection", TcpStream::connect(target)).await.unwrap();
+    let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n0\r\n\r\n") {
+        let read = within("the answer", socket.read_buf(&mut answer)).await.unwrap();
+        assert!(read > 0, "the answer is not whole");
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.contains("event: hub:refused\n") && answer.contains("{\"reason\":\"full\"}"));
+}
