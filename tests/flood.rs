@@ -16,7 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 mod sockets;
-use sockets::{DEADLINE, Server, within};
+use sockets::{Server, within};
 
 const LIVE: usize = 200;
 
