@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::Value;
+
 use crate::server::DEADLINE;
 use crate::support::{self, Frame};
 
@@ -21,6 +23,10 @@ impl Request {
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.head += &format!("{name}: {value}\r\n");
         self
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Response {
+        self.header("content-type", "application/json").body(&body.to_string())
     }
 
     pub(crate) fn body(self, body: &str) -> Response {
@@ -136,6 +142,11 @@ impl Response {
                 self.text
             }
         }
+    }
+
+    pub(crate) fn json(self) -> Value {
+        let text = self.text();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
     }
 
     /// False for the last chunk.

@@ -3,6 +3,7 @@
 //! `cargo test --all-features` builds the examples before it runs this. `cargo test --test examples` does not: see what
 //! [`server::Server::start`] says then.
 
+mod auth_cors;
 mod client;
 mod server;
 mod smallest;

@@ -22,10 +22,16 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(example: &str) -> Self {
+        Self::start_with(example, &[])
+    }
+
+    /// With variables of its environment.
+    pub(crate) fn start_with(example: &str, variables: &[(&str, &str)]) -> Self {
         let program = program(example);
         let mut process = Command::new(&program)
             .args(["--port", "0"])
             .env_remove("PORT")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -64,6 +70,10 @@ impl Server {
 
     pub(crate) fn post(&self, path: &str) -> Request {
         Request::new(self.address, "POST", path)
+    }
+
+    pub(crate) fn options(&self, path: &str) -> Request {
+        Request::new(self.address, "OPTIONS", path)
     }
 
     /// What ctrl-c does.
