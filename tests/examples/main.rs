@@ -4,6 +4,7 @@
 //! [`server::Server::start`] says then.
 
 mod auth_cors;
+mod backend;
 mod client;
 mod server;
 mod smallest;
