@@ -174,6 +174,8 @@ fn a_forged_ticket_opens_nothing() {
         format!("{claims}.{other_signature}"),
         format!("{other_claims}.{signature}"),
         format!("{claims}.{}", &signature[1..]),
+        format!("{claims}.{}", &signature[..4]),
+        format!("{claims}.{}", &signature[..40]),
         format!("{claims}.{signature}{signature}"),
         "%00.%ff".to_owned(),
     ];

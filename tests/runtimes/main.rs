@@ -192,6 +192,8 @@ async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
         })
         .collect();
     hub.broadcast(text("before")).unwrap();
+    // They wait again, for longer than the drain lets them.
+    until("all have read", || hub.stats().delivered == 20).await;
     let draining = runtime.spawn(hub.drain(over));
     assert_eq!(hub.subscribe(Subscriber::new()).unwrap_err().cause(), RefusedCause::Draining);
     until("somebody waits", || runtime.is_waited_for()).await;
