@@ -35,7 +35,7 @@
 //!   for (const type of ["hub:open", "hub:gap", "note"])
 //!     stream.addEventListener(type, (event) => last = event.lastEventId);
 //!   stream.addEventListener("logged-out", () => { stream.close(); login(); });
-//!   // It has tried again by itself, with a ticket that was of use only once: get another.
+//!   // It has tried again by itself, with a ticket that was good no longer: get another.
 //!   stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) setTimeout(open, 1000); };
 //! }
 //! ```
