@@ -47,7 +47,6 @@
 //! | how to send a stream of one's own, without a hub | [`EventStream`] |
 //! | who is online, and who comes and goes | [`Presence`], [`PresenceWatch`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
-//! | how to send a stream of one's own, without a hub | [`EventStream`] |
 //! | how connections that do not move are cut | `Watchdog` |
 //! | how to answer a request | `sse_hub::http`, or the example of the adapter |
 //! | what is logged and measured | [`design`](design#observability), [`Stats`] |

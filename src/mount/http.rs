@@ -18,9 +18,6 @@ use crate::wire::id::LastEventId;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What clients that cannot set a header call it in the query.
-const QUERY_NAMES: [&str; 3] = ["lastEventId", "last_event_id", "last-event-id"];
-
 /// The response to a client that was let in or refused: what [`Hub::subscribe`](crate::Hub::subscribe) returned.
 ///
 /// ```
@@ -83,8 +80,7 @@ fn event_stream<S>(body: Body<S>) -> Response<Body<S>> {
 }
 
 impl LastEventId {
-    /// Reads it from a request: from the `Last-Event-ID` header, or else from the query parameter `lastEventId`,
-    /// `last_event_id` or `last-event-id`, which clients that cannot set headers use.
+    /// Reads it from a request: see [`from_parts`](Self::from_parts).
     ///
     /// ```
     /// use http::{HeaderMap, Uri};
@@ -95,20 +91,11 @@ impl LastEventId {
     /// ```
     #[must_use]
     pub fn from_request(headers: &HeaderMap, uri: &Uri) -> Self {
-        Self::from_parts(headers, uri.query().unwrap_or_default())
+        Self::from_headers(headers, uri.query().unwrap_or_default())
     }
 
-    pub(super) fn from_parts(headers: &HeaderMap, query: &str) -> Self {
-        let header = headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes);
-        let from_header = Self::from_bytes(header.unwrap_or_default());
-        if from_header.is_some() {
-            return from_header;
-        }
-        // An id has no character that a query would encode, so what is encoded is no id.
-        let parameters = query.split('&');
-        let mut named = parameters.filter_map(|parameter| parameter.split_once('='));
-        let said = named.find(|(name, value)| QUERY_NAMES.contains(name) && !value.is_empty());
-        said.map_or_else(Self::none, |(_, value)| Self::from_bytes(value.as_bytes()))
+    pub(super) fn from_headers(headers: &HeaderMap, query: &str) -> Self {
+        Self::from_parts(headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes), query)
     }
 }
 

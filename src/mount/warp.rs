@@ -21,7 +21,7 @@ pub fn last_event_id()
     let query = query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) });
     header::headers_cloned()
         .and(query)
-        .map(|headers: HeaderMap, query: String| LastEventId::from_parts(&headers, &query))
+        .map(|headers: HeaderMap, query: String| LastEventId::from_headers(&headers, &query))
 }
 
 /// Warp's bodies cannot be made from an `http_body::Body`, but from a stream.

@@ -35,7 +35,8 @@ pub trait Timer: fmt::Debug + Send + Sync + 'static {
     /// The time now. Never goes back.
     fn now(&self) -> Instant;
 
-    /// A future that is ready once [`now`](Self::now) has reached `deadline`.
+    /// What is ready once [`now`](Self::now) has reached `deadline`, and not a moment before. A timer that is coarser than
+    /// its clock rounds up: a stream that is woken early leaves its sleep alone, as one that is still to go off.
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>>;
 }
 

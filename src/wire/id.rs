@@ -108,6 +108,9 @@ pub struct ParseEventIdError(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LastEventId(pub(crate) Resume);
 
+/// What clients that cannot set a header call it in the query.
+const QUERY_NAMES: [&str; 3] = ["lastEventId", "last_event_id", "last-event-id"];
+
 /// What a [`LastEventId`] says, for the log to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Resume {
@@ -134,6 +137,31 @@ impl LastEventId {
             return Self::none();
         }
         Self(EventId::from_bytes(value).map_or(Resume::Unknown, Resume::After))
+    }
+
+    /// Reads it from a request of any framework: from the value of its `Last-Event-ID` header, or else from the parameter
+    /// `lastEventId`, `last_event_id` or `last-event-id` of its query, which clients that cannot set headers use.
+    ///
+    /// ```
+    /// use sse_hub::{EventId, LastEventId};
+    ///
+    /// let last = LastEventId::from_parts(None, "topic=orders&lastEventId=1763-12");
+    /// assert_eq!(last.id(), Some(EventId(1763, 12)));
+    /// // The header is the newer: a browser sends it when it reconnects to the same address.
+    /// let last = LastEventId::from_parts(Some(b"1763-15"), "lastEventId=1763-12");
+    /// assert_eq!(last.id(), Some(EventId(1763, 15)));
+    /// ```
+    #[must_use]
+    pub fn from_parts(header: Option<&[u8]>, query: &str) -> Self {
+        let from_header = Self::from_bytes(header.unwrap_or_default());
+        if from_header.is_some() {
+            return from_header;
+        }
+        // An id has no character that a query would encode, so what is encoded is no id.
+        let parameters = query.split('&');
+        let mut named = parameters.filter_map(|parameter| parameter.split_once('='));
+        let said = named.find(|(name, value)| QUERY_NAMES.contains(name) && !value.is_empty());
+        said.map_or_else(Self::none, |(_, value)| Self::from_bytes(value.as_bytes()))
     }
 
     /// Whether the client said where it stopped, understood or not.

@@ -1,0 +1,110 @@
+//! User management: who is online, and sending somebody away for good.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use serde::Serialize;
+use sse_hub::{Audience, Event, EventType, Hub, Payload, PresenceEvent, PresenceWatch};
+
+use crate::{App, Caller, Failed};
+
+/// The topic of those who manage users. Who follows it is decided when they connect.
+pub(crate) const ADMINS: &str = "admins";
+
+/// What your database says of them.
+#[derive(Default)]
+pub(crate) struct Users {
+    deactivated: Mutex<HashSet<String>>,
+}
+
+impl Users {
+    /// Runs `then` if the user is active, which they stay until that is done. It must not wait.
+    pub(crate) fn while_active<T>(&self, user: &str, then: impl FnOnce() -> T) -> Option<T> {
+        let deactivated = self.deactivated.lock();
+        (!deactivated.contains(user)).then(then)
+    }
+}
+
+/// A request by one who manages users.
+pub(crate) struct Admin;
+
+impl FromRequestParts<Arc<App>> for Admin {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, StatusCode> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        if caller.is_admin() { Ok(Self) } else { Err(StatusCode::FORBIDDEN) }
+    }
+}
+
+#[derive(Serialize)]
+struct Deactivated<'a> {
+    user: &'a str,
+    streams: usize,
+}
+
+impl Payload for Deactivated<'_> {
+    const TYPE: EventType = EventType::from_static("user-deactivated");
+}
+
+pub(crate) async fn deactivate(
+    State(app): State<Arc<App>>,
+    _: Admin,
+    Path(user): Path<String>,
+) -> Result<StatusCode, Failed> {
+    // First, so that nobody comes in behind: who connects at this moment is refused, or there to be disconnected.
+    app.users.deactivated.lock().insert(user.clone());
+    let goodbye = Event::new("account-closed").data("Ask your administrator.");
+    let who = Audience::user(&*user);
+    let streams = app.hub.disconnect(&who, "deactivated", Some(goodbye))?;
+    app.hub.publish(Audience::topic(ADMINS), Event::of(&Deactivated { user: &user, streams })?)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Serialize)]
+pub(crate) struct Online {
+    user: String,
+    /// 0 for a moment, while they reload the page.
+    streams: usize,
+}
+
+pub(crate) async fn online(State(app): State<Arc<App>>, _: Admin) -> Json<Vec<Online>> {
+    let users = app.hub.users().into_iter();
+    let mut online: Vec<_> =
+        users.map(|info| Online { user: info.user.to_string(), streams: info.clients }).collect();
+    online.sort_unstable_by(|one, other| one.user.cmp(&other.user));
+    Json(online)
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    user: &'a str,
+    online: bool,
+}
+
+impl Payload for Changed<'_> {
+    const TYPE: EventType = EventType::from_static("user-changed");
+}
+
+/// Publishes who comes and goes. A page gets the list once its stream is open, and makes the changes to it that follow.
+pub(crate) async fn tell_admins(hub: Hub, mut watch: PresenceWatch) {
+    // It ends when the hub is closed.
+    while let Some(seen) = watch.next().await {
+        let event = match seen {
+            PresenceEvent::Joined { user } => Event::of(&Changed { user: &user, online: true }),
+            PresenceEvent::Left { user, .. } => Event::of(&Changed { user: &user, online: false }),
+            // Too many came and went to be told one by one: pages get the list anew.
+            _ => Ok(Event::new("users-changed")),
+        };
+        let Ok(event) = event else { continue };
+        if let Err(error) = hub.publish(Audience::topic(ADMINS), event) {
+            tracing::warn!(%error, "the admins cannot be told who is online");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Every rule that the example keeps.
+
+use serde_json::json;
+
+use crate::client::{Request, Response};
+use crate::server::Server;
+
+/// One of those that the example knows.
+const FRIEND: &str = "https://app.example.com";
+const STRANGER: &str = "https://app.example.com.evil.example";
+
+fn start() -> Server {
+    Server::start("auth_cors")
+}
+
+/// A login by a page of the same site, and what its requests then carry.
+fn cookie(server: &Server) -> String {
+    let login = json!({ "user": "ann", "password": "demo" });
+    let response = server.post("/login").json(&login);
+    assert_eq!(response.status, 204);
+    let cookie = response.header("set-cookie").expect("a cookie");
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+fn token(server: &Server) -> String {
+    let login = json!({ "user": "ann", "password": "demo" });
+    let answer = server.post("/token").json(&login).json();
+    answer["token"].as_str().expect("a token").to_owned()
+}
+
+fn ticket(server: &Server, bearer: &str) -> String {
+    let response = server.post("/ticket").header("authorization", bearer).send();
+    assert_eq!(response.status, 200);
+    response.json()["ticket"].as_str().expect("a ticket").to_owned()
+}
+
+fn with_ticket(server: &Server, ticket: &str) -> Request {
+    server.get(&format!("/events?ticket={ticket}"))
+}
+
+#[track_caller]
+fn is_unauthorized(response: Response) {
+    assert_eq!((response.status, response.header("www-authenticate")), (401, Some("Bearer")));
+    assert_ne!(response.header("content-type"), Some("text/event-stream"));
+}
+
+#[test]
+fn the_cookie_of_a_session_opens_its_stream_and_is_hard_to_abuse() {
+    let server = start();
+    let login = json!({ "user": "ann", "password": "demo" });
+    let response = server.post("/login").json(&login);
+    let set = response.header("set-cookie").unwrap();
+    let (cookie, attributes) = set.split_once("; ").unwrap();
+    assert!(cookie.starts_with("__Host-session="), "{set}");
+    let mut attributes: Vec<_> = attributes.split("; ").collect();
+    attributes.sort_unstable();
+    // No `Domain`, so that it is for this host alone.
+    assert_eq!(attributes, ["HttpOnly", "Max-Age=3600", "Path=/", "SameSite=Strict", "Secure"]);
+
+    // The browser has others as well.
+    let cookies = format!("theme=dark; {cookie}; lang=en");
+    let (mut page, _) = server.get("/events").header("cookie", &cookies).send().opened();
+    let note = server.post("/note").header("cookie", cookie).json(&json!({ "text": "hello" }));
+    assert_eq!(note.status, 204);
+    let note = page.frame();
+    assert_eq!((note.event.as_str(), note.data.as_str()), ("note", "hello"));
+}
+
+#[test]
+fn a_login_takes_the_right_password_and_no_form() {
+    let server = start();
+    let wrong = json!({ "user": "ann", "password": "guess" });
+    let response = server.post("/login").json(&wrong);
+    assert_eq!((response.status, response.header("set-cookie")), (401, None));
+    let form = server.post("/login").header("content-type", "application/x-www-form-urlencoded");
+    let response = form.body("user=ann&password=demo");
+    assert_eq!((response.status, response.header("set-cookie")), (415, None));
+    // What a form of another site can disguise as.
+    let text = server.post("/login").header("content-type", "text/plain");
+    assert_eq!(text.body(r#"{"user":"ann","password":"demo"}"#).status, 415);
+}
+
+#[test]
+fn who_proves_nothing_gets_a_401_which_stops_a_browser_from_asking_again() {
+    let server = start();
+    is_unauthorized(server.get("/events").send());
+    is_unauthorized(server.get("/events").header("cookie", "__Host-session=x.y").send());
+    is_unauthorized(server.get("/events").header("cookie", "__Host-session=").send());
+    is_unauthorized(server.get("/events?ticket=").send());
+    is_unauthorized(server.get("/events").header("authorization", "Basic YW5uOmRlbW8=").send());
+    is_unauthorized(server.post("/ticket").send());
+    is_unauthorized(server.post("/logout").send());
+}
+
+#[test]
+fn a_client_that_sets_headers_opens_its_stream_with_its_token() {
+    let server = start();
+    let bearer = format!("Bearer {}", token(&server));
+    let (mut stream, open) = server.get("/events").header("authorization", &bearer).send().opened();
+    let note = server.post("/note").header("authorization", &bearer);
+    assert_eq!(note.json(&json!({ "text": "one" })).status, 204);
+    assert_eq!(stream.frame().data, "one");
+
+    // It goes on where it was.
+    drop(stream);
+    let back = server.get("/events").header("authorization", &bearer);
+    let last = open.id.unwrap().to_string();
+    let (mut stream, open) = back.header("last-event-id", &last).send().opened();
+    assert!(open.data.contains("\"resumed\":true"));
+    assert_eq!(stream.frame().data, "one");
+
+    // A wrong one is not made up for by a right cookie: the request would be somebody else's than it says.
+    let request = server.get("/events").header("cookie", &cookie(&server));
+    is_unauthorized(request.header("authorization", "Bearer x.y").send());
+}
+
+#[test]
+fn a_page_of_another_site_opens_its_stream_with_a_ticket() {
+    let server = start();
+    let bearer = format!("Bearer {}", token(&server));
+    let request = server.post("/ticket").header("authorization", &bearer).header("origin", FRIEND);
+    let response = request.send();
+    assert_eq!(response.header("access-control-allow-origin"), Some(FRIEND));
+    let ticket = response.json()["ticket"].as_str().unwrap().to_owned();
+
+    let response = with_ticket(&server, &ticket).header("origin", FRIEND).send();
+    assert_eq!(response.header("access-control-allow-origin"), Some(FRIEND));
+    assert_eq!(response.header("access-control-allow-credentials"), Some("true"));
+    let vary = response.header("vary").unwrap_or_default().to_owned();
+    assert!(vary.split(", ").any(|name| name == "origin"), "vary: {vary}");
+    let (mut stream, _) = response.opened();
+    let note = server.post("/note").header("authorization", &bearer);
+    assert_eq!(note.json(&json!({ "text": "hello" })).status, 204);
+    assert_eq!(stream.frame().data, "hello");
+}
+
+#[test]
+fn a_ticket_is_good_for_moments_and_for_streams_only() {
+    let server = Server::start_with("auth_cors", &[("TICKET_SECONDS", "0")]);
+    let bearer = format!("Bearer {}", token(&server));
+    let expired = ticket(&server, &bearer);
+    is_unauthorized(with_ticket(&server, &expired).send());
+    // Nor is it made up for by a cookie.
+    let request = with_ticket(&server, &expired).header("cookie", &cookie(&server));
+    is_unauthorized(request.send());
+
+    let server = start();
+    let access = token(&server);
+    let good = ticket(&server, &format!("Bearer {access}"));
+    // Each kind of token is none of the others.
+    let bearer = format!("Bearer {good}");
+    is_unauthorized(server.post("/ticket").header("authorization", &bearer).send());
+    is_unauthorized(server.get("/events").header("authorization", &bearer).send());
+    is_unauthorized(with_ticket(&server, &access).send());
+    let as_cookie = format!("__Host-session={good}");
+    is_unauthorized(server.post("/ticket").header("cookie", &as_cookie).send());
+    is_unauthorized(server.post(&format!("/ticket?ticket={good}")).send());
+    drop(with_ticket(&server, &good).send().opened());
+}
+
+#[test]
+fn a_forged_ticket_opens_nothing() {
+    let server = start();
+    let good = ticket(&server, &format!("Bearer {}", token(&server)));
+    let (claims, signature) = good.split_once('.').unwrap();
+    let other = ticket(&server, &format!("Bearer {}", token(&server)));
+    let (other_claims, other_signature) = other.split_once('.').unwrap();
+    assert_ne!(signature, other_signature);
+
+    let mut forged = vec![
+        claims.to_owned(),
+        format!("{claims}."),
+        format!(".{signature}"),
+        format!("{claims}.{other_signature}"),
+        format!("{other_claims}.{signature}"),
+        format!("{claims}.{}", &signature[1..]),
+        format!("{claims}.{}", &signature[..4]),
+        format!("{claims}.{}", &signature[..40]),
+        format!("{claims}.{signature}{signature}"),
+        "%00.%ff".to_owned(),
+    ];
+    // Another character at each place.
+    for at in 0..good.len() {
+        let changed = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
+        forged.push(format!("{}{changed}{}", &good[..at], &good[at + 1..]));
+    }
+    for forged in forged {
+        is_unauthorized(with_ticket(&server, &forged).send());
+    }
+
+    // Nor does one of another server, which has another key.
+    let elsewhere = start();
+    let foreign = ticket(&elsewhere, &format!("Bearer {}", token(&elsewhere)));
+    is_unauthorized(with_ticket(&server, &foreign).send());
+    drop(with_ticket(&server, &good).send().opened());
+}
+
+#[test]
+fn an_unknown_origin_is_refused_before_it_subscribes_whatever_it_proves() {
+    let server = start();
+    let cookie = cookie(&server);
+    let (mut mine, _) = server.get("/events").header("cookie", &cookie).send().opened();
+
+    let with_cookie = |path: &str| server.get(path).header("cookie", &cookie);
+    let good = ticket(&server, &format!("Bearer {}", token(&server)));
+    let requests = [
+        with_cookie("/events").header("origin", STRANGER),
+        with_cookie("/events").header("origin", "null"),
+        with_cookie("/events").header("origin", "https://example.com"),
+        with_cookie("/events").header("origin", "http://app.example.com"),
+        with_cookie("/events").header("origin", "https://app.example.com:8443"),
+        with_ticket(&server, &good).header("origin", STRANGER),
+        // An image of another page sends no origin.
+        with_cookie("/events").header("sec-fetch-site", "cross-site"),
+        with_cookie("/events").header("sec-fetch-site", "same-site"),
+        server.post("/logout").header("cookie", &cookie).header("origin", STRANGER),
+    ];
+    for request in requests {
+        let response = request.send();
+        assert_eq!(response.status, 403);
+        assert_eq!(response.header("access-control-allow-origin"), None);
+    }
+    // Not even the logout was done.
+    let note = server.post("/note").header("cookie", &cookie);
+    assert_eq!(note.json(&json!({ "text": "still here" })).status, 204);
+    assert_eq!(mine.frame().data, "still here");
+
+    // The same from known ones, with and without their telling.
+    let own = format!("http://{}", server.address);
+    for request in [
+        with_cookie("/events").header("origin", FRIEND).header("sec-fetch-site", "cross-site"),
+        with_cookie("/events").header("origin", &own).header("sec-fetch-site", "same-origin"),
+        with_cookie("/events").header("sec-fetch-site", "same-origin"),
+    ] {
+        drop(request.send().opened());
+    }
+}
+
+#[test]
+fn a_preflight_allows_what_fetch_clients_send_to_known_origins_and_never_to_all() {
+    let server = start();
+    let preflight = |origin| {
+        let request = server.options("/events").header("origin", origin);
+        let request = request.header("access-control-request-method", "GET");
+        let headers = "authorization,last-event-id";
+        request.header("access-control-request-headers", headers).send()
+    };
+    let response = preflight(FRIEND);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("access-control-allow-origin"), Some(FRIEND));
+    assert_eq!(response.header("access-control-allow-credentials"), Some("true"));
+    let allowed = response.header("access-control-allow-headers").unwrap();
+    for header in ["authorization", "last-event-id", "content-type"] {
+        assert!(allowed.split(',').any(|name| name == header), "{header} of {allowed}");
+    }
+    let methods = response.header("access-control-allow-methods").unwrap();
+    assert_eq!(methods, "GET,POST");
+
+    assert_eq!(preflight(STRANGER).header("access-control-allow-origin"), None);
+    // Refusals can be read by pages of known origins, too.
+    let response = server.get("/events").header("origin", FRIEND).send();
+    assert_eq!(response.header("access-control-allow-origin"), Some(FRIEND));
+    is_unauthorized(response);
+}
+
+#[test]
+fn a_logout_ends_the_streams_of_its_session_and_what_proved_it() {
+    let server = start();
+    let cookie = cookie(&server);
+    let access = token(&server);
+    let bearer = format!("Bearer {access}");
+    let good = ticket(&server, &bearer);
+    let open = |name: &str, value: &str| {
+        let (stream, _) = server.get("/events").header(name, value).send().opened();
+        stream
+    };
+    let mut tabs = [open("cookie", &cookie), open("cookie", &cookie)];
+    let mut other = open("authorization", &bearer);
+
+    let response = server.post("/logout").header("cookie", &cookie).send();
+    assert_eq!(response.status, 204);
+    let gone = response.header("set-cookie").unwrap();
+    assert!(gone.starts_with("__Host-session=; "), "{gone}");
+    assert!(gone.contains("Max-Age=0"), "{gone}");
+    for tab in &mut tabs {
+        assert_eq!(tab.frame().event, "logged-out");
+        let end = tab.frame();
+        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "logout"));
+        assert_eq!(tab.next_frame(), None);
+    }
+    is_unauthorized(server.get("/events").header("cookie", &cookie).send());
+
+    // The user's other session is as it was.
+    let note = server.post("/note").header("authorization", &bearer);
+    assert_eq!(note.json(&json!({ "text": "here" })).status, 204);
+    assert_eq!(other.frame().data, "here");
+
+    // Its ticket ends with it, though it would have been good for a while.
+    let (mut by_ticket, _) = with_ticket(&server, &good).send().opened();
+    assert_eq!(server.post("/logout").header("authorization", &bearer).send().status, 204);
+    assert_eq!(by_ticket.frame().event, "logged-out");
+    is_unauthorized(with_ticket(&server, &good).send());
+    is_unauthorized(server.get("/events").header("authorization", &bearer).send());
+}
+
+#[test]
+fn a_stream_ends_when_what_it_was_opened_with_expires() {
+    let server = Server::start_with("auth_cors", &[("SESSION_SECONDS", "4")]);
+    let bearer = format!("Bearer {}", token(&server));
+    let good = ticket(&server, &bearer);
+    let (mut by_token, _) = server.get("/events").header("authorization", &bearer).send().opened();
+    let (mut by_ticket, _) = with_ticket(&server, &good).send().opened();
+    for stream in [&mut by_token, &mut by_ticket] {
+        let end = stream.frame();
+        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "expired"));
+        assert_eq!(stream.next_frame(), None);
+    }
+    is_unauthorized(server.get("/events").header("authorization", &bearer).send());
+    is_unauthorized(with_ticket(&server, &good).send());
+}

@@ -1,0 +1,278 @@
+//! The recipes do what they say, and do not what they should not.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::client::Response;
+use crate::server::{DEADLINE, Server};
+use crate::support::Frame;
+
+const KEY: &[u8] = b"thirty-two bytes that are secret";
+
+fn start() -> Server {
+    let secret = format!("whsec_{}", STANDARD.encode(KEY));
+    Server::start_with("backend", &[("WEBHOOK_SECRET", &secret)])
+}
+
+fn stream(server: &Server, query: &str) -> (Response, Frame) {
+    server.get(&format!("/events?{query}")).send().opened()
+}
+
+fn json_of(frame: &Frame) -> Value {
+    serde_json::from_str(&frame.data).unwrap_or_else(|error| panic!("{error}: {frame:?}"))
+}
+
+struct Message {
+    id: &'static str,
+    timestamp: i64,
+    signed: String,
+    sent: String,
+    key: &'static [u8],
+}
+
+/// A genuine one, from now.
+fn message(id: &'static str, body: &Value) -> Message {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let body = body.to_string();
+    Message { id, timestamp: now as i64, signed: body.clone(), sent: body, key: KEY }
+}
+
+impl Message {
+    fn signature(&self) -> String {
+        let signed = format!("{}.{}.{}", self.id, self.timestamp, self.signed);
+        let mac = Hmac::<Sha256>::new_from_slice(self.key).unwrap().chain_update(signed);
+        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    }
+
+    fn send(&self, server: &Server) -> u16 {
+        self.send_with(server, &self.signature())
+    }
+
+    fn send_with(&self, server: &Server, signature: &str) -> u16 {
+        let request = server.post("/webhooks/orders").header("webhook-id", self.id);
+        let request = request.header("webhook-timestamp", &self.timestamp.to_string());
+        request.header("webhook-signature", signature).body(&self.sent).status
+    }
+}
+
+fn shipped(order: &str) -> Value {
+    json!({ "user": "ann", "order": order, "state": "shipped", "margin": 0.4 })
+}
+
+#[test]
+fn a_webhook_reaches_whom_it_is_about_and_says_no_more_than_they_should_know() {
+    let server = start();
+    let (mut ann, _) = stream(&server, "user=ann");
+    let (mut support, _) = stream(&server, "user=bob&order=17");
+    let (mut other, _) = stream(&server, "user=bob&order=18");
+
+    assert_eq!(message("m1", &shipped("17")).send(&server), 204);
+    for page in [&mut ann, &mut support] {
+        let frame = page.frame();
+        assert_eq!(frame.event, "order");
+        assert_eq!(json_of(&frame), json!({ "order": "17", "state": "shipped" }));
+    }
+    assert_eq!(message("m2", &shipped("18")).send(&server), 204);
+    assert_eq!(json_of(&other.frame())["order"], "18");
+}
+
+#[test]
+fn a_webhook_that_comes_again_is_told_once() {
+    let server = start();
+    let (mut ann, _) = stream(&server, "user=ann");
+    let first = message("m1", &shipped("17"));
+    assert_eq!(first.send(&server), 204);
+    assert_eq!(first.send(&server), 204);
+    // A later attempt is signed anew.
+    let later = Message { timestamp: first.timestamp + 1, ..message("m1", &shipped("17")) };
+    assert_ne!(later.signature(), first.signature());
+    assert_eq!(later.send(&server), 204);
+
+    assert_eq!(message("m2", &shipped("18")).send(&server), 204);
+    assert_eq!(json_of(&ann.frame())["order"], "17");
+    assert_eq!(json_of(&ann.frame())["order"], "18");
+
+    // What could not be done is not remembered as done.
+    assert_eq!(message("m3", &shipped(&"9".repeat(1000))).send(&server), 422);
+    assert_eq!(message("m3", &shipped("19")).send(&server), 204);
+    assert_eq!(json_of(&ann.frame())["order"], "19");
+}
+
+#[test]
+fn a_webhook_that_is_not_genuine_is_refused() {
+    let server = start();
+    let (mut ann, _) = stream(&server, "user=ann");
+    let genuine = || message("m1", &shipped("17"));
+    let now = genuine().timestamp;
+    let refused = [
+        Message { key: b"another key", ..genuine() },
+        Message { sent: shipped("18").to_string(), ..genuine() },
+        // JSON that means the same is not what was signed.
+        Message { sent: format!("{} ", genuine().sent), ..genuine() },
+        Message { timestamp: now - 5 * 60 - 1, ..genuine() },
+        Message { timestamp: now + 5 * 60 + 60, ..genuine() },
+        Message { timestamp: -1, ..genuine() },
+        Message { timestamp: i64::MAX, ..genuine() },
+    ];
+    for message in &refused {
+        assert_eq!(message.send(&server), 401, "{} {}", message.timestamp, message.sent);
+    }
+    let signature = genuine().signature();
+    let elsewhere = Message { id: "m0", ..genuine() };
+    assert_eq!(elsewhere.send_with(&server, &signature), 401);
+    let bare = signature.strip_prefix("v1,").unwrap();
+    for wrong in ["", "v1,", bare, &signature[..19], &format!("v2,{bare}")] {
+        assert_eq!(genuine().send_with(&server, wrong), 401, "{wrong}");
+    }
+    let unsigned = server.post("/webhooks/orders").body(&genuine().sent);
+    assert_eq!(unsigned.status, 401);
+
+    // While the key is being replaced there are two signatures. And nothing came of those before.
+    let old = Message { key: b"the old key", ..genuine() }.signature();
+    assert_eq!(genuine().send_with(&server, &format!("{old} {signature}")), 204);
+    assert_eq!(json_of(&ann.frame())["order"], "17");
+}
+
+/// What `hub:open` told.
+fn client_of(open: &Frame) -> String {
+    json_of(open)["client"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_job_reports_to_the_page_that_started_it_and_to_no_other() {
+    let server = start();
+    let (mut page, open) = stream(&server, "user=ann");
+    let (mut other, _) = stream(&server, "user=ann");
+    let client = client_of(&open);
+
+    let export = json!({ "client": client, "rows": 20 });
+    let started = server.post("/jobs?user=ann").json(&export);
+    assert_eq!(started.status, 202);
+    let job = started.json()["job"].clone();
+    let mut last = 0;
+    let done = loop {
+        let frame = page.frame();
+        if frame.event != "job-progress" {
+            break frame;
+        }
+        let progress = json_of(&frame);
+        assert_eq!(progress["job"], job);
+        let percent = progress["percent"].as_u64().unwrap();
+        assert!(percent > last, "{percent} after {last}");
+        last = percent;
+    };
+    assert_eq!(last, 100);
+    assert_eq!(
+        (done.event.as_str(), json_of(&done)),
+        ("job-done", json!({ "job": job, "rows": 20 }))
+    );
+
+    // What comes to the other page next is not of the job.
+    assert_eq!(message("m1", &shipped("17")).send(&server), 204);
+    assert_eq!(other.frame().event, "order");
+
+    // Somebody else who knows the page's id sends nothing to it.
+    assert_eq!(server.post("/jobs?user=eve").json(&export).status, 409);
+    let garbage = json!({ "client": "nobody", "rows": 1 });
+    assert_eq!(server.post("/jobs?user=ann").json(&garbage).status, 422);
+}
+
+#[test]
+fn a_page_that_was_away_gets_the_newest_progress_and_the_end_of_its_job() {
+    let server = start();
+    let (page, open) = stream(&server, "user=ann");
+    let (client, last) = (client_of(&open), open.id.unwrap());
+    let export = json!({ "client": client, "rows": 20 });
+    assert_eq!(server.post("/jobs?user=ann").json(&export).status, 202);
+    drop(page);
+
+    // Another page waits for a longer job, so that the first is done by then.
+    let (mut clock, open) = stream(&server, "user=ann");
+    let export = json!({ "client": client_of(&open), "rows": 60 });
+    assert_eq!(server.post("/jobs?user=ann").json(&export).status, 202);
+    while clock.frame().event != "job-done" {}
+    // A page keeps its id once nobody has it any more.
+    let began = Instant::now();
+    while server.get("/admin/online?user=root").send().json()[0]["streams"] != 1 {
+        assert!(began.elapsed() < DEADLINE, "the server does not notice that the page is gone");
+    }
+
+    let query = format!("user=ann&client={client}&lastEventId={last}");
+    let (mut back, open) = stream(&server, &query);
+    assert_eq!(client_of(&open), client, "it keeps its id");
+    let progress = back.frame();
+    assert_eq!(
+        (progress.event.as_str(), &json_of(&progress)["percent"]),
+        ("job-progress", &json!(100))
+    );
+    assert_eq!(back.frame().event, "job-done");
+}
+
+#[test]
+fn a_deactivated_user_is_sent_away_for_good_and_the_admins_are_told() {
+    let server = start();
+    let (mut admin, _) = stream(&server, "user=root");
+    let (mut tab, open) = stream(&server, "user=ann");
+    let (mut phone, _) = stream(&server, "user=ann");
+    let (mut bob, _) = stream(&server, "user=bob");
+    // Each user is told of once, whatever number of streams they have.
+    for name in ["root", "ann", "bob"] {
+        let frame = admin.frame();
+        assert_eq!(frame.event, "user-changed");
+        assert_eq!(json_of(&frame), json!({ "user": name, "online": true }));
+    }
+    let online = server.get("/admin/online?user=root").send().json();
+    let expected = json!([
+        { "user": "ann", "streams": 2 },
+        { "user": "bob", "streams": 1 },
+        { "user": "root", "streams": 1 },
+    ]);
+    assert_eq!(online, expected);
+
+    let response = server.post("/admin/users/ann/deactivate?user=root").send();
+    assert_eq!(response.status, 204);
+    for stream in [&mut tab, &mut phone] {
+        assert_eq!(stream.frame().event, "account-closed");
+        let end = stream.frame();
+        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "deactivated"));
+        assert_eq!(stream.next_frame(), None);
+    }
+    let told = admin.frame();
+    assert_eq!(told.event, "user-deactivated");
+    assert_eq!(json_of(&told), json!({ "user": "ann", "streams": 2 }));
+    let left = admin.frame();
+    assert_eq!(json_of(&left), json!({ "user": "ann", "online": false }), "after the grace");
+
+    // A browser comes back, and is told never to.
+    let back =
+        server.get("/events?user=ann").header("last-event-id", &open.id.unwrap().to_string());
+    let back = back.send();
+    assert_eq!((back.status, back.header("content-type")), (204, None));
+    let online = server.get("/admin/online?user=root").send().json();
+    assert_eq!(online.as_array().unwrap().len(), 2);
+
+    // Others neither saw it nor were touched.
+    let shipped = json!({ "user": "bob", "order": "17", "state": "shipped" });
+    assert_eq!(message("m1", &shipped).send(&server), 204);
+    assert_eq!(bob.frame().event, "order");
+}
+
+#[test]
+fn only_admins_manage_users() {
+    let mut server = start();
+    let (mut ann, _) = stream(&server, "user=ann");
+    assert_eq!(server.get("/admin/online?user=ann").send().status, 403);
+    assert_eq!(server.get("/admin/online").send().status, 401);
+    assert_eq!(server.post("/admin/users/ann/deactivate?user=eve").send().status, 403);
+    assert_eq!(server.get("/events").send().status, 401);
+    // She is still there, until the server is stopped.
+    server.interrupt();
+    let end = ann.frame();
+    assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "drained"));
+    assert!(server.exit().success());
+}

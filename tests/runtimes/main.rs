@@ -1,0 +1,424 @@
+//! One suite of behaviours, on every runtime: tokio with many threads and with one, smol, and none at all.
+
+mod runtime;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::{FutureExt as _, StreamExt as _};
+use runtime::{Bare, Runtime, Smol, Task};
+use sse_hub::{
+    EndReason, Event, Heartbeat, Hub, HubBuilder, Presence, PresenceEvent, RefusedCause,
+    Subscriber, Subscription, Timer as _,
+};
+use support::{Frame, frames, within};
+
+/// For what takes milliseconds on a machine that has nothing else to do.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+macro_rules! suite {
+    ($($(#[$only:meta])* $name:ident on $runtime:ty;)*) => {$(
+        $(#[$only])*
+        mod $name {
+            use super::*;
+
+            tests! {
+                $runtime:
+                a_stream_opens_at_once,
+                events_of_many_tasks_reach_many_tasks_in_one_order,
+                a_silent_stream_has_heartbeats_at_their_time,
+                a_client_that_comes_back_goes_on_where_it_was,
+                a_drain_ends_all_streams_within_its_time,
+                a_stream_ends_at_its_deadline,
+                a_watch_sees_users_come_and_go,
+                a_next_that_is_dropped_loses_nothing,
+                a_subscription_that_moves_to_another_task_wakes_that_one,
+                a_heartbeat_wakes_the_task_that_has_the_subscription_now,
+                a_stalled_client_is_ended_and_hurts_nobody,
+            }
+        }
+    )*};
+}
+
+macro_rules! tests {
+    ($runtime:ty: $($behaviour:ident,)*) => {$(
+        #[test]
+        fn $behaviour() {
+            within(DEADLINE, || {
+                let runtime = <$runtime>::start();
+                runtime.block_on(super::$behaviour(&runtime));
+            });
+        }
+    )*};
+}
+
+suite! {
+    #[cfg(feature = "tokio")]
+    tokio_with_many_threads on runtime::with_tokio::ManyThreads;
+    #[cfg(feature = "tokio")]
+    tokio_with_one_thread on runtime::with_tokio::OneThread;
+    smol on Smol;
+    no_runtime on Bare;
+}
+
+async fn a_stream_opens_at_once<R: Runtime>(runtime: &R) {
+    let hub = hub(runtime).build().unwrap();
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    assert_eq!(hub.stats().clients, 1);
+    // Nothing has to happen for it, be it on this task or another.
+    let opening = stream.next().now_or_never().expect("it is there").unwrap();
+    let [open] = &*frames(str::from_utf8(&opening).unwrap()) else { panic!("{opening:?}") };
+    assert_eq!(open.event, "hub:open");
+    assert!(open.id.is_some() && open.retry.is_some());
+
+    let other = hub.subscribe(Subscriber::new()).unwrap();
+    let client = other.client();
+    let (opening, mut other) = runtime.spawn(read_one(other)).await;
+    assert!(opening.data.contains(&client.to_string()), "{opening:?}");
+    assert!(other.next().now_or_never().is_none(), "there is no more");
+    drop((stream, other));
+    assert_eq!(hub.stats().clients, 0);
+}
+
+async fn events_of_many_tasks_reach_many_tasks_in_one_order<R: Runtime>(runtime: &R) {
+    const EACH: usize = 200;
+    let hub = hub(runtime).build().unwrap();
+    let readers: Vec<Task<Vec<Frame>>> = (0..3)
+        .map(|_| {
+            let mut stream = opened(&hub, Subscriber::new());
+            runtime.spawn(async move { read(&mut stream, 2 * EACH).await })
+        })
+        .collect();
+    let publishers = ["a", "b"].map(|publisher| {
+        let hub = hub.clone();
+        runtime.spawn(async move {
+            for number in 0..EACH {
+                hub.broadcast(Event::new(publisher).data(number.to_string())).unwrap();
+                yield_now().await;
+            }
+        })
+    });
+    for publisher in publishers {
+        publisher.await;
+    }
+    let mut orders = BTreeSet::new();
+    for reader in readers {
+        let frames = reader.await;
+        assert!(frames.is_sorted_by(|one, next| one.id < next.id), "in the order of their ids");
+        for publisher in ["a", "b"] {
+            let of = frames.iter().filter(|frame| frame.event == publisher);
+            let numbers: Vec<usize> = of.map(|frame| frame.data.parse().unwrap()).collect();
+            assert_eq!(numbers, (0..EACH).collect::<Vec<_>>());
+        }
+        orders
+            .insert(frames.into_iter().map(|frame| (frame.event, frame.data)).collect::<Vec<_>>());
+    }
+    assert_eq!(orders.len(), 1);
+}
+
+async fn a_silent_stream_has_heartbeats_at_their_time<R: Runtime>(runtime: &R) {
+    const BEATS: u32 = 3;
+    let timer = runtime.timer();
+    let heartbeat = Heartbeat::every(R::WHILE);
+    let hub = hub(runtime).heartbeat(heartbeat).build().unwrap();
+    let mut stream = opened(&hub, Subscriber::new());
+    let silent_since = timer.now();
+    let clock = timer.clone();
+    let reading = runtime.spawn(async move {
+        let mut beats = Vec::new();
+        for _ in 0..BEATS {
+            beats.push((stream.next().await.unwrap(), clock.now()));
+        }
+        beats
+    });
+    for _ in 0..BEATS {
+        until("it waits", || runtime.is_waited_for()).await;
+        runtime.pass(R::WHILE);
+    }
+    for (beat, (bytes, at)) in (1..).zip(reading.await) {
+        assert_eq!(bytes, ":\n");
+        let after = at - silent_since;
+        assert!(after >= R::WHILE * beat, "heartbeat {beat} came after {after:?}");
+    }
+}
+
+async fn a_client_that_comes_back_goes_on_where_it_was<R: Runtime>(runtime: &R) {
+    let hub = hub(runtime).build().unwrap();
+    let ann = || Subscriber::new().user("ann");
+    let stream = opened(&hub, ann());
+    hub.send_to_user("ann", text("seen")).unwrap();
+    let (seen, stream) = runtime.spawn(read_one(stream)).await;
+    assert_eq!(seen.data, "seen");
+    drop(stream);
+
+    // More than its window holds, so that it reads the log, and others publish while it does.
+    for number in 0..100 {
+        hub.send_to_user("ann", text(&number.to_string())).unwrap();
+        hub.send_to_user("bob", text("not for her")).unwrap();
+    }
+    let mut back = hub.subscribe(ann().resume(seen.id.unwrap())).unwrap();
+    assert!(back.resumed());
+    let publishing = hub.clone();
+    let publisher = runtime.spawn(async move {
+        for number in 100..200 {
+            publishing.send_to_user("ann", text(&number.to_string())).unwrap();
+            yield_now().await;
+        }
+    });
+    let frames = runtime.spawn(async move { read(&mut back, 201).await }).await;
+    publisher.await;
+    assert_eq!(frames[0].event, "hub:open");
+    let numbers: Vec<usize> = frames[1..].iter().map(|frame| frame.data.parse().unwrap()).collect();
+    assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+}
+
+async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
+    // The last tenth is for what is not read at once, on a busy machine.
+    let over = R::WHILE * 50;
+    let hub = hub(runtime).build().unwrap();
+    let readers: Vec<Task<Vec<Frame>>> = (0..20)
+        .map(|_| {
+            let mut stream = opened(&hub, Subscriber::new());
+            runtime.spawn(async move { read_to_the_end(&mut stream).await })
+        })
+        .collect();
+    hub.broadcast(text("before")).unwrap();
+    // They wait again, for longer than the drain lets them.
+    until("all have read", || hub.stats().delivered == 20).await;
+    let draining = runtime.spawn(hub.drain(over));
+    assert_eq!(hub.subscribe(Subscriber::new()).unwrap_err().cause(), RefusedCause::Draining);
+    until("somebody waits", || runtime.is_waited_for()).await;
+    runtime.pass(over.mul_f64(0.9));
+    draining.await;
+    assert_eq!(hub.stats().clients, 0);
+    for reader in readers {
+        let frames = reader.await;
+        let [before, end] = &*frames else { panic!("{frames:?}") };
+        assert_eq!(before.data, "before");
+        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "drained"));
+    }
+}
+
+async fn a_stream_ends_at_its_deadline<R: Runtime>(runtime: &R) {
+    let timer = runtime.timer();
+    let hub = hub(runtime).build().unwrap();
+    // It opens before.
+    let span = R::WHILE * 10;
+    let deadline = timer.now() + span;
+    let mut stream = opened(&hub, Subscriber::new().until(deadline));
+    let clock = timer.clone();
+    let reading = runtime.spawn(async move { (read_to_the_end(&mut stream).await, clock.now()) });
+    until("it waits", || runtime.is_waited_for()).await;
+    runtime.pass(span);
+    let (frames, at) = reading.await;
+    let [end] = &*frames else { panic!("{frames:?}") };
+    assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "expired"));
+    assert!(at >= deadline, "not before its time");
+    assert_eq!(hub.stats().clients, 0);
+}
+
+async fn a_watch_sees_users_come_and_go<R: Runtime>(runtime: &R) {
+    let (timer, grace) = (runtime.timer(), R::WHILE * 10);
+    let hub = hub(runtime).presence(Presence::with_grace(grace)).build().unwrap();
+    let mut watch = hub.watch().unwrap();
+    let clock = timer.clone();
+    let watching = runtime.spawn(async move {
+        let joined = watch.next().await.unwrap();
+        let left = watch.next().await.unwrap();
+        (joined, left, clock.now())
+    });
+    let tab = hub.subscribe(Subscriber::new().user("ann")).unwrap();
+    drop(tab);
+    let gone = timer.now();
+    assert!(hub.is_online("ann"), "she may come back");
+    until("the watcher waits", || runtime.is_waited_for()).await;
+    runtime.pass(grace);
+    let (joined, left, at) = watching.await;
+    assert_eq!(joined, PresenceEvent::Joined { user: "ann".into() });
+    assert_eq!(left, PresenceEvent::Left { user: "ann".into(), reason: EndReason::Left });
+    assert!(at >= gone + grace, "not before her grace is over");
+    assert!(!hub.is_online("ann"));
+}
+
+async fn a_next_that_is_dropped_loses_nothing<R: Runtime>(runtime: &R) {
+    const EVENTS: usize = 500;
+    let hub = hub(runtime).build().unwrap();
+    let mut stream = opened(&hub, Subscriber::new());
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&dropped);
+    let reading = runtime.spawn(async move {
+        let mut read = Vec::new();
+        while read.len() < EVENTS {
+            match select(stream.next(), pin!(yield_now())).await {
+                Either::Left((item, _)) => read.extend(frames_of(item)),
+                Either::Right(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
+            }
+        }
+        read
+    });
+    for number in 0..EVENTS {
+        // At least one was dropped since the last event, and with threads the next may be right now.
+        let before = dropped.load(Ordering::Relaxed);
+        until("a next is dropped", || dropped.load(Ordering::Relaxed) > before).await;
+        hub.broadcast(text(&number.to_string())).unwrap();
+    }
+    let read = reading.await;
+    let numbers: Vec<usize> = read.iter().map(|frame| frame.data.parse().unwrap()).collect();
+    assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>());
+}
+
+async fn a_subscription_that_moves_to_another_task_wakes_that_one<R: Runtime>(runtime: &R) {
+    let hub = hub(runtime).build().unwrap();
+    let mut stream = opened(&hub, Subscriber::new());
+    for number in 0..50 {
+        // One task waits for it and gives it away, and another is the one to be woken.
+        stream = runtime.spawn(waited_for(stream)).await;
+        let waits = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&waits);
+        let reading = runtime.spawn(async move {
+            let stream = waited_for(stream).await;
+            told.store(true, Ordering::Release);
+            read_one(stream).await
+        });
+        until("it waits", || waits.load(Ordering::Acquire)).await;
+        let data = number.to_string();
+        hub.broadcast(text(&data)).unwrap();
+        let (frame, back) = reading.await;
+        assert_eq!(frame.data, data);
+        stream = back;
+    }
+}
+
+async fn a_heartbeat_wakes_the_task_that_has_the_subscription_now<R: Runtime>(runtime: &R) {
+    // Long enough for both tasks to have waited before it is due.
+    let every = R::WHILE * 10;
+    let hub = hub(runtime).heartbeat(Heartbeat::every(every)).build().unwrap();
+    // Its timer is armed to wake a task that is over.
+    let stream = opened(&hub, Subscriber::new());
+    let stream = runtime.spawn(waited_for(stream)).await;
+    let waits = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&waits);
+    let reading = runtime.spawn(async move {
+        let mut stream = waited_for(stream).await;
+        told.store(true, Ordering::Release);
+        stream.next().await
+    });
+    until("it waits", || waits.load(Ordering::Acquire)).await;
+    runtime.pass(every);
+    assert_eq!(reading.await.unwrap(), ":\n");
+}
+
+async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
+    // Longer than a reader is kept from reading by a busy machine.
+    let limit = R::WHILE * 20;
+    let hub = hub(runtime).stalled_after(limit).build().unwrap();
+    let mut stalled = opened(&hub, Subscriber::new());
+    let mut reader = opened(&hub, Subscriber::new());
+    let reading = runtime.spawn(async move { read_to_the_end(&mut reader).await });
+    let ended = || hub.stats().ended(EndReason::Stalled);
+
+    let began = runtime.timer().now();
+    hub.broadcast(text("1")).unwrap();
+    let mut published = 1;
+    until("the reader has read", || hub.stats().delivered == published).await;
+    runtime.pass(limit);
+    // What notices it is that others are sent something.
+    until("the stalled client is noticed", || {
+        if hub.stats().delivered == published {
+            published += 1;
+            hub.broadcast(text(&published.to_string())).unwrap();
+        }
+        ended() == 1
+    })
+    .await;
+    assert!(runtime.timer().now() >= began + limit, "not before its time");
+    assert_eq!(hub.stats().clients, 1);
+    assert_eq!(read_to_the_end(&mut stalled).await, []);
+
+    hub.close();
+    let frames = reading.await;
+    let numbers: Vec<u64> = frames.iter().map(|frame| frame.data.parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=published).collect::<Vec<_>>());
+}
+
+fn hub(runtime: &impl Runtime) -> HubBuilder {
+    // A heartbeat would come between frames where a test is slow.
+    Hub::builder(runtime.timer()).heartbeat(Heartbeat::off())
+}
+
+fn text(text: &str) -> Event {
+    Event::default().data(text)
+}
+
+fn opened(hub: &Hub, who: Subscriber) -> Subscription {
+    let mut stream = hub.subscribe(who).unwrap();
+    let opening = stream.next().now_or_never().flatten().expect("it is there at once");
+    assert!(opening.starts_with(b"event: hub:open\n"));
+    stream
+}
+
+fn frames_of(item: Option<Bytes>) -> Vec<Frame> {
+    frames(str::from_utf8(&item.expect("it goes on")).unwrap())
+}
+
+async fn read(stream: &mut Subscription, count: usize) -> Vec<Frame> {
+    let mut read = Vec::new();
+    while read.len() < count {
+        read.extend(frames_of(stream.next().await));
+    }
+    read
+}
+
+async fn read_one(mut stream: Subscription) -> (Frame, Subscription) {
+    let [frame] = read(&mut stream, 1).await.try_into().expect("one is all there is");
+    (frame, stream)
+}
+
+async fn read_to_the_end(stream: &mut Subscription) -> Vec<Frame> {
+    let mut read = Vec::new();
+    while let Some(item) = stream.next().await {
+        read.extend(frames_of(Some(item)));
+    }
+    read
+}
+
+/// The stream, after the task that runs this has begun to wait for it.
+async fn waited_for(mut stream: Subscription) -> Subscription {
+    poll_fn(|cx| {
+        assert!(stream.poll_next_unpin(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    stream
+}
+
+/// Lets the others run.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::thread::yield_now();
+        Poll::Pending
+    })
+    .await;
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < DEADLINE, "it does not come to it: {what}");
+        yield_now().await;
+    }
+}

@@ -1,0 +1,192 @@
+//! The four runtimes, behind the little that a test needs of one.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sse_hub::{ManualTimer, Sleep, Timer};
+
+pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+pub(crate) trait Runtime: 'static {
+    type Timer: Timer + Clone;
+
+    /// A while: as short as can be told from none where it has to be waited for.
+    const WHILE: Duration;
+
+    fn start() -> Self;
+
+    fn timer(&self) -> Self::Timer;
+
+    fn block_on<T>(&self, test: impl Future<Output = T>) -> T;
+
+    /// Runs beside the test, and is ready with its result.
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T>;
+
+    /// Moves a clock on that stands still. A real one goes by itself.
+    fn pass(&self, _: Duration) {}
+
+    /// Whether somebody waits for a clock that stands still: before, it may be too early to move it.
+    fn is_waited_for(&self) -> bool {
+        true
+    }
+}
+
+/// Tests wait for it and bound it only from below: a busy machine may take longer.
+const REAL_WHILE: Duration = Duration::from_millis(40);
+
+#[cfg(feature = "tokio")]
+pub(crate) mod with_tokio {
+    use super::{Duration, REAL_WHILE, Runtime, Task};
+    use sse_hub::TokioTimer;
+    use tokio::runtime::{self, Builder};
+
+    pub(crate) struct ManyThreads(runtime::Runtime);
+
+    pub(crate) struct OneThread(runtime::Runtime);
+
+    fn spawn<T: Send + 'static>(
+        runtime: &runtime::Runtime,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        let handle = runtime.spawn(task);
+        Box::pin(async { handle.await.unwrap() })
+    }
+
+    impl Runtime for ManyThreads {
+        type Timer = TokioTimer;
+
+        const WHILE: Duration = REAL_WHILE;
+
+        fn start() -> Self {
+            Self(Builder::new_multi_thread().worker_threads(3).enable_time().build().unwrap())
+        }
+
+        fn timer(&self) -> TokioTimer {
+            TokioTimer::new()
+        }
+
+        fn block_on<T>(&self, test: impl Future<Output = T>) -> T {
+            self.0.block_on(test)
+        }
+
+        fn spawn<T: Send + 'static>(
+            &self,
+            task: impl Future<Output = T> + Send + 'static,
+        ) -> Task<T> {
+            spawn(&self.0, task)
+        }
+    }
+
+    impl Runtime for OneThread {
+        type Timer = TokioTimer;
+
+        const WHILE: Duration = REAL_WHILE;
+
+        fn start() -> Self {
+            Self(Builder::new_current_thread().enable_time().build().unwrap())
+        }
+
+        fn timer(&self) -> TokioTimer {
+            TokioTimer::new()
+        }
+
+        fn block_on<T>(&self, test: impl Future<Output = T>) -> T {
+            self.0.block_on(test)
+        }
+
+        fn spawn<T: Send + 'static>(
+            &self,
+            task: impl Future<Output = T> + Send + 'static,
+        ) -> Task<T> {
+            spawn(&self.0, task)
+        }
+    }
+}
+
+/// smol, with the test on one thread and its executor's on another.
+pub(crate) struct Smol;
+
+impl Runtime for Smol {
+    type Timer = SmolTimer;
+
+    const WHILE: Duration = REAL_WHILE;
+
+    fn start() -> Self {
+        Self
+    }
+
+    fn timer(&self) -> SmolTimer {
+        SmolTimer
+    }
+
+    fn block_on<T>(&self, test: impl Future<Output = T>) -> T {
+        smol::block_on(test)
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        Box::pin(smol::spawn(task))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SmolTimer;
+
+impl Timer for SmolTimer {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(SmolSleep(smol::Timer::at(deadline)))
+    }
+}
+
+struct SmolSleep(smol::Timer);
+
+impl Sleep for SmolSleep {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
+    }
+
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.0.set_at(deadline);
+    }
+}
+
+/// No runtime: threads that block, and a clock that stands still until it is told to go on.
+pub(crate) struct Bare(ManualTimer);
+
+impl Runtime for Bare {
+    type Timer = ManualTimer;
+
+    /// It costs nothing.
+    const WHILE: Duration = Duration::from_secs(3600);
+
+    fn start() -> Self {
+        Self(ManualTimer::new())
+    }
+
+    fn timer(&self) -> ManualTimer {
+        self.0.clone()
+    }
+
+    fn block_on<T>(&self, test: impl Future<Output = T>) -> T {
+        futures_executor::block_on(test)
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        let thread = thread::spawn(|| futures_executor::block_on(task));
+        // Blocks the thread of the test, and no other.
+        Box::pin(async { thread.join().unwrap() })
+    }
+
+    fn pass(&self, time: Duration) {
+        self.0.advance(time);
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.0.next_deadline().is_some()
+    }
+}
