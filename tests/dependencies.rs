@@ -40,13 +40,15 @@ const SERVERS: [&str; 11] = [
 
 #[test]
 fn each_feature_adds_what_it_is_for_and_the_default_adds_nothing() {
-    let features: [(&str, &[&str]); 7] = [
+    let features: [(&str, &[&str]); 9] = [
         ("default", &[]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),
         ("http", &["http", "http-body"]),
         ("axum", &["axum-core", "http", "http-body"]),
         ("warp", &["http", "http-body", "warp"]),
+        ("watchdog", &["socket2", "tokio"]),
+        ("axum-serve", &["axum", "axum-core", "http", "http-body", "socket2", "tokio"]),
         ("metrics", &["metrics"]),
     ];
     for (feature, adds) in features {
@@ -70,6 +72,11 @@ fn an_adapter_brings_its_framework_and_not_the_server() {
     let axum = tree("axum");
     assert!(axum.contains_key("axum-core"), "{axum:?}");
     assert_eq!(servers_in(&axum), [""; 0]);
+
+    // It knows tokio's traits of connections, and opens none.
+    let watchdog = tree("watchdog");
+    assert_eq!(servers_in(&watchdog), ["tokio"]);
+    assert!(!watchdog["tokio"].contains("net"), "{watchdog:?}");
 
     // warp itself has tokio's types in its face, but whether it serves is left to who uses it.
     let warp = tree("warp");

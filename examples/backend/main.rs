@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! export WEBHOOK_SECRET=whsec_$(head -c 32 /dev/urandom | base64)
-//! cargo run --example backend --features axum,json,tokio -- --port 3007
+//! cargo run --example backend --features axum-serve,json,tokio -- --port 3007
 //! ```
 //!
 //! and then, in two terminals,
@@ -39,7 +39,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use sse_hub::{Hub, LastEventId, Presence, Subscriber, TokioTimer};
+use sse_hub::{Hub, LastEventId, Presence, Subscriber, TokioTimer, Watchdog};
 
 struct App {
     hub: Hub,
@@ -74,6 +74,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port()?)).await?;
     println!("listening on http://{}", listener.local_addr()?);
+    // Clients that stop reading, or never ask for anything, do not keep their sockets.
+    let listener = Watchdog::builder(TokioTimer::new()).build()?.listen(listener);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             // If it cannot be waited for, that is a reason to stop as well.
