@@ -5,9 +5,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::Request;
 
@@ -17,6 +17,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// A running example. It is gone when this is dropped.
 pub(crate) struct Server {
     process: Child,
+    /// What it prints of addresses. Disconnected once it has ended.
+    printed: Receiver<String>,
     pub(crate) address: SocketAddr,
 }
 
@@ -43,7 +45,7 @@ impl Server {
                 )
             });
         let stdout = BufReader::new(process.stdout.take().unwrap());
-        let (told, address) = mpsc::channel();
+        let (told, printed) = mpsc::channel();
         // Reads on to the end, or the program could not print any more.
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
@@ -53,8 +55,8 @@ impl Server {
             }
         });
         // It ends with this process's guard from here on, whatever comes.
-        let mut server = Self { process, address: ([127, 0, 0, 1], 0).into() };
-        let address = address.recv_timeout(DEADLINE).expect("it prints its address");
+        let mut server = Self { process, printed, address: ([127, 0, 0, 1], 0).into() };
+        let address = server.printed.recv_timeout(DEADLINE).expect("it prints its address");
         server.address = address.parse().expect("it prints a socket address");
         assert!(server.address.ip().is_loopback() && server.address.port() != 0);
         server
@@ -86,14 +88,9 @@ impl Server {
 
     /// Waits for its end.
     pub(crate) fn exit(&mut self) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
-            }
-            assert!(began.elapsed() < DEADLINE, "it does not end");
-            thread::yield_now();
-        }
+        let ended = self.printed.recv_timeout(DEADLINE);
+        assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "it does not end");
+        self.process.wait().unwrap()
     }
 }
 
