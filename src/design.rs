@@ -109,7 +109,8 @@
 //! A stream arms its timer when it first falls silent and then leaves it alone. When the timer goes off at a deadline that has
 //! since moved, it is armed for what is left. The clock is read when a stream is polled and has nothing to send, and then
 //! only compared: while the armed deadline lies ahead and the task is the same, the wake-up is still to come. A stream that
-//! is to end at a time reads it with every poll, so that it ends also if it is never silent.
+//! is to end at a time reads it with every poll, so that it ends also if it is never silent. What is armed is
+//! trusted to go off, and must not go off early: it would be taken for one that is still to come.
 //!
 //! # Sockets
 //!

@@ -83,6 +83,7 @@ fn errors_fit_in_a_box_that_crosses_threads() {
 #[test]
 fn timers_are_shared_between_streams() {
     const { timer::<ManualTimer>() };
+    const { timer::<std::sync::Arc<dyn Timer>>() };
     const { boxed::<dyn Timer>() };
     const { boxed::<dyn Sleep>() };
 }
@@ -91,6 +92,16 @@ fn timers_are_shared_between_streams() {
 #[test]
 fn the_timer_of_tokio_is_shared_between_streams() {
     const { timer::<sse_hub::TokioTimer>() };
+}
+
+#[cfg(feature = "watchdog")]
+#[test]
+fn a_watched_connection_goes_wherever_its_task_does() {
+    use sse_hub::{Cut, Watchdog, Watched};
+
+    const { shared::<Watchdog>() };
+    const { shared::<Watched<tokio::io::DuplexStream>>() };
+    const { error::<Cut>() };
 }
 
 #[cfg(feature = "json")]

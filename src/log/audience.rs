@@ -108,6 +108,12 @@ impl Audience {
     }
 
     /// One client: one open stream, such as one tab of a browser.
+    ///
+    /// A tab that comes back is another client, unless its request says which it was ([`Subscriber::client`]): a browser's
+    /// `EventSource` asks at the same address again and does not. What must reach it all the same is for its session or
+    /// its user.
+    ///
+    /// [`Subscriber::client`]: crate::Subscriber::client
     #[must_use]
     pub const fn client(client: ClientId) -> Self {
         Self::holds(Key::Client(client))

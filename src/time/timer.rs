@@ -1,5 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -38,6 +39,16 @@ pub trait Timer: fmt::Debug + Send + Sync + 'static {
     /// What is ready once [`now`](Self::now) has reached `deadline`, and not a moment before. A timer that is coarser than
     /// its clock rounds up: a stream that is woken early leaves its sleep alone, as one that is still to go off.
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>>;
+}
+
+impl<T: Timer + ?Sized> Timer for Arc<T> {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        (**self).sleep_until(deadline)
+    }
 }
 
 /// A deadline to wait for, made by [`Timer::sleep_until`].
