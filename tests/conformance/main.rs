@@ -5,8 +5,15 @@
 use std::time::Duration;
 
 mod bare;
+mod chromium;
+mod clients;
 mod corpus;
+mod faults;
 mod http1;
+mod in_process;
+mod matrix;
+mod proxy;
+mod scenarios;
 mod servers;
 mod standard;
 mod wire;
