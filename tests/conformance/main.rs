@@ -12,6 +12,7 @@ mod faults;
 mod http1;
 mod in_process;
 mod matrix;
+mod nginx;
 mod proxy;
 mod scenarios;
 mod servers;
