@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 mod bare;
+mod browser;
 mod chromium;
 mod clients;
 mod corpus;
