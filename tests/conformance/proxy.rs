@@ -157,9 +157,10 @@ impl Forwarding {
             if let Some(after) = self.is_to_be_cut(&chunk) {
                 self.to_client.write_all(&chunk.raw[..after]).await?;
                 let anatomy = Anatomy { all: chunk.raw.len(), frames_end: chunk.raw.len() - 2 };
+                // First, because the client may be back before this goes on.
+                let _ = self.tell.send(Passed::Cut(anatomy));
                 // As a connection ends whose server is gone, and not as a response does.
                 self.to_client.shutdown().await?;
-                let _ = self.tell.send(Passed::Cut(anatomy));
                 return Ok(false);
             }
             self.to_client.write_all(&chunk.raw).await?;
