@@ -1,5 +1,6 @@
 //! Debian's Chromium, through its driver.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -16,6 +17,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::clients::{Run, Said, types};
+use crate::http1::find;
 use crate::standard::Callback;
 use crate::within;
 
@@ -105,15 +107,26 @@ impl Drop for Browser {
     /// A test that failed has not closed the browser, which outlives its driver. The profile is nobody else's.
     fn drop(&mut self) {
         let profile = self.profile.path().as_os_str().as_encoded_bytes();
-        let Ok(processes) = std::fs::read_dir("/proc") else { return };
-        for process in processes.flatten() {
-            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            if crate::http1::find(&command, profile).is_some() {
-                let number = process.file_name();
-                let _ = std::process::Command::new("kill").arg("-9").arg(number).status();
+        // They write into the profile until they are gone, and it could not be removed.
+        for _ in 0..1_000 {
+            let processes = processes_with(profile);
+            if processes.is_empty() {
+                return;
             }
+            let _ = std::process::Command::new("kill").arg("-9").args(processes).status();
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// The processes in whose command this is.
+fn processes_with(text: &[u8]) -> Vec<OsString> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let processes = processes.flatten().filter(|process| {
+        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        find(&command, text).is_some()
+    });
+    processes.map(|process| process.file_name()).collect()
 }
 
 fn program(name: &str) -> PathBuf {

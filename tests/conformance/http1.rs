@@ -126,6 +126,8 @@ impl Head {
     }
 }
 
+pub(crate) const NO_HEADERS: &[(&str, &str)] = &[];
+
 /// A connection with one request on it.
 pub(crate) struct Client {
     pub(crate) head: Head,

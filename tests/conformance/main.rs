@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+mod answers;
 mod bare;
 mod browser;
 mod chromium;

@@ -8,11 +8,9 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use crate::http1::Client;
+use crate::http1::{Client, NO_HEADERS};
 use crate::servers::{Adapter, Server};
 use crate::{hub, within};
-
-const NO_HEADERS: &[(&str, &str)] = &[];
 
 #[tokio::test]
 #[ignore = "needs nginx"]
