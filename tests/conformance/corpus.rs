@@ -70,6 +70,8 @@ pub(crate) fn entries() -> Vec<Entry> {
     for other in ["\u{2028}", "\u{2029}", "\u{85}", "\u{b}", "\u{c}", "\u{1c}", "\u{1d}", "\u{1e}"]
     {
         add(&[other, &["a", other, "b"].concat(), &["a", other, "data: c"].concat()]);
+        // Also where there is a real one before it.
+        add(&[&["a\n", other, "b", other, "data: c"].concat()]);
     }
     add(&["\u{feff}", "\u{feff}marked", "a\n\u{feff}b", "a\u{feff}", "\u{feff}\u{feff}twice"]);
     add(&[":", "::", ": comment", "a: b", "data: a", "id: 9-9", "event: forged", "retry: 1"]);
