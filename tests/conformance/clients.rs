@@ -133,7 +133,10 @@ struct Line {
 
 impl Driver {
     pub(crate) fn node() -> Self {
-        Self::start(Command::new("node"), "driver.cjs")
+        let mut node = Command::new("node");
+        // That a client is experimental is nothing to warn of here.
+        node.arg("--no-warnings");
+        Self::start(node, "driver.cjs")
     }
 
     pub(crate) fn python() -> Self {

@@ -91,7 +91,7 @@ async fn hold(clients: Vec<Client>) {
     let mut table = String::new();
     let mut failed = false;
     table.push_str(
-        "all: gets the whole corpus, is called back by no heartbeat, and after a cut at any byte has everything once\n\
+        "all: gets the whole corpus, in whatever pieces; no heartbeat calls it back; after a cut at any byte it has all once\n\
          but: so, but for what is its own fault\n\n",
     );
     writeln!(table, "{:<32}{:<12}{:<12}{:<12}", "", "axum", "warp", "hyper").unwrap();

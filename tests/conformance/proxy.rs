@@ -1,4 +1,5 @@
-//! A proxy that forwards everything as it is, tells what went by, and cuts a connection after exactly so many bytes.
+//! A proxy that forwards everything as it is, tells what went by, and cuts a connection after exactly so many bytes; or
+//! that forwards a stream in other pieces than it came in, which is every proxy's right.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -37,6 +38,14 @@ pub(crate) struct Anatomy {
     pub(crate) frames_end: usize,
 }
 
+/// What the bytes of a stream are forwarded in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pieces {
+    AsTheyCome,
+    /// In pieces of a few bytes, which end within fields, lines and characters.
+    Small,
+}
+
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     passed: mpsc::UnboundedReceiver<Passed>,
@@ -45,7 +54,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) async fn start(target: SocketAddr) -> Self {
+    pub(crate) async fn start(target: SocketAddr, pieces: Pieces) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, passed) = mpsc::unbounded_channel();
@@ -54,7 +63,7 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                let forwarding = Forwarding::between(client, target, &tell, &plan).await;
+                let forwarding = Forwarding::between(client, target, pieces, &tell, &plan).await;
                 tokio::spawn(forwarding.run());
             }
         });
@@ -92,6 +101,7 @@ struct Forwarding {
     to_client: OwnedWriteHalf,
     from_server: Reader<OwnedReadHalf>,
     to_server: OwnedWriteHalf,
+    pieces: Pieces,
     tell: mpsc::UnboundedSender<Passed>,
     plan: Arc<Mutex<Option<Cut>>>,
 }
@@ -100,6 +110,7 @@ impl Forwarding {
     async fn between(
         client: TcpStream,
         target: SocketAddr,
+        pieces: Pieces,
         tell: &mpsc::UnboundedSender<Passed>,
         plan: &Arc<Mutex<Option<Cut>>>,
     ) -> Self {
@@ -112,6 +123,7 @@ impl Forwarding {
             to_client,
             from_server: Reader::new(from_server),
             to_server,
+            pieces,
             tell: tell.clone(),
             plan: Arc::clone(plan),
         }
@@ -163,12 +175,30 @@ impl Forwarding {
                 self.to_client.shutdown().await?;
                 return Ok(false);
             }
-            self.to_client.write_all(&chunk.raw).await?;
+            self.forward(&chunk).await?;
             if chunk.data.is_empty() {
                 return Ok(true);
             }
             let _ = self.tell.send(Passed::Item(chunk.data));
         }
+    }
+
+    async fn forward(&mut self, chunk: &Chunk) -> io::Result<()> {
+        if matches!(self.pieces, Pieces::AsTheyCome) || chunk.data.is_empty() {
+            return self.to_client.write_all(&chunk.raw).await;
+        }
+        let sizes: &[usize] =
+            if chunk.data.len() < 4_096 { &[1, 2, 3, 5, 7, 11] } else { &[1_021] };
+        let mut sizes = sizes.iter().cycle();
+        let mut rest = &chunk.data[..];
+        while !rest.is_empty() {
+            let (piece, others) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
+            let length = format!("{:x}\r\n", piece.len());
+            let piece = [length.as_bytes(), piece, b"\r\n"].concat();
+            self.to_client.write_all(&piece).await?;
+            rest = others;
+        }
+        Ok(())
     }
 
     fn is_to_be_cut(&self, chunk: &Chunk) -> Option<usize> {

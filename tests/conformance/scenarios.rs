@@ -7,7 +7,7 @@ use sse_hub::{Event, Heartbeat, Hub};
 
 use crate::clients::Run;
 use crate::faults::{Damage, Fault};
-use crate::proxy::{Anatomy, Cut, Passed, Proxy};
+use crate::proxy::{Anatomy, Cut, Passed, Pieces, Proxy};
 use crate::servers::{Adapter, Server};
 use crate::standard::Callback;
 use crate::{corpus, hub};
@@ -16,6 +16,8 @@ use crate::{corpus, hub};
 pub(crate) enum Scenario {
     /// It receives the corpus, exactly.
     Corpus,
+    /// Also if a proxy takes it apart.
+    Pieces,
     /// Heartbeats call nothing back.
     Heartbeats,
     /// It comes back after a cut at any byte of a frame, and has everything once.
@@ -30,11 +32,11 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start(adapter: Adapter, heartbeat: Heartbeat) -> Self {
+    async fn start(adapter: Adapter, heartbeat: Heartbeat, pieces: Pieces) -> Self {
         // As short as it may be without being the tests' own load: each client comes back a hundred times.
         let hub = hub().heartbeat(heartbeat).retry(Duration::from_millis(4)).build().unwrap();
         let server = Server::start(adapter, &hub).await;
-        let proxy = Proxy::start(server.address).await;
+        let proxy = Proxy::start(server.address, pieces).await;
         Self { hub, _server: server, proxy }
     }
 
@@ -44,7 +46,7 @@ impl Bench {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 3] = [Self::Corpus, Self::Heartbeats, Self::Cuts];
+    pub(crate) const ALL: [Self; 4] = [Self::Corpus, Self::Pieces, Self::Heartbeats, Self::Cuts];
 
     /// # Errors
     ///
@@ -56,7 +58,8 @@ impl Scenario {
         faults: &[&Fault],
     ) -> Result<(), String> {
         match self {
-            Self::Corpus => corpus_arrives(adapter, connect, faults).await,
+            Self::Corpus => corpus_arrives(adapter, Pieces::AsTheyCome, connect, faults).await,
+            Self::Pieces => corpus_arrives(adapter, Pieces::Small, connect, faults).await,
             Self::Heartbeats => heartbeats_are_silent(adapter, connect).await,
             Self::Cuts => cuts_lose_nothing(adapter, connect, faults).await,
         }
@@ -75,10 +78,11 @@ async fn open(bench: &Bench, connect: impl AsyncFnOnce(SocketAddr) -> Run) -> Re
 
 async fn corpus_arrives(
     adapter: Adapter,
+    pieces: Pieces,
     connect: impl AsyncFnOnce(SocketAddr) -> Run,
     faults: &[&Fault],
 ) -> Result<(), String> {
-    let bench = Bench::start(adapter, Heartbeat::off()).await;
+    let bench = Bench::start(adapter, Heartbeat::off(), pieces).await;
     let mut run = open(&bench, connect).await?;
     let mut expected = Vec::new();
     let mut damaged = vec![0; faults.len()];
@@ -109,7 +113,8 @@ async fn heartbeats_are_silent(
     connect: impl AsyncFnOnce(SocketAddr) -> Run,
 ) -> Result<(), String> {
     const SOME: usize = 30;
-    let mut bench = Bench::start(adapter, Heartbeat::every(Duration::from_millis(3))).await;
+    let heartbeat = Heartbeat::every(Duration::from_millis(3));
+    let mut bench = Bench::start(adapter, heartbeat, Pieces::AsTheyCome).await;
     let mut run = open(&bench, connect).await?;
     for _ in 0..SOME {
         bench.proxy.item_with(":\n").await;
@@ -129,14 +134,14 @@ async fn cuts_lose_nothing(
     connect: impl AsyncFnOnce(SocketAddr) -> Run,
     faults: &[&Fault],
 ) -> Result<(), String> {
-    let mut bench = Bench::start(adapter, Heartbeat::off()).await;
+    let mut bench = Bench::start(adapter, Heartbeat::off(), Pieces::AsTheyCome).await;
     let mut run = open(&bench, connect).await?;
     bench.proxy.item_with("hub:open").await;
     let mut expected = Vec::new();
     let mut lost = 0;
     for after in 0.. {
         let data = format!("cut {after}\nits second line");
-        let within = format!("data: cut {after}\n");
+        let within = format!("cut {after}\n");
         bench.proxy.cut(Cut { within: within.clone(), after });
         let id = bench.publish(Event::new("cut").data(&data));
         let anatomy = run.meanwhile(until_cut(&mut bench)).await?;
