@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{self, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -187,8 +188,11 @@ impl Forwarding {
         if matches!(self.pieces, Pieces::AsTheyCome) || chunk.data.is_empty() {
             return self.to_client.write_all(&chunk.raw).await;
         }
-        let sizes: &[usize] =
-            if chunk.data.len() < 4_096 { &[1, 2, 3, 5, 7, 11] } else { &[1_021] };
+        let sizes: &[usize] = match chunk.data.len() {
+            // Many small events come in one item. Only the long ones would take too long in pieces as small.
+            ..32_768 => &[1, 3, 2, 7, 5, 29, 11, 61],
+            _ => &[16_381],
+        };
         let mut sizes = sizes.iter().cycle();
         let mut rest = &chunk.data[..];
         while !rest.is_empty() {
@@ -196,6 +200,8 @@ impl Forwarding {
             let length = format!("{:x}\r\n", piece.len());
             let piece = [length.as_bytes(), piece, b"\r\n"].concat();
             self.to_client.write_all(&piece).await?;
+            // So that the client reads each by itself, as far as it can be made to.
+            tokio::time::sleep(Duration::from_millis(1)).await;
             rest = others;
         }
         Ok(())
