@@ -128,6 +128,19 @@ async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
             assert_eq!(client.frame().await.unwrap(), gap, "{what}");
         }
 
+        let digits = "7".repeat(4096);
+        for id in ["%FF%FE", "%31-1", "0", "$", &digits, &ahead] {
+            let path = format!("/events?last_event_id={id}");
+            let mut client = Client::get(server.address, &path, NO_HEADERS).await;
+            assert_eq!(client.status(), "200 OK", "{adapter:?} {path}");
+            assert!(
+                client.frame().await.unwrap().contains("\"resumed\":false"),
+                "{adapter:?} {path}"
+            );
+            let gap = client.frame().await.unwrap();
+            assert!(gap.starts_with("event: hub:gap\n"), "{adapter:?} {path}: {gap}");
+        }
+
         let header = first.to_string();
         let requests = [
             ("/events".to_owned(), Some(&header)),
