@@ -1,0 +1,48 @@
+//! The hub's servers held against the standard, and against clients that others wrote, over real sockets.
+//!
+//! What needs programs is ignored unless asked for. `tests/clients/install` installs the clients that are not crates.
+
+use std::time::Duration;
+
+mod answers;
+mod bare;
+mod browser;
+mod chromium;
+mod clients;
+mod corpus;
+mod faults;
+mod http1;
+mod in_process;
+mod matrix;
+mod nginx;
+mod proxy;
+mod scenarios;
+mod servers;
+mod standard;
+mod wire;
+
+use sse_hub::{Heartbeat, Hub, HubBuilder, Retain, TokioTimer};
+
+/// For what takes milliseconds on a machine that has nothing else to do.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let timeout = tokio::time::timeout(DEADLINE, future).await;
+    timeout.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
+}
+
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let holds = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(what, holds).await;
+}
+
+/// A hub that is silent between events, and whose log holds the corpus.
+pub(crate) fn hub() -> HubBuilder {
+    Hub::builder(TokioTimer::new())
+        .heartbeat(Heartbeat::off())
+        .retain(Retain::events(4096).bytes(16 << 20))
+}

@@ -1,0 +1,126 @@
+//! Behind nginx, which holds a response back unless it is told not to.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use sse_hub::{Event, Hub};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+use crate::http1::{Client, NO_HEADERS};
+use crate::servers::{Adapter, Server};
+use crate::{hub, within};
+
+#[tokio::test]
+#[ignore = "needs nginx"]
+async fn an_event_is_seen_within_100_ms_behind_an_nginx_that_nobody_configured() {
+    const EVENTS: usize = 20;
+    for adapter in Adapter::ALL {
+        let hub = hub().build().unwrap();
+        let server = Server::start(adapter, &hub).await;
+        let nginx = Nginx::in_front_of(server.address).await;
+        let mut client = Client::get(nginx.address, "/events", NO_HEADERS).await;
+        assert_eq!(client.status(), "200 OK", "{adapter:?}");
+        assert!(client.head.header("server").unwrap().starts_with("nginx"), "{adapter:?}");
+        assert!(client.frame().await.unwrap().starts_with("event: hub:open\n"), "{adapter:?}");
+        let mut delays = Vec::new();
+        for number in 0..EVENTS {
+            let published = Instant::now();
+            let id = publish(&hub, number);
+            client.until(&format!("id: {id}\n\n")).await;
+            delays.push(published.elapsed());
+        }
+        delays.sort_unstable();
+        let (median, worst) = (delays[EVENTS / 2], delays[EVENTS - 1]);
+        println!("{adapter:?}: median {median:?}, worst {worst:?}");
+        // Not the worst: the machine is shared.
+        let most = delays[EVENTS * 9 / 10];
+        assert!(most < Duration::from_millis(100), "{adapter:?}: {delays:?}");
+    }
+}
+
+/// That the header is what does it: without it, thousands of bytes wait for more.
+#[tokio::test]
+#[ignore = "needs nginx"]
+async fn an_nginx_that_does_not_heed_the_header_holds_events_back() {
+    let hub = hub().build().unwrap();
+    let server = Server::start(Adapter::Axum, &hub).await;
+    let nginx = Nginx::in_front_of(server.address).await;
+    let address = nginx.address;
+    let first_frame = tokio::spawn(async move {
+        let mut client = Client::get(address, "/deaf/events", NO_HEADERS).await;
+        client.frame().await
+    });
+    let mut bytes = 0;
+    let published = async {
+        while !first_frame.is_finished() {
+            // By turns with nginx, so that it could forward each before the next.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            bytes += format!("event: n\ndata: 0\nid: {}\n\n", publish(&hub, 0)).len();
+        }
+    };
+    within("nginx has enough", published).await;
+    println!("the first frame was seen after {bytes} bytes");
+    assert!(bytes > 2_000, "{bytes}");
+    first_frame.await.unwrap().unwrap();
+}
+
+fn publish(hub: &Hub, number: usize) -> sse_hub::EventId {
+    hub.broadcast(Event::new("n").data(number.to_string())).unwrap().id()
+}
+
+struct Nginx {
+    address: SocketAddr,
+    _process: Child,
+    _directory: TempDir,
+}
+
+impl Nginx {
+    /// With its defaults, but for where it writes and that it stays one process, which can be killed.
+    async fn in_front_of(server: SocketAddr) -> Self {
+        let directory = TempDir::new().unwrap();
+        let port = {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let config = format!(
+            "daemon off;
+            master_process off;
+            pid nginx.pid;
+            error_log stderr;
+            events {{}}
+            http {{
+                access_log off;
+                server {{
+                    listen 127.0.0.1:{port};
+                    location / {{
+                        proxy_pass http://{server};
+                    }}
+                    location /deaf/ {{
+                        proxy_pass http://{server}/;
+                        proxy_ignore_headers X-Accel-Buffering;
+                    }}
+                }}
+            }}
+            "
+        );
+        let path = directory.path().join("nginx.conf");
+        std::fs::write(&path, config).unwrap();
+        let mut command = Command::new("nginx");
+        let command = command.arg("-p").arg(directory.path()).arg("-c").arg(&path);
+        let mut process = command.kill_on_drop(true).spawn().unwrap_or_else(|error| {
+            panic!("cannot start nginx, install it: {error}");
+        });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        within("nginx listens", async {
+            while TcpStream::connect(address).await.is_err() {
+                let ended = process.try_wait().unwrap();
+                assert!(ended.is_none(), "nginx has ended: {ended:?}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        Self { address, _process: process, _directory: directory }
+    }
+}
