@@ -93,6 +93,9 @@ pub mod warp {
     //!         .map(move |last: LastEventId| hub.subscribe(Subscriber::new().resume(last)))
     //! }
     //! ```
+    //!
+    //! For pages of other origins, `warp::cors()` sends what is needed but for one header, without which a cache between
+    //! could answer one origin with what was meant for another: add `warp::reply::with::header("vary", "origin")`.
 
     pub use crate::mount::warp::last_event_id;
 }

@@ -48,6 +48,20 @@ fn a_hub_without_clients_is_drained_at_once() {
 }
 
 #[test]
+fn a_stream_that_is_asked_a_moment_too_late_is_told_all_the_same() {
+    let (hub, timer) = hub_with(|hub| hub);
+    let mut streams = crowd(&hub, 20);
+    let mut drain = pin!(hub.drain(PERIOD));
+    // A busy server polls nobody while the whole period goes by.
+    timer.advance(PERIOD);
+    assert_eq!(poll(drain.as_mut()).0, Poll::Ready(()));
+    for stream in &mut streams {
+        assert_eq!(end(&read(stream)).as_deref(), Some("drained"));
+        assert!(has_ended(stream));
+    }
+}
+
+#[test]
 fn newcomers_are_refused_softly_from_the_call_on_and_also_when_it_is_dropped() {
     let (hub, _) = hub_with(|hub| hub);
     let _streams = crowd(&hub, 1);

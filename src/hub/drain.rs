@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::end::{End, EndReason, Until};
 use super::later::Later;
 use super::shared::Shared;
+use super::state::Client;
 use super::telemetry;
 use crate::time::timer::Sleep;
 
@@ -62,7 +63,8 @@ impl Shared {
         let mut state = self.state.lock();
         let slots: Vec<usize> = state.routes.iter().map(|(slot, _)| slot).collect();
         for &slot in &slots {
-            let end = |_: &_| End { reason: EndReason::Drained, last: None };
+            // One that was only slow to be polled may still be read to its end.
+            let end = |client: &Client| End::told(EndReason::Drained, self.config.retry(client.id));
             state.expel(slot, end, &mut later);
         }
         drop(state);
