@@ -22,6 +22,7 @@
 //! | resume, gap | going on after a `Last-Event-ID`; something for this client has left the log since |
 //! | mailbox, window | what waits for a client: weak handles of the newest events |
 //! | heartbeat | what is sent on a silent stream |
+//! | backplane | the engine that orders and carries events between instances |
 //!
 //! # The house
 //!
@@ -29,12 +30,12 @@
 //!
 //! ```text
 //! edges    mount/  axum, warp -> http, stream
-//! hub      hub/    watch, metrics -> hub -> subscription, drain, ending, members -> admission -> shared -> state
-//!                  state -> config -> presence -> later -> telemetry -> end;  config -> limits;  stats -> end
-//!                  and, used by those above and using none: subscriber, receipt
-//! log      log/    mailbox -> log -> lost -> audience <- routes, departed
+//! hub      hub/    watch, metrics, feed -> hub -> subscription, drain, ending, members -> admission -> places -> shared
+//!                  shared -> state -> config -> presence -> later -> telemetry -> end;  config -> limits, backplane
+//!                  stats -> end;  and, used by those above and using none: subscriber, receipt, link
+//! log      log/    mailbox -> log -> lost -> audience <- routes, departed, packed
 //! leaves   time/   tokio, manual -> timer <- heartbeat
-//!          error -> wire/   event -> frame -> id        sync
+//!          error -> wire/   received -> event -> frame -> id        sync
 //! ```
 //!
 //! - `wire` knows how an event looks on the wire, and nothing of hubs. `frame` is the only place that writes bytes.
@@ -104,6 +105,36 @@
 //! loop. Its stream opens with `0-0`, which is read as such an id again. An id from an earlier life of the hub is older than
 //! everything retained, all of which it gets.
 //!
+//! # Many instances
+//!
+//! With a [backplane](crate::backplane) the order comes from elsewhere: what is published goes out, gets its id there, and
+//! comes back to every instance through its feed, which appends and hands out as publishing does alone. So all that is said
+//! above holds of each instance, and a client that comes back may come to any.
+//!
+//! The form in which an event travels is the hub's own business, and bytes to the engine: so the port is small, and an
+//! engine can be written outside of this crate. What arrives is checked as if anybody had written it. Nothing else of an
+//! event is trusted to be what the encoder wrote.
+//!
+//! *Ahead.* A client can come with an id that its new instance has not read up to. It is let in at its own position and
+//! takes nothing at or before it. Whether the id is of the order at all is known once the engine has found the order's end,
+//! after the client came: if the id lies beyond, it is told a gap and goes on from now. Asking is the engine's, so that a
+//! client neither waits for the next event to be told, nor is told on the word of an older answer.
+//!
+//! *Before the end was found.* Streams are open also while the engine cannot reach what orders the events. A client that
+//! brought an id keeps its place. One that did not is told a gap when the order is found: nobody knows whether it came
+//! before or after the last of the events that there are, and a gap too many is better than a loss that is not told.
+//!
+//! *Another order.* When an engine cannot show that what follows does follow (the order was emptied, or is an older one, or
+//! a part of it is gone), the log begins anew at a floor that is newer than all that was handed out, and whoever stands
+//! before it is told a gap. Ids never go back in a hub, whatever the engine says.
+//!
+//! *The id comes later.* A [`Receipt`](crate::Receipt) has no id then, and `publish_confirmed` waits for it. To wait in
+//! `publish` would make the slowest Redis the speed of every handler; to make up ids and exchange them later would break
+//! what a client keeps.
+//!
+//! `tests/backplane.rs` holds this against a model: hubs on one list, browsers that go from one to the other and are cut
+//! off, hubs that start anew, a list that is rolled back.
+//!
 //! # Time
 //!
 //! A stream arms its timer when it first falls silent and then leaves it alone. When the timer goes off at a deadline that has
@@ -141,6 +172,9 @@
 //! | `drain started` | `INFO` | `clients`; `over_ms` |
 //! | `drain ended` | `INFO` | `cut`: clients that were left when the period was over; `took_ms` |
 //! | `hub closed` | `INFO` | `clients`: streams that are still to end; `published` |
+//! | `backplane lost` | `WARN` | `cause`; not more than once in ten seconds, and again while it lasts only after a change |
+//! | `backplane found again` | `INFO` | if its loss was told |
+//! | `history lost` | `WARN` | `floor`: where the order goes on; every client was told a gap |
 //! | `event stream failed` | `DEBUG` | `error`: of one's own stream, which is not told to the client unless asked |
 //! | `event stream has an invalid event` | `DEBUG` | `error`: an [`EventError`](crate::EventError) |
 //!

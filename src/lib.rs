@@ -69,6 +69,18 @@ mod sync;
 mod time;
 mod wire;
 
+pub mod backplane {
+    //! The port to what makes many instances one hub: implement it for an engine of your own.
+    //!
+    //! Events go [out](Backplane::send) to an engine that gives them one order, and come [in](Feed) in that order, with
+    //! those of the other instances. The id that the engine gives an event *is* its id, so a client that comes back to
+    //! another instance goes on there.
+
+    pub use crate::hub::backplane::{Backplane, Outgoing, Unsent};
+    pub use crate::hub::feed::{Feed, Malformed};
+    pub use crate::hub::link::Mark;
+}
+
 #[cfg(feature = "http")]
 pub mod http {
     //! Streams over HTTP, for any server whose responses are `http::Response`s of `http_body::Body`s.
@@ -101,6 +113,7 @@ pub use crate::error::{
     AudienceError, ConfigError, DisconnectError, JoinError, NameError, NameKind, PublishError,
     Refusals, Refused, RefusedCause, WatchError,
 };
+pub use crate::hub::backplane::{Confirmation, Unconfirmed};
 pub use crate::hub::drain::Drain;
 pub use crate::hub::end::EndReason;
 pub use crate::hub::hub::{Hub, HubBuilder};

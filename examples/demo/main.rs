@@ -266,12 +266,14 @@ async fn stats(State(hub): State<Hub>) -> Json<Counts> {
 /// What a button shows.
 #[derive(Serialize)]
 struct Sent {
-    id: String,
+    /// Unless the event is still on its way to the backplane.
+    id: Option<String>,
     matched: usize,
 }
 
 fn sent(receipt: Receipt) -> Json<Sent> {
-    Json(Sent { id: receipt.id().to_string(), matched: receipt.matched() })
+    let id = receipt.id().map(|id| id.to_string());
+    Json(Sent { id, matched: receipt.matched() })
 }
 
 /// What a button shows when the server will not do it: the hub's errors say what to do.
