@@ -42,17 +42,16 @@ struct Placed {
 #[derive(Debug, Clone)]
 enum Entry {
     Event(Bytes),
-    /// The order went backwards before this entry of it.
-    Mark(EventId),
+    /// The order went backwards.
+    Mark,
 }
 
 impl Order {
-    /// Tells those who cannot know by themselves that it went backwards, once.
-    fn mark(&mut self, since: EventId, floor: EventId) -> EventId {
+    /// Tells those who cannot know by themselves that it went backwards before `since`, once.
+    fn mark(&mut self, since: EventId) {
         if self.mark <= since {
-            self.mark = self.place(Entry::Mark(since), floor);
+            self.mark = self.place(Entry::Mark, since);
         }
-        self.mark
     }
 
     fn place(&mut self, entry: Entry, floor: EventId) -> EventId {
@@ -85,8 +84,6 @@ struct Instance {
     outbox: Outbox,
     /// How far it has read.
     at: Option<EventId>,
-    /// Where it found that the order went backwards.
-    reset: EventId,
 }
 
 impl Instance {
@@ -95,7 +92,7 @@ impl Instance {
         let builder = Hub::builder(ManualTimer::new()).backplane(outbox.clone()).retain(retain);
         let hub = builder.build().unwrap();
         let feed = Feed::of(&hub).unwrap();
-        Self { hub, feed, outbox, at: None, reset: EventId(0, 0) }
+        Self { hub, feed, outbox, at: None }
     }
 
     fn broadcast(&self, name: &str) {
@@ -115,37 +112,36 @@ impl Instance {
         let mut at = match self.at {
             None => self.find_the_end(order),
             Some(at) if order.last < at => {
-                let mark = order.mark(at, at);
-                self.begin_anew(mark, mark);
-                mark
+                order.mark(at);
+                at
             }
             Some(at) => at,
         };
         let after = order.entries.partition_point(|placed| placed.id <= at);
         let entries: Vec<_> = order.entries[after..].iter().take(count).cloned().collect();
         for placed in entries {
-            if placed.previous != at {
-                self.begin_anew(before(placed.id), placed.id);
-                if placed.previous < at {
-                    order.mark(placed.id, placed.id);
-                }
-            }
             match placed.entry {
-                Entry::Event(entry) => self.feed.append(placed.id, &entry).unwrap(),
-                Entry::Mark(since) if since > self.reset => self.begin_anew(placed.id, placed.id),
-                Entry::Mark(_) => {}
+                Entry::Event(entry) => {
+                    if placed.previous != at {
+                        if placed.previous < at {
+                            order.mark(placed.id);
+                        }
+                        self.begin_anew(before(placed.id));
+                    }
+                    self.feed.append(placed.id, &entry).unwrap();
+                }
+                Entry::Mark => self.begin_anew(placed.id),
             }
             at = placed.id;
         }
         self.at = Some(at);
     }
 
-    fn begin_anew(&mut self, floor: EventId, at: EventId) {
-        self.reset = at;
+    fn begin_anew(&self, floor: EventId) {
         self.feed.load(floor, None::<(EventId, Duration, Bytes)>);
     }
 
-    fn find_the_end(&mut self, order: &mut Order) -> EventId {
+    fn find_the_end(&self, order: &mut Order) -> EventId {
         const TAIL: usize = 4;
         if order.last == EventId(0, 0) {
             order.clock += 1;
@@ -157,16 +153,15 @@ impl Instance {
         let mut events = Vec::new();
         for placed in tail {
             if placed.previous != at {
-                (floor, self.reset) = (before(placed.id), placed.id);
+                floor = before(placed.id);
                 events.clear();
             }
             match &placed.entry {
                 Entry::Event(entry) => events.push((placed.id, Duration::ZERO, entry.clone())),
-                Entry::Mark(since) if *since > self.reset => {
-                    (floor, self.reset) = (placed.id, placed.id);
+                Entry::Mark => {
+                    floor = placed.id;
                     events.clear();
                 }
-                Entry::Mark(_) => {}
             }
             at = placed.id;
         }
@@ -544,16 +539,15 @@ fn run(ops: &[Op], retained: usize) -> Result<(), TestCaseError> {
                 is_quiet = false;
                 let left = order.entries.len().saturating_sub(count);
                 let gone = order.entries.split_off(left);
-                let is_mark = |placed: &&Placed| matches!(placed.entry, Entry::Mark(_));
-                order.mark = order
-                    .entries
-                    .iter()
-                    .filter(is_mark)
-                    .map(|mark| mark.id)
-                    .max()
-                    .unwrap_or_default();
+                let is_mark = |placed: &&Placed| matches!(placed.entry, Entry::Mark);
+                let marks = order.entries.iter().filter(is_mark).map(|mark| mark.id);
+                order.mark = marks.max().unwrap_or_default();
                 order.last = order.entries.last().map_or(EventId(0, 0), |last| last.id);
                 let read = hubs.iter().filter_map(|hub| hub.at).max().unwrap_or_default();
+                if gone.iter().filter(is_mark).any(|mark| mark.id > read) {
+                    // Twice at once: what would have told of the first time is gone, unread.
+                    browsers.iter_mut().for_each(|browser| browser.owed = false);
+                }
                 for past in &mut history {
                     if gone.iter().any(|placed| placed.id == past.id) {
                         past.gone = true;

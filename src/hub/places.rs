@@ -85,7 +85,8 @@ impl State {
             if let Some(client) = self.routes.get(slot) {
                 let mut inbox = client.inbox.lock();
                 if inbox.end.is_none() {
-                    inbox.mailbox.jump(head, head, "unknown", now);
+                    // Not at the hub's own head: what lies between that and the end it may have had.
+                    inbox.mailbox.jump(head.max(end), head, "unknown", now);
                     later.extend(inbox.waker.take());
                 }
             }
