@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) scripts: Scripts,
     pub(super) outbox: Outbox,
     pub(super) is_loaded: watch::Sender<bool>,
+    /// Somebody came ahead of what was read.
+    pub(super) looks: AtomicBool,
     client: Client,
     pub(super) timeout: Duration,
     troubled: Mutex<[bool; 2]>,
@@ -50,6 +53,7 @@ impl RedisBackplane {
             scripts: Scripts::new(keys, settings.keep, remembers),
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
+            looks: AtomicBool::new(false),
             client: settings.client,
             timeout: settings.timeout,
             troubled: Mutex::default(),
@@ -139,7 +143,7 @@ impl Backplane for RedisBackplane {
     }
 
     fn look_ahead(&self) {
-        self.shared.outbox.look_ahead();
+        self.shared.looks.store(true, Ordering::Release);
     }
 
     fn close(&self) {

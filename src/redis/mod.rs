@@ -53,7 +53,7 @@
 //! | the stream is deleted or trimmed before an instance had read it | `hub:gap`, `reset` |
 //! | an instance starts while Redis is away | streams are open; whoever came without an id gets `hub:gap`, `unknown`, when it is back |
 //! | a client was away for longer than the hub retains | `hub:gap`, `evicted`, also if Redis still has it |
-//! | a client comes with an id that Redis has not given | `hub:gap`, `unknown`, as soon as Redis was asked |
+//! | a client comes with an id that Redis has not given | `hub:gap`, `unknown`, within about half of the [timeout](Redis::timeout) |
 //!
 //! While it cannot reach Redis a hub is [degraded](crate::Stats::degraded), says so to `tracing` (`backplane lost`, and
 //! `backplane found again`), and tries again after a time by chance of up to 250 ms. Publishing goes on until the

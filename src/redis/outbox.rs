@@ -1,7 +1,6 @@
 //! What is on its way to Redis, in order, each event once.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use redis::RedisResult;
@@ -13,16 +12,14 @@ use crate::backplane::{Feed, Outgoing, Unsent};
 use crate::wire::id::EventId;
 
 /// How much goes out in one script: Redis serves nobody else meanwhile.
-const BATCH: usize = 512;
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 512 << 10;
 
 /// A bounded queue from whoever publishes to the one that sends.
 pub(super) struct Outbox {
     most_events: usize,
     most_bytes: usize,
     queue: Mutex<Queue>,
-    /// Somebody came ahead of what was read.
-    looks: AtomicBool,
     changed: Notify,
 }
 
@@ -38,7 +35,7 @@ struct Queue {
 impl Outbox {
     pub(super) fn new(most_events: usize, most_bytes: usize) -> Self {
         let (queue, changed) = (Mutex::default(), Notify::new());
-        Self { most_events, most_bytes, queue, looks: AtomicBool::new(false), changed }
+        Self { most_events, most_bytes, queue, changed }
     }
 
     pub(super) fn push(&self, event: Outgoing) -> Result<(), Unsent> {
@@ -63,11 +60,6 @@ impl Outbox {
 
     /// The end of the stream was found.
     pub(super) fn begin(&self) {
-        self.changed.notify_one();
-    }
-
-    pub(super) fn look_ahead(&self) {
-        self.looks.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
@@ -137,26 +129,22 @@ impl Shared {
             if sender.batch.is_empty() {
                 self.outbox.fill(&mut sender.batch);
             }
-            let looks = self.outbox.looks.swap(false, Ordering::AcqRel);
             // Clients that wait for the end of the stream get what is published now after they were told where that is.
             let waits = !*self.is_loaded.borrow();
-            if waits || (sender.batch.is_empty() && !looks) {
+            if waits || sender.batch.is_empty() {
                 if sender.batch.is_empty() && self.outbox.is_over() {
                     return;
                 }
                 self.outbox.changed.notified().await;
                 continue;
             }
-            let sent = sender.send(self, feed, looks).await;
+            let sent = sender.send(self, feed).await;
             let trouble =
                 sent.map_err(|error| error.to_string()).and_then(|refused| match refused {
                     Some(refused) => Err(refused),
                     None => Ok(()),
                 });
             if let Err(cause) = trouble {
-                if looks {
-                    self.outbox.looks.store(true, Ordering::Release);
-                }
                 sender.connection = None;
                 self.tell(feed, Part::Outbox, Some(&cause));
                 back_off.wait().await;
@@ -179,23 +167,11 @@ struct Sender {
 
 impl Sender {
     /// Sends the batch, and confirms what was taken of it. What Redis says against the rest, if it is refused.
-    async fn send(
-        &mut self,
-        shared: &Shared,
-        feed: &Feed,
-        looks: bool,
-    ) -> RedisResult<Option<String>> {
+    async fn send(&mut self, shared: &Shared, feed: &Feed) -> RedisResult<Option<String>> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             None => self.connection.insert(shared.connect().await?),
         };
-        if looks && let Some(mark) = feed.ahead() {
-            let end = shared.scripts.last(connection).await?;
-            feed.disown(mark, end);
-        }
-        if self.batch.is_empty() {
-            return Ok(None);
-        }
         let events = self.batch.iter().map(|event| (&**event.entry(), event.key()));
         let floor = feed.head().max(self.newest);
         let taken = shared.scripts.publish(connection, floor, self.first, events).await?;

@@ -1,6 +1,7 @@
 //! Reads the stream by position, and feeds the hub what it finds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
@@ -70,6 +71,7 @@ impl Reader {
             } else {
                 self.take(entries, &mut place, &mut connection).await?;
             }
+            self.look_ahead(&mut connection).await?;
         }
     }
 
@@ -140,6 +142,23 @@ impl Reader {
             self.take(entries, &mut place, connection).await?;
         }
         Ok(place)
+    }
+
+    /// Looks whether those who came ahead of what was read are ahead of all there is.
+    ///
+    /// Here and not where events are sent, though that would be sooner: nothing of an older history is on its way from
+    /// this connection, which a client could get again.
+    async fn look_ahead(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        if !self.shared.looks.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Some(mark) = self.feed.ahead() else { return Ok(()) };
+        let end = self.shared.scripts.last(connection).await;
+        if end.is_err() {
+            self.shared.looks.store(true, Ordering::Release);
+        }
+        self.feed.disown(mark, end?);
+        Ok(())
     }
 
     async fn take(

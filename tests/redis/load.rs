@@ -92,6 +92,8 @@ pub(crate) struct Client {
     /// Where it began, or where the last gap led it.
     pub(crate) from: EventId,
     pub(crate) seen: Vec<(EventId, String)>,
+    /// How much of that it had seen when it was told the last gap.
+    before_gap: usize,
     pub(crate) gaps: Vec<String>,
 }
 
@@ -116,6 +118,7 @@ impl Client {
                 "hub:open" => {}
                 "hub:gap" => {
                     self.from = id;
+                    self.before_gap = self.seen.len();
                     self.gaps.push(frame.reason().to_owned());
                 }
                 _ => self.seen.push((id, frame.data)),
@@ -200,20 +203,29 @@ impl Load {
         for publisher in self.publishers {
             timeout(DEADLINE, publisher).await.expect("a publisher ends").unwrap();
         }
-        let end = Event::new("n").data(END);
-        let confirmation = self.hubs[0].publish_confirmed(Audience::all(), end).unwrap();
-        let id = timeout(DEADLINE, confirmation).await.unwrap().unwrap();
-        self.confirmed.lock().unwrap().insert(id, END.to_owned());
+        // Again and again: one that is followed by the news that something is gone is passed over with that.
+        let (hub, all) = (self.hubs[0].clone(), Arc::clone(&self.confirmed));
+        let ending = tokio::spawn(async move {
+            for number in 0.. {
+                let name = format!("{END}{number}");
+                let event = Event::new("n").data(&name);
+                let confirmation = hub.publish_confirmed(Audience::all(), event).unwrap();
+                let id = confirmation.await.unwrap();
+                all.lock().unwrap().insert(id, name);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
         let mut clients = Vec::new();
         for client in self.clients {
             clients.push(timeout(DEADLINE, client).await.expect("the end reaches all").unwrap());
         }
+        ending.abort();
         let confirmed = std::mem::take(&mut *self.confirmed.lock().unwrap());
         Outcome { confirmed, clients }
     }
 }
 
-const END: &str = "end";
+const END: &str = "end:";
 
 async fn publish(
     publisher: usize,
@@ -242,7 +254,7 @@ async fn visit(number: usize, hubs: Vec<Hub>) -> Client {
         client.connect(&hubs[at % hubs.len()]);
         let leaves = Instant::now() + stay;
         loop {
-            if client.seen.last().is_some_and(|(_, name)| name == END) {
+            if client.seen.last().is_some_and(|(_, name)| name.starts_with(END)) {
                 return client;
             }
             let is_open = if moves {
@@ -284,19 +296,24 @@ impl Outcome {
             for (id, name) in &client.seen {
                 assert!(*id > newest, "client {number}: {id} ({name}) came after {newest}");
                 newest = *id;
-                let known = *ids.entry(name).or_insert(*id);
-                assert_eq!(known, *id, "client {number}: {name} has two places");
             }
-            let seen: HashMap<EventId, &str> =
-                client.seen.iter().map(|(id, name)| (*id, &**name)).collect();
+            // What was published again because it was lost, unconfirmed, has two places.
+            let seen = &client.seen[client.before_gap..];
+            for (id, name) in seen {
+                let known = *ids.entry(name).or_insert(*id);
+                let is_gone = self.clients.iter().any(|other| other.from > known.min(*id));
+                assert!(known == *id || is_gone, "client {number}: {name} has two places");
+            }
+            let got: HashMap<EventId, &str> =
+                seen.iter().map(|(id, name)| (*id, &**name)).collect();
             for (id, name) in self.confirmed.range(client.from..) {
-                if *id > client.from {
-                    let got = seen.get(id).copied();
+                if client.from < *id && *id <= newest {
+                    let got = got.get(id).copied();
                     assert_eq!(got, Some(&**name), "client {number}, from {}: {id}", client.from);
                 }
             }
             let mut last: HashMap<&str, u64> = HashMap::new();
-            for (_, name) in &client.seen {
+            for (_, name) in seen {
                 let Some((publisher, count)) = name.split_once(':') else { continue };
                 let count = count.parse().unwrap();
                 let before = last.insert(publisher, count);
