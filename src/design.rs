@@ -22,19 +22,21 @@
 //! | resume, gap | going on after a `Last-Event-ID`; something for this client has left the log since |
 //! | mailbox, window | what waits for a client: weak handles of the newest events |
 //! | heartbeat | what is sent on a silent stream |
+//! | backplane | the engine that orders and carries events between instances |
 //!
 //! # The house
 //!
 //! A folder is a floor. A file uses floors below its own, and on its own floor only what an arrow points at.
 //!
 //! ```text
-//! edges    mount/  axum, warp -> http, stream;  listener -> watchdog
-//! hub      hub/    watch, metrics -> hub -> subscription, drain, ending, members -> admission -> shared -> state
-//!                  state -> config -> presence -> later -> telemetry -> end;  config -> limits;  stats -> end
-//!                  and, used by those above and using none: subscriber, receipt
-//! log      log/    mailbox -> log -> lost -> audience <- routes, departed
+//! edges    mount/  axum, warp -> http, stream;           redis/  driver -> reader -> tail -> entry;  driver -> outbox
+//!                  listener -> watchdog                           reader, outbox -> script -> config
+//! hub      hub/    watch, metrics, feed -> hub -> subscription, drain, ending, members -> admission -> places -> shared
+//!                  shared -> state -> config -> presence -> later -> telemetry -> end;  config -> limits, backplane
+//!                  stats -> end;  and, used by those above and using none: subscriber, receipt, link
+//! log      log/    mailbox -> log -> lost -> audience <- routes, departed, packed
 //! leaves   time/   tokio, manual -> timer <- heartbeat
-//!          error -> wire/   event -> frame -> id        sync
+//!          error -> wire/   received -> event -> frame -> id        sync
 //! ```
 //!
 //! - `wire` knows how an event looks on the wire, and nothing of hubs. `frame` is the only place that writes bytes.
@@ -43,6 +45,8 @@
 //! - `hub` is the locked shell. `state` is what stands behind the locks, `shared` takes them, `subscription` is the
 //!   `Stream`.
 //! - `mount` puts streams into responses. Each adapter is a page over `http`.
+//! - `redis` is an engine for the port of `hub`, with a guide for those who run it. `reader` and `outbox` are tasks, each
+//!   with a connection, which `driver` starts and shares things between; they know each other only through it.
 //!
 //! In `wire` the arrow goes from `event` to `frame` so that an event *is* its frame in the making: data is written where
 //! it will be sent from as soon as it is given, in one scan and one copy. An event that kept its parts for a later encoder
@@ -104,6 +108,61 @@
 //! loop. Its stream opens with `0-0`, which is read as such an id again. An id from an earlier life of the hub is older than
 //! everything retained, all of which it gets.
 //!
+//! # Many instances
+//!
+//! With a [backplane](crate::backplane) the order comes from elsewhere: what is published goes out, gets its id there, and
+//! comes back to every instance through its feed, which appends and hands out as publishing does alone. So all that is said
+//! above holds of each instance, and a client that comes back may come to any.
+//!
+//! The form in which an event travels is the hub's own business, and bytes to the engine: so the port is small, and an
+//! engine can be written outside of this crate. What arrives is checked as if anybody had written it. Nothing else of an
+//! event is trusted to be what the encoder wrote.
+//!
+//! *Ahead.* A client can come with an id that its new instance has not read up to. It is let in at its own position and
+//! takes nothing at or before it. Whether the id is of the order at all is known once the engine has found the order's end,
+//! after the client came: if the id lies beyond, it is told a gap and goes on from now. Asking is the engine's, so that a
+//! client neither waits for the next event to be told, nor is told on the word of an older answer.
+//!
+//! *Before the end was found.* Streams are open also while the engine cannot reach what orders the events. A client that
+//! brought an id keeps its place. One that did not is told a gap when the order is found: nobody knows whether it came
+//! before or after the last of the events that there are, and a gap too many is better than a loss that is not told.
+//!
+//! *Another order.* When an engine cannot show that what follows does follow (the order was emptied, or is an older one, or
+//! a part of it is gone), the log begins anew at a floor that is newer than all that was handed out, and whoever stands
+//! before it is told a gap. Ids never go back in a hub, whatever the engine says.
+//!
+//! *The id comes later.* A [`Receipt`](crate::Receipt) has no id then, and `publish_confirmed` waits for it. To wait in
+//! `publish` would make the slowest Redis the speed of every handler; to make up ids and exchange them later would break
+//! what a client keeps.
+//!
+//! *Over Redis.* Everything goes through one script, which takes a batch and answers with its ids. Alternatives were a
+//! pipeline of `XADD` (a lost answer cannot be told from a lost command, so a retry is a repeat or a loss), `XADD` with
+//! `IDMP` (Redis 8.6, which few have), and the publisher's number in the entry with the readers leaving out repeats (then
+//! the same event has two ids, and a client that stands between them loses or repeats it). The script makes the retry
+//! harmless where the order is made, for an `MGET` and two `SET`s a batch.
+//!
+//! One batch is under way at a time. More would have to be answered in order across a lost connection, and a batch already
+//! takes all that came while the one before was away: the more there is to send, the larger batches are.
+//!
+//! That what is read follows what was read could be asked (is the entry at my position still there?), at the cost of a
+//! round trip for each read, or of a race. So each entry names the one before, by a position that is kept beside the stream
+//! and not in it: it outlives the stream, and then tells those who have all from those who do not. An instance that finds
+//! that what it has is of an older history writes a *mark* into the stream, because another that was behind could not know:
+//! to that one the new history follows. A mark that is itself rolled back before anybody has read it tells nobody, and
+//! neither does what was lost before anybody had read it.
+//!
+//! Ids are Redis's own (`*`), unless that would not be newer than what the publisher has seen or what was written last: then
+//! the one right after. After a history was emptied ids begin in the next millisecond. A replica that takes over with a
+//! clock behind, or a clock that is set back, therefore costs no order.
+//!
+//! The driver is a future that the application spawns, and not a task that the builder spawned: a hub can be built where no
+//! runtime is, who shuts down needs something to wait for, and a task that nobody holds dies unseen. It needs tokio, as the
+//! crate `redis` does.
+//!
+//! `tests/backplane.rs` holds this against a model: hubs on one list, browsers that go from one to the other and are cut
+//! off, hubs that start anew, a list that is rolled back. `tests/redis` holds it against a real Redis and its faults, under
+//! load: every client has every confirmed event once and in order, or was told.
+//!
 //! # Time
 //!
 //! A stream arms its timer when it first falls silent and then leaves it alone. When the timer goes off at a deadline that has
@@ -154,6 +213,11 @@
 //! | `drain ended` | `INFO` | `cut`: clients that were left when the period was over; `took_ms` |
 //! | `hub closed` | `INFO` | `clients`: streams that are still to end; `published` |
 //! | `connection cut` | `DEBUG` | `reason`: `Cut::as_str` |
+//! | `backplane lost` | `WARN` | `cause`; not more than once in ten seconds |
+//! | `backplane found again` | `INFO` | if its loss was told |
+//! | `history lost` | `WARN` | `floor`: where the order goes on; every client was told a gap |
+//! | `entries that are no events are left out` | `WARN` | once for a burst, and once in a minute |
+//! | `the backplane ended before all was acknowledged` | `WARN` | `left`: how many events |
 //! | `event stream failed` | `DEBUG` | `error`: of one's own stream, which is not told to the client unless asked |
 //! | `event stream has an invalid event` | `DEBUG` | `error`: an [`EventError`](crate::EventError) |
 //!

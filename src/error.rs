@@ -23,6 +23,9 @@ pub enum PublishError {
         /// What `Retain::bytes` allows.
         limit: usize,
     },
+    /// The backplane holds as many events as it may that are still to be sent: what orders them is slow, or away.
+    #[error("too many events wait for the backplane")]
+    Backlog,
     /// The hub was closed.
     #[error("the hub is closed")]
     Closed,

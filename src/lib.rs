@@ -48,6 +48,7 @@
 //! | who is online, and who comes and goes | [`Presence`], [`PresenceWatch`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
 //! | how connections that do not move are cut | `Watchdog` |
+//! | how many instances are one hub | `sse_hub::redis`, and [`backplane`] for engines of one's own |
 //! | how to answer a request | `sse_hub::http`, or the example of the adapter |
 //! | what is logged and measured | [`design`](design#observability), [`Stats`] |
 //! | how it is built and why | [`design`] |
@@ -56,7 +57,8 @@
 //!
 //! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
 //! response and an `http_body::Body`), `axum` (extractors and responses), `warp` (a filter and replies), `watchdog`
-//! (`Watchdog`, around sockets), `axum-serve` (the same for axum's server), `metrics` (`Hub::record_metrics`).
+//! (`Watchdog`, around sockets), `axum-serve` (the same for axum's server), `metrics` (`Hub::record_metrics`),
+//! `redis` (many instances are one hub).
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -65,9 +67,24 @@ mod error;
 mod hub;
 mod log;
 mod mount;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod sync;
 mod time;
 mod wire;
+
+pub mod backplane {
+    //! The port to what makes many instances one hub: implement it for an engine of your own. `sse_hub::redis` does, over
+    //! Redis Streams.
+    //!
+    //! Events go [out](Backplane::send) to an engine that gives them one order, and come [in](Feed) in that order, with
+    //! those of the other instances. The id that the engine gives an event *is* its id, so a client that comes back to
+    //! another instance goes on there.
+
+    pub use crate::hub::backplane::{Backplane, Outgoing, Unsent};
+    pub use crate::hub::feed::{Feed, Malformed};
+    pub use crate::hub::link::Mark;
+}
 
 #[cfg(feature = "http")]
 pub mod http {
@@ -104,6 +121,7 @@ pub use crate::error::{
     AudienceError, ConfigError, DisconnectError, JoinError, NameError, NameKind, PublishError,
     Refusals, Refused, RefusedCause, WatchError,
 };
+pub use crate::hub::backplane::{Confirmation, Unconfirmed};
 pub use crate::hub::drain::Drain;
 pub use crate::hub::end::EndReason;
 pub use crate::hub::hub::{Hub, HubBuilder};

@@ -40,7 +40,7 @@ const SERVERS: [&str; 11] = [
 
 #[test]
 fn each_feature_adds_what_it_is_for_and_the_default_adds_nothing() {
-    let features: [(&str, &[&str]); 9] = [
+    let features: [(&str, &[&str]); 10] = [
         ("default", &[]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),
@@ -50,6 +50,7 @@ fn each_feature_adds_what_it_is_for_and_the_default_adds_nothing() {
         ("watchdog", &["socket2", "tokio"]),
         ("axum-serve", &["axum", "axum-core", "http", "http-body", "socket2", "tokio"]),
         ("metrics", &["metrics"]),
+        ("redis", &["redis", "tokio"]),
     ];
     for (feature, adds) in features {
         let expected: BTreeSet<_> = ALWAYS.iter().chain(adds).copied().map(str::to_owned).collect();

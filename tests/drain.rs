@@ -142,7 +142,7 @@ fn clients_are_told_to_come_back_at_different_times() {
 fn a_drained_client_resumes_elsewhere_in_time_from_where_it_stopped() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
-    let last = hub.broadcast(event("last")).unwrap().id();
+    let last = hub.broadcast(event("last")).unwrap().id().unwrap();
     drop(hub.drain(PERIOD));
     timer.advance(PERIOD);
     let text = read(&mut stream);

@@ -88,7 +88,7 @@ fn a_last_event_that_has_an_id_of_its_own_is_an_error() {
 fn publish(hub: &Hub, count: usize) -> EventId {
     let mut last = EventId::default();
     for number in 0..count {
-        last = hub.broadcast(event(number)).unwrap().id();
+        last = hub.broadcast(event(number)).unwrap().id().unwrap();
     }
     last
 }
@@ -98,7 +98,7 @@ fn a_disconnected_client_is_not_sent_what_waited_and_loses_nothing_of_it_when_it
     for waiting in [1, 5, 50] {
         let (hub, _) = hub_with(|hub| hub.window(8));
         let mut stream = hub.subscribe(Subscriber::new()).unwrap();
-        let first = hub.broadcast(event("read")).unwrap().id();
+        let first = hub.broadcast(event("read")).unwrap().id().unwrap();
         assert_eq!(data(&read(&mut stream)), ["read"]);
         publish(&hub, waiting);
         assert_eq!(hub.disconnect(&Audience::all(), "x", Some(Event::new("bye").data(""))), Ok(1));

@@ -24,7 +24,7 @@ fn read(stream: &mut Subscription) -> String {
 #[test]
 fn a_stream_opens_with_who_it_is_and_where_it_stands() {
     let hub = hub();
-    let first = hub.broadcast(Event::new("before")).unwrap().id();
+    let first = hub.broadcast(Event::new("before")).unwrap().id().unwrap();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     let opening = read(&mut stream);
     let (start, rest) = opening.split_once("\nretry: ").unwrap();
@@ -79,7 +79,7 @@ fn each_audience_reaches_those_whom_it_names() {
 #[test]
 fn a_client_that_is_up_to_date_gets_nothing_again() {
     let hub = hub();
-    let last = hub.broadcast(Event::new("x")).unwrap().id();
+    let last = hub.broadcast(Event::new("x")).unwrap().id().unwrap();
     let mut stream = hub.subscribe(Subscriber::new().resume(last)).unwrap();
     assert!(stream.resumed());
     assert!(read(&mut stream).ends_with(&format!("\"resumed\":true}}\nid: {last}\n\n")));
@@ -114,7 +114,7 @@ fn a_stream_cut_between_its_opening_and_the_gap_is_told_the_gap_again_and_repeat
     let retain = Retain::events(100).per_topic(2);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
     let publish = |topic: &str, name: &str| {
-        hub.publish(Audience::topic(topic), Event::new(name)).unwrap().id()
+        hub.publish(Audience::topic(topic), Event::new(name)).unwrap().id().unwrap()
     };
     publish("b", "seen");
     let last = publish("a", "seen");
@@ -138,7 +138,7 @@ fn an_id_of_no_hub_is_told_a_gap_and_goes_on_from_now_also_after_a_cut() {
         let held = cut_after_opening(&hub, Subscriber::new().resume(last));
         hub.broadcast(Event::new("seen")).unwrap();
         let mut stream = hub.subscribe(Subscriber::new().resume(held.as_str())).unwrap();
-        let now = hub.broadcast(Event::new("new")).unwrap().id();
+        let now = hub.broadcast(Event::new("new")).unwrap().id().unwrap();
         let text = read(&mut stream);
         let EventId(epoch, count) = now;
         let gap = format!(
@@ -153,7 +153,7 @@ fn an_id_of_no_hub_is_told_a_gap_and_goes_on_from_now_also_after_a_cut() {
 #[test]
 fn replay_is_for_who_the_client_is_now() {
     let hub = hub();
-    let start = hub.broadcast(Event::new("x")).unwrap().id();
+    let start = hub.broadcast(Event::new("x")).unwrap().id().unwrap();
     hub.send_to_user("alice", Event::new("private")).unwrap();
     let mut stream = hub.subscribe(Subscriber::new().user("bob").resume(start)).unwrap();
     assert!(stream.resumed());
@@ -163,7 +163,7 @@ fn replay_is_for_who_the_client_is_now() {
 #[test]
 fn what_a_filter_leaves_out_is_not_missed() {
     let hub = Hub::builder(ManualTimer::new()).retain(Retain::events(1)).build().unwrap();
-    let start = hub.broadcast(Event::new("wanted")).unwrap().id();
+    let start = hub.broadcast(Event::new("wanted")).unwrap().id().unwrap();
     for _ in 0..10 {
         hub.broadcast(Event::new("other")).unwrap();
     }
@@ -177,8 +177,8 @@ fn what_a_filter_leaves_out_is_not_missed() {
 fn a_busy_topic_does_not_push_out_the_others() {
     let retain = Retain::events(100).per_topic(2);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
-    let start = hub.publish(Audience::topic("quiet"), Event::new("first")).unwrap().id();
-    let quiet = hub.publish(Audience::topic("quiet"), Event::new("second")).unwrap().id();
+    let start = hub.publish(Audience::topic("quiet"), Event::new("first")).unwrap().id().unwrap();
+    let quiet = hub.publish(Audience::topic("quiet"), Event::new("second")).unwrap().id().unwrap();
     for _ in 0..10_000 {
         hub.publish(Audience::topic("busy"), Event::new("x")).unwrap();
     }

@@ -280,7 +280,7 @@ fn a_displaced_stream_that_was_behind_gets_nothing_of_others_and_its_own_when_it
 
 fn publish(hub: &Hub, count: usize) -> Vec<EventId> {
     let event = |number: usize| Event::new("x").data(number.to_string());
-    (0..count).map(|number| hub.broadcast(event(number)).unwrap().id()).collect()
+    (0..count).map(|number| hub.broadcast(event(number)).unwrap().id().unwrap()).collect()
 }
 
 #[test]

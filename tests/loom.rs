@@ -29,7 +29,7 @@ fn opened(hub: &Hub) -> Subscription {
 }
 
 fn publish(hub: &Hub) -> EventId {
-    hub.broadcast(Event::new("x")).unwrap().id()
+    hub.broadcast(Event::new("x")).unwrap().id().unwrap()
 }
 
 /// The next `count` ids, waiting for them.
@@ -183,11 +183,11 @@ fn joining_a_topic_during_a_publish_takes_the_event_or_not_and_every_later_one()
         let mut stream = opened(&hub);
         let publisher = thread::spawn({
             let hub = hub.clone();
-            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id()
+            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
         });
         assert_eq!(hub.join(&Audience::client(stream.client()), "t"), Ok(1));
         let during = publisher.join().unwrap();
-        let after = hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id();
+        let after = hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap();
         let seen = next_ids(&mut stream, 1);
         match seen.as_slice() {
             [one] if *one == during => assert_eq!(next_ids(&mut stream, 1), [after]),
@@ -209,7 +209,7 @@ fn leaving_a_topic_during_a_publish_skips_nobody_who_stays() {
         let (leaving, mut staying) = (follower(), follower());
         let publisher = thread::spawn({
             let hub = hub.clone();
-            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id()
+            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
         });
         assert_eq!(hub.leave(&Audience::client(leaving.client()), "t"), Ok(1));
         let id = publisher.join().unwrap();

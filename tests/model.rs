@@ -365,7 +365,7 @@ impl Model {
             event = event.conflate(key.to_string());
         }
         let receipt = self.hub.publish(audience, event).unwrap();
-        let id = receipt.id();
+        let id = receipt.id().unwrap();
         assert!(id > self.head(), "ids increase");
         frame += &format!("id: {id}\n\n");
 

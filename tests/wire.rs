@@ -45,7 +45,7 @@ impl Wire {
         let published = self.hub.broadcast(event);
         let frame = next(&mut self.stream).map(text);
         match published {
-            Ok(receipt) => Ok((receipt.id(), frame.expect("what was published arrives"))),
+            Ok(receipt) => Ok((receipt.id().unwrap(), frame.expect("what was published arrives"))),
             Err(error) => {
                 assert_eq!(frame, None, "nothing of a refused event arrives");
                 Err(error)
@@ -311,7 +311,7 @@ fn a9_every_item_of_a_stream_ends_at_a_frame_boundary() {
         let frames: String = (0..50)
             .map(|n| {
                 let event = Event::new("t").data(format!("{n}\n\n"));
-                let id = wire.hub.broadcast(event).unwrap().id();
+                let id = wire.hub.broadcast(event).unwrap().id().unwrap();
                 format!("event: t\ndata: {n}\ndata: \ndata: \nid: {id}\n\n")
             })
             .collect();

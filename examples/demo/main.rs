@@ -6,7 +6,13 @@
 //! cargo run --example demo --features axum,json,tokio -- --port 3000
 //! ```
 //!
-//! and open the address that it prints in two tabs. It has no login: whoever opens the page says who they are.
+//! and open the address that it prints in two tabs. Two that share a Redis share everything else (add the feature `redis`):
+//!
+//! ```text
+//! cargo run --example demo --features axum,json,tokio,redis -- --port 3001 --redis redis://127.0.0.1:6379
+//! ```
+//!
+//! It has no login: whoever opens the page says who they are.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,8 +24,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use sse_hub::{
-    Audience, ClientId, Event, EventType, Heartbeat, Hub, LastEventId, Payload, Receipt, Refused,
-    Subscriber, Subscription, TokioTimer,
+    Audience, ClientId, Event, EventType, Heartbeat, Hub, HubBuilder, LastEventId, Payload,
+    Receipt, Refused, Subscriber, Subscription, TokioTimer,
 };
 
 #[tokio::main]
@@ -30,10 +36,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         )
         .init();
 
-    let hub = Hub::builder(TokioTimer::new())
+    let Arguments { port, redis } = arguments()?;
+    let builder = Hub::builder(TokioTimer::new())
         .heartbeat(Heartbeat::every(Duration::from_secs(15)))
-        .retry(Duration::from_secs(2))
-        .build()?;
+        .retry(Duration::from_secs(2));
+    let hub = build(builder, redis).await?;
 
     let app = Router::new()
         .route("/", get(|| async { Html(include_str!("index.html")) }))
@@ -45,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/stats", get(stats))
         .with_state(hub.clone());
 
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port()?));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("sse-hub demo: http://{}", listener.local_addr()?);
 
@@ -62,18 +69,58 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// `--port 3000`, or else the variable `PORT`, or else 3000. 0 takes any that is free.
-fn port() -> Result<u16, String> {
+struct Arguments {
+    port: u16,
+    redis: Option<String>,
+}
+
+/// `--port 3000`, or else the variable `PORT`, or else 3000. 0 takes any that is free. `--redis URL` makes it one of
+/// several.
+fn arguments() -> Result<Arguments, String> {
+    let (mut port, mut redis) = (std::env::var("PORT").ok(), None);
     let mut arguments = std::env::args().skip(1);
-    let given = match arguments.next().as_deref() {
-        None => std::env::var("PORT").ok(),
-        Some("--port") => Some(arguments.next().ok_or("--port takes a number")?),
-        Some(other) => {
-            return Err(format!("unknown argument {other}: there is only --port NUMBER"));
+    while let Some(argument) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| format!("{argument} takes a value"));
+        match argument.as_str() {
+            "--port" => port = Some(value?),
+            "--redis" => redis = Some(value?),
+            other => {
+                return Err(format!(
+                    "unknown argument {other}: there are --port NUMBER and --redis URL"
+                ));
+            }
         }
-    };
-    let Some(given) = given else { return Ok(3000) };
-    given.parse().map_err(|_| format!("{given} is no port: give a number from 0 to 65535"))
+    }
+    let given = port.unwrap_or_else(|| "3000".into());
+    let port =
+        given.parse().map_err(|_| format!("{given} is no port: give a number from 0 to 65535"))?;
+    Ok(Arguments { port, redis })
+}
+
+#[cfg(feature = "redis")]
+async fn build(
+    builder: HubBuilder,
+    redis: Option<String>,
+) -> Result<Hub, Box<dyn std::error::Error>> {
+    let Some(address) = redis else { return Ok(builder.build()?) };
+    let backplane = sse_hub::redis::Redis::new(&address)?.prefix("sse-hub-demo").build()?;
+    let hub = builder.backplane(backplane.clone()).build()?;
+    tokio::spawn(backplane.run(&hub));
+    if tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await.is_err() {
+        tracing::warn!("Redis does not answer yet: serving without");
+    }
+    Ok(hub)
+}
+
+#[cfg(not(feature = "redis"))]
+async fn build(
+    builder: HubBuilder,
+    redis: Option<String>,
+) -> Result<Hub, Box<dyn std::error::Error>> {
+    if redis.is_some() {
+        return Err("--redis needs the feature `redis`".into());
+    }
+    Ok(builder.build()?)
 }
 
 #[derive(Deserialize)]
@@ -266,12 +313,14 @@ async fn stats(State(hub): State<Hub>) -> Json<Counts> {
 /// What a button shows.
 #[derive(Serialize)]
 struct Sent {
-    id: String,
+    /// Unless the event is still on its way to the backplane.
+    id: Option<String>,
     matched: usize,
 }
 
 fn sent(receipt: Receipt) -> Json<Sent> {
-    Json(Sent { id: receipt.id().to_string(), matched: receipt.matched() })
+    let id = receipt.id().map(|id| id.to_string());
+    Json(Sent { id, matched: receipt.matched() })
 }
 
 /// What a button shows when the server will not do it: the hub's errors say what to do.

@@ -129,7 +129,7 @@ impl Shared {
         });
         let slot = state.routes.add(keys, Arc::clone(&client));
         state.note_arrival(slot, now, later);
-        let start = state.start(slot, resume, last, config.limits.replay);
+        let start = state.start(slot, resume, last, config);
         let mut inbox = client.inbox.lock();
         let missable = if let Start::Fresh(_) = start { head } else { EventId::ORIGIN };
         inbox.mailbox = Mailbox::new(start.position(), head, missable, config.window, now);
@@ -144,8 +144,15 @@ impl Shared {
         if waits {
             state.watch(slot, now, config);
         }
+        let is_ahead = start.position() > head;
+        if is_ahead {
+            state.note_ahead(slot, client.serial, start.position());
+        }
         drop(state);
         drop(evicted);
+        if is_ahead && let Some(backplane) = &config.backplane {
+            backplane.look_ahead();
+        }
         Ok(Admitted { client, slot, start })
     }
 }
@@ -202,8 +209,8 @@ impl State {
     }
 
     /// Where a client that was just added begins.
-    fn start(&self, slot: usize, resume: Resume, last: usize, replay: usize) -> Start {
-        let head = self.log.head();
+    fn start(&self, slot: usize, resume: Resume, last: usize, config: &Config) -> Start {
+        let (head, replay) = (self.log.head(), config.limits.replay);
         let Some(client) = self.identity(slot) else { return Start::Fresh(head) };
         match resume {
             Resume::Fresh if last > 0 => {
@@ -222,6 +229,8 @@ impl State {
                     Start::Resumed(id)
                 }
             }
+            // Others have read further. Its own position counts until the order's end is found to lie before it.
+            Resume::After(id) if id > head && config.backplane.is_some() => Start::Resumed(id),
             Resume::After(_) | Resume::Unknown => {
                 Start::Gap { held: EventId::ORIGIN, now: head, reason: "unknown" }
             }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backplane::Backplane;
 use super::limits::Limits;
 use super::presence::Presence;
 use crate::error::{ConfigError, Refusals};
@@ -25,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) stall: Option<Duration>,
     pub(crate) end_lagging: bool,
     pub(crate) presence: Option<Presence>,
+    pub(crate) backplane: Option<Arc<dyn Backplane>>,
 }
 
 impl Config {
@@ -42,6 +44,7 @@ impl Config {
             stall: Some(Duration::from_secs(60)),
             end_lagging: false,
             presence: None,
+            backplane: None,
         }
     }
 

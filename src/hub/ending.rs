@@ -62,6 +62,9 @@ impl Shared {
         drop(state);
         drop(order);
         later.run();
+        if let Some(backplane) = &self.config.backplane {
+            backplane.close();
+        }
         telemetry::closed(clients, published);
     }
 

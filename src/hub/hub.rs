@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::backplane::{Backplane, Confirmation};
 use super::config::Config;
 use super::drain::Drain;
 use super::limits::Limits;
@@ -82,7 +83,7 @@ use crate::wire::id::EventId;
 ///
 /// let receipt = hub.send_to_user("42", Event::new("greeting").data("hello"))?;
 /// let frame = stream.next().await.unwrap();
-/// assert_eq!(frame, format!("event: greeting\ndata: hello\nid: {}\n\n", receipt.id()));
+/// assert_eq!(frame, format!("event: greeting\ndata: hello\nid: {}\n\n", receipt.id().unwrap()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -159,6 +160,34 @@ impl Hub {
     /// the hub is closed. Nothing was stored or sent then.
     pub fn publish(&self, audience: Audience, event: Event) -> Result<Receipt, PublishError> {
         self.handle.shared.publish(audience, event)
+    }
+
+    /// Publishes to an audience, and tells once the event has its place in the order: with a
+    /// [backplane](HubBuilder::backplane), when what orders the events has acknowledged it. Alone, that is at once.
+    ///
+    /// The event is handed over before this returns, awaited or not. How durable a confirmed event is, is the
+    /// backplane's to say. It waits as long as the backplane is away: give up by a timeout, if you must, but that is not
+    /// an answer. Publish again with the same [idempotency key](Event::idempotency_key) if it must land and once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    ///
+    /// ```
+    /// use sse_hub::{Audience, Event, Hub, ManualTimer};
+    ///
+    /// # futures_executor::block_on(async {
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let id = hub.publish_confirmed(Audience::user("42"), Event::new("paid"))?.await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn publish_confirmed(
+        &self,
+        audience: Audience,
+        event: Event,
+    ) -> Result<Confirmation, PublishError> {
+        self.handle.shared.publish_confirmed(audience, event)
     }
 
     /// Lets a client in: from this moment it is handed what is for it.
@@ -381,6 +410,13 @@ impl HubBuilder {
         self
     }
 
+    /// Makes it one of several instances that are as one hub: see [`backplane`](crate::backplane) and
+    /// `sse_hub::redis`. Alone, unless set.
+    pub fn backplane(mut self, backplane: impl Backplane) -> Self {
+        self.config.backplane = Some(Arc::new(backplane));
+        self
+    }
+
     /// How many bytes of waiting events one item of a [`Subscription`] joins: 64 KiB, unless set. A larger event is
     /// an item of its own.
     pub fn batch(mut self, bytes: usize) -> Self {
@@ -404,7 +440,9 @@ impl HubBuilder {
         self.config.check()?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let birth = EventId(epoch, 0);
+        let is_alone = self.config.backplane.is_none();
+        // Where an order that comes from elsewhere stands is not known yet.
+        let birth = if is_alone { EventId(epoch, 0) } else { EventId::ORIGIN };
         let shared = Arc::new(Shared::new(self.config, birth));
         telemetry::built(birth);
         Ok(Hub { handle: Arc::new(Handle { shared }) })

@@ -43,6 +43,9 @@ impl Hub {
     /// | `sse_hub_bytes_total` | counter | | bytes of those |
     /// | `sse_hub_lagged_total` | counter | | streams that fell behind their window |
     /// | `sse_hub_gaps_total` | counter | | gaps told to clients |
+    /// | `sse_hub_degraded` | gauge | | with a backplane: 1 while it cannot be reached |
+    /// | `sse_hub_resets_total` | counter | | with a backplane: histories that were lost |
+    /// | `sse_hub_malformed_total` | counter | | with a backplane: entries that were no events |
     /// | `sse_hub_refused_total` | counter | `cause` | clients refused, by [`RefusedCause::as_str`] |
     /// | `sse_hub_ended_total` | counter | `reason` | streams ended, by [`EndReason::as_str`] |
     /// | `sse_hub_delay_seconds` | histogram | | from being published to being read by a stream |
@@ -68,6 +71,11 @@ impl Hub {
         counter!("sse_hub_bytes_total", labels.clone()).absolute(stats.bytes);
         counter!("sse_hub_lagged_total", labels.clone()).absolute(stats.lagged);
         counter!("sse_hub_gaps_total", labels.clone()).absolute(stats.gaps);
+        if self.shared().config.backplane.is_some() {
+            gauge!("sse_hub_degraded", labels.clone()).set(f64::from(u8::from(stats.degraded)));
+            counter!("sse_hub_resets_total", labels.clone()).absolute(stats.resets);
+            counter!("sse_hub_malformed_total", labels.clone()).absolute(stats.malformed);
+        }
         for cause in RefusedCause::EACH {
             let labels = with("cause", cause.as_str());
             counter!("sse_hub_refused_total", labels).absolute(stats.refused(cause));
@@ -96,6 +104,9 @@ fn describe() {
     describe_counter!("sse_hub_bytes_total", Unit::Bytes, "Bytes of events read by streams");
     describe_counter!("sse_hub_lagged_total", of, "Streams that fell behind their window");
     describe_counter!("sse_hub_gaps_total", of, "Gaps told to clients");
+    describe_gauge!("sse_hub_degraded", of, "Whether the backplane cannot be reached");
+    describe_counter!("sse_hub_resets_total", of, "Histories that were lost");
+    describe_counter!("sse_hub_malformed_total", of, "Entries that were no events");
     describe_counter!("sse_hub_refused_total", of, "Clients refused");
     describe_counter!("sse_hub_ended_total", of, "Streams ended");
     let delay = "Time from being published to being read by a stream, sampled";

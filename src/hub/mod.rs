@@ -1,17 +1,21 @@
 //! The locked shell around the log: hubs and subscriptions.
 
 pub(crate) mod admission;
+pub(crate) mod backplane;
 pub(crate) mod config;
 pub(crate) mod drain;
 pub(crate) mod end;
 pub(crate) mod ending;
+pub(crate) mod feed;
 #[expect(clippy::module_inception, reason = "it is the hub, on the floor named for it")]
 pub(crate) mod hub;
 pub(crate) mod later;
 pub(crate) mod limits;
+pub(crate) mod link;
 pub(crate) mod members;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+pub(crate) mod places;
 pub(crate) mod presence;
 pub(crate) mod receipt;
 pub(crate) mod shared;

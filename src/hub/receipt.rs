@@ -13,18 +13,23 @@ use crate::wire::id::EventId;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    pub(crate) id: EventId,
+    pub(crate) id: Option<EventId>,
     pub(crate) matched: usize,
 }
 
 impl Receipt {
     /// The id that the event was published under.
+    ///
+    /// `None` with a [backplane](crate::HubBuilder::backplane), where the event is still on its way to get one:
+    /// [`Hub::publish_confirmed`](crate::Hub::publish_confirmed) waits for it.
     #[must_use]
-    pub const fn id(&self) -> EventId {
+    pub const fn id(&self) -> Option<EventId> {
         self.id
     }
 
     /// How many connected clients it was for, after their filters. Those that come back later are not counted.
+    ///
+    /// With a backplane: how many clients *of this instance* were in its audience, whatever their filters.
     #[must_use]
     pub const fn matched(&self) -> usize {
         self.matched
@@ -44,7 +49,7 @@ impl Receipt {
 
 /// An event was for nobody who is connected. It is retained for those who return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("event {id} was for no connected client")]
+#[error("the event was for no connected client")]
 pub struct Unmatched {
-    id: EventId,
+    id: Option<EventId>,
 }

@@ -8,7 +8,9 @@
 //! that a client that connects or catches up meanwhile waits for a piece of it and not for all.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::backplane::{Backplane, Confirmation, Outgoing, Unsent};
 use super::config::Config;
 use super::end::EndReason;
 use super::later::Later;
@@ -17,16 +19,18 @@ use super::state::{CaughtUp, Client, State};
 use super::stats::{Reads, Stats};
 use crate::error::PublishError;
 use crate::log::audience::Audience;
-use crate::log::log::{Entry, Log, Parts};
+use crate::log::log::{self, Entry, Log, Parts};
 use crate::log::lost::Marker;
+use crate::log::packed::Packed;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
+use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    marker: Marker,
+    pub(super) marker: Marker,
     pub(super) reads: Reads,
     #[cfg(feature = "metrics")]
     pub(super) recorded: Mutex<super::metrics::Recorded>,
@@ -37,7 +41,7 @@ pub(crate) struct Shared {
 /// Behind the ordering lock.
 #[derive(Debug)]
 pub(super) struct Order {
-    last: EventId,
+    pub(super) last: EventId,
     pub(super) closed: bool,
     /// Events on their way out, dropped when the state lock is released. Kept for its allocation.
     evicted: Vec<Arc<Entry>>,
@@ -64,40 +68,91 @@ impl Shared {
     pub(crate) fn publish(
         &self,
         audience: Audience,
-        mut event: Event,
+        event: Event,
     ) -> Result<Receipt, PublishError> {
+        let Some(backplane) = &self.config.backplane else {
+            let (id, matched) = self.publish_here(self.check(audience, event)?.0)?;
+            return Ok(Receipt { id: Some(id), matched });
+        };
+        let (packed, key) = self.check(audience, event)?;
+        let outgoing = Outgoing::new(packed.write(), key);
+        // Before it is sent: afterwards somebody may be here because of it.
+        let matched = self.count(&packed.audience);
+        send(&**backplane, outgoing)?;
+        Ok(Receipt { id: None, matched })
+    }
+
+    pub(crate) fn publish_confirmed(
+        &self,
+        audience: Audience,
+        event: Event,
+    ) -> Result<Confirmation, PublishError> {
+        let (packed, key) = self.check(audience, event)?;
+        let Some(backplane) = &self.config.backplane else {
+            return self.publish_here(packed).map(|(id, _)| Confirmation::ready(id));
+        };
+        let mut outgoing = Outgoing::new(packed.write(), key);
+        let confirmation = outgoing.confirmation();
+        send(&**backplane, outgoing)?;
+        Ok(confirmation)
+    }
+
+    /// An event that can be published, and its idempotency key.
+    fn check(
+        &self,
+        audience: Audience,
+        mut event: Event,
+    ) -> Result<(Packed, Option<Box<str>>), PublishError> {
         audience.check(self.config.limits.name_len)?;
         event.check_for_hub()?;
-        let conflation = event.take_conflation();
+        let (conflation, key) = event.take_keys();
         let sealed = event.seal();
-        let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
-        let (bytes, limit) = (sealed.max_len() + parts.len(), self.config.retain.bytes);
+        let (bytes, limit) =
+            (sealed.max_len() + log::weight_of(&audience), self.config.retain.bytes);
         if bytes > limit {
             return Err(PublishError::TooLarge { bytes, limit });
         }
+        Ok((Packed { audience, conflation, sealed }, key))
+    }
 
+    /// Publishes in an order of the hub's own.
+    fn publish_here(&self, packed: Packed) -> Result<(EventId, usize), PublishError> {
+        let Packed { audience, conflation, sealed } = packed;
+        let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
         // A foreign clock is read before the lock; two publishers may be a moment out of order by it.
         let now = self.config.timer.now();
         let mut later = Later::default();
-        let receipt = {
+        let published = {
             let mut order = self.order.lock();
             if order.closed {
                 return Err(PublishError::Closed);
             }
             let EventId(epoch, count) = order.last;
             let id = EventId(epoch, count + 1);
-            order.last = id;
-            let entry = Arc::new(Entry::new(id, sealed.finish(id), parts, now));
-
-            let mut state = self.state.lock();
-            state.log.append(Arc::clone(&entry), &mut order.evicted);
-            state.counts.published += 1;
-            let matched = self.hand_out(state, &entry, &mut later);
-            order.evicted.clear();
-            Receipt { id, matched }
+            (id, self.put(&mut order, id, sealed, parts, now, &mut later))
         };
         later.run();
-        Ok(receipt)
+        Ok(published)
+    }
+
+    /// Gives an event its place and hands it out; returns how many it was for.
+    pub(super) fn put(
+        &self,
+        order: &mut Order,
+        id: EventId,
+        sealed: Sealed,
+        parts: Parts,
+        now: Instant,
+        later: &mut Later,
+    ) -> usize {
+        order.last = id;
+        let entry = Arc::new(Entry::new(id, sealed.finish(id), parts, now));
+        let mut state = self.state.lock();
+        state.log.append(Arc::clone(&entry), &mut order.evicted);
+        state.counts.published += 1;
+        let matched = self.hand_out(state, &entry, later);
+        order.evicted.clear();
+        matched
     }
 
     /// Hands an appended event to everybody it is for, piece by piece, and counts them.
@@ -163,6 +218,18 @@ impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
         let state = &*state;
-        Stats::new(&state.routes, &state.log, state.counts, self.reads.sum())
+        let mut stats = Stats::new(&state.routes, &state.log, state.counts, self.reads.sum());
+        if self.config.backplane.is_some() {
+            stats.degraded = state.link.degraded || !state.link.loaded;
+            stats.resets = state.link.resets;
+        }
+        stats
     }
+}
+
+fn send(backplane: &dyn Backplane, event: Outgoing) -> Result<(), PublishError> {
+    backplane.send(event).map_err(|unsent| match unsent {
+        Unsent::Full => PublishError::Backlog,
+        Unsent::Closed => PublishError::Closed,
+    })
 }

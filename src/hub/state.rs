@@ -13,6 +13,7 @@ use slab::Slab;
 use super::config::Config;
 use super::end::{End, EndReason, Until};
 use super::later::{Ended, Later};
+use super::link::Link;
 use super::presence::Roster;
 use super::stats::Counts;
 use crate::log::audience::{Audience, ClientId, Filter, Identity, Key};
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) counts: Counts,
     /// Unless it is off.
     pub(super) presence: Option<Roster>,
+    pub(super) link: Link,
 }
 
 /// A client for which something waits, and since when at the earliest.
@@ -141,6 +143,7 @@ impl State {
             closed: false,
             counts: Counts::default(),
             presence: config.presence.map(|on| Roster::new(on, Arc::clone(&config.timer))),
+            link: Link::default(),
         }
     }
 

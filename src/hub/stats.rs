@@ -47,6 +47,12 @@ pub struct Stats {
     pub lagged: u64,
     /// How often a client was told of a gap.
     pub gaps: u64,
+    /// With a backplane: events are held up, because what orders them cannot be reached.
+    pub degraded: bool,
+    /// With a backplane: how often the order went backwards or was cut, and everybody was told.
+    pub resets: u64,
+    /// With a backplane: entries that were no events, and left out.
+    pub malformed: u64,
     ended: [u64; EndReason::ALL.len()],
     refused: [u64; RefusedCause::COUNT],
     delays: Delays,
@@ -54,7 +60,7 @@ pub struct Stats {
 
 impl Stats {
     pub(super) fn new<T: Clone>(routes: &Routes<T>, log: &Log, counts: Counts, read: Read) -> Self {
-        let Counts { published, opened, lagged, ended, refused } = counts;
+        let Counts { published, opened, lagged, malformed, ended, refused } = counts;
         let Read { events: delivered, bytes, items, gaps, delays } = read;
         Self {
             clients: routes.len(),
@@ -69,6 +75,9 @@ impl Stats {
             merged: delivered.saturating_sub(items),
             lagged,
             gaps,
+            degraded: false,
+            resets: 0,
+            malformed,
             ended,
             refused,
             delays,
@@ -100,6 +109,7 @@ pub(super) struct Counts {
     pub(super) published: u64,
     pub(super) opened: u64,
     pub(super) lagged: u64,
+    pub(super) malformed: u64,
     pub(super) ended: [u64; EndReason::ALL.len()],
     pub(super) refused: [u64; RefusedCause::COUNT],
 }

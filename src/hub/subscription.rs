@@ -160,6 +160,12 @@ impl Subscription {
                     self.is_late = false;
                     return Poll::Ready(Some(self.take_batch(None)));
                 }
+                Taken::Gap(id, reason) => {
+                    drop(inbox);
+                    self.is_late = true;
+                    self.shared.reads.gap(self.client.serial);
+                    return Poll::Ready(Some(frame::gap(id, reason)));
+                }
                 Taken::Behind => {
                     drop(inbox);
                     let caught_up = self

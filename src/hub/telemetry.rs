@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::end::EndReason;
 use crate::error::RefusedCause;
@@ -41,6 +41,19 @@ pub(super) fn drain_ended(cut: usize, took: Duration) {
 
 pub(super) fn closed(clients: usize, published: u64) {
     info!(target: TARGET, clients, published, "hub closed");
+}
+
+/// Events are held up, or no longer.
+pub(super) fn degraded(cause: Option<&str>) {
+    match cause {
+        Some(cause) => warn!(target: TARGET, cause, "backplane lost"),
+        None => info!(target: TARGET, "backplane found again"),
+    }
+}
+
+/// Everybody was told a gap.
+pub(super) fn reset(floor: EventId) {
+    warn!(target: TARGET, %floor, "history lost");
 }
 
 fn millis(time: Duration) -> u64 {

@@ -31,8 +31,8 @@ use crate::wire::id::EventId;
 /// 64 bytes for each name.
 #[derive(Debug, Clone)]
 pub struct Audience {
-    who: Who,
-    size: Size,
+    pub(super) who: Who,
+    pub(super) size: Size,
 }
 
 /// Whom it names, however it was combined to that.
@@ -52,22 +52,28 @@ impl Hash for Audience {
 
 /// How large an audience is, known without walking it: it may be combined many times.
 #[derive(Debug, Clone, Copy)]
-struct Size {
+pub(super) struct Size {
     /// Names, and parts without any.
-    names: usize,
-    depth: usize,
+    pub(super) names: usize,
+    pub(super) depth: usize,
 }
 
 impl Size {
-    const ONE: Self = Self { names: 1, depth: 1 };
+    pub(super) const ONE: Self = Self { names: 1, depth: 1 };
 
     /// Of what was combined beyond what is allowed, and is refused.
     const EXCESSIVE: Self = Self { names: usize::MAX, depth: usize::MAX };
 
-    /// Of both side by side, in something around them.
-    fn around(self, other: Self) -> Self {
+    /// Of both side by side.
+    pub(super) fn beside(self, other: Self) -> Self {
         let names = self.names.saturating_add(other.names);
-        Self { names, depth: self.depth.max(other.depth).saturating_add(1) }
+        Self { names, depth: self.depth.max(other.depth) }
+    }
+
+    /// Of both side by side, in something around them.
+    pub(super) fn around(self, other: Self) -> Self {
+        let both = self.beside(other);
+        Self { depth: both.depth.saturating_add(1), ..both }
     }
 
     /// Of what is inside, when what was around it has gone.
@@ -82,7 +88,7 @@ impl Size {
 
 /// Cheap to clone: the log and its memory of what was lost keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Who {
+pub(super) enum Who {
     Holds(Key),
     AnyOf(Arc<Vec<Self>>),
     AllOf(Arc<Vec<Self>>),
@@ -313,7 +319,7 @@ impl Who {
 /// # Ok::<(), sse_hub::ParseClientIdError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId([u8; 16]);
+pub struct ClientId(pub(super) [u8; 16]);
 
 impl ClientId {
     pub(crate) fn random() -> Result<Self, getrandom::Error> {

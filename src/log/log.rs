@@ -157,15 +157,10 @@ impl Parts {
         });
         Self { audience, keys, marks, conflation }
     }
-
-    /// What retaining them takes beside the frame.
-    pub(crate) fn len(&self) -> usize {
-        weight_of(&self.audience)
-    }
 }
 
-/// What an audience counts for, if it is not just one name.
-fn weight_of(audience: &Audience) -> usize {
+/// What retaining an audience counts for, if it is not just one name.
+pub(crate) fn weight_of(audience: &Audience) -> usize {
     const NAME: usize = 64;
     if audience.key().is_some() { 0 } else { NAME * audience.names() }
 }

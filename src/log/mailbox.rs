@@ -25,6 +25,8 @@ pub(crate) struct Mailbox {
     missable: EventId,
     /// How long something has waited without a read.
     waiting_since: Option<Instant>,
+    /// Why a gap at the cursor is to be told before all else.
+    owed: Option<&'static str>,
 }
 
 /// What there is to take.
@@ -32,6 +34,8 @@ pub(crate) struct Mailbox {
 pub(crate) enum Taken {
     Batch,
     Nothing,
+    /// Tell a gap that moves the client here, and why.
+    Gap(EventId, &'static str),
     /// Read the log from the cursor.
     Behind,
 }
@@ -51,12 +55,34 @@ impl Mailbox {
             window,
             capacity,
             cursor,
-            tail: head,
+            // A cursor ahead of the log has all up to there, whoever gave it.
+            tail: head.max(cursor),
             behind,
             reading: behind,
             missable,
             waiting_since: behind.then_some(now),
+            owed: None,
         }
+    }
+
+    /// Starts anew at its cursor, when what the log holds is no longer what it was.
+    pub(crate) fn restart(&mut self, head: EventId, now: Instant) {
+        let owed = self.owed;
+        *self = Self::new(self.cursor, head, self.missable, self.capacity, now);
+        self.owed = owed;
+    }
+
+    /// Moves to `cursor` without what lies between, which is told as a gap.
+    pub(crate) fn jump(
+        &mut self,
+        cursor: EventId,
+        head: EventId,
+        reason: &'static str,
+        now: Instant,
+    ) {
+        *self = Self::new(cursor, head, cursor, self.capacity, now);
+        self.owed = Some(reason);
+        self.waiting_since = Some(now);
     }
 
     pub(crate) fn cursor(&self) -> EventId {
@@ -109,6 +135,10 @@ impl Mailbox {
         now: impl FnOnce() -> Instant,
         out: &mut Vec<Arc<Entry>>,
     ) -> Taken {
+        if let Some(reason) = self.owed.take() {
+            self.waiting_since = self.behind.then(now);
+            return Taken::Gap(self.cursor, reason);
+        }
         if self.behind {
             return Taken::Behind;
         }

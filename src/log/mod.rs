@@ -6,4 +6,5 @@ pub(crate) mod departed;
 pub(crate) mod log;
 pub(crate) mod lost;
 pub(crate) mod mailbox;
+pub(crate) mod packed;
 pub(crate) mod routes;

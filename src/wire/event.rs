@@ -41,6 +41,7 @@ struct Rare {
     retry: Option<Duration>,
     comment: Option<Box<str>>,
     conflation: Option<Box<str>>,
+    idempotency: Option<Box<str>>,
     own_id: Option<Box<str>>,
 }
 
@@ -169,11 +170,35 @@ impl Event {
         self
     }
 
-    /// The longest [conflation key](Self::conflate), in bytes.
+    /// Makes it land once, however often it is published with this key: across instances and restarts, for as long as
+    /// the backplane is set to remember.
+    ///
+    /// For what is published again because nobody knows whether it was the first time: a webhook that is delivered
+    /// twice, a job that was killed and starts over. Without a [backplane](crate::HubBuilder::backplane) nothing is
+    /// remembered and the key means nothing. From 1 to [`Event::MAX_KEY_LEN`] bytes; it is not sent.
+    ///
+    /// ```
+    /// use sse_hub::Event;
+    ///
+    /// let paid = Event::new("paid").data("order 17").idempotency_key("webhook-8c1f");
+    /// ```
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<Box<str>>) -> Self {
+        let key = key.into();
+        if !(1..=Self::MAX_KEY_LEN).contains(&key.len()) {
+            self.refuse(EventError::IdempotencyKey);
+        }
+        self.rare().idempotency = Some(key);
+        self
+    }
+
+    /// The longest [conflation key](Self::conflate) or [idempotency key](Self::idempotency_key), in bytes.
     pub const MAX_KEY_LEN: usize = 256;
 
-    pub(crate) fn take_conflation(&mut self) -> Option<Box<str>> {
-        self.rare.as_mut()?.conflation.take()
+    /// The key of its conflation, and that of its idempotency.
+    pub(crate) fn take_keys(&mut self) -> (Option<Box<str>>, Option<Box<str>>) {
+        let Some(rare) = &mut self.rare else { return (None, None) };
+        (rare.conflation.take(), rare.idempotency.take())
     }
 
     /// Sets the id of an event of one's own stream, which a client that comes back sends as `Last-Event-ID`. A hub
@@ -402,6 +427,9 @@ pub enum EventError {
     /// Its conflation key is empty or too long.
     #[error("the conflation key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]
     Key,
+    /// Its idempotency key is empty or too long.
+    #[error("the idempotency key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]
+    IdempotencyKey,
     /// Its id is not one that every client can send back.
     #[error("the id is not 1 to {} bytes of `[A-Za-z0-9._~-]`", Event::MAX_ID_LEN)]
     Id,

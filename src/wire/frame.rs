@@ -157,6 +157,18 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
+    /// One that was encoded elsewhere and [is valid](super::received).
+    pub(super) fn of(frame: &[u8], type_len: usize) -> Self {
+        let mut buf = Vec::with_capacity(frame.len() + TAIL);
+        buf.extend_from_slice(frame);
+        Self { buf, type_len }
+    }
+
+    /// As far as it is written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
     /// The event's type, empty for a plain message.
     pub(crate) fn event_type(&self) -> &[u8] {
         event_type(&self.buf, self.type_len)

@@ -3,3 +3,4 @@
 pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod id;
+pub(crate) mod received;

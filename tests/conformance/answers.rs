@@ -81,7 +81,7 @@ async fn over_http2_it_is_the_same_without_the_headers_of_a_connection() {
             assert!(open.into_data().unwrap().starts_with(b"event: hub:open\n"), "{adapter:?}");
             bodies.push(body);
         }
-        let id = hub.broadcast(Event::new("n").data("all at once")).unwrap().id();
+        let id = hub.broadcast(Event::new("n").data("all at once")).unwrap().id().unwrap();
         for body in &mut bodies {
             let frame = within("the event", body.frame()).await.unwrap().unwrap();
             let expected = format!("event: n\ndata: all at once\nid: {id}\n\n");
@@ -103,7 +103,7 @@ async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
         let [first, second] =
-            ["0", "1"].map(|data| hub.broadcast(Event::new("n").data(data)).unwrap().id());
+            ["0", "1"].map(|data| hub.broadcast(Event::new("n").data(data)).unwrap().id().unwrap());
         let ahead = EventId(first.0, u64::MAX).to_string();
         let (digits, bytes) = ([b'7'; 4096], [0xe9; 4096]);
         let garbage: [&[u8]; 9] = [

@@ -67,7 +67,7 @@ async fn an_nginx_that_does_not_heed_the_header_holds_events_back() {
 }
 
 fn publish(hub: &Hub, number: usize) -> sse_hub::EventId {
-    hub.broadcast(Event::new("n").data(number.to_string())).unwrap().id()
+    hub.broadcast(Event::new("n").data(number.to_string())).unwrap().id().unwrap()
 }
 
 struct Nginx {

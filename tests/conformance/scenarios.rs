@@ -41,7 +41,7 @@ impl Bench {
     }
 
     fn publish(&self, event: Event) -> String {
-        self.hub.broadcast(event).unwrap().id().to_string()
+        self.hub.broadcast(event).unwrap().id().unwrap().to_string()
     }
 }
 

@@ -20,7 +20,7 @@ async fn the_corpus_is_text_of_whole_fields_that_the_standard_reads_back() {
         let mut bytes = client.until("\n\n").await;
         let mut expected = Vec::new();
         for entry in corpus::entries() {
-            let id = hub.broadcast(entry.event()).unwrap().id();
+            let id = hub.broadcast(entry.event()).unwrap().id().unwrap();
             let frame = client.until(&format!("id: {id}\n\n")).await;
             let callback = entry.expected(id);
             let text = str::from_utf8(&frame).expect("it is UTF-8");
@@ -78,7 +78,7 @@ async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a
         }
         assert_eq!(refused, 44);
         let id =
-            hub.broadcast(Event::new("good").retry(Duration::from_millis(1_500))).unwrap().id();
+            hub.broadcast(Event::new("good").retry(Duration::from_millis(1_500))).unwrap().id().unwrap();
         let expected = format!("event: good\ndata: \nretry: 1500\nid: {id}\n\n");
         assert_eq!(client.frame().await.unwrap(), expected, "{adapter:?}");
         assert!(id.to_string().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));

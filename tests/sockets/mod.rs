@@ -24,7 +24,7 @@ pub(crate) use follow::{Followed, Seen};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) fn publish(hub: &Hub, number: u64) -> EventId {
-    hub.broadcast(Event::new("n").data(number.to_string())).unwrap().id()
+    hub.broadcast(Event::new("n").data(number.to_string())).unwrap().id().unwrap()
 }
 
 pub(crate) fn frame(event: &str, data: &str, id: EventId) -> String {

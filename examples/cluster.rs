@@ -1,0 +1,55 @@
+//! The smallest server of which any number are as one: start two, open both, and post to either.
+//!
+//! Run with (a Redis has to be there)
+//!
+//! ```text
+//! cargo run --example cluster --features axum,redis,tokio -- 3001
+//! cargo run --example cluster --features axum,redis,tokio -- 3002
+//! curl -N localhost:3001/events & curl -d hello localhost:3002/
+//! ```
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use sse_hub::redis::Redis;
+use sse_hub::{Audience, Event, Hub, LastEventId, Refused, Subscriber, Subscription, TokioTimer};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port: u16 = std::env::args().nth(1).as_deref().unwrap_or("3001").parse()?;
+    let address = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".into());
+
+    let backplane = Redis::new(&address)?.prefix("cluster-example").build()?;
+    let hub = Hub::builder(TokioTimer::new()).backplane(backplane.clone()).build()?;
+    let running = tokio::spawn(backplane.run(&hub));
+    // Without Redis it serves all the same, and catches up when that is there.
+    let _ = tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await;
+
+    let app =
+        Router::new().route("/", post(say)).route("/events", get(events)).with_state(hub.clone());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("http://{}", listener.local_addr()?);
+    let shutdown = async move {
+        let _ = tokio::signal::ctrl_c().await;
+        hub.drain(Duration::from_secs(2)).await;
+        hub.close();
+    };
+    axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
+    // What was published last is still to be sent.
+    tokio::time::timeout(Duration::from_secs(5), running).await??;
+    Ok(())
+}
+
+async fn events(State(hub): State<Hub>, last: LastEventId) -> Result<Subscription, Refused> {
+    hub.subscribe(Subscriber::new().resume(last))
+}
+
+/// Answers with the id once Redis has the event.
+async fn say(State(hub): State<Hub>, text: String) -> Result<String, String> {
+    let event = Event::new("said").data(text);
+    let confirmation =
+        hub.publish_confirmed(Audience::all(), event).map_err(|error| error.to_string())?;
+    confirmation.await.map(|id| format!("{id}\n")).map_err(|error| error.to_string())
+}

@@ -1,0 +1,618 @@
+//! Several hubs on one order, which here is a list: random schedules, and what they cannot miss.
+//!
+//! Browsers go from hub to hub, are cut off within frames, and come back. Hubs read late, start anew, and the order is
+//! rolled back under them. Checked are order, no repeats, and that nothing is missing that no gap was told for.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
+use sse_hub::{
+    Audience, Event, EventId, Hub, LastEventId, ManualTimer, PublishError, Retain, Subscriber,
+    Subscription,
+};
+
+mod support;
+
+use support::{data, frames, gaps, last_id, read, wait};
+
+/// The order, and the clock that its ids come from.
+#[derive(Debug, Default)]
+struct Order {
+    entries: Vec<Placed>,
+    last: EventId,
+    /// Of the last entry that says that the order went backwards.
+    mark: EventId,
+    clock: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Placed {
+    id: EventId,
+    /// The id of the one before, when it was placed.
+    previous: EventId,
+    entry: Entry,
+}
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Event(Bytes),
+    /// The order went backwards.
+    Mark,
+}
+
+impl Order {
+    /// Tells those who cannot know by themselves that it went backwards before `since`, once.
+    fn mark(&mut self, since: EventId) {
+        if self.mark <= since {
+            self.mark = self.place(Entry::Mark, since);
+        }
+    }
+
+    fn place(&mut self, entry: Entry, floor: EventId) -> EventId {
+        self.clock += 1;
+        let id = EventId(self.clock, 0).max(EventId(floor.0, floor.1 + 1));
+        self.entries.push(Placed { id, previous: self.last, entry });
+        self.last = id;
+        id
+    }
+}
+
+/// What a hub has sent and what has not been placed yet.
+#[derive(Debug, Clone, Default)]
+struct Outbox(Arc<Mutex<VecDeque<Outgoing>>>);
+
+impl Backplane for Outbox {
+    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+        let mut waiting = self.0.lock().unwrap();
+        if waiting.len() >= 64 {
+            return Err(Unsent::Full);
+        }
+        waiting.push_back(event);
+        Ok(())
+    }
+}
+
+struct Instance {
+    hub: Hub,
+    feed: Feed,
+    outbox: Outbox,
+    /// How far it has read.
+    at: Option<EventId>,
+}
+
+impl Instance {
+    fn new(retain: Retain) -> Self {
+        let outbox = Outbox::default();
+        let builder = Hub::builder(ManualTimer::new()).backplane(outbox.clone()).retain(retain);
+        let hub = builder.build().unwrap();
+        let feed = Feed::of(&hub).unwrap();
+        Self { hub, feed, outbox, at: None }
+    }
+
+    fn broadcast(&self, name: &str) {
+        self.hub.broadcast(Event::new("n").data(name)).unwrap();
+    }
+
+    /// Places what it has sent.
+    fn flush(&self, order: &mut Order) {
+        for event in self.outbox.0.lock().unwrap().drain(..) {
+            let id = order.place(Entry::Event(event.entry().clone()), self.at.unwrap_or_default());
+            event.confirm(id);
+        }
+    }
+
+    /// Reads so many entries, as an engine does.
+    fn read(&mut self, order: &mut Order, count: usize) {
+        let mut at = match self.at {
+            None => self.find_the_end(order),
+            Some(at) if order.last < at => {
+                order.mark(at);
+                at
+            }
+            Some(at) => at,
+        };
+        let after = order.entries.partition_point(|placed| placed.id <= at);
+        let entries: Vec<_> = order.entries[after..].iter().take(count).cloned().collect();
+        for placed in entries {
+            match placed.entry {
+                Entry::Event(entry) => {
+                    if placed.previous != at {
+                        if placed.previous < at {
+                            order.mark(placed.id);
+                        }
+                        self.begin_anew(before(placed.id));
+                    }
+                    self.feed.append(placed.id, &entry).unwrap();
+                }
+                Entry::Mark => self.begin_anew(placed.id),
+            }
+            at = placed.id;
+        }
+        self.at = Some(at);
+    }
+
+    fn begin_anew(&self, floor: EventId) {
+        self.feed.load(floor, None::<(EventId, Duration, Bytes)>);
+    }
+
+    fn find_the_end(&self, order: &mut Order) -> EventId {
+        const TAIL: usize = 4;
+        if order.last == EventId(0, 0) {
+            order.clock += 1;
+            order.last = EventId(order.clock, 0);
+        }
+        let tail = &order.entries[order.entries.len().saturating_sub(TAIL)..];
+        let mut floor = tail.first().map_or(order.last, |first| first.previous);
+        let mut at = floor;
+        let mut events = Vec::new();
+        for placed in tail {
+            if placed.previous != at {
+                floor = before(placed.id);
+                events.clear();
+            }
+            match &placed.entry {
+                Entry::Event(entry) => events.push((placed.id, Duration::ZERO, entry.clone())),
+                Entry::Mark => {
+                    floor = placed.id;
+                    events.clear();
+                }
+            }
+            at = placed.id;
+        }
+        self.feed.load(floor, events);
+        at
+    }
+
+    /// Looks for the end of the order, for those who are ahead.
+    fn look(&self, order: &Order) {
+        if let Some(mark) = self.feed.ahead() {
+            self.feed.disown(mark, order.last);
+        }
+    }
+
+    /// All of it.
+    fn settle(&mut self, order: &mut Order) {
+        self.flush(order);
+        self.read(order, usize::MAX);
+        self.look(order);
+    }
+
+    fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
+        self.hub.subscribe(Subscriber::new().resume(last)).unwrap()
+    }
+}
+
+fn before(id: EventId) -> EventId {
+    if id.1 > 0 { EventId(id.0, id.1 - 1) } else { EventId(id.0 - 1, u64::MAX) }
+}
+
+fn two() -> (Order, Instance, Instance) {
+    let mut order = Order::default();
+    let mut here = Instance::new(Retain::default());
+    let mut there = Instance::new(Retain::default());
+    here.read(&mut order, 0);
+    there.read(&mut order, 0);
+    (order, here, there)
+}
+
+#[test]
+fn a_client_goes_on_at_another_instance_that_has_read_less() {
+    let (mut order, mut here, mut there) = two();
+    let mut stream = here.subscribe(LastEventId::none());
+    ["1", "2", "3"].into_iter().for_each(|name| here.broadcast(name));
+    assert_eq!(data(&read(&mut stream)), [""; 0], "nothing is handed out before it has its place");
+    here.settle(&mut order);
+    let text = read(&mut stream);
+    assert_eq!(data(&text), ["1", "2", "3"]);
+
+    there.read(&mut order, 1);
+    let mut stream = there.subscribe(last_id(&text));
+    assert!(stream.resumed());
+    there.settle(&mut order);
+    assert_eq!(data(&read(&mut stream)), [""; 0], "it has all of that");
+    there.broadcast("4");
+    there.settle(&mut order);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["4".to_owned()], vec![]));
+}
+
+#[test]
+fn an_id_beyond_the_end_of_the_order_is_told_a_gap_and_goes_on_from_there() {
+    let (mut order, here, mut there) = two();
+    here.broadcast("1");
+    let mut stream = there.subscribe(EventId(9_000, 7));
+    there.settle(&mut order);
+    let text = read(&mut stream);
+    assert_eq!(gaps(&text), ["unknown"]);
+    assert!(last_id(&text) < EventId(9_000, 7), "a fresh id");
+    there.broadcast("2");
+    there.settle(&mut order);
+    assert_eq!(data(&read(&mut stream)), ["2"]);
+}
+
+#[test]
+fn who_is_ahead_is_disowned_only_by_an_end_that_was_found_after_it_came() {
+    let (mut order, mut here, there) = two();
+    here.broadcast("1");
+    here.settle(&mut order);
+    let earlier = there.subscribe(EventId(9_000, 7));
+    let mark = there.feed.ahead().unwrap();
+    let end = order.last;
+    here.broadcast("2");
+    here.settle(&mut order);
+    let mut later = there.subscribe(order.last);
+    there.feed.disown(mark, end);
+    assert_eq!(gaps(&read(&mut later)), [""; 0]);
+    drop(earlier);
+    assert!(there.feed.ahead().is_some());
+    drop(later);
+    assert!(there.feed.ahead().is_none(), "nobody who left is looked after");
+}
+
+#[test]
+fn who_comes_before_the_order_is_found_waits_and_is_told_what_nobody_knew() {
+    let mut order = Order::default();
+    let mut early = Instance::new(Retain::default());
+    early.settle(&mut order);
+    ["1", "2"].into_iter().for_each(|name| early.broadcast(name));
+    early.settle(&mut order);
+    let second = order.last;
+
+    let mut late = Instance::new(Retain::default());
+    assert!(late.hub.stats().degraded);
+    let mut fresh = late.subscribe(LastEventId::none());
+    let mut known = late.subscribe(order.entries[0].id);
+    let mut garbage = late.subscribe("garbage");
+    for stream in [&mut fresh, &mut known, &mut garbage] {
+        read(stream);
+    }
+    let woken = wait(&mut fresh);
+    late.settle(&mut order);
+    assert_eq!(woken.count(), 1);
+    assert!(!late.hub.stats().degraded);
+    let text = read(&mut fresh);
+    assert_eq!(
+        (gaps(&text), data(&text), last_id(&text)),
+        (vec!["unknown".into()], vec![], second)
+    );
+    let text = read(&mut known);
+    assert_eq!((gaps(&text), data(&text)), (vec![], vec!["2".to_owned()]));
+    assert_eq!(gaps(&read(&mut garbage)), ["unknown"]);
+}
+
+#[test]
+fn a_history_that_went_backwards_is_a_gap_with_a_fresh_id_for_everybody() {
+    let (mut order, mut here, mut there) = two();
+    let mut streams = [here.subscribe(LastEventId::none()), there.subscribe(LastEventId::none())];
+    ["1", "2"].into_iter().for_each(|name| here.broadcast(name));
+    here.settle(&mut order);
+    there.settle(&mut order);
+    let before: Vec<_> = streams.iter_mut().map(|stream| last_id(&read(stream))).collect();
+
+    order.entries.clear();
+    order.last = EventId(0, 0);
+    there.read(&mut order, usize::MAX);
+    here.read(&mut order, usize::MAX);
+    here.broadcast("3");
+    here.settle(&mut order);
+    there.settle(&mut order);
+    for (stream, before) in streams.iter_mut().zip(before) {
+        let text = read(stream);
+        assert_eq!(gaps(&text), ["reset"]);
+        assert_eq!(data(&text), ["3"]);
+        assert!(frames(&text)[0].id > Some(before), "ids never go back");
+    }
+    assert_eq!((here.hub.stats().resets, there.hub.stats().resets), (1, 1));
+    let mut back = here.subscribe(EventId(1, 0));
+    assert_eq!(gaps(&read(&mut back)), ["evicted"], "one that was away is told, too");
+}
+
+#[test]
+fn a_confirmation_has_the_id_that_the_clients_see() {
+    let (mut order, here, mut there) = two();
+    let mut stream = there.subscribe(LastEventId::none());
+    read(&mut stream);
+    let event = || Event::new("n").data("1");
+    let mut confirmation = here.hub.publish_confirmed(Audience::all(), event()).unwrap();
+    assert!((&mut confirmation).now_or_never().is_none());
+    here.flush(&mut order);
+    let id = confirmation.now_or_never().unwrap().unwrap();
+    there.settle(&mut order);
+    assert_eq!(last_id(&read(&mut stream)), id);
+
+    let lost = here.hub.publish_confirmed(Audience::all(), event()).unwrap();
+    here.outbox.0.lock().unwrap().clear();
+    assert!(lost.now_or_never().unwrap().is_err(), "nobody will ever know");
+}
+
+#[test]
+fn a_full_outbox_is_an_error_and_the_receipt_has_no_id() {
+    let (_, here, _) = two();
+    let _tab = here.subscribe(LastEventId::none());
+    let receipt = here.hub.broadcast(Event::new("n")).unwrap();
+    assert_eq!((receipt.id(), receipt.matched()), (None, 1));
+    while here.outbox.0.lock().unwrap().len() < 64 {
+        here.hub.broadcast(Event::new("n")).unwrap();
+    }
+    assert_eq!(here.hub.broadcast(Event::new("n")), Err(PublishError::Backlog));
+}
+
+#[test]
+fn what_is_no_event_is_counted_and_left_out() {
+    let (mut order, mut here, _) = two();
+    let mut stream = here.subscribe(LastEventId::none());
+    for garbage in [&b""[..], b"\x01", b"garbage", b"\x01\x00\x00event: hub:open\ndata: {}\n"] {
+        assert!(here.feed.append(EventId(8_000, 0), garbage).is_err());
+    }
+    assert_eq!(here.hub.stats().malformed, 4);
+    here.broadcast("1");
+    here.settle(&mut order);
+    assert_eq!(data(&read(&mut stream)), ["1"]);
+}
+
+const HUBS: usize = 2;
+const BROWSERS: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Publish {
+        hub: usize,
+        user: Option<u8>,
+    },
+    Flush {
+        hub: usize,
+    },
+    Read {
+        hub: usize,
+        count: usize,
+    },
+    Look {
+        hub: usize,
+    },
+    Restart {
+        hub: usize,
+    },
+    /// Loses the last of what is in the order.
+    RollBack {
+        count: usize,
+    },
+    Connect {
+        browser: usize,
+        hub: usize,
+        forged: Option<u8>,
+    },
+    Leave {
+        browser: usize,
+    },
+    Take {
+        browser: usize,
+        keep: Option<f64>,
+    },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (hub, browser) = (|| 0..HUBS, || 0..BROWSERS);
+    prop_oneof![
+        8 => (hub(), prop::option::of(0..2u8)).prop_map(|(hub, user)| Op::Publish { hub, user }),
+        6 => hub().prop_map(|hub| Op::Flush { hub }),
+        8 => (hub(), 0..4usize).prop_map(|(hub, count)| Op::Read { hub, count }),
+        3 => hub().prop_map(|hub| Op::Look { hub }),
+        1 => hub().prop_map(|hub| Op::Restart { hub }),
+        1 => (1..6usize).prop_map(|count| Op::RollBack { count }),
+        5 => (browser(), hub(), prop::option::weighted(0.1, 0..20u8))
+            .prop_map(|(browser, hub, forged)| Op::Connect { browser, hub, forged }),
+        1 => browser().prop_map(|browser| Op::Leave { browser }),
+        6 => (browser(), prop::option::weighted(0.3, 0.0..1.0f64))
+            .prop_map(|(browser, keep)| Op::Take { browser, keep }),
+    ]
+}
+
+#[derive(Default)]
+struct Browser {
+    user: u8,
+    stream: Option<Subscription>,
+    last: Option<EventId>,
+    /// All up to here it has or was told that it has not. `None` until it is told.
+    at: Option<EventId>,
+    /// Events that are gone and that it has not been told of yet.
+    owed: bool,
+    seen: BTreeSet<EventId>,
+    gaps: usize,
+}
+
+/// What was ever placed.
+#[derive(Debug, PartialEq)]
+struct Past {
+    id: EventId,
+    user: Option<u8>,
+    /// It was rolled back. Hubs may still hold it.
+    gone: bool,
+}
+
+fn is_for(browser: &Browser, user: Option<u8>) -> bool {
+    user.is_none_or(|user| user == browser.user)
+}
+
+impl Browser {
+    fn take(&mut self, keep: Option<f64>, history: &[Past]) -> Result<bool, TestCaseError> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
+        let bytes = match stream.next().now_or_never() {
+            Some(Some(bytes)) => bytes,
+            None => return Ok(false),
+            Some(None) => {
+                self.stream = None;
+                return Ok(false);
+            }
+        };
+        let mut text = std::str::from_utf8(&bytes).unwrap();
+        if let Some(keep) = keep {
+            let cut = (text.len() as f64 * keep) as usize;
+            text = &text[..text[..cut].rfind("\n\n").map_or(0, |end| end + 2)];
+            self.stream = None;
+        }
+        let mut newest = None;
+        for frame in frames(text) {
+            let id = frame.id.expect("an id");
+            prop_assert!(newest.is_none_or(|newest| newest < id || frame.event == "hub:gap"));
+            newest = Some(id);
+            match &*frame.event {
+                "hub:open" => {
+                    if self.last.is_none() {
+                        self.at = Some(id).filter(|&id| id != EventId(0, 0));
+                    }
+                }
+                "hub:gap" => {
+                    self.at = Some(id);
+                    self.owed = false;
+                    self.gaps += 1;
+                }
+                _ => {
+                    let at = self.at.expect("a gap or a position before the first event");
+                    let skipped = history.iter().find(|past| {
+                        !past.gone && at < past.id && past.id < id && is_for(self, past.user)
+                    });
+                    prop_assert_eq!(skipped, None, "between {} and {}", at, id);
+                    prop_assert!(
+                        history.iter().any(|past| past.id == id && is_for(self, past.user))
+                    );
+                    prop_assert!(id > at);
+                    prop_assert!(self.seen.insert(id), "{} came twice", id);
+                    self.at = Some(id);
+                }
+            }
+            self.last = Some(id);
+        }
+        Ok(true)
+    }
+}
+
+fn run(ops: &[Op], retained: usize) -> Result<(), TestCaseError> {
+    let mut order = Order::default();
+    let retain = Retain::events(retained).any_age();
+    let mut hubs: Vec<_> = (0..HUBS).map(|_| Instance::new(retain)).collect();
+    hubs.iter_mut().for_each(|hub| hub.read(&mut order, 0));
+    let mut browsers: Vec<_> =
+        (0..BROWSERS).map(|at| Browser { user: at as u8 % 2, ..Browser::default() }).collect();
+    let mut history: Vec<Past> = Vec::new();
+    let mut users: Vec<VecDeque<Option<u8>>> = vec![VecDeque::new(); HUBS];
+    let mut is_quiet = retained > ops.len();
+
+    let flush = |hub: usize,
+                 hubs: &mut Vec<Instance>,
+                 order: &mut Order,
+                 users: &mut Vec<VecDeque<Option<u8>>>,
+                 history: &mut Vec<Past>| {
+        let before = order.entries.len();
+        hubs[hub].flush(order);
+        let placed = order.entries[before..].iter().map(|placed| placed.id);
+        let users = users[hub].drain(..);
+        history.extend(placed.zip(users).map(|(id, user)| Past { id, user, gone: false }));
+    };
+
+    for op in ops {
+        match *op {
+            Op::Publish { hub, user } => {
+                let name = ["0", "1"];
+                let to =
+                    user.map_or_else(Audience::all, |user| Audience::user(name[user as usize]));
+                if hubs[hub].hub.publish(to, Event::new("n")).is_ok() {
+                    users[hub].push_back(user);
+                }
+            }
+            Op::Flush { hub } => flush(hub, &mut hubs, &mut order, &mut users, &mut history),
+            Op::Read { hub, count } => hubs[hub].read(&mut order, count),
+            Op::Look { hub } => hubs[hub].look(&order),
+            Op::Restart { hub } => {
+                hubs[hub] = Instance::new(retain);
+                users[hub].clear();
+                // Nobody may be left who knows that something is gone.
+                browsers.iter_mut().for_each(|browser| browser.owed = false);
+                is_quiet = false;
+            }
+            Op::RollBack { count } => {
+                is_quiet = false;
+                let left = order.entries.len().saturating_sub(count);
+                let gone = order.entries.split_off(left);
+                let is_mark = |placed: &&Placed| matches!(placed.entry, Entry::Mark);
+                let marks = order.entries.iter().filter(is_mark).map(|mark| mark.id);
+                order.mark = marks.max().unwrap_or_default();
+                order.last = order.entries.last().map_or(EventId(0, 0), |last| last.id);
+                let read = hubs.iter().filter_map(|hub| hub.at).max().unwrap_or_default();
+                if gone.iter().filter(is_mark).any(|mark| mark.id > read) {
+                    // Twice at once: what would have told of the first time is gone, unread.
+                    browsers.iter_mut().for_each(|browser| browser.owed = false);
+                }
+                for past in &mut history {
+                    if gone.iter().any(|placed| placed.id == past.id) {
+                        past.gone = true;
+                        let is_known = past.id <= read;
+                        for browser in &mut browsers {
+                            let is_missed = browser.at.is_some_and(|at| at < past.id);
+                            browser.owed |= is_known && is_missed && is_for(browser, past.user);
+                        }
+                    }
+                }
+            }
+            Op::Connect { browser, hub, forged } => {
+                let Browser { user, stream, last, at, seen, owed, .. } = &mut browsers[browser];
+                if let Some(ahead) = forged {
+                    // It claims to have all up to there, which may have become true.
+                    is_quiet = false;
+                    *last = Some(EventId(order.clock + u64::from(ahead), 3));
+                    *at = *last;
+                    *owed = false;
+                    seen.clear();
+                }
+                let resume = last.map_or_else(LastEventId::none, LastEventId::from);
+                let who = Subscriber::new().user(["0", "1"][*user as usize]).resume(resume);
+                *stream = Some(hubs[hub].hub.subscribe(who).unwrap());
+            }
+            Op::Leave { browser } => browsers[browser].stream = None,
+            Op::Take { browser, keep } => {
+                browsers[browser].take(keep, &history)?;
+            }
+        }
+    }
+
+    // All is well again, and everybody has all of it, or was told.
+    for _ in 0..2 {
+        for hub in 0..HUBS {
+            flush(hub, &mut hubs, &mut order, &mut users, &mut history);
+        }
+        hubs.iter_mut().for_each(|hub| hub.settle(&mut order));
+    }
+    for browser in &mut browsers {
+        while browser.take(None, &history)? {}
+        if browser.stream.is_none() {
+            let last = browser.last.map_or_else(LastEventId::none, LastEventId::from);
+            let who = Subscriber::new().user(["0", "1"][browser.user as usize]).resume(last);
+            browser.stream = Some(hubs[0].hub.subscribe(who).unwrap());
+            hubs[0].settle(&mut order);
+        }
+        while browser.take(None, &history)? {}
+        prop_assert!(!browser.owed, "something is gone, and it was not told");
+        let at = browser.at.expect("a position");
+        let missing =
+            history.iter().find(|past| !past.gone && past.id > at && is_for(browser, past.user));
+        prop_assert_eq!(missing, None, "it stands at {}", at);
+        if is_quiet {
+            prop_assert_eq!(browser.gaps, 0, "nothing was lost");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn browsers_that_go_from_hub_to_hub_miss_nothing_untold(
+        ops in vec(op(), 1..80), retained in prop_oneof![1..8usize, Just(1_000)],
+    ) {
+        run(&ops, retained)?;
+    }
+}

@@ -1,0 +1,440 @@
+//! What goes wrong with a Redis, under load: nothing that was confirmed is lost, repeated or out of order, streams stay
+//! open, and what is gone is told.
+//!
+//! `SSE_HUB_ROUNDS` sets how often each fault is made (5, unless set), `SSE_HUB_SECONDS` for how long the connections
+//! are cut (3, unless set).
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use sse_hub::redis::Redis;
+use sse_hub::{Audience, Event};
+
+use crate::load::{Instance, Load, until};
+use crate::server::{Line, Server, Wire};
+
+/// What the hub takes to be back once Redis accepts connections.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+fn rounds() -> u32 {
+    number("SSE_HUB_ROUNDS").unwrap_or(5)
+}
+
+fn seconds() -> Duration {
+    Duration::from_secs(number("SSE_HUB_SECONDS").unwrap_or(3).into())
+}
+
+fn number(variable: &str) -> Option<u32> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+async fn two(url: &str) -> [Instance; 2] {
+    [Instance::ready(url).await, Instance::ready(url).await]
+}
+
+fn load(instances: &[Instance; 2]) -> Load {
+    Load::start(&instances.each_ref(), 4, 24)
+}
+
+/// Prints the longest of them, which is what the note of a run is made of.
+fn report(what: &str, times: &[Duration]) {
+    let longest = times.iter().max().unwrap();
+    println!("{what}: {} rounds, the longest recovery took {longest:?}", times.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn killed_and_restarted_with_every_write_on_disk() {
+    let mut server = Server::durable();
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    let mut times = Vec::new();
+    for _ in 0..rounds() {
+        load.goes_on().await;
+        server.kill();
+        server.restart();
+        times.push(load.goes_on().await);
+    }
+    let outcome = load.stop().await;
+    report("kill -9", &times);
+    outcome.check_exact();
+    assert!(times.iter().all(|time| *time < RECOVERY), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn connections_killed_over_and_over() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    let start = Instant::now();
+    let mut kills = 0;
+    while start.elapsed() < seconds() {
+        let killed: u32 = server.run("CLIENT KILL TYPE normal SKIPME yes");
+        kills += killed;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let confirmed = load.confirmed();
+    let outcome = load.stop().await;
+    println!("CLIENT KILL: {kills} connections in {:?}, {confirmed} events", start.elapsed());
+    outcome.check_exact();
+    assert!(kills > 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn paused() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    let mut times = Vec::new();
+    for _ in 0..2 {
+        load.goes_on().await;
+        server.pause();
+        tokio::time::sleep(seconds()).await;
+        instances[0].until("a hub that knows", |hub| hub.stats().degraded).await;
+        server.resume();
+        times.push(load.goes_on().await);
+    }
+    let outcome = load.stop().await;
+    report("SIGSTOP", &times);
+    outcome.check_exact();
+    assert!(times.iter().all(|time| *time < RECOVERY), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn cut_off_without_a_word_while_the_other_instance_goes_on() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let instances = [Instance::ready(&wire.url()).await, Instance::ready(&server.url()).await];
+    let load = load(&instances);
+    let mut times = Vec::new();
+    for line in [Line::Silent, Line::Down] {
+        load.goes_on().await;
+        wire.set(line);
+        tokio::time::sleep(seconds()).await;
+        instances[0].until("a hub that knows", |hub| hub.stats().degraded).await;
+        assert!(!instances[1].hub.stats().degraded);
+        load.goes_on().await;
+        wire.set(Line::Open);
+        let start = Instant::now();
+        instances[0].until("a hub that is back", |hub| !hub.stats().degraded).await;
+        times.push(start.elapsed());
+    }
+    let outcome = load.stop().await;
+    report("a cut", &times);
+    outcome.check_exact();
+    assert!(times.iter().all(|time| *time < RECOVERY), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn cut_off_for_moments_at_every_stage_of_a_batch() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let instances = two(&wire.url()).await;
+    let load = load(&instances);
+    for round in 0..20 * rounds() {
+        // At first what was sent arrives late, and is then sent again.
+        wire.set(Line::Silent);
+        tokio::time::sleep(Duration::from_millis(u64::from(round % 7))).await;
+        wire.set(Line::Down);
+        wire.set(Line::Open);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    load.goes_on().await;
+    load.stop().await.check_exact();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn away_when_the_hub_starts() {
+    let mut server = Server::start(&[]);
+    server.kill();
+    let here = Instance::new(&server.url());
+    here.until("a hub that knows", |hub| hub.stats().degraded).await;
+    let mut client = here.client();
+    here.hub.publish(Audience::all(), Event::new("n").data("early")).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.restart();
+    let start = Instant::now();
+    client.until("early").await;
+    let took = start.elapsed();
+    println!("away at the start: {took:?}");
+    assert_eq!(client.gaps, ["unknown"], "nobody knew where now was");
+    assert!(took < RECOVERY, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn emptied() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    for _ in 0..rounds() {
+        load.goes_on().await;
+        let _: String = server.run("FLUSHALL");
+        load.goes_on().await;
+    }
+    let outcome = load.stop().await;
+    outcome.check();
+    for client in &outcome.clients {
+        assert!(!client.gaps.is_empty(), "a history that is gone is told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn emptied_while_nothing_happens() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let mut client = here.client();
+    let before = here.publish("1").await;
+    client.until("1").await;
+    let _: String = server.run("FLUSHALL");
+    client.until_gap().await;
+    assert_eq!(client.gaps, ["reset"]);
+    let after = here.publish("2").await;
+    assert!(before < client.from && client.from < after, "ids go on");
+    client.until("2").await;
+    here.until("no more of it", |hub| hub.stats().resets == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_stream_deleted_while_everybody_had_all_of_it() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let mut clients = instances.each_ref().map(Instance::client);
+    instances[0].publish("1").await;
+    for client in &mut clients {
+        client.until("1").await;
+    }
+    let _: u32 = server.run("DEL {sse-hub}:events");
+    instances[0].publish("2").await;
+    for client in &mut clients {
+        client.until("2").await;
+        assert_eq!((client.names(), client.gaps.len()), (vec!["1", "2"], 0), "nothing was missed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_stream_deleted_under_load() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    for _ in 0..rounds() {
+        load.goes_on().await;
+        let _: u32 = server.run("DEL {sse-hub}:events");
+        load.goes_on().await;
+    }
+    // Whoever had not read it all was told; whoever had was not, and has all.
+    load.stop().await.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_stream_deleted_before_an_instance_has_read_it() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let (here, there) = (Instance::ready(&server.url()).await, Instance::ready(&wire.url()).await);
+    let mut client = there.client();
+    here.publish("1").await;
+    client.until("1").await;
+    wire.set(Line::Down);
+    here.publish("2").await;
+    let _: u32 = server.run("DEL {sse-hub}:events");
+    wire.set(Line::Open);
+    client.until_gap().await;
+    here.publish("3").await;
+    client.until("3").await;
+    assert_eq!(client.names(), ["1", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn back_at_an_older_dump() {
+    let mut server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    for _ in 0..rounds() {
+        load.goes_on().await;
+        let _: String = server.run("SAVE");
+        load.goes_on().await;
+        server.kill();
+        server.restart();
+        load.goes_on().await;
+    }
+    let outcome = load.stop().await;
+    outcome.check();
+    for client in &outcome.clients {
+        assert!(!client.gaps.is_empty(), "a history that went backwards is told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_instance_that_had_not_read_what_is_rolled_back_is_told_too() {
+    let mut server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let (here, there) = (Instance::ready(&server.url()).await, Instance::ready(&wire.url()).await);
+    let mut clients = [here.client(), there.client()];
+    here.publish("1").await;
+    for client in &mut clients {
+        client.until("1").await;
+    }
+    let _: String = server.run("SAVE");
+    wire.set(Line::Down);
+    here.publish("2").await;
+    clients[0].until("2").await;
+    server.kill();
+    server.restart();
+    here.publish("3").await;
+    wire.set(Line::Open);
+    for client in &mut clients {
+        // "3" comes before it, or is passed over with what is gone.
+        client.until_gap().await;
+        assert_eq!(client.gaps[0], "reset");
+    }
+    there.until("the news", |hub| hub.stats().resets > 0).await;
+    let last = here.publish("4").await;
+    for client in &mut clients {
+        client.until("4").await;
+        assert_eq!(client.seen.last().unwrap().0, last);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn failed_over_to_a_replica_that_lacks_the_end() {
+    let master = Server::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = Server::start(&[]);
+    let wire = Wire::to(&master).await;
+    let instances = two(&wire.url()).await;
+    let load = load(&instances);
+    load.goes_on().await;
+    let _: String = replica.run(&format!("REPLICAOF 127.0.0.1 {}", master.port()));
+    let follows = || replica.run::<String>("INFO replication").contains("master_link_status:up");
+    until("a replica that follows", follows).await;
+    load.goes_on().await;
+    // It no longer follows: what comes now it lacks.
+    let _: String = replica.run("REPLICAOF NO ONE");
+    load.goes_on().await;
+    wire.set(Line::Down);
+    wire.lead_to(&replica);
+    wire.set(Line::Open);
+    let took = load.goes_on().await;
+    let outcome = load.stop().await;
+    println!("failover: {took:?}");
+    outcome.check();
+    for client in &outcome.clients {
+        assert!(!client.gaps.is_empty(), "what the replica lacks is told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn out_of_memory() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    load.goes_on().await;
+    let _: String = server.run("CONFIG SET maxmemory 1");
+    instances[0].until("a hub that knows", |hub| hub.stats().degraded).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = load.confirmed();
+    let _: String = server.run("CONFIG SET maxmemory 0");
+    let took = load.goes_on().await;
+    let outcome = load.stop().await;
+    println!("out of memory: {took:?} after {before} events");
+    outcome.check_exact();
+    assert!(took < RECOVERY, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn another_type_at_the_key() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    load.goes_on().await;
+    let _: String = server.run("SET {sse-hub}:events something");
+    for instance in &instances {
+        instance.until("a hub that knows", |hub| hub.stats().degraded).await;
+    }
+    let _: u32 = server.run("DEL {sse-hub}:events");
+    load.goes_on().await;
+    load.stop().await.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn no_longer_authorised() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    load.goes_on().await;
+    let _: String = server.run("ACL SETUSER default resetpass >secret");
+    let client = redis::Client::open(format!("redis://:secret@127.0.0.1:{}", server.port()));
+    let mut connection = client.unwrap().get_connection().unwrap();
+    let _: u32 =
+        redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query(&mut connection).unwrap();
+    for instance in &instances {
+        instance.until("a hub that knows", |hub| hub.stats().degraded).await;
+    }
+    let mut command = redis::cmd("ACL");
+    let _: String =
+        command.arg("SETUSER").arg("default").arg("nopass").query(&mut connection).unwrap();
+    let took = load.goes_on().await;
+    load.stop().await.check_exact();
+    assert!(took < RECOVERY, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn ten_thousand_entries_that_are_no_events() {
+    let server = Server::start(&[]);
+    let instances = two(&server.url()).await;
+    let load = load(&instances);
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    for batch in 0..100u8 {
+        let mut pipeline = redis::pipe();
+        for number in 0..100u8 {
+            let junk: Vec<u8> = (0..number).map(|at| at.wrapping_mul(batch) ^ number).collect();
+            let field: &[u8] = [&b"e"[..], b"p", b"m", b"x"][usize::from(number) % 4];
+            let mut command = redis::cmd("XADD");
+            command.arg("{sse-hub}:events").arg("*").arg(field).arg(&junk);
+            if number % 3 == 0 && field != b"m" {
+                // It names another as the one before, and is no event all the same.
+                command.arg("p").arg("0-0");
+            }
+            pipeline.add_command(command).ignore();
+        }
+        let () = pipeline.query(&mut connection).unwrap();
+    }
+    load.goes_on().await;
+    let outcome = load.stop().await;
+    outcome.check();
+    let counted = instances[0].hub.stats().malformed;
+    assert!((6_000..=10_000).contains(&counted), "{counted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_driver_that_is_dropped_tells_whoever_waits() {
+    let mut server = Server::start(&[]);
+    server.kill();
+    let backplane = Redis::new(&server.url()).unwrap().build().unwrap();
+    let timer = sse_hub::TokioTimer::new();
+    let hub = sse_hub::Hub::builder(timer).backplane(backplane.clone()).build().unwrap();
+    let running = tokio::spawn(backplane.run(&hub));
+    let waiting = hub.publish_confirmed(Audience::all(), Event::new("n")).unwrap();
+    until("one that is sent", || backplane.waiting() == 1).await;
+    running.abort();
+    assert!(waiting.await.is_err());
+    assert!(hub.broadcast(Event::new("n")).is_err(), "it takes nothing more");
+    assert!(fs::metadata(server.directory()).is_ok());
+}

@@ -1,0 +1,254 @@
+//! Two hubs are one.
+
+use sse_hub::{Audience, Event, EventId, PublishError, Retain, Subscriber};
+
+use crate::load::{Instance, Load, until};
+use crate::server::Server;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_event_reaches_the_clients_of_all_instances_under_one_id() {
+    let server = Server::start(&[]);
+    let (here, there) =
+        (Instance::ready(&server.url()).await, Instance::ready(&server.url()).await);
+    let mut clients = [here.client(), there.client()];
+    let id = here.publish("1").await;
+    let next = there.publish("2").await;
+    assert!(next > id);
+    for client in &mut clients {
+        client.until("2").await;
+        assert_eq!(client.seen, [(id, "1".to_owned()), (next, "2".to_owned())]);
+    }
+    let last: Vec<(String, Vec<String>)> = server.run("XREVRANGE {sse-hub}:events + - COUNT 1");
+    assert_eq!(last[0].0, next.to_string(), "the entry's id is the event's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn audience_filter_and_conflation_hold_across_instances() {
+    let server = Server::start(&[]);
+    let (here, there) =
+        (Instance::ready(&server.url()).await, Instance::ready(&server.url()).await);
+    let who = Subscriber::new().user("ann").topic("t,:\u{0}|").events(["n"]);
+    let mut stream = there.hub.subscribe(who).unwrap();
+    let mut other = there.client();
+    let publish = |audience: Audience, event: Event| here.hub.publish(audience, event).unwrap();
+    publish(Audience::user("bob"), Event::new("n").data("not hers"));
+    publish(Audience::user("ann"), Event::new("other").data("not wanted"));
+    publish(Audience::topic("t"), Event::new("n").data("another topic"));
+    let topic = Audience::topic("t,:\u{0}|").except(Audience::user("bob"));
+    publish(topic, Event::new("n").data("hers"));
+    for price in ["1", "2", "3"] {
+        publish(Audience::user("ann"), Event::new("n").data(price).conflate("acme"));
+    }
+    here.publish("end").await;
+    // Once the instance has handed that to one, it has to all.
+    other.until("end").await;
+    let text = crate::support::read(&mut stream);
+    assert_eq!(crate::support::data(&text), ["hers", "3", "end"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_instance_that_starts_late_has_what_its_clients_missed() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let mut client = here.client();
+    here.publish("1").await;
+    client.until("1").await;
+    client.disconnect();
+    for name in ["2", "3", "4"] {
+        here.publish(name).await;
+    }
+    here.close().await;
+
+    let there = Instance::ready(&server.url()).await;
+    client.connect(&there.hub);
+    client.until("4").await;
+    assert_eq!(client.names(), ["1", "2", "3", "4"]);
+    assert_eq!(client.gaps, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn what_is_older_than_what_is_retained_is_a_gap_after_a_start_too() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let mut client = here.client();
+    here.publish("1").await;
+    client.until("1").await;
+    client.disconnect();
+    for number in 2..=700 {
+        here.hub.broadcast(Event::new("n").data(number.to_string())).unwrap();
+    }
+    here.publish("701").await;
+    let retain = |hub: sse_hub::HubBuilder| hub.retain(Retain::events(600));
+    let there = Instance::with(&server.url(), |redis| redis, retain);
+    there.backplane.ready().await;
+    assert_eq!(there.hub.stats().retained, 600);
+    client.connect(&there.hub);
+    client.until("701").await;
+    assert_eq!(client.gaps, ["evicted"]);
+    assert_eq!(client.seen.len(), 601);
+    assert_eq!(client.names()[1], "102");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_id_that_redis_never_gave_is_told_a_gap_soon() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    here.publish("1").await;
+    let resume = Subscriber::new().resume(EventId(u64::MAX, 7));
+    let mut stream = here.hub.subscribe(resume).unwrap();
+    let mut text = String::new();
+    until("a gap", || {
+        text += &crate::support::read(&mut stream);
+        !crate::support::gaps(&text).is_empty()
+    })
+    .await;
+    assert_eq!(crate::support::gaps(&text), ["unknown"]);
+    here.publish("2").await;
+    until("an event", || {
+        text += &crate::support::read(&mut stream);
+        crate::support::data(&text) == ["2"]
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_idempotency_key_lands_once_whoever_publishes_it() {
+    let server = Server::start(&[]);
+    let (here, there) =
+        (Instance::ready(&server.url()).await, Instance::ready(&server.url()).await);
+    let mut client = there.client();
+    let event = |data: &str| Event::new("n").data(data).idempotency_key("order 17 {paid}");
+    let first = here.hub.publish_confirmed(Audience::all(), event("a")).unwrap().await.unwrap();
+    let again = there.hub.publish_confirmed(Audience::all(), event("b")).unwrap();
+    let third = there.hub.publish_confirmed(Audience::all(), event("c")).unwrap();
+    assert_eq!((again.await.unwrap(), third.await.unwrap()), (first, first));
+    there.publish("end").await;
+    client.until("end").await;
+    assert_eq!(client.names(), ["a", "end"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn hubs_with_other_prefixes_know_nothing_of_each_other() {
+    let server = Server::start(&[]);
+    let of = |prefix: &'static str| {
+        Instance::with(&server.url(), move |redis| redis.prefix(prefix), |hub| hub)
+    };
+    let (one, other) = (of("one"), of("other"));
+    let mut client = other.client();
+    one.publish("1").await;
+    other.publish("2").await;
+    client.until("2").await;
+    assert_eq!(client.names(), ["2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_stream_is_trimmed_and_what_was_published_before_the_close_is_sent() {
+    let server = Server::start(&[]);
+    let here = Instance::with(&server.url(), |redis| redis.keep_events(200), |hub| hub);
+    for number in 0..2_000 {
+        here.hub.broadcast(Event::new("n").data(number.to_string())).unwrap();
+    }
+    // Also before it was found where the stream ends.
+    here.close().await;
+    let length: usize = server.run("XLEN {sse-hub}:events");
+    assert!((200..400).contains(&length), "{length}");
+    let last: Vec<(String, Vec<String>)> = server.run("XREVRANGE {sse-hub}:events + - COUNT 1");
+    assert!(last[0].1[1].ends_with("data: 1999\n"), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_stream_is_trimmed_by_age() {
+    let server = Server::start(&[]);
+    let age = std::time::Duration::from_millis(1);
+    let here = Instance::with(&server.url(), |redis| redis.keep_for(age), |hub| hub);
+    // Each is confirmed, so that time passes.
+    for number in 0..1_000 {
+        here.publish(&number.to_string()).await;
+    }
+    let length: usize = server.run("XLEN {sse-hub}:events");
+    assert!((1..500).contains(&length), "{length}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_full_outbox_is_an_error_and_nothing_of_it_is_dropped() {
+    let mut server = Server::durable();
+    let here = Instance::with(&server.url(), |redis| redis.outbox(100, 1 << 20), |hub| hub);
+    here.backplane.ready().await;
+    let mut client = here.client();
+    server.kill();
+    let mut taken = 0;
+    let full = loop {
+        match here.hub.broadcast(Event::new("n").data(taken.to_string())) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((full, taken), (PublishError::Backlog, 100));
+    assert_eq!(here.backplane.waiting(), 100);
+    server.restart();
+    here.publish_when_there_is_room("end").await;
+    client.until("end").await;
+    let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    assert_eq!(client.names()[..100], expected);
+    here.until("an empty outbox", |_| here.backplane.waiting() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn under_load_every_client_of_three_instances_gets_the_exact_sequence() {
+    let server = Server::start(&[]);
+    let mut instances = Vec::new();
+    for _ in 0..3 {
+        instances.push(Instance::ready(&server.url()).await);
+    }
+    let load = Load::start(&instances.iter().collect::<Vec<_>>(), 8, 300);
+    until("some load", || load.confirmed() > 3_000).await;
+    let outcome = load.stop().await;
+    outcome.check_exact();
+}
+
+impl Instance {
+    async fn publish_when_there_is_room(&self, name: &str) {
+        let event = || Event::new("n").data(name);
+        until("room", || self.hub.broadcast(event()).is_ok()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_acl_line_of_the_guide_is_enough() {
+    let server = Server::start(&[]);
+    let guide = include_str!("../../src/redis/mod.rs");
+    let line = guide.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER")).unwrap();
+    let _: String = server.run(&format!("ACL SETUSER{line}"));
+    let _: String = server.run("ACL SETUSER default off");
+    let url = format!("redis://hub:secret@127.0.0.1:{}", server.port());
+    let instance = || Instance::with(&url, |redis| redis.prefix("shop"), |hub| hub);
+    let here = instance();
+    let mut client = here.client();
+    here.publish("1").await;
+    here.backplane.ready().await;
+    let there = instance();
+    there.backplane.ready().await;
+    let event = Event::new("n").data("2").idempotency_key("key");
+    there.hub.publish_confirmed(Audience::all(), event).unwrap().await.unwrap();
+    client.until("2").await;
+    // Also for what happens seldom.
+    let admin = redis::Client::open(url.as_str()).unwrap();
+    let mut connection = admin.get_connection().unwrap();
+    let last = redis::cmd("SET").arg("{shop}:last").arg("1-0").query::<String>(&mut connection);
+    assert!(last.is_ok());
+    client.until_gap().await;
+    assert_eq!(client.gaps.last().map(String::as_str), Some("reset"));
+    assert!(!here.hub.stats().degraded);
+}

@@ -1,0 +1,324 @@
+//! Instances, clients that go from one to the other, publishers, and the checker of what the clients got.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use sse_hub::redis::{Redis, RedisBackplane};
+use sse_hub::{
+    Audience, Event, EventId, Hub, HubBuilder, LastEventId, Subscriber, Subscription, TokioTimer,
+};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::server::DEADLINE;
+use crate::support::frames;
+
+/// A hub with Redis behind it.
+pub(crate) struct Instance {
+    pub(crate) hub: Hub,
+    pub(crate) backplane: RedisBackplane,
+    running: JoinHandle<()>,
+}
+
+impl Instance {
+    pub(crate) fn new(url: &str) -> Self {
+        Self::with(url, |redis| redis, |hub| hub)
+    }
+
+    pub(crate) fn with(
+        url: &str,
+        redis: impl FnOnce(Redis) -> Redis,
+        hub: impl FnOnce(HubBuilder) -> HubBuilder,
+    ) -> Self {
+        let backplane = redis(Redis::new(url).unwrap()).build().unwrap();
+        let builder = Hub::builder(TokioTimer::new()).backplane(backplane.clone());
+        let hub = hub(builder).build().unwrap();
+        let running = tokio::spawn(backplane.run(&hub));
+        Self { hub, backplane, running }
+    }
+
+    pub(crate) async fn ready(url: &str) -> Self {
+        let instance = Self::new(url);
+        timeout(DEADLINE, instance.backplane.ready()).await.expect("Redis answers");
+        instance
+    }
+
+    /// Closes the hub, and waits until all that was published is acknowledged.
+    pub(crate) async fn close(mut self) {
+        self.hub.close();
+        timeout(DEADLINE, &mut self.running).await.expect("it ends").unwrap();
+    }
+
+    pub(crate) async fn publish(&self, name: &str) -> EventId {
+        let event = Event::new("n").data(name);
+        let confirmation = self.hub.publish_confirmed(Audience::all(), event).unwrap();
+        timeout(DEADLINE, confirmation).await.expect("Redis answers").unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        let mut client = Client::default();
+        client.connect(&self.hub);
+        client
+    }
+
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Hub) -> bool) {
+        until(what, || is_so(&self.hub)).await;
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// Waits for a condition that nobody tells of.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A page: it keeps the last id that it saw, and goes on with it wherever it connects.
+#[derive(Default)]
+pub(crate) struct Client {
+    stream: Option<Subscription>,
+    last: Option<EventId>,
+    /// Where it began, or where the last gap led it.
+    pub(crate) from: EventId,
+    pub(crate) seen: Vec<(EventId, String)>,
+    /// How much of that it had seen when it was told the last gap.
+    before_gap: usize,
+    pub(crate) gaps: Vec<String>,
+}
+
+impl Client {
+    pub(crate) fn connect(&mut self, hub: &Hub) {
+        let last = self.last.map_or_else(LastEventId::none, LastEventId::from);
+        self.stream = Some(hub.subscribe(Subscriber::new().resume(last)).unwrap());
+    }
+
+    pub(crate) fn disconnect(&mut self) {
+        self.stream = None;
+    }
+
+    /// Reads one item; `false` at the end of the stream.
+    pub(crate) async fn read(&mut self) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        let Some(bytes) = stream.next().await else { return false };
+        for frame in frames(std::str::from_utf8(&bytes).unwrap()) {
+            let id = frame.id.expect("an id");
+            match &*frame.event {
+                "hub:open" if self.last.is_none() => self.from = id,
+                "hub:open" => {}
+                "hub:gap" => {
+                    self.from = id;
+                    self.before_gap = self.seen.len();
+                    self.gaps.push(frame.reason().to_owned());
+                }
+                _ => self.seen.push((id, frame.data)),
+            }
+            self.last = Some(id);
+        }
+        true
+    }
+
+    /// Reads until it has seen an event of this name.
+    pub(crate) async fn until(&mut self, name: &str) {
+        let is_there = |client: &Self| client.seen.iter().any(|(_, seen)| seen == name);
+        let reading = async {
+            while !is_there(self) {
+                assert!(self.read().await, "the stream ended before {name}");
+            }
+        };
+        let in_time = timeout(DEADLINE, reading).await.is_ok();
+        let (newest, stopped) = (self.seen.last(), self.last);
+        assert!(in_time, "{name} does not come after {newest:?}, at {stopped:?}");
+    }
+
+    pub(crate) async fn until_gap(&mut self) {
+        let gaps = self.gaps.len();
+        let reading = async {
+            while self.gaps.len() == gaps {
+                assert!(self.read().await, "the stream ended before a gap");
+            }
+        };
+        timeout(DEADLINE, reading).await.expect("a gap is told");
+    }
+
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.seen.iter().map(|(_, name)| &**name).collect()
+    }
+}
+
+/// Publishers and clients at work until they are stopped.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    confirmed: Arc<Mutex<BTreeMap<EventId, String>>>,
+    publishers: Vec<JoinHandle<()>>,
+    clients: Vec<JoinHandle<Client>>,
+    hubs: Vec<Hub>,
+}
+
+impl Load {
+    /// Clients are spread over the instances, and every other one moves to the next from time to time.
+    pub(crate) fn start(instances: &[&Instance], publishers: usize, clients: usize) -> Self {
+        let hubs: Vec<Hub> = instances.iter().map(|instance| instance.hub.clone()).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let confirmed = Arc::new(Mutex::new(BTreeMap::new()));
+        let publisher = |publisher: usize| {
+            let hub = hubs[publisher % hubs.len()].clone();
+            tokio::spawn(publish(publisher, hub, Arc::clone(&stop), Arc::clone(&confirmed)))
+        };
+        let client = |number: usize| tokio::spawn(visit(number, hubs.clone()));
+        Self {
+            publishers: (0..publishers).map(publisher).collect(),
+            clients: (0..clients).map(client).collect(),
+            stop,
+            confirmed,
+            hubs,
+        }
+    }
+
+    pub(crate) fn confirmed(&self) -> usize {
+        self.confirmed.lock().unwrap().len()
+    }
+
+    /// Waits until more is confirmed, and returns how long that took.
+    pub(crate) async fn goes_on(&self) -> Duration {
+        let (start, before) = (Instant::now(), self.confirmed());
+        // One could have been on its way.
+        until("publishing goes on", || self.confirmed() > before + 16).await;
+        start.elapsed()
+    }
+
+    /// Stops publishing, lets the clients read all, and gives all to the checker.
+    pub(crate) async fn stop(self) -> Outcome {
+        self.stop.store(true, Ordering::Relaxed);
+        for publisher in self.publishers {
+            timeout(DEADLINE, publisher).await.expect("a publisher ends").unwrap();
+        }
+        // Again and again: one that is followed by the news that something is gone is passed over with that.
+        let (hub, all) = (self.hubs[0].clone(), Arc::clone(&self.confirmed));
+        let ending = tokio::spawn(async move {
+            for number in 0.. {
+                let name = format!("{END}{number}");
+                let event = Event::new("n").data(&name);
+                let confirmation = hub.publish_confirmed(Audience::all(), event).unwrap();
+                let id = confirmation.await.unwrap();
+                all.lock().unwrap().insert(id, name);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+        let mut clients = Vec::new();
+        for client in self.clients {
+            clients.push(timeout(DEADLINE, client).await.expect("the end reaches all").unwrap());
+        }
+        ending.abort();
+        let confirmed = std::mem::take(&mut *self.confirmed.lock().unwrap());
+        Outcome { confirmed, clients }
+    }
+}
+
+const END: &str = "end:";
+
+async fn publish(
+    publisher: usize,
+    hub: Hub,
+    stop: Arc<AtomicBool>,
+    confirmed: Arc<Mutex<BTreeMap<EventId, String>>>,
+) {
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("{publisher}:{number}");
+        let event = Event::new("n").data(&name);
+        let confirmation = hub.publish_confirmed(Audience::all(), event).unwrap();
+        let id = confirmation.await.expect("the backplane runs");
+        let earlier = confirmed.lock().unwrap().insert(id, name);
+        assert_eq!(earlier, None, "{id} was given twice");
+    }
+}
+
+async fn visit(number: usize, hubs: Vec<Hub>) -> Client {
+    let moves = number % 2 == 1 && hubs.len() > 1;
+    let stay = Duration::from_millis(20 + 17 * (number as u64 % 7));
+    let mut client = Client::default();
+    for at in number.. {
+        client.connect(&hubs[at % hubs.len()]);
+        let leaves = Instant::now() + stay;
+        loop {
+            if client.seen.last().is_some_and(|(_, name)| name.starts_with(END)) {
+                return client;
+            }
+            let is_open = if moves {
+                match tokio::time::timeout_at(leaves.into(), client.read()).await {
+                    Ok(is_open) => is_open,
+                    Err(_) => break,
+                }
+            } else {
+                client.read().await
+            };
+            if !is_open {
+                break;
+            }
+        }
+    }
+    client
+}
+
+pub(crate) struct Outcome {
+    confirmed: BTreeMap<EventId, String>,
+    pub(crate) clients: Vec<Client>,
+}
+
+impl Outcome {
+    /// Every client has every confirmed event, once and in the one order, and was told of no gap.
+    pub(crate) fn check_exact(&self) {
+        for client in &self.clients {
+            assert_eq!(client.gaps, [""; 0], "nothing was lost");
+        }
+        self.check();
+    }
+
+    /// The same from the last gap on that a client was told.
+    pub(crate) fn check(&self) {
+        assert!(self.confirmed.len() > 1, "nothing was published");
+        let mut ids: HashMap<&str, EventId> = HashMap::new();
+        for (number, client) in self.clients.iter().enumerate() {
+            let mut newest = EventId(0, 0);
+            for (id, name) in &client.seen {
+                assert!(*id > newest, "client {number}: {id} ({name}) came after {newest}");
+                newest = *id;
+            }
+            // What was published again because it was lost, unconfirmed, has two places.
+            let seen = &client.seen[client.before_gap..];
+            for (id, name) in seen {
+                let known = *ids.entry(name).or_insert(*id);
+                let is_gone = self.clients.iter().any(|other| other.from > known.min(*id));
+                assert!(known == *id || is_gone, "client {number}: {name} has two places");
+            }
+            let got: HashMap<EventId, &str> =
+                seen.iter().map(|(id, name)| (*id, &**name)).collect();
+            for (id, name) in self.confirmed.range(client.from..) {
+                if client.from < *id && *id <= newest {
+                    let got = got.get(id).copied();
+                    assert_eq!(got, Some(&**name), "client {number}, from {}: {id}", client.from);
+                }
+            }
+            let mut last: HashMap<&str, u64> = HashMap::new();
+            for (_, name) in seen {
+                let Some((publisher, count)) = name.split_once(':') else { continue };
+                let count = count.parse().unwrap();
+                let before = last.insert(publisher, count);
+                assert!(before < Some(count), "client {number}: {name} after {before:?}");
+            }
+        }
+    }
+}

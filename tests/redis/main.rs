@@ -1,0 +1,11 @@
+//! Many instances over a real Redis, which the tests start and stop themselves.
+#![cfg(all(feature = "redis", feature = "tokio"))]
+
+mod faults;
+mod instances;
+mod load;
+#[cfg(feature = "axum")]
+mod processes;
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
