@@ -1,18 +1,7 @@
 // How the page looks, and whether those can use it who see and click less.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { test } from "node:test";
-import { eventually, hasRow, isOpen, openPage, shot, startBrowser, startDemo } from "./support.js";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-async function faults(page) {
-  await page.evaluate(axe);
-  // The page's own animations would make contrasts of the moment.
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  return violations.map(({ id, impact, nodes }) => `${impact}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`);
-}
+import { eventually, faults, hasRow, isOpen, openPage, shot, startBrowser, startDemo } from "./support.js";
 
 for (const colorScheme of ["light", "dark"]) {
   test(`the page is whole and accessible, ${colorScheme}, wide and narrow`, async (t) => {

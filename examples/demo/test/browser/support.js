@@ -1,13 +1,16 @@
 // The demo on a port of its own, a browser, and a proxy between them. All are ended with the test, however it ends.
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createServer, request } from "node:http";
+import { createRequire } from "node:module";
 import { connect, createServer as createSocketServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
 const PATIENCE = 15_000;
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** Waits until `check` returns something true, and returns it. Fails with what it is about. */
 export async function eventually(what, check, patience = PATIENCE) {
@@ -49,7 +52,7 @@ export async function startDemo(t, ...args) {
     demo.url = `http://127.0.0.1:${demo.port}`;
   };
   demo.kill = () => new Promise((done) => {
-    if (demo.process.exitCode !== null || demo.process.signalCode) return done();
+    if (!demo.process || demo.process.exitCode !== null || demo.process.signalCode) return done();
     demo.process.once("exit", done);
     demo.process.kill("SIGKILL");
   });
@@ -60,8 +63,8 @@ export async function startDemo(t, ...args) {
   };
   demo.stats = async () => (await fetch(`${demo.url}/api/stats`)).json();
   demo.clients = (count, patience) => eventually(`${count} streams`, async () => (await demo.stats()).clients === count, patience);
-  await demo.start();
   t.after(demo.kill);
+  await demo.start();
   return demo;
 }
 
@@ -150,6 +153,13 @@ export async function startGuard(t, port, answer) {
     server.close();
   });
   return `http://127.0.0.1:${server.address().port}`;
+}
+
+/** What axe finds, in words. */
+export async function faults(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  return violations.map(({ id, impact, nodes }) => `${impact}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`);
 }
 
 /** Where pictures of the page go, for somebody to look at. */

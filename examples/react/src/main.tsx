@@ -1,0 +1,14 @@
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { SSEDemo } from "./SSEDemo";
+import "./style.css";
+
+const query = new URLSearchParams(location.search);
+const user = query.get("user") ?? "alice";
+const session = query.get("session") ?? "s-react";
+
+createRoot(document.getElementById("root")!).render(
+  <StrictMode>
+    <SSEDemo userId={user} sessionId={session} />
+  </StrictMode>,
+);
