@@ -47,6 +47,8 @@ function timed(parse, cut) {
 // The least disturbed round.
 const best = (times) => Math.min(...times);
 
+let sum = 0;
+let others = 0;
 console.log("stream | chunks | this, ms | eventsource-parser, ms | ratio");
 for (const [name, frame] of Object.entries(FRAMES)) {
   for (const size of [1400, 16 << 10, 64 << 10]) {
@@ -55,12 +57,17 @@ for (const [name, frame] of Object.entries(FRAMES)) {
     for (let round = 0; round < ROUNDS; round += 1) {
       // In turns, so that what else the machine does hits both.
       const [ms, count] = timed(mine, cut);
-      const [others, same] = timed(theirs, cut);
+      const [time, same] = timed(theirs, cut);
       if (count !== same) throw new Error(`${count} and ${same} characters`);
       a.push(ms);
-      b.push(others);
+      b.push(time);
     }
     const [x, y] = [best(a), best(b)];
+    sum += x;
+    others += y;
     console.log(`${name} | ${size} | ${x.toFixed(0)} | ${y.toFixed(0)} | ${(y / x).toFixed(2)}`);
   }
 }
+console.log(`all: ${sum.toFixed(0)} against ${others.toFixed(0)} ms`);
+// A tenth is left for what else the machine does.
+if (sum > 1.1 * others) throw new Error("it is slower");

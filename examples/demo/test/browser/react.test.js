@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { eventually, faults, openPage, shot, startBrowser, startDemo } from "./support.js";
+import { eventually, faults, openPage, shot, startBrowser, startDemo, startGuard, startSwallower } from "./support.js";
 
 const build = join(dirname(fileURLToPath(import.meta.url)), "../../../react/dist");
 
@@ -14,8 +14,8 @@ async function start(t, ...args) {
   return { demo, browser: await startBrowser(t) };
 }
 
-async function visit(t, context, demo, user) {
-  const page = await openPage(t, context, `${demo.url}/app/?user=${user}`);
+async function visit(t, context, { url }, user, more = "") {
+  const page = await openPage(t, context, `${url}/app/?user=${user}${more}`);
   await stateIs(page, "open");
   return page;
 }
@@ -67,6 +67,68 @@ test("a server that is killed and started again is come back to, and the gap is 
   await stateIs(page, "open");
   await eventually("the gap", async () => (await page.textContent("#gap")).includes("missed"));
   assert.equal(await page.$("#error"), null);
+});
+
+const errorIs = (page, text) => eventually(`the error is ${text}`, async () => (await page.textContent("#error", { timeout: 1000 })).includes(text));
+const rows = (page) => page.$$eval("#events > li", (all) => all.map((row) => row.textContent));
+
+test("a lost network and a proxy that swallows bytes lose no event", async (t) => {
+  const { demo, browser } = await start(t, "--heartbeat", "0.5");
+  const proxy = await startSwallower(t, demo.port);
+  const context = await browser.newContext();
+  const page = await visit(t, context, proxy, "ann", "&silence=2000");
+  const alert = (message) => demo.post("alert", { level: "info", message });
+  await alert("one");
+  await context.setOffline(true);
+  await alert("two");
+  await context.setOffline(false);
+  await latest(page, "info: two");
+  await stateIs(page, "open");
+  proxy.swallow();
+  await alert("three");
+  await errorIs(page, "silent");
+  await latest(page, "info: three");
+  assert.deepEqual(await rows(page), ["alert info: three", "alert info: two", "alert info: one"]);
+});
+
+test("one that is refused comes in when there is room", async (t) => {
+  const { demo, browser } = await start(t, "--clients", "1");
+  const first = await visit(t, await browser.newContext(), demo, "ann");
+  const second = await openPage(t, await browser.newContext(), `${demo.url}/app/?user=bob`);
+  await errorIs(second, "hub:refused: full");
+  await first.close();
+  await stateIs(second, "open");
+});
+
+test("a drained app comes back, and one that was away for too long is shown the gap", async (t) => {
+  const { demo, browser } = await start(t, "--retain", "20");
+  const page = await visit(t, await browser.newContext(), demo, "ann");
+  await page.click("text=Close");
+  await stateIs(page, "closed");
+  const { published } = await demo.stats();
+  await demo.post("flood", { events: 40, per_second: 10_000, size: 0 });
+  await eventually("all are published", async () => (await demo.stats()).published >= published + 40);
+  await page.click("text=Reconnect");
+  await latest(page, "Event 40 of many");
+  assert.match(await page.textContent("#gap"), /^A gap/);
+  assert.equal((await rows(page)).length, 20);
+  await demo.post("drain", { seconds: 1 });
+  await errorIs(page, "hub:end: drained");
+  await stateIs(page, "open");
+  await eventually("a second gap", async () => (await page.textContent("#gap")).startsWith("2 gaps"));
+});
+
+test("204 closes the app's stream for good", async (t) => {
+  const { demo, browser } = await start(t);
+  let asked = 0;
+  const url = await startGuard(t, demo.port, () => {
+    asked += 1;
+    return 204;
+  });
+  const page = await openPage(t, await browser.newContext(), `${url}/app/?user=ann`);
+  await stateIs(page, "closed");
+  await errorIs(page, "http: 204");
+  assert.equal(asked, 1);
 });
 
 test("what is unmounted frees its stream on the server within a second", async (t) => {
