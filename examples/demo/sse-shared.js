@@ -101,8 +101,10 @@ export class SharedSSE {
       if (signal.aborted) release(undefined);
       else this.#lead();
     });
-    // It is rejected when the wait is given up.
-    this.#locks.request(this.#name, { signal }, held).catch(() => {});
+    this.#locks.request(this.#name, { signal }, held).catch(() => {
+      // It was given up, or there are no locks for a page of this kind.
+      if (!signal.aborted) this.#lead();
+    });
     // As long as nobody has answered, it waits.
     if (this.status.state !== "connecting") this.#setStatus({ ...this.status, state: "connecting", reason: "", detail: "" });
   }

@@ -346,3 +346,22 @@ test("tabs that share a stream have one, and hand it over without loss", async (
     assert.equal(await tabs[0].textContent("#holder"), "this tab, for all");
   }
 });
+
+test("a tab that crashes with the stream of all gives it back", async (t) => {
+  const demo = await startDemo(t);
+  const browser = await startBrowser(t);
+  const context = await browser.newContext();
+  const query = "user=ann&session=s1&by=shared";
+  const first = await visit(t, context, demo.url, query);
+  const second = await visit(t, context, demo.url, query);
+  await publish(demo, 1, 3);
+  await eventually("the first three", async () => (await numbers(second)).length === 3);
+  await eventually("this tab leads", async () => (await first.textContent("#holder")) === "this tab, for all");
+  const session = await context.newCDPSession(first);
+  session.send("Page.crash").catch(() => {});
+  await publish(demo, 4, 20);
+  await second.bringToFront();
+  await eventually("all of them", async () => (await numbers(second)).length >= 20);
+  assert.deepEqual(await numbers(second), Array.from({ length: 20 }, (_, n) => n + 1));
+  assert.equal(await second.textContent("#holder"), "this tab, for all");
+});

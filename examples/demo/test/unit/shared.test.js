@@ -138,11 +138,16 @@ test("any tab can ask for the stream anew, or leave", async () => {
   assert.equal(tabs[2].browser.timers, 0);
 });
 
-test("without locks each tab has a stream of its own", async () => {
-  const browser = new FakeBrowser();
-  const client = new SharedSSE("/events", { locks: null, BroadcastChannel: null, environment: browser.environment });
-  client.open();
-  await settle();
-  await browser.request.stream(OPEN);
-  assert.equal(client.status.state, "open");
+test("without locks, or where they are not allowed, each tab has a stream of its own", async () => {
+  const denied = { request: async () => { throw new DOMException("an opaque origin", "SecurityError"); } };
+  for (const locks of [null, denied]) {
+    const browser = new FakeBrowser();
+    const client = new SharedSSE("/events", { locks, BroadcastChannel: new FakeOrigin().BroadcastChannel, environment: browser.environment });
+    client.open();
+    await settle();
+    await browser.request.stream(OPEN);
+    assert.equal(client.status.state, "open");
+    client.close();
+    assert.equal(browser.timers, 0);
+  }
 });
