@@ -182,6 +182,16 @@
 //! to stand still for minutes. So the system is told to keep little that is unsent, which also bounds what each stalled
 //! client costs the system. The head of the first request is recognised by its blank line and is not parsed otherwise.
 //!
+//! # Browsers
+//!
+//! `examples/demo/sse-client.js` is the other half of the protocol. It waits for the server's `retry:` plus a random part of its
+//! own window, and not for the longer of the two: those would come together again after the same time. When the page comes
+//! into view it comes back at once, unless the server named the time: a drain that is spread over a minute would otherwise
+//! end with the first glance. A displaced client does not come back, as two tabs would displace each other without end.
+//!
+//! Tabs that share a stream agree by a Web Lock, which a tab that crashes gives back. The next leader resumes from what *it*
+//! has seen, so nothing needs to be handed over; what others have seen before is known by its id, as ids only grow.
+//!
 //! # Presence
 //!
 //! A user is online while they have a client, and for a grace period after the last. Routes know the first, so the roster

@@ -77,8 +77,11 @@ async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a
             refused += 1;
         }
         assert_eq!(refused, 44);
-        let id =
-            hub.broadcast(Event::new("good").retry(Duration::from_millis(1_500))).unwrap().id().unwrap();
+        let id = hub
+            .broadcast(Event::new("good").retry(Duration::from_millis(1_500)))
+            .unwrap()
+            .id()
+            .unwrap();
         let expected = format!("event: good\ndata: \nretry: 1500\nid: {id}\n\n");
         assert_eq!(client.frame().await.unwrap(), expected, "{adapter:?}");
         assert!(id.to_string().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));

@@ -1,0 +1,21 @@
+// Builds the demo, unless SSE_HUB_DEMO names one, and runs the tests in Chromium: one file after the other.
+import { execFileSync, spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = join(here, "../../../..");
+let demo = process.env.SSE_HUB_DEMO;
+if (!demo) {
+  const build = ["build", "--locked", "--example", "demo", "--features", "axum,json,tokio"];
+  execFileSync("cargo", build, { cwd: root, stdio: "inherit" });
+  demo = join(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/examples/demo");
+}
+const named = process.argv.slice(2);
+const files = named.length > 0 ? named : readdirSync(here).filter((name) => name.endsWith(".test.js")).map((name) => join(here, name));
+const { status } = spawnSync(process.execPath, ["--test", "--test-concurrency=1", ...files], {
+  stdio: "inherit",
+  env: { ...process.env, SSE_HUB_DEMO: demo, SSE_HUB_SHOTS: join(root, "target/screenshots") },
+});
+process.exit(status ?? 1);

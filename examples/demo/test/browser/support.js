@@ -1,0 +1,170 @@
+// The demo on a port of its own, a browser, and a proxy between them. All are ended with the test, however it ends.
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { createServer, request } from "node:http";
+import { createRequire } from "node:module";
+import { connect, createServer as createSocketServer } from "node:net";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { chromium } from "playwright-core";
+
+const PATIENCE = 15_000;
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Waits until `check` returns something true, and returns it. Fails with what it is about. */
+export async function eventually(what, check, patience = PATIENCE) {
+  const until = Date.now() + patience;
+  let last;
+  while (Date.now() < until) {
+    try {
+      last = await check();
+      if (last) return last;
+    } catch (error) {
+      last = error;
+    }
+    await sleep(20);
+  }
+  throw new Error(`not within ${patience} ms: ${what} (last: ${last})`);
+}
+
+function program() {
+  const path = process.env.SSE_HUB_DEMO;
+  if (path && existsSync(path)) return path;
+  throw new Error("SSE_HUB_DEMO must name the demo's program: run `npm run test:browser`, which builds it");
+}
+
+/** Starts the demo. `port` is kept when it is started again. */
+export async function startDemo(t, ...args) {
+  const demo = { port: 0, process: undefined };
+  demo.start = async () => {
+    const child = spawn(program(), ["--port", String(demo.port), ...args], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, RUST_LOG: "warn" } });
+    demo.process = child;
+    demo.port = await new Promise((resolve, reject) => {
+      let text = "";
+      child.once("exit", (code) => reject(new Error(`the demo ended with ${code}`)));
+      child.stdout.on("data", (piece) => {
+        text += piece;
+        const port = /:(\d+)\n/.exec(text);
+        if (port) resolve(Number(port[1]));
+      });
+    });
+    demo.url = `http://127.0.0.1:${demo.port}`;
+  };
+  demo.kill = () => new Promise((done) => {
+    if (!demo.process || demo.process.exitCode !== null || demo.process.signalCode) return done();
+    demo.process.once("exit", done);
+    demo.process.kill("SIGKILL");
+  });
+  demo.post = async (path, body) => {
+    const response = await fetch(`${demo.url}/api/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+    return response.json();
+  };
+  demo.stats = async () => (await fetch(`${demo.url}/api/stats`)).json();
+  demo.clients = (count, patience) => eventually(`${count} streams`, async () => (await demo.stats()).clients === count, patience);
+  t.after(demo.kill);
+  await demo.start();
+  return demo;
+}
+
+export async function startBrowser(t) {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  if (!existsSync(executablePath)) throw new Error(`there is no ${executablePath}: install Debian's package chromium, or set CHROMIUM`);
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"] });
+  t.after(() => browser.close());
+  return browser;
+}
+
+/** A page whose errors fail the test. */
+export async function openPage(t, context, url) {
+  const page = await context.newPage();
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(error));
+  t.after(() => {
+    if (errors.length > 0) throw errors[0];
+  });
+  await page.goto(url);
+  return page;
+}
+
+export const isOpen = (page) => eventually("the page is connected", async () => (await page.getAttribute("#status", "data-state")) === "open");
+
+/** The history's rows, oldest first: [type, text]. */
+export const history = async (page) => (await page.$$eval("#history > li", (rows) => rows.map((row) => [row.querySelector(".badge").textContent, row.querySelector(".data").textContent]))).reverse();
+
+export const hasRow = (page, type, text = "") => eventually(`a row ${type} ${text}`, async () => (await history(page)).some(([is, said]) => is === type && said.includes(text)));
+
+/** Passes connections on to `port`, until it is told to cut them, or to swallow the streams' bytes, as a dead proxy does. */
+export async function startSwallower(t, port) {
+  const sockets = new Set();
+  const states = new Set();
+  const proxy = { cut: () => sockets.forEach((socket) => socket.destroy()), swallow: () => states.forEach((state) => { state.isDead = state.isStream; }) };
+  const server = createSocketServer((inner) => {
+    const outer = connect(port, "127.0.0.1");
+    const state = { isDead: false, isStream: false };
+    states.add(state);
+    for (const socket of [inner, outer]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        sockets.delete(socket);
+        states.delete(state);
+        inner.destroy();
+        outer.destroy();
+      });
+    }
+    // The browser keeps connections for other requests, which live.
+    inner.on("data", (bytes) => { state.isStream = bytes.toString().startsWith("GET /events"); });
+    inner.pipe(outer);
+    outer.on("data", (bytes) => state.isDead || inner.write(bytes));
+    outer.on("end", () => state.isDead || inner.end());
+  });
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  proxy.url = `http://127.0.0.1:${server.address().port}`;
+  t.after(() => {
+    sockets.forEach((socket) => socket.destroy());
+    server.close();
+  });
+  return proxy;
+}
+
+/** Passes requests on to `port`, but asks `answer` about those for /events: a status in place of the stream, or nothing. */
+export async function startGuard(t, port, answer) {
+  const server = createServer((incoming, outgoing) => {
+    const status = incoming.url.startsWith("/events") ? answer(incoming) : undefined;
+    if (status) {
+      outgoing.writeHead(status).end();
+      return;
+    }
+    const { method, url, headers } = incoming;
+    const onward = request({ port, host: "127.0.0.1", method, path: url, headers }, (response) => {
+      outgoing.writeHead(response.statusCode, response.headers);
+      response.pipe(outgoing);
+      response.on("error", () => outgoing.destroy());
+    });
+    onward.on("error", () => outgoing.destroy());
+    outgoing.on("close", () => onward.destroy());
+    incoming.pipe(onward);
+  });
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${server.address().port}`;
+}
+
+/** What axe finds, in words. */
+export async function faults(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  return violations.map(({ id, impact, nodes }) => `${impact}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`);
+}
+
+/** Where pictures of the page go, for somebody to look at. */
+export function shot(name) {
+  const folder = process.env.SSE_HUB_SHOTS;
+  mkdirSync(folder, { recursive: true });
+  return join(folder, name);
+}

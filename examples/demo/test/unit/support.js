@@ -1,0 +1,110 @@
+// A browser made of fakes: its clock moves when a test says so, and its requests are answered by hand.
+
+/** Lets all that is ready run: promises, and the streams made of them. */
+export async function settle() {
+  for (let turn = 0; turn < 5; turn += 1) await new Promise((done) => setImmediate(done));
+}
+
+class FakeEvents extends EventTarget {
+  listening = 0;
+
+  addEventListener(type, listener) {
+    this.listening += 1;
+    super.addEventListener(type, listener);
+  }
+
+  removeEventListener(type, listener) {
+    this.listening -= 1;
+    super.removeEventListener(type, listener);
+  }
+
+  tell(type) {
+    this.dispatchEvent(new Event(type));
+  }
+}
+
+export class FakeBrowser {
+  time = 1_000_000;
+  chance = 0;
+  requests = [];
+  window = new FakeEvents();
+  document = Object.assign(new FakeEvents(), { hidden: false });
+  #timers = new Map();
+  #serial = 0;
+
+  get environment() {
+    return {
+      fetch: (url, init) => this.#fetch(url, init),
+      setTimeout: (callback, ms) => {
+        this.#timers.set(++this.#serial, { at: this.time + ms, callback });
+        return this.#serial;
+      },
+      clearTimeout: (handle) => this.#timers.delete(handle),
+      now: () => this.time,
+      random: () => this.chance,
+      window: this.window,
+      document: this.document,
+    };
+  }
+
+  get timers() {
+    return this.#timers.size;
+  }
+
+  /** Moves the clock, and runs what becomes due on the way, each at its time. */
+  async pass(ms) {
+    const until = this.time + ms;
+    for (;;) {
+      await settle();
+      const due = [...this.#timers].filter(([, { at }]) => at <= until).sort(([, a], [, b]) => a.at - b.at)[0];
+      if (!due) break;
+      const [handle, { at, callback }] = due;
+      this.#timers.delete(handle);
+      this.time = Math.max(this.time, at);
+      callback();
+    }
+    this.time = until;
+  }
+
+  /** The last request. */
+  get request() {
+    return this.requests.at(-1);
+  }
+
+  #fetch(url, init) {
+    return new Promise((resolve, reject) => {
+      const request = { url, init, headers: new Headers(init.headers), at: this.time, isCancelled: false };
+      init.signal.addEventListener("abort", () => {
+        request.isCancelled = true;
+        const aborted = new DOMException("aborted", "AbortError");
+        reject(aborted);
+        request.controller?.error(aborted);
+      });
+      request.fail = (text = "no route") => reject(new TypeError(text));
+      request.answer = async (status, headers = {}, body = null) => {
+        resolve(new Response(body, { status, headers }));
+        await settle();
+      };
+      request.stream = async (...texts) => {
+        const body = new ReadableStream({ start: (controller) => { request.controller = controller; } });
+        await request.answer(200, { "content-type": "text/event-stream" }, body);
+        for (const text of texts) await request.send(text);
+      };
+      request.send = async (text) => {
+        request.controller.enqueue(new TextEncoder().encode(text));
+        await settle();
+      };
+      request.end = async () => {
+        request.controller.close();
+        await settle();
+      };
+      this.requests.push(request);
+    });
+  }
+}
+
+export const OPEN = 'event: hub:open\nretry: 3000\ndata: {"client":"c1","resumed":false}\nid: 7-0\n\n';
+
+export const frame = (type, data, id) => `event: ${type}\ndata: ${data}\n${id ? `id: ${id}\n` : ""}\n`;
+
+export const told = (type, reason, retry) => `event: ${type}\nretry: ${retry}\ndata: {"reason":"${reason}"}\n\n`;

@@ -1,0 +1,13 @@
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vitest/config";
+
+// The demo's server: `cargo run --example demo --features axum,json,tokio`.
+const server = "http://127.0.0.1:3000";
+
+export default defineConfig({
+  // The server serves the build under /app/, and it works under any other path as well.
+  base: "./",
+  plugins: [react()],
+  server: { proxy: { "/events": server, "/api": server } },
+  test: { environment: "jsdom", include: ["test/**/*.test.tsx"] },
+});
