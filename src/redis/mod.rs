@@ -80,10 +80,10 @@
 //! | `{prefix}:once:*` | idempotency keys | one for each in a [day](Redis::remember) |
 //!
 //! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
-//! `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`. As an ACL line:
+//! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`. As an ACL line:
 //!
 //! ```text
-//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +time +xadd +xread +xrevrange
+//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange
 //! ```
 //!
 //! Whoever can write to the stream can publish to every client. What they write is checked to be whole frames, and not the

@@ -17,29 +17,22 @@ use crate::wire::id::EventId;
 const ADD: &str = r"
 local stream, lastkey = KEYS[1], KEYS[2]
 local function numbers(id)
-  local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
-  return tonumber(ms), tonumber(seq)
+  local dash = string.find(id, '-', 1, true)
+  return tonumber(string.sub(id, 1, dash - 1)), tonumber(string.sub(id, dash + 1))
 end
-local function less(a, b)
-  local ams, aseq = numbers(a)
-  local bms, bseq = numbers(b)
-  return ams < bms or (ams == bms and aseq < bseq)
-end
-local function newer(a, b)
-  if less(a, b) then return b else return a end
-end
-local last = redis.call('GET', lastkey)
+local both = redis.call('MGET', lastkey, KEYS[3])
+local last, state = both[1], both[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local trim = ARGV[2]
 if ARGV[1] == 'MINID' then trim = string.format('%.0f-0', math.max(0, now - trim)) end
 local id = '*'
 do
-  local base = ARGV[3]
+  local ms, seq = numbers(ARGV[3])
   -- What begins anew begins in the next millisecond: in this one another may have ended.
-  if not last then base = newer(base, string.format('%.0f-0', now + 1)) end
-  last = last or '0-0'
-  local ms, seq = numbers(newer(base, last))
+  local lastms, lastseq = now + 1, 0
+  if last then lastms, lastseq = numbers(last) else last = '0-0' end
+  if lastms > ms or (lastms == ms and lastseq > seq) then ms, seq = lastms, lastseq end
   if now <= ms then id = string.format('%.0f-%.0f', ms, seq + 1) end
 end
 local function add(field, value)
@@ -63,7 +56,6 @@ end
 const PUBLISH: &str = r"
 local first = tonumber(ARGV[4])
 local ids = {}
-local state = redis.call('GET', KEYS[3])
 if state then
   local known = tonumber(string.match(state, '^%d+'))
   if known > first then return redis.error_reply('STALE a later batch was taken') end
@@ -93,8 +85,11 @@ return {failed or '', ids}
 
 /// Says that the order went backwards before `since`, unless that was said.
 const MARK: &str = r"
-local mark = redis.call('GET', KEYS[3])
-if mark and less(ARGV[4], mark) then return mark end
+if state then
+  local ms, seq = numbers(state)
+  local sincems, sinceseq = numbers(ARGV[4])
+  if ms > sincems or (ms == sincems and seq > sinceseq) then return state end
+end
 local got, failed = add('m', ARGV[4])
 if failed then return redis.error_reply(failed) end
 redis.pcall('SET', lastkey, got)

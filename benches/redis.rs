@@ -1,0 +1,214 @@
+//! What publishing through Redis costs beside Redis itself. Starts a redis-server; without one on the PATH it says so and
+//! measures nothing.
+//!
+//! - Latency: from `publish` to the read of each of 100 clients, beside what Redis takes for the same by itself, in turns: a
+//!   bare `XADD`, awaited, and one until a blocked `XREAD` of another connection has it.
+//! - Throughput: confirmed events in a second from one publisher that keeps 4096 under way, beside a pipeline of bare
+//!   `XADD`s of as many, in turns.
+//!
+//! `-- --test` is a short run.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use redis::aio::MultiplexedConnection;
+use sse_hub::redis::Redis;
+use sse_hub::{Audience, Event, Hub, Subscriber, Subscription, TokioTimer};
+
+const UNDER_WAY: usize = 4096;
+
+fn main() {
+    let smoke = std::env::args().any(|argument| argument == "--test");
+    let Some(server) = Server::start() else {
+        println!("no redis-server on the PATH: nothing is measured");
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(1).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        latency(&server, if smoke { 50 } else { 5_000 }).await;
+        throughput(&server, if smoke { 1 } else { 10 }).await;
+    });
+}
+
+async fn latency(server: &Server, rounds: usize) {
+    let hub = server.hub().await;
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let mut stream = hub.subscribe(Subscriber::new()).expect("the hub is open");
+        stream.next().await.expect("the opening");
+        streams.push(stream);
+    }
+    let (mut connection, reader) = (server.connect().await, server.connect().await);
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        let start = Instant::now();
+        add(&mut connection).await;
+        times[0].push(start.elapsed());
+
+        let mut reader = reader.clone();
+        let reading = tokio::spawn(async move {
+            let mut command = redis::cmd("XREAD");
+            command.arg("BLOCK").arg(1000).arg("STREAMS").arg("bare").arg("$");
+            command.query_async::<redis::Value>(&mut reader).await.expect("Redis answers");
+        });
+        server.until_one_is_blocked(&mut connection).await;
+        let start = Instant::now();
+        let (_, has_it) = tokio::join!(add(&mut connection), reading);
+        has_it.expect("it reads");
+        times[1].push(start.elapsed());
+
+        let start = Instant::now();
+        hub.broadcast(event()).expect("there is room");
+        for stream in &mut streams {
+            read(stream).await;
+        }
+        times[2].push(start.elapsed());
+    }
+    let [add, trip, through] = times.map(|mut times| {
+        times.sort_unstable();
+        [0.5, 0.99].map(|share| times[((times.len() - 1) as f64 * share) as usize])
+    });
+    for (what, [median, far]) in [
+        ("bare XADD", add),
+        ("bare XADD until a blocked XREAD has it", trip),
+        ("publish until all of 100 clients have it", through),
+    ] {
+        let ratio = through[0].as_secs_f64() / median.as_secs_f64();
+        println!("{what}: median {median:?}, p99 {far:?} (the last is {ratio:.2} of it)");
+    }
+}
+
+async fn throughput(server: &Server, rounds: usize) {
+    const EVENTS: usize = 8 * UNDER_WAY;
+    let hub = server.hub().await;
+    let mut connection = server.connect().await;
+    let (mut bare, mut through) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..rounds {
+        let start = Instant::now();
+        for _ in 0..EVENTS / UNDER_WAY {
+            let mut pipeline = redis::pipe();
+            for _ in 0..UNDER_WAY {
+                pipeline.add_command(command()).ignore();
+            }
+            let () = pipeline.query_async(&mut connection).await.expect("Redis answers");
+        }
+        bare += start.elapsed();
+
+        let start = Instant::now();
+        let mut waiting = std::collections::VecDeque::new();
+        for _ in 0..EVENTS {
+            if waiting.len() == UNDER_WAY {
+                let oldest: sse_hub::Confirmation = waiting.pop_front().expect("one of them");
+                oldest.await.expect("the backplane runs");
+            }
+            let sent = hub.publish_confirmed(Audience::all(), event());
+            waiting.push_back(sent.expect("there is room"));
+        }
+        for confirmation in waiting {
+            confirmation.await.expect("the backplane runs");
+        }
+        through += start.elapsed();
+    }
+    let rate = |time: Duration| (rounds * EVENTS) as f64 / time.as_secs_f64();
+    println!(
+        "throughput: {:.0} bare XADDs a second in pipelines of {UNDER_WAY}; {:.0} confirmed events a second, {:.0} %",
+        rate(bare),
+        rate(through),
+        100.0 * rate(through) / rate(bare),
+    );
+}
+
+fn event() -> Event {
+    Event::new("news").data("x".repeat(200))
+}
+
+async fn read(stream: &mut Subscription) {
+    stream.next().await.expect("the hub is open");
+}
+
+/// As large as an event of the hub.
+fn command() -> redis::Cmd {
+    let mut command = redis::cmd("XADD");
+    command.arg("bare").arg("MAXLEN").arg("~").arg(100_000).arg("*");
+    command.arg("e").arg(&[b'x'; 222]).arg("p").arg("1795535342753-3");
+    command
+}
+
+async fn add(connection: &mut MultiplexedConnection) {
+    let () = command().query_async(connection).await.expect("Redis answers");
+}
+
+/// Killed, and its directory removed, when it is dropped.
+struct Server {
+    child: Child,
+    directory: PathBuf,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Option<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let port = listener.local_addr().ok()?.port();
+        drop(listener);
+        let directory = std::env::temp_dir().join(format!("sse-hub-bench-{}", std::process::id()));
+        fs::create_dir_all(&directory).ok()?;
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(&directory)
+            .stdout(Stdio::null())
+            .spawn();
+        let Ok(child) = child else {
+            let _ = fs::remove_dir_all(&directory);
+            return None;
+        };
+        let url = format!("redis://127.0.0.1:{port}");
+        let server = Self { child, directory, url };
+        let start = Instant::now();
+        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(10), "redis-server does not answer");
+            thread::sleep(Duration::from_millis(2));
+        }
+        Some(server)
+    }
+
+    async fn connect(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(&*self.url).expect("an address");
+        client.get_multiplexed_async_connection().await.expect("Redis answers")
+    }
+
+    /// The hub's own reader is, and one more.
+    async fn until_one_is_blocked(&self, connection: &mut MultiplexedConnection) {
+        loop {
+            let mut command = redis::cmd("INFO");
+            let info: String =
+                command.arg("clients").query_async(connection).await.expect("Redis answers");
+            if info.contains("blocked_clients:2") {
+                return;
+            }
+        }
+    }
+
+    async fn hub(&self) -> Hub {
+        let backplane =
+            Redis::new(&self.url).and_then(Redis::build).expect("the settings are valid");
+        let builder = Hub::builder(TokioTimer::new()).backplane(backplane.clone());
+        let hub = builder.build().expect("the settings are valid");
+        tokio::spawn(backplane.run(&hub));
+        backplane.ready().await;
+        hub
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
