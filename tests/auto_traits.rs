@@ -111,3 +111,57 @@ fn a_body_goes_wherever_its_stream_does() {
     const { shared::<Body<futures_util::stream::Empty<bytes::Bytes>>>() };
     const { body::<Body<futures_util::stream::Empty<bytes::Bytes>>>() };
 }
+
+#[test]
+fn the_port_and_what_drives_it_may_be_on_any_thread() {
+    use sse_hub::backplane::{Backplane, Feed, Malformed, Mark, Outgoing, Unsent};
+
+    const { boxed::<dyn Backplane>() };
+    const { cloned::<Feed>() };
+    const { shared::<Outgoing>() };
+    const { cloned::<Mark>() };
+    const { value::<Unsent>() };
+    const { error::<Malformed>() };
+    const { shared::<sse_hub::Confirmation>() };
+    const { error::<sse_hub::Unconfirmed>() };
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn redis_may_be_driven_from_any_thread() {
+    use sse_hub::redis::{Redis, RedisBackplane, RedisConfigError};
+
+    const fn sent<T: Send + 'static>(_: &T) {}
+
+    const { shared::<Redis>() };
+    const { cloned::<RedisBackplane>() };
+    const { error::<RedisConfigError>() };
+    let backplane = Redis::new("redis://localhost").unwrap().build().unwrap();
+    let hub = Hub::builder(ManualTimer::new()).backplane(backplane.clone()).build().unwrap();
+    sent(&backplane.run(&hub));
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn settings_of_redis_that_nothing_could_work_with_are_named() {
+    use sse_hub::redis::Redis;
+
+    let refused = |set: fn(Redis) -> Redis| {
+        let built = set(Redis::new("redis://localhost").unwrap()).build();
+        built.unwrap_err().to_string()
+    };
+    assert_eq!(refused(|redis| redis.prefix("a}b")), "the prefix is empty or contains `{` or `}`");
+    assert_eq!(refused(|redis| redis.prefix("")), "the prefix is empty or contains `{` or `}`");
+    assert_eq!(refused(|redis| redis.keep_events(0)), "`keep` is zero");
+    assert_eq!(refused(|redis| redis.outbox(0, 1)), "`outbox` is zero");
+    assert_eq!(refused(|redis| redis.outbox(1, 0)), "`outbox` is zero");
+    assert_eq!(refused(|redis| redis.timeout(std::time::Duration::ZERO)), "`timeout` is zero");
+    let secret = Redis::new("redis://:secret@localhost").unwrap();
+    assert!(!format!("{secret:?}").contains("secret"));
+    let secret = secret.build().unwrap();
+    assert!(!format!("{secret:?}").contains("secret"));
+    assert!(
+        Redis::new("redis://:secret@local host")
+            .is_err_and(|error| !error.to_string().contains("secret"))
+    );
+}

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use redis::Client;
@@ -17,7 +18,6 @@ use crate::log::audience::ClientId;
 ///     .build()?;
 /// # Ok::<(), sse_hub::redis::RedisConfigError>(())
 /// ```
-#[derive(Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Redis {
     pub(super) client: Client,
@@ -148,5 +148,12 @@ impl Redis {
         }
         let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?;
         Ok(RedisBackplane::new(self, &publisher.to_string()))
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the client: its address holds a password.
+        f.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }

@@ -130,7 +130,8 @@ impl Shared {
                 self.outbox.fill(&mut sender.batch);
             }
             // Clients that wait for the end of the stream get what is published now after they were told where that is.
-            let waits = !*self.is_loaded.borrow();
+            // Of a hub that was closed there are none, and nobody looks for it any more.
+            let waits = !*self.is_loaded.borrow() && !self.outbox.queue.lock().closed;
             if waits || sender.batch.is_empty() {
                 if sender.batch.is_empty() && self.outbox.is_over() {
                     return;

@@ -156,11 +156,26 @@ async fn the_stream_is_trimmed_and_what_was_published_before_the_close_is_sent()
     for number in 0..2_000 {
         here.hub.broadcast(Event::new("n").data(number.to_string())).unwrap();
     }
+    // Also before it was found where the stream ends.
     here.close().await;
     let length: usize = server.run("XLEN {sse-hub}:events");
     assert!((200..400).contains(&length), "{length}");
     let last: Vec<(String, Vec<String>)> = server.run("XREVRANGE {sse-hub}:events + - COUNT 1");
     assert!(last[0].1[1].ends_with("data: 1999\n"), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_stream_is_trimmed_by_age() {
+    let server = Server::start(&[]);
+    let age = std::time::Duration::from_millis(1);
+    let here = Instance::with(&server.url(), |redis| redis.keep_for(age), |hub| hub);
+    // Each is confirmed, so that time passes.
+    for number in 0..1_000 {
+        here.publish(&number.to_string()).await;
+    }
+    let length: usize = server.run("XLEN {sse-hub}:events");
+    assert!((1..500).contains(&length), "{length}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
