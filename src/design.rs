@@ -152,8 +152,9 @@
 //! neither does what was lost before anybody had read it.
 //!
 //! Ids are Redis's own (`*`), unless that would not be newer than what the publisher has seen or what was written last: then
-//! the one right after. After a history was emptied ids begin in the next millisecond. A replica that takes over with a
-//! clock behind, or a clock that is set back, therefore costs no order.
+//! the one right after. After a history was emptied ids begin in the next millisecond. So a clock that is set back, or a
+//! replica that takes over with one that is behind, costs no order among what any publisher has seen. Two histories could
+//! share an id only if the new clock is behind by more than the change took, and nobody who publishes had read that far.
 //!
 //! The driver is a future that the application spawns, and not a task that the builder spawned: a hub can be built where no
 //! runtime is, who shuts down needs something to wait for, and a task that nobody holds dies unseen. It needs tokio, as the
