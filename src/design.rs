@@ -30,7 +30,7 @@
 //!
 //! ```text
 //! edges    mount/  axum, warp -> http, stream;           redis/  driver -> reader -> tail -> entry;  driver -> outbox
-//!                  listener -> watchdog                           reader, outbox -> script -> config
+//!                  listener -> watchdog -> watched                reader, outbox -> script -> config
 //! hub      hub/    watch, metrics, feed -> hub -> subscription, drain, ending, members -> admission -> places -> shared
 //!                  shared -> state -> config -> presence -> later -> telemetry -> end;  config -> limits, backplane
 //!                  stats -> end;  and, used by those above and using none: subscriber, receipt, link

@@ -139,7 +139,9 @@ pub use crate::log::log::Retain;
 pub use crate::mount::listener::WatchedListener;
 pub use crate::mount::stream::{EventStream, IntoEvent};
 #[cfg(feature = "watchdog")]
-pub use crate::mount::watchdog::{Cut, Cuts, Watchdog, WatchdogBuilder, Watched};
+pub use crate::mount::watchdog::{Cuts, Watchdog, WatchdogBuilder};
+#[cfg(feature = "watchdog")]
+pub use crate::mount::watched::{Cut, Watched};
 pub use crate::time::heartbeat::Heartbeat;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};

@@ -3,7 +3,8 @@ use std::io;
 use ::axum::serve::Listener;
 use socket2::SockRef;
 
-use super::watchdog::{Watchdog, Watched};
+use super::watchdog::Watchdog;
+use super::watched::Watched;
 
 /// A listener for axum's server, each of whose connections is watched: [`Watchdog::listen`] makes it.
 ///

@@ -12,3 +12,5 @@ pub(crate) mod stream;
 pub(crate) mod warp;
 #[cfg(feature = "watchdog")]
 pub(crate) mod watchdog;
+#[cfg(feature = "watchdog")]
+pub(crate) mod watched;
