@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod backplane;
+pub(crate) mod commands;
 pub(crate) mod config;
 pub(crate) mod drain;
 pub(crate) mod end;
