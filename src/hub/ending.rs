@@ -57,9 +57,12 @@ impl Shared {
         if let Some(roster) = &mut state.presence {
             roster.close(&mut later);
         }
+        // Of those who are still to go nobody is told one by one: the instance is gone.
+        let elsewhere = state.elsewhere.take();
         let (clients, published) = (state.routes.len(), state.counts.published);
         drop(state);
         drop(order);
+        drop(elsewhere);
         later.run();
         if let Some(backplane) = &self.config.backplane {
             backplane.close();

@@ -22,7 +22,7 @@ use crate::wire::id::EventId;
 /// Does not keep the hub alive.
 #[derive(Clone)]
 pub struct Feed {
-    shared: Weak<Shared>,
+    pub(super) shared: Weak<Shared>,
 }
 
 /// What was read is not an event that a hub has written.

@@ -61,6 +61,11 @@ pub(super) fn not_joined(clients: usize, limit: usize) {
     debug!(target: TARGET, clients, limit, "no room for a topic");
 }
 
+/// Once in a hub's life.
+pub(super) fn too_many_elsewhere() {
+    warn!(target: TARGET, "more users of other instances than `Presence::elsewhere` allows: some are not seen");
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

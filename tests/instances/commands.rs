@@ -1,5 +1,4 @@
-//! What is done to clients wherever they are, and who is online anywhere, over an engine that is a list.
-#![cfg(not(sse_hub_loom))]
+//! What is done to clients wherever they are.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,9 +10,7 @@ use sse_hub::{
     ManualTimer, Subscriber, Subscription,
 };
 
-mod support;
-
-use support::{data, end, gaps, has_ended, last_id, read};
+use crate::support::{data, end, gaps, has_ended, last_id, read};
 
 /// What a hub has sent and what has no place in the order yet.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +108,16 @@ fn a_user_is_disconnected_on_every_instance_with_the_last_event_and_the_reason()
         assert_eq!(hub.stats().ended(EndReason::Disconnected), 1);
         assert_eq!((hub.stats().malformed, hub.stats().published), (0, 0));
     }
+}
+
+#[test]
+fn what_was_done_is_not_done_again_to_those_who_come_after_it() {
+    let (mut here, mut order) = (Instance::new(), Order::new());
+    here.hub.disconnect(&Audience::all(), "x", None).unwrap();
+    settle(&mut order, [&mut here]);
+    let mut client = here.client(ann());
+    here.feed.append(id(1), &order[0]).unwrap();
+    assert!(!has_ended(&mut client), "an engine that reads twice");
 }
 
 #[test]
