@@ -93,9 +93,13 @@
 //! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
 //! as a gap.
 
+mod announcer;
+mod changes;
 mod config;
 mod driver;
 mod entry;
+mod lease;
+mod observer;
 mod outbox;
 mod reader;
 mod script;

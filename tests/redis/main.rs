@@ -4,8 +4,11 @@
 mod faults;
 mod instances;
 mod load;
+mod presence;
 #[cfg(feature = "axum")]
 mod processes;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "axum")]
+mod users;
