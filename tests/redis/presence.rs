@@ -113,14 +113,15 @@ async fn an_instance_that_is_closed_takes_its_users_with_it_at_once() {
 async fn who_is_cut_off_for_less_than_the_lease_never_left() {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
-    let (here, cut) = (instance(&server.url()), instance(&wire.url()));
+    // A grace that is none shows every step.
+    let [here, cut] = [server.url(), wire.url()].map(|url| instance_with(&url, Duration::ZERO));
     let (_ann, _bob) = (tab(&here.hub, "ann"), tab(&cut.hub, "bob"));
     here.until("bob", |hub| hub.is_online("bob")).await;
     cut.until("ann", |hub| hub.is_online("ann")).await;
     let mut watches = [&here, &cut].map(|instance| instance.hub.watch().unwrap());
     for line in [Line::Silent, Line::Down] {
         wire.set(line);
-        tokio::time::sleep(LEASE / 2).await;
+        tokio::time::sleep(LEASE * 3 / 4).await;
         wire.set(Line::Open);
         // What happens now is told after all that was held up.
         let mark = tab(&cut.hub, "mark");
@@ -222,8 +223,16 @@ async fn an_older_redis_whose_clock_is_behind_is_told_anew() {
     let _: u32 = server.run("DEL {sse-hub}:presence");
     let cid = tab(&there.hub, "cid");
     here.until("cid", |hub| hub.is_online("cid")).await;
+    tokio::time::sleep(LEASE / 2).await;
+    // From here on the stream is enough.
+    let sets_read = || {
+        let stats: String = server.run("INFO commandstats");
+        stats.lines().find(|line| line.starts_with("cmdstat_sscan:")).unwrap().to_owned()
+    };
+    let before = sets_read();
     drop((bob, cid));
     here.until("ann alone", |hub| hub.users().len() == 1).await;
+    assert_eq!(sets_read(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,6 +275,11 @@ async fn a_crowd_that_comes_and_goes_is_told_in_a_few_entries() {
     }
     let late = instance(&server.url());
     late.until("the crowd", |hub| hub.users().len() == CROWD).await;
+    // As many as come in a second or so, one by one.
+    for user in CROWD..CROWD + 500 {
+        crowd.push(tab(&here.hub, &user.to_string()));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     crowd.truncate(1);
     let gone = Instant::now();
     there.until("one of them", |hub| hub.users().len() == 1).await;
