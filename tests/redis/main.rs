@@ -1,6 +1,8 @@
 //! Many instances over a real Redis, which the tests start and stop themselves.
 #![cfg(all(feature = "redis", feature = "tokio"))]
 
+#[cfg(all(feature = "axum", feature = "json"))]
+mod demo;
 mod faults;
 mod instances;
 mod load;
