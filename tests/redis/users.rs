@@ -147,7 +147,8 @@ async fn users_of_an_instance_that_is_killed_leave_when_its_lease_is_over() {
     let took = start.elapsed();
     println!("kill -9: users have left after {took:?} (lease {LEASE:?}, grace {GRACE:?})");
     assert!(took >= LEASE + GRACE, "{took:?}");
-    assert!(took < LEASE * 2 + GRACE, "{took:?}");
+    // Seven quarters of the lease, and more where a machine has much else to do.
+    assert!(took < LEASE * 3 + GRACE, "{took:?}");
     let all = presence::seen(&mut watch);
     assert_eq!(all, ["-ann"], "bob is elsewhere");
 
