@@ -40,6 +40,8 @@ fn a_watch_may_move_between_threads_and_needs_no_pinning() {
     const { events::<PresenceWatch>() };
     const { cloned::<PresenceEvent>() };
     const { cloned::<UserInfo>() };
+    const { cloned::<sse_hub::backplane::Change>() };
+    const { cloned::<sse_hub::backplane::Feed>() };
     const { value::<Presence>() };
     const { error::<WatchError>() };
 }

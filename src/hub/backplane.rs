@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::end::EndReason;
+use crate::log::command::Command;
 use crate::sync::Mutex;
 use crate::wire::id::EventId;
 
@@ -77,6 +78,11 @@ pub struct Outgoing {
 impl Outgoing {
     pub(super) fn new(entry: Vec<u8>, key: Option<Box<str>>) -> Self {
         Self { entry: entry.into(), key, ticket: None }
+    }
+
+    /// What is to be done to clients, which travels as an event does.
+    pub(super) fn of(command: &Command) -> Self {
+        Self::new(command.write(), None)
     }
 
     /// What is told once the event has its place.

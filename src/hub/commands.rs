@@ -1,19 +1,13 @@
-//! What is done to clients wherever they are: sent into the order of the events, and done by each hub when it comes out
-//! again. Also by the one that sent it: then it has its place among the events there as elsewhere.
+//! What is done to clients wherever they are: it was sent into the order of the events, and is done by each hub when it
+//! comes out again. Also by the one that sent it: then it has its place among the events there as elsewhere.
 
-use super::backplane::{Backplane, Outgoing, Unsent};
 use super::later::Later;
 use super::shared::Shared;
 use super::telemetry;
-use crate::error::{DisconnectError, JoinError};
 use crate::log::audience::Key;
 use crate::log::command::{Command, What};
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
-
-pub(super) fn send(backplane: &dyn Backplane, command: &Command) -> Result<(), Unsent> {
-    backplane.send(Outgoing::new(command.write(), None))
-}
 
 impl Shared {
     /// Does what the order brings.
@@ -55,19 +49,5 @@ impl Shared {
         if without_room > 0 {
             telemetry::not_joined(without_room, limits.topics);
         }
-    }
-}
-
-pub(super) fn not_disconnected(unsent: Unsent) -> DisconnectError {
-    match unsent {
-        Unsent::Full => DisconnectError::Backlog,
-        Unsent::Closed => DisconnectError::Closed,
-    }
-}
-
-pub(super) fn not_joined(unsent: Unsent) -> JoinError {
-    match unsent {
-        Unsent::Full => JoinError::Backlog,
-        Unsent::Closed => JoinError::Closed,
     }
 }

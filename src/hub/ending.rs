@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::commands;
+use super::backplane::{Outgoing, Unsent};
 use super::config::Config;
 use super::end::{End, EndReason};
 use super::later::Later;
@@ -33,7 +33,7 @@ impl Shared {
             let matched = self.count(audience);
             let what = What::Disconnect { reason: reason.into(), last };
             let command = Command { who: audience.clone(), what };
-            commands::send(&**backplane, &command).map_err(commands::not_disconnected)?;
+            backplane.send(Outgoing::of(&command)).map_err(not_sent)?;
             return Ok(matched);
         }
         let last = last.map(Sealed::finish_without_id).unwrap_or_default();
@@ -79,6 +79,13 @@ impl Shared {
         let mut later = Later::default();
         self.state.lock().expel_stalled(now, &self.config, &mut later);
         later.run();
+    }
+}
+
+fn not_sent(unsent: Unsent) -> DisconnectError {
+    match unsent {
+        Unsent::Full => DisconnectError::Backlog,
+        Unsent::Closed => DisconnectError::Closed,
     }
 }
 

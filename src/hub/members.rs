@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::commands;
+use super::backplane::{Outgoing, Unsent};
 use super::shared::Shared;
 use super::state::State;
 use crate::error::JoinError;
@@ -39,7 +39,7 @@ impl Shared {
         let new = slots.into_iter().filter(|&slot| !state.follows(slot, &key)).count();
         drop(state);
         let command = Command { who: audience.clone(), what: What::Join(topic) };
-        commands::send(&**backplane, &command).map_err(commands::not_joined)?;
+        backplane.send(Outgoing::of(&command)).map_err(not_sent)?;
         Ok(new)
     }
 
@@ -59,7 +59,7 @@ impl Shared {
         // An empty name is nobody's topic, and has no form to travel in.
         if key.check(usize::MAX).is_ok() {
             let command = Command { who: audience.clone(), what: What::Leave(topic) };
-            commands::send(&**backplane, &command).map_err(commands::not_joined)?;
+            backplane.send(Outgoing::of(&command)).map_err(not_sent)?;
         }
         Ok(known)
     }
@@ -78,6 +78,13 @@ impl Shared {
             Some(key) => state.routes.members(key).len(),
             None => state.matching(audience).len(),
         }
+    }
+}
+
+fn not_sent(unsent: Unsent) -> JoinError {
+    match unsent {
+        Unsent::Full => JoinError::Backlog,
+        Unsent::Closed => JoinError::Closed,
     }
 }
 

@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until};
 
 use super::driver::{BackOff, Shared};
-use super::observer::Trouble;
 use super::script::unexpected;
+use super::trouble::Trouble;
 use crate::backplane::{Change, Feed};
 
 /// How many users one script is about: Redis serves nobody else meanwhile.

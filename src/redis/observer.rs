@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, RedisResult, Value};
+use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
 use super::changes::{self, News, What};
 use super::config::millis;
 use super::driver::{BackOff, Shared};
+use super::trouble::Trouble;
 use crate::backplane::Feed;
 use crate::wire::id::EventId;
 
@@ -276,27 +277,4 @@ impl Peer {
 fn life(value: &[u8]) -> Option<(u64, u64)> {
     let (version, alive) = std::str::from_utf8(value).ok()?.split_once(' ')?;
     Some((version.parse().ok()?, alive.parse().ok()?))
-}
-
-/// Tells of what keeps presence from being shared, now and then.
-#[derive(Debug, Default)]
-pub(super) struct Trouble {
-    told: Option<Instant>,
-    is_told: bool,
-}
-
-impl Trouble {
-    pub(super) fn tell(&mut self, trouble: Option<&RedisError>) {
-        const QUIET: Duration = Duration::from_secs(60);
-        match trouble {
-            Some(cause) if !self.is_told && self.told.is_none_or(|at| at.elapsed() >= QUIET) => {
-                (self.told, self.is_told) = (Some(Instant::now()), true);
-                tracing::warn!(target: "sse_hub", %cause, "who is online is not shared");
-            }
-            None if std::mem::take(&mut self.is_told) => {
-                tracing::info!(target: "sse_hub", "who is online is shared again");
-            }
-            _ => {}
-        }
-    }
 }

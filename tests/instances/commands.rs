@@ -1,6 +1,7 @@
 //! What is done to clients wherever they are.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,16 +15,23 @@ use crate::support::{data, end, gaps, has_ended, last_id, read};
 
 /// What a hub has sent and what has no place in the order yet.
 #[derive(Debug, Clone, Default)]
-struct Outbox(Arc<Mutex<VecDeque<Outgoing>>>);
+struct Outbox(Arc<Mutex<VecDeque<Outgoing>>>, Arc<AtomicBool>);
 
 impl Backplane for Outbox {
     fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(Unsent::Closed);
+        }
         let mut waiting = self.0.lock().unwrap();
         if waiting.len() >= 8 {
             return Err(Unsent::Full);
         }
         waiting.push_back(event);
         Ok(())
+    }
+
+    fn close(&self) {
+        self.1.store(true, Ordering::Relaxed);
     }
 }
 
@@ -191,6 +199,10 @@ fn a_full_outbox_and_a_closed_hub_are_errors() {
     assert_eq!(here.hub.leave(&who, "t"), Err(JoinError::Backlog));
     assert_eq!(here.hub.disconnect(&who, "two words", None), Err(DisconnectError::Reason));
     assert_eq!(here.hub.leave(&who, ""), Ok(0), "nobody can be in it");
+    here.hub.close();
+    assert_eq!(here.hub.disconnect(&who, "x", None), Err(DisconnectError::Closed));
+    assert_eq!(here.hub.join(&who, "t"), Err(JoinError::Closed));
+    assert_eq!(here.hub.leave(&who, "t"), Err(JoinError::Closed));
 }
 
 #[test]
