@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::driver::{BackOff, Shared};
 use super::script::unexpected;
@@ -55,9 +55,8 @@ impl Announcer {
             if is_all {
                 let now = Instant::now();
                 let lease = &self.shared.presence;
-                tokio::select! {
-                    () = lease.changed.notified() => sleep_until(now + PACE).await,
-                    () = sleep_until(now + lease.beat()) => {}
+                if timeout(lease.beat(), lease.changed.notified()).await.is_ok() {
+                    sleep_until(now + PACE).await;
                 }
             }
         }
