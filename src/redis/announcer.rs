@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::driver::{BackOff, Shared};
 use super::script::unexpected;
-use super::trouble::Trouble;
+use super::unshared::Unshared;
 use crate::backplane::{Change, Feed};
 
 /// How many users one script is about: Redis serves nobody else meanwhile.
@@ -30,13 +30,13 @@ pub(super) struct Announcer {
     is_known: bool,
     /// What is on its way there.
     batch: Vec<Change>,
-    trouble: Trouble,
+    trouble: Unshared,
 }
 
 impl Announcer {
     pub(super) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
         let (version, total, is_known, batch) = (0, 0, false, Vec::new());
-        let trouble = Trouble::default();
+        let trouble = Unshared::default();
         Self { shared, feed, connection: None, version, total, is_known, batch, trouble }
     }
 

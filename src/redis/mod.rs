@@ -131,7 +131,7 @@ mod outbox;
 mod reader;
 mod script;
 mod tail;
-mod trouble;
+mod unshared;
 
 pub use self::config::{Redis, RedisConfigError};
 pub use self::driver::RedisBackplane;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::changes::{self, News, What};
 use super::config::millis;
 use super::driver::{BackOff, Shared};
-use super::trouble::Trouble;
+use super::unshared::Unshared;
 use crate::backplane::Feed;
 use crate::wire::id::EventId;
 
@@ -34,7 +34,7 @@ pub(super) struct Observer {
     peers: HashMap<String, Peer>,
     /// When it last looked who is alive.
     looked: Option<Instant>,
-    trouble: Trouble,
+    trouble: Unshared,
 }
 
 /// Another instance.
@@ -55,7 +55,7 @@ struct Peer {
 impl Observer {
     pub(super) fn new(shared: Arc<Shared>, feed: Feed, most: usize) -> Self {
         let (position, peers) = (EventId::ORIGIN, HashMap::new());
-        Self { shared, feed, most, position, peers, looked: None, trouble: Trouble::default() }
+        Self { shared, feed, most, position, peers, looked: None, trouble: Unshared::default() }
     }
 
     /// Listens until the hub is closed.

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 /// Tells of what keeps presence from being shared, now and then.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
+pub(super) struct Unshared {
     told: Option<Instant>,
     is_told: bool,
 }
 
-impl Trouble {
+impl Unshared {
     pub(super) fn tell(&mut self, trouble: Option<&RedisError>) {
         const QUIET: Duration = Duration::from_secs(60);
         match trouble {
