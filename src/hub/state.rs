@@ -287,7 +287,6 @@ impl State {
         let lost = self.log.lost_since(told, identity);
         if may_look_back
             && lost.is_some_and(|lost| lost > inbox.sought)
-            && inbox.end.is_none()
             && let Some(history) = config.history
             && self.can_look_back(told, config)
         {
