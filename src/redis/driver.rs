@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::config::{Redis, millis};
+use super::history::Looks;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::script::{Keys, Scripts};
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) is_loaded: watch::Sender<bool>,
     /// Somebody came ahead of what was read.
     pub(super) looks: AtomicBool,
+    pub(super) looks_back: Looks,
     client: Client,
     pub(super) timeout: Duration,
     troubled: Mutex<[bool; 2]>,
@@ -54,6 +56,7 @@ impl RedisBackplane {
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
             looks: AtomicBool::new(false),
+            looks_back: Looks::new(),
             client: settings.client,
             timeout: settings.timeout,
             troubled: Mutex::default(),
@@ -108,6 +111,11 @@ impl RedisBackplane {
                 reader.run().await;
                 Part::Reader
             });
+            let (looks, of_older) = (Arc::clone(&shared), feed.clone());
+            parts.spawn(async move {
+                looks.look_back(&of_older).await;
+                Part::Reader
+            });
             let sender = Arc::clone(&shared);
             parts.spawn(async move {
                 sender.send_all(&feed).await;
@@ -144,6 +152,14 @@ impl Backplane for RedisBackplane {
 
     fn look_ahead(&self) {
         self.shared.looks.store(true, Ordering::Release);
+    }
+
+    fn looks_back(&self) -> bool {
+        true
+    }
+
+    fn look_back(&self) {
+        self.shared.looks_back.look_back();
     }
 
     fn close(&self) {

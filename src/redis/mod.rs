@@ -96,6 +96,7 @@
 mod config;
 mod driver;
 mod entry;
+mod history;
 mod outbox;
 mod reader;
 mod script;
