@@ -243,6 +243,10 @@ impl State {
             let mut inbox = client.inbox.lock();
             if inbox.end.is_none() && inbox.mailbox.push(entry) {
                 given += 1;
+                if inbox.held.is_some() {
+                    // It could not read it.
+                    continue;
+                }
                 later.extend(inbox.waker.take());
                 watch(&mut self.watched, slot, client.serial, &mut inbox, entry.at, config);
             }

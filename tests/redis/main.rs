@@ -2,6 +2,7 @@
 #![cfg(all(feature = "redis", feature = "tokio"))]
 
 mod faults;
+mod history;
 mod instances;
 mod load;
 #[cfg(feature = "axum")]
