@@ -311,6 +311,24 @@ fn a_stream_that_is_to_end_when_it_lags_is_held_only_if_its_client_came_back() {
 }
 
 #[test]
+fn one_that_came_before_the_order_was_found_is_held_and_told_and_not_ended() {
+    let (mut order, _) = late(9, |hub| hub);
+    let from = after(&order, 1);
+    order.trim(4);
+    let mut hub = Instance::with(|hub| hub.retain(Retain::events(2)).end_lagging());
+    let mut stream = hub.subscribe(from);
+    assert!(stream.resumed());
+    read(&mut stream);
+    let woken = wait(&mut stream);
+    hub.read(&mut order, usize::MAX);
+    assert_eq!((data(&read(&mut stream)), woken.count()), (vec![], 1));
+    hub.look_back_for_all(&order);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(5, 9), vec!["evicted".to_owned()]));
+    assert!(!has_ended(&mut stream));
+}
+
+#[test]
 fn one_that_is_held_when_the_hub_closes_loses_nothing() {
     let (order, mut hub) = late(9, |hub| hub);
     let mut stream = back(&hub, &order, 1);

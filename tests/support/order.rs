@@ -254,9 +254,14 @@ impl Instance {
 
     pub(crate) fn look_back_for_all(&mut self, order: &Order) {
         self.bring();
-        while self.look_back(order, 3) {
+        let rounds = order.entries.len() + 1;
+        for _ in 0..=rounds {
+            if !self.look_back(order, 3) {
+                return;
+            }
             self.bring();
         }
+        panic!("more is wanted than there is");
     }
 
     pub(crate) fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
