@@ -2,11 +2,14 @@
 
 pub(crate) mod admission;
 pub(crate) mod backplane;
+pub(crate) mod commands;
 pub(crate) mod config;
 pub(crate) mod degraded;
 pub(crate) mod drain;
+pub(crate) mod elsewhere;
 pub(crate) mod end;
 pub(crate) mod ending;
+pub(crate) mod exchange;
 pub(crate) mod feed;
 #[expect(clippy::module_inception, reason = "it is the hub, on the floor named for it")]
 pub(crate) mod hub;

@@ -173,7 +173,7 @@ impl Reader {
         for Entry { id, content } in entries {
             place.cursor = id;
             match content {
-                Content::Event { previous, event } => {
+                Content::Event { previous, event } | Content::Command { previous, event } => {
                     if previous != place.chain && is_event(&event) {
                         if previous < place.chain {
                             // What was read last is not in the order any more. Others may never have read it.
