@@ -190,8 +190,11 @@ impl Shared {
         state.link.loaded = true;
         state.link.resets += u64::from(!is_first);
         state.counts.malformed += malformed;
-        state.move_to(floor, if is_first { "evicted" } else { "reset" }, now, self, &mut later);
-        let are_ahead = state.ahead().is_some();
+        if !is_first {
+            state.link.gone = floor;
+        }
+        state.move_to(floor, is_first, now, self, &mut later);
+        let (are_ahead, are_behind) = (state.ahead().is_some(), !state.link.behind.is_empty());
         drop(state);
         drop(order);
         // A log of many events is not freed under the locks.
@@ -199,6 +202,9 @@ impl Shared {
         later.run();
         if are_ahead && let Some(backplane) = &self.config.backplane {
             backplane.look_ahead();
+        }
+        if are_behind && let Some(backplane) = &self.config.backplane {
+            backplane.look_back();
         }
         if !is_first {
             telemetry::reset(floor);

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::backplane::{Backplane, Confirmation};
 use super::config::Config;
 use super::drain::Drain;
+use super::history::History;
 use super::limits::Limits;
 use super::members::ClientInfo;
 use super::presence::Presence;
@@ -440,6 +441,12 @@ impl HubBuilder {
         self
     }
 
+    /// How far it looks back for clients that come back from before what is retained, if there is a backplane that can.
+    pub fn history(mut self, history: History) -> Self {
+        self.config.history = Some(history);
+        self
+    }
+
     /// How many bytes of waiting events one item of a [`Subscription`] joins: 64 KiB, unless set. A larger event is
     /// an item of its own.
     pub fn batch(mut self, bytes: usize) -> Self {
@@ -459,8 +466,11 @@ impl HubBuilder {
     /// # Errors
     ///
     /// [`ConfigError`] names settings that contradict each other or that nothing could work with.
-    pub fn build(self) -> Result<Hub, ConfigError> {
+    pub fn build(mut self) -> Result<Hub, ConfigError> {
         self.config.check()?;
+        let looks_back = self.config.backplane.as_ref().is_some_and(|engine| engine.looks_back());
+        self.config.history =
+            self.config.history.filter(|history| looks_back && history.allowance.events > 0);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let is_alone = self.config.backplane.is_none();
