@@ -6,7 +6,8 @@
 //! cargo run --example demo --features axum,json,tokio -- --port 3000
 //! ```
 //!
-//! and open the address that it prints in two tabs. Several that share a Redis share all events (add the feature `redis`):
+//! and open the address that it prints in two tabs. Several that share a Redis are one: events, who is online, and whom a
+//! button ends or joins to a topic (add the feature `redis`):
 //!
 //! ```text
 //! cargo run --example demo --features axum,json,tokio,redis -- --port 3001 --redis redis://127.0.0.1:6379
@@ -85,7 +86,7 @@ async fn events(
     Query(tab): Query<Tab>,
     last: LastEventId,
 ) -> Result<Subscription, Refused> {
-    let mut subscriber = Subscriber::new().resume(last);
+    let mut subscriber = Subscriber::new().resume(last).topic(hubs.own());
     if let Some(user) = tab.user {
         subscriber = subscriber.user(user);
     }

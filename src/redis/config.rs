@@ -27,6 +27,7 @@ pub struct Redis {
     pub(super) outbox_bytes: usize,
     pub(super) remember: Duration,
     pub(super) timeout: Duration,
+    pub(super) lease: Duration,
 }
 
 /// What the stream is trimmed to, roughly.
@@ -83,6 +84,7 @@ impl Redis {
             outbox_bytes: 16 << 20,
             remember: Duration::from_secs(24 * 3600),
             timeout: Duration::from_secs(2),
+            lease: Duration::from_secs(10),
         })
     }
 
@@ -127,6 +129,14 @@ impl Redis {
         self
     }
 
+    /// For how long an instance may be cut off from Redis before the others take it for dead: 10 seconds, unless set.
+    /// Should be several times the [timeout](Self::timeout). The users of one that has died leave when the
+    /// [grace](crate::Presence) is over that begins between five and seven quarters of this later.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
     /// Checks the settings. Connects to nothing: [`RedisBackplane::run`] does.
     ///
     /// # Errors
@@ -142,6 +152,7 @@ impl Redis {
             ("outbox", self.outbox_events == 0 || self.outbox_bytes == 0),
             ("remember", millis(self.remember) == 0),
             ("timeout", millis(self.timeout) < 4),
+            ("lease", millis(self.lease) < 8),
         ];
         if let Some((setting, _)) = zero.into_iter().find(|&(_, is_zero)| is_zero) {
             return Err(RedisConfigError::Zero(setting));

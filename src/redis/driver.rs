@@ -10,7 +10,10 @@ use redis::{AsyncConnectionConfig, Client, RedisResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::announcer::Announcer;
 use super::config::{Redis, millis};
+use super::lease::Lease;
+use super::observer::Observer;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::script::{Keys, Scripts};
@@ -26,9 +29,10 @@ pub struct RedisBackplane {
     shared: Arc<Shared>,
 }
 
-/// What the reader and the outbox share.
+/// What the parts share.
 pub(super) struct Shared {
     pub(super) scripts: Scripts,
+    pub(super) presence: Lease,
     pub(super) outbox: Outbox,
     pub(super) is_loaded: watch::Sender<bool>,
     /// Somebody came ahead of what was read.
@@ -38,7 +42,7 @@ pub(super) struct Shared {
     troubles: Troubles,
 }
 
-/// One of the two, each with a connection of its own.
+/// One of the two without which events are held up, each with a connection of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
     Reader,
@@ -50,6 +54,7 @@ impl RedisBackplane {
         let keys = Keys::new(&settings.prefix, publisher);
         let remembers = [millis(settings.remember); 2];
         let shared = Shared {
+            presence: Lease::new(&settings.prefix, publisher, settings.lease),
             scripts: Scripts::new(keys, settings.keep, remembers),
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
@@ -102,24 +107,43 @@ impl RedisBackplane {
                 tracing::error!(target: "sse_hub", "the hub was built without a backplane");
                 return;
             };
+            // Each returns whether it has an end of its own, which is waited for.
             let mut parts = JoinSet::new();
             let reader = Reader::new(Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
                 reader.run().await;
-                Part::Reader
+                // It notices the end of the hub late, or never.
+                false
             });
             let (teller, outage) = (Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
                 teller.troubles.say_again(&outage).await;
-                Part::Reader
+                false
             });
-            let sender = Arc::clone(&shared);
+            let (sender, fed) = (Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
-                sender.send_all(&feed).await;
-                Part::Outbox
+                sender.send_all(&fed).await;
+                true
             });
-            // The reader notices the end of the hub late, or never.
-            while let Some(Ok(Part::Reader)) = parts.join_next().await {}
+            let mut awaited = 1;
+            if let Some(most) = feed.shares_presence() {
+                let observer = Observer::new(Arc::clone(&shared), feed.clone(), most);
+                parts.spawn(async move {
+                    observer.run().await;
+                    false
+                });
+                let announcer = Announcer::new(shared, feed);
+                parts.spawn(async move {
+                    announcer.run().await;
+                    true
+                });
+                awaited += 1;
+            }
+            while awaited > 0
+                && let Some(Ok(is_awaited)) = parts.join_next().await
+            {
+                awaited -= u32::from(is_awaited);
+            }
         }
     }
 
@@ -151,8 +175,13 @@ impl Backplane for RedisBackplane {
         self.shared.looks.store(true, Ordering::Release);
     }
 
+    fn presence(&self) {
+        self.shared.presence.changed.notify_one();
+    }
+
     fn close(&self) {
         self.shared.outbox.close();
+        self.shared.presence.changed.notify_one();
     }
 }
 

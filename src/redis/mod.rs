@@ -59,12 +59,35 @@
 //! `backplane found again`), and tries again after a time by chance of up to 250 ms. Publishing goes on until the
 //! [outbox](Redis::outbox) is full, and is then an error.
 //!
-//! # What does not reach across instances
+//! # Who is online, and what is done to clients
 //!
-//! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and [`leave`](crate::Hub::leave),
-//! [presence](crate::Hub::watch), [`clients`](crate::Hub::clients), [`stats`](crate::Hub::stats) and
-//! [`Receipt::matched`](crate::Receipt::matched) are each instance's own. To end a session everywhere, tell the other
-//! instances by means of your own.
+//! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and [`leave`](crate::Hub::leave) reach clients wherever
+//! they are: each is an entry of the stream, in one order with the events, and is done by every instance when it reads
+//! that. So what is published to a topic after a `join` reaches whom it joined. It takes what an event takes, waits in the
+//! outbox while Redis is away, and shares an event's fate: an instance that starts later, or that Redis has lost it before,
+//! does not do it. Nor is it done to a client that is between two instances at that moment: whoever lets clients in decides
+//! about those.
+//!
+//! A hub with [presence](crate::HubBuilder::presence) shares who is online with all others that have it. Each instance keeps
+//! a set of its users in Redis and tells what changes, every tenth of a second at most, in a small stream of its own. One
+//! that has missed something reads the set.
+//!
+//! | what happens | who is online |
+//! |---|---|
+//! | a user comes or goes | is known everywhere within some 100 ms |
+//! | an instance is closed | its users are away at once: they have left after the [grace](crate::Presence), unless they come elsewhere |
+//! | an instance dies, or is cut off for longer | the same, between 5 and 7 quarters of the [lease](Redis::lease) later |
+//! | an instance is cut off for less than the lease | nothing |
+//! | one that was cut off comes back | its users join again; it kept what it knew of the others, and hears of what has changed |
+//! | Redis is away from all, for however long, emptied, or goes back to an older dump | nothing: each instance tells anew who is there |
+//!
+//! Instances that cannot be reached through Redis are not reached otherwise: while it is away, who comes and goes is told
+//! where it happens, and elsewhere when it is back. With a grace of zero a user that changes instances can be seen to
+//! leave and join.
+//!
+//! [`clients`](crate::Hub::clients), [`count`](crate::Hub::count), [`stats`](crate::Hub::stats),
+//! [`Receipt::matched`](crate::Receipt::matched) and what `disconnect`, `join` and `leave` return count the clients of the
+//! instance that is asked; [limits](crate::Limits), [`drain`](crate::Hub::drain) and [`close`](crate::Hub::close) are its own.
 //!
 //! # For whoever runs the Redis
 //!
@@ -78,24 +101,32 @@
 //! | `{prefix}:last`, `{prefix}:mark` | positions | one each |
 //! | `{prefix}:publisher:*` | each publisher's latest batch | one for each hub that was built in a [day](Redis::remember), up to 10 KiB |
 //! | `{prefix}:once:*` | idempotency keys | one for each in a [day](Redis::remember) |
+//! | `{prefix}:users:*` | who is online, with presence: a set for each instance, which expires after two [leases](Redis::lease) | its users |
+//! | `{prefix}:instances` | which instances there are | one for each, and for twenty leases after its death |
+//! | `{prefix}:presence` | who came and went last | about 256 entries, each of up to 1024 users |
 //!
 //! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
-//! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`. As an ACL line:
+//! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
+//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence. As an ACL line:
 //!
 //! ```text
-//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange
+//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
 //! ```
 //!
-//! Whoever can write to the stream can publish to every client. What they write is checked to be whole frames, and not the
+//! Whoever can write to the streams can publish to every client, end their streams and say who is online. What they write is checked to be whole frames, and not the
 //! hub's own ones, and is left out otherwise ([counted](crate::Stats::malformed), and told to `tracing` once a minute at
 //! most). Several hubs share a Redis under several prefixes.
 //!
 //! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
 //! as a gap.
 
+mod announcer;
+mod changes;
 mod config;
 mod driver;
 mod entry;
+mod lease;
+mod observer;
 mod outbox;
 mod reader;
 mod script;

@@ -5,8 +5,11 @@ mod degraded;
 mod faults;
 mod instances;
 mod load;
+mod presence;
 #[cfg(feature = "axum")]
 mod processes;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "axum")]
+mod users;
