@@ -14,7 +14,7 @@ use crate::load::{Instance, Load, until};
 use crate::server::{Line, Server, Wire};
 
 /// What the hub takes to be back once Redis accepts connections.
-const RECOVERY: Duration = Duration::from_secs(1);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(1);
 
 fn rounds() -> u32 {
     number("SSE_HUB_ROUNDS").unwrap_or(5)
