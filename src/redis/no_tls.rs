@@ -4,7 +4,7 @@ use super::address::Address;
 use super::config::RedisConfigError;
 
 #[derive(Default)]
-pub(super) struct Tls;
+pub(super) struct Tls {}
 
 impl Tls {
     pub(super) fn apply(self, _: &mut Address) -> Result<(), RedisConfigError> {
