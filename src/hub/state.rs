@@ -253,6 +253,10 @@ impl State {
             let mut inbox = client.inbox.lock();
             if inbox.end.is_none() && inbox.mailbox.push(entry) {
                 given += 1;
+                if inbox.held.is_some() {
+                    // It could not read it.
+                    continue;
+                }
                 later.extend(inbox.waker.take());
                 watch(&mut self.watched, slot, client.serial, &mut inbox, entry.at, config);
             }
@@ -297,7 +301,6 @@ impl State {
         let lost = self.log.lost_since(told, identity);
         if may_look_back
             && lost.is_some_and(|lost| lost > inbox.sought)
-            && inbox.end.is_none()
             && let Some(history) = config.history
             && self.can_look_back(told, config)
         {

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::address::Address;
 use super::announcer::Announcer;
 use super::config::{Redis, millis};
+use super::history::Looks;
 use super::lease::Lease;
 use super::moves::Moves;
 use super::observer::Observer;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) is_loaded: watch::Sender<bool>,
     /// Somebody came ahead of what was read.
     pub(super) looks: AtomicBool,
+    pub(super) looks_back: Looks,
     address: Address,
     pub(super) moves: Moves,
     pub(super) timeout: Duration,
@@ -62,6 +64,7 @@ impl RedisBackplane {
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
             looks: AtomicBool::new(false),
+            looks_back: Looks::new(),
             address: settings.address,
             moves: Moves::default(),
             timeout: settings.timeout,
@@ -117,6 +120,11 @@ impl RedisBackplane {
             parts.spawn(async move {
                 reader.run().await;
                 // It notices the end of the hub late, or never.
+                false
+            });
+            let (looks, of_older) = (Arc::clone(&shared), feed.clone());
+            parts.spawn(async move {
+                looks.look_back(&of_older).await;
                 false
             });
             let (teller, outage) = (Arc::clone(&shared), feed.clone());
@@ -186,6 +194,14 @@ impl Backplane for RedisBackplane {
 
     fn presence(&self) {
         self.shared.presence.changed.notify_one();
+    }
+
+    fn looks_back(&self) -> bool {
+        true
+    }
+
+    fn look_back(&self) {
+        self.shared.looks_back.look_back();
     }
 
     fn close(&self) {

@@ -145,6 +145,7 @@ mod changes;
 mod config;
 mod driver;
 mod entry;
+mod history;
 mod lease;
 mod moves;
 mod observer;

@@ -4,6 +4,7 @@
 mod cluster;
 mod degraded;
 mod faults;
+mod history;
 mod instances;
 mod load;
 mod presence;
