@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) end_lagging: bool,
     pub(crate) presence: Option<Presence>,
     pub(crate) backplane: Option<Arc<dyn Backplane>>,
+    pub(crate) tells_degraded: bool,
 }
 
 impl Config {
@@ -45,6 +46,7 @@ impl Config {
             end_lagging: false,
             presence: None,
             backplane: None,
+            tells_degraded: false,
         }
     }
 

@@ -106,14 +106,12 @@ impl Feed {
 
     /// Says whether events are held up, because the engine cannot reach what orders them. `cause` is for people to
     /// read; it is told to `tracing` with every change, and not more than a few times a minute.
+    ///
+    /// To be said again a second after it changed: clients are [told](crate::HubBuilder::tell_degraded) of what has lasted for
+    /// as long, and nothing but this call looks at the clock for it.
     pub fn degraded(&self, cause: Option<&str>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let now = shared.config.timer.now();
-        let told = {
-            let mut state = shared.state.lock();
-            state.link.degrade(cause.is_some(), now)
-        };
-        if told {
+        if shared.degrade(cause.is_some()) {
             telemetry::degraded(cause);
         }
     }

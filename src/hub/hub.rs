@@ -417,6 +417,16 @@ impl HubBuilder {
         self
     }
 
+    /// Tells each client with a `hub:degraded` event when the [backplane](Self::backplane) has been out of reach for a
+    /// second, `{"degraded":true}`, and when it has been back for one, `{"degraded":false}`: off, unless set.
+    ///
+    /// A client that comes meanwhile is told after `hub:open`. One that did not read is told how it is now, unless it knows.
+    /// The event is none of the log's: it has no id, and moves nobody's place.
+    pub fn tell_degraded(mut self) -> Self {
+        self.config.tells_degraded = true;
+        self
+    }
+
     /// How many bytes of waiting events one item of a [`Subscription`] joins: 64 KiB, unless set. A larger event is
     /// an item of its own.
     pub fn batch(mut self, bytes: usize) -> Self {

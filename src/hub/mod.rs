@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod backplane;
 pub(crate) mod config;
+pub(crate) mod degraded;
 pub(crate) mod drain;
 pub(crate) mod end;
 pub(crate) mod ending;
@@ -15,6 +16,7 @@ pub(crate) mod link;
 pub(crate) mod members;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+pub(crate) mod outage;
 pub(crate) mod places;
 pub(crate) mod presence;
 pub(crate) mod receipt;

@@ -25,7 +25,7 @@ use crate::sync::Mutex;
 use crate::wire::id::EventId;
 
 /// How many clients are handed an event before the state lock is let go of. One, where loom looks at every order.
-const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
+pub(super) const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
 
 /// Behind the state lock.
 #[derive(Debug)]

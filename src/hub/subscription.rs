@@ -1,6 +1,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -51,6 +52,8 @@ pub struct Subscription {
     batch: Vec<Arc<Entry>>,
     /// How many items it has sent.
     items: u32,
+    /// What it was told last of the backplane.
+    told_degraded: bool,
 }
 
 impl Subscription {
@@ -67,6 +70,7 @@ impl Subscription {
             silence: Silence::new(shared.config.heartbeat),
             batch: Vec::new(),
             items: 0,
+            told_degraded: false,
         })
     }
 
@@ -233,6 +237,12 @@ impl Subscription {
         self.items = self.items.wrapping_add(1);
     }
 
+    fn has_outage_to_tell(&self) -> bool {
+        let tells = self.shared.tells_degraded.load(Ordering::Acquire);
+        // After its end it tells nothing.
+        tells != self.told_degraded && self.slot.is_some()
+    }
+
     fn leave(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.shared.leave(slot, &self.client);
@@ -251,6 +261,11 @@ impl Stream for Subscription {
             return Poll::Ready(Some(this.opening()));
         }
         loop {
+            if this.has_outage_to_tell() {
+                this.told_degraded = !this.told_degraded;
+                this.silence.end();
+                return Poll::Ready(Some(frame::degraded(this.told_degraded)));
+            }
             let mut end = None;
             match this.poll_events(cx, &mut end) {
                 Poll::Ready(Some(events)) => {
@@ -261,6 +276,8 @@ impl Stream for Subscription {
                     this.leave();
                     return Poll::Ready(None);
                 }
+                // Whoever tells it now finds the waker; who did before that may not have.
+                Poll::Pending if this.has_outage_to_tell() => continue,
                 Poll::Pending => {}
             }
             let Config { heartbeat, timer, .. } = &this.shared.config;

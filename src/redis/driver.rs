@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisResult};
 use tokio::sync::watch;
@@ -15,6 +14,7 @@ use super::config::{Redis, millis};
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::script::{Keys, Scripts};
+use super::trouble::Troubles;
 use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
 use crate::hub::hub::Hub;
 
@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub(super) looks: AtomicBool,
     client: Client,
     pub(super) timeout: Duration,
-    troubled: Mutex<[bool; 2]>,
+    troubles: Troubles,
 }
 
 /// One of the two, each with a connection of its own.
@@ -56,7 +56,7 @@ impl RedisBackplane {
             looks: AtomicBool::new(false),
             client: settings.client,
             timeout: settings.timeout,
-            troubled: Mutex::default(),
+            troubles: Troubles::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -106,6 +106,11 @@ impl RedisBackplane {
             let reader = Reader::new(Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
                 reader.run().await;
+                Part::Reader
+            });
+            let (teller, outage) = (Arc::clone(&shared), feed.clone());
+            parts.spawn(async move {
+                teller.troubles.say_again(&outage).await;
                 Part::Reader
             });
             let sender = Arc::clone(&shared);
@@ -173,16 +178,7 @@ impl Shared {
 
     /// A part of it is in trouble, or no longer.
     pub(super) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
-        let is_first_of_all = {
-            let mut troubled = self.troubled.lock();
-            troubled[part as usize] = trouble.is_some();
-            *troubled == [false; 2]
-        };
-        match trouble {
-            Some(cause) => feed.degraded(Some(cause)),
-            None if is_first_of_all => feed.degraded(None),
-            None => {}
-        }
+        self.troubles.tell(feed, part, trouble);
     }
 }
 

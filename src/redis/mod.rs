@@ -100,6 +100,7 @@ mod outbox;
 mod reader;
 mod script;
 mod tail;
+mod trouble;
 
 pub use self::config::{Redis, RedisConfigError};
 pub use self::driver::RedisBackplane;

@@ -57,15 +57,18 @@ impl Reader {
             Some(place) => self.go_on(place, &mut connection).await?,
             None => self.begin(&mut connection).await?,
         };
+        // The first read does not wait, so that it is known at once whether all is well.
+        let mut waits = false;
         loop {
             self.place = Some(place);
             if self.feed.is_closed() {
                 return Ok(());
             }
             // It can be that it answers and will not be read: only that is well.
-            let entries = self.entries(place.cursor, true, &mut connection).await?;
+            let entries = self.entries(place.cursor, waits, &mut connection).await?;
             self.shared.tell(&self.feed, Part::Reader, None);
             back_off.reset();
+            waits = true;
             if entries.is_empty() {
                 place = self.go_on(place, &mut connection).await?;
             } else {
