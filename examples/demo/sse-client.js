@@ -180,7 +180,7 @@ function valueAt(text, at) {
  * | `offline` | the browser is offline, or was in between | |
  * | `http` | the server answered with this status | the status |
  * | `content-type` | the answer is no event stream | its type |
- * | `unauthorized` | 401 or 403, and no new credentials | the status |
+ * | `unauthorized` | 401 or 403: `connecting` while credentials are renewed, `closed` if they are not | the status |
  * | `hub:refused`, `hub:end`, `hub:error` | the hub said so | its reason, such as `full` or `drained` |
  * | `reconnect`, `close` | the page asked for it | |
  *
@@ -456,7 +456,8 @@ export class SSEClient {
     this.#attempt = attempt;
     this.#attemptedAt = this.#lastByteAt = this.#env.now();
     this.#wasOffline = false;
-    this.#set("connecting", reason, detail);
+    // After credentials were renewed it says so already.
+    if (this.status.state !== "connecting" || this.status.reason !== reason) this.#set("connecting", reason, detail);
     try {
       // A watcher may have closed it.
       if (attempt.signal.aborted) return;
@@ -521,6 +522,8 @@ export class SSEClient {
     // It may ask somebody for a password, which takes as long as it takes.
     this.#env.clearTimeout(this.#silenceTimer);
     this.#silenceTimer = undefined;
+    this.#set("connecting", "unauthorized", String(status));
+    if (signal.aborted) return;
     let renewed;
     try {
       renewed = await renew(status);
