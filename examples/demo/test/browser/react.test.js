@@ -1,16 +1,11 @@
 // The React app in a real browser, as the demo serves its build.
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { serveBuild } from "./apps.js";
 import { eventually, faults, openPage, shot, startBrowser, startDemo, startGuard, startSwallower } from "./support.js";
 
-const build = join(dirname(fileURLToPath(import.meta.url)), "../../../react/dist");
-
 async function start(t, ...args) {
-  if (!existsSync(join(build, "index.html"))) throw new Error("examples/react is not built: `npm ci && npm run build` there");
-  const demo = await startDemo(t, "--web", build, ...args);
+  const demo = await startDemo(t, ...serveBuild(), ...args);
   return { demo, browser: await startBrowser(t) };
 }
 
