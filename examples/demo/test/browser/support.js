@@ -162,6 +162,25 @@ export async function startGuard(t, port, answer) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
+/** Measures frames and tasks from now on. Returns what tells the longest of both, in milliseconds; of tasks under 50 it says 0. */
+export async function watchFrames(page) {
+  await page.evaluate(() => {
+    const longest = { frame: 0, task: 0 };
+    window.longest = longest;
+    let last = performance.now();
+    const frame = (now) => {
+      longest.frame = Math.max(longest.frame, now - last);
+      last = now;
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    new PerformanceObserver((list) => {
+      for (const { duration } of list.getEntries()) longest.task = Math.max(longest.task, duration);
+    }).observe({ type: "longtask" });
+  });
+  return () => page.evaluate(() => window.longest);
+}
+
 /** What axe finds, in words. */
 export async function faults(page) {
   await page.evaluate(axe);
