@@ -53,7 +53,7 @@ function statusText({ state, degraded }) {
 }
 
 function whyText({ state, reason, degraded, retryAt }) {
-  if (degraded) return "Events are held up: the server cannot reach the others. They arrive when it can.";
+  if (degraded) return "events are held up: the server cannot reach its other instances. They arrive when it can.";
   if (state === "open" || state === "idle" || !reason) return "";
   const wait = retryAt === undefined ? "" : `, again in ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1000))} s`;
   return `${reasonText()}${wait}`;

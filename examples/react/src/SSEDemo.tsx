@@ -93,7 +93,7 @@ export function SSEDemo({ userId, sessionId, silence, isShared = false }: Props)
         <h1>sse-hub in React</h1>
         <p className="status" role="status" data-state={status} data-degraded={degraded}>{degraded ? "Connected, held up" : STATUS[status]}</p>
       </header>
-      {degraded && <p className="notice" id="degraded">Events are held up: the server cannot reach the others. They arrive when it can.</p>}
+      {degraded && <p className="notice" id="degraded">Events are held up: the server cannot reach its other instances. They arrive when it can.</p>}
       {error && <p className="notice" id="error">Not connected ({error.message}). It comes back by itself unless it is closed.</p>}
       {gaps > 0 && <p className="notice" id="gap">{gaps === 1 ? "A gap" : `${gaps} gaps`}: events were missed, and the state is to be fetched anew.</p>}
 
