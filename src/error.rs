@@ -188,6 +188,12 @@ pub enum DisconnectError {
     /// The reason is not a word.
     #[error("the reason is not a word of 1 to 64 ASCII letters, digits, `-` and `_`")]
     Reason,
+    /// The backplane holds as much as it may that is still to be sent.
+    #[error("too much waits for the backplane")]
+    Backlog,
+    /// The hub was closed, and has ended all of its own streams. Others were not reached.
+    #[error("the hub is closed")]
+    Closed,
 }
 
 /// Why clients did not join or leave a topic. None of them did.
@@ -206,6 +212,12 @@ pub enum JoinError {
         /// How many it may have.
         limit: usize,
     },
+    /// The backplane holds as much as it may that is still to be sent.
+    #[error("too much waits for the backplane")]
+    Backlog,
+    /// The hub was closed, and has a backplane that would have to be told.
+    #[error("the hub is closed")]
+    Closed,
 }
 
 /// Why there is nothing to watch.

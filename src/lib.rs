@@ -81,7 +81,7 @@ pub mod backplane {
     //! those of the other instances. The id that the engine gives an event *is* its id, so a client that comes back to
     //! another instance goes on there.
 
-    pub use crate::hub::backplane::{Backplane, Outgoing, Unsent};
+    pub use crate::hub::backplane::{Backplane, Change, Outgoing, Unsent};
     pub use crate::hub::feed::{Feed, Malformed};
     pub use crate::hub::link::Mark;
     pub use crate::hub::look_back::Wanted;

@@ -187,6 +187,7 @@ fn what_is_no_event_is_counted_and_left_out() {
 }
 
 const HUBS: usize = 2;
+const NOBODY: u8 = u8::MAX;
 const BROWSERS: usize = 3;
 
 #[derive(Debug, Clone)]
@@ -194,6 +195,10 @@ enum Op {
     Publish {
         hub: usize,
         user: Option<u8>,
+    },
+    /// Puts something into the order that is no event, and is for nobody.
+    Command {
+        hub: usize,
     },
     Flush {
         hub: usize,
@@ -247,6 +252,7 @@ fn op() -> impl Strategy<Value = Op> {
     let (hub, browser) = (|| 0..HUBS, || 0..BROWSERS);
     prop_oneof![
         8 => (hub(), prop::option::of(0..2u8)).prop_map(|(hub, user)| Op::Publish { hub, user }),
+        2 => hub().prop_map(|hub| Op::Command { hub }),
         6 => hub().prop_map(|hub| Op::Flush { hub }),
         8 => (hub(), 0..4usize).prop_map(|(hub, count)| Op::Read { hub, count }),
         3 => hub().prop_map(|hub| Op::Look { hub }),
@@ -457,6 +463,12 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
                     user.map_or_else(Audience::all, |user| Audience::topic(name[user as usize]));
                 if hubs[hub].hub.publish(to, Event::new("n")).is_ok() {
                     users[hub].push_back(user);
+                }
+            }
+            Op::Command { hub } => {
+                let nobody = Audience::user("nobody");
+                if hubs[hub].hub.disconnect(&nobody, "out", None).is_ok() {
+                    users[hub].push_back(Some(NOBODY));
                 }
             }
             Op::Flush { hub } => flush(hub, &mut hubs, &mut order, &mut users, &mut world),

@@ -164,12 +164,16 @@ struct Kick {
     user: String,
 }
 
-/// Ends a user's streams. Their pages come back by themselves, as this demo lets everybody in.
+/// Ends a user's streams, on whichever demo they are. Their pages come back by themselves, as this demo lets everybody in.
 async fn kick(
     State(hubs): State<Hubs>,
     Json(Kick { user }): Json<Kick>,
 ) -> Result<Json<Changed>, Failed> {
-    let changed = hubs.now().disconnect(&Audience::user(user), "kicked", None)?;
+    let hub = hubs.now();
+    // Of other demos it is not known how many, but one at least.
+    let elsewhere = hub.users().into_iter().find(|info| *info.user == *user);
+    let elsewhere = elsewhere.map_or(0, |info| info.elsewhere);
+    let changed = elsewhere + hub.disconnect(&Audience::user(user), "kicked", None)?;
     Ok(Json(Changed { changed }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use sse_hub::{Audience, Event, Heartbeat, Hub, HubBuilder, Limits, Presence, Retain, TokioTimer};
@@ -28,7 +28,7 @@ async fn build(arguments: &Arguments) -> Result<Hub, Box<dyn Error + Send + Sync
 #[cfg(feature = "redis")]
 async fn join(builder: HubBuilder, address: &str) -> Result<Hub, Box<dyn Error + Send + Sync>> {
     let backplane = sse_hub::redis::Redis::new(address)?.prefix("sse-hub-demo").build()?;
-    let hub = builder.backplane(backplane.clone()).build()?;
+    let hub = builder.backplane(backplane.clone()).tell_degraded().build()?;
     tokio::spawn(backplane.run(&hub));
     if tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await.is_err() {
         tracing::warn!("Redis does not answer yet: serving without");
@@ -47,17 +47,26 @@ async fn join(_: HubBuilder, _: &str) -> Result<Hub, Box<dyn Error + Send + Sync
 pub(crate) struct Hubs {
     arguments: Arc<Arguments>,
     now: Arc<RwLock<Hub>>,
+    /// The topic of this demo's own pages: each of several demos sees who is online anywhere, and tells its own pages.
+    own: Arc<str>,
 }
 
 impl Hubs {
     pub(crate) async fn new(arguments: Arguments) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let hub = build(&arguments).await?;
-        tokio::spawn(announce(hub.clone()));
-        Ok(Self { arguments: Arc::new(arguments), now: Arc::new(RwLock::new(hub)) })
+        let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let own: Arc<str> = format!("pages of {}-{started}", std::process::id()).into();
+        tokio::spawn(announce(hub.clone(), Arc::clone(&own)));
+        Ok(Self { arguments: Arc::new(arguments), now: Arc::new(RwLock::new(hub)), own })
     }
 
     pub(crate) fn now(&self) -> Hub {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The topic that every page of this demo follows.
+    pub(crate) fn own(&self) -> Arc<str> {
+        Arc::clone(&self.own)
     }
 
     pub(crate) fn retains(&self) -> usize {
@@ -70,7 +79,7 @@ impl Hubs {
         old.drain(over).await;
         match build(&self.arguments).await {
             Ok(fresh) => {
-                tokio::spawn(announce(fresh.clone()));
+                tokio::spawn(announce(fresh.clone(), self.own()));
                 *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
             }
             Err(error) => tracing::error!(%error, "there is no fresh hub"),
@@ -79,15 +88,15 @@ impl Hubs {
     }
 }
 
-/// Tells everybody who is online whenever somebody comes or goes, until the hub is closed.
-async fn announce(hub: Hub) {
+/// Tells this demo's pages who is online whenever somebody comes or goes, until the hub is closed.
+async fn announce(hub: Hub, own: Arc<str>) {
     let Ok(mut watch) = hub.watch() else { return };
     while watch.next().await.is_some() {
         let users = online(&hub);
         // Only the newest matters, also to a page that is slow.
         let event = Event::of(&events::Presence { users }).map(|event| event.conflate("presence"));
         if let Ok(event) = event
-            && let Err(error) = hub.publish(Audience::all(), event)
+            && let Err(error) = hub.publish(Audience::topic(Arc::clone(&own)), event)
         {
             tracing::debug!(%error, "presence is not told");
         }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::end::EndReason;
 use crate::sync::Mutex;
 use crate::wire::id::EventId;
 
@@ -31,6 +32,10 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// wait.
     fn look_ahead(&self) {}
 
+    /// Users have come to the hub or left it, after all of that was [taken](crate::backplane::Feed::take_changes): for
+    /// engines that tell other instances who is online. Must not wait.
+    fn presence(&self) {}
+
     /// Whether it can bring events from before what the hub holds. Always the same. If not, who comes from there is told
     /// a gap.
     fn looks_back(&self) -> bool {
@@ -43,6 +48,22 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
 
     /// The hub is closed and sends nothing any more. Must not wait.
     fn close(&self) {}
+}
+
+/// What a user did, as instances tell each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Has a client at an instance, and had none.
+    Came(Arc<str>),
+    /// Has none there any more; why the last of them ended.
+    Gone(Arc<str>, EndReason),
+}
+
+impl Change {
+    pub(crate) fn user(&self) -> &Arc<str> {
+        let (Self::Came(user) | Self::Gone(user, _)) = self;
+        user
+    }
 }
 
 /// Why an engine did not take an event.

@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) end_lagging: bool,
     pub(crate) presence: Option<Presence>,
     pub(crate) backplane: Option<Arc<dyn Backplane>>,
+    pub(crate) tells_degraded: bool,
     /// With a backplane that looks back.
     pub(crate) history: Option<History>,
 }
@@ -48,6 +49,7 @@ impl Config {
             end_lagging: false,
             presence: None,
             backplane: None,
+            tells_degraded: false,
             history: Some(History::default()),
         }
     }

@@ -28,11 +28,14 @@ pub enum EndReason {
     Lagged,
     /// A newer client of its user or session took its place.
     Displaced,
+    /// With a backplane: the instance that it was on is gone. Only [presence](crate::PresenceEvent::Left) tells this, of
+    /// users of other instances.
+    Vanished,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Left,
         Self::Closed,
         Self::Drained,
@@ -42,6 +45,7 @@ impl EndReason {
         Self::Stalled,
         Self::Lagged,
         Self::Displaced,
+        Self::Vanished,
     ];
 
     /// One word for it, as `hub:end` carries it.
@@ -57,6 +61,7 @@ impl EndReason {
             Self::Stalled => "stalled",
             Self::Lagged => "lagged",
             Self::Displaced => "displaced",
+            Self::Vanished => "vanished",
         }
     }
 

@@ -2,15 +2,18 @@
 
 use bytes::BytesMut;
 
+use super::commands;
+use super::config::Config;
 use super::end::{End, EndReason};
 use super::later::Later;
 use super::shared::Shared;
-use super::state::Client;
+use super::state::{Client, State};
 use super::telemetry;
 use crate::error::DisconnectError;
 use crate::log::audience::Audience;
+use crate::log::command::{self, Command, What};
 use crate::wire::event::Event;
-use crate::wire::frame;
+use crate::wire::frame::{self, Sealed};
 
 impl Shared {
     /// Ends the streams of an audience at once. `last` is sent before the end.
@@ -21,27 +24,23 @@ impl Shared {
         last: Option<Event>,
     ) -> Result<usize, DisconnectError> {
         audience.check(self.config.limits.name_len)?;
-        let of_a_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if !(1..=64).contains(&reason.len()) || !reason.bytes().all(of_a_word) {
+        if !command::is_reason(reason) {
             return Err(DisconnectError::Reason);
         }
         last.as_ref().map_or(Ok(()), Event::check_for_hub)?;
-        let last = last.map(Event::encode).transpose()?.unwrap_or_default();
-
-        let mut later = Later::default();
-        let mut state = self.state.lock();
-        let slots = state.matching(audience);
-        for &slot in &slots {
-            let end = |client: &Client| {
-                let mut frames = BytesMut::from(&last[..]);
-                frames.extend_from_slice(&frame::end(reason, self.config.retry(client.id)));
-                End { reason: EndReason::Disconnected, last: Some(frames.freeze()) }
-            };
-            state.expel(slot, end, &mut later);
+        let last = last.map(Event::seal);
+        if let Some(backplane) = &self.config.backplane {
+            let matched = self.count(audience);
+            let what = What::Disconnect { reason: reason.into(), last };
+            let command = Command { who: audience.clone(), what };
+            commands::send(&**backplane, &command).map_err(commands::not_disconnected)?;
+            return Ok(matched);
         }
-        drop(state);
+        let last = last.map(Sealed::finish_without_id).unwrap_or_default();
+        let mut later = Later::default();
+        let ended = self.state.lock().disconnect(audience, reason, &last, &self.config, &mut later);
         later.run();
-        Ok(slots.len())
+        Ok(ended)
     }
 
     /// Ends the hub: nothing is published or let in any more, and streams end after what was published before.
@@ -58,9 +57,12 @@ impl Shared {
         if let Some(roster) = &mut state.presence {
             roster.close(&mut later);
         }
+        // Of those who are still to go nobody is told one by one: the instance is gone.
+        let elsewhere = state.elsewhere.take();
         let (clients, published) = (state.routes.len(), state.counts.published);
         drop(state);
         drop(order);
+        drop(elsewhere);
         later.run();
         if let Some(backplane) = &self.config.backplane {
             backplane.close();
@@ -83,5 +85,28 @@ impl Shared {
         drop(state);
         drop(evicted);
         later.run();
+    }
+}
+
+impl State {
+    /// Ends the streams of an audience at once, each with these frames and the word for its end, and counts them.
+    pub(super) fn disconnect(
+        &mut self,
+        audience: &Audience,
+        reason: &str,
+        last: &[u8],
+        config: &Config,
+        later: &mut Later,
+    ) -> usize {
+        let slots = self.matching(audience);
+        for &slot in &slots {
+            let end = |client: &Client| {
+                let mut frames = BytesMut::from(last);
+                frames.extend_from_slice(&frame::end(reason, config.retry(client.id)));
+                End { reason: EndReason::Disconnected, last: Some(frames.freeze()) }
+            };
+            self.expel(slot, end, later);
+        }
+        slots.len()
     }
 }

@@ -9,6 +9,7 @@ use super::later::Later;
 use super::link::Mark;
 use super::shared::Shared;
 use super::telemetry;
+use crate::log::command::Received;
 use crate::log::log::{Entry, Log, Parts};
 use crate::log::packed::Packed;
 use crate::wire::id::EventId;
@@ -46,7 +47,8 @@ impl Feed {
     /// Called again when what follows is not known to follow: the order went backwards, or part of it is gone. A floor
     /// that is not newer than all before is taken for one that is, so that no client sees an order that goes back.
     ///
-    /// Each event of `tail` comes with its age. What is malformed in it is left out, and counted.
+    /// Each event of `tail` comes with its age. What is malformed in it is left out, and counted. So is, uncounted, what
+    /// was to be done to clients: to those that there were then.
     pub fn load<T: AsRef<[u8]>>(
         &self,
         floor: EventId,
@@ -54,27 +56,35 @@ impl Feed {
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
         let mut malformed = 0;
-        let events = tail.into_iter().filter_map(|(id, age, entry)| {
-            let packed = Packed::read(entry.as_ref());
-            malformed += u64::from(packed.is_none());
-            Some((id, age, packed?))
-        });
+        let events =
+            tail.into_iter().filter_map(|(id, age, entry)| match Received::read(entry.as_ref()) {
+                Some(Received::Event(packed)) => Some((id, age, packed)),
+                Some(Received::Command(_)) => None,
+                None => {
+                    malformed += 1;
+                    None
+                }
+            });
         let events: Vec<_> = events.collect();
         shared.load(floor, events, malformed);
     }
 
-    /// Hands out the next event of the order. One that is not newer than all before was had already, and is left.
+    /// Hands out the next event of the order, or does to the hub's clients what another hub, or this one, was asked to do
+    /// to all ([`Hub::disconnect`], [`Hub::join`], [`Hub::leave`]): that is an entry like an event. One that is not newer than all before was had already, and is left.
     ///
     /// # Errors
     ///
     /// [`Malformed`], and the event was counted and left out.
     pub fn append(&self, id: EventId, entry: &[u8]) -> Result<(), Malformed> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        let Some(packed) = Packed::read(entry) else {
-            shared.state.lock().counts.malformed += 1;
-            return Err(Malformed(()));
-        };
-        shared.take_in(id, packed);
+        match Received::read(entry) {
+            Some(Received::Event(packed)) => shared.take_in(id, packed),
+            Some(Received::Command(command)) => shared.obey(id, command),
+            None => {
+                shared.state.lock().counts.malformed += 1;
+                return Err(Malformed(()));
+            }
+        }
         Ok(())
     }
 
@@ -106,14 +116,12 @@ impl Feed {
 
     /// Says whether events are held up, because the engine cannot reach what orders them. `cause` is for people to
     /// read; it is told to `tracing` with every change, and not more than a few times a minute.
+    ///
+    /// To be said again a second after it changed: clients are [told](crate::HubBuilder::tell_degraded) of what has lasted for
+    /// as long, and nothing but this call looks at the clock for it.
     pub fn degraded(&self, cause: Option<&str>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let now = shared.config.timer.now();
-        let told = {
-            let mut state = shared.state.lock();
-            state.link.degrade(cause.is_some(), now)
-        };
-        if told {
+        if shared.degrade(cause.is_some()) {
             telemetry::degraded(cause);
         }
     }

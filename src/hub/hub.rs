@@ -204,6 +204,11 @@ impl Hub {
     ///
     /// An open stream changes, and nothing else: a client that comes back follows what it subscribes to then.
     ///
+    /// With a [backplane](HubBuilder::backplane) they join wherever they are, and as an event would, in its order: they get
+    /// what is published to the topic after this, on every instance. It counts those of this instance, as they are now. A
+    /// client of another that has as many topics as it may does not join; a client that is between two instances follows
+    /// what it subscribes to when it comes.
+    ///
     /// # Errors
     ///
     /// [`JoinError`], and then none of them joined.
@@ -222,7 +227,7 @@ impl Hub {
     }
 
     /// Takes clients from a topic. Returns how many were in it. What was published before and not read yet may or may
-    /// not still arrive.
+    /// not still arrive. With a backplane wherever they are, as for [`join`](Self::join).
     ///
     /// # Errors
     ///
@@ -231,13 +236,14 @@ impl Hub {
         self.handle.shared.leave_topic(who, topic.into())
     }
 
-    /// Lists an audience's clients, in no particular order. Takes the time and the memory of a list of them.
+    /// Lists an audience's clients, in no particular order. Takes the time and the memory of a list of them. With a
+    /// backplane: those of this instance.
     #[must_use]
     pub fn clients(&self, who: &Audience) -> Vec<ClientInfo> {
         self.handle.shared.clients(who)
     }
 
-    /// Counts an audience's clients: at once, if it is only one name.
+    /// Counts an audience's clients: at once, if it is only one name. With a backplane: those of this instance.
     #[must_use]
     pub fn count(&self, who: &Audience) -> usize {
         self.handle.shared.count(who)
@@ -248,6 +254,13 @@ impl Hub {
     ///
     /// Clients that reconnect by themselves do so: refuse them, or answer `204` to stop a browser's `EventSource` for
     /// good. What was published before and not read yet is not sent; whoever is let in again resumes.
+    ///
+    /// With a [backplane](HubBuilder::backplane) it reaches clients wherever they are, in the order of the events: each
+    /// instance ends the streams that it has when it reads that, and this one, too. So it takes what an event takes, and
+    /// counts the clients of this instance, as they are now. A client that is between two instances has no stream to end,
+    /// and one that is back sooner than its new instance has read this is ended once more. An instance that cannot reach
+    /// the backplane ends its streams when it can, unless the entry was lost or trimmed meanwhile: a
+    /// [deadline](Subscriber::until) needs nobody's word.
     ///
     /// # Errors
     ///
@@ -415,6 +428,16 @@ impl HubBuilder {
     /// `sse_hub::redis`. Alone, unless set.
     pub fn backplane(mut self, backplane: impl Backplane) -> Self {
         self.config.backplane = Some(Arc::new(backplane));
+        self
+    }
+
+    /// Tells each client with a `hub:degraded` event when the [backplane](Self::backplane) has been out of reach for a
+    /// second, `{"degraded":true}`, and when it has been back for one, `{"degraded":false}`: off, unless set.
+    ///
+    /// A client that comes meanwhile is told after `hub:open`. One that did not read is told how it is now, unless it knows.
+    /// The event is none of the log's: it has no id, and moves nobody's place.
+    pub fn tell_degraded(mut self) -> Self {
+        self.config.tells_degraded = true;
         self
     }
 

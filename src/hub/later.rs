@@ -1,9 +1,11 @@
-//! What is done once no lock is held, because it is foreign code: waking tasks and telling `tracing`.
+//! What is done once no lock is held, because it is foreign code: waking tasks, and telling `tracing` and the backplane.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use tracing::level_filters::LevelFilter;
 
+use super::backplane::Backplane;
 use super::end::EndReason;
 use super::telemetry;
 use crate::log::audience::ClientId;
@@ -14,6 +16,8 @@ use crate::log::audience::ClientId;
 pub(super) struct Later {
     wakers: Vec<Waker>,
     ended: Vec<Ended>,
+    /// There are users that came or went.
+    told: Option<Arc<dyn Backplane>>,
 }
 
 /// A client that was forgotten.
@@ -32,8 +36,16 @@ impl Later {
         }
     }
 
+    /// Tells the backplane, if it is given, of users that came or went.
+    pub(super) fn tell_presence(&mut self, backplane: Option<Arc<dyn Backplane>>) {
+        self.told = self.told.take().or(backplane);
+    }
+
     /// To be called when no lock is held.
     pub(super) fn run(self) {
+        if let Some(backplane) = self.told {
+            backplane.presence();
+        }
         self.wakers.into_iter().for_each(Waker::wake);
         for Ended { client, has_user, reason } in self.ended {
             telemetry::ended(client, has_user, reason);

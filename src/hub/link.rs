@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::outage::Outage;
 use crate::wire::id::EventId;
 
 /// The clients that had come with an id ahead of the hub, up to a moment.
@@ -17,6 +18,7 @@ pub(super) struct Link {
     pub(super) resets: u64,
     /// By serial number.
     pub(super) ahead: Vec<Ahead>,
+    pub(super) outage: Outage,
     /// Clients that are held until what they missed is brought.
     pub(super) behind: Vec<Behind>,
     /// What lies up to here cannot be brought.

@@ -15,6 +15,7 @@ use super::later::Later;
 use super::link::Behind;
 use super::shared::Shared;
 use super::state::{Client, State};
+use crate::log::command::Received;
 use crate::log::log::{Entry, Parts};
 use crate::log::packed::Packed;
 use crate::sync;
@@ -75,7 +76,7 @@ impl Feed {
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
         let piece =
-            piece.into_iter().map(|(id, age, entry)| (id, age, Packed::read(entry.as_ref())));
+            piece.into_iter().map(|(id, age, entry)| (id, age, Received::read(entry.as_ref())));
         let piece: Vec<_> = piece.collect();
         shared.restore(upto, floor, piece);
     }
@@ -100,16 +101,20 @@ impl Shared {
         &self,
         upto: EventId,
         floor: EventId,
-        piece: Vec<(EventId, Duration, Option<Packed>)>,
+        piece: Vec<(EventId, Duration, Option<Received>)>,
     ) {
         let now = self.config.timer.now();
         let mut malformed = None;
         // The newest first, each with the position of the one before.
         let mut entries = Vec::with_capacity(piece.len());
         let mut next: Option<Arc<Entry>> = None;
-        for (id, age, packed) in piece.into_iter().rev() {
+        for (id, age, received) in piece.into_iter().rev() {
+            // It was done to the clients that there were then, and is nothing to read.
+            if let Some(Received::Command(_)) = received {
+                continue;
+            }
             entries.extend(next.take().map(|entry| (entry, id)));
-            let Some(Packed { audience, conflation, sealed }) = packed else {
+            let Some(Received::Event(Packed { audience, conflation, sealed })) = received else {
                 malformed = Some(id);
                 break;
             };

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::commands;
 use super::shared::Shared;
 use super::state::State;
 use crate::error::JoinError;
 use crate::log::audience::{Audience, ClientId, Key};
+use crate::log::command::{Command, What};
 
 /// A client that is connected, as [`Hub::clients`](crate::Hub::clients) lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,24 +28,19 @@ impl Shared {
     pub(crate) fn join(&self, audience: &Audience, topic: Arc<str>) -> Result<usize, JoinError> {
         let limits = &self.config.limits;
         audience.check(limits.name_len)?;
-        let key = Key::Topic(topic);
+        let key = Key::Topic(topic.clone());
         key.check(limits.name_len)?;
         let mut state = self.state.lock();
-        let head = state.log.head();
         let slots = state.matching(audience);
-        let is_topic = |key: &Key| matches!(key, Key::Topic(_));
-        let topics = |slot: &usize| {
-            let places = state.routes.places(*slot);
-            let follows = places.iter().any(|place| place.key == key);
-            let topics = places.iter().filter(|place| is_topic(&place.key)).count();
-            if follows { 0 } else { topics + 1 }
-        };
-        if slots.iter().map(topics).any(|topics| topics > limits.topics) {
+        if !slots.iter().all(|&slot| state.has_room(slot, &key, limits.topics)) {
             return Err(JoinError::TooManyTopics { limit: limits.topics });
         }
-        state.last_join = head;
-        let joined = slots.into_iter().filter(|&slot| state.routes.join(slot, key.clone(), head));
-        Ok(joined.count())
+        let Some(backplane) = &self.config.backplane else { return Ok(state.join(slots, &key)) };
+        let new = slots.into_iter().filter(|&slot| !state.follows(slot, &key)).count();
+        drop(state);
+        let command = Command { who: audience.clone(), what: What::Join(topic) };
+        commands::send(&**backplane, &command).map_err(commands::not_joined)?;
+        Ok(new)
     }
 
     /// Takes an audience's clients from a topic, and counts those that were in it.
@@ -53,10 +50,18 @@ impl Shared {
         topic: Arc<str>,
     ) -> Result<usize, JoinError> {
         audience.check(self.config.limits.name_len)?;
-        let key = Key::Topic(topic);
+        let key = Key::Topic(topic.clone());
         let mut state = self.state.lock();
         let slots = state.matching(audience);
-        Ok(slots.into_iter().filter(|&slot| state.routes.leave(slot, &key)).count())
+        let Some(backplane) = &self.config.backplane else { return Ok(state.leave(slots, &key)) };
+        let known = slots.into_iter().filter(|&slot| state.follows(slot, &key)).count();
+        drop(state);
+        // An empty name is nobody's topic, and has no form to travel in.
+        if key.check(usize::MAX).is_ok() {
+            let command = Command { who: audience.clone(), what: What::Leave(topic) };
+            commands::send(&**backplane, &command).map_err(commands::not_joined)?;
+        }
+        Ok(known)
     }
 
     /// Lists an audience's clients.
@@ -77,6 +82,30 @@ impl Shared {
 }
 
 impl State {
+    /// Adds clients to a topic, for what comes after all that is in the log, and counts those that were not in it.
+    pub(super) fn join(&mut self, slots: Vec<usize>, topic: &Key) -> usize {
+        let head = self.log.head();
+        self.last_join = head;
+        slots.into_iter().filter(|&slot| self.routes.join(slot, topic.clone(), head)).count()
+    }
+
+    /// Takes clients from a topic, and counts those that were in it.
+    pub(super) fn leave(&mut self, slots: Vec<usize>, topic: &Key) -> usize {
+        slots.into_iter().filter(|&slot| self.routes.leave(slot, topic)).count()
+    }
+
+    fn follows(&self, slot: usize, topic: &Key) -> bool {
+        self.routes.places(slot).iter().any(|place| place.key == *topic)
+    }
+
+    /// Whether a client can follow this topic, too.
+    pub(super) fn has_room(&self, slot: usize, topic: &Key, limit: usize) -> bool {
+        let is_topic = |key: &Key| matches!(key, Key::Topic(_));
+        let places = self.routes.places(slot);
+        let topics = places.iter().filter(|place| is_topic(&place.key)).count();
+        topics < limit || self.follows(slot, topic)
+    }
+
     fn info(&self, slot: usize, client: ClientId) -> ClientInfo {
         let mut info = ClientInfo { client, user: None, session: None, topics: Vec::new() };
         for place in self.routes.places(slot) {

@@ -29,6 +29,15 @@ use crate::time::timer::Timer;
 /// # Ok::<(), sse_hub::ConfigError>(())
 /// ```
 ///
+/// # Many instances
+///
+/// With a [backplane](crate::HubBuilder::backplane) users are those of all instances that have presence on. One comes who
+/// was online nowhere, and has left when their last client *anywhere* has been gone for the grace period: so a user who
+/// is led to another instance by a load balancer does neither, if the grace is longer than it takes to come there and for
+/// the others to hear of it (over Redis some 100 ms). Each instance sees the same in the end, and by its own clock. The
+/// users of an instance that dies count as online for a while: see the engine, `sse_hub::redis`. What an instance knows
+/// of others it keeps while it cannot reach them.
+///
 /// # Memory
 ///
 /// About `away * (200 + n) + events * (64 + n)` bytes at most, where `n` is the length of a user's name, however many clients
@@ -39,6 +48,7 @@ pub struct Presence {
     pub(crate) grace: Duration,
     pub(crate) away: usize,
     pub(crate) events: usize,
+    pub(crate) elsewhere: usize,
 }
 
 impl Presence {
@@ -47,7 +57,7 @@ impl Presence {
     /// reload is a leave and a join.
     #[must_use]
     pub const fn with_grace(grace: Duration) -> Self {
-        Self { grace, away: 10_000, events: 4096 }
+        Self { grace, away: 10_000, events: 4096, elsewhere: 1_000_000 }
     }
 
     /// At most this many users are away at a time: 10 000, unless set. When there are more, the one that has been for
@@ -69,8 +79,17 @@ impl Presence {
         self
     }
 
+    /// With a [backplane](crate::HubBuilder::backplane): at most this many users of other instances are known, each counted
+    /// once for each instance: a million, unless set. Those beyond are not seen, and `tracing` is told once.
+    #[must_use]
+    pub const fn elsewhere(mut self, users: usize) -> Self {
+        self.elsewhere = users;
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        match [("away", self.away), ("events", self.events)].iter().find(|limit| limit.1 == 0) {
+        let limits = [("away", self.away), ("events", self.events), ("elsewhere", self.elsewhere)];
+        match limits.iter().find(|limit| limit.1 == 0) {
             Some((limit, _)) => Err(ConfigError::PresenceIsZero(limit)),
             None => Ok(()),
         }
@@ -104,8 +123,10 @@ pub enum PresenceEvent {
 pub struct UserInfo {
     /// Who.
     pub user: Arc<str>,
-    /// How many clients they have. None, while they are away.
+    /// How many clients they have: on this instance, if there are several.
     pub clients: usize,
+    /// On how many other instances they have some. Who has none anywhere is away.
+    pub elsewhere: usize,
 }
 
 /// Users that are away, and what those who watch have not seen yet.

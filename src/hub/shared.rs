@@ -8,6 +8,7 @@
 //! that a client that connects or catches up meanwhile waits for a piece of it and not for all.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::backplane::{Backplane, Confirmation, Outgoing, Unsent};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(super) recorded: Mutex<super::metrics::Recorded>,
     pub(super) order: Mutex<Order>,
     pub(super) state: Mutex<State>,
+    /// What every stream is to have told of the backplane: a degraded hub, or one that is not.
+    pub(super) tells_degraded: AtomicBool,
 }
 
 /// Behind the ordering lock.
@@ -65,6 +68,7 @@ impl Shared {
             recorded: Mutex::new(super::metrics::Recorded::default()),
             order,
             state,
+            tells_degraded: AtomicBool::new(false),
         }
     }
 

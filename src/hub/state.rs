@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::config::Config;
+use super::elsewhere::Elsewhere;
 use super::end::{End, EndReason, Until};
 use super::later::{Ended, Later};
 use super::link::Link;
@@ -26,7 +27,7 @@ use crate::sync::Mutex;
 use crate::wire::id::EventId;
 
 /// How many clients are handed an event before the state lock is let go of. One, where loom looks at every order.
-const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
+pub(super) const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
 
 /// Behind the state lock.
 #[derive(Debug)]
@@ -45,6 +46,10 @@ pub(super) struct State {
     pub(super) counts: Counts,
     /// Unless it is off.
     pub(super) presence: Option<Roster>,
+    /// Unless that is off, or the hub is alone.
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// It was told that there are more users elsewhere than it may know of.
+    pub(super) told_full: bool,
     pub(super) link: Link,
 }
 
@@ -182,6 +187,11 @@ impl State {
             closed: false,
             counts: Counts::default(),
             presence: config.presence.map(|on| Roster::new(on, Arc::clone(&config.timer))),
+            elsewhere: config.presence.and_then(|on| {
+                let backplane = Arc::clone(config.backplane.as_ref()?);
+                Some(Elsewhere::new(backplane, on.elsewhere))
+            }),
+            told_full: false,
             link: Link::default(),
         }
     }
@@ -420,7 +430,13 @@ impl State {
         }) else {
             return;
         };
-        if self.routes.members(key).len() == 1 {
+        if self.routes.members(key).len() != 1 {
+            return;
+        }
+        if let Some(elsewhere) = &mut self.elsewhere {
+            later.tell_presence(elsewhere.came(user));
+        }
+        if self.elsewhere.as_ref().is_none_or(|elsewhere| elsewhere.of(user) == 0) {
             roster.arrive(Arc::clone(user), now, later);
         }
     }
@@ -433,7 +449,13 @@ impl State {
         later: &mut Later,
     ) {
         let (Some(roster), Some(user)) = (&mut self.presence, user) else { return };
-        if self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
+        if !self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
+            return;
+        }
+        if let Some(elsewhere) = &mut self.elsewhere {
+            later.tell_presence(elsewhere.went(user, reason));
+        }
+        if self.elsewhere.as_ref().is_none_or(|elsewhere| elsewhere.of(user) == 0) {
             roster.depart(user, reason, later);
         }
     }

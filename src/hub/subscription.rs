@@ -1,6 +1,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -52,6 +53,8 @@ pub struct Subscription {
     batch: Vec<Arc<Entry>>,
     /// How many items it has sent.
     items: u32,
+    /// What it was told last of the backplane.
+    told_degraded: bool,
 }
 
 impl Subscription {
@@ -68,6 +71,7 @@ impl Subscription {
             silence: Silence::new(shared.config.heartbeat),
             batch: Vec::new(),
             items: 0,
+            told_degraded: false,
         })
     }
 
@@ -241,6 +245,12 @@ impl Subscription {
         self.items = self.items.wrapping_add(1);
     }
 
+    fn has_outage_to_tell(&self) -> bool {
+        let tells = self.shared.tells_degraded.load(Ordering::Acquire);
+        // After its end it tells nothing.
+        tells != self.told_degraded && self.slot.is_some()
+    }
+
     fn leave(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.shared.leave(slot, &self.client);
@@ -259,6 +269,11 @@ impl Stream for Subscription {
             return Poll::Ready(Some(this.opening()));
         }
         loop {
+            if this.has_outage_to_tell() {
+                this.told_degraded = !this.told_degraded;
+                this.silence.end();
+                return Poll::Ready(Some(frame::degraded(this.told_degraded)));
+            }
             let mut end = None;
             match this.poll_events(cx, &mut end) {
                 Poll::Ready(Some(events)) => {
@@ -269,6 +284,8 @@ impl Stream for Subscription {
                     this.leave();
                     return Poll::Ready(None);
                 }
+                // Whoever tells it now finds the waker; who did before that may not have.
+                Poll::Pending if this.has_outage_to_tell() => continue,
                 Poll::Pending => {}
             }
             let Config { heartbeat, timer, .. } = &this.shared.config;

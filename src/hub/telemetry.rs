@@ -56,6 +56,16 @@ pub(super) fn reset(floor: EventId) {
     warn!(target: TARGET, %floor, "history lost");
 }
 
+/// Clients that were to join a topic everywhere and have as many as they may.
+pub(super) fn not_joined(clients: usize, limit: usize) {
+    debug!(target: TARGET, clients, limit, "no room for a topic");
+}
+
+/// Once in a hub's life.
+pub(super) fn too_many_elsewhere() {
+    warn!(target: TARGET, "more users of other instances than `Presence::elsewhere` allows: some are not seen");
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

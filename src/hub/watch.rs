@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use futures_core::Stream;
 
+use super::elsewhere::Elsewhere;
 use super::hub::Hub;
 use super::later::Later;
 use super::presence::{PresenceEvent, Roster, Sight, UserInfo};
@@ -54,22 +55,34 @@ impl State {
     fn is_online(&mut self, user: Arc<str>, now: Instant, later: &mut Later) -> bool {
         let is_away = |roster: &mut Roster| roster.is_away(&user, now, later);
         self.presence.as_mut().is_some_and(is_away)
+            || self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.of(&user) > 0)
             || !self.routes.members(&Key::User(user)).is_empty()
     }
 
     fn users(&mut self, now: Instant, later: &mut Later) -> Vec<UserInfo> {
+        let elsewhere = |user: &str| self.elsewhere.as_ref().map_or(0, |others| others.of(user));
         let here = self.routes.lists().filter_map(|(key, clients)| match key {
-            Key::User(user) => Some(UserInfo { user: Arc::clone(user), clients }),
+            Key::User(user) => {
+                Some(UserInfo { user: Arc::clone(user), clients, elsewhere: elsewhere(user) })
+            }
             _ => None,
         });
+        let others = self.elsewhere.iter().flat_map(Elsewhere::users);
+        let only_there = others.filter_map(|(user, elsewhere)| {
+            let user = Arc::clone(user);
+            let is_here = !self.routes.members(&Key::User(Arc::clone(&user))).is_empty();
+            (!is_here).then_some(UserInfo { user, clients: 0, elsewhere })
+        });
         let away = self.presence.iter_mut().flat_map(|roster| roster.away(now, later));
-        here.chain(away.map(|user| UserInfo { user: Arc::clone(user), clients: 0 })).collect()
+        let away = away.map(|user| UserInfo { user: Arc::clone(user), clients: 0, elsewhere: 0 });
+        here.chain(only_there).chain(away).collect()
     }
 }
 
 /// # Presence
 impl Hub {
-    /// Watches who comes and goes from now on.
+    /// Watches who comes and goes from now on: with a [backplane](crate::HubBuilder::backplane) anywhere, of all instances
+    /// that have presence on.
     ///
     /// To know who is there as well, watch first and then list: a change between the two is in the list already, and
     /// making it again to a set of users changes nothing.
@@ -121,7 +134,7 @@ impl Hub {
         self.shared().watch()
     }
 
-    /// Whether a user has a client, or is [away](crate::Presence) and may come back.
+    /// Whether a user has a client, on any instance, or is [away](crate::Presence) and may come back.
     #[must_use]
     pub fn is_online(&self, user: impl Into<Arc<str>>) -> bool {
         let (user, now) = (user.into(), self.shared().config.timer.now());
@@ -134,7 +147,8 @@ impl Hub {
     /// Lists the users that are online, each once, in no particular order; also those that are
     /// [away](crate::Presence). Takes the time of going through all names that clients have.
     ///
-    /// Without [`presence`](crate::HubBuilder::presence) nobody is away, and it lists those that have clients.
+    /// Without [`presence`](crate::HubBuilder::presence) nobody is away, and it lists those that have clients; with a
+    /// backplane, of this instance only.
     #[must_use]
     pub fn users(&self) -> Vec<UserInfo> {
         let now = self.shared().config.timer.now();

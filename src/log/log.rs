@@ -257,6 +257,11 @@ impl Log {
         self.head
     }
 
+    /// Goes past a position that is no event's.
+    pub(crate) fn pass(&mut self, id: EventId) {
+        self.head = self.head.max(id);
+    }
+
     /// How many events are retained.
     pub(crate) fn len(&self) -> usize {
         self.order.len() - self.holes

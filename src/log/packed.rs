@@ -64,7 +64,7 @@ impl Packed {
     }
 }
 
-fn put_text(buf: &mut Vec<u8>, text: &str) {
+pub(super) fn put_text(buf: &mut Vec<u8>, text: &str) {
     put_len(buf, text.len());
     buf.extend_from_slice(text.as_bytes());
 }
@@ -74,7 +74,7 @@ fn put_len(buf: &mut Vec<u8>, len: usize) {
     buf.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
 }
 
-fn put_who(buf: &mut Vec<u8>, who: &Who) {
+pub(super) fn put_who(buf: &mut Vec<u8>, who: &Who) {
     match who {
         Who::Holds(Key::All) => buf.push(0),
         Who::Holds(Key::Client(id)) => {
@@ -104,7 +104,7 @@ fn put_parts(buf: &mut Vec<u8>, kind: u8, parts: &[Who]) {
     parts.iter().for_each(|part| put_who(buf, part));
 }
 
-fn take_byte(rest: &mut &[u8]) -> Option<u8> {
+pub(super) fn take_byte(rest: &mut &[u8]) -> Option<u8> {
     rest.split_off_first().copied()
 }
 
@@ -115,13 +115,13 @@ fn take_len(rest: &mut &[u8]) -> Option<usize> {
 }
 
 /// A text of at least one byte.
-fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+pub(super) fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let len = take_len(rest).filter(|&len| len > 0)?;
     str::from_utf8(rest.split_off(..len)?).ok()
 }
 
 /// `names`: how many more there may be.
-fn take_audience(rest: &mut &[u8], depth: usize, names: &mut usize) -> Option<Audience> {
+pub(super) fn take_audience(rest: &mut &[u8], depth: usize, names: &mut usize) -> Option<Audience> {
     if depth == 0 {
         return None;
     }

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::address::Address;
+use super::announcer::Announcer;
 use super::config::{Redis, millis};
 use super::history::Looks;
+use super::lease::Lease;
+use super::moves::Moves;
+use super::observer::Observer;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::script::{Keys, Scripts};
+use super::trouble::Troubles;
 use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
 use crate::hub::hub::Hub;
 
@@ -27,20 +32,22 @@ pub struct RedisBackplane {
     shared: Arc<Shared>,
 }
 
-/// What the reader and the outbox share.
+/// What the parts share.
 pub(super) struct Shared {
     pub(super) scripts: Scripts,
+    pub(super) presence: Lease,
     pub(super) outbox: Outbox,
     pub(super) is_loaded: watch::Sender<bool>,
     /// Somebody came ahead of what was read.
     pub(super) looks: AtomicBool,
     pub(super) looks_back: Looks,
-    client: Client,
+    address: Address,
+    pub(super) moves: Moves,
     pub(super) timeout: Duration,
-    troubled: Mutex<[bool; 2]>,
+    troubles: Troubles,
 }
 
-/// One of the two, each with a connection of its own.
+/// One of the two without which events are held up, each with a connection of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
     Reader,
@@ -52,14 +59,16 @@ impl RedisBackplane {
         let keys = Keys::new(&settings.prefix, publisher);
         let remembers = [millis(settings.remember); 2];
         let shared = Shared {
+            presence: Lease::new(&settings.prefix, publisher, settings.lease),
             scripts: Scripts::new(keys, settings.keep, remembers),
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
             looks: AtomicBool::new(false),
             looks_back: Looks::new(),
-            client: settings.client,
+            address: settings.address,
+            moves: Moves::default(),
             timeout: settings.timeout,
-            troubled: Mutex::default(),
+            troubles: Troubles::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -105,24 +114,53 @@ impl RedisBackplane {
                 tracing::error!(target: "sse_hub", "the hub was built without a backplane");
                 return;
             };
+            // Each returns whether it has an end of its own, which is waited for.
             let mut parts = JoinSet::new();
             let reader = Reader::new(Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
                 reader.run().await;
-                Part::Reader
+                // It notices the end of the hub late, or never.
+                false
             });
             let (looks, of_older) = (Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
                 looks.look_back(&of_older).await;
-                Part::Reader
+                false
             });
-            let sender = Arc::clone(&shared);
+            let (teller, outage) = (Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
-                sender.send_all(&feed).await;
-                Part::Outbox
+                teller.troubles.say_again(&outage).await;
+                false
             });
-            // The reader notices the end of the hub late, or never.
-            while let Some(Ok(Part::Reader)) = parts.join_next().await {}
+            let watcher = Arc::clone(&shared);
+            parts.spawn(async move {
+                watcher.moves.watch(&watcher.address, watcher.timeout).await;
+                false
+            });
+            let (sender, fed) = (Arc::clone(&shared), feed.clone());
+            parts.spawn(async move {
+                sender.send_all(&fed).await;
+                true
+            });
+            let mut awaited = 1;
+            if let Some(most) = feed.shares_presence() {
+                let observer = Observer::new(Arc::clone(&shared), feed.clone(), most);
+                parts.spawn(async move {
+                    observer.run().await;
+                    false
+                });
+                let announcer = Announcer::new(shared, feed);
+                parts.spawn(async move {
+                    announcer.run().await;
+                    true
+                });
+                awaited += 1;
+            }
+            while awaited > 0
+                && let Some(Ok(is_awaited)) = parts.join_next().await
+            {
+                awaited -= u32::from(is_awaited);
+            }
         }
     }
 
@@ -154,6 +192,10 @@ impl Backplane for RedisBackplane {
         self.shared.looks.store(true, Ordering::Release);
     }
 
+    fn presence(&self) {
+        self.shared.presence.changed.notify_one();
+    }
+
     fn looks_back(&self) -> bool {
         true
     }
@@ -164,6 +206,7 @@ impl Backplane for RedisBackplane {
 
     fn close(&self) {
         self.shared.outbox.close();
+        self.shared.presence.changed.notify_one();
     }
 }
 
@@ -181,24 +224,12 @@ impl Drop for Closes {
 
 impl Shared {
     pub(super) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout / 4))
-            .set_response_timeout(Some(self.timeout));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.moves).await
     }
 
     /// A part of it is in trouble, or no longer.
     pub(super) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
-        let is_first_of_all = {
-            let mut troubled = self.troubled.lock();
-            troubled[part as usize] = trouble.is_some();
-            *troubled == [false; 2]
-        };
-        match trouble {
-            Some(cause) => feed.degraded(Some(cause)),
-            None if is_first_of_all => feed.degraded(None),
-            None => {}
-        }
+        self.troubles.tell(feed, part, trouble);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::log::packed::Packed;
+use crate::log::command::{Received, is_command};
 use crate::wire::id::EventId;
 
 /// An entry of the stream.
@@ -16,6 +16,11 @@ pub(super) struct Entry {
 pub(super) enum Content {
     Event {
         /// The id of the entry before.
+        previous: EventId,
+        event: Vec<u8>,
+    },
+    /// What was done to clients: a link of the chain, and no event.
+    Command {
         previous: EventId,
         event: Vec<u8>,
     },
@@ -70,6 +75,7 @@ fn content(fields: Value) -> Option<Content> {
     }
     let previous = previous?;
     match (event, is_mark) {
+        (Some(event), false) if is_command(&event) => Some(Content::Command { previous, event }),
         (Some(event), false) => Some(Content::Event { previous, event }),
         (None, true) => Some(Content::Mark { previous }),
         _ => None,
@@ -78,7 +84,7 @@ fn content(fields: Value) -> Option<Content> {
 
 /// Whether a hub has written that, and this version can read it.
 pub(super) fn is_event(event: &[u8]) -> bool {
-    Packed::read(event).is_some()
+    Received::read(event).is_some()
 }
 
 fn id(value: &Value) -> Option<EventId> {
@@ -110,6 +116,8 @@ mod tests {
         let event = Content::Event { previous: EventId(5, 0), event: b"x".to_vec() };
         assert_eq!(of(&["e", "x", "p", "5-0"]), event);
         assert_eq!(of(&["p", "5-0", "later", "y", "e", "x"]), event);
+        let command = Content::Command { previous: EventId(5, 0), event: b"\x02x".to_vec() };
+        assert_eq!(of(&["e", "\u{2}x", "p", "5-0"]), command);
         let mark = Content::Mark { previous: EventId(0, 0) };
         assert_eq!(of(&["m", "4-9", "p", "0-0"]), mark);
     }

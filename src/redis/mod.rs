@@ -59,18 +59,57 @@
 //! `backplane found again`), and tries again after a time by chance of up to 250 ms. Publishing goes on until the
 //! [outbox](Redis::outbox) is full, and is then an error.
 //!
-//! # What does not reach across instances
+//! # Who is online, and what is done to clients
 //!
-//! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and [`leave`](crate::Hub::leave),
-//! [presence](crate::Hub::watch), [`clients`](crate::Hub::clients), [`stats`](crate::Hub::stats) and
-//! [`Receipt::matched`](crate::Receipt::matched) are each instance's own. To end a session everywhere, tell the other
-//! instances by means of your own.
+//! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and [`leave`](crate::Hub::leave) reach clients wherever
+//! they are: each is an entry of the stream, in one order with the events, and is done by every instance when it reads
+//! that. So what is published to a topic after a `join` reaches whom it joined. It takes what an event takes, waits in the
+//! outbox while Redis is away, and shares an event's fate: an instance that starts later, or that Redis has lost it before,
+//! does not do it. Nor is it done to a client that is between two instances at that moment: whoever lets clients in decides
+//! about those.
+//!
+//! A hub with [presence](crate::HubBuilder::presence) shares who is online with all others that have it. Each instance keeps
+//! a set of its users in Redis and tells what changes, every tenth of a second at most, in a small stream of its own. One
+//! that has missed something reads the set.
+//!
+//! | what happens | who is online |
+//! |---|---|
+//! | a user comes or goes | is known everywhere within some 100 ms |
+//! | an instance is closed | its users are away at once: they have left after the [grace](crate::Presence), unless they come elsewhere |
+//! | an instance dies, or is cut off for longer | the same, between 5 and 7 quarters of the [lease](Redis::lease) later |
+//! | an instance is cut off for less than the lease | nothing |
+//! | one that was cut off comes back | its users join again; it kept what it knew of the others, and hears of what has changed |
+//! | Redis is away from all, for however long, emptied, or goes back to an older dump | nothing: each instance tells anew who is there |
+//!
+//! Instances that cannot be reached through Redis are not reached otherwise: while it is away, who comes and goes is told
+//! where it happens, and elsewhere when it is back. With a grace of zero a user that changes instances can be seen to
+//! leave and join.
+//!
+//! [`clients`](crate::Hub::clients), [`count`](crate::Hub::count), [`stats`](crate::Hub::stats),
+//! [`Receipt::matched`](crate::Receipt::matched) and what `disconnect`, `join` and `leave` return count the clients of the
+//! instance that is asked; [limits](crate::Limits), [`drain`](crate::Hub::drain) and [`close`](crate::Hub::close) are its own.
 //!
 //! # For whoever runs the Redis
 //!
-//! Redis 6.2 or later. Tested with 7.0: one server, with and without a password and by an ACL user; a replica that takes over
-//! at another address. Addressing by Cluster or Sentinel is not built in. All keys of a prefix are in one slot, so a stream
-//! fits one node of a cluster whose address you give; `rediss://` needs a TLS feature of the crate `redis` and is not tested.
+//! Redis 6.2 or later. Tested with 7.0.15, each under load and with the faults above:
+//!
+//! | where it is | how | what is tested |
+//! |---|---|---|
+//! | one server | [`Redis::new`] | with and without a password and by an ACL user; a replica that takes over at the same address |
+//! | over TLS, feature `redis-tls` | `rediss://` | a CA of one's own (`ca`), a certificate of one's own (`identity`); another CA's certificate and one for another name are told to `tracing` and tried again. Not tested: the system's own CAs |
+//! | Sentinel | [`Redis::sentinels`] | three sentinels: the master is killed, with and without events that its replica lacks; an ordered failover; the old master comes back; a sentinel names a replica. Not tested: TLS with it, a password of the sentinels' own |
+//! | Cluster | [`Redis::cluster`] | three masters and a replica: the slot is moved under load, an ordered failover, the owner is killed. Not tested: TLS with it |
+//!
+//! A server is looked for with every connection: a replica that takes over, and a slot that has moved, are found when the old
+//! connection fails or is answered `MOVED`, and the failover itself takes what it takes. Sentinels are also asked once in a
+//! second, as an old master goes on for some ten seconds after an ordered failover. While the slot of its keys is being
+//! moved a hub waits. All keys of a prefix are in one slot, so a hub is on one node of a cluster and is not spread over more;
+//! `ASK` is not followed, and replicas are not read. Only the nodes and sentinels that were given are asked: give several.
+//! Where an old master goes on alone with some of the instances, what they publish meanwhile is lost when it comes back, and
+//! told (`min-replicas-to-write` bounds it).
+//!
+//! TLS is rustls with ring, which needs a C compiler and no cmake to build. If your program has installed another
+//! `CryptoProvider` before it runs the backplane, that is used.
 //!
 //! | key | what | size |
 //! |---|---|---|
@@ -78,29 +117,45 @@
 //! | `{prefix}:last`, `{prefix}:mark` | positions | one each |
 //! | `{prefix}:publisher:*` | each publisher's latest batch | one for each hub that was built in a [day](Redis::remember), up to 10 KiB |
 //! | `{prefix}:once:*` | idempotency keys | one for each in a [day](Redis::remember) |
+//! | `{prefix}:users:*` | who is online, with presence: a set for each instance, which expires after two [leases](Redis::lease) | its users |
+//! | `{prefix}:instances` | which instances there are | one for each, and for twenty leases after its death |
+//! | `{prefix}:presence` | who came and went last | about 256 entries, each of up to 1024 users |
 //!
 //! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
-//! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`. As an ACL line:
+//! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
+//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence. As an ACL line:
 //!
 //! ```text
-//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange
+//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
 //! ```
 //!
-//! Whoever can write to the stream can publish to every client. What they write is checked to be whole frames, and not the
+//! With sentinels also `+role`; in a cluster also `+cluster|keyslot +cluster|slots`.
+//!
+//! Whoever can write to the streams can publish to every client, end their streams and say who is online. What they write
+//! is checked to be whole frames, and not the
 //! hub's own ones, and is left out otherwise ([counted](crate::Stats::malformed), and told to `tracing` once a minute at
 //! most). Several hubs share a Redis under several prefixes.
 //!
 //! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
 //! as a gap.
 
+mod address;
+mod announcer;
+mod changes;
 mod config;
 mod driver;
 mod entry;
 mod history;
+mod lease;
+mod moves;
+mod observer;
 mod outbox;
 mod reader;
 mod script;
 mod tail;
+#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
+mod tls;
+mod trouble;
 
 pub use self::config::{Redis, RedisConfigError};
 pub use self::driver::RedisBackplane;

@@ -52,20 +52,25 @@ impl Reader {
 
     /// Reads over one connection, until that is lost or the hub is closed.
     async fn read(&mut self, back_off: &mut BackOff) -> RedisResult<()> {
+        let moves = self.shared.moves.count();
         let mut connection = self.shared.connect().await?;
         let mut place = match self.place {
             Some(place) => self.go_on(place, &mut connection).await?,
             None => self.begin(&mut connection).await?,
         };
+        // The first read does not wait, so that it is known at once whether all is well.
+        let mut waits = false;
         loop {
             self.place = Some(place);
             if self.feed.is_closed() {
                 return Ok(());
             }
+            self.shared.moves.check(moves)?;
             // It can be that it answers and will not be read: only that is well.
-            let entries = self.entries(place.cursor, true, &mut connection).await?;
+            let entries = self.entries(place.cursor, waits, &mut connection).await?;
             self.shared.tell(&self.feed, Part::Reader, None);
             back_off.reset();
+            waits = true;
             if entries.is_empty() {
                 place = self.go_on(place, &mut connection).await?;
             } else {
@@ -170,7 +175,7 @@ impl Reader {
         for Entry { id, content } in entries {
             place.cursor = id;
             match content {
-                Content::Event { previous, event } => {
+                Content::Event { previous, event } | Content::Command { previous, event } => {
                     if previous != place.chain && is_event(&event) {
                         if previous < place.chain {
                             // What was read last is not in the order any more. Others may never have read it.

@@ -246,19 +246,19 @@ impl Scripts {
 
 /// A script that is sent by its hash, and whole where Redis does not know it.
 #[derive(Debug)]
-struct Loaded {
+pub(super) struct Loaded {
     code: String,
     hash: String,
 }
 
 impl Loaded {
-    fn new(parts: &[&str]) -> Self {
+    pub(super) fn new(parts: &[&str]) -> Self {
         let code = parts.concat();
         let hash = Script::new(&code).get_hash().to_owned();
         Self { code, hash }
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         connection: &mut MultiplexedConnection,
         fill: impl Fn(&mut Cmd),

@@ -30,8 +30,14 @@ impl Tail {
     pub(super) fn extend(&mut self, entries: Vec<Entry>) -> Option<EventId> {
         let oldest = entries.last()?.id;
         for mut entry in entries {
-            if matches!(&entry.content, Content::Event { event, .. } if !is_event(event)) {
+            if let Content::Event { event, .. } | Content::Command { event, .. } = &entry.content
+                && !is_event(event)
+            {
                 entry.content = Content::Garbage;
+            }
+            if let Content::Command { event, .. } = &mut entry.content {
+                // For whoever was there then: only its place counts.
+                *event = Vec::new();
             }
             if let Content::Event { event, .. } = &entry.content {
                 let fits = self.events > 0 && event.len() <= self.bytes;
@@ -57,7 +63,10 @@ impl Tail {
         let mut floor = None;
         let mut events = Vec::new();
         for Entry { id, content } in self.entries.into_iter().rev() {
-            let (Content::Event { previous, .. } | Content::Mark { previous, .. }) = content else {
+            let (Content::Event { previous, .. }
+            | Content::Command { previous, .. }
+            | Content::Mark { previous, .. }) = content
+            else {
                 continue;
             };
             if floor.is_none() {
@@ -72,7 +81,7 @@ impl Tail {
                     floor = Some(id);
                     events.clear();
                 }
-                Content::Garbage => {}
+                Content::Command { .. } | Content::Garbage => {}
             }
             place.chain = id;
         }
@@ -96,6 +105,11 @@ mod tests {
     fn event(position: u64, previous: u64) -> Entry {
         let event = b"\x01\x00\x00data: x\n".to_vec();
         Entry { id: at(position), content: Content::Event { previous: at(previous), event } }
+    }
+
+    fn command(position: u64, previous: u64) -> Entry {
+        let event = b"\x02\x01\x00\x01\0\0\0t".to_vec();
+        Entry { id: at(position), content: Content::Command { previous: at(previous), event } }
     }
 
     fn mark(position: u64, previous: u64) -> Entry {
@@ -127,6 +141,16 @@ mod tests {
         assert_eq!(finish(chain(), 7, 9).3, [5, 7, 9], "written since the position was asked");
         let garbage_last = vec![event(5, 4), garbage(6)];
         assert_eq!(finish(garbage_last, 5, 9), (at(6), at(5), at(4), vec![5]));
+    }
+
+    #[test]
+    fn what_was_done_to_clients_is_a_link_and_counts_for_nothing() {
+        let chain = || vec![event(5, 4), command(6, 5), command(7, 6), event(8, 7), command(9, 8)];
+        assert_eq!(finish(chain(), 9, 9), (at(9), at(9), at(4), vec![5, 8]));
+        assert_eq!(finish(chain(), 9, 2), (at(9), at(9), at(4), vec![5, 8]));
+        assert_eq!(finish(chain(), 9, 1), (at(9), at(9), at(5), vec![8]));
+        let only = vec![command(6, 5)];
+        assert_eq!(finish(only, 6, 9), (at(6), at(6), at(5), vec![]));
     }
 
     #[test]

@@ -224,22 +224,39 @@ impl Instance {
     }
 }
 
+/// Makes the user that the guide says, who may do `more`, too. Returns the guide's line.
+pub(crate) fn allow_hub(server: &Server, more: &str) -> &'static str {
+    let guide = include_str!("../../src/redis/mod.rs");
+    assert!(
+        more.is_empty() || guide.contains(&format!("`{more}`")),
+        "the guide says nothing of {more}"
+    );
+    let line = guide.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER ")).unwrap();
+    let _: String = server.run(format!("ACL SETUSER {line} {more}").trim_end());
+    line
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn the_acl_line_of_the_guide_is_enough() {
     let server = Server::start(&[]);
-    let guide = include_str!("../../src/redis/mod.rs");
-    let line = guide.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER")).unwrap();
-    let _: String = server.run(&format!("ACL SETUSER{line}"));
+    let line = allow_hub(&server, "");
+    let _: String = server.run("ACL SETUSER admin on >root ~* &* +@all");
     let _: String = server.run("ACL SETUSER default off");
     let url = format!("redis://hub:secret@127.0.0.1:{}", server.port());
-    let instance = || Instance::with(&url, |redis| redis.prefix("shop"), |hub| hub);
+    let presence = sse_hub::Presence::with_grace(std::time::Duration::ZERO);
+    let instance =
+        || Instance::with(&url, |redis| redis.prefix("shop"), |hub| hub.presence(presence));
     let here = instance();
+    let ann = here.hub.subscribe(Subscriber::new().user("ann")).unwrap();
     let mut client = here.client();
     here.publish("1").await;
     here.backplane.ready().await;
     let there = instance();
     there.backplane.ready().await;
+    there.until("ann", |hub| hub.is_online("ann")).await;
+    drop(ann);
+    there.until("her end", |hub| !hub.is_online("ann")).await;
     let event = Event::new("n").data("2").idempotency_key("key");
     there.hub.publish_confirmed(Audience::all(), event).unwrap().await.unwrap();
     client.until("2").await;
@@ -251,4 +268,14 @@ async fn the_acl_line_of_the_guide_is_enough() {
     client.until_gap().await;
     assert_eq!(client.gaps.last().map(String::as_str), Some("reset"));
     assert!(!here.hub.stats().degraded);
+    there.close().await;
+    // It is what is used, and no less.
+    let admin = redis::Client::open(format!("redis://admin:root@127.0.0.1:{}", server.port()));
+    let mut connection = admin.unwrap().get_connection().unwrap();
+    let refused: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query(&mut connection).unwrap();
+    assert_eq!(refused, []);
+    let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
+    for command in line.split(" +").skip(1) {
+        assert!(stats.contains(&format!("cmdstat_{command}:")), "{command} is never used");
+    }
 }

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::load::{Instance, until};
 use crate::server::{DEADLINE, Server};
 
-const URL: &str = "SSE_HUB_INSTANCE_OF";
+pub(crate) const URL: &str = "SSE_HUB_INSTANCE_OF";
 
 /// Not a test: what the other tests run as a process of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -52,15 +52,20 @@ async fn publish(State(hub): State<Hub>, Query(Publish { name }): Query<Publish>
 }
 
 /// Killed when it is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Process {
     fn start(server: &Server) -> Self {
+        Self::of(server, "processes::instance")
+    }
+
+    /// Runs a test that is none.
+    pub(crate) fn of(server: &Server, test: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "processes::instance"])
+            .args(["--ignored", "--exact", "--nocapture", test])
             .env(URL, server.url())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -77,7 +82,7 @@ impl Process {
         Self { child, port }
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -1,0 +1,73 @@
+//! What is done to clients wherever they are: sent into the order of the events, and done by each hub when it comes out
+//! again. Also by the one that sent it: then it has its place among the events there as elsewhere.
+
+use super::backplane::{Backplane, Outgoing, Unsent};
+use super::later::Later;
+use super::shared::Shared;
+use super::telemetry;
+use crate::error::{DisconnectError, JoinError};
+use crate::log::audience::Key;
+use crate::log::command::{Command, What};
+use crate::wire::frame::Sealed;
+use crate::wire::id::EventId;
+
+pub(super) fn send(backplane: &dyn Backplane, command: &Command) -> Result<(), Unsent> {
+    backplane.send(Outgoing::new(command.write(), None))
+}
+
+impl Shared {
+    /// Does what the order brings.
+    pub(super) fn obey(&self, id: EventId, command: Command) {
+        let Command { who, what } = command;
+        let limits = &self.config.limits;
+        let mut later = Later::default();
+        let mut without_room = 0;
+        {
+            let mut order = self.order.lock();
+            // As with events: nothing is in order before the first load.
+            if order.closed || id <= order.last || order.last == EventId::ORIGIN {
+                return;
+            }
+            order.last = id;
+            let mut state = self.state.lock();
+            state.log.pass(id);
+            match what {
+                What::Disconnect { reason, last } => {
+                    let last = last.map(Sealed::finish_without_id).unwrap_or_default();
+                    state.disconnect(&who, &reason, &last, &self.config, &mut later);
+                }
+                What::Join(topic) => {
+                    let (key, mut slots) = (Key::Topic(topic), state.matching(&who));
+                    let all = slots.len();
+                    // The other hub can have other limits.
+                    let is_name = key.check(limits.name_len).is_ok();
+                    slots.retain(|&slot| is_name && state.has_room(slot, &key, limits.topics));
+                    without_room = all - slots.len();
+                    state.join(slots, &key);
+                }
+                What::Leave(topic) => {
+                    let slots = state.matching(&who);
+                    state.leave(slots, &Key::Topic(topic));
+                }
+            }
+        }
+        later.run();
+        if without_room > 0 {
+            telemetry::not_joined(without_room, limits.topics);
+        }
+    }
+}
+
+pub(super) fn not_disconnected(unsent: Unsent) -> DisconnectError {
+    match unsent {
+        Unsent::Full => DisconnectError::Backlog,
+        Unsent::Closed => DisconnectError::Closed,
+    }
+}
+
+pub(super) fn not_joined(unsent: Unsent) -> JoinError {
+    match unsent {
+        Unsent::Full => JoinError::Backlog,
+        Unsent::Closed => JoinError::Closed,
+    }
+}

@@ -1,0 +1,406 @@
+//! Who is online anywhere, and what goes wrong with the Redis that says so.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use sse_hub::{EndReason, Hub, Presence, PresenceEvent, PresenceWatch, Subscriber, Subscription};
+
+use crate::load::{Instance, until};
+use crate::server::{Line, Server, Wire};
+
+/// Short, so that the tests are; long enough for a machine that has much else to do.
+pub(crate) const LEASE: Duration = Duration::from_millis(1200);
+pub(crate) const GRACE: Duration = Duration::from_millis(300);
+
+/// An instance that shares who is online.
+pub(crate) fn instance(url: &str) -> Instance {
+    instance_with(url, GRACE)
+}
+
+fn instance_with(url: &str, grace: Duration) -> Instance {
+    let redis =
+        |redis: sse_hub::redis::Redis| redis.lease(LEASE).timeout(Duration::from_millis(200));
+    Instance::with(url, redis, |hub| hub.presence(Presence::with_grace(grace).events(100_000)))
+}
+
+pub(crate) fn tab(hub: &Hub, user: &str) -> Subscription {
+    hub.subscribe(Subscriber::new().user(user)).unwrap()
+}
+
+/// Who is online, with how many clients here and on how many instances elsewhere.
+fn users(hub: &Hub) -> BTreeMap<String, (usize, usize)> {
+    let users = hub.users().into_iter();
+    users.map(|info| (info.user.to_string(), (info.clients, info.elsewhere))).collect()
+}
+
+/// Names of who came, and of who left with a `-` before.
+pub(crate) fn seen(watch: &mut PresenceWatch) -> Vec<String> {
+    let mut seen = Vec::new();
+    while let Some(Some(event)) = watch.next().now_or_never() {
+        seen.push(match event {
+            PresenceEvent::Joined { user } => user.to_string(),
+            PresenceEvent::Left { user, .. } => format!("-{user}"),
+            other => panic!("{other:?}"),
+        });
+    }
+    seen
+}
+
+async fn until_seen(watch: &mut PresenceWatch, all: &mut Vec<String>, count: usize) {
+    until("events", || {
+        all.extend(seen(watch));
+        all.len() >= count
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn users_of_all_instances_are_online_at_each() {
+    let server = Server::start(&[]);
+    let early = instance(&server.url());
+    let ann = tab(&early.hub, "ann");
+    early.until("ann in Redis", |_| server.run::<u32>("XLEN {sse-hub}:presence") > 0).await;
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    let mut watch = here.hub.watch().unwrap();
+    here.until("ann, who was there before", |hub| hub.is_online("ann")).await;
+    let start = Instant::now();
+    let bob = tab(&there.hub, "bob\n:|\u{0}");
+    let (_more, _and_more) = (tab(&here.hub, "ann"), tab(&here.hub, "ann"));
+    here.until("bob", |hub| hub.is_online("bob\n:|\u{0}")).await;
+    let took = start.elapsed();
+    println!("who comes is known elsewhere after {took:?}");
+    let expected = [("ann".into(), (2, 1)), ("bob\n:|\u{0}".into(), (0, 1))].into();
+    until("everybody", || users(&here.hub) == expected).await;
+    until("everybody", || there.hub.users().len() == 2).await;
+    until("ann on two", || users(&there.hub)["ann"] == (0, 2)).await;
+
+    // She goes on elsewhere, and he is gone.
+    drop(ann);
+    there.hub.disconnect(&sse_hub::Audience::user("bob\n:|\u{0}"), "bye", None).unwrap();
+    until("bob has left", || !here.hub.is_online("bob\n:|\u{0}")).await;
+    drop(bob);
+    let mut all = Vec::new();
+    until_seen(&mut watch, &mut all, 3).await;
+    let bob = |sign: &str| format!("{sign}bob\n:|\u{0}");
+    assert!(all == ["ann".to_owned(), bob(""), bob("-")], "{all:?}");
+    until("ann on one", || users(&there.hub) == [("ann".into(), (0, 1))].into()).await;
+    early.close().await;
+    assert_eq!(seen(&mut watch), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_instance_that_is_closed_takes_its_users_with_it_at_once() {
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    let _ann = tab(&there.hub, "ann");
+    here.until("ann", |hub| hub.is_online("ann")).await;
+    let mut watch = here.hub.watch().unwrap();
+    let start = Instant::now();
+    there.close().await;
+    let event = watch.next().await.unwrap();
+    let reason = EndReason::Vanished;
+    assert_eq!(event, PresenceEvent::Left { user: "ann".into(), reason });
+    assert!(start.elapsed() < LEASE, "{:?}", start.elapsed());
+    let keys: Vec<String> = server.run("KEYS {sse-hub}:users:*");
+    assert_eq!(keys, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn who_is_cut_off_for_less_than_the_lease_never_left() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    // A grace that is none shows every step.
+    let [here, cut] = [server.url(), wire.url()].map(|url| instance_with(&url, Duration::ZERO));
+    let (_ann, _bob) = (tab(&here.hub, "ann"), tab(&cut.hub, "bob"));
+    here.until("bob", |hub| hub.is_online("bob")).await;
+    cut.until("ann", |hub| hub.is_online("ann")).await;
+    let mut watches = [&here, &cut].map(|instance| instance.hub.watch().unwrap());
+    for line in [Line::Silent, Line::Down] {
+        wire.set(line);
+        tokio::time::sleep(LEASE * 3 / 4).await;
+        wire.set(Line::Open);
+        // What happens now is told after all that was held up.
+        let mark = tab(&cut.hub, "mark");
+        here.until("a mark", |hub| hub.is_online("mark")).await;
+        drop(mark);
+        tokio::time::sleep(LEASE / 2).await;
+        here.until("its end", |hub| !hub.is_online("mark")).await;
+    }
+    let expected = ["mark", "-mark", "mark", "-mark"];
+    assert_eq!(watches.each_mut().map(seen), [expected; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn who_is_cut_off_for_longer_has_left_and_joins_again() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let (here, cut) = (instance(&server.url()), instance(&wire.url()));
+    let (_ann, bob, _cid) = (tab(&here.hub, "ann"), tab(&cut.hub, "bob"), tab(&cut.hub, "cid"));
+    here.until("both", |hub| hub.users().len() == 3).await;
+    cut.until("ann", |hub| hub.is_online("ann")).await;
+    let mut watch = here.hub.watch().unwrap();
+    let mut inside = cut.hub.watch().unwrap();
+    for line in [Line::Down, Line::Silent] {
+        wire.set(line);
+        let start = Instant::now();
+        here.until("they have left", |hub| hub.users().len() == 1).await;
+        let took = start.elapsed();
+        println!("{line:?}: users have left after {took:?}");
+        assert!(took >= LEASE + GRACE, "{took:?}");
+        assert!(cut.hub.is_online("ann"), "it keeps what it knew");
+        wire.set(Line::Open);
+        here.until("they are back", |hub| hub.users().len() == 3).await;
+    }
+    let mut all = seen(&mut watch);
+    assert_eq!(all.len(), 8, "{all:?}");
+    for pair in all.chunks_mut(2) {
+        pair.sort();
+    }
+    assert_eq!(all, ["-bob", "-cid", "bob", "cid", "-bob", "-cid", "bob", "cid"]);
+    drop(bob);
+    here.until("he has left", |hub| !hub.is_online("bob")).await;
+    assert_eq!(seen(&mut watch), ["-bob"]);
+    until("he has left", || !cut.hub.is_online("bob")).await;
+    assert_eq!(seen(&mut inside), ["-bob"], "nothing else had happened there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_redis_that_forgets_is_told_anew_and_nobody_notices() {
+    let mut server = Server::start(&[]);
+    let instances = [instance(&server.url()), instance(&server.url())];
+    let (ann, _bob) = (tab(&instances[0].hub, "ann"), tab(&instances[1].hub, "bob"));
+    for instance in &instances {
+        instance.until("both", |hub| hub.users().len() == 2).await;
+    }
+    let mut watches = instances.each_ref().map(|instance| instance.hub.watch().unwrap());
+    let is_whole = |server: &Server| {
+        let keys: Vec<String> = server.run("KEYS {sse-hub}:users:*");
+        keys.len() == 2 && server.run::<u32>("HLEN {sse-hub}:instances") == 2
+    };
+    until("all is told", || is_whole(&server)).await;
+    let _: String = server.run("FLUSHALL");
+    until("all is told anew", || is_whole(&server)).await;
+    let _: u32 = server.run("DEL {sse-hub}:presence {sse-hub}:instances");
+    until("all is told anew", || is_whole(&server)).await;
+    let keys: Vec<String> = server.run("KEYS {sse-hub}:users:*");
+    let _: u32 = server.run(&format!("DEL {}", keys[0]));
+    until("all is told anew", || is_whole(&server)).await;
+    // Away for longer than any lease, and empty then.
+    server.kill();
+    tokio::time::sleep(LEASE * 2).await;
+    server.restart();
+    until("all is told anew", || is_whole(&server)).await;
+
+    let cid = tab(&instances[0].hub, "cid");
+    instances[1].until("cid", |hub| hub.is_online("cid")).await;
+    drop((ann, cid));
+    instances[1].until("bob alone", |hub| hub.users().len() == 1).await;
+    instances[0].until("bob alone", |hub| hub.users().len() == 1).await;
+    for mut all in watches.each_mut().map(seen) {
+        assert_eq!(all.remove(0), "cid");
+        all.sort();
+        assert_eq!(all, ["-ann", "-cid"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_older_redis_whose_clock_is_behind_is_told_anew() {
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    let _ann = tab(&there.hub, "ann");
+    here.until("ann", |hub| hub.is_online("ann")).await;
+    // A position that is ahead of all that comes, and then a stream that is not.
+    let _: String = server.run("XADD {sse-hub}:presence 99999999999999-1 x y");
+    let bob = tab(&there.hub, "bob");
+    here.until("bob", |hub| hub.is_online("bob")).await;
+    let _: u32 = server.run("DEL {sse-hub}:presence");
+    let cid = tab(&there.hub, "cid");
+    here.until("cid", |hub| hub.is_online("cid")).await;
+    tokio::time::sleep(LEASE / 2).await;
+    // From here on the stream is enough.
+    let sets_read = || {
+        let stats: String = server.run("INFO commandstats");
+        stats.lines().find(|line| line.starts_with("cmdstat_sscan:")).unwrap().to_owned()
+    };
+    let before = sets_read();
+    drop((bob, cid));
+    here.until("ann alone", |hub| hub.users().len() == 1).await;
+    assert_eq!(sets_read(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn what_was_trimmed_before_it_was_read_is_found_all_the_same() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let [here, there, other] = [wire.url(), server.url(), server.url()].map(|url| instance(&url));
+    let ann = tab(&there.hub, "ann");
+    let _bob = tab(&other.hub, "bob");
+    here.until("both", |hub| hub.users().len() == 2).await;
+    wire.set(Line::Down);
+    drop(ann);
+    let (_cid, _dan) = (tab(&there.hub, "cid"), tab(&other.hub, "dan"));
+    other.until("cid", |hub| hub.is_online("cid")).await;
+    there.until("dan", |hub| hub.is_online("dan")).await;
+    let _: u32 = server.run("XTRIM {sse-hub}:presence MAXLEN 0");
+    let _eve = tab(&other.hub, "eve");
+    there.until("eve", |hub| hub.is_online("eve")).await;
+    wire.set(Line::Open);
+    let expected = ["bob", "cid", "dan", "eve"];
+    here.until("who is there", |hub| users(hub).into_keys().eq(expected)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_crowd_that_comes_and_goes_is_told_in_a_few_entries() {
+    const CROWD: usize = 10_000;
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    here.backplane.ready().await;
+    let start = Instant::now();
+    let mut crowd: Vec<_> = (0..CROWD).map(|user| tab(&here.hub, &user.to_string())).collect();
+    there.until("the crowd", |hub| hub.users().len() == CROWD).await;
+    let came = start.elapsed();
+    // As a reload does: all are gone, and back before anybody is told, or right after.
+    for _ in 0..3 {
+        crowd.clear();
+        crowd.extend((0..CROWD).map(|user| tab(&here.hub, &user.to_string())));
+    }
+    let late = instance(&server.url());
+    late.until("the crowd", |hub| hub.users().len() == CROWD).await;
+    // As many as come in a second or so, one by one.
+    for user in CROWD..CROWD + 500 {
+        crowd.push(tab(&here.hub, &user.to_string()));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    crowd.truncate(1);
+    let gone = Instant::now();
+    there.until("one of them", |hub| hub.users().len() == 1).await;
+    late.until("one of them", |hub| hub.users().len() == 1).await;
+    let gone = gone.elapsed();
+    let info: Vec<redis::Value> = server.run("XINFO STREAM {sse-hub}:presence");
+    let added = info.iter().skip_while(|value| !is_text(value, "entries-added")).nth(1);
+    let added: usize = redis::from_redis_value(added.unwrap().clone()).unwrap();
+    let took = start.elapsed();
+    println!("{CROWD} users came in {came:?} and went in {gone:?}: {added} entries in {took:?}");
+    // A full one for each thousand, and one for each tenth of a second.
+    let full = 8 * CROWD / 1024;
+    assert!(added <= full + took.as_millis() as usize / 100 + 3 + 8, "{added} in {took:?}");
+}
+
+fn is_text(value: &redis::Value, text: &str) -> bool {
+    matches!(value, redis::Value::BulkString(bytes) if bytes == text.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn what_no_hub_has_written_is_left_out_and_what_is_in_the_way_is_waited_for() {
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    let _ann = tab(&there.hub, "ann");
+    here.until("ann", |hub| hub.is_online("ann")).await;
+    let stream = "XADD {sse-hub}:presence *";
+    for garbage in [
+        "x y",
+        "i ghost v 18446744073709551615 c x",
+        "i ghost v 0 c \u{0}",
+        "i ghost v 7 a ",
+        "i ghost v 8 g ",
+        "i  v 1 a ",
+    ] {
+        let _: String = server.run(&format!("{stream} {garbage}"));
+    }
+    for garbage in ["a b", "b 18446744073709551615", "c -1", "d"] {
+        let parts: Vec<&str> = garbage.split(' ').collect();
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let mut command = redis::cmd("HSET");
+        command.arg("{sse-hub}:instances").arg(parts[0]).arg(parts[1..].join(" "));
+        let _: u32 = command.query(&mut connection).unwrap();
+    }
+    let bob = tab(&there.hub, "bob");
+    here.until("bob", |hub| hub.is_online("bob")).await;
+    assert_eq!(here.hub.users().len(), 2);
+
+    let _: u32 = server.run("DEL {sse-hub}:presence");
+    let _: String = server.run("SET {sse-hub}:presence something");
+    drop(bob);
+    tokio::time::sleep(LEASE / 2).await;
+    assert!(here.hub.is_online("bob"));
+    let id = there.publish("events go on").await;
+    assert!(id.0 > 0 && !here.hub.stats().degraded);
+    let _: u32 = server.run("DEL {sse-hub}:presence");
+    here.until("bob has left", |hub| !hub.is_online("bob")).await;
+    assert!(here.hub.is_online("ann"));
+    until("garbage is cleared away", || server.run::<u32>("HLEN {sse-hub}:instances") == 2).await;
+}
+
+/// Users who come and go at three instances, whose connections are killed, cut, and whose Redis forgets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn whatever_happens_everybody_sees_the_same_in_the_end() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    // A grace that is none shows every step.
+    let all =
+        [server.url(), wire.url(), server.url()].map(|url| instance_with(&url, Duration::ZERO));
+    let mut watches = all.each_ref().map(|instance| instance.hub.watch().unwrap());
+    let mut events: [Vec<String>; 3] = Default::default();
+    let mut tabs: Vec<(usize, Subscription)> = Vec::new();
+    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: u64| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (chance >> 33) % below
+    };
+    let rounds: u64 =
+        std::env::var("SSE_HUB_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
+    for step in 0..rounds * 40 {
+        match next(20) {
+            0 => wire.set(Line::Down),
+            1 => wire.set(Line::Silent),
+            2..=5 => wire.set(Line::Open),
+            6 => drop(server.run::<u32>("CLIENT KILL TYPE normal SKIPME yes")),
+            7 if step % 3 == 0 => drop(server.run::<String>("FLUSHALL")),
+            8..=13 => {
+                let (at, user) = (next(3) as usize, next(12) as usize);
+                tabs.push((user, tab(&all[at].hub, &user.to_string())));
+            }
+            _ if tabs.is_empty() => {}
+            _ => drop(tabs.swap_remove(next(tabs.len() as u64) as usize)),
+        }
+        // Short beside the lease and long beside the pace, by turns.
+        tokio::time::sleep(Duration::from_millis(next(60))).await;
+        for (all, watch) in events.iter_mut().zip(&mut watches) {
+            all.extend(seen(watch));
+        }
+    }
+    wire.set(Line::Open);
+    let mut online: Vec<String> = tabs.iter().map(|tab| tab.0.to_string()).collect();
+    online.sort();
+    online.dedup();
+    for instance in &all {
+        instance.until("the same", |hub| users(hub).into_keys().eq(online.iter().cloned())).await;
+    }
+    tokio::time::sleep(LEASE * 2).await;
+    for (at, instance) in all.iter().enumerate() {
+        assert!(users(&instance.hub).into_keys().eq(online.iter().cloned()));
+        events[at].extend(seen(&mut watches[at]));
+        let mut there = std::collections::BTreeSet::new();
+        for event in &events[at] {
+            let turns = match event.strip_prefix('-') {
+                Some(user) => there.remove(user),
+                None => there.insert(event.clone()),
+            };
+            assert!(turns, "{event} out of turn at {at}");
+        }
+        assert!(there.into_iter().eq(online.iter().cloned()), "what was told is what is so");
+    }
+    println!("{} users at last, {} events at each", online.len(), events[0].len());
+}

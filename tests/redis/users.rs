@@ -1,0 +1,210 @@
+//! Who is online on instances that are processes of their own and are killed, and what is done to clients there.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{Query, State};
+use axum::{Router, routing};
+use sse_hub::{Audience, Event, Hub, LastEventId, Refused, Subscriber, Subscription};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::load::until;
+use crate::presence::{self, GRACE, LEASE};
+use crate::processes::{Process, URL};
+use crate::server::{DEADLINE, Server};
+use crate::support::{Frame, frames};
+
+/// Not a test: what the other tests run as a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "needs redis-server"]
+async fn instance() {
+    let Ok(url) = std::env::var(URL) else { return };
+    let instance = presence::instance(&url);
+    instance.backplane.ready().await;
+    let app = Router::new()
+        .route("/events", routing::get(events))
+        .route("/publish", routing::post(publish))
+        .route("/join", routing::post(join))
+        .route("/leave", routing::post(leave))
+        .route("/disconnect", routing::post(disconnect))
+        .with_state(instance.hub.clone());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    println!("\nlistens on {}", listener.local_addr().unwrap().port());
+    axum::serve(listener, app).await.unwrap();
+}
+
+#[derive(serde::Deserialize)]
+struct Ask {
+    user: String,
+    #[serde(default)]
+    topic: String,
+}
+
+async fn events(
+    State(hub): State<Hub>,
+    Query(Ask { user, .. }): Query<Ask>,
+    last: LastEventId,
+) -> Result<Subscription, Refused> {
+    hub.subscribe(Subscriber::new().user(user).resume(last))
+}
+
+async fn publish(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>) -> String {
+    let event = Event::new("n").data(user);
+    let confirmation = hub.publish_confirmed(Audience::topic(topic), event).unwrap();
+    confirmation.await.unwrap().to_string()
+}
+
+async fn join(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>) -> String {
+    hub.join(&Audience::user(user), topic).unwrap().to_string()
+}
+
+async fn leave(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>) -> String {
+    hub.leave(&Audience::user(user), topic).unwrap().to_string()
+}
+
+async fn disconnect(State(hub): State<Hub>, Query(Ask { user, .. }): Query<Ask>) -> String {
+    let goodbye = Event::new("bye").data("bye");
+    hub.disconnect(&Audience::user(user), "kicked", Some(goodbye)).unwrap().to_string()
+}
+
+async fn send(port: u16, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream
+        .write_all(format!("{request} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    stream
+}
+
+async fn post(port: u16, request: &str) -> String {
+    let mut answer = String::new();
+    let mut stream = send(port, &format!("POST {request}")).await;
+    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    answer.rsplit("\r\n\r\n").next().unwrap().to_owned()
+}
+
+/// A tab, whose stream is read as it comes.
+struct Tab {
+    stream: TcpStream,
+    text: String,
+}
+
+impl Tab {
+    async fn open(port: u16, user: &str) -> Self {
+        let stream = send(port, &format!("GET /events?user={user}")).await;
+        let mut tab = Self { stream, text: String::new() };
+        tab.until("it is open", |frames| !frames.is_empty()).await;
+        tab
+    }
+
+    /// Reads until it is so, or to the end.
+    async fn until(&mut self, what: &str, is_so: impl Fn(&[Frame]) -> bool) {
+        let start = Instant::now();
+        let mut buffer = [0; 4096];
+        while !is_so(&self.frames()) {
+            let left = DEADLINE.saturating_sub(start.elapsed());
+            let read = timeout(left, self.stream.read(&mut buffer)).await.expect(what).unwrap();
+            assert!(read > 0, "the stream ended before {what}: {}", self.text);
+            self.text += std::str::from_utf8(&buffer[..read]).unwrap();
+        }
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        let body = self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let whole = body.rfind("\n\n").map_or(0, |end| end + 2);
+        frames(&body[..whole])
+    }
+
+    fn data(&self) -> Vec<String> {
+        let frames = self.frames().into_iter();
+        frames.filter(|frame| !frame.is_of_the_hub()).map(|frame| frame.data).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn users_of_an_instance_that_is_killed_leave_when_its_lease_is_over() {
+    let server = Server::start(&[]);
+    let here = presence::instance(&server.url());
+    let mut watch = here.hub.watch().unwrap();
+    let (mut first, second) =
+        (Process::of(&server, "users::instance"), Process::of(&server, "users::instance"));
+    let _tabs = [
+        Tab::open(first.port, "ann").await,
+        Tab::open(first.port, "bob").await,
+        Tab::open(second.port, "bob").await,
+    ];
+    here.until("both", |hub| hub.users().iter().map(|user| user.elsewhere).sum::<usize>() == 3)
+        .await;
+    let mut all = presence::seen(&mut watch);
+    all.sort();
+    assert_eq!(all, ["ann", "bob"]);
+
+    let start = Instant::now();
+    first.kill();
+    here.until("ann has left", |hub| !hub.is_online("ann")).await;
+    let took = start.elapsed();
+    println!("kill -9: users have left after {took:?} (lease {LEASE:?}, grace {GRACE:?})");
+    assert!(took >= LEASE + GRACE, "{took:?}");
+    assert!(took < LEASE * 2 + GRACE, "{took:?}");
+    let all = presence::seen(&mut watch);
+    assert_eq!(all, ["-ann"], "bob is elsewhere");
+
+    // One that is started has nothing to do with what was.
+    let again = Process::of(&server, "users::instance");
+    let _ann = Tab::open(again.port, "ann").await;
+    here.until("ann", |hub| hub.is_online("ann")).await;
+    tokio::time::sleep(LEASE * 2 + Duration::from_millis(200)).await;
+    assert_eq!(presence::seen(&mut watch), ["ann"]);
+    drop(second);
+    here.until("bob has left", |hub| !hub.is_online("bob")).await;
+    assert_eq!(presence::seen(&mut watch), ["-bob"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn what_is_done_to_a_user_at_one_process_is_done_at_the_other() {
+    let server = Server::start(&[]);
+    let instances = [(); 2].map(|()| Process::of(&server, "users::instance"));
+    let [here, there] = instances.each_ref().map(|instance| instance.port);
+    let mut hers = [Tab::open(here, "ann").await, Tab::open(there, "ann").await];
+    let mut bob = Tab::open(there, "bob").await;
+    // What is confirmed comes before what is asked for next, wherever that is.
+    for round in 0..20 {
+        let (one, other) = if round % 2 == 0 { (here, there) } else { (there, here) };
+        post(one, "/join?user=ann&topic=t").await;
+        post(one, &format!("/publish?topic=t&user=in-{round}")).await;
+        post(other, &format!("/publish?topic=t&user=too-{round}")).await;
+        post(other, "/leave?user=ann&topic=t").await;
+        post(other, &format!("/publish?topic=t&user=out-{round}")).await;
+    }
+    post(here, "/join?user=ann&topic=t").await;
+    post(here, "/join?user=bob&topic=t").await;
+    post(here, "/publish?topic=t&user=end").await;
+    bob.until("the end", |frames| frames.iter().any(|frame| frame.data == "end")).await;
+    assert_eq!(bob.data(), ["end"]);
+    let mut expected: Vec<String> =
+        (0..20).flat_map(|round| [format!("in-{round}"), format!("too-{round}")]).collect();
+    expected.push("end".to_owned());
+    for tab in &mut hers {
+        tab.until("the end", |frames| frames.iter().any(|frame| frame.data == "end")).await;
+        assert_eq!(tab.data(), expected);
+    }
+
+    let start = Instant::now();
+    assert_eq!(post(here, "/disconnect?user=ann").await, "1");
+    for tab in &mut hers {
+        tab.until("the end", |frames| frames.iter().any(|frame| frame.event == "hub:end")).await;
+        let frames = tab.frames();
+        let last: Vec<_> = frames[frames.len() - 2..].iter().map(|frame| &*frame.event).collect();
+        assert_eq!((last, frames.last().unwrap().reason()), (vec!["bye", "hub:end"], "kicked"));
+        let mut rest = Vec::new();
+        timeout(DEADLINE, tab.stream.read_to_end(&mut rest)).await.expect("an end").unwrap();
+    }
+    println!("a disconnect has reached both processes after {:?}", start.elapsed());
+    post(here, "/publish?topic=t&user=still-here").await;
+    bob.until("him", |frames| frames.iter().any(|frame| frame.data == "still-here")).await;
+    drop(instances);
+    until("the port is free", || std::net::TcpStream::connect(("127.0.0.1", here)).is_err()).await;
+}
