@@ -365,6 +365,29 @@ fn back_at(hub: &Instance, position: u64) -> Subscription {
 }
 
 #[test]
+fn what_was_done_to_clients_is_passed_over_and_not_done_again() {
+    let mut order = Order::default();
+    let mut early = Instance::new(Retain::default());
+    early.settle(&mut order);
+    for number in 1..=9 {
+        early.broadcast(&number.to_string());
+        early.hub.join(&Audience::all(), "t").unwrap();
+        early.settle(&mut order);
+    }
+    for count in [1, 3] {
+        let mut hub = Instance::with(|hub| hub.retain(Retain::events(1)));
+        hub.read(&mut order, usize::MAX);
+        // Right after the first event.
+        let mut stream = hub.subscribe(order.entries[0].id);
+        assert_eq!(data(&read(&mut stream)), [""; 0]);
+        while bring(&mut hub, &order, count) {}
+        let text = read(&mut stream);
+        assert_eq!((data(&text), gaps(&text)), (names(2, 9), vec![]));
+        assert_eq!(hub.hub.count(&Audience::topic("t")), 0);
+    }
+}
+
+#[test]
 fn what_is_malformed_or_does_not_touch_the_log_is_not_taken_in() {
     let (order, hub) = late(9, |hub| hub);
     let mut stream = back(&hub, &order, 1);

@@ -43,6 +43,9 @@ use crate::wire::id::EventId;
 /// recur, and of [combined](Audience::and) audiences the last 256. Past that a gap may be told that was none, and none
 /// is ever left out.
 ///
+/// With a [backplane](HubBuilder::backplane) that still has what has left the log, the hub looks back for it: see
+/// [`History`].
+///
 /// # Slow clients
 ///
 /// A publisher never waits for a client. One that does not read is left behind and costs no more than a small window
@@ -335,7 +338,7 @@ impl Drop for Handle {
 ///
 /// # Memory
 ///
-/// Beside what [`Retain`] allows, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
+/// Beside what [`Retain`] allows, and [`History`] while it looks back, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
 /// topic (measured on 64 bits, its [`Subscription`] included; the runtime's and the server's share come on top). While it
 /// has events to read it takes up to `window` handles of 8 bytes, each of which can keep about 190 bytes of an event
 /// that has left the log (not its frame). Of the clients that left last it remembers the id, the user and the session: as

@@ -14,7 +14,8 @@ use crate::wire::id::EventId;
 
 /// How much a hub keeps for clients that come back or fall behind.
 ///
-/// What is kept is all that the hub holds of its events, whatever its clients do: at most `bytes` of frames (the
+/// What is kept is all that the hub holds of its events, whatever its clients do (but for what it
+/// [looks back](crate::History) for, if it has a backplane): at most `bytes` of frames (the
 /// allocation of a frame can be a quarter larger than it), and for each of `events` about 450 bytes of bookkeeping. To
 /// remember what was lost to whom takes up to 200 bytes more for each of `events` (of 1024 at least). Measured on 64 bits,
 /// with the slack of allocations: 270 to 350 in all where events are for everybody or for one topic, 610 to 660 where

@@ -123,7 +123,7 @@ impl Reading {
     fn adapt(&mut self, entries: &[Entry]) {
         const BESIDE: usize = 64;
         let size = |entry: &Entry| match &entry.content {
-            Content::Event { event, .. } => event.len() + BESIDE,
+            Content::Event { event, .. } | Content::Command { event, .. } => event.len() + BESIDE,
             _ => BESIDE,
         };
         if !entries.is_empty() {
@@ -145,12 +145,15 @@ fn follow(entries: Vec<Entry>, wanted: Wanted, is_end: bool) -> Piece {
             break;
         }
         match content {
-            Content::Event { previous, event } if id == piece.floor && previous < id => {
+            Content::Event { previous, event } | Content::Command { previous, event }
+                if id == piece.floor && previous < id =>
+            {
                 piece.events.push((id, event));
                 piece.floor = previous;
             }
             Content::Garbage if id > piece.floor => {}
-            Content::Event { event, .. } if id > piece.floor && !is_event(&event) => {}
+            Content::Event { event, .. } | Content::Command { event, .. }
+                if id > piece.floor && !is_event(&event) => {}
             // What the next names is not there, or the order went backwards.
             _ => {
                 piece.is_gone = true;
@@ -176,6 +179,11 @@ mod tests {
         Entry { id: at(position), content: Content::Event { previous: at(previous), event } }
     }
 
+    fn command(position: u64, previous: u64) -> Entry {
+        let event = b"\x02\x01\x00\x01\0\0\0t".to_vec();
+        Entry { id: at(position), content: Content::Command { previous: at(previous), event } }
+    }
+
     fn garbage(position: u64) -> Entry {
         Entry { id: at(position), content: Content::Garbage }
     }
@@ -198,6 +206,13 @@ mod tests {
         assert_eq!(found(chain(), 2, true), (vec![4, 7, 9], 2, false));
         assert_eq!(found(chain(), 5, false), (vec![7, 9], 4, false));
         assert_eq!(found(chain(), 1, true), (vec![4, 7, 9], 2, true), "trimmed");
+    }
+
+    #[test]
+    fn what_was_done_to_clients_is_a_link() {
+        let chain = vec![event(9, 8), command(8, 7), event(7, 6), command(6, 1)];
+        assert_eq!(found(chain, 1, true), (vec![6, 7, 8, 9], 1, false));
+        assert_eq!(found(vec![command(9, 5)], 1, false), (vec![9], 5, false));
     }
 
     #[test]

@@ -35,6 +35,12 @@
 //! Each entry names the one that was written before it. So an instance knows without asking whether what it reads
 //! follows what it has, whatever became of the stream meanwhile.
 //!
+//! A client that comes back from before what its hub retains waits, with heartbeats, while the instance reads the stream
+//! backwards (`XREVRANGE`), as far as [`History`](crate::History) allows. It reads about a megabyte at a time, and at most
+//! once in 100 ms for all its clients together: whoever comes meanwhile is served by what is read already, and those that
+//! missed least go on first. What was read becomes part of the hub's log for a while, and is read again for nobody.
+//! Clients that are connected and fall behind what is retained are served likewise.
+//!
 //! # What is promised
 //!
 //! - One order for all instances. Events that one thread publishes one after the other are in that order.
@@ -52,7 +58,9 @@
 //! | Redis is emptied, goes back to an older dump, or a replica without the end takes over | `hub:gap`, `reset` |
 //! | the stream is deleted or trimmed before an instance had read it | `hub:gap`, `reset` |
 //! | an instance starts while Redis is away | streams are open; whoever came without an id gets `hub:gap`, `unknown`, when it is back |
-//! | a client was away for longer than the hub retains | `hub:gap`, `evicted`, also if Redis still has it |
+//! | a client was away for longer than the hub retains | what it missed, after a moment |
+//! | for longer than Redis keeps, or than [`History`](crate::History) allows | `hub:gap`, `evicted`, and then what there is |
+//! | Redis does not answer meanwhile | nothing, until it does; after a [minute](crate::History::wait) `hub:gap`, `evicted` |
 //! | a client comes with an id that Redis has not given | `hub:gap`, `unknown`, within about half of the [timeout](Redis::timeout) |
 //!
 //! While it cannot reach Redis a hub is [degraded](crate::Stats::degraded), says so to `tracing` (`backplane lost`, and
@@ -123,7 +131,8 @@
 //!
 //! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
 //! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
-//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence. As an ACL line:
+//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence;
+//! one more while it looks back. As an ACL line:
 //!
 //! ```text
 //! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan

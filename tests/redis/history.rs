@@ -232,7 +232,7 @@ async fn while_redis_does_not_answer_who_comes_waits_but_not_for_ever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn garbage_between_is_passed_over() {
+async fn what_is_no_event_between_is_passed_over() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let mut ids = publish(&here, 500, 0).await;
@@ -240,7 +240,11 @@ async fn garbage_between_is_passed_over() {
         let pair = if junk.split(' ').count() % 2 == 0 { junk } else { "m 1" };
         let _: String = server.run(&format!("XADD {{sse-hub}}:events * {pair}"));
     }
+    for number in 0..600 {
+        here.hub.join(&Audience::user(number.to_string()), "t").unwrap();
+    }
     ids.extend(publish(&here, 500, 0).await);
+    here.hub.leave(&Audience::all(), "t").unwrap();
     let there = ready(&server.url(), little).await;
     let mut client = Client::at(ids[0]);
     client.connect(&there.hub);
