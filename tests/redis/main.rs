@@ -4,7 +4,7 @@
 mod cluster;
 mod commands;
 mod degraded;
-#[cfg(all(feature = "axum", feature = "json"))]
+#[cfg(all(feature = "axum-serve", feature = "json"))]
 mod demo;
 mod faults;
 mod history;
