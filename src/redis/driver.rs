@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::address::Address;
 use super::config::{Redis, millis};
+use super::moves::Moves;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::script::{Keys, Scripts};
@@ -33,7 +35,8 @@ pub(super) struct Shared {
     pub(super) is_loaded: watch::Sender<bool>,
     /// Somebody came ahead of what was read.
     pub(super) looks: AtomicBool,
-    client: Client,
+    address: Address,
+    pub(super) moves: Moves,
     pub(super) timeout: Duration,
     troubles: Troubles,
 }
@@ -54,7 +57,8 @@ impl RedisBackplane {
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
             looks: AtomicBool::new(false),
-            client: settings.client,
+            address: settings.address,
+            moves: Moves::default(),
             timeout: settings.timeout,
             troubles: Troubles::default(),
         };
@@ -111,6 +115,11 @@ impl RedisBackplane {
             let (teller, outage) = (Arc::clone(&shared), feed.clone());
             parts.spawn(async move {
                 teller.troubles.say_again(&outage).await;
+                Part::Reader
+            });
+            let watcher = Arc::clone(&shared);
+            parts.spawn(async move {
+                watcher.moves.watch(&watcher.address, watcher.timeout).await;
                 Part::Reader
             });
             let sender = Arc::clone(&shared);
@@ -170,10 +179,7 @@ impl Drop for Closes {
 
 impl Shared {
     pub(super) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout / 4))
-            .set_response_timeout(Some(self.timeout));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.moves).await
     }
 
     /// A part of it is in trouble, or no longer.

@@ -68,9 +68,25 @@
 //!
 //! # For whoever runs the Redis
 //!
-//! Redis 6.2 or later. Tested with 7.0: one server, with and without a password and by an ACL user; a replica that takes over
-//! at another address. Addressing by Cluster or Sentinel is not built in. All keys of a prefix are in one slot, so a stream
-//! fits one node of a cluster whose address you give; `rediss://` needs a TLS feature of the crate `redis` and is not tested.
+//! Redis 6.2 or later. Tested with 7.0.15, each under load and with the faults above:
+//!
+//! | where it is | how | what is tested |
+//! |---|---|---|
+//! | one server | [`Redis::new`] | with and without a password and by an ACL user; a replica that takes over at the same address |
+//! | over TLS, feature `redis-tls` | `rediss://` | a CA of one's own (`ca`), a certificate of one's own (`identity`); another CA's certificate and one for another name are told to `tracing` and tried again. Not tested: the system's own CAs |
+//! | Sentinel | [`Redis::sentinels`] | three sentinels: the master is killed, with and without events that its replica lacks; an ordered failover; the old master comes back; a sentinel names a replica. Not tested: TLS with it, a password of the sentinels' own |
+//! | Cluster | [`Redis::cluster`] | three masters and a replica: the slot is moved under load, an ordered failover, the owner is killed. Not tested: TLS with it |
+//!
+//! A server is looked for with every connection: a replica that takes over, and a slot that has moved, are found when the old
+//! connection fails or is answered `MOVED`, and the failover itself takes what it takes. Sentinels are also asked once in a
+//! second, as an old master goes on for some ten seconds after an ordered failover. While the slot of its keys is being
+//! moved a hub waits. All keys of a prefix are in one slot, so a hub is on one node of a cluster and is not spread over more;
+//! `ASK` is not followed, and replicas are not read. Only the nodes and sentinels that were given are asked: give several.
+//! Where an old master goes on alone with some of the instances, what they publish meanwhile is lost when it comes back, and
+//! told (`min-replicas-to-write` bounds it).
+//!
+//! TLS is rustls with ring, which needs a C compiler and no cmake to build. If your program has installed another
+//! `CryptoProvider` before it runs the backplane, that is used.
 //!
 //! | key | what | size |
 //! |---|---|---|
@@ -86,6 +102,8 @@
 //! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange
 //! ```
 //!
+//! With sentinels also `+role`; in a cluster also `+cluster|keyslot +cluster|slots`.
+//!
 //! Whoever can write to the stream can publish to every client. What they write is checked to be whole frames, and not the
 //! hub's own ones, and is left out otherwise ([counted](crate::Stats::malformed), and told to `tracing` once a minute at
 //! most). Several hubs share a Redis under several prefixes.
@@ -93,13 +111,17 @@
 //! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
 //! as a gap.
 
+mod address;
 mod config;
 mod driver;
 mod entry;
+mod moves;
 mod outbox;
 mod reader;
 mod script;
 mod tail;
+#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
+mod tls;
 mod trouble;
 
 pub use self::config::{Redis, RedisConfigError};

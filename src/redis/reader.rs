@@ -52,6 +52,7 @@ impl Reader {
 
     /// Reads over one connection, until that is lost or the hub is closed.
     async fn read(&mut self, back_off: &mut BackOff) -> RedisResult<()> {
+        let moves = self.shared.moves.count();
         let mut connection = self.shared.connect().await?;
         let mut place = match self.place {
             Some(place) => self.go_on(place, &mut connection).await?,
@@ -64,6 +65,7 @@ impl Reader {
             if self.feed.is_closed() {
                 return Ok(());
             }
+            self.shared.moves.check(moves)?;
             // It can be that it answers and will not be read: only that is well.
             let entries = self.entries(place.cursor, waits, &mut connection).await?;
             self.shared.tell(&self.feed, Part::Reader, None);

@@ -11,7 +11,7 @@ use crate::server::{DEADLINE, Server};
 use crate::support::frames;
 
 /// What `hub:degraded` says next.
-async fn told(stream: &mut Subscription) -> String {
+pub(crate) async fn told(stream: &mut Subscription) -> String {
     let telling = async {
         while let Some(bytes) = stream.next().await {
             for frame in frames(std::str::from_utf8(&bytes).unwrap()) {
