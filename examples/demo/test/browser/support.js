@@ -162,8 +162,8 @@ export async function startGuard(t, port, answer) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-/** Measures frames and tasks from now on. Returns what tells the longest of both, in milliseconds; of tasks under 50 it says 0. */
-export async function watchFrames(page) {
+/** Measures frames and tasks from now on. Returns what tells the longest since it was asked, in milliseconds; of tasks under 50 it says 0. */
+async function watchFrames(page) {
   await page.evaluate(() => {
     const longest = { frame: 0, task: 0 };
     window.longest = longest;
@@ -178,7 +178,26 @@ export async function watchFrames(page) {
       for (const { duration } of list.getEntries()) longest.task = Math.max(longest.task, duration);
     }).observe({ type: "longtask" });
   });
-  return () => page.evaluate(() => window.longest);
+  return () => page.evaluate(() => {
+    const told = { ...window.longest };
+    Object.assign(window.longest, { frame: 0, task: 0 });
+    return told;
+  });
+}
+
+/** Fails if `act` holds up the page each of three times: what else the machine does can hold it up now and then. */
+export async function staysSmooth(t, page, act) {
+  const longest = await watchFrames(page);
+  const told = [];
+  for (let round = 1; round <= 3; round += 1) {
+    await longest();
+    await act(round);
+    const { frame, task } = await longest();
+    told.push(`the longest frame took ${Math.round(frame)} ms, the longest task ${task}`);
+    t.diagnostic(told.at(-1));
+    if (frame < 250 && task < 100) return;
+  }
+  throw new Error(told.join("; "));
 }
 
 /** What axe finds, in words. */
