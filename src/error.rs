@@ -316,6 +316,9 @@ pub enum ConfigError {
     /// Nobody could be away, or nothing be seen.
     #[error("`Presence::{0}` is zero: for no grace, set that to zero")]
     PresenceIsZero(&'static str),
+    /// Nothing could be looked back for.
+    #[error("`History::{0}` is zero: use `History::none()` for none")]
+    HistoryIsZero(&'static str),
     /// Streams that end as they begin.
     #[error("`{0}` is zero: every stream would end at once")]
     EndsAtOnce(&'static str),

@@ -89,6 +89,7 @@ pub mod backplane {
     pub use crate::hub::backplane::{Backplane, Change, Outgoing, Unsent};
     pub use crate::hub::feed::{Feed, Malformed};
     pub use crate::hub::link::Mark;
+    pub use crate::hub::look_back::Wanted;
 }
 
 #[cfg(feature = "http")]
@@ -129,6 +130,7 @@ pub use crate::error::{
 pub use crate::hub::backplane::{Confirmation, Unconfirmed};
 pub use crate::hub::drain::Drain;
 pub use crate::hub::end::EndReason;
+pub use crate::hub::history::History;
 pub use crate::hub::hub::{Hub, HubBuilder};
 pub use crate::hub::limits::Limits;
 pub use crate::hub::members::ClientInfo;

@@ -1,196 +1,26 @@
 //! Several hubs on one order, which here is a list: random schedules, and what they cannot miss.
 //!
-//! Browsers go from hub to hub, are cut off within frames, and come back. Hubs read late, start anew, and the order is
-//! rolled back under them. Checked are order, no repeats, and that nothing is missing that no gap was told for.
+//! Browsers go from hub to hub, are cut off within frames, and come back. Hubs read late, start anew, look back late and
+//! in pieces or do not, and the order is rolled back under them and trimmed. Checked are order, no repeats, that nothing is
+//! missing that no gap was told for, and that no gap is told for what the order holds and the hub has room for.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
+use sse_hub::backplane::Feed;
 use sse_hub::{
-    Audience, Event, EventId, Hub, LastEventId, ManualTimer, PublishError, Retain, Subscriber,
-    Subscription,
+    Audience, Event, EventId, History, LastEventId, PublishError, Retain, Subscriber, Subscription,
 };
 
+#[path = "support/order.rs"]
+mod order;
 mod support;
 
+use order::{Entry, Instance, Order, Placed};
 use support::{data, frames, gaps, last_id, read, wait};
-
-/// The order, and the clock that its ids come from.
-#[derive(Debug, Default)]
-struct Order {
-    entries: Vec<Placed>,
-    last: EventId,
-    /// Of the last entry that says that the order went backwards.
-    mark: EventId,
-    clock: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Placed {
-    id: EventId,
-    /// The id of the one before, when it was placed.
-    previous: EventId,
-    entry: Entry,
-}
-
-#[derive(Debug, Clone)]
-enum Entry {
-    Event(Bytes),
-    /// The order went backwards.
-    Mark,
-}
-
-impl Order {
-    /// Tells those who cannot know by themselves that it went backwards before `since`, once.
-    fn mark(&mut self, since: EventId) {
-        if self.mark <= since {
-            self.mark = self.place(Entry::Mark, since);
-        }
-    }
-
-    fn place(&mut self, entry: Entry, floor: EventId) -> EventId {
-        self.clock += 1;
-        let id = EventId(self.clock, 0).max(EventId(floor.0, floor.1 + 1));
-        self.entries.push(Placed { id, previous: self.last, entry });
-        self.last = id;
-        id
-    }
-}
-
-/// What a hub has sent and what has not been placed yet.
-#[derive(Debug, Clone, Default)]
-struct Outbox(Arc<Mutex<VecDeque<Outgoing>>>);
-
-impl Backplane for Outbox {
-    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
-        let mut waiting = self.0.lock().unwrap();
-        if waiting.len() >= 64 {
-            return Err(Unsent::Full);
-        }
-        waiting.push_back(event);
-        Ok(())
-    }
-}
-
-struct Instance {
-    hub: Hub,
-    feed: Feed,
-    outbox: Outbox,
-    /// How far it has read.
-    at: Option<EventId>,
-}
-
-impl Instance {
-    fn new(retain: Retain) -> Self {
-        let outbox = Outbox::default();
-        let builder = Hub::builder(ManualTimer::new()).backplane(outbox.clone()).retain(retain);
-        let hub = builder.build().unwrap();
-        let feed = Feed::of(&hub).unwrap();
-        Self { hub, feed, outbox, at: None }
-    }
-
-    fn broadcast(&self, name: &str) {
-        self.hub.broadcast(Event::new("n").data(name)).unwrap();
-    }
-
-    /// Places what it has sent.
-    fn flush(&self, order: &mut Order) {
-        for event in self.outbox.0.lock().unwrap().drain(..) {
-            let id = order.place(Entry::Event(event.entry().clone()), self.at.unwrap_or_default());
-            event.confirm(id);
-        }
-    }
-
-    /// Reads so many entries, as an engine does.
-    fn read(&mut self, order: &mut Order, count: usize) {
-        let mut at = match self.at {
-            None => self.find_the_end(order),
-            Some(at) if order.last < at => {
-                order.mark(at);
-                at
-            }
-            Some(at) => at,
-        };
-        let after = order.entries.partition_point(|placed| placed.id <= at);
-        let entries: Vec<_> = order.entries[after..].iter().take(count).cloned().collect();
-        for placed in entries {
-            match placed.entry {
-                Entry::Event(entry) => {
-                    if placed.previous != at {
-                        if placed.previous < at {
-                            order.mark(placed.id);
-                        }
-                        self.begin_anew(before(placed.id));
-                    }
-                    self.feed.append(placed.id, &entry).unwrap();
-                }
-                Entry::Mark => self.begin_anew(placed.id),
-            }
-            at = placed.id;
-        }
-        self.at = Some(at);
-    }
-
-    fn begin_anew(&self, floor: EventId) {
-        self.feed.load(floor, None::<(EventId, Duration, Bytes)>);
-    }
-
-    fn find_the_end(&self, order: &mut Order) -> EventId {
-        const TAIL: usize = 4;
-        if order.last == EventId(0, 0) {
-            order.clock += 1;
-            order.last = EventId(order.clock, 0);
-        }
-        let tail = &order.entries[order.entries.len().saturating_sub(TAIL)..];
-        let mut floor = tail.first().map_or(order.last, |first| first.previous);
-        let mut at = floor;
-        let mut events = Vec::new();
-        for placed in tail {
-            if placed.previous != at {
-                floor = before(placed.id);
-                events.clear();
-            }
-            match &placed.entry {
-                Entry::Event(entry) => events.push((placed.id, Duration::ZERO, entry.clone())),
-                Entry::Mark => {
-                    floor = placed.id;
-                    events.clear();
-                }
-            }
-            at = placed.id;
-        }
-        self.feed.load(floor, events);
-        at
-    }
-
-    /// Looks for the end of the order, for those who are ahead.
-    fn look(&self, order: &Order) {
-        if let Some(mark) = self.feed.ahead() {
-            self.feed.disown(mark, order.last);
-        }
-    }
-
-    /// All of it.
-    fn settle(&mut self, order: &mut Order) {
-        self.flush(order);
-        self.read(order, usize::MAX);
-        self.look(order);
-    }
-
-    fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
-        self.hub.subscribe(Subscriber::new().resume(last)).unwrap()
-    }
-}
-
-fn before(id: EventId) -> EventId {
-    if id.1 > 0 { EventId(id.0, id.1 - 1) } else { EventId(id.0 - 1, u64::MAX) }
-}
 
 fn two() -> (Order, Instance, Instance) {
     let mut order = Order::default();
@@ -357,6 +187,7 @@ fn what_is_no_event_is_counted_and_left_out() {
 }
 
 const HUBS: usize = 2;
+const NOBODY: u8 = u8::MAX;
 const BROWSERS: usize = 3;
 
 #[derive(Debug, Clone)]
@@ -364,6 +195,10 @@ enum Op {
     Publish {
         hub: usize,
         user: Option<u8>,
+    },
+    /// Puts something into the order that is no event, and is for nobody.
+    Command {
+        hub: usize,
     },
     Flush {
         hub: usize,
@@ -378,8 +213,25 @@ enum Op {
     Restart {
         hub: usize,
     },
+    /// Looks for older events.
+    LookBack {
+        hub: usize,
+        count: usize,
+    },
+    /// Brings those that were found.
+    Bring {
+        hub: usize,
+    },
+    /// So much time passes that nobody needs older events any more, unless somebody waits for them.
+    Pass {
+        hub: usize,
+    },
     /// Loses the last of what is in the order.
     RollBack {
+        count: usize,
+    },
+    /// Loses the oldest.
+    Trim {
         count: usize,
     },
     Connect {
@@ -400,11 +252,16 @@ fn op() -> impl Strategy<Value = Op> {
     let (hub, browser) = (|| 0..HUBS, || 0..BROWSERS);
     prop_oneof![
         8 => (hub(), prop::option::of(0..2u8)).prop_map(|(hub, user)| Op::Publish { hub, user }),
+        2 => hub().prop_map(|hub| Op::Command { hub }),
         6 => hub().prop_map(|hub| Op::Flush { hub }),
         8 => (hub(), 0..4usize).prop_map(|(hub, count)| Op::Read { hub, count }),
         3 => hub().prop_map(|hub| Op::Look { hub }),
         1 => hub().prop_map(|hub| Op::Restart { hub }),
+        4 => (hub(), 1..5usize).prop_map(|(hub, count)| Op::LookBack { hub, count }),
+        4 => hub().prop_map(|hub| Op::Bring { hub }),
+        2 => hub().prop_map(|hub| Op::Pass { hub }),
         1 => (1..6usize).prop_map(|count| Op::RollBack { count }),
+        1 => (1..10usize).prop_map(|count| Op::Trim { count }),
         5 => (browser(), hub(), prop::option::weighted(0.1, 0..20u8))
             .prop_map(|(browser, hub, forged)| Op::Connect { browser, hub, forged }),
         1 => browser().prop_map(|browser| Op::Leave { browser }),
@@ -420,10 +277,13 @@ struct Browser {
     last: Option<EventId>,
     /// All up to here it has or was told that it has not. `None` until it is told.
     at: Option<EventId>,
-    /// Events that are gone and that it has not been told of yet.
-    owed: bool,
+    /// Events that are gone, and that it neither had from a hub that held them nor was told of yet.
+    owed: BTreeSet<EventId>,
     seen: BTreeSet<EventId>,
     gaps: usize,
+    feed: Option<Feed>,
+    /// Where topics are limited, a gap tells all that is lost by then, though what is newer than some of it follows.
+    told: EventId,
 }
 
 /// What was ever placed.
@@ -433,6 +293,37 @@ struct Past {
     user: Option<u8>,
     /// It was rolled back. Hubs may still hold it.
     gone: bool,
+    /// The order was trimmed. Hubs may still hold it.
+    trimmed: bool,
+}
+
+/// What there is.
+#[derive(Debug, Default)]
+struct World {
+    history: Vec<Past>,
+    /// How many events a hub holds at most, if it looks back.
+    room: usize,
+    /// The order never went backwards.
+    is_straight: bool,
+    limits_topics: bool,
+}
+
+impl World {
+    /// The newest event in the order that a hub at `head` has room for, of those that a gap told to be lost.
+    fn could_be_had(&self, browser: &Browser, after: EventId, gap: EventId) -> Option<&Past> {
+        let head = browser.head();
+        let has_room = |id| {
+            let since = |past: &&Past| id < past.id && past.id <= head;
+            self.history.iter().filter(since).count() < self.room
+        };
+        self.history.iter().rev().find(|past| {
+            after < past.id
+                && past.id <= gap
+                && !past.trimmed
+                && is_for(browser, past.user)
+                && has_room(past.id)
+        })
+    }
 }
 
 fn is_for(browser: &Browser, user: Option<u8>) -> bool {
@@ -440,7 +331,13 @@ fn is_for(browser: &Browser, user: Option<u8>) -> bool {
 }
 
 impl Browser {
-    fn take(&mut self, keep: Option<f64>, history: &[Past]) -> Result<bool, TestCaseError> {
+    /// How far its hub has read.
+    fn head(&self) -> EventId {
+        self.feed.as_ref().expect("it was connected").head()
+    }
+
+    fn take(&mut self, keep: Option<f64>, world: &World) -> Result<bool, TestCaseError> {
+        let history = &world.history;
         let Some(stream) = &mut self.stream else { return Ok(false) };
         let bytes = match stream.next().now_or_never() {
             Some(Some(bytes)) => bytes,
@@ -468,20 +365,34 @@ impl Browser {
                     }
                 }
                 "hub:gap" => {
+                    if world.is_straight
+                        && frame.reason() == "evicted"
+                        && let Some(at) = self.at
+                    {
+                        prop_assert_eq!(world.could_be_had(self, at, id), None, "after {}", at);
+                    }
+                    let is_back = self.at.is_some_and(|at| id < at);
+                    self.owed.retain(|&owed| owed > id && !is_back);
                     self.at = Some(id);
-                    self.owed = false;
                     self.gaps += 1;
+                    if world.limits_topics {
+                        self.told = self.head();
+                    }
                 }
                 _ => {
                     let at = self.at.expect("a gap or a position before the first event");
                     let skipped = history.iter().find(|past| {
-                        !past.gone && at < past.id && past.id < id && is_for(self, past.user)
+                        !past.gone
+                            && at.max(self.told) < past.id
+                            && past.id < id
+                            && is_for(self, past.user)
                     });
                     prop_assert_eq!(skipped, None, "between {} and {}", at, id);
                     prop_assert!(
                         history.iter().any(|past| past.id == id && is_for(self, past.user))
                     );
                     prop_assert!(id > at);
+                    self.owed.remove(&id);
                     prop_assert!(self.seen.insert(id), "{} came twice", id);
                     self.at = Some(id);
                 }
@@ -492,27 +403,56 @@ impl Browser {
     }
 }
 
-fn run(ops: &[Op], retained: usize) -> Result<(), TestCaseError> {
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    retained: usize,
+    per_topic: Option<usize>,
+    older: usize,
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let retained = prop_oneof![1..8usize, Just(1_000)];
+    let older = prop_oneof![Just(0), 1..8usize, Just(1_000)];
+    (retained, prop::option::weighted(0.3, 1..3usize), older).prop_map(
+        |(retained, per_topic, older)| {
+            let per_topic = per_topic.map(|limit| limit.min(retained));
+            Settings { retained, per_topic, older }
+        },
+    )
+}
+
+fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
+    let Settings { retained, per_topic, older } = settings;
     let mut order = Order::default();
     let retain = Retain::events(retained).any_age();
-    let mut hubs: Vec<_> = (0..HUBS).map(|_| Instance::new(retain)).collect();
+    let retain = per_topic.map_or(retain, |limit| retain.per_topic(limit));
+    let history = History::events(older).wait(Duration::from_secs(24 * 3600));
+    let new = || Instance::with(|hub| hub.retain(retain).history(history));
+    let mut hubs: Vec<_> = (0..HUBS).map(|_| new()).collect();
     hubs.iter_mut().for_each(|hub| hub.read(&mut order, 0));
     let mut browsers: Vec<_> =
         (0..BROWSERS).map(|at| Browser { user: at as u8 % 2, ..Browser::default() }).collect();
-    let mut history: Vec<Past> = Vec::new();
+    let mut world = World {
+        // A topic's limit can leave what is older than what it lets go of.
+        room: if older > 0 && per_topic.is_none() { retained + older } else { older },
+        is_straight: true,
+        limits_topics: per_topic.is_some(),
+        ..World::default()
+    };
     let mut users: Vec<VecDeque<Option<u8>>> = vec![VecDeque::new(); HUBS];
-    let mut is_quiet = retained > ops.len();
+    let mut is_quiet = world.room.max(if per_topic.is_none() { retained } else { 0 }) > ops.len();
 
     let flush = |hub: usize,
                  hubs: &mut Vec<Instance>,
                  order: &mut Order,
                  users: &mut Vec<VecDeque<Option<u8>>>,
-                 history: &mut Vec<Past>| {
+                 world: &mut World| {
         let before = order.entries.len();
         hubs[hub].flush(order);
         let placed = order.entries[before..].iter().map(|placed| placed.id);
         let users = users[hub].drain(..);
-        history.extend(placed.zip(users).map(|(id, user)| Past { id, user, gone: false }));
+        let past = |(id, user)| Past { id, user, gone: false, trimmed: false };
+        world.history.extend(placed.zip(users).map(past));
     };
 
     for op in ops {
@@ -520,62 +460,83 @@ fn run(ops: &[Op], retained: usize) -> Result<(), TestCaseError> {
             Op::Publish { hub, user } => {
                 let name = ["0", "1"];
                 let to =
-                    user.map_or_else(Audience::all, |user| Audience::user(name[user as usize]));
+                    user.map_or_else(Audience::all, |user| Audience::topic(name[user as usize]));
                 if hubs[hub].hub.publish(to, Event::new("n")).is_ok() {
                     users[hub].push_back(user);
                 }
             }
-            Op::Flush { hub } => flush(hub, &mut hubs, &mut order, &mut users, &mut history),
+            Op::Command { hub } => {
+                let nobody = Audience::user("nobody");
+                if hubs[hub].hub.disconnect(&nobody, "out", None).is_ok() {
+                    users[hub].push_back(Some(NOBODY));
+                }
+            }
+            Op::Flush { hub } => flush(hub, &mut hubs, &mut order, &mut users, &mut world),
             Op::Read { hub, count } => hubs[hub].read(&mut order, count),
             Op::Look { hub } => hubs[hub].look(&order),
+            Op::LookBack { hub, count } => {
+                hubs[hub].look_back(&order, count);
+            }
+            Op::Bring { hub } => hubs[hub].bring(),
+            Op::Pass { hub } => hubs[hub].timer.advance(Duration::from_secs(11)),
+            Op::Trim { count } => {
+                is_quiet = false;
+                // What tells that something is gone may go, unread.
+                browsers.iter_mut().for_each(|browser| browser.owed.clear());
+                for placed in order.trim(count) {
+                    let past = world.history.iter_mut().find(|past| past.id == placed.id);
+                    past.into_iter().for_each(|past| past.trimmed = true);
+                }
+            }
             Op::Restart { hub } => {
-                hubs[hub] = Instance::new(retain);
+                hubs[hub] = new();
                 users[hub].clear();
                 // Nobody may be left who knows that something is gone.
-                browsers.iter_mut().for_each(|browser| browser.owed = false);
+                browsers.iter_mut().for_each(|browser| browser.owed.clear());
                 is_quiet = false;
             }
             Op::RollBack { count } => {
                 is_quiet = false;
-                let left = order.entries.len().saturating_sub(count);
-                let gone = order.entries.split_off(left);
+                world.is_straight = false;
+                let gone = order.roll_back(count);
                 let is_mark = |placed: &&Placed| matches!(placed.entry, Entry::Mark);
-                let marks = order.entries.iter().filter(is_mark).map(|mark| mark.id);
-                order.mark = marks.max().unwrap_or_default();
-                order.last = order.entries.last().map_or(EventId(0, 0), |last| last.id);
                 let read = hubs.iter().filter_map(|hub| hub.at).max().unwrap_or_default();
                 if gone.iter().filter(is_mark).any(|mark| mark.id > read) {
                     // Twice at once: what would have told of the first time is gone, unread.
-                    browsers.iter_mut().for_each(|browser| browser.owed = false);
+                    browsers.iter_mut().for_each(|browser| browser.owed.clear());
                 }
-                for past in &mut history {
+                for past in &mut world.history {
                     if gone.iter().any(|placed| placed.id == past.id) {
                         past.gone = true;
                         let is_known = past.id <= read;
                         for browser in &mut browsers {
                             let is_missed = browser.at.is_some_and(|at| at < past.id);
-                            browser.owed |= is_known && is_missed && is_for(browser, past.user);
+                            if is_known && is_missed && is_for(browser, past.user) {
+                                browser.owed.insert(past.id);
+                            }
                         }
                     }
                 }
             }
             Op::Connect { browser, hub, forged } => {
-                let Browser { user, stream, last, at, seen, owed, .. } = &mut browsers[browser];
+                let Browser { user, stream, last, at, seen, owed, feed, .. } =
+                    &mut browsers[browser];
+                *feed = Some(hubs[hub].feed.clone());
                 if let Some(ahead) = forged {
                     // It claims to have all up to there, which may have become true.
                     is_quiet = false;
                     *last = Some(EventId(order.clock + u64::from(ahead), 3));
                     *at = *last;
-                    *owed = false;
+                    owed.clear();
                     seen.clear();
                 }
                 let resume = last.map_or_else(LastEventId::none, LastEventId::from);
-                let who = Subscriber::new().user(["0", "1"][*user as usize]).resume(resume);
+                let who = Subscriber::new().topic(["0", "1"][*user as usize]).resume(resume);
                 *stream = Some(hubs[hub].hub.subscribe(who).unwrap());
             }
             Op::Leave { browser } => browsers[browser].stream = None,
             Op::Take { browser, keep } => {
-                browsers[browser].take(keep, &history)?;
+                browsers[browser].take(keep, &world)?;
             }
         }
     }
@@ -583,23 +544,30 @@ fn run(ops: &[Op], retained: usize) -> Result<(), TestCaseError> {
     // All is well again, and everybody has all of it, or was told.
     for _ in 0..2 {
         for hub in 0..HUBS {
-            flush(hub, &mut hubs, &mut order, &mut users, &mut history);
+            flush(hub, &mut hubs, &mut order, &mut users, &mut world);
         }
         hubs.iter_mut().for_each(|hub| hub.settle(&mut order));
     }
     for browser in &mut browsers {
-        while browser.take(None, &history)? {}
+        while browser.take(None, &world)? {}
+        hubs.iter_mut().for_each(|hub| hub.look_back_for_all(&order));
+        while browser.take(None, &world)? {}
         if browser.stream.is_none() {
             let last = browser.last.map_or_else(LastEventId::none, LastEventId::from);
-            let who = Subscriber::new().user(["0", "1"][browser.user as usize]).resume(last);
+            let who = Subscriber::new().topic(["0", "1"][browser.user as usize]).resume(last);
             browser.stream = Some(hubs[0].hub.subscribe(who).unwrap());
+            browser.feed = Some(hubs[0].feed.clone());
             hubs[0].settle(&mut order);
+            while browser.take(None, &world)? {}
+            hubs[0].look_back_for_all(&order);
         }
-        while browser.take(None, &history)? {}
-        prop_assert!(!browser.owed, "something is gone, and it was not told");
+        while browser.take(None, &world)? {}
+        prop_assert_eq!(browser.owed.first(), None, "is gone, and it was not told");
         let at = browser.at.expect("a position");
-        let missing =
-            history.iter().find(|past| !past.gone && past.id > at && is_for(browser, past.user));
+        let missing = world
+            .history
+            .iter()
+            .find(|past| !past.gone && past.id > at && is_for(browser, past.user));
         prop_assert_eq!(missing, None, "it stands at {}", at);
         if is_quiet {
             prop_assert_eq!(browser.gaps, 0, "nothing was lost");
@@ -611,8 +579,8 @@ fn run(ops: &[Op], retained: usize) -> Result<(), TestCaseError> {
 proptest! {
     #[test]
     fn browsers_that_go_from_hub_to_hub_miss_nothing_untold(
-        ops in vec(op(), 1..80), retained in prop_oneof![1..8usize, Just(1_000)],
+        ops in vec(op(), 1..80), settings in settings(),
     ) {
-        run(&ops, retained)?;
+        run(&ops, settings)?;
     }
 }

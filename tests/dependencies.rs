@@ -40,7 +40,7 @@ const SERVERS: [&str; 11] = [
 
 #[test]
 fn each_feature_adds_what_it_is_for_and_the_default_adds_nothing() {
-    let features: [(&str, &[&str]); 10] = [
+    let features: [(&str, &[&str]); 11] = [
         ("default", &[]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),
@@ -51,6 +51,7 @@ fn each_feature_adds_what_it_is_for_and_the_default_adds_nothing() {
         ("axum-serve", &["axum", "axum-core", "http", "http-body", "socket2", "tokio"]),
         ("metrics", &["metrics"]),
         ("redis", &["redis", "tokio"]),
+        ("redis-tls", &["redis", "rustls", "tokio"]),
     ];
     for (feature, adds) in features {
         let expected: BTreeSet<_> = ALWAYS.iter().chain(adds).copied().map(str::to_owned).collect();
@@ -86,6 +87,17 @@ fn an_adapter_brings_its_framework_and_not_the_server() {
     let tokio = &warp["tokio"];
     for feature in ["net", "rt", "rt-multi-thread"] {
         assert!(!tokio.contains(feature), "{feature} of {tokio:?}");
+    }
+}
+
+#[test]
+fn tls_builds_without_more_than_a_compiler_of_c() {
+    assert!(!tree("redis").contains_key("rustls"));
+    let tree = tree("redis-tls");
+    assert!(tree.contains_key("ring"), "{tree:?}");
+    // Which take cmake, or are the system's.
+    for other in ["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl-sys"] {
+        assert!(!tree.contains_key(other), "{other}");
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) const USAGE: &str = "\
 --retain EVENTS      how many events are kept for those who come back: 5000
 --clients NUMBER     how many streams there may be: 1000
 --heartbeat SECONDS  what is sent on silent streams: every 15
+--login SECONDS      streams need a token, which lasts for so long: none is needed
 --redis URL          makes it one of several that share this Redis (feature `redis`)";
 
 pub(crate) struct Arguments {
@@ -17,6 +18,7 @@ pub(crate) struct Arguments {
     pub(crate) retain: usize,
     pub(crate) clients: usize,
     pub(crate) heartbeat: Duration,
+    pub(crate) login: Option<Duration>,
     pub(crate) redis: Option<String>,
 }
 
@@ -28,6 +30,7 @@ impl Arguments {
             retain: 5000,
             clients: 1000,
             heartbeat: Duration::from_secs(15),
+            login: None,
             redis: None,
         };
         if let Ok(port) = std::env::var("PORT") {
@@ -42,15 +45,17 @@ impl Arguments {
                 "--redis" => arguments.redis = Some(value),
                 "--retain" => arguments.retain = number(&name, &value)?,
                 "--clients" => arguments.clients = number(&name, &value)?,
-                "--heartbeat" => {
-                    let heartbeat = Duration::try_from_secs_f64(number(&name, &value)?);
-                    arguments.heartbeat = heartbeat.map_err(|error| format!("{name}: {error}"))?;
-                }
+                "--heartbeat" => arguments.heartbeat = seconds(&name, &value)?,
+                "--login" => arguments.login = Some(seconds(&name, &value)?),
                 _ => return Err(format!("unknown argument {name}; there are\n\n{USAGE}")),
             }
         }
         Ok(arguments)
     }
+}
+
+fn seconds(name: &str, given: &str) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(number(name, given)?).map_err(|error| format!("{name}: {error}"))
 }
 
 fn number<T: std::str::FromStr>(name: &str, given: &str) -> Result<T, String> {

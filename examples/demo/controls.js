@@ -1,5 +1,5 @@
 // What the buttons ask the server for.
-import { connect, disconnect, listenFor, stop, status, stream } from "./stream.js";
+import { connect, disconnect, listenFor, signIn, stop, status, stream } from "./stream.js";
 import { $, element, isRecord, joined, parseJson, scheduleDraw, shorten } from "./tools.js";
 
 const POST_TIMEOUT_MS = 10_000;
@@ -219,4 +219,9 @@ export function wireControls(apply) {
     connect(apply());
   });
   $("disconnect").addEventListener("click", disconnect);
+  $("sign-in").addEventListener("click", () => run($("sign-in"), $("sign-in-receipt"), async () => {
+    const { token, seconds } = await post("api/token", {});
+    signIn(token);
+    return ["ok", `signed in for ${seconds} seconds`];
+  }));
 }

@@ -2,6 +2,9 @@
 import { $, compact, drawsWith, element, isRecord, joined, parseJson, scheduleDraw, setText, shorten } from "./tools.js";
 
 const HISTORY_LIMIT = 200;
+/** More at once than these are not followed one by one: they are drawn a few times a second, and come in without a show. */
+const FOLLOWED = 20;
+const BULK_INTERVAL_MS = 100;
 const HUES = { notification: 215, alert: 32, upload: 265, message: 190, tick: 150 };
 const CUSTOM_HUES = [160, 335, 190, 95, 290, 50, 5];
 const LEVEL_HUES = { info: 215, warning: 32, critical: 0 };
@@ -10,6 +13,7 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 
 let latest = null;
 let pending = []; // history entries not drawn yet, oldest first
+let drawnAt = -Infinity;
 
 /** An event of the application. It is read only if it is drawn: thousands may come between two frames. */
 export function show(message) {
@@ -100,9 +104,16 @@ function capitalise(text) {
 
 function drawHistory() {
   if (pending.length === 0) return;
+  const isBulk = pending.length > FOLLOWED;
+  if (isBulk && performance.now() - drawnAt < BULK_INTERVAL_MS) return scheduleDraw();
+  drawnAt = performance.now();
   const list = $("history");
   const rows = document.createDocumentFragment();
-  for (const entry of pending.slice(-HISTORY_LIMIT).reverse()) rows.append(entryRow(entry));
+  for (const entry of pending.slice(-HISTORY_LIMIT).reverse()) {
+    const row = entryRow(entry);
+    if (!isBulk) row.classList.add("arrives");
+    rows.append(row);
+  }
   pending = [];
   list.prepend(rows);
   while (list.children.length > HISTORY_LIMIT) list.lastElementChild.remove();

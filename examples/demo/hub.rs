@@ -28,7 +28,7 @@ async fn build(arguments: &Arguments) -> Result<Hub, Box<dyn Error + Send + Sync
 #[cfg(feature = "redis")]
 async fn join(builder: HubBuilder, address: &str) -> Result<Hub, Box<dyn Error + Send + Sync>> {
     let backplane = sse_hub::redis::Redis::new(address)?.prefix("sse-hub-demo").build()?;
-    let hub = builder.backplane(backplane.clone()).build()?;
+    let hub = builder.backplane(backplane.clone()).tell_degraded().build()?;
     tokio::spawn(backplane.run(&hub));
     if tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await.is_err() {
         tracing::warn!("Redis does not answer yet: serving without");

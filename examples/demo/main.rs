@@ -3,37 +3,41 @@
 //! Run with
 //!
 //! ```text
-//! cargo run --example demo --features axum,json,tokio -- --port 3000
+//! cargo run --example demo --features axum-serve,json,tokio -- --port 3000
 //! ```
 //!
 //! and open the address that it prints in two tabs. Several that share a Redis are one: events, who is online, and whom a
 //! button ends or joins to a topic (add the feature `redis`):
 //!
 //! ```text
-//! cargo run --example demo --features axum,json,tokio,redis -- --port 3001 --redis redis://127.0.0.1:6379
+//! cargo run --example demo --features axum-serve,json,tokio,redis -- --port 3001 --redis redis://127.0.0.1:6379
 //! ```
 //!
-//! It has no login: whoever opens the page says who they are.
+//! It asks for no password: whoever opens the page says who they are.
 
 mod api;
 mod arguments;
 mod events;
 mod hub;
+mod tokens;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde::Deserialize;
-use sse_hub::{ClientId, LastEventId, Payload as _, Refused, Subscriber, Subscription};
+use sse_hub::{
+    ClientId, LastEventId, Payload as _, Refused, Subscriber, Subscription, TokioTimer, Watchdog,
+};
 use tower_http::services::ServeDir;
 
 use crate::arguments::Arguments;
 use crate::hub::Hubs;
+use crate::tokens::{Admitted, Tokens};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -46,16 +50,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let arguments = Arguments::read()?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
     let web = arguments.web.clone();
+    let tokens = Tokens::new(arguments.login);
     let hubs = Hubs::new(arguments).await?;
 
-    let mut app = Router::new().route("/events", get(events)).merge(api::routes()).merge(page());
+    let mut app = Router::new()
+        .route("/events", get(events))
+        .merge(api::routes())
+        .merge(tokens::routes())
+        .merge(page());
     if let Some(web) = web {
         app = app.nest_service("/app", ServeDir::new(web));
     }
-    let app = app.with_state(hubs.clone());
+    let app = app.layer(Extension(tokens)).with_state(hubs.clone());
 
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("sse-hub demo: http://{}", listener.local_addr()?);
+    // Clients that stop reading, or never ask for anything, do not keep their sockets.
+    let listener = Watchdog::builder(TokioTimer::new()).build()?.listen(listener);
 
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
@@ -83,10 +94,14 @@ struct Tab {
 
 async fn events(
     State(hubs): State<Hubs>,
+    Admitted(until): Admitted,
     Query(tab): Query<Tab>,
     last: LastEventId,
 ) -> Result<Subscription, Refused> {
     let mut subscriber = Subscriber::new().resume(last).topic(hubs.own());
+    if let Some(until) = until {
+        subscriber = subscriber.until(until);
+    }
     if let Some(user) = tab.user {
         subscriber = subscriber.user(user);
     }

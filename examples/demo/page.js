@@ -2,7 +2,7 @@
 import { startChart } from "./chart.js";
 import { kick, wireControls } from "./controls.js";
 import { clearHistory } from "./feed.js";
-import { connect, isLive, listenFor, reasonText, status, stream, whenOpen } from "./stream.js";
+import { connect, isLive, isSignedOut, listenFor, reasonText, status, stream, whenOpen } from "./stream.js";
 import { $, drawAll, drawsWith, element, parseJson, perBrowser, perTab, recall, scheduleDraw, setText, splitNames, store } from "./tools.js";
 
 const STATS_INTERVAL_MS = 1000;
@@ -47,21 +47,32 @@ function apply() {
 
 /* ---------- drawing ---------- */
 
+function statusText({ state, degraded }) {
+  if (isSignedOut()) return "Signed out";
+  return degraded ? "Connected, held up" : STATUS_TEXT[state];
+}
+
+function whyText({ state, reason, degraded, retryAt }) {
+  if (degraded) return "events are held up: the server cannot reach its other instances. They arrive when it can.";
+  if (state === "open" || state === "idle" || !reason) return "";
+  const wait = retryAt === undefined ? "" : `, again in ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1000))} s`;
+  return `${reasonText()}${wait}`;
+}
+
 function drawStatus() {
-  const { state, reason, retryAt } = status();
+  const { state, reason } = status();
   const isClosedHere = state === "closed" && reason === "close";
   const pill = $("status");
   pill.dataset.state = isClosedHere ? "idle" : state;
-  setText(pill, isClosedHere ? STATUS_TEXT.idle : STATUS_TEXT[state]);
+  pill.dataset.degraded = String(status().degraded);
+  setText(pill, isClosedHere ? STATUS_TEXT.idle : statusText(status()));
   const live = isLive();
   $("disconnect").disabled = !live;
   setText($("connect"), !live ? "Connect" : isEdited() ? "Apply" : "Reconnect");
   $("connect").classList.toggle("primary", !live || isEdited());
-  const why = $("why");
-  why.hidden = state === "open" || state === "idle" || !reason || isClosedHere;
-  if (why.hidden) return;
-  const wait = retryAt === undefined ? "" : `, again in ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1000))} s`;
-  setText(why, `${reasonText()}${wait}`);
+  const why = isClosedHere ? "" : whyText(status());
+  $("why").hidden = !why;
+  setText($("why"), why);
 }
 
 function drawFacts() {
@@ -104,6 +115,8 @@ function drawPeople() {
 function drawTrouble() {
   setText($("gap-text"), stream.gap);
   $("gap-close").hidden = !stream.gap;
+  setText($("signed-out-text"), isSignedOut() ? "The server asks who you are. What is sent meanwhile is not lost." : "");
+  $("sign-in").hidden = !isSignedOut();
   const button = $("stall");
   button.setAttribute("aria-pressed", String(stream.isStalled));
   // Only what the page itself reads can be left unread.

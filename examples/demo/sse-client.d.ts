@@ -2,22 +2,29 @@
  * A client for Server-Sent Events: it reconnects, resumes, and notices a stream that has silently died.
  *
  * One file without dependencies or a build step; copy it, or import it. It understands the events of an sse-hub
- * (`hub:open`, `hub:gap`, `hub:refused`, `hub:end`, `hub:error`) and works with any other server, too.
+ * (`hub:open`, `hub:gap`, `hub:degraded`, `hub:refused`, `hub:end`, `hub:error`) and works with any other server, too.
  *
  * ```js
- * const client = new SSEClient("/events", { headers: () => ({ authorization: `Bearer ${token}` }) });
+ * const client = new SSEClient("/events", {
+ *   headers: () => ({ authorization: `Bearer ${token}` }),
+ *   renew: async () => { token = await fetchToken(); },
+ * });
  * client.on("order", (event) => show(event.json()));
  * client.on("hub:gap", () => fetchOrdersAnew());
- * client.onStatus(({ state, reason }) => draw(state, reason));
+ * client.onStatus(({ state, reason, degraded }) => draw(state, reason, degraded));
  * client.open();
  * ```
+ *
+ * {@link SSEClient} is the client, with its {@link Options} and {@link Status}; {@link createParser} is its parser alone. Types
+ * are in `sse-client.d.ts`, and `sse-shared.js` shares one stream between tabs.
  *
  * # Coming back
  *
  * A stream that is lost, ended or silent is asked for again after a while: the server's `retry:`, and on top a random part
  * of a window that doubles with each failure up to a cap. A browser that comes back online or a page that is seen again
- * asks at once, but at most once a second, and not when it was the server that named the time. It resumes by
- * `Last-Event-ID`, in the header, or in the query where a header would cost a preflight.
+ * asks at once, but at most once a second, and not when it was the server that named the time. While the browser says that
+ * it is offline, nothing is asked for, unless somebody looks at the page or the page itself asks: browsers can be wrong. It
+ * resumes by `Last-Event-ID`, in the header, or in the query where a header would cost a preflight.
  *
  * It stops for good on 204, on a status that no repetition mends, on `hub:error`, and when a newer client has displaced it
  * (two tabs would displace each other without end); on 401 and 403 when `renew` is not given or does not help. Then it is
@@ -67,9 +74,15 @@ export type Status = {
      */
     resumed: boolean | undefined;
     /**
-     * when it tries again, in milliseconds as of `Date.now`
+     * when it tries again, in milliseconds as of `Date.now`; undefined while it waits to
+     * be online
      */
     retryAt: number | undefined;
+    /**
+     * whether the hub has said, on this stream, that events are held up: what is published arrives
+     * later
+     */
+    degraded: boolean;
 };
 export type Environment = {
     fetch: (url: string, init: RequestInit) => Promise<Response>;
@@ -80,6 +93,10 @@ export type Environment = {
      * from 0 up to 1
      */
     random: () => number;
+    /**
+     * whether the browser is sure that it has no network
+     */
+    isOffline: () => boolean;
     EventSource: typeof EventSource | undefined;
     /**
      * tells `online`, `offline`
@@ -146,6 +163,8 @@ export declare class Listeners {
     tell(message: Message): void;
     types(): MapIterator<string>;
 }
+/** Before anything has happened. @type {Status} */
+export declare const IDLE: Status;
 export declare class SSEClient {
     #private;
     /** @type {Status} */
@@ -158,6 +177,8 @@ export declare class SSEClient {
      * @param {Options} [options]
      */
     constructor(url: string | ((client: SSEClient) => string | Promise<string>), options?: Options);
+    /** Whether events are held up, as `hub:degraded` said: the stream is open, and what is published comes later. */
+    get degraded(): boolean;
     /**
      * Listens for events of a type, or for all of the application's with `*`. Returns what ends it.
      *

@@ -1,23 +1,33 @@
+// SPDX-FileCopyrightText: The sse-hub contributors
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 /**
  * A client for Server-Sent Events: it reconnects, resumes, and notices a stream that has silently died.
  *
  * One file without dependencies or a build step; copy it, or import it. It understands the events of an sse-hub
- * (`hub:open`, `hub:gap`, `hub:refused`, `hub:end`, `hub:error`) and works with any other server, too.
+ * (`hub:open`, `hub:gap`, `hub:degraded`, `hub:refused`, `hub:end`, `hub:error`) and works with any other server, too.
  *
  * ```js
- * const client = new SSEClient("/events", { headers: () => ({ authorization: `Bearer ${token}` }) });
+ * const client = new SSEClient("/events", {
+ *   headers: () => ({ authorization: `Bearer ${token}` }),
+ *   renew: async () => { token = await fetchToken(); },
+ * });
  * client.on("order", (event) => show(event.json()));
  * client.on("hub:gap", () => fetchOrdersAnew());
- * client.onStatus(({ state, reason }) => draw(state, reason));
+ * client.onStatus(({ state, reason, degraded }) => draw(state, reason, degraded));
  * client.open();
  * ```
+ *
+ * {@link SSEClient} is the client, with its {@link Options} and {@link Status}; {@link createParser} is its parser alone. Types
+ * are in `sse-client.d.ts`, and `sse-shared.js` shares one stream between tabs.
  *
  * # Coming back
  *
  * A stream that is lost, ended or silent is asked for again after a while: the server's `retry:`, and on top a random part
  * of a window that doubles with each failure up to a cap. A browser that comes back online or a page that is seen again
- * asks at once, but at most once a second, and not when it was the server that named the time. It resumes by
- * `Last-Event-ID`, in the header, or in the query where a header would cost a preflight.
+ * asks at once, but at most once a second, and not when it was the server that named the time. While the browser says that
+ * it is offline, nothing is asked for, unless somebody looks at the page or the page itself asks: browsers can be wrong. It
+ * resumes by `Last-Event-ID`, in the header, or in the query where a header would cost a preflight.
  *
  * It stops for good on 204, on a status that no repetition mends, on `hub:error`, and when a newer client has displaced it
  * (two tabs would displace each other without end); on 401 and 403 when `renew` is not given or does not help. Then it is
@@ -176,10 +186,10 @@ function valueAt(text, at) {
  * | `network` | the connection was refused or lost | the error's text |
  * | `eof` | the stream ended without a word | |
  * | `silent` | no byte came for `silence` | |
- * | `offline` | the browser was offline in between | |
+ * | `offline` | the browser is offline, or was in between | |
  * | `http` | the server answered with this status | the status |
  * | `content-type` | the answer is no event stream | its type |
- * | `unauthorized` | 401 or 403, and no new credentials | the status |
+ * | `unauthorized` | 401 or 403: `connecting` while credentials are renewed, `closed` if they are not | the status |
  * | `hub:refused`, `hub:end`, `hub:error` | the hub said so | its reason, such as `full` or `drained` |
  * | `reconnect`, `close` | the page asked for it | |
  *
@@ -189,7 +199,10 @@ function valueAt(text, at) {
  * @property {string} detail
  * @property {string} client this stream's id in the hub, kept after its end
  * @property {boolean | undefined} resumed whether the hub went on where the stream had stopped; undefined if it is none
- * @property {number | undefined} retryAt when it tries again, in milliseconds as of `Date.now`
+ * @property {number | undefined} retryAt when it tries again, in milliseconds as of `Date.now`; undefined while it waits to
+ *   be online
+ * @property {boolean} degraded whether the hub has said, on this stream, that events are held up: what is published arrives
+ *   later
  */
 
 /**
@@ -201,6 +214,7 @@ function valueAt(text, at) {
  * @property {(handle: any) => void} clearTimeout
  * @property {() => number} now
  * @property {() => number} random from 0 up to 1
+ * @property {() => boolean} isOffline whether the browser is sure that it has no network
  * @property {typeof EventSource | undefined} EventSource
  * @property {Pick<EventTarget, "addEventListener" | "removeEventListener"> | undefined} window tells `online`, `offline`
  * @property {(Pick<EventTarget, "addEventListener" | "removeEventListener"> & { hidden: boolean }) | undefined} document
@@ -270,7 +284,12 @@ const isTemporary = (code) => code >= 500 || code === 408 || code === 425 || cod
 /** Ends that the server told to wait after. @param {string} reason */
 const isToldToWait = (reason) => reason.startsWith("hub:") || reason === "http";
 
-const HUB_EVENTS = ["hub:open", "hub:gap", "hub:refused", "hub:end", "hub:error", "hub:heartbeat"];
+const HUB_EVENTS = ["hub:open", "hub:gap", "hub:degraded", "hub:refused", "hub:end", "hub:error", "hub:heartbeat"];
+
+/** Before anything has happened. @type {Status} */
+export const IDLE = Object.freeze({
+  state: "idle", reason: "", detail: "", client: "", resumed: undefined, retryAt: undefined, degraded: false,
+});
 
 /** @returns {Environment} */
 function surroundings() {
@@ -281,6 +300,7 @@ function surroundings() {
     clearTimeout: (handle) => clearTimeout(handle),
     now: () => Date.now(),
     random: () => Math.random(),
+    isOffline: () => globalThis.navigator?.onLine === false,
     EventSource,
     window,
     document,
@@ -289,7 +309,7 @@ function surroundings() {
 
 export class SSEClient {
   /** @type {Status} */
-  status = Object.freeze({ state: "idle", reason: "", detail: "", client: "", resumed: undefined, retryAt: undefined });
+  status = IDLE;
   /** The position of the last event that was seen: where it resumes. */
   lastEventId;
 
@@ -328,6 +348,11 @@ export class SSEClient {
     this.#options = options;
     this.#env = { ...surroundings(), ...options.environment };
     this.lastEventId = options.lastEventId ?? "";
+  }
+
+  /** Whether events are held up, as `hub:degraded` said: the stream is open, and what is published comes later. */
+  get degraded() {
+    return this.status.degraded;
   }
 
   /**
@@ -373,7 +398,7 @@ export class SSEClient {
   /** @param {Status["state"]} state @param {string} reason @param {string} detail @param {Partial<Status>} [more] */
   #set(state, reason, detail, more) {
     const { client, resumed } = this.status;
-    this.status = Object.freeze({ client, resumed, retryAt: undefined, ...more, state, reason, detail });
+    this.status = Object.freeze({ client, resumed, retryAt: undefined, degraded: false, ...more, state, reason, detail });
     for (const watcher of [...this.#watchers]) call(watcher, this.status);
   }
 
@@ -402,6 +427,7 @@ export class SSEClient {
     this.#letGo();
     const { reconnect = true, backoff = 1000, maxBackoff = 30_000 } = this.#options;
     if (!reconnect) return this.#stop(reason, String(detail));
+    if (this.#env.isOffline() && !isToldToWait(reason)) return this.#awaitNetwork();
     const window = Math.min(maxBackoff, backoff * 2 ** this.#failures);
     this.#failures += 1;
     const asked = Math.max(this.#retryFloor, Math.min(floor, MOST_RETRY));
@@ -420,8 +446,17 @@ export class SSEClient {
   #wait(ms, reason, detail) {
     const { setTimeout, clearTimeout, now } = this.#env;
     clearTimeout(this.#retryTimer);
-    this.#retryTimer = setTimeout(() => void this.#connect(reason, detail), ms);
+    this.#retryTimer = setTimeout(() => {
+      if (this.#env.isOffline()) this.#awaitNetwork();
+      else void this.#connect(reason, detail);
+    }, ms);
     this.#set("retrying", reason, detail, { retryAt: now() + ms });
+  }
+
+  /** Asks for nothing until the browser is online, or somebody looks at the page: a browser can be wrong about it. */
+  #awaitNetwork() {
+    this.#env.clearTimeout(this.#retryTimer);
+    this.#set("retrying", "offline", "");
   }
 
   /** @param {string} reason @param {string} detail */
@@ -430,7 +465,8 @@ export class SSEClient {
     this.#attempt = attempt;
     this.#attemptedAt = this.#lastByteAt = this.#env.now();
     this.#wasOffline = false;
-    this.#set("connecting", reason, detail);
+    // After credentials were renewed it says so already.
+    if (this.status.state !== "connecting" || this.status.reason !== reason) this.#set("connecting", reason, detail);
     try {
       // A watcher may have closed it.
       if (attempt.signal.aborted) return;
@@ -495,6 +531,8 @@ export class SSEClient {
     // It may ask somebody for a password, which takes as long as it takes.
     this.#env.clearTimeout(this.#silenceTimer);
     this.#silenceTimer = undefined;
+    this.#set("connecting", "unauthorized", String(status));
+    if (signal.aborted) return;
     let renewed;
     try {
       renewed = await renew(status);
@@ -528,7 +566,7 @@ export class SSEClient {
       if ("data" in event) return; // An event of this name that the application sent.
       this.#env.clearTimeout(this.#openTimer);
       if (source.readyState === Native.CLOSED) this.#stop("http", "");
-      else if (this.status.state !== "retrying") this.#set("retrying", "network", "");
+      else if (this.status.state !== "retrying") this.#set("retrying", this.#env.isOffline() ? "offline" : "network", "");
     };
   }
 
@@ -556,6 +594,7 @@ export class SSEClient {
     const before = this.#attempt;
     const said = type.startsWith("hub:") ? told(message) : {};
     if (type === "hub:open") this.#opened({ client: said.client ?? "", resumed: said.resumed });
+    else if (type === "hub:degraded") this.#degrade(said.degraded === true);
     this.#listeners.tell(message);
     // A listener may have closed it, or asked anew.
     if (this.#attempt !== before) return;
@@ -575,6 +614,12 @@ export class SSEClient {
     this.#openedAt = this.#env.now();
     this.#hasRenewed = false;
     this.#set("open", "", "", more ?? { resumed: undefined });
+  }
+
+  /** @param {boolean} degraded */
+  #degrade(degraded) {
+    this.#opened();
+    if (degraded !== this.degraded) this.#set("open", "", "", { degraded });
   }
 
   #seen() {
@@ -601,11 +646,13 @@ export class SSEClient {
 
   #onOffline = () => {
     this.#wasOffline = true;
+    const { state, reason } = this.status;
+    if (state === "retrying" && !this.#source && !isToldToWait(reason)) this.#awaitNetwork();
   };
 
   #onOnline = () => {
     // The address may be another now, which would be noticed only by the silence. Resuming costs little.
-    if (this.status.state === "open" && this.#wasOffline) {
+    if (this.#isUnderWay() && this.#wasOffline) {
       this.#letGo();
       this.#soon("offline", "");
     } else {
@@ -616,9 +663,15 @@ export class SSEClient {
   #onVisible = () => {
     if (this.#env.document?.hidden) return;
     // The page may have slept, and its timers with it.
-    if (this.status.state === "open" || (this.status.state === "connecting" && this.#silenceTimer)) this.#guard();
+    if (this.#isUnderWay()) this.#guard();
     this.#wake();
   };
+
+  /** Whether there is a stream, or a request for one; while credentials are renewed there is not. */
+  #isUnderWay() {
+    const { state } = this.status;
+    return state === "open" || (state === "connecting" && this.#silenceTimer !== undefined);
+  }
 
   #wake() {
     const { state, reason, detail } = this.status;
@@ -626,7 +679,7 @@ export class SSEClient {
   }
 }
 
-/** What an event of the hub says. @param {Message} message @returns {{ client?: string, resumed?: boolean, reason?: string }} */
+/** What an event of the hub says. @param {Message} message @returns {{ client?: string, resumed?: boolean, reason?: string, degraded?: boolean }} */
 function told(message) {
   try {
     return Object(message.json());

@@ -16,7 +16,7 @@
  *
  * @module
  */
-import { Message, SSEClient } from "./sse-client.js";
+import { Message } from "./sse-client.js";
 export type Status = import("./sse-client.js").Status;
 export type Options = import("./sse-client.js").Options;
 export type Said = {
@@ -60,10 +60,16 @@ export declare class SharedSSE {
     status: Status;
     /** The position of the last event that this tab has seen. */
     lastEventId: string;
-    /** @param {string | ((client: SSEClient) => string | Promise<string>)} url @param {Options & Sharing} [options] */
-    constructor(url: string | ((client: SSEClient) => string | Promise<string>), { name, locks, BroadcastChannel, ...options }?: Options & Sharing);
+    /**
+     * @param {string | ((client: SharedSSE) => string | Promise<string>)} url as an {@link SSEClient} takes it; the id in
+     *   `client.status.client` is that of the stream so far, also if another tab held it
+     * @param {Options & Sharing} [options]
+     */
+    constructor(url: string | ((client: SharedSSE) => string | Promise<string>), { name, locks, BroadcastChannel, ...options }?: Options & Sharing);
     /** Whether this tab holds the stream. */
     get isLeader(): boolean;
+    /** Whether events are held up, as the hub has told the tab that holds the stream. */
+    get degraded(): boolean;
     /** @param {string} type @param {(message: Message) => void} listener */
     on(type: string, listener: (message: Message) => void): () => void;
     /** @param {(status: Status) => void} watcher */

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The sse-hub contributors
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 /**
  * One stream for all tabs of a browser: one of them holds it, and tells the others what comes.
  *
@@ -16,7 +19,7 @@
  *
  * @module
  */
-import { Listeners, Message, SSEClient, call } from "./sse-client.js";
+import { IDLE, Listeners, Message, SSEClient, call } from "./sse-client.js";
 
 /** @typedef {import("./sse-client.js").Status} Status */
 /** @typedef {import("./sse-client.js").Options} Options */
@@ -38,7 +41,7 @@ import { Listeners, Message, SSEClient, call } from "./sse-client.js";
 
 export class SharedSSE {
   /** @type {Status} */
-  status = Object.freeze({ state: "idle", reason: "", detail: "", client: "", resumed: undefined, retryAt: undefined });
+  status = IDLE;
   /** The position of the last event that this tab has seen. */
   lastEventId;
 
@@ -59,7 +62,11 @@ export class SharedSSE {
   /** What the others are to be told. @type {[type: string, data: string, id: string | null][]} */
   #pending = [];
 
-  /** @param {string | ((client: SSEClient) => string | Promise<string>)} url @param {Options & Sharing} [options] */
+  /**
+   * @param {string | ((client: SharedSSE) => string | Promise<string>)} url as an {@link SSEClient} takes it; the id in
+   *   `client.status.client` is that of the stream so far, also if another tab held it
+   * @param {Options & Sharing} [options]
+   */
   constructor(url, { name, locks = globalThis.navigator?.locks, BroadcastChannel = globalThis.BroadcastChannel, ...options } = {}) {
     this.#url = url;
     this.#options = options;
@@ -72,6 +79,11 @@ export class SharedSSE {
   /** Whether this tab holds the stream. */
   get isLeader() {
     return this.#client !== undefined;
+  }
+
+  /** Whether events are held up, as the hub has told the tab that holds the stream. */
+  get degraded() {
+    return this.status.degraded;
   }
 
   /** @param {string} type @param {(message: Message) => void} listener */
@@ -102,8 +114,12 @@ export class SharedSSE {
       else this.#lead();
     });
     this.#locks.request(this.#name, { signal }, held).catch(() => {
-      // It was given up, or there are no locks for a page of this kind.
-      if (!signal.aborted) this.#lead();
+      if (signal.aborted) return;
+      // There are no locks for a page of this kind: what other tabs say of their streams is not about this one.
+      this.#channel?.close();
+      this.#channel = undefined;
+      this.status = IDLE;
+      this.#lead();
     });
     // As long as nobody has answered, it waits.
     if (this.status.state !== "connecting") this.#setStatus({ ...this.status, state: "connecting", reason: "", detail: "" });
@@ -136,7 +152,8 @@ export class SharedSSE {
   }
 
   #lead() {
-    const client = new SSEClient(this.#url, { ...this.#options, lastEventId: this.lastEventId });
+    const url = this.#url;
+    const client = new SSEClient(typeof url === "function" ? () => url(this) : url, { ...this.#options, lastEventId: this.lastEventId });
     this.#client = client;
     let before = this.lastEventId;
     const take = (/** @type {Message} */ message) => {
@@ -149,8 +166,10 @@ export class SharedSSE {
     };
     client.on("*", take);
     for (const type of ["open", "gap", "refused", "end", "error", "degraded"]) client.on(`hub:${type}`, take);
-    client.onStatus((status) => {
+    client.onStatus((own) => {
       if (this.#client !== client) return;
+      // Until it is open, the client is who it was in the tab before.
+      const status = { ...own, client: own.client || this.status.client };
       this.#flush();
       this.#tell({ kind: "status", status, lastEventId: this.lastEventId });
       this.#setStatus(status);

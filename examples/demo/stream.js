@@ -1,15 +1,15 @@
 // This tab's stream: how it is asked for, and what the page knows of it.
 import { count } from "./chart.js";
 import { note, show } from "./feed.js";
-import { SSEClient } from "./sse-client.js";
+import { IDLE, SSEClient } from "./sse-client.js";
 import { SharedSSE } from "./sse-shared.js";
-import { isRecord, parseJson, scheduleDraw } from "./tools.js";
+import { isRecord, parseJson, perTab, recall, scheduleDraw, store } from "./tools.js";
 
 const REASONS = {
   network: "the connection was lost",
   eof: "the stream ended",
   silent: "nothing was heard for too long",
-  offline: "the browser was offline",
+  offline: "the browser is offline",
   http: "the server answered",
   unauthorized: "not let in",
   "content-type": "the answer is no stream",
@@ -38,7 +38,7 @@ export function whenOpen(listener) {
   onOpen = listener;
 }
 
-export const status = () => stream.client?.status ?? { state: "idle", reason: "", detail: "", client: "" };
+export const status = () => stream.client?.status ?? IDLE;
 
 export const isLive = () => !["idle", "closed"].includes(status().state);
 
@@ -63,11 +63,12 @@ export function connect(settings) {
   stream.client?.close();
   stream.settings = settings;
   toldReason = "";
+  signedIn = null;
   stop(false);
   const address = (client) => addressOf(stream.settings, client.status.client);
   // For trying out: ?silence=2000 finds a dead stream sooner.
   const silence = Number(new URLSearchParams(location.search).get("silence")) || 45_000;
-  const options = { silence, environment: { fetch: stallable } };
+  const options = { silence, headers, renew, environment: { fetch: stallable } };
   if (settings.by === "shared") {
     stream.client = new SharedSSE(address, { ...options, name: addressOf(settings) });
   } else {
@@ -95,6 +96,10 @@ function listen(client) {
     const why = reason === "evicted" ? "the server no longer holds them" : `reason: ${reason}`;
     note("hub:gap", `Missed events; fetch the state anew (${why}).`, { id: event.id, kind: "warn" });
     stream.gap = `Some events were missed: ${why}. A page fetches its state anew here, and goes on from ${event.id}.`;
+  });
+  client.on("hub:degraded", (event) => {
+    const text = event.json().degraded ? "Events are held up: what is published arrives later." : "Events arrive again.";
+    note("hub:degraded", text, { kind: event.json().degraded ? "warn" : "control" });
   });
   client.onStatus((now) => {
     if (client !== stream.client) return;
@@ -146,6 +151,33 @@ export function listenFor(type) {
   if (type.startsWith("hub:") || nativeTypes.has(type)) return;
   nativeTypes.add(type);
   if (stream.settings?.by === "native") stream.client.on(type, () => {});
+}
+
+/* ---------- who one is, where the server asks for it (--login) ---------- */
+
+const TOKEN_KEY = "sse-hub-demo.token";
+let signedIn = null; // goes on with the stream that waits for it
+
+function headers() {
+  const token = recall(perTab, TOKEN_KEY);
+  return token ? { authorization: `Bearer ${token}` } : {};
+}
+
+/** The stream was not let in: waits until somebody has signed in, as long as it takes. */
+function renew() {
+  return new Promise((done) => {
+    signedIn = done;
+    scheduleDraw();
+  });
+}
+
+export const isSignedOut = () => signedIn !== null && status().state === "connecting" && status().reason === "unauthorized";
+
+export function signIn(token) {
+  store(perTab, TOKEN_KEY, token);
+  signedIn?.();
+  signedIn = null;
+  scheduleDraw();
 }
 
 /* ---------- a page that does not read ---------- */

@@ -30,6 +30,8 @@ pub(crate) enum Start {
     Fresh(EventId),
     /// Right after the client's own position.
     Resumed(EventId),
+    /// Right after the client's own position, if what it missed can be brought from where the order is kept.
+    Sought(EventId),
     /// After the client's own position, with a gap that the log tells as it is read.
     Behind(EventId),
     /// After a gap that is told at once.
@@ -47,7 +49,7 @@ impl Start {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh(_) => "fresh",
-            Self::Resumed(_) => "resumed",
+            Self::Resumed(_) | Self::Sought(_) => "resumed",
             Self::Behind(_) | Self::Gap { .. } => "gap",
         }
     }
@@ -55,7 +57,7 @@ impl Start {
     /// Where the stream goes on.
     pub(crate) fn position(self) -> EventId {
         match self {
-            Self::Fresh(id) | Self::Resumed(id) | Self::Behind(id) => id,
+            Self::Fresh(id) | Self::Resumed(id) | Self::Sought(id) | Self::Behind(id) => id,
             Self::Gap { now, .. } => now,
         }
     }
@@ -223,10 +225,12 @@ impl State {
                     && now > id
                 {
                     Start::Gap { held: id, now, reason: "capped" }
-                } else if self.log.lost_since(id, client).is_some() {
-                    Start::Behind(id)
-                } else {
+                } else if self.log.lost_since(id, client).is_none() {
                     Start::Resumed(id)
+                } else if self.hopes_for(id, config) {
+                    Start::Sought(id)
+                } else {
+                    Start::Behind(id)
                 }
             }
             // Others have read further. Its own position counts until the order's end is found to lie before it.

@@ -37,6 +37,16 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// engines that tell other instances who is online. Must not wait. No lock is held.
     fn presence(&self) {}
 
+    /// Whether it can bring events from before what the hub holds. Always the same. If not, who comes from there is told
+    /// a gap.
+    fn looks_back(&self) -> bool {
+        false
+    }
+
+    /// A client has come that missed older events: see [`Feed::wanted`](crate::backplane::Feed::wanted). Must not wait.
+    /// No lock is held.
+    fn look_back(&self) {}
+
     /// The hub is closed and sends nothing any more. Must not wait.
     fn close(&self) {}
 }

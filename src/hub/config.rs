@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backplane::Backplane;
+use super::history::History;
 use super::limits::Limits;
 use super::presence::Presence;
 use crate::error::{ConfigError, Refusals};
@@ -27,6 +28,9 @@ pub(crate) struct Config {
     pub(crate) end_lagging: bool,
     pub(crate) presence: Option<Presence>,
     pub(crate) backplane: Option<Arc<dyn Backplane>>,
+    pub(crate) tells_degraded: bool,
+    /// With a backplane that looks back.
+    pub(crate) history: Option<History>,
 }
 
 impl Config {
@@ -45,12 +49,15 @@ impl Config {
             end_lagging: false,
             presence: None,
             backplane: None,
+            tells_degraded: false,
+            history: Some(History::default()),
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.retain.check()?;
         self.limits.check()?;
+        self.history.as_ref().map_or(Ok(()), History::check)?;
         self.presence.as_ref().map_or(Ok(()), Presence::check)?;
         if self.heartbeat.every == Some(Duration::ZERO) {
             return Err(ConfigError::Heartbeat);

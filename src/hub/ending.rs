@@ -70,14 +70,20 @@ impl Shared {
         telemetry::closed(clients, published);
     }
 
-    /// Ends streams that are not read, on the occasion of another stream's heartbeat.
-    pub(crate) fn look_for_stalled(&self) {
-        if self.config.stall.is_none() {
+    /// Ends streams that are not read, on the occasion of another stream's heartbeat, and lets go of what is kept beyond
+    /// the retention.
+    pub(crate) fn look_around(&self) {
+        const MANY: usize = 1024;
+        if self.config.stall.is_none() && self.config.history.is_none() {
             return;
         }
         let now = self.config.timer.now();
-        let mut later = Later::default();
-        self.state.lock().expel_stalled(now, &self.config, &mut later);
+        let (mut later, mut evicted) = (Later::default(), Vec::new());
+        let mut state = self.state.lock();
+        state.lower(now, MANY, &mut evicted);
+        state.expel_stalled(now, &self.config, &mut later);
+        drop(state);
+        drop(evicted);
         later.run();
     }
 }

@@ -116,14 +116,12 @@ impl Feed {
 
     /// Says whether events are held up, because the engine cannot reach what orders them. `cause` is for people to
     /// read; it is told to `tracing` with every change, and not more than a few times a minute.
+    ///
+    /// To be said again a second after it changed: clients are [told](crate::HubBuilder::tell_degraded) of what has lasted for
+    /// as long, and nothing but this call looks at the clock for it.
     pub fn degraded(&self, cause: Option<&str>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let now = shared.config.timer.now();
-        let told = {
-            let mut state = shared.state.lock();
-            state.link.degrade(cause.is_some(), now)
-        };
-        if told {
+        if shared.degrade(cause.is_some()) {
             telemetry::degraded(cause);
         }
     }
@@ -192,8 +190,11 @@ impl Shared {
         state.link.loaded = true;
         state.link.resets += u64::from(!is_first);
         state.counts.malformed += malformed;
-        state.move_to(floor, if is_first { "evicted" } else { "reset" }, now, self, &mut later);
-        let are_ahead = state.ahead().is_some();
+        if !is_first {
+            state.link.gone = floor;
+        }
+        state.move_to(floor, is_first, now, self, &mut later);
+        let (are_ahead, are_behind) = (state.ahead().is_some(), !state.link.behind.is_empty());
         drop(state);
         drop(order);
         // A log of many events is not freed under the locks.
@@ -201,6 +202,9 @@ impl Shared {
         later.run();
         if are_ahead && let Some(backplane) = &self.config.backplane {
             backplane.look_ahead();
+        }
+        if are_behind && let Some(backplane) = &self.config.backplane {
+            backplane.look_back();
         }
         if !is_first {
             telemetry::reset(floor);

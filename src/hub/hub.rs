@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::backplane::{Backplane, Confirmation};
 use super::config::Config;
 use super::drain::Drain;
+use super::history::History;
 use super::limits::Limits;
 use super::members::ClientInfo;
 use super::presence::Presence;
@@ -41,6 +42,9 @@ use crate::wire::id::EventId;
 /// hub remembers what it let go of: about as many events as it retains if each was for another name, far more if names
 /// recur, and of [combined](Audience::and) audiences the last 256. Past that a gap may be told that was none, and none
 /// is ever left out.
+///
+/// With a [backplane](HubBuilder::backplane) that still has what has left the log, the hub looks back for it: see
+/// [`History`].
 ///
 /// # Slow clients
 ///
@@ -335,7 +339,7 @@ impl Drop for Handle {
 ///
 /// # Memory
 ///
-/// Beside what [`Retain`] allows, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
+/// Beside what [`Retain`] allows, and [`History`] while it looks back, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
 /// topic (measured on 64 bits, its [`Subscription`] included; the runtime's and the server's share come on top). While it
 /// has events to read it takes up to `window` handles of 8 bytes, each of which can keep about 190 bytes of an event
 /// that has left the log (not its frame). Of the clients that left last it remembers the id, the user and the session: as
@@ -431,6 +435,22 @@ impl HubBuilder {
         self
     }
 
+    /// Tells each client with a `hub:degraded` event when the [backplane](Self::backplane) has been out of reach for a
+    /// second, `{"degraded":true}`, and when it has been back for one, `{"degraded":false}`: off, unless set.
+    ///
+    /// A client that comes meanwhile is told after `hub:open`. One that did not read is told how it is now, unless it knows.
+    /// The event is none of the log's: it has no id, and moves nobody's place.
+    pub fn tell_degraded(mut self) -> Self {
+        self.config.tells_degraded = true;
+        self
+    }
+
+    /// How far it looks back for clients that come back from before what is retained, if there is a backplane that can.
+    pub fn history(mut self, history: History) -> Self {
+        self.config.history = Some(history);
+        self
+    }
+
     /// How many bytes of waiting events one item of a [`Subscription`] joins: 64 KiB, unless set. A larger event is
     /// an item of its own.
     pub fn batch(mut self, bytes: usize) -> Self {
@@ -450,8 +470,11 @@ impl HubBuilder {
     /// # Errors
     ///
     /// [`ConfigError`] names settings that contradict each other or that nothing could work with.
-    pub fn build(self) -> Result<Hub, ConfigError> {
+    pub fn build(mut self) -> Result<Hub, ConfigError> {
         self.config.check()?;
+        let looks_back = self.config.backplane.as_ref().is_some_and(|engine| engine.looks_back());
+        self.config.history =
+            self.config.history.filter(|history| looks_back && history.allowance.events > 0);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let is_alone = self.config.backplane.is_none();

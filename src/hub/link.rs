@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::outage::Outage;
 use crate::wire::id::EventId;
 
 /// The clients that had come with an id ahead of the hub, up to a moment.
@@ -17,6 +18,13 @@ pub(super) struct Link {
     pub(super) resets: u64,
     /// By serial number.
     pub(super) ahead: Vec<Ahead>,
+    pub(super) outage: Outage,
+    /// Clients that are held until what they missed is brought.
+    pub(super) behind: Vec<Behind>,
+    /// What lies up to here cannot be brought.
+    pub(super) gone: EventId,
+    /// When it was last of use that the log reaches back beyond its retention.
+    pub(super) used: Option<Instant>,
     told: Option<Instant>,
     told_degraded: bool,
 }
@@ -26,6 +34,14 @@ pub(super) struct Ahead {
     pub(super) slot: usize,
     pub(super) serial: u64,
     pub(super) id: EventId,
+}
+
+#[derive(Debug)]
+pub(super) struct Behind {
+    pub(super) slot: usize,
+    pub(super) serial: u64,
+    /// What was lost after this is what it missed.
+    pub(super) after: EventId,
 }
 
 impl Link {

@@ -46,6 +46,7 @@ impl Hub {
     /// | `sse_hub_degraded` | gauge | | with a backplane: 1 while it cannot be reached |
     /// | `sse_hub_resets_total` | counter | | with a backplane: histories that were lost |
     /// | `sse_hub_malformed_total` | counter | | with a backplane: entries that were no events |
+    /// | `sse_hub_restored_total` | counter | | with a backplane: events brought back from before what was retained |
     /// | `sse_hub_refused_total` | counter | `cause` | clients refused, by [`RefusedCause::as_str`] |
     /// | `sse_hub_ended_total` | counter | `reason` | streams ended, by [`EndReason::as_str`] |
     /// | `sse_hub_delay_seconds` | histogram | | from being published to being read by a stream |
@@ -75,6 +76,7 @@ impl Hub {
             gauge!("sse_hub_degraded", labels.clone()).set(f64::from(u8::from(stats.degraded)));
             counter!("sse_hub_resets_total", labels.clone()).absolute(stats.resets);
             counter!("sse_hub_malformed_total", labels.clone()).absolute(stats.malformed);
+            counter!("sse_hub_restored_total", labels.clone()).absolute(stats.restored);
         }
         for cause in RefusedCause::EACH {
             let labels = with("cause", cause.as_str());
@@ -107,6 +109,7 @@ fn describe() {
     describe_gauge!("sse_hub_degraded", of, "Whether the backplane cannot be reached");
     describe_counter!("sse_hub_resets_total", of, "Histories that were lost");
     describe_counter!("sse_hub_malformed_total", of, "Entries that were no events");
+    describe_counter!("sse_hub_restored_total", of, "Events from before what was retained");
     describe_counter!("sse_hub_refused_total", of, "Clients refused");
     describe_counter!("sse_hub_ended_total", of, "Streams ended");
     let delay = "Time from being published to being read by a stream, sampled";

@@ -1,5 +1,6 @@
 //! Where clients stand in an order that comes from elsewhere: ahead of what the hub has read, or in one that is gone.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::later::Later;
@@ -13,32 +14,49 @@ impl State {
     pub(super) fn move_to(
         &mut self,
         floor: EventId,
-        reason: &'static str,
+        is_first: bool,
         now: Instant,
         shared: &Shared,
         later: &mut Later,
     ) {
+        let reason = if is_first { "evicted" } else { "reset" };
         let head = self.log.head();
         let mut waiting = Vec::new();
+        self.link.behind.clear();
+        let mut behind = Vec::new();
         for (slot, client) in self.routes.iter() {
             let mut inbox = client.inbox.lock();
             if inbox.end.is_some() {
                 continue;
             }
+            inbox.let_go();
             let mailbox = &mut inbox.mailbox;
             match mailbox.cursor() {
                 // It came when nobody knew where now is.
                 EventId::ORIGIN => mailbox.jump(head, head, "unknown", now),
+                // What lies before may be there, unless the order is another.
+                cursor
+                    if cursor < floor
+                        && let Some(history) = shared.config.history.filter(|_| is_first) =>
+                {
+                    mailbox.restart(head, now);
+                    let told = mailbox.told();
+                    inbox.held = Some(history.until(now));
+                    behind.push((slot, Arc::clone(client), told));
+                }
                 cursor if cursor < floor => mailbox.jump(floor, head, reason, now),
                 _ => mailbox.restart(head, now),
             }
-            if mailbox.waiting_since().is_some() {
+            if inbox.mailbox.waiting_since().is_some() {
                 waiting.push(slot);
                 later.extend(inbox.waker.take());
             }
         }
         for slot in waiting {
             self.watch(slot, now, &shared.config);
+        }
+        for (slot, client, told) in behind {
+            self.note_behind(slot, &client, told, now, &shared.config);
         }
     }
 

@@ -8,6 +8,7 @@
 //! that a client that connects or catches up meanwhile waits for a piece of it and not for all.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::backplane::{Backplane, Confirmation, Outgoing, Unsent};
@@ -27,6 +28,9 @@ use crate::wire::event::Event;
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 
+/// How many events go at once of those that were kept beyond the retention.
+const FEW: usize = 64;
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -36,6 +40,8 @@ pub(crate) struct Shared {
     pub(super) recorded: Mutex<super::metrics::Recorded>,
     pub(super) order: Mutex<Order>,
     pub(super) state: Mutex<State>,
+    /// What every stream is to have told of the backplane: a degraded hub, or one that is not.
+    pub(super) tells_degraded: AtomicBool,
 }
 
 /// Behind the ordering lock.
@@ -62,6 +68,7 @@ impl Shared {
             recorded: Mutex::new(super::metrics::Recorded::default()),
             order,
             state,
+            tells_degraded: AtomicBool::new(false),
         }
     }
 
@@ -149,6 +156,7 @@ impl Shared {
         let entry = Arc::new(Entry::new(id, sealed.finish(id), parts, now));
         let mut state = self.state.lock();
         state.log.append(Arc::clone(&entry), &mut order.evicted);
+        state.lower(entry.at, FEW, &mut order.evicted);
         state.counts.published += 1;
         let matched = self.hand_out(state, &entry, later);
         order.evicted.clear();
@@ -199,6 +207,7 @@ impl Shared {
         &self,
         slot: usize,
         client: &Arc<Client>,
+        may_look_back: bool,
         out: &mut Vec<Arc<Entry>>,
     ) -> Option<CaughtUp> {
         let now = self.config.timer.now();
@@ -206,12 +215,18 @@ impl Shared {
         let mut later = Later::default();
         let mut state = self.state.lock();
         state.log.expire(now, &mut evicted);
-        let caught_up = state.read_log(slot, client, now, &self.config, out);
+        state.lower(now, FEW, &mut evicted);
+        let caught_up = state.read_log(slot, client, may_look_back, now, &self.config, out);
         // After it has read, or it could find that it is stalled itself.
         state.expel_stalled(now, &self.config, &mut later);
         drop(state);
         drop(evicted);
         later.run();
+        if caught_up.is_some_and(|caught_up| caught_up.is_held)
+            && let Some(backplane) = &self.config.backplane
+        {
+            backplane.look_back();
+        }
         caught_up
     }
 

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ use crate::sync::Mutex;
 use crate::wire::id::EventId;
 
 /// How many clients are handed an event before the state lock is let go of. One, where loom looks at every order.
-const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
+pub(super) const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
 
 /// Behind the state lock.
 #[derive(Debug)]
@@ -84,6 +85,12 @@ pub(super) struct Inbox {
     deadline: Option<Instant>,
     /// It stands among those who are watched.
     watched: bool,
+    /// Until when it is sent nothing, because what it missed may be brought.
+    pub(super) held: Option<Instant>,
+    /// What was lost up to here is not to be looked for, because it was.
+    sought: EventId,
+    /// It was let go on, and has not read since.
+    is_back: bool,
 }
 
 /// What a client that was behind has learned from the log.
@@ -93,12 +100,41 @@ pub(crate) struct CaughtUp {
     pub(crate) gap: Option<EventId>,
     /// It has read the log to its end.
     pub(crate) is_live: bool,
+    /// It is held, because what it missed may be brought, and has read nothing.
+    pub(crate) is_held: bool,
 }
 
 impl Inbox {
     pub(super) fn new(mailbox: Mailbox) -> Self {
-        let (until, deadline) = (None, None);
-        Self { mailbox, waker: None, end: None, until, deadline, watched: false }
+        Self {
+            mailbox,
+            waker: None,
+            end: None,
+            until: None,
+            deadline: None,
+            watched: false,
+            held: None,
+            sought: EventId::ORIGIN,
+            is_back: false,
+        }
+    }
+
+    /// Lets it go on, when the log has all after `whole_from`.
+    pub(super) fn release(&mut self, whole_from: EventId, now: Instant) {
+        self.held = None;
+        self.sought = whole_from;
+        self.is_back = true;
+        self.mailbox.wait_from(now);
+    }
+
+    /// The log begins anew, and there is nothing to be looked for.
+    pub(super) fn let_go(&mut self) {
+        (self.held, self.sought, self.is_back) = (None, EventId::ORIGIN, false);
+    }
+
+    /// Since when something has waited for it to read. While it is held it has nothing to read.
+    fn waiting_since(&self) -> Option<Instant> {
+        self.mailbox.waiting_since().filter(|_| self.held.is_none())
     }
 
     /// Ends the stream. An end at once takes the place of one that delivers the rest, and otherwise the first counts.
@@ -122,11 +158,14 @@ impl Inbox {
     /// When to look at [`pass`](Self::pass) again.
     pub(super) fn next_end(&self) -> Option<Instant> {
         let until = self.until.map(|until| until.at).filter(|_| self.end.is_none());
-        [until, self.deadline].into_iter().flatten().min()
+        [until, self.deadline, self.held].into_iter().flatten().min()
     }
 
-    /// Ends the stream if its time has come at `now`.
+    /// Ends the stream if its time has come at `now`. One that was held for too long goes on.
     pub(super) fn pass(&mut self, now: Instant, retry: Duration) {
+        if self.held.is_some_and(|until| until <= now) {
+            (self.held, self.sought) = (None, EventId::LAST);
+        }
         let expired = self.deadline.filter(|&at| at <= now).map(|_| EndReason::Expired);
         let over = self.until.filter(|until| until.at <= now).map(|until| until.reason);
         for reason in [expired, over].into_iter().flatten() {
@@ -214,6 +253,10 @@ impl State {
             let mut inbox = client.inbox.lock();
             if inbox.end.is_none() && inbox.mailbox.push(entry) {
                 given += 1;
+                if inbox.held.is_some() {
+                    // It could not read it.
+                    continue;
+                }
                 later.extend(inbox.waker.take());
                 watch(&mut self.watched, slot, client.serial, &mut inbox, entry.at, config);
             }
@@ -228,10 +271,13 @@ impl State {
     }
 
     /// Reads the log for a client that is behind; `None` if it was forgotten, and its slot may be somebody else's.
+    ///
+    /// What it missed is looked back for, if that may be.
     pub(super) fn read_log(
         &mut self,
         slot: usize,
         client: &Arc<Client>,
+        may_look_back: bool,
         now: Instant,
         config: &Config,
         out: &mut Vec<Arc<Entry>>,
@@ -241,15 +287,39 @@ impl State {
         }
         let identity = Identity { places: self.routes.places(slot), filter: &client.filter };
         let mut inbox = client.inbox.lock();
+        let (cursor, told) = (inbox.mailbox.cursor(), inbox.mailbox.told());
+        let nothing = CaughtUp { gap: None, is_live: false, is_held: false };
+        let replay = config.limits.replay;
+        if mem::take(&mut inbox.is_back)
+            && replay < self.log.len()
+            && let (at, true) = self.log.before_last(replay, identity)
+            && at > cursor
+        {
+            inbox.mailbox.jump(at, self.log.head(), "capped", now);
+            return Some(nothing);
+        }
+        let lost = self.log.lost_since(told, identity);
+        if may_look_back
+            && lost.is_some_and(|lost| lost > inbox.sought)
+            && let Some(history) = config.history
+            && self.can_look_back(told, config)
+        {
+            inbox.held = Some(history.until(now));
+            drop(inbox);
+            self.note_behind(slot, client, told, now, config);
+            return Some(CaughtUp { is_held: true, ..nothing });
+        }
+        if self.log.reaches_back(cursor) {
+            self.link.used = Some(now);
+        }
         let lags = inbox.mailbox.starts_reading_the_log();
-        let mut is_live = self.log.read(inbox.mailbox.cursor(), identity, config.batch, out);
+        let mut is_live = self.log.read(cursor, identity, config.batch, out);
         if inbox.end.is_some() {
             // What was published since it was to end is for whoever comes back.
             let rest = out.partition_point(|entry| entry.id <= inbox.mailbox.tail());
             is_live |= rest < out.len();
             out.truncate(rest);
         }
-        let lost = self.log.lost_since(inbox.mailbox.told(), identity);
         let gap = lost.map(|lost| {
             // Where topics have limits of their own, what is retained can be older than what was lost. The client is
             // to get that too, also if it is cut off right after the gap and comes back with its id.
@@ -261,7 +331,7 @@ impl State {
             inbox.mailbox.advance(last.id, now);
         }
         self.counts.lagged += u64::from(lags);
-        Some(CaughtUp { gap, is_live })
+        Some(CaughtUp { gap, is_live, is_held: false })
     }
 
     /// Tells every stream to end after what was published before.
@@ -308,7 +378,7 @@ impl State {
             };
             let client = Arc::clone(client);
             let mut inbox = client.inbox.lock();
-            match inbox.mailbox.waiting_since() {
+            match inbox.waiting_since() {
                 None => inbox.watched = false,
                 Some(since) if now.saturating_duration_since(since) < limit => {
                     self.watched.push(Reverse(Watched { since, slot, serial }));

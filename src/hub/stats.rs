@@ -27,11 +27,11 @@ pub struct Stats {
     pub clients: usize,
     /// Names that those go by: client ids, users, sessions and topics, and one for everybody.
     pub names: usize,
-    /// Events retained.
+    /// Events retained, with those that were [looked back](crate::History) for.
     pub retained: usize,
     /// Names that those were published to.
     pub retained_names: usize,
-    /// What those count towards [`Retain::bytes`](crate::Retain::bytes).
+    /// What those count towards [`Retain::bytes`](crate::Retain::bytes), and [`History::bytes`](crate::History::bytes).
     pub retained_bytes: usize,
     /// Events published.
     pub published: u64,
@@ -53,6 +53,8 @@ pub struct Stats {
     pub resets: u64,
     /// With a backplane: entries that were no events, and left out.
     pub malformed: u64,
+    /// With a backplane: events brought back from before what was retained, for clients that missed them.
+    pub restored: u64,
     ended: [u64; EndReason::ALL.len()],
     refused: [u64; RefusedCause::COUNT],
     delays: Delays,
@@ -60,7 +62,7 @@ pub struct Stats {
 
 impl Stats {
     pub(super) fn new<T: Clone>(routes: &Routes<T>, log: &Log, counts: Counts, read: Read) -> Self {
-        let Counts { published, opened, lagged, malformed, ended, refused } = counts;
+        let Counts { published, opened, lagged, malformed, restored, ended, refused } = counts;
         let Read { events: delivered, bytes, items, gaps, delays } = read;
         Self {
             clients: routes.len(),
@@ -78,6 +80,7 @@ impl Stats {
             degraded: false,
             resets: 0,
             malformed,
+            restored,
             ended,
             refused,
             delays,
@@ -110,6 +113,7 @@ pub(super) struct Counts {
     pub(super) opened: u64,
     pub(super) lagged: u64,
     pub(super) malformed: u64,
+    pub(super) restored: u64,
     pub(super) ended: [u64; EndReason::ALL.len()],
     pub(super) refused: [u64; RefusedCause::COUNT],
 }

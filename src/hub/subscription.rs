@@ -1,6 +1,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -11,12 +12,13 @@ use super::admission::{Admitted, Start};
 use super::config::Config;
 use super::end::{End, EndReason};
 use super::shared::Shared;
-use super::state::{CaughtUp, Client};
+use super::state::{CaughtUp, Client, Inbox};
 use super::subscriber::Subscriber;
 use crate::error::Refused;
 use crate::log::audience::ClientId;
 use crate::log::log::Entry;
 use crate::log::mailbox::Taken;
+use crate::sync::MutexGuard;
 use crate::time::heartbeat::{Due, Silence};
 use crate::wire::event::{Event, EventError};
 use crate::wire::frame;
@@ -51,6 +53,8 @@ pub struct Subscription {
     batch: Vec<Arc<Entry>>,
     /// How many items it has sent.
     items: u32,
+    /// What it was told last of the backplane.
+    told_degraded: bool,
 }
 
 impl Subscription {
@@ -67,6 +71,7 @@ impl Subscription {
             silence: Silence::new(shared.config.heartbeat),
             batch: Vec::new(),
             items: 0,
+            told_degraded: false,
         })
     }
 
@@ -77,9 +82,12 @@ impl Subscription {
     }
 
     /// Whether the client goes on where it stopped, without a gap.
+    ///
+    /// With a backplane that is what is to be expected: where the order ends, or whether what it missed can still be
+    /// [looked back](crate::History) for, is found out after it was let in. If not, it is told a gap later.
     #[must_use]
     pub fn resumed(&self) -> bool {
-        matches!(self.start, Start::Resumed(_))
+        matches!(self.start, Start::Resumed(_) | Start::Sought(_))
     }
 
     /// Puts events of its own before the live ones: a snapshot, then its changes.
@@ -122,7 +130,7 @@ impl Subscription {
         let held = match self.start {
             _ if has_first => EventId::ORIGIN,
             Start::Gap { held, .. } => held,
-            Start::Fresh(_) | Start::Resumed(_) | Start::Behind(_) => position,
+            Start::Fresh(_) | Start::Resumed(_) | Start::Sought(_) | Start::Behind(_) => position,
         };
         let client = self.client.id;
         let retry = self.shared.config.retry(client);
@@ -154,6 +162,14 @@ impl Subscription {
             if inbox.end.as_ref().is_some_and(End::is_immediate) {
                 return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
             }
+            if inbox.held.is_some() {
+                if let Some(end) = &mut inbox.end {
+                    // What it misses is for whoever comes back.
+                    return Poll::Ready(end.last.take());
+                }
+                self.is_late = true;
+                return wait(inbox, cx);
+            }
             match inbox.mailbox.take(config.batch, || config.timer.now(), &mut self.batch) {
                 Taken::Batch => {
                     drop(inbox);
@@ -168,10 +184,12 @@ impl Subscription {
                 }
                 Taken::Behind => {
                     drop(inbox);
-                    let caught_up = self
-                        .slot
-                        .and_then(|slot| self.shared.catch_up(slot, &self.client, &mut self.batch));
-                    let Some(CaughtUp { gap, is_live }) = caught_up else {
+                    let may_look_back = self.is_late || !config.end_lagging;
+                    let caught_up = self.slot.and_then(|slot| {
+                        let batch = &mut self.batch;
+                        self.shared.catch_up(slot, &self.client, may_look_back, batch)
+                    });
+                    let Some(CaughtUp { gap, is_live, .. }) = caught_up else {
                         // It is forgotten. What it has not read it gets when it comes back.
                         let mut inbox = self.client.inbox.lock();
                         return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
@@ -192,20 +210,14 @@ impl Subscription {
                     if gap.is_some() || !self.batch.is_empty() {
                         return Poll::Ready(Some(self.take_batch(gap)));
                     }
-                    // Nothing of it was for this client, which is live now.
+                    // Nothing of it was for this client, which is live now; or it is held, or told a gap next.
                 }
                 Taken::Nothing => {
                     if let Some(end) = &mut inbox.end {
                         return Poll::Ready(end.last.take());
                     }
                     self.is_late = false;
-                    // Checked and registered under one lock: whoever fills the mailbox next finds the waker.
-                    let is_known =
-                        inbox.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-                    let old = if is_known { None } else { inbox.waker.replace(cx.waker().clone()) };
-                    drop(inbox);
-                    drop(old);
-                    return Poll::Pending;
+                    return wait(inbox, cx);
                 }
             }
         }
@@ -233,6 +245,12 @@ impl Subscription {
         self.items = self.items.wrapping_add(1);
     }
 
+    fn has_outage_to_tell(&self) -> bool {
+        let tells = self.shared.tells_degraded.load(Ordering::Acquire);
+        // After its end it tells nothing.
+        tells != self.told_degraded && self.slot.is_some()
+    }
+
     fn leave(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.shared.leave(slot, &self.client);
@@ -251,6 +269,11 @@ impl Stream for Subscription {
             return Poll::Ready(Some(this.opening()));
         }
         loop {
+            if this.has_outage_to_tell() {
+                this.told_degraded = !this.told_degraded;
+                this.silence.end();
+                return Poll::Ready(Some(frame::degraded(this.told_degraded)));
+            }
             let mut end = None;
             match this.poll_events(cx, &mut end) {
                 Poll::Ready(Some(events)) => {
@@ -261,12 +284,14 @@ impl Stream for Subscription {
                     this.leave();
                     return Poll::Ready(None);
                 }
+                // Whoever tells it now finds the waker; who did before that may not have.
+                Poll::Pending if this.has_outage_to_tell() => continue,
                 Poll::Pending => {}
             }
             let Config { heartbeat, timer, .. } = &this.shared.config;
             match ready!(this.silence.poll(cx, &**timer, end)) {
                 Due::Heartbeat => {
-                    this.shared.look_for_stalled();
+                    this.shared.look_around();
                     return Poll::Ready(Some(heartbeat.frame()));
                 }
                 // Its end has come, which the next round finds.
@@ -289,6 +314,15 @@ impl fmt::Debug for Subscription {
             .field("resumed", &self.resumed())
             .finish_non_exhaustive()
     }
+}
+
+/// Checked and registered under one lock: whoever fills the mailbox next, or lets the client go on, finds the waker.
+fn wait<T>(mut inbox: MutexGuard<'_, Inbox>, cx: &Context<'_>) -> Poll<T> {
+    let is_known = inbox.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+    let old = if is_known { None } else { inbox.waker.replace(cx.waker().clone()) };
+    drop(inbox);
+    drop(old);
+    Poll::Pending
 }
 
 fn joined<'a>(frames: impl IntoIterator<Item = &'a Bytes> + Clone) -> Bytes {

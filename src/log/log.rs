@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::audience::{Audience, Identity, Key};
+use super::history::Raised;
 use super::lost::{Lost, Marker, Marks};
 use crate::error::ConfigError;
 use crate::wire::frame::Frame;
@@ -13,7 +14,8 @@ use crate::wire::id::EventId;
 
 /// How much a hub keeps for clients that come back or fall behind.
 ///
-/// What is kept is all that the hub holds of its events, whatever its clients do: at most `bytes` of frames (the
+/// What is kept is all that the hub holds of its events, whatever its clients do (but for what it
+/// [looks back](crate::History) for, if it has a backplane): at most `bytes` of frames (the
 /// allocation of a frame can be a quarter larger than it), and for each of `events` about 450 bytes of bookkeeping. To
 /// remember what was lost to whom takes up to 200 bytes more for each of `events` (of 1024 at least). Measured on 64 bits,
 /// with the slack of allocations: 270 to 350 in all where events are for everybody or for one topic, 610 to 660 where
@@ -107,12 +109,12 @@ pub(crate) struct Entry {
     keys: Option<Box<[Key]>>,
     marks: Marks,
     /// What it is the latest value of.
-    conflation: Option<Arc<Conflation>>,
+    pub(super) conflation: Option<Arc<Conflation>>,
 }
 
 /// A later event with the same one takes the place of an earlier.
 #[derive(Debug, PartialEq, Eq)]
-struct Conflation {
+pub(super) struct Conflation {
     /// Computed before the lock is taken: an audience may have many names.
     hash: u64,
     audience: Audience,
@@ -197,7 +199,7 @@ impl Entry {
     }
 
     /// What retaining it counts for.
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         self.len() + weight_of(&self.audience)
     }
 }
@@ -218,16 +220,18 @@ impl Budget {
 /// The hub's bounded memory: the only owner of events.
 #[derive(Debug)]
 pub(crate) struct Log {
-    retain: Retain,
+    pub(super) retain: Retain,
+    /// More than that, while what was let go of is wanted.
+    pub(super) raised: Option<Raised>,
     /// All that is retained, in order. An event that its topic pushed out leaves a hole.
-    order: VecDeque<(EventId, Option<Arc<Entry>>)>,
-    holes: usize,
-    bytes: usize,
+    pub(super) order: VecDeque<(EventId, Option<Arc<Entry>>)>,
+    pub(super) holes: usize,
+    pub(super) bytes: usize,
     /// The same by key, each in order.
-    index: HashMap<Key, VecDeque<Arc<Entry>>>,
+    pub(super) index: HashMap<Key, VecDeque<Arc<Entry>>>,
     /// Which retained event is the latest of its conflation.
-    latest: HashMap<Arc<Conflation>, EventId>,
-    lost: Lost,
+    pub(super) latest: HashMap<Arc<Conflation>, EventId>,
+    pub(super) lost: Lost,
     head: EventId,
 }
 
@@ -238,6 +242,7 @@ impl Log {
         let rows = retain.events.saturating_mul(4).max(1024);
         Self {
             retain,
+            raised: None,
             order: VecDeque::new(),
             holes: 0,
             bytes: 0,
@@ -277,6 +282,7 @@ impl Log {
     pub(crate) fn append(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
         debug_assert!(entry.id > self.head);
         self.expire(entry.at, evicted);
+        let limit = self.limit();
         self.head = entry.id;
         self.bytes += entry.weight();
         self.order.push_back((entry.id, Some(Arc::clone(&entry))));
@@ -289,20 +295,20 @@ impl Log {
         for key in entry.keys() {
             let entries = self.index.entry(key.clone()).or_default();
             entries.push_back(Arc::clone(&entry));
-            let full = self.retain.per_topic.is_some_and(|limit| entries.len() > limit);
+            let full = limit.per_topic.is_some_and(|limit| entries.len() > limit);
             if full && matches!(key, Key::Topic(_)) {
                 let oldest = entries[0].id;
                 self.evict(oldest, evicted);
             }
         }
-        while self.len() > self.retain.events || self.bytes > self.retain.bytes {
+        while self.len() > limit.events || self.bytes > limit.bytes {
             self.evict_oldest(evicted);
         }
     }
 
     /// Lets go of what is too old at `now`.
     pub(crate) fn expire(&mut self, now: Instant, evicted: &mut Vec<Arc<Entry>>) {
-        let Some(age) = self.retain.age else { return };
+        let Some(age) = self.limit().age else { return };
         while let Some((_, Some(oldest))) = self.order.front() {
             if now.saturating_duration_since(oldest.at) < age {
                 break;
@@ -391,13 +397,13 @@ impl Log {
         self.lost.since(after, client)
     }
 
-    fn evict_oldest(&mut self, evicted: &mut Vec<Arc<Entry>>) {
+    pub(super) fn evict_oldest(&mut self, evicted: &mut Vec<Arc<Entry>>) {
         if let Some(&(oldest, _)) = self.order.front() {
             self.evict(oldest, evicted);
         }
     }
 
-    fn evict(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) {
+    pub(super) fn evict(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) {
         let Some(entry) = self.take_out(id, evicted) else { return };
         self.lost.record(id, &entry.audience, &entry.marks);
         if let Some(conflation) = &entry.conflation {

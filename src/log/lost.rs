@@ -1,5 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::mem;
 
 use smallvec::SmallVec;
 
@@ -29,6 +30,10 @@ pub(crate) struct Lost {
     capacity: usize,
     /// Positions before this one can no longer be answered, or never could.
     floor: EventId,
+    /// Nothing after this was lost, or it was brought back.
+    whole_from: EventId,
+    /// Some of it was brought back, and is still recorded as lost.
+    restored: bool,
 }
 
 /// What an event leaves behind: the keys that index it and its type, as hashes.
@@ -81,11 +86,25 @@ impl Lost {
     pub(crate) fn new(marker: Marker, capacity: usize, birth: EventId) -> Self {
         let combined = VecDeque::new();
         let newest = HashMap::default();
-        Self { marker, newest, combined, combined_names: 0, capacity, floor: birth }
+        let (floor, whole_from, restored) = (birth, birth, false);
+        Self { marker, newest, combined, combined_names: 0, capacity, floor, whole_from, restored }
+    }
+
+    /// The position after which nothing is lost to anybody.
+    pub(crate) fn whole_from(&self) -> EventId {
+        self.whole_from
+    }
+
+    /// All after `position` is back in the log.
+    pub(crate) fn restore(&mut self, position: EventId) {
+        self.restored |= position < self.whole_from;
+        self.whole_from = self.whole_from.min(position);
     }
 
     /// An event has left the log.
     pub(crate) fn record(&mut self, id: EventId, audience: &Audience, marks: &Marks) {
+        self.forget_what_was_restored();
+        self.whole_from = self.whole_from.max(id);
         if audience.is_its_index() {
             self.record_keys(id, marks);
             return;
@@ -101,11 +120,14 @@ impl Lost {
 
     /// The newest event after `after` that was for this client and that it can no longer get, if there is one.
     pub(crate) fn since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
-        let unknown = (after < self.floor).then_some(self.floor);
+        let floor = self.floor.min(self.whole_from);
+        let unknown = (after < floor).then_some(floor);
         let known = client.places.iter().filter_map(|place| {
             let key = self.marker.key(&place.key);
             let after = after.max(place.since);
-            let row = |row: u64| self.newest.get(&row).copied().filter(|&id| id > after);
+            // Whether more was lost before what was brought back, the row no longer says: to be safe, it was.
+            let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
+            let row = |row: u64| newest(row).filter(|&id| id > after);
             match client.filter {
                 Filter::Everything => row(any_type(key)),
                 Filter::Types(types) => {
@@ -125,7 +147,7 @@ impl Lost {
             }
         };
         // Events are not evicted in order: a topic's limit lets go of newer ones than the hub's.
-        let after = self.combined.iter().filter(|&&(id, ..)| id > after);
+        let after = self.combined.iter().filter(|&&(id, ..)| after < id && id <= self.whole_from);
         let lost =
             after.filter(|(id, audience, marks)| wanted(marks) && client.is_in(audience, *id));
         lost.map(|&(id, ..)| id).max()
@@ -141,6 +163,18 @@ impl Lost {
         if self.newest.len() > self.capacity {
             self.forget_older_half();
         }
+    }
+
+    /// Before anything else is lost: what is recorded has to lie before it.
+    fn forget_what_was_restored(&mut self) {
+        if !mem::take(&mut self.restored) {
+            return;
+        }
+        let whole_from = self.whole_from;
+        self.floor = self.floor.min(whole_from);
+        self.newest.values_mut().for_each(|id| *id = whole_from.min(*id));
+        self.combined.retain(|&(id, ..)| id <= whole_from);
+        self.combined_names = self.combined.iter().map(|(_, audience, _)| audience.names()).sum();
     }
 
     fn forget_older_half(&mut self) {
@@ -227,6 +261,31 @@ mod tests {
         }
         assert_eq!(lost.combined.len(), COMBINED);
         assert_eq!(since(&lost, BIRTH, &other, &all), Some(1), "forgotten whom it was not for");
+    }
+
+    #[test]
+    fn what_was_brought_back_is_not_lost_until_it_is_lost_again() {
+        let mut lost = Lost::new(Marker::default(), 100, BIRTH);
+        let all = Filter::Everything;
+        for count in 1..=9 {
+            lose(&mut lost, &user(count % 3), "news", count as u64);
+        }
+        lose(&mut lost, &user(1).and(user(2)), "news", 10);
+        let both = [user(1), user(2)];
+        lost.restore(EventId(5, 5));
+        assert_eq!(since(&lost, EventId(5, 5), &both, &all), None);
+        assert_eq!(since(&lost, EventId(5, 4), &[user(2)], &all), Some(5));
+        assert_eq!(since(&lost, BIRTH, &both, &all), Some(5));
+        lose(&mut lost, &user(0), "news", 6);
+        assert_eq!(since(&lost, EventId(5, 5), &[user(0)], &all), Some(6));
+        assert_eq!(since(&lost, EventId(5, 5), &both, &all), None, "they have 7, 8 and 10 again");
+        assert_eq!(since(&lost, BIRTH, &[user(2)], &all), Some(5));
+        assert_eq!(lost.whole_from(), EventId(5, 6));
+
+        let mut begun_late = Lost::new(Marker::default(), 100, EventId(5, 9));
+        begun_late.restore(EventId(5, 2));
+        assert_eq!(since(&begun_late, EventId(5, 2), &both, &all), None);
+        assert_eq!(since(&begun_late, EventId(5, 1), &both, &all), Some(2));
     }
 
     #[test]

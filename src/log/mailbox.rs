@@ -104,6 +104,13 @@ impl Mailbox {
         self.waiting_since
     }
 
+    /// What waits for it has waited since `now` and not longer: it could not read before.
+    pub(crate) fn wait_from(&mut self, now: Instant) {
+        if let Some(since) = &mut self.waiting_since {
+            *since = now;
+        }
+    }
+
     /// Adds an event for this client; `false` if it had that one already.
     ///
     /// Events come in order, but one that was appended before this client connected, or before it had read the log

@@ -3,6 +3,7 @@
 pub(crate) mod audience;
 pub(crate) mod command;
 pub(crate) mod departed;
+pub(crate) mod history;
 #[expect(clippy::module_inception, reason = "it is the log, on the floor named for it")]
 pub(crate) mod log;
 pub(crate) mod lost;

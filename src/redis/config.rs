@@ -1,9 +1,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::Client;
-
+use super::address::{Address, FoundBy, parse};
 use super::driver::RedisBackplane;
+use super::tls::Tls;
 use crate::log::audience::ClientId;
 
 /// Settings for a [`RedisBackplane`].
@@ -20,7 +20,8 @@ use crate::log::audience::ClientId;
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Redis {
-    pub(super) client: Client,
+    pub(super) address: Address,
+    pub(super) tls: Tls,
     pub(super) prefix: String,
     pub(super) keep: Keep,
     pub(super) outbox_events: usize,
@@ -55,9 +56,21 @@ pub(super) fn millis(time: Duration) -> u64 {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisConfigError {
-    /// The address is none, or asks for what is not compiled in, such as TLS.
+    /// The address is none.
     #[error("the address of Redis cannot be used: {0}")]
-    Address(#[from] redis::RedisError),
+    Address(#[source] redis::RedisError),
+    /// The address begins with `rediss://`, and the feature for it is not on.
+    #[error("an address that begins with `rediss://` needs the feature `redis-tls`")]
+    Tls,
+    /// The address ends with `#insecure`.
+    #[error("an address that ends with `#insecure` is not supported: say whom to trust with `ca`")]
+    Insecure,
+    /// The certificates of `ca` or `identity` are none, or an address does not begin with `rediss://`.
+    #[error("the certificates cannot be used: {0}")]
+    Certificate(#[source] redis::RedisError),
+    /// The master's name or the nodes of a cluster, with a socket in place of a host.
+    #[error("sentinels and clusters are of hosts, and not of sockets")]
+    Socket,
     /// The prefix could not be told from what follows it.
     #[error("the prefix is empty or contains `{{` or `}}`")]
     Prefix,
@@ -70,14 +83,16 @@ pub enum RedisConfigError {
 }
 
 impl Redis {
-    /// Starts with an address: `redis://user:password@host:port/database`, or `unix:///path` for a socket.
+    /// Starts with an address: `redis://user:password@host:port/database`, `rediss://` for the same over TLS (feature
+    /// `redis-tls`), or `unix:///path` for a socket.
     ///
     /// # Errors
     ///
-    /// [`RedisConfigError::Address`]. Nothing is connected to yet.
+    /// [`RedisConfigError`] names what the address cannot be. Nothing is connected to yet.
     pub fn new(address: &str) -> Result<Self, RedisConfigError> {
         Ok(Self {
-            client: Client::open(address)?,
+            address: Address::new(address)?,
+            tls: Tls::default(),
             prefix: "sse-hub".to_owned(),
             keep: Keep::Events(100_000),
             outbox_events: 16_384,
@@ -86,6 +101,56 @@ impl Redis {
             timeout: Duration::from_secs(2),
             lease: Duration::from_secs(10),
         })
+    }
+
+    /// Asks sentinels for the server with every connection. The host of the address that was given first is then the
+    /// *name* of the master, and its port means nothing; its user, password, database and TLS are for the master, and
+    /// those of a sentinel's address for that sentinel.
+    ///
+    /// ```
+    /// use sse_hub::redis::Redis;
+    ///
+    /// let backplane = Redis::new("redis://hub:secret@mymaster")?
+    ///     .sentinels(["redis://10.0.0.1:26379", "redis://10.0.0.2:26379", "redis://10.0.0.3:26379"])?
+    ///     .build()?;
+    /// # Ok::<(), sse_hub::redis::RedisConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn sentinels<'a>(
+        mut self,
+        addresses: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, RedisConfigError> {
+        let sentinels = addresses.into_iter().map(parse).collect::<Result<_, _>>()?;
+        self.address.found_by = FoundBy::Sentinels(sentinels);
+        Ok(self)
+    }
+
+    /// The address is a node's of a Redis Cluster: asks it and `more` nodes, with every connection, for the one that owns
+    /// the keys. All keys of a prefix have one owner. The user, the password and TLS of the first address are for the owner
+    /// too.
+    ///
+    /// ```
+    /// use sse_hub::redis::Redis;
+    ///
+    /// let backplane = Redis::new("redis://hub:secret@10.0.0.1:6379")?
+    ///     .cluster(["redis://hub:secret@10.0.0.2:6379", "redis://hub:secret@10.0.0.3:6379"])?
+    ///     .build()?;
+    /// # Ok::<(), sse_hub::redis::RedisConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn cluster<'a>(
+        mut self,
+        more: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, RedisConfigError> {
+        let nodes = more.into_iter().map(parse).collect::<Result<_, _>>()?;
+        self.address.found_by = FoundBy::Nodes(nodes);
+        Ok(self)
     }
 
     /// What the names of all keys begin with, in braces: `sse-hub`, unless set. Hubs with the same prefix are one hub,
@@ -142,7 +207,7 @@ impl Redis {
     /// # Errors
     ///
     /// [`RedisConfigError`] names settings that nothing could work with.
-    pub fn build(self) -> Result<RedisBackplane, RedisConfigError> {
+    pub fn build(mut self) -> Result<RedisBackplane, RedisConfigError> {
         if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
             return Err(RedisConfigError::Prefix);
         }
@@ -157,6 +222,8 @@ impl Redis {
         if let Some((setting, _)) = zero.into_iter().find(|&(_, is_zero)| is_zero) {
             return Err(RedisConfigError::Zero(setting));
         }
+        self.address.check()?;
+        std::mem::take(&mut self.tls).apply(&mut self.address)?;
         let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?;
         Ok(RedisBackplane::new(self, &publisher.to_string()))
     }

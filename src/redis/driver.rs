@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::address::Address;
 use super::announcer::Announcer;
 use super::config::{Redis, millis};
+use super::history::Looks;
 use super::lease::Lease;
+use super::moves::Moves;
 use super::observer::Observer;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::script::{Keys, Scripts};
+use super::trouble::Troubles;
 use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
 use crate::hub::hub::Hub;
 
@@ -37,9 +40,11 @@ pub(super) struct Shared {
     pub(super) is_loaded: watch::Sender<bool>,
     /// Somebody came ahead of what was read.
     pub(super) looks: AtomicBool,
-    client: Client,
+    pub(super) looks_back: Looks,
+    address: Address,
+    pub(super) moves: Moves,
     pub(super) timeout: Duration,
-    troubled: Mutex<[bool; 2]>,
+    troubles: Troubles,
 }
 
 /// One of the two without which events are held up, each with a connection of its own.
@@ -59,9 +64,11 @@ impl RedisBackplane {
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
             looks: AtomicBool::new(false),
-            client: settings.client,
+            looks_back: Looks::new(),
+            address: settings.address,
+            moves: Moves::default(),
             timeout: settings.timeout,
-            troubled: Mutex::default(),
+            troubles: Troubles::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -114,6 +121,21 @@ impl RedisBackplane {
             parts.spawn(async move {
                 reader.run().await;
                 // It notices the end of the hub late, or never.
+                false
+            });
+            let (looks, of_older) = (Arc::clone(&shared), feed.clone());
+            parts.spawn(async move {
+                looks.look_back(&of_older).await;
+                false
+            });
+            let (teller, outage) = (Arc::clone(&shared), feed.clone());
+            parts.spawn(async move {
+                teller.troubles.say_again(&outage).await;
+                false
+            });
+            let watcher = Arc::clone(&shared);
+            parts.spawn(async move {
+                watcher.moves.watch(&watcher.address, watcher.timeout).await;
                 false
             });
             let (sender, fed) = (Arc::clone(&shared), feed.clone());
@@ -175,6 +197,14 @@ impl Backplane for RedisBackplane {
         self.shared.presence.changed.notify_one();
     }
 
+    fn looks_back(&self) -> bool {
+        true
+    }
+
+    fn look_back(&self) {
+        self.shared.looks_back.look_back();
+    }
+
     fn close(&self) {
         self.shared.outbox.close();
         self.shared.presence.changed.notify_one();
@@ -195,24 +225,12 @@ impl Drop for Closes {
 
 impl Shared {
     pub(super) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout / 4))
-            .set_response_timeout(Some(self.timeout));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.moves).await
     }
 
     /// A part of it is in trouble, or no longer.
     pub(super) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
-        let is_first_of_all = {
-            let mut troubled = self.troubled.lock();
-            troubled[part as usize] = trouble.is_some();
-            *troubled == [false; 2]
-        };
-        match trouble {
-            Some(cause) => feed.degraded(Some(cause)),
-            None if is_first_of_all => feed.degraded(None),
-            None => {}
-        }
+        self.troubles.tell(feed, part, trouble);
     }
 }
 

@@ -35,6 +35,12 @@
 //! Each entry names the one that was written before it. So an instance knows without asking whether what it reads
 //! follows what it has, whatever became of the stream meanwhile.
 //!
+//! A client that comes back from before what its hub retains waits, with heartbeats, while the instance reads the stream
+//! backwards (`XREVRANGE`), as far as [`History`](crate::History) allows. It reads about a megabyte at a time, and at most
+//! once in 100 ms for all its clients together: whoever comes meanwhile is served by what is read already, and those that
+//! missed least go on first. What was read becomes part of the hub's log for a while, and is read again for nobody.
+//! Clients that are connected and fall behind what is retained are served likewise.
+//!
 //! # What is promised
 //!
 //! - One order for all instances. Events that one thread publishes one after the other are in that order.
@@ -52,12 +58,15 @@
 //! | Redis is emptied, goes back to an older dump, or a replica without the end takes over | `hub:gap`, `reset` |
 //! | the stream is deleted or trimmed before an instance had read it | `hub:gap`, `reset` |
 //! | an instance starts while Redis is away | streams are open; whoever came without an id gets `hub:gap`, `unknown`, when it is back |
-//! | a client was away for longer than the hub retains | `hub:gap`, `evicted`, also if Redis still has it |
+//! | a client was away for longer than the hub retains | what it missed, after a moment |
+//! | for longer than Redis keeps, or than [`History`](crate::History) allows | `hub:gap`, `evicted`, and then what there is |
+//! | Redis does not answer meanwhile | nothing, until it does; after a [minute](crate::History::wait) `hub:gap`, `evicted` |
 //! | a client comes with an id that Redis has not given | `hub:gap`, `unknown`, within about half of the [timeout](Redis::timeout) |
 //!
 //! While it cannot reach Redis a hub is [degraded](crate::Stats::degraded), says so to `tracing` (`backplane lost`, and
 //! `backplane found again`), and tries again after a time by chance of up to 250 ms. Publishing goes on until the
-//! [outbox](Redis::outbox) is full, and is then an error.
+//! [outbox](Redis::outbox) is full, and is then an error. If it is [set to](crate::HubBuilder::tell_degraded), the hub tells
+//! its clients of an outage that lasts for a second, and of its end, with a `hub:degraded` event.
 //!
 //! # Who is online, and what is done to clients
 //!
@@ -91,9 +100,25 @@
 //!
 //! # For whoever runs the Redis
 //!
-//! Redis 6.2 or later. Tested with 7.0: one server, with and without a password and by an ACL user; a replica that takes over
-//! at another address. Addressing by Cluster or Sentinel is not built in. All keys of a prefix are in one slot, so a stream
-//! fits one node of a cluster whose address you give; `rediss://` needs a TLS feature of the crate `redis` and is not tested.
+//! Redis 6.2 or later. Tested with 7.0.15: what happens above with one server, and of the others what is named.
+//!
+//! | where it is | how | what is tested |
+//! |---|---|---|
+//! | one server | [`Redis::new`] | all of the above, over TCP and a Unix socket, without a password and by the ACL user below; a replica that takes over at the same address |
+//! | over TLS, feature `redis-tls` | `rediss://` | a CA of one's own (`ca`), a certificate of one's own (`identity`); another CA's certificate and one for another name are told to `tracing` and tried again. Not tested: the system's own CAs |
+//! | Sentinel | [`Redis::sentinels`] | three sentinels: the master is killed, with and without events that its replica lacks; an ordered failover; the old master comes back; a sentinel names a replica. Not tested: TLS with it, a password of the sentinels' own |
+//! | Cluster | [`Redis::cluster`] | three masters and a replica: the slot is moved under load, an ordered failover, the owner is killed. Not tested: TLS with it |
+//!
+//! A server is looked for with every connection: a replica that takes over, and a slot that has moved, are found when the old
+//! connection fails or is answered `MOVED`, and the failover itself takes what it takes. Sentinels are also asked once in a
+//! second, as an old master goes on for some ten seconds after an ordered failover. While the slot of its keys is being
+//! moved a hub waits. All keys of a prefix are in one slot, so a hub is on one node of a cluster and is not spread over more;
+//! `ASK` is not followed, and replicas are not read. Only the nodes and sentinels that were given are asked: give several.
+//! Where an old master goes on alone with some of the instances, what they publish meanwhile is lost when it comes back, and
+//! told (`min-replicas-to-write` bounds it).
+//!
+//! TLS is rustls with ring, which needs a C compiler and no cmake to build. If your program has installed another
+//! `CryptoProvider` before it runs the backplane, that is used.
 //!
 //! | key | what | size |
 //! |---|---|---|
@@ -107,30 +132,40 @@
 //!
 //! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
 //! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
-//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence. As an ACL line:
+//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence;
+//! one more while it looks back. As an ACL line:
 //!
 //! ```text
 //! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
 //! ```
 //!
-//! Whoever can write to the streams can publish to every client, end their streams and say who is online. What they write is checked to be whole frames, and not the
+//! With sentinels also `+role`; in a cluster also `+cluster|keyslot +cluster|slots`.
+//!
+//! Whoever can write to the streams can publish to every client, end their streams and say who is online. What they write
+//! is checked to be whole frames, and not the
 //! hub's own ones, and is left out otherwise ([counted](crate::Stats::malformed), and told to `tracing` once a minute at
 //! most). Several hubs share a Redis under several prefixes.
 //!
 //! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
 //! as a gap.
 
+mod address;
 mod announcer;
 mod changes;
 mod config;
 mod driver;
 mod entry;
+mod history;
 mod lease;
+mod moves;
 mod observer;
 mod outbox;
 mod reader;
 mod script;
 mod tail;
+#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
+mod tls;
+mod trouble;
 mod unshared;
 
 pub use self::config::{Redis, RedisConfigError};

@@ -121,8 +121,13 @@ impl Shared {
     /// One batch is under way at a time, and it is sent again as it is until it is answered: Redis knows it by the number
     /// of its first event, so a lost answer costs neither an event nor a second one.
     pub(super) async fn send_all(&self, feed: &Feed) {
-        let mut sender =
-            Sender { connection: None, batch: VecDeque::new(), first: 1, newest: EventId::ORIGIN };
+        let mut sender = Sender {
+            connection: None,
+            batch: VecDeque::new(),
+            first: 1,
+            newest: EventId::ORIGIN,
+            moves: 0,
+        };
         let mut back_off = BackOff::default();
         loop {
             // A batch that was begun is repeated as it is.
@@ -164,6 +169,8 @@ struct Sender {
     first: u64,
     /// The newest id that was confirmed.
     newest: EventId,
+    /// How often the master had changed when the connection was made.
+    moves: u64,
 }
 
 impl Sender {
@@ -171,8 +178,12 @@ impl Sender {
     async fn send(&mut self, shared: &Shared, feed: &Feed) -> RedisResult<Option<String>> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => self.connection.insert(shared.connect().await?),
+            None => {
+                self.moves = shared.moves.count();
+                self.connection.insert(shared.connect().await?)
+            }
         };
+        shared.moves.check(self.moves)?;
         let events = self.batch.iter().map(|event| (&**event.entry(), event.key()));
         let floor = feed.head().max(self.newest);
         let taken = shared.scripts.publish(connection, floor, self.first, events).await?;

@@ -52,20 +52,25 @@ impl Reader {
 
     /// Reads over one connection, until that is lost or the hub is closed.
     async fn read(&mut self, back_off: &mut BackOff) -> RedisResult<()> {
+        let moves = self.shared.moves.count();
         let mut connection = self.shared.connect().await?;
         let mut place = match self.place {
             Some(place) => self.go_on(place, &mut connection).await?,
             None => self.begin(&mut connection).await?,
         };
+        // The first read does not wait, so that it is known at once whether all is well.
+        let mut waits = false;
         loop {
             self.place = Some(place);
             if self.feed.is_closed() {
                 return Ok(());
             }
+            self.shared.moves.check(moves)?;
             // It can be that it answers and will not be read: only that is well.
-            let entries = self.entries(place.cursor, true, &mut connection).await?;
+            let entries = self.entries(place.cursor, waits, &mut connection).await?;
             self.shared.tell(&self.feed, Part::Reader, None);
             back_off.reset();
+            waits = true;
             if entries.is_empty() {
                 place = self.go_on(place, &mut connection).await?;
             } else {
@@ -207,7 +212,7 @@ impl Reader {
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 

@@ -20,6 +20,15 @@ pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 pub(crate) const VISIBLE_HEARTBEAT: Bytes =
     Bytes::from_static(b"event: hub:heartbeat\ndata: {}\n\n");
 
+/// Events are held up, or no longer. Like a heartbeat it has no id: it is no place in the order.
+pub(crate) const fn degraded(is_degraded: bool) -> Bytes {
+    Bytes::from_static(if is_degraded {
+        b"event: hub:degraded\ndata: {\"degraded\":true}\n\n"
+    } else {
+        b"event: hub:degraded\ndata: {\"degraded\":false}\n\n"
+    })
+}
+
 /// The times that a client may be told to wait. At zero it would reconnect in a loop; and so it would beyond 2^31 - 1
 /// milliseconds, 24 days, which a browser's timers take for zero.
 pub(crate) const RETRY_RANGE: RangeInclusive<Duration> =

@@ -14,7 +14,7 @@ use crate::load::{Instance, Load, until};
 use crate::server::{Line, Server, Wire};
 
 /// What the hub takes to be back once Redis accepts connections.
-const RECOVERY: Duration = Duration::from_secs(1);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(1);
 
 fn rounds() -> u32 {
     number("SSE_HUB_ROUNDS").unwrap_or(5)
@@ -168,17 +168,44 @@ async fn away_when_the_hub_starts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
+async fn away_when_the_hubs_start_under_load() {
+    let mut server = Server::durable();
+    server.kill();
+    let instances = [Instance::new(&server.url()), Instance::new(&server.url())];
+    let load = load(&instances);
+    for instance in &instances {
+        instance.until("a hub that knows", |hub| hub.stats().degraded).await;
+        instance.until("all the clients", |hub| hub.stats().clients >= 6).await;
+    }
+    assert_eq!(load.confirmed(), 0);
+    server.restart();
+    let took = load.goes_on().await;
+    let outcome = load.stop().await;
+    report("away at the start", &[took]);
+    outcome.check();
+    // Also who moved to the other instance before that knew.
+    for client in &outcome.clients {
+        assert!(client.gaps.iter().all(|gap| gap == "unknown"), "{:?}", client.gaps);
+    }
+    assert!(took < RECOVERY, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
 async fn emptied() {
     let server = Server::start(&[]);
     let instances = two(&server.url()).await;
     let load = load(&instances);
+    let mut times = Vec::new();
     for _ in 0..rounds() {
         load.goes_on().await;
         let _: String = server.run("FLUSHALL");
-        load.goes_on().await;
+        times.push(load.goes_on().await);
     }
     let outcome = load.stop().await;
+    report("FLUSHALL", &times);
     outcome.check();
+    assert!(times.iter().all(|time| *time < RECOVERY), "{times:?}");
     for client in &outcome.clients {
         assert!(!client.gaps.is_empty(), "a history that is gone is told");
     }
@@ -225,13 +252,16 @@ async fn the_stream_deleted_under_load() {
     let server = Server::start(&[]);
     let instances = two(&server.url()).await;
     let load = load(&instances);
+    let mut times = Vec::new();
     for _ in 0..rounds() {
         load.goes_on().await;
         let _: u32 = server.run("DEL {sse-hub}:events");
-        load.goes_on().await;
+        times.push(load.goes_on().await);
     }
     // Whoever had not read it all was told; whoever had was not, and has all.
     load.stop().await.check();
+    report("DEL", &times);
+    assert!(times.iter().all(|time| *time < RECOVERY), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,19 +289,22 @@ async fn back_at_an_older_dump() {
     let mut server = Server::start(&[]);
     let instances = two(&server.url()).await;
     let load = load(&instances);
+    let mut times = Vec::new();
     for _ in 0..rounds() {
         load.goes_on().await;
         let _: String = server.run("SAVE");
         load.goes_on().await;
         server.kill();
         server.restart();
-        load.goes_on().await;
+        times.push(load.goes_on().await);
     }
     let outcome = load.stop().await;
+    report("an older dump", &times);
     outcome.check();
     for client in &outcome.clients {
         assert!(!client.gaps.is_empty(), "a history that went backwards is told");
     }
+    assert!(times.iter().all(|time| *time < RECOVERY), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -332,6 +365,7 @@ async fn failed_over_to_a_replica_that_lacks_the_end() {
     for client in &outcome.clients {
         assert!(!client.gaps.is_empty(), "what the replica lacks is told");
     }
+    assert!(took < RECOVERY, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -365,8 +399,10 @@ async fn another_type_at_the_key() {
         instance.until("a hub that knows", |hub| hub.stats().degraded).await;
     }
     let _: u32 = server.run("DEL {sse-hub}:events");
-    load.goes_on().await;
+    let took = load.goes_on().await;
     load.stop().await.check();
+    report("another type", &[took]);
+    assert!(took < RECOVERY, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

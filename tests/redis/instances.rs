@@ -1,6 +1,6 @@
 //! Two hubs are one.
 
-use sse_hub::{Audience, Event, EventId, PublishError, Retain, Subscriber};
+use sse_hub::{Audience, Event, EventId, History, PublishError, Retain, Subscriber};
 
 use crate::load::{Instance, Load, until};
 use crate::server::Server;
@@ -71,7 +71,7 @@ async fn an_instance_that_starts_late_has_what_its_clients_missed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_is_older_than_what_is_retained_is_a_gap_after_a_start_too() {
+async fn what_is_older_than_what_is_retained_is_a_gap_after_a_start_too_if_nobody_looks_back() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let mut client = here.client();
@@ -82,7 +82,8 @@ async fn what_is_older_than_what_is_retained_is_a_gap_after_a_start_too() {
         here.hub.broadcast(Event::new("n").data(number.to_string())).unwrap();
     }
     here.publish("701").await;
-    let retain = |hub: sse_hub::HubBuilder| hub.retain(Retain::events(600));
+    let retain =
+        |hub: sse_hub::HubBuilder| hub.retain(Retain::events(600)).history(History::none());
     let there = Instance::with(&server.url(), |redis| redis, retain);
     there.backplane.ready().await;
     assert_eq!(there.hub.stats().retained, 600);
@@ -226,11 +227,37 @@ impl Instance {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
+async fn a_socket_and_a_database_are_addresses_too() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let socket = directory.path().join("redis.sock");
+    let socket = socket.to_str().unwrap();
+    let server = Server::start(&["--unixsocket", socket]);
+    let here = Instance::ready(&format!("unix://{socket}?db=3")).await;
+    let there = Instance::ready(&format!("{}/3", server.url())).await;
+    let mut client = there.client();
+    here.publish("1").await;
+    client.until("1").await;
+    let keys: String = server.run("INFO keyspace");
+    assert!(keys.contains("db3:") && !keys.contains("db0:"), "{keys}");
+}
+
+/// Makes the user that the guide says, who may do `more`, too. Returns the guide's line.
+pub(crate) fn allow_hub(server: &Server, more: &str) -> &'static str {
+    let guide = include_str!("../../src/redis/mod.rs");
+    assert!(
+        more.is_empty() || guide.contains(&format!("`{more}`")),
+        "the guide says nothing of {more}"
+    );
+    let line = guide.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER ")).unwrap();
+    let _: String = server.run(format!("ACL SETUSER {line} {more}").trim_end());
+    line
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
 async fn the_acl_line_of_the_guide_is_enough() {
     let server = Server::start(&[]);
-    let guide = include_str!("../../src/redis/mod.rs");
-    let line = guide.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER")).unwrap();
-    let _: String = server.run(&format!("ACL SETUSER{line}"));
+    let line = allow_hub(&server, "");
     let _: String = server.run("ACL SETUSER admin on >root ~* &* +@all");
     let _: String = server.run("ACL SETUSER default off");
     let url = format!("redis://hub:secret@127.0.0.1:{}", server.port());

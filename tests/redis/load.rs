@@ -98,6 +98,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// One that has all up to there.
+    pub(crate) fn at(id: EventId) -> Self {
+        Self { last: Some(id), ..Self::default() }
+    }
+
     pub(crate) fn connect(&mut self, hub: &Hub) {
         let last = self.last.map_or_else(LastEventId::none, LastEventId::from);
         self.stream = Some(hub.subscribe(Subscriber::new().resume(last)).unwrap());

@@ -127,7 +127,7 @@ fn spawn(directory: &Path, port: u16, options: &Vec<String>) -> Child {
         .expect("redis-server on the PATH: install it (Debian: redis-server)")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("it is bound").port()
 }

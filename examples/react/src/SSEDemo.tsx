@@ -36,14 +36,29 @@ async function post(path: string, body: object): Promise<string> {
   return "matched" in answer ? `reached ${answer.matched}` : `${answer.changed}`;
 }
 
-export function SSEDemo({ userId, sessionId, silence }: { userId: string; sessionId: string; silence?: number }) {
+type Props = { userId: string; sessionId: string; silence?: number; isShared?: boolean };
+
+/** What the server asks for where it was started with `--login`: got when it is needed, and again when it has expired. */
+let token = "";
+
+const client = {
+  headers: (): Record<string, string> => (token ? { authorization: `Bearer ${token}` } : {}),
+  renew: async () => {
+    const response = await fetch("/api/token", { method: "POST" });
+    if (!response.ok) return false;
+    ({ token } = await response.json());
+  },
+};
+
+export function SSEDemo({ userId, sessionId, silence, isShared = false }: Props) {
   const [enabled, setEnabled] = useState(true);
+  const [share, setShare] = useState(isShared);
   const [alertsOnly, setAlertsOnly] = useState(false);
   const [history, setHistory] = useState<DemoEvent[]>([]);
   const arrived = useRef<DemoEvent[]>([]);
   const [gaps, setGaps] = useState(0);
   const [receipt, setReceipt] = useState("");
-  const { status, isConnected, lastEvent, error, details, reconnect, close } = useSSE<DemoEvents>({
+  const { status, isConnected, degraded, lastEvent, error, details, reconnect, close } = useSSE<DemoEvents>({
     url: "/events",
     userId,
     sessionId,
@@ -53,7 +68,8 @@ export function SSEDemo({ userId, sessionId, silence }: { userId: string; sessio
     },
     onGap: () => setGaps((before) => before + 1),
     enabled,
-    client: { silence },
+    share,
+    client: { ...client, silence },
   });
   // Once for each frame with events, however many came.
   useEffect(() => {
@@ -75,8 +91,9 @@ export function SSEDemo({ userId, sessionId, silence }: { userId: string; sessio
     <main>
       <header>
         <h1>sse-hub in React</h1>
-        <p className="status" role="status" data-state={status}>{STATUS[status]}</p>
+        <p className="status" role="status" data-state={status} data-degraded={degraded}>{degraded ? "Connected, held up" : STATUS[status]}</p>
       </header>
+      {degraded && <p className="notice" id="degraded">Events are held up: the server cannot reach its other instances. They arrive when it can.</p>}
       {error && <p className="notice" id="error">Not connected ({error.message}). It comes back by itself unless it is closed.</p>}
       {gaps > 0 && <p className="notice" id="gap">{gaps === 1 ? "A gap" : `${gaps} gaps`}: events were missed, and the state is to be fetched anew.</p>}
 
@@ -102,6 +119,7 @@ export function SSEDemo({ userId, sessionId, silence }: { userId: string; sessio
         <div className="buttons">
           <label><input type="checkbox" checked={enabled} onChange={(event) => setEnabled(event.target.checked)} /> Enabled</label>
           <label><input type="checkbox" checked={alertsOnly} onChange={(event) => setAlertsOnly(event.target.checked)} /> Alerts only</label>
+          <label><input type="checkbox" checked={share} onChange={(event) => setShare(event.target.checked)} /> One stream for all tabs</label>
           <button onClick={reconnect}>Reconnect</button>
           <button onClick={close}>Close</button>
         </div>

@@ -11,6 +11,6 @@ const silence = Number(query.get("silence")) || undefined;
 
 createRoot(document.getElementById("root")!).render(
   <StrictMode>
-    <SSEDemo userId={user} sessionId={session} silence={silence} />
+    <SSEDemo userId={user} sessionId={session} silence={silence} isShared={query.has("share")} />
   </StrictMode>,
 );

@@ -51,6 +51,16 @@ test("a gap and a lost connection are shown", async () => {
   expect(document.getElementById("error")!.textContent).toContain("drained");
 });
 
+test("events that are held up are shown", async () => {
+  const stream = await demo();
+  await stream.send(`event: hub:degraded\ndata: {"degraded":true}\n\n`);
+  expect(status()).toBe("Connected, held up");
+  expect(document.getElementById("degraded")).not.toBeNull();
+  await stream.send(`event: hub:degraded\ndata: {"degraded":false}\n\n`);
+  expect(status()).toBe("Connected");
+  expect(document.getElementById("degraded")).toBeNull();
+});
+
 test("the types that are chosen are asked for anew, and the stream can be turned off", async () => {
   await demo();
   fireEvent.click(screen.getByLabelText("Alerts only"));

@@ -133,6 +133,19 @@ test("a gap is told, and an end is an error until it is open again", async () =>
   expect(result.current.details.resumed).toBe(true);
 });
 
+test("events that are held up are told, until they arrive again", async () => {
+  const { result } = renderHook(() => use());
+  await settle();
+  await requests[0]!.open();
+  expect(result.current.degraded).toBe(false);
+  await requests[0]!.send(`event: hub:degraded\ndata: {"degraded":true}\n\n`);
+  expect(result.current.degraded).toBe(true);
+  expect(result.current.isConnected).toBe(true);
+  expect(result.current.error).toBeUndefined();
+  await requests[0]!.send(`event: hub:degraded\ndata: {"degraded":false}\n\n`);
+  expect(result.current.degraded).toBe(false);
+});
+
 test("closed by the page it stays closed, until it is to reconnect", async () => {
   const { result } = renderHook(() => use());
   await settle();

@@ -1,7 +1,7 @@
 // The page in a real browser: what it receives, and what becomes of it when things go wrong.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { eventually, hasRow, history, isOpen, openPage, startBrowser, startDemo, startGuard, startSwallower } from "./support.js";
+import { eventually, hasRow, history, isOpen, openPage, startBrowser, startDemo, startGuard, startSwallower, staysSmooth } from "./support.js";
 
 const latest = (page, text) => eventually(`the latest event is ${text}`, async () => (await page.textContent("#latest-text")) === text);
 const stateIs = (page, state) => eventually(`the page is ${state}`, async () => (await page.getAttribute("#status", "data-state")) === state);
@@ -254,23 +254,13 @@ test("ten thousand events a second do not freeze the page", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const page = await visit(t, await browser.newContext(), demo.url, "user=ann");
-  await page.evaluate(() => {
-    window.longest = 0;
-    let last = performance.now();
-    const frame = (now) => {
-      window.longest = Math.max(window.longest, now - last);
-      last = now;
-      requestAnimationFrame(frame);
-    };
-    requestAnimationFrame(frame);
+  await staysSmooth(t, page, async (round) => {
+    await demo.post("alert", { level: "info", message: `Round ${round}` });
+    await latest(page, `Round ${round}`);
+    await page.click("#flood");
+    await latest(page, "Event 20000 of many");
+    assert.equal(await received(page), round * 20_001);
   });
-  const began = Date.now();
-  await page.click("#flood");
-  await latest(page, "Event 20000 of many");
-  const took = Date.now() - began;
-  const longest = await page.evaluate(() => window.longest);
-  t.diagnostic(`${await received(page)} events in ${took} ms; the longest frame took ${Math.round(longest)} ms`);
-  assert.ok(longest < 1000, `${longest} ms between two frames`);
   assert.equal(await page.$$eval("#history > li", (rows) => rows.length), 200);
 });
 
@@ -374,7 +364,9 @@ test("a tab that crashes with the stream of all gives it back", async (t) => {
   session.send("Page.crash").catch(() => {});
   await publish(demo, 4, 20);
   await second.bringToFront();
-  await eventually("all of them", async () => (await numbers(second)).length >= 20);
-  assert.deepEqual(await numbers(second), Array.from({ length: 20 }, (_, n) => n + 1));
-  assert.equal(await second.textContent("#holder"), "this tab, for all");
+  // It may have gone on for some of them.
+  await eventually("the second leads", async () => (await second.textContent("#holder")) === "this tab, for all");
+  await publish(demo, 21, 25);
+  await eventually("all of them", async () => (await numbers(second)).length >= 25);
+  assert.deepEqual(await numbers(second), Array.from({ length: 25 }, (_, n) => n + 1));
 });

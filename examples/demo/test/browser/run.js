@@ -8,7 +8,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, "../../../..");
 let demo = process.env.SSE_HUB_DEMO;
 if (!demo) {
-  const build = ["build", "--locked", "--example", "demo", "--features", "axum,json,tokio"];
+  const build = ["build", "--locked", "--example", "demo", "--all-features"];
   execFileSync("cargo", build, { cwd: root, stdio: "inherit" });
   demo = join(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/examples/demo");
 }

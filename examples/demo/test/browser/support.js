@@ -95,13 +95,17 @@ export const history = async (page) => (await page.$$eval("#history > li", (rows
 
 export const hasRow = (page, type, text = "") => eventually(`a row ${type} ${text}`, async () => (await history(page)).some(([is, said]) => is === type && said.includes(text)));
 
-/** Passes connections on to `port`, until it is told to cut them, or to swallow the streams' bytes, as a dead proxy does. */
+/**
+ * Passes connections on to `port`, which may be changed, until it is told to cut them, or to swallow the streams' bytes, as a
+ * dead proxy does. It counts the streams that are asked for, and the connections, as `asked` and `made`.
+ */
 export async function startSwallower(t, port) {
   const sockets = new Set();
   const states = new Set();
-  const proxy = { cut: () => sockets.forEach((socket) => socket.destroy()), swallow: () => states.forEach((state) => { state.isDead = state.isStream; }) };
+  const proxy = { port, asked: 0, made: 0, cut: () => sockets.forEach((socket) => socket.destroy()), swallow: () => states.forEach((state) => { state.isDead = state.isStream; }) };
   const server = createSocketServer((inner) => {
-    const outer = connect(port, "127.0.0.1");
+    proxy.made += 1;
+    const outer = connect(proxy.port, "127.0.0.1");
     const state = { isDead: false, isStream: false };
     states.add(state);
     for (const socket of [inner, outer]) {
@@ -115,7 +119,10 @@ export async function startSwallower(t, port) {
       });
     }
     // The browser keeps connections for other requests, which live.
-    inner.on("data", (bytes) => { state.isStream = bytes.toString().startsWith("GET /events"); });
+    inner.on("data", (bytes) => {
+      state.isStream = bytes.toString().startsWith("GET /events");
+      if (state.isStream) proxy.asked += 1;
+    });
     inner.pipe(outer);
     outer.on("data", (bytes) => state.isDead || inner.write(bytes));
     outer.on("end", () => state.isDead || inner.end());
@@ -153,6 +160,44 @@ export async function startGuard(t, port, answer) {
     server.close();
   });
   return `http://127.0.0.1:${server.address().port}`;
+}
+
+/** Measures frames and tasks from now on. Returns what tells the longest since it was asked, in milliseconds; of tasks under 50 it says 0. */
+async function watchFrames(page) {
+  await page.evaluate(() => {
+    const longest = { frame: 0, task: 0 };
+    window.longest = longest;
+    let last = performance.now();
+    const frame = (now) => {
+      longest.frame = Math.max(longest.frame, now - last);
+      last = now;
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    new PerformanceObserver((list) => {
+      for (const { duration } of list.getEntries()) longest.task = Math.max(longest.task, duration);
+    }).observe({ type: "longtask" });
+  });
+  return () => page.evaluate(() => {
+    const told = { ...window.longest };
+    Object.assign(window.longest, { frame: 0, task: 0 });
+    return told;
+  });
+}
+
+/** Fails if `act` holds up the page each of three times: what else the machine does can hold it up now and then. */
+export async function staysSmooth(t, page, act) {
+  const longest = await watchFrames(page);
+  const told = [];
+  for (let round = 1; round <= 3; round += 1) {
+    await longest();
+    await act(round);
+    const { frame, task } = await longest();
+    told.push(`the longest frame took ${Math.round(frame)} ms, the longest task ${task}`);
+    t.diagnostic(told.at(-1));
+    if (frame < 250 && task < 100) return;
+  }
+  throw new Error(told.join("; "));
 }
 
 /** What axe finds, in words. */

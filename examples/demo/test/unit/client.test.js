@@ -315,11 +315,14 @@ test("it stops where credentials cannot be renewed", async () => {
 
 test("a password that takes minutes is waited for", async () => {
   let type;
-  const { browser } = await start({ renew: () => new Promise((done) => { type = done; }) });
+  const { browser, states } = await start({ renew: () => new Promise((done) => { type = done; }) });
   await browser.request.answer(401);
   await browser.pass(600_000);
   browser.document.tell("visibilitychange");
+  browser.goOffline();
+  browser.goOnline();
   assert.equal(browser.requests.length, 1);
+  assert.deepEqual(states, ["connecting", "connecting unauthorized 401"], "a page can ask for it");
   type();
   await settle();
   assert.equal(browser.requests.length, 2);

@@ -104,3 +104,17 @@ test("an event called error is an event", async () => {
   assert.deepEqual(seen, ["x"]);
   assert.equal(states.at(-1), "open");
 });
+
+test("a native stream hears that events are held up, and says when the browser is offline", async () => {
+  const { browser, client, states, source } = await start();
+  source.accept();
+  source.send("hub:degraded", '{"degraded":true}', "7-0");
+  assert.equal(client.degraded, true);
+  source.send("order", "1", "7-1");
+  assert.equal(client.degraded, true);
+  source.send("hub:degraded", '{"degraded":false}', "7-1");
+  assert.equal(client.degraded, false);
+  browser.isOffline = true;
+  source.fail(0);
+  assert.equal(states.at(-1), "retrying offline");
+});

@@ -54,7 +54,7 @@ class FakeOrigin {
 
 function tab(origin) {
   const browser = new FakeBrowser();
-  const client = new SharedSSE("/events", { locks: origin.locks, BroadcastChannel: origin.BroadcastChannel, environment: browser.environment });
+  const client = new SharedSSE(({ status }) => `/events?client=${status.client}`, { locks: origin.locks, BroadcastChannel: origin.BroadcastChannel, environment: browser.environment });
   const seen = [];
   client.on("*", ({ data }) => seen.push(data));
   client.open();
@@ -116,6 +116,24 @@ test("when the leader goes, the next goes on, and nobody misses or repeats an ev
   assert.equal(third.client.status.client, "c2");
 });
 
+test("the next goes on with the client's id, to which something may have been sent", async () => {
+  const { tabs: [first, second] } = await threeTabs();
+  first.client.close();
+  await settle();
+  assert.deepEqual([first, second].map(({ browser }) => browser.requests[0].url), ["/events?client=", "/events?client=c1"]);
+});
+
+test("all tabs know that events are held up, also one that comes late", async () => {
+  const { origin, tabs } = await threeTabs();
+  await tabs[0].browser.request.send('event: hub:degraded\ndata: {"degraded":true}\n\n');
+  const late = tab(origin);
+  await settle();
+  const all = [...tabs, late];
+  assert.deepEqual(all.map(({ client }) => client.degraded), [true, true, true, true]);
+  await tabs[0].browser.request.send('event: hub:degraded\ndata: {"degraded":false}\n\n');
+  assert.deepEqual(all.map(({ client }) => client.degraded), [false, false, false, false]);
+});
+
 test("a hub that has forgotten the position starts all anew", async () => {
   const { tabs: [first, second] } = await threeTabs();
   await first.browser.request.send(frame("hub:gap", '{"reason":"unknown"}', "5-0") + frame("a", "x", "5-1"));
@@ -139,12 +157,19 @@ test("any tab can ask for the stream anew, or leave", async () => {
 });
 
 test("without locks, or where they are not allowed, each tab has a stream of its own", async () => {
-  const denied = { request: async () => { throw new DOMException("an opaque origin", "SecurityError"); } };
+  const denied = { request: async () => { await settle(); throw new DOMException("an opaque origin", "SecurityError"); } };
+  const origin = new FakeOrigin();
+  const other = tab(origin);
+  await settle();
+  await other.browser.request.stream(OPEN);
   for (const locks of [null, denied]) {
     const browser = new FakeBrowser();
-    const client = new SharedSSE("/events", { locks, BroadcastChannel: new FakeOrigin().BroadcastChannel, environment: browser.environment });
+    const url = ({ status }) => `/events?client=${status.client}`;
+    const client = new SharedSSE(url, { locks, BroadcastChannel: origin.BroadcastChannel, environment: browser.environment });
     client.open();
     await settle();
+    await settle();
+    assert.equal(browser.request.url, "/events?client=", "and not the id of another");
     await browser.request.stream(OPEN);
     assert.equal(client.status.state, "open");
     client.close();

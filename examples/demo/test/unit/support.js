@@ -26,6 +26,7 @@ class FakeEvents extends EventTarget {
 export class FakeBrowser {
   time = 1_000_000;
   chance = 0;
+  isOffline = false;
   requests = [];
   window = new FakeEvents();
   document = Object.assign(new FakeEvents(), { hidden: false });
@@ -42,6 +43,7 @@ export class FakeBrowser {
       clearTimeout: (handle) => this.#timers.delete(handle),
       now: () => this.time,
       random: () => this.chance,
+      isOffline: () => this.isOffline,
       window: this.window,
       document: this.document,
     };
@@ -64,6 +66,16 @@ export class FakeBrowser {
       callback();
     }
     this.time = until;
+  }
+
+  goOffline() {
+    this.isOffline = true;
+    this.window.tell("offline");
+  }
+
+  goOnline() {
+    this.isOffline = false;
+    this.window.tell("online");
   }
 
   /** The last request. */

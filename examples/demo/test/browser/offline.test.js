@@ -1,0 +1,62 @@
+// A browser without a network: its own word for it, and a proxy that cuts what was open, as losing the network does.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { apps, publishNumber, serveBuild, upTo } from "./apps.js";
+import { eventually, startBrowser, startDemo, startSwallower } from "./support.js";
+
+for (const app of apps) {
+  for (const query of ["user=ann", `user=ann&${app.share}`]) {
+    test(`offline it asks for nothing, and online at once (${app.name}, ${query})`, async (t) => {
+      const demo = await startDemo(t, ...serveBuild());
+      const proxy = await startSwallower(t, demo.port);
+      const context = await (await startBrowser(t)).newContext();
+      const tab = await app.visit(t, context, proxy.url, query);
+      const states = await app.watchStates(tab);
+      // Also what the browser itself fails, so that it does not reach the proxy.
+      const asked = [];
+      tab.on("request", (request) => request.url().includes("/events?") && asked.push(Date.now()));
+
+      await context.setOffline(true);
+      await publishNumber(demo, 1);
+      await app.has(tab, 1);
+      assert.deepEqual(await states(), ["open"], "a stream that lives is kept, whatever the browser says");
+      proxy.cut();
+      await app.isIn(tab, "retrying");
+      assert.match(await app.why(tab), /offline/);
+      for (let n = 2; n <= 6; n += 1) await publishNumber(demo, n);
+      // Longer than the server's retry and the first windows together.
+      const began = Date.now();
+      await eventually("a while", () => Date.now() - began > 6000);
+      assert.deepEqual(asked, []);
+      assert.equal(proxy.asked, 1);
+
+      await context.setOffline(false);
+      const online = Date.now();
+      await app.isIn(tab, "open");
+      await app.has(tab, 6);
+      assert.deepEqual(await app.numbers(tab), upTo(6));
+      assert.deepEqual(await app.gaps(tab), []);
+      assert.equal(asked.length, 1);
+      assert.equal(proxy.asked, 2);
+      t.diagnostic(`asked ${asked[0] - online} ms after it was online`);
+      assert.ok(asked[0] - online < 1000, `${asked[0] - online} ms`);
+      const seen = await states();
+      assert.deepEqual(seen.filter((state) => state !== "connecting"), ["open", "retrying", "open"]);
+    });
+  }
+}
+
+test("a network that is cut and back before a byte was missed is asked anew", async (t) => {
+  const [app] = apps;
+  const demo = await startDemo(t);
+  const proxy = await startSwallower(t, demo.port);
+  const context = await (await startBrowser(t)).newContext();
+  const tab = await app.visit(t, context, proxy.url, "user=ann");
+  // What is sent does not arrive, and nobody is told, as when the address has changed.
+  proxy.swallow();
+  await context.setOffline(true);
+  await publishNumber(demo, 1);
+  await context.setOffline(false);
+  await app.has(tab, 1);
+  assert.equal(proxy.asked, 2);
+});

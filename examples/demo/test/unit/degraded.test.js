@@ -1,0 +1,64 @@
+// A hub that cannot reach its backplane for a while says so; the stream stays open.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { SSEClient } from "../../sse-client.js";
+import { FakeBrowser, OPEN, frame, settle } from "./support.js";
+
+const held = (isDegraded) => `event: hub:degraded\ndata: {"degraded":${isDegraded}}\n\n`;
+
+async function start(...texts) {
+  const browser = new FakeBrowser();
+  const client = new SSEClient("/events", { environment: browser.environment });
+  const states = [];
+  client.onStatus(({ state, degraded }) => states.push(degraded ? `${state} degraded` : state));
+  client.open();
+  await settle();
+  await browser.request.stream(...texts);
+  return { browser, client, states };
+}
+
+test("held up events are told on the open stream, and when they come again", async () => {
+  const { browser, client, states } = await start(OPEN);
+  assert.equal(client.degraded, false);
+  const heard = [];
+  client.on("hub:degraded", (event) => heard.push([event.json().degraded, client.degraded]));
+  await browser.request.send(held(true));
+  assert.equal(client.degraded, true);
+  await browser.request.send(frame("a", "1", "7-1"));
+  await browser.request.send(":\n");
+  assert.equal(client.degraded, true, "what still comes does not end it");
+  await browser.request.send(held(false));
+  assert.deepEqual(heard, [[true, true], [false, false]]);
+  assert.deepEqual(states, ["connecting", "open", "open degraded", "open"]);
+  assert.equal(client.status.client, "c1");
+  assert.equal(client.lastEventId, "7-1", "it moves no position");
+});
+
+test("what is said again is no change", async () => {
+  const { states } = await start(OPEN, held(true), held(true));
+  assert.deepEqual(states, ["connecting", "open", "open degraded"]);
+});
+
+test("each stream begins as one that is not held up, unless it is told so after its opening", async () => {
+  const { browser, client, states } = await start(OPEN, held(true));
+  await browser.request.end();
+  assert.equal(client.degraded, false, "there is no stream that it could be said of");
+  await browser.pass(3000);
+  await browser.request.stream(OPEN + held(true));
+  assert.equal(client.degraded, true);
+  await browser.request.send(OPEN);
+  assert.equal(client.degraded, false);
+  assert.deepEqual(states, ["connecting", "open", "open degraded", "retrying", "connecting", "open", "open degraded", "open"]);
+});
+
+test("what cannot be read is taken for the end of it", async () => {
+  const { browser, client } = await start(OPEN, held(true));
+  await browser.request.send("event: hub:degraded\ndata: {\n\n");
+  assert.equal(client.degraded, false);
+});
+
+test("a stream that begins with it is open", async () => {
+  const { client, states } = await start(held(true));
+  assert.equal(client.status.state, "open");
+  assert.deepEqual(states, ["connecting", "open", "open degraded"]);
+});

@@ -1,0 +1,131 @@
+// One stream for all tabs: the hook in one, and what another would run beside it.
+import { act, cleanup, renderHook } from "@testing-library/react";
+import { StrictMode } from "react";
+import { SharedSSE } from "sse-hub-client/shared";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { useSSE, type UseSSEOptions } from "../src/useSSE";
+import { frame, serve, settle, type Request } from "./server";
+
+type Events = { order: { n: number } };
+
+/** Locks, as the tabs of a browser have them together. */
+class Locks {
+  #last: Promise<unknown> = Promise.resolve();
+
+  request = (_: string, { signal }: { signal: AbortSignal }, held: () => Promise<unknown>) => {
+    const before = this.#last;
+    const mine = before.then(() => {
+      signal.throwIfAborted();
+      return held();
+    });
+    this.#last = mine.catch(() => {});
+    return mine;
+  };
+}
+
+let requests: Request[];
+let sharing: { locks: LockManager };
+
+beforeEach(() => {
+  requests = serve();
+  sharing = { locks: new Locks() as unknown as LockManager };
+});
+
+afterEach(async () => {
+  cleanup();
+  await settle();
+  vi.unstubAllGlobals();
+});
+
+const use = (options: Partial<UseSSEOptions<Events>> = {}) => useSSE<Events>({ url: "/events", userId: "ann", share: true, client: sharing, ...options });
+
+/** Another tab of the same user. */
+function otherTab() {
+  const client = new SharedSSE("/events?user=ann", sharing);
+  const seen: unknown[] = [];
+  client.on("order", (event) => seen.push(event.json().n));
+  client.open();
+  return { client, seen };
+}
+
+const orders = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, at) => frame("order", { n: from + at }, `7-${from + at}`)).join("");
+
+test("the tab that comes second follows, and goes on without loss when the first is closed", async () => {
+  const other = otherTab();
+  await settle();
+  const told: number[] = [];
+  const { result } = renderHook(() => use({ onMessage: ({ data }) => told.push(data.n) }), { wrapper: StrictMode });
+  await settle();
+  await requests[0]!.open();
+  await requests[0]!.send(orders(1, 2));
+  expect(requests.length).toBe(1);
+  expect(result.current.isConnected).toBe(true);
+  expect(result.current.lastEvent?.data).toEqual({ n: 2 });
+  expect(result.current.details.client).toBe("c1");
+
+  other.client.close();
+  await settle();
+  expect(requests.map(({ isCancelled }) => isCancelled)).toEqual([true, false]);
+  expect(requests[1]!.url).toBe("/events?user=ann&client=c1");
+  await requests[1]!.open(true);
+  // The hub goes on before the last that this tab was told of: what it knows is not told twice.
+  await requests[1]!.send(orders(2, 4));
+  expect(told).toEqual([1, 2, 3, 4]);
+});
+
+test("the tab that holds the stream gives it back when the last component is gone", async () => {
+  const { result, unmount } = renderHook(() => use(), { wrapper: StrictMode });
+  await settle();
+  await requests[0]!.open();
+  const other = otherTab();
+  await settle();
+  await requests[0]!.send(orders(1, 1));
+  expect(other.seen).toEqual([1]);
+  expect(result.current.lastEvent?.data).toEqual({ n: 1 });
+  unmount();
+  await settle();
+  expect(requests.map(({ isCancelled }) => isCancelled)).toEqual([true, false]);
+  other.client.close();
+});
+
+test("components that share with other tabs and those that do not have a stream each", async () => {
+  const shared = renderHook(() => use());
+  await settle();
+  const alone = renderHook(() => use({ share: false }));
+  await settle();
+  expect(requests.length).toBe(2);
+  await requests[0]!.open();
+  act(() => alone.result.current.close());
+  await settle();
+  expect(alone.result.current.status).toBe("closed");
+  expect(shared.result.current.status).toBe("open");
+});
+
+test("sharing is turned on and off", async () => {
+  const { rerender } = renderHook(({ share }) => use({ share }), { initialProps: { share: false } });
+  await settle();
+  rerender({ share: true });
+  await settle();
+  rerender({ share: false });
+  await settle();
+  expect(requests.map(({ isCancelled }) => isCancelled)).toEqual([true, true, false]);
+});
+
+test("to close is to leave: the other tab goes on", async () => {
+  const { result } = renderHook(() => use());
+  await settle();
+  await requests[0]!.open();
+  const other = otherTab();
+  await settle();
+  act(() => result.current.close());
+  await settle();
+  expect(result.current.status).toBe("closed");
+  await requests[1]!.open(true);
+  await requests[1]!.send(orders(1, 1));
+  expect(other.seen).toEqual([1]);
+  expect(result.current.lastEvent).toBeUndefined();
+  act(() => result.current.reconnect());
+  await settle();
+  expect(result.current.status).toBe("open");
+  other.client.close();
+});

@@ -1,0 +1,249 @@
+//! Clients are told when what orders the events is out of reach, if that lasts.
+
+mod support;
+
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
+use sse_hub::{Event, EventId, Heartbeat, Hub, HubBuilder, ManualTimer, Subscriber, Subscription};
+use support::{Counting, SECOND, frames, poll, read, wait, within};
+
+const LOST: &str = "event: hub:degraded\ndata: {\"degraded\":true}\n\n";
+const FOUND: &str = "event: hub:degraded\ndata: {\"degraded\":false}\n\n";
+
+/// An engine that takes all and places nothing.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Backplane for Nowhere {
+    fn send(&self, _: Outgoing) -> Result<(), Unsent> {
+        Ok(())
+    }
+}
+
+struct Instance {
+    hub: Hub,
+    feed: Feed,
+    timer: ManualTimer,
+}
+
+impl Instance {
+    /// One that has found the end of its order.
+    fn new() -> Self {
+        let instance = Self::with(HubBuilder::tell_degraded);
+        instance.load();
+        instance
+    }
+
+    fn with(set: impl FnOnce(HubBuilder) -> HubBuilder) -> Self {
+        let timer = ManualTimer::new();
+        let builder = Hub::builder(timer.clone()).backplane(Nowhere).heartbeat(Heartbeat::off());
+        let hub = set(builder).build().unwrap();
+        let feed = Feed::of(&hub).unwrap();
+        Self { hub, feed, timer }
+    }
+
+    fn load(&self) {
+        self.feed.load(EventId(7, 7), None::<(EventId, Duration, &[u8])>);
+        self.feed.degraded(None);
+    }
+
+    fn open(&self) -> Subscription {
+        let mut stream = self.hub.subscribe(Subscriber::new()).unwrap();
+        assert!(poll(&mut stream).unwrap().unwrap().starts_with(b"event: hub:open\n"));
+        stream
+    }
+
+    /// As an engine does: at once, and again when it has lasted.
+    fn lose(&self) {
+        self.feed.degraded(Some("gone"));
+        self.timer.advance(SECOND);
+        self.feed.degraded(Some("gone"));
+    }
+
+    fn find(&self) {
+        self.feed.degraded(None);
+        self.timer.advance(SECOND);
+        self.feed.degraded(None);
+    }
+}
+
+#[test]
+fn an_outage_that_lasts_is_told_once_and_so_is_its_end() {
+    let here = Instance::new();
+    let mut stream = here.open();
+    let woken = wait(&mut stream);
+    here.feed.degraded(Some("gone"));
+    here.timer.advance(SECOND - Duration::from_millis(1));
+    here.feed.degraded(Some("gone"));
+    assert_eq!((woken.count(), read(&mut stream)), (0, String::new()), "not yet a second");
+
+    let woken = wait(&mut stream);
+    here.timer.advance(Duration::from_millis(1));
+    here.feed.degraded(Some("gone"));
+    assert_eq!((woken.count(), &*read(&mut stream)), (1, LOST));
+    let woken = wait(&mut stream);
+    here.lose();
+    assert_eq!((woken.count(), read(&mut stream)), (0, String::new()), "it was told");
+
+    let woken = wait(&mut stream);
+    here.find();
+    assert_eq!((woken.count(), &*read(&mut stream)), (1, FOUND));
+    here.find();
+    assert_eq!(read(&mut stream), "");
+}
+
+#[test]
+fn a_hub_that_was_not_asked_to_tells_nobody() {
+    let here = Instance::with(|hub| hub);
+    here.load();
+    let mut stream = here.open();
+    here.lose();
+    assert!(here.hub.stats().degraded);
+    assert_eq!(read(&mut stream), "");
+    assert_eq!(read(&mut here.open()), "");
+}
+
+#[test]
+fn who_comes_meanwhile_is_told_after_the_opening_and_before_the_events() {
+    let here = Instance::new();
+    here.lose();
+    let mut stream = here.open();
+    assert_eq!(read(&mut stream), LOST);
+    here.find();
+    assert_eq!(read(&mut here.open()), "");
+
+    here.lose();
+    let snapshot = Event::new("snapshot").data("1");
+    let mut stream = here.hub.subscribe(Subscriber::new()).unwrap().first([snapshot]).unwrap();
+    let told: Vec<_> = frames(&read(&mut stream)).into_iter().map(|frame| frame.event).collect();
+    assert_eq!(told, ["hub:open", "snapshot", "hub:degraded"]);
+}
+
+#[test]
+fn an_order_that_was_never_found_is_an_outage() {
+    let here = Instance::with(HubBuilder::tell_degraded);
+    let mut stream = here.open();
+    // It answers, but not where the order ends.
+    here.find();
+    assert_eq!(read(&mut stream), LOST);
+    here.load();
+    here.find();
+    assert!(read(&mut stream).starts_with(FOUND));
+}
+
+#[test]
+fn one_that_comes_and_goes_is_told_to_nobody() {
+    let here = Instance::new();
+    let mut stream = here.open();
+    let woken = wait(&mut stream);
+    for _ in 0..1_000 {
+        here.feed.degraded(Some("gone"));
+        here.timer.advance(Duration::from_millis(700));
+        here.feed.degraded(Some("gone"));
+        here.feed.degraded(None);
+        here.timer.advance(Duration::from_millis(700));
+    }
+    assert_eq!((woken.count(), read(&mut stream)), (0, String::new()));
+}
+
+#[test]
+fn who_did_not_read_is_told_how_it_is_now() {
+    let here = Instance::new();
+    let (mut knows, mut does_not) = (here.open(), here.open());
+    here.lose();
+    here.find();
+    assert_eq!(read(&mut knows), "", "it is as it was");
+    here.lose();
+    assert_eq!(read(&mut knows), LOST);
+    here.find();
+    here.lose();
+    assert_eq!(read(&mut knows), "", "it knows");
+    assert_eq!(read(&mut does_not), LOST);
+}
+
+#[test]
+fn a_busy_stream_is_told_without_touching_its_timer_and_its_place_stays() {
+    let timer = Counting::default();
+    let kept = Kept::default();
+    let builder = Hub::builder(timer.clone()).backplane(kept.clone());
+    let hub = builder.tell_degraded().build().unwrap();
+    let feed = Feed::of(&hub).unwrap();
+    feed.load(EventId(7, 0), None::<(EventId, Duration, &[u8])>);
+    feed.degraded(None);
+    hub.broadcast(Event::new("n").data("1")).unwrap();
+    let entry = kept.0.lock().unwrap().pop().unwrap();
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    let mut text = String::new();
+    // Each poll finds something: what is told comes before the next event, and not after the last.
+    let mut poll =
+        || text += std::str::from_utf8(&support::poll(&mut stream).unwrap().unwrap()).unwrap();
+    poll();
+    for number in 1..=4 {
+        feed.append(EventId(7, number), &entry).unwrap();
+        if number == 3 {
+            feed.degraded(Some("gone"));
+            timer.timer.advance(SECOND);
+            feed.degraded(Some("gone"));
+            poll();
+        }
+        poll();
+    }
+    let told = frames(&text);
+    let events: Vec<_> = told.iter().map(|frame| &*frame.event).collect();
+    assert_eq!(events, ["hub:open", "n", "n", "hub:degraded", "n", "n"]);
+    assert_eq!(told[3].id, None, "it is no place");
+    assert_eq!(support::last_id(&text), EventId(7, 4));
+    assert_eq!(timer.touched.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+/// Keeps what is published.
+#[derive(Debug, Clone, Default)]
+struct Kept(Arc<std::sync::Mutex<Vec<bytes::Bytes>>>);
+
+impl Backplane for Kept {
+    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+        self.0.lock().unwrap().push(event.entry().clone());
+        Ok(())
+    }
+}
+
+/// Publishes, connects and asks as soon as it is woken.
+struct Meddler(Hub);
+
+impl Wake for Meddler {
+    fn wake(self: Arc<Self>) {
+        self.0.broadcast(Event::new("n")).unwrap();
+        drop(self.0.subscribe(Subscriber::new()).unwrap());
+        assert!(self.0.stats().degraded);
+    }
+}
+
+#[test]
+fn ten_thousand_are_woken_with_no_lock_held_and_each_is_told() {
+    within(Duration::from_secs(60), || {
+        let here = Instance::new();
+        let mut streams: Vec<_> = (0..10_000).map(|_| here.open()).collect();
+        let meddler = Waker::from(Arc::new(Meddler(here.hub.clone())));
+        for stream in &mut streams {
+            assert!(stream.poll_next_unpin(&mut Context::from_waker(&meddler)).is_pending());
+        }
+        here.lose();
+        for stream in &mut streams {
+            assert_eq!(read(stream), LOST);
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_has_ended_tells_nothing_more() {
+    let here = Instance::new();
+    let mut stream = here.open();
+    here.hub.close();
+    assert!(support::has_ended(&mut stream));
+    here.lose();
+    assert!(support::has_ended(&mut stream));
+}

@@ -1,0 +1,430 @@
+//! Clients that come back from before what the hub retains, when the order is still there.
+
+mod support;
+
+#[path = "support/order.rs"]
+mod order;
+
+use std::time::Duration;
+
+use sse_hub::{
+    Audience, EndReason, Event, EventId, Heartbeat, History, HubBuilder, LastEventId, Limits,
+    Retain, Subscriber, Subscription,
+};
+
+use order::{Entry, Instance, Order};
+use support::{SECOND, data, end, gaps, has_ended, last_id, read, wait};
+
+/// Events `1` to `count` of an order, and a hub that retains the last two.
+fn late(count: usize, set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Order, Instance) {
+    let mut order = Order::default();
+    let mut early = Instance::new(Retain::default());
+    early.settle(&mut order);
+    for number in 1..=count {
+        early.broadcast(&number.to_string());
+        early.settle(&mut order);
+    }
+    let mut late = Instance::with(|hub| set(hub.retain(Retain::events(2))));
+    late.read(&mut order, usize::MAX);
+    (order, late)
+}
+
+/// The position right after event `number`.
+fn after(order: &Order, number: usize) -> EventId {
+    order.entries[number - 1].id
+}
+
+/// Looks back once, for so many events.
+fn bring(hub: &mut Instance, order: &Order, count: usize) -> bool {
+    let is_wanted = hub.look_back(order, count);
+    hub.bring();
+    is_wanted
+}
+
+fn names(from: usize, to: usize) -> Vec<String> {
+    (from..=to).map(|number| number.to_string()).collect()
+}
+
+fn back(hub: &Instance, order: &Order, number: usize) -> Subscription {
+    hub.subscribe(after(order, number))
+}
+
+#[test]
+fn a_client_waits_with_heartbeats_and_then_has_all_of_it() {
+    let (mut order, mut hub) = late(9, |hub| hub.heartbeat(Heartbeat::every(15 * SECOND)));
+    let mut stream = back(&hub, &order, 1);
+    assert!(stream.resumed());
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text), last_id(&text)), (vec![], vec![], after(&order, 1)));
+    hub.timer.advance(15 * SECOND);
+    assert_eq!(support::poll(&mut stream), Some(Some(":\n".into())));
+
+    assert!(bring(&mut hub, &order, 3));
+    let woken = wait(&mut stream);
+    hub.broadcast("10");
+    hub.flush(&mut order);
+    hub.read(&mut order, usize::MAX);
+    assert_eq!((data(&read(&mut stream)), woken.count()), (vec![], 0), "only in order");
+    let woken = wait(&mut stream);
+    assert!(bring(&mut hub, &order, 9));
+    assert_eq!(woken.count(), 1);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(2, 10), vec![]));
+    assert_eq!(hub.hub.stats().restored, 6);
+    assert!(!hub.look_back(&order, 9), "nobody wants more");
+}
+
+#[test]
+fn those_that_wait_are_served_by_the_same_pieces_the_newest_first() {
+    let (order, mut hub) = late(9, |hub| hub);
+    let mut streams: Vec<_> = [1, 4, 6, 8].map(|number| back(&hub, &order, number)).into();
+    let texts: Vec<_> = streams.iter_mut().map(read).collect();
+    assert_eq!(data(&texts[3]), ["9"], "that is retained");
+    let [oldest, middle, newest] = [0, 1, 2];
+    assert!(bring(&mut hub, &order, 2));
+    assert_eq!(data(&read(&mut streams[newest])), names(7, 9));
+    assert_eq!(data(&read(&mut streams[middle])), [""; 0]);
+    // One that comes now does not begin anew.
+    let mut another = back(&hub, &order, 5);
+    assert_eq!(data(&read(&mut another)), names(6, 9));
+    assert!(bring(&mut hub, &order, 1));
+    assert_eq!(data(&read(&mut streams[middle])), names(5, 9));
+    assert!(bring(&mut hub, &order, 9));
+    assert_eq!(data(&read(&mut streams[oldest])), names(2, 9));
+    assert_eq!(hub.hub.stats().restored, 6);
+}
+
+#[test]
+fn what_the_order_no_longer_has_is_a_gap_and_the_rest_is_brought() {
+    let (mut order, mut hub) = late(9, |hub| hub);
+    let position = after(&order, 1);
+    order.trim(4);
+    let mut stream = hub.subscribe(position);
+    read(&mut stream);
+    hub.look_back_for_all(&order);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(5, 9), vec!["evicted".to_owned()]));
+    let mut stream = hub.subscribe(position);
+    assert!(!stream.resumed(), "that is known by now");
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(5, 9), vec!["evicted".to_owned()]));
+}
+
+#[test]
+fn no_more_is_held_than_is_set_and_who_is_further_back_is_told() {
+    let (order, mut hub) = late(20, |hub| hub.history(History::events(5)));
+    let mut stream = back(&hub, &order, 1);
+    let mut within = back(&hub, &order, 13);
+    assert_eq!(data(&(read(&mut stream) + &read(&mut within))), [""; 0]);
+    hub.look_back_for_all(&order);
+    assert_eq!(hub.hub.stats().retained, 7);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(14, 20), vec!["evicted".to_owned()]));
+    let text = read(&mut within);
+    assert_eq!((data(&text), gaps(&text)), (names(14, 20), vec![]));
+
+    let bytes = |hub: HubBuilder| hub.history(History::events(100).bytes(200));
+    let (order, mut hub) = late(20, |hub| bytes(hub.retain(Retain::events(2).bytes(300))));
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    hub.look_back_for_all(&order);
+    let stats = hub.hub.stats();
+    assert!((400..=500).contains(&stats.retained_bytes), "{stats:?}");
+    let text = read(&mut stream);
+    assert_eq!(gaps(&text), ["evicted"]);
+    assert_eq!(data(&text), names(21 - stats.retained, 20));
+}
+
+#[test]
+fn what_was_brought_goes_when_nobody_has_read_it_for_a_while_and_can_come_again() {
+    let (mut order, mut hub) = late(600, |hub| hub);
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    hub.look_back_for_all(&order);
+    assert_eq!(hub.hub.stats().retained, 600 - 1);
+    hub.timer.advance(9 * SECOND);
+    assert_eq!(data(&read(&mut stream)), names(2, 600));
+    hub.timer.advance(9 * SECOND);
+    let mut publish = |hub: &mut Instance, name: &str| {
+        hub.broadcast(name);
+        hub.flush(&mut order);
+        hub.read(&mut order, usize::MAX);
+        hub.hub.stats().retained
+    };
+    assert_eq!(publish(&mut hub, "601"), 600, "it was of use");
+    hub.timer.advance(2 * SECOND);
+    let now = publish(&mut hub, "602");
+    assert!((500..600).contains(&now), "not all at once: {now}");
+    let mut left = 600;
+    for number in 603..620 {
+        left = publish(&mut hub, &number.to_string());
+    }
+    assert_eq!(left, 2);
+
+    let mut stream = back(&hub, &order, 590);
+    assert_eq!(gaps(&read(&mut stream)), [""; 0]);
+    hub.look_back_for_all(&order);
+    assert_eq!(data(&read(&mut stream)), names(591, 619));
+}
+
+#[test]
+fn one_that_waits_for_too_long_is_told_a_gap_and_goes_on_with_what_there_is() {
+    let (mut order, mut hub) = late(9, |hub| {
+        hub.history(History::events(100).wait(70 * SECOND)).stalled_after(60 * SECOND)
+    });
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    wait(&mut stream);
+    hub.timer.advance(69 * SECOND);
+    hub.broadcast("10");
+    hub.flush(&mut order);
+    hub.read(&mut order, usize::MAX);
+    assert_eq!(hub.hub.stats().clients, 1, "one that is held is not one that does not read");
+    let woken = {
+        read(&mut stream);
+        wait(&mut stream)
+    };
+    hub.timer.advance(SECOND);
+    assert_eq!(woken.count(), 1);
+    let text = read(&mut stream);
+    assert_eq!(gaps(&text), ["evicted"]);
+    assert_eq!(data(&text).last().unwrap(), "10");
+    assert!(!hub.look_back(&order, 9), "nobody waits");
+}
+
+#[test]
+fn audience_filter_and_conflation_hold_on_what_is_brought() {
+    let mut order = Order::default();
+    let mut early = Instance::new(Retain::default());
+    early.settle(&mut order);
+    let mut publish = |audience: Audience, event: Event| {
+        early.hub.publish(audience, event).unwrap();
+        early.settle(&mut order);
+    };
+    let event = |data: &str| Event::new("n").data(data);
+    publish(Audience::all(), event("first"));
+    publish(Audience::user("ann"), event("hers"));
+    publish(Audience::user("bob"), event("his"));
+    publish(Audience::all(), Event::new("other").data("not wanted"));
+    publish(Audience::topic("t").except(Audience::user("ann")), event("for others"));
+    publish(Audience::topic("t").and(Audience::user("ann")), event("for her there"));
+    for price in ["1", "2", "3"] {
+        publish(Audience::all(), event(price).conflate("acme"));
+    }
+    for price in ["7", "8"] {
+        publish(Audience::all(), event(price).conflate("bolt"));
+    }
+    publish(Audience::all(), event("last"));
+    let from = order.entries[0].id;
+    let mut hub = Instance::with(|hub| hub.retain(Retain::events(1)));
+    hub.read(&mut order, usize::MAX);
+    let who = |user: &str| Subscriber::new().user(user).topic("t").events(["n"]).resume(from);
+    let mut streams = ["ann", "bob"].map(|user| hub.hub.subscribe(who(user)).unwrap());
+    streams.iter_mut().for_each(|stream| assert_eq!(data(&read(stream)), [""; 0]));
+    hub.look_back_for_all(&order);
+    let [ann, bob] = streams.each_mut().map(|stream| {
+        let text = read(stream);
+        assert_eq!(gaps(&text), [""; 0]);
+        data(&text)
+    });
+    assert_eq!(ann, ["hers", "for her there", "3", "8", "last"]);
+    assert_eq!(bob, ["his", "for others", "3", "8", "last"]);
+}
+
+#[test]
+fn what_a_topic_pushed_out_is_put_back_between_the_others() {
+    let mut order = Order::default();
+    let retain = Retain::events(100).per_topic(2);
+    let mut hub = Instance::with(|hub| hub.retain(retain));
+    hub.settle(&mut order);
+    for number in 1..=12 {
+        let topic = if number % 6 == 0 { "quiet" } else { "busy" };
+        hub.hub.publish(Audience::topic(topic), Event::new("n").data(number.to_string())).unwrap();
+        hub.settle(&mut order);
+    }
+    let who = |topics: &[&str]| Subscriber::new().topics(topics.iter().copied());
+    let from = after(&order, 1);
+    let mut quiet = hub.hub.subscribe(who(&["quiet"]).resume(from)).unwrap();
+    assert_eq!(data(&read(&mut quiet)), ["6", "12"], "it missed nothing");
+    let mut both = hub.hub.subscribe(who(&["busy", "quiet"]).resume(from)).unwrap();
+    assert_eq!(data(&read(&mut both)), [""; 0]);
+    hub.look_back_for_all(&order);
+    let text = read(&mut both);
+    assert_eq!((data(&text), gaps(&text)), (names(2, 12), vec![]));
+    hub.timer.advance(11 * SECOND);
+    drop(hub.subscribe(LastEventId::none()));
+    assert_eq!(hub.hub.stats().retained, 11);
+    hub.broadcast("13");
+    hub.settle(&mut order);
+    assert_eq!(hub.hub.stats().retained, 5, "the limit holds again");
+}
+
+#[test]
+fn no_more_is_replayed_than_the_limit_says() {
+    let limits = Limits::default().replay(4);
+    let (order, mut hub) = late(20, |hub| hub.limits(limits));
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    hub.look_back_for_all(&order);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(17, 20), vec!["capped".to_owned()]));
+    let mut stream = back(&hub, &order, 16);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(17, 20), vec![]));
+}
+
+#[test]
+fn a_stream_that_is_to_end_when_it_lags_is_held_only_if_its_client_came_back() {
+    let (mut order, mut hub) = late(9, HubBuilder::end_lagging);
+    let mut live = hub.subscribe(LastEventId::none());
+    let mut resumed = back(&hub, &order, 1);
+    read(&mut live);
+    assert_eq!(data(&read(&mut resumed)), [""; 0]);
+    for number in 10..=40 {
+        hub.broadcast(&number.to_string());
+        hub.flush(&mut order);
+        hub.read(&mut order, usize::MAX);
+    }
+    // The log was longer for the other's sake, and is no longer.
+    hub.look_back_for_all(&order);
+    assert_eq!(data(&read(&mut resumed)), names(2, 40));
+    assert_eq!(data(&read(&mut live)), names(10, 40));
+    hub.timer.advance(11 * SECOND);
+    for number in 41..=80 {
+        hub.broadcast(&number.to_string());
+        hub.flush(&mut order);
+        hub.read(&mut order, usize::MAX);
+    }
+    assert_eq!(end(&read(&mut live)).as_deref(), Some("lagged"));
+    let (mut order, mut hub) = late(9, |hub| hub);
+    let mut slow = hub.subscribe(LastEventId::none());
+    read(&mut slow);
+    for number in 10..=80 {
+        hub.broadcast(&number.to_string());
+        hub.flush(&mut order);
+        hub.read(&mut order, usize::MAX);
+    }
+    assert_eq!(data(&read(&mut slow)), [""; 0]);
+    hub.look_back_for_all(&order);
+    let text = read(&mut slow);
+    assert_eq!((data(&text), gaps(&text)), (names(10, 80), vec![]), "others are, too");
+}
+
+#[test]
+fn one_that_came_before_the_order_was_found_is_held_and_told_and_not_ended() {
+    let (mut order, _) = late(9, |hub| hub);
+    let from = after(&order, 1);
+    order.trim(4);
+    let mut hub = Instance::with(|hub| hub.retain(Retain::events(2)).end_lagging());
+    let mut stream = hub.subscribe(from);
+    assert!(stream.resumed());
+    read(&mut stream);
+    let woken = wait(&mut stream);
+    hub.read(&mut order, usize::MAX);
+    assert_eq!((data(&read(&mut stream)), woken.count()), (vec![], 1));
+    hub.look_back_for_all(&order);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(5, 9), vec!["evicted".to_owned()]));
+    assert!(!has_ended(&mut stream));
+}
+
+#[test]
+fn one_that_is_held_when_the_hub_closes_loses_nothing() {
+    let (order, mut hub) = late(9, |hub| hub);
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    let woken = wait(&mut stream);
+    hub.hub.close();
+    assert_eq!(woken.count(), 1);
+    assert!(has_ended(&mut stream), "it comes back with what it came with");
+    assert_eq!(hub.hub.stats().ended(EndReason::Closed), 1);
+    assert!(!hub.look_back(&order, 9), "and nobody waits");
+}
+
+#[test]
+fn an_order_that_went_backwards_lets_go_of_all_that_wait() {
+    let (mut order, mut hub) = late(9, |hub| hub);
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    // Read from the order as it was, and brought when it is another.
+    assert!(hub.look_back(&order, 3));
+    order.roll_back(9);
+    hub.read(&mut order, usize::MAX);
+    hub.read(&mut order, usize::MAX);
+    hub.bring();
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec![], vec!["reset".to_owned()]));
+    assert_eq!(hub.hub.stats().restored, 0);
+    let mut other = back_at(&hub, 3);
+    assert_eq!(gaps(&read(&mut other)), ["evicted"], "nobody asks for what is gone");
+    assert!(!hub.look_back(&order, 9));
+}
+
+fn back_at(hub: &Instance, position: u64) -> Subscription {
+    hub.subscribe(EventId(position, 0))
+}
+
+#[test]
+fn what_was_done_to_clients_is_passed_over_and_not_done_again() {
+    let mut order = Order::default();
+    let mut early = Instance::new(Retain::default());
+    early.settle(&mut order);
+    for number in 1..=9 {
+        early.broadcast(&number.to_string());
+        early.hub.join(&Audience::all(), "t").unwrap();
+        early.settle(&mut order);
+    }
+    for count in [1, 3] {
+        let mut hub = Instance::with(|hub| hub.retain(Retain::events(1)));
+        hub.read(&mut order, usize::MAX);
+        // Right after the first event.
+        let mut stream = hub.subscribe(order.entries[0].id);
+        assert_eq!(data(&read(&mut stream)), [""; 0]);
+        while bring(&mut hub, &order, count) {}
+        let text = read(&mut stream);
+        assert_eq!((data(&text), gaps(&text)), (names(2, 9), vec![]));
+        assert_eq!(hub.hub.count(&Audience::topic("t")), 0);
+    }
+}
+
+#[test]
+fn what_is_malformed_or_does_not_touch_the_log_is_not_taken_in() {
+    let (order, hub) = late(9, |hub| hub);
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    let wanted = hub.feed.wanted().unwrap();
+    assert_eq!((wanted.upto, wanted.after), (after(&order, 7), after(&order, 1)));
+    let piece = |numbers: std::ops::RangeInclusive<usize>| {
+        order.entries[numbers.start() - 1..*numbers.end()].iter().map(|placed| {
+            let Entry::Event(event) = &placed.entry else { panic!("an event") };
+            (placed.id, Duration::ZERO, event.to_vec())
+        })
+    };
+    hub.feed.restore(after(&order, 6), after(&order, 3), piece(4..=6));
+    assert_eq!(hub.hub.stats().restored, 0);
+    let mut damaged: Vec<_> = piece(4..=7).collect();
+    damaged[1].2 = b"garbage".to_vec();
+    hub.feed.restore(wanted.upto, after(&order, 3), damaged);
+    let stats = hub.hub.stats();
+    assert_eq!((stats.restored, stats.malformed), (2, 1));
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(6, 9), vec!["evicted".to_owned()]));
+}
+
+#[test]
+fn a_hub_whose_engine_does_not_look_back_or_that_is_set_not_to_tells_a_gap() {
+    let (order, hub) = late(9, |hub| hub.history(History::none()));
+    let mut stream = back(&hub, &order, 1);
+    assert!(!stream.resumed());
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(8, 9), vec!["evicted".to_owned()]));
+    assert!(hub.feed.wanted().is_none());
+}
+
+#[test]
+fn settings_that_nothing_could_work_with_are_refused() {
+    for history in [History::events(1).bytes(0), History::events(1).wait(Duration::ZERO)] {
+        let built = sse_hub::Hub::builder(sse_hub::ManualTimer::new()).history(history).build();
+        assert!(matches!(built, Err(sse_hub::ConfigError::HistoryIsZero(_))), "{built:?}");
+    }
+}

@@ -1,0 +1,158 @@
+//! A hub's keys are on one node of a cluster, whichever that is.
+
+use std::time::Instant;
+
+use crate::faults::RECOVERY;
+use crate::instances::allow_hub;
+use crate::load::{Instance, Load, until};
+use crate::server::{Server, free_port};
+
+/// Three masters of a third of the slots each, and a replica of the one that owns the keys.
+struct Cluster {
+    nodes: Vec<Server>,
+    slot: u16,
+    owner: usize,
+}
+
+const REPLICA: usize = 3;
+
+impl Cluster {
+    async fn start() -> Self {
+        let buses: Vec<u16> = (0..4).map(|_| free_port()).collect();
+        let start = |bus: &u16| {
+            let bus = bus.to_string();
+            let node = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+            let quick = ["--cluster-node-timeout", "500", "--repl-diskless-sync-delay", "0"];
+            Server::start(&[node, quick].concat())
+        };
+        let nodes: Vec<Server> = buses.iter().map(start).collect();
+        for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
+            let _: String = node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
+        }
+        for (node, bus) in nodes.iter().zip(&buses).skip(1) {
+            let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port());
+            let _: String = nodes[0].run(&meet);
+        }
+        for node in &nodes {
+            allow_hub(node, "+cluster|keyslot +cluster|slots");
+            let knows_all = || info(node).contains("cluster_known_nodes:4");
+            until("nodes that know each other", knows_all).await;
+        }
+        let slot: u16 = nodes[0].run("CLUSTER KEYSLOT {shop}:events");
+        let owner = usize::from(slot / 5461).min(2);
+        let cluster = Self { nodes, slot, owner };
+        let replicate = format!("CLUSTER REPLICATE {}", cluster.id(owner));
+        let of_the_owner = || cluster.nodes[REPLICA].try_run::<String>(&replicate).is_ok();
+        until("a replica of the owner", of_the_owner).await;
+        for node in &cluster.nodes {
+            until("a cluster that works", || info(node).contains("cluster_state:ok")).await;
+        }
+        until("a replica that follows", || cluster.follows(REPLICA)).await;
+        let all_know = || {
+            let replicas =
+                |node: &Server| node.run::<String>("CLUSTER NODES").matches("slave").count();
+            cluster.nodes.iter().all(|node| replicas(node) == 1)
+        };
+        until("nodes that know of the replica", all_know).await;
+        cluster
+    }
+
+    fn id(&self, node: usize) -> String {
+        self.nodes[node].run("CLUSTER MYID")
+    }
+
+    fn follows(&self, node: usize) -> bool {
+        self.nodes[node].run::<String>("INFO replication").contains("master_link_status:up")
+    }
+
+    fn is_master(&self, node: usize) -> bool {
+        self.nodes[node].run::<String>("INFO replication").contains("role:master")
+    }
+
+    /// One of the masters that do not own the keys.
+    fn other(&self) -> usize {
+        (self.owner + 1) % 3
+    }
+
+    /// One that was told of a node that never owned the keys, and of one that is away for ever.
+    async fn instance(&self) -> Instance {
+        let first = format!("redis://hub:secret@127.0.0.1:{}", free_port());
+        let more =
+            format!("redis://hub:secret@127.0.0.1:{}", self.nodes[(self.owner + 2) % 3].port());
+        let set = |redis: sse_hub::redis::Redis| redis.prefix("shop").cluster([&*more]).unwrap();
+        let instance = Instance::with(&first, set, |hub| hub);
+        instance.backplane.ready().await;
+        instance
+    }
+}
+
+fn info(node: &Server) -> String {
+    node.run("CLUSTER INFO")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_slot_of_the_keys_moves_to_another_node_under_load() {
+    let cluster = Cluster::start().await;
+    let instances = [cluster.instance().await, cluster.instance().await];
+    let load = Load::start(&instances.each_ref(), 4, 24);
+    load.goes_on().await;
+    let (from, to) = (cluster.owner, cluster.other());
+    let (slot, source, target) = (cluster.slot, cluster.id(from), cluster.id(to));
+    let set = |node: usize, what: &str| {
+        let _: String = cluster.nodes[node].run(&format!("CLUSTER SETSLOT {slot} {what}"));
+    };
+    set(to, &format!("IMPORTING {source}"));
+    set(from, &format!("MIGRATING {target}"));
+    let port = cluster.nodes[to].port();
+    let keys: Vec<String> = cluster.nodes[from].run(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+    assert!(keys.len() >= 3, "{keys:?}");
+    for key in keys {
+        // Between two of them neither node has all.
+        let _: String = cluster.nodes[from].run(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let before = load.confirmed();
+    set(to, &format!("NODE {target}"));
+    set(from, &format!("NODE {target}"));
+    set((cluster.owner + 2) % 3, &format!("NODE {target}"));
+    let took = load.goes_on().await;
+    println!("the slot has moved after {before} events, and is found in {took:?}");
+    load.stop().await.check_exact();
+    assert!(took < RECOVERY, "{took:?}");
+    let length: usize = cluster.nodes[to].run("XLEN {shop}:events");
+    assert!(length > before, "{length}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_replica_takes_the_owners_place_at_an_operators_word() {
+    let cluster = Cluster::start().await;
+    let instances = [cluster.instance().await, cluster.instance().await];
+    let load = Load::start(&instances.each_ref(), 4, 24);
+    load.goes_on().await;
+    let _: String = cluster.nodes[REPLICA].run("CLUSTER FAILOVER");
+    until("another master", || cluster.is_master(REPLICA)).await;
+    let took = load.goes_on().await;
+    println!("an ordered failover: {took:?}");
+    // The owner waited until the replica had all.
+    load.stop().await.check_exact();
+    assert!(took < RECOVERY, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_owner_is_killed_and_its_replica_takes_over() {
+    let mut cluster = Cluster::start().await;
+    let instances = [cluster.instance().await, cluster.instance().await];
+    let load = Load::start(&instances.each_ref(), 4, 24);
+    load.goes_on().await;
+    let owner = cluster.owner;
+    let killed = Instant::now();
+    cluster.nodes[owner].kill();
+    until("another master", || cluster.is_master(REPLICA)).await;
+    let took_over = killed.elapsed();
+    let took = load.goes_on().await;
+    println!("failover: {took_over:?} until there was a master, and {took:?} to find it");
+    load.stop().await.check();
+}

@@ -1,0 +1,68 @@
+//! Clients are told of an outage of a real Redis.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use sse_hub::{HubBuilder, Subscriber, Subscription};
+use tokio::time::timeout;
+
+use crate::load::Instance;
+use crate::server::{DEADLINE, Server};
+use crate::support::frames;
+
+/// What `hub:degraded` says next.
+pub(crate) async fn told(stream: &mut Subscription) -> String {
+    let telling = async {
+        while let Some(bytes) = stream.next().await {
+            for frame in frames(std::str::from_utf8(&bytes).unwrap()) {
+                if frame.event == "hub:degraded" {
+                    return frame.data;
+                }
+            }
+        }
+        panic!("the stream ended");
+    };
+    timeout(DEADLINE, telling).await.expect("an outage is told")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn an_outage_is_told_and_so_is_its_end_also_where_nothing_is_published() {
+    // One that comes back with all: a mark in a history that is gone would be read at once.
+    let mut server = Server::durable();
+    // The longer Redis may take to answer, the longer a read waits for the next event.
+    let slow = Duration::from_secs(600);
+    for patience in [Duration::from_secs(2), slow] {
+        let here = Instance::with(
+            &server.url(),
+            |redis| redis.timeout(patience),
+            HubBuilder::tell_degraded,
+        );
+        here.backplane.ready().await;
+        let mut stream = here.hub.subscribe(Subscriber::new()).unwrap();
+        server.kill();
+        assert_eq!(told(&mut stream).await, r#"{"degraded":true}"#);
+        let mut newcomer = here.hub.subscribe(Subscriber::new()).unwrap();
+        assert_eq!(told(&mut newcomer).await, r#"{"degraded":true}"#);
+        server.restart();
+        assert_eq!(told(&mut stream).await, r#"{"degraded":false}"#);
+        assert_eq!(told(&mut newcomer).await, r#"{"degraded":false}"#);
+        assert!(!here.hub.stats().degraded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn connections_that_are_killed_and_made_anew_are_told_to_nobody() {
+    let server = Server::start(&[]);
+    let here = Instance::with(&server.url(), |redis| redis, HubBuilder::tell_degraded);
+    here.backplane.ready().await;
+    let mut client = here.client();
+    for round in 0..20 {
+        let _: u32 = server.run("CLIENT KILL TYPE normal SKIPME yes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // It panics at a frame without an id.
+        here.publish(&round.to_string()).await;
+        client.until(&round.to_string()).await;
+    }
+}

@@ -1,0 +1,372 @@
+//! Clients that come back from before what their hub retains, and what Redis is asked for them.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use sse_hub::{Audience, Event, EventId, History, HubBuilder, Retain, Subscriber, Subscription};
+use tokio::time::timeout;
+
+use crate::load::{Client, Instance, until};
+use crate::server::{DEADLINE, Line, Server, Wire};
+
+const EVENTS: usize = 5_000;
+
+/// Publishes events `1`, `2`... and returns their ids.
+async fn publish(instance: &Instance, events: usize, topics: usize) -> Vec<EventId> {
+    let mut waiting = Vec::new();
+    let mut ids = Vec::new();
+    for number in 1..=events {
+        let audience = match topics {
+            0 => Audience::all(),
+            topics => Audience::topic((number % topics).to_string()),
+        };
+        let event = Event::new("n").data(number.to_string());
+        waiting.push(instance.hub.publish_confirmed(audience, event).unwrap());
+        if waiting.len() == 1_000 || number == events {
+            for confirmation in waiting.drain(..) {
+                ids.push(timeout(DEADLINE, confirmation).await.expect("in time").unwrap());
+            }
+        }
+    }
+    ids
+}
+
+async fn ready(url: &str, set: impl FnOnce(HubBuilder) -> HubBuilder) -> Instance {
+    let instance = Instance::with(url, |redis| redis, set);
+    timeout(DEADLINE, instance.backplane.ready()).await.expect("Redis answers");
+    instance
+}
+
+/// An instance that retains next to nothing.
+fn little(hub: HubBuilder) -> HubBuilder {
+    hub.retain(Retain::events(16))
+}
+
+fn reads(server: &Server) -> u64 {
+    calls(server, "xrevrange") + calls(server, "xrange")
+}
+
+fn calls(server: &Server, command: &str) -> u64 {
+    let stats: String = server.run("INFO commandstats");
+    let line = format!("cmdstat_{command}:calls=");
+    let calls = stats.lines().find_map(|stat| stat.strip_prefix(&line)?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+/// It has the events from one number to another, and was told so many gaps that something was gone.
+#[track_caller]
+fn check(client: &Client, from: usize, to: usize, gaps: usize) {
+    assert_eq!(client.gaps, vec!["evicted"; gaps]);
+    let mut expected = (from..=to).map(|number| number.to_string());
+    let odd = client.names().into_iter().find(|&name| expected.next().as_deref() != Some(name));
+    assert_eq!((odd, expected.next()), (None, None), "of {} to {to}", from);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_client_goes_on_from_five_thousand_events_back() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let running = ready(&server.url(), little).await;
+    let ids = publish(&here, EVENTS, 0).await;
+    let started_since = ready(&server.url(), little).await;
+    let mut clients = Vec::new();
+    for there in [&running, &started_since] {
+        let mut newest = Client::at(ids[EVENTS - 2]);
+        newest.connect(&there.hub);
+        newest.until("5000").await;
+        let before = reads(&server);
+        let mut client = Client::at(ids[0]);
+        client.connect(&there.hub);
+        client.until("5000").await;
+        check(&client, 2, EVENTS, 0);
+        assert_eq!(there.hub.stats().restored, EVENTS as u64 - 17);
+
+        // It is there for whoever comes next.
+        let read = reads(&server);
+        assert!((3..=6).contains(&(read - before)), "{} reads", read - before);
+        for back in [ids[1], ids[2_500], ids[4_990]] {
+            let mut other = Client::at(back);
+            other.connect(&there.hub);
+            other.until("5000").await;
+            assert_eq!(other.gaps, [""; 0]);
+        }
+        assert_eq!(reads(&server), read);
+        clients.push(client);
+    }
+    let next = here.publish("next").await;
+    for mut client in clients {
+        client.until("next").await;
+        assert_eq!(client.seen.last().unwrap().0, next);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn who_is_further_back_than_the_cap_is_told_and_goes_on_with_the_oldest_there_is() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, EVENTS, 0).await;
+    let cap = |hub: HubBuilder| little(hub).history(History::events(1_000));
+    let there = ready(&server.url(), cap).await;
+    let mut client = Client::at(ids[0]);
+    client.connect(&there.hub);
+    client.until("5000").await;
+    check(&client, EVENTS - 1_015, EVENTS, 1);
+    let stats = there.hub.stats();
+    assert_eq!((stats.retained, stats.restored), (1_016, 1_000));
+
+    let mut other = Client::at(ids[EVENTS - 1_017]);
+    other.connect(&there.hub);
+    other.until("5000").await;
+    assert_eq!((other.names().len(), other.gaps.len()), (1_016, 0), "as far as the cap");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn what_was_trimmed_is_a_gap_and_the_rest_is_brought() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, EVENTS, 0).await;
+    let _: usize = server.run("XTRIM {sse-hub}:events MAXLEN = 2000");
+    let there = ready(&server.url(), little).await;
+    for back in [ids[0], ids[EVENTS - 2_002]] {
+        let mut client = Client::at(back);
+        client.connect(&there.hub);
+        client.until("5000").await;
+        check(&client, EVENTS - 1_999, EVENTS, 1);
+    }
+    let mut client = Client::at(ids[EVENTS - 2_001]);
+    client.connect(&there.hub);
+    client.until("5000").await;
+    assert_eq!(client.gaps, [""; 0], "nothing of what it missed was trimmed");
+    assert_eq!(client.names().len(), 2_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn emptied_while_it_is_read() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, 4 * EVENTS, 0).await;
+    let all = |hub: HubBuilder| little(hub).history(History::events(100_000));
+    let there = ready(&server.url(), all).await;
+    let mut client = Client::at(ids[0]);
+    client.connect(&there.hub);
+    let reading = tokio::spawn(async move {
+        client.until_gap().await;
+        client.until("end").await;
+        client
+    });
+    there.until("the first of it", |hub| hub.stats().restored > 0).await;
+    let _: String = server.run("FLUSHALL");
+    there.until("the news", |hub| hub.stats().resets > 0 || hub.stats().gaps > 0).await;
+    // What comes while a history that went backwards is told can be passed over with it.
+    until("the end", || {
+        here.hub.broadcast(Event::new("n").data("end")).unwrap();
+        reading.is_finished()
+    })
+    .await;
+    let client = reading.await.unwrap();
+    assert!(client.gaps.iter().all(|gap| gap == "reset" || gap == "evicted"), "{:?}", client.gaps);
+    let ids: Vec<EventId> = client.seen.iter().map(|(id, _)| *id).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn connections_killed_while_it_is_read() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, 4 * EVENTS, 0).await;
+    let all = |hub: HubBuilder| little(hub).history(History::events(100_000));
+    let there = ready(&server.url(), all).await;
+    let mut client = Client::at(ids[0]);
+    client.connect(&there.hub);
+    let reading = tokio::spawn(async move {
+        client.until("20000").await;
+        client
+    });
+    let mut kills = 0;
+    while !reading.is_finished() {
+        kills += server.run::<u32>("CLIENT KILL TYPE normal SKIPME yes");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        if kills > 40 {
+            break;
+        }
+    }
+    let client = reading.await.unwrap();
+    assert!(kills > 10, "{kills}");
+    check(&client, 2, 4 * EVENTS, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn while_redis_does_not_answer_who_comes_waits_but_not_for_ever() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, EVENTS, 0).await;
+    let patient = ready(&wire.url(), little).await;
+    let soon = |hub: HubBuilder| {
+        little(hub).history(History::events(10_000).wait(Duration::from_millis(300)))
+    };
+    let hasty = ready(&wire.url(), soon).await;
+    wire.set(Line::Silent);
+    let mut waits = Client::at(ids[0]);
+    waits.connect(&patient.hub);
+    let mut gives_up = Client::at(ids[0]);
+    gives_up.connect(&hasty.hub);
+    let start = Instant::now();
+    gives_up.until("5000").await;
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    check(&gives_up, EVENTS - 15, EVENTS, 1);
+
+    let early = timeout(Duration::from_millis(100), waits.until("5000")).await;
+    assert!(early.is_err(), "{:?}", waits.names().len());
+    wire.set(Line::Down);
+    wire.set(Line::Open);
+    waits.until("5000").await;
+    check(&waits, 2, EVENTS, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn what_is_no_event_between_is_passed_over() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let mut ids = publish(&here, 500, 0).await;
+    for junk in ["e junk p 0-0", "x y", "m", "e junk"].iter().cycle().take(600) {
+        let pair = if junk.split(' ').count() % 2 == 0 { junk } else { "m 1" };
+        let _: String = server.run(&format!("XADD {{sse-hub}}:events * {pair}"));
+    }
+    for number in 0..600 {
+        here.hub.join(&Audience::user(number.to_string()), "t").unwrap();
+    }
+    ids.extend(publish(&here, 500, 0).await);
+    here.hub.leave(&Audience::all(), "t").unwrap();
+    let there = ready(&server.url(), little).await;
+    let mut client = Client::at(ids[0]);
+    client.connect(&there.hub);
+    // The second of that name.
+    let reading = async {
+        while client.seen.last().is_none_or(|(id, _)| *id < ids[999]) {
+            assert!(client.read().await);
+        }
+    };
+    timeout(DEADLINE, reading).await.expect("all of it");
+    assert_eq!(client.gaps, [""; 0]);
+    let seen: Vec<EventId> = client.seen.iter().map(|(id, _)| *id).collect();
+    assert_eq!(seen, ids[1..]);
+}
+
+const CROWD: usize = 10_000;
+const STORM: usize = 4 * EVENTS;
+const TOPICS: usize = 20;
+
+/// The numbers of the events until the last, and how many gaps were told.
+async fn read_to_the_end(mut stream: Subscription) -> (Vec<usize>, usize) {
+    let (mut seen, mut gaps) = (Vec::new(), 0);
+    while let Some(bytes) = stream.next().await {
+        for line in std::str::from_utf8(&bytes).unwrap().lines() {
+            match line.strip_prefix("data: ") {
+                Some("end") => return (seen, gaps),
+                Some(number) => seen.extend(number.parse::<usize>()),
+                None => gaps += usize::from(line == "event: hub:gap"),
+            }
+        }
+    }
+    panic!("a stream ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_storm_of_ten_thousand_is_one_read_in_a_tenth_of_a_second() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, STORM, TOPICS).await;
+    let set = |hub: HubBuilder| {
+        hub.retain(Retain::events(256)).history(History::events(2 * STORM).bytes(64 << 20))
+    };
+    let there = ready(&server.url(), set).await;
+    // The publisher goes on.
+    let hub = here.hub.clone();
+    let publishing = tokio::spawn(async move {
+        for number in STORM + 1.. {
+            let topic = Audience::topic((number % TOPICS).to_string());
+            let event = Event::new("n").data(number.to_string());
+            hub.publish_confirmed(topic, event).unwrap().await.unwrap();
+            if number > STORM + 500 && hub.count(&Audience::topic("stop")) > 0 {
+                return number;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        unreachable!()
+    });
+    let (start, before) = (Instant::now(), reads(&server));
+    let is_paced = || {
+        let read = reads(&server) - before;
+        let took = start.elapsed();
+        assert!(u128::from(read) <= took.as_millis() / 100 + 1, "{read} reads in {took:?}");
+        read
+    };
+    let mut crowd = Vec::new();
+    for number in 0..CROWD {
+        // All of different ages, and of all topics.
+        let from = number * 7919 % STORM;
+        let topic = number % TOPICS;
+        let who = Subscriber::new().topic(topic.to_string()).resume(ids[from]);
+        let stream = there.hub.subscribe(who).unwrap();
+        crowd.push((from + 1, topic, tokio::spawn(read_to_the_end(stream))));
+        if number % 100 == 0 {
+            is_paced();
+            tokio::task::yield_now().await;
+        }
+    }
+    // Everybody has read what they missed, and goes on live.
+    let behind: usize = crowd.iter().map(|(from, topic, _)| missed(*from, *topic, STORM)).sum();
+    let (deadline, mut reached) = (4 * DEADLINE, None);
+    while reached.is_none() {
+        assert!(start.elapsed() < deadline, "{:?} of {behind}", there.hub.stats().delivered);
+        is_paced();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        reached = Some(start.elapsed()).filter(|_| there.hub.stats().delivered >= behind as u64);
+    }
+    let _stop = here.hub.subscribe(Subscriber::new().topic("stop")).unwrap();
+    let last = publishing.await.unwrap();
+    here.publish("end").await;
+    let mut wrong = 0;
+    for (from, topic, reading) in crowd {
+        let (seen, gaps) = timeout(deadline, reading).await.expect("the end reaches all").unwrap();
+        let expected = (from + 1..=last).filter(|number| number % TOPICS == topic);
+        wrong += usize::from(gaps > 0 || !expected.eq(seen));
+    }
+    let (took, read) = (start.elapsed(), is_paced());
+    println!(
+        "{CROWD} clients missed {behind} events and had them after {:?}: {read} range reads in {took:?}, {} events brought",
+        reached.unwrap(),
+        there.hub.stats().restored,
+    );
+    assert_eq!(wrong, 0, "clients that got something else than what they missed");
+    assert!(read >= 5, "{read}: it was read in pieces");
+}
+
+fn missed(from: usize, topic: usize, to: usize) -> usize {
+    (from + 1..=to).filter(|number| number % TOPICS == topic).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_hub_that_is_set_not_to_does_not_look_back() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, 100, 0).await;
+    let none = |hub: HubBuilder| little(hub).history(History::none());
+    let there = ready(&server.url(), none).await;
+    let before = reads(&server);
+    let mut client = Client::at(ids[0]);
+    client.connect(&there.hub);
+    client.until("100").await;
+    check(&client, 85, 100, 1);
+    assert_eq!(reads(&server), before);
+}

@@ -1,0 +1,247 @@
+//! Sentinels say where the master is.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use sse_hub::{HubBuilder, Subscriber};
+use tempfile::TempDir;
+
+use crate::degraded::told;
+use crate::faults::RECOVERY;
+use crate::instances::allow_hub;
+use crate::load::{Instance, Load, until};
+use crate::server::{Server, free_port};
+
+/// Killed when it is dropped.
+struct Sentinel {
+    child: Child,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Sentinel {
+    fn of(master: &Server) -> Self {
+        let (directory, port) = (TempDir::new().unwrap(), free_port());
+        let mut settings = format!("port {port}\nbind 127.0.0.1\n");
+        writeln!(settings, "dir {}", directory.path().display()).unwrap();
+        writeln!(settings, "sentinel monitor mymaster 127.0.0.1 {} 2", master.port()).unwrap();
+        settings += "sentinel down-after-milliseconds mymaster 500\n";
+        settings += "sentinel failover-timeout mymaster 3000\n";
+        let file = directory.path().join("sentinel.conf");
+        fs::write(&file, settings).unwrap();
+        let child = Command::new("redis-server")
+            .arg(file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server on the PATH: install it (Debian: redis-server)");
+        Self { child, port, _directory: directory }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn ask(&self, command: &str) -> redis::RedisResult<Value> {
+        let mut connection = redis::Client::open(self.url())?.get_connection()?;
+        let mut parts = command.split(' ');
+        let mut command = redis::cmd(parts.next().unwrap_or_default());
+        command.arg(parts.collect::<Vec<_>>()).query(&mut connection)
+    }
+
+    /// It could be of a majority that makes a replica the master.
+    fn is_ready(&self) -> bool {
+        let replicas = self.ask("SENTINEL REPLICAS mymaster");
+        let knows_one = matches!(replicas, Ok(Value::Array(replicas)) if replicas.len() == 1);
+        knows_one && self.ask("SENTINEL CKQUORUM mymaster").is_ok()
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A master, its replica, and three who watch them.
+struct Watched {
+    master: Server,
+    replica: Server,
+    sentinels: [Sentinel; 3],
+}
+
+impl Watched {
+    async fn start() -> Self {
+        let master = Server::start(&["--repl-diskless-sync-delay", "0"]);
+        let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", master.port())]);
+        for server in [&master, &replica] {
+            // For its own replication it is the one that may do all.
+            allow_hub(server, "+role");
+        }
+        until("a replica that follows", || follows(&replica)).await;
+        let sentinels = [(); 3].map(|()| Sentinel::of(&master));
+        for sentinel in &sentinels {
+            until("sentinels that know each other", || sentinel.is_ready()).await;
+        }
+        Self { master, replica, sentinels }
+    }
+
+    /// Whether a sentinel says that it is the master.
+    fn names(&self, server: &Server) -> bool {
+        let port = Value::BulkString(server.port().to_string().into_bytes());
+        self.sentinels.iter().any(|sentinel| {
+            let named = sentinel.ask("SENTINEL GET-MASTER-ADDR-BY-NAME mymaster");
+            matches!(named, Ok(Value::Array(named)) if named.get(1) == Some(&port))
+        })
+    }
+
+    async fn instance(&self) -> Instance {
+        let nobody = format!("redis://127.0.0.1:{}", free_port());
+        let urls = self.sentinels.each_ref().map(Sentinel::url);
+        // One of them is away for ever.
+        let sentinels = urls.iter().chain([&nobody]).map(String::as_str);
+        let instance = Instance::with(
+            "redis://hub:secret@mymaster",
+            |redis| redis.prefix("shop").sentinels(sentinels).unwrap(),
+            |hub| hub,
+        );
+        instance.backplane.ready().await;
+        instance
+    }
+}
+
+fn follows(replica: &Server) -> bool {
+    says(replica, "master_link_status:up")
+}
+
+fn is_master(server: &Server) -> bool {
+    says(server, "role:master")
+}
+
+/// Sentinels drop the connections of a server whose role they change, also this one.
+fn says(server: &Server, what: &str) -> bool {
+    server.try_run::<String>("INFO replication").is_ok_and(|info| info.contains(what))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_master_is_killed_under_load_and_its_replica_takes_over() {
+    let mut watched = Watched::start().await;
+    let instances = [watched.instance().await, watched.instance().await];
+    let load = Load::start(&instances.each_ref(), 4, 24);
+    load.goes_on().await;
+    let users: String = watched.master.run("CLIENT LIST");
+    assert_eq!(users.matches(" user=hub ").count(), 4, "{users}");
+    let killed = Instant::now();
+    watched.master.kill();
+    until("another master", || watched.names(&watched.replica)).await;
+    let took_over = killed.elapsed();
+    let took = load.goes_on().await;
+    println!("failover: {took_over:?} until the sentinels had one, and {took:?} to find it");
+    load.stop().await.check();
+    assert!(took < RECOVERY, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn what_a_replica_that_takes_over_lacks_is_told() {
+    let mut watched = Watched::start().await;
+    let (here, there) = (watched.instance().await, watched.instance().await);
+    let mut clients = [here.client(), there.client()];
+    here.publish("1").await;
+    for client in &mut clients {
+        client.until("1").await;
+    }
+    let offset = |server: &Server| {
+        let info: String = server.run("INFO replication");
+        let line = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+        line.unwrap().to_owned()
+    };
+    until("a replica that has it", || offset(&watched.replica) == offset(&watched.master)).await;
+    // It is stopped while it has no connection: one could bring it the rest later.
+    until("a replica that is cut off", || {
+        let _: u32 = watched.replica.run("CLIENT KILL TYPE master");
+        watched.replica.pause();
+        let is_off = watched.master.run::<String>("INFO replication").contains("slaves:0");
+        if !is_off {
+            watched.replica.resume();
+        }
+        is_off
+    })
+    .await;
+    here.publish("lost").await;
+    for client in &mut clients {
+        client.until("lost").await;
+    }
+    watched.master.kill();
+    watched.replica.resume();
+    here.publish("2").await;
+    for client in &mut clients {
+        client.until_gap().await;
+        assert_eq!(client.gaps, ["reset"]);
+    }
+    // What came before all were told is passed over with it.
+    here.until("the news", |hub| hub.stats().resets > 0).await;
+    there.until("the news", |hub| hub.stats().resets > 0).await;
+    here.publish("3").await;
+    for client in &mut clients {
+        client.until("3").await;
+    }
+    // The one that was the master comes back, takes itself for one until it is told, and is taken for one by nobody.
+    watched.master.restart();
+    assert!(is_master(&watched.master));
+    here.publish("4").await;
+    let _: u32 = watched.replica.run("CLIENT KILL TYPE normal SKIPME yes");
+    there.publish("5").await;
+    for client in &mut clients {
+        client.until("5").await;
+        assert!(client.names().ends_with(&["3", "4", "5"]), "{:?}", client.names());
+        assert_eq!(client.gaps.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn masters_change_places_at_an_operators_word() {
+    let watched = Watched::start().await;
+    let instances = [watched.instance().await, watched.instance().await];
+    let load = Load::start(&instances.each_ref(), 4, 24);
+    load.goes_on().await;
+    watched.sentinels[0].ask("SENTINEL FAILOVER mymaster").unwrap();
+    until("another master", || watched.names(&watched.replica)).await;
+    let start = Instant::now();
+    // The old one answers as before until it is told to follow, which takes sentinels ten seconds or more.
+    let users = || watched.replica.try_run::<String>("CLIENT LIST").unwrap_or_default();
+    until("instances at the new one", || users().matches(" user=hub ").count() == 4).await;
+    println!("an ordered failover: found in {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    load.goes_on().await;
+    load.stop().await.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_replica_that_a_sentinel_takes_for_the_master_is_not_spoken_to() {
+    let (named, other) = (Server::start(&[]), Server::start(&["--repl-diskless-sync-delay", "0"]));
+    // It has what there is to read.
+    Instance::ready(&other.url()).await.publish("0").await;
+    let _: String = named.run(&format!("REPLICAOF 127.0.0.1 {}", other.port()));
+    until("a replica that follows", || follows(&named)).await;
+    // Alone it makes no other the master.
+    let sentinel = Sentinel::of(&named);
+    until("a sentinel that answers", || sentinel.ask("PING").is_ok()).await;
+    let url = sentinel.url();
+    let set = |redis: sse_hub::redis::Redis| redis.sentinels([&*url]).unwrap();
+    let here = Instance::with("redis://mymaster", set, HubBuilder::tell_degraded);
+    let mut client = here.hub.subscribe(Subscriber::new()).unwrap();
+    assert_eq!(told(&mut client).await, r#"{"degraded":true}"#);
+    assert_eq!(here.hub.stats().published, 0);
+    let _: String = named.run("REPLICAOF NO ONE");
+    here.publish("1").await;
+    assert_eq!(told(&mut client).await, r#"{"degraded":false}"#);
+}

@@ -1,0 +1,184 @@
+//! Redis over TLS.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use sse_hub::redis::{Redis, RedisConfigError};
+use tempfile::TempDir;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+use crate::load::{Instance, Load, until};
+use crate::server::{Server, free_port};
+
+/// One who vouches for others.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for a name, and its key.
+    fn vouch(&self, name: &str) -> [String; 2] {
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        [params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem()]
+    }
+}
+
+/// A server that speaks both, with the files that it reads.
+struct Secure {
+    server: Server,
+    files: TempDir,
+    port: u16,
+}
+
+impl Secure {
+    fn start(authority: &Authority, name: &str, asks_for_clients: &str) -> Self {
+        let (files, port) = (TempDir::new().unwrap(), free_port());
+        fs::write(files.path().join("ca"), authority.pem()).unwrap();
+        write(&files, authority.vouch(name));
+        let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+        let server = Server::start(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-auth-clients",
+            asks_for_clients,
+            "--tls-ca-cert-file",
+            &path("ca"),
+            "--tls-cert-file",
+            &path("cert"),
+            "--tls-key-file",
+            &path("key"),
+        ]);
+        Self { server, files, port }
+    }
+
+    /// It has another certificate from now on.
+    fn exchange(&self, certificate: [String; 2]) {
+        write(&self.files, certificate);
+        let path = self.files.path().join("cert");
+        let _: String =
+            self.server.run(&format!("CONFIG SET tls-cert-file {}", path.to_str().unwrap()));
+    }
+
+    fn url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.port)
+    }
+
+    fn instance(&self, set: impl FnOnce(Redis) -> Redis) -> Instance {
+        Instance::with(&self.url(), set, |hub| hub)
+    }
+}
+
+fn write(files: &TempDir, [certificate, key]: [String; 2]) {
+    fs::write(files.path().join("cert"), certificate).unwrap();
+    fs::write(files.path().join("key"), key).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_ca_of_ones_own_vouches_for_the_server_also_after_it_was_killed() {
+    let authority = Authority::new("ours");
+    let mut secure = Secure::start(&authority, "127.0.0.1", "no");
+    // The other reads what came this way.
+    let instances =
+        [secure.instance(|redis| redis.ca(authority.pem())), Instance::new(&secure.server.url())];
+    let load = Load::start(&instances.each_ref(), 4, 24);
+    load.goes_on().await;
+    let _: String = secure.server.run("SAVE");
+    load.goes_on().await;
+    secure.server.kill();
+    secure.server.restart();
+    load.goes_on().await;
+    load.stop().await.check();
+    let clients: String = secure.server.run("CLIENT LIST");
+    let over_tls = clients.lines().filter(|line| line.contains(&format!(":{} ", secure.port)));
+    assert_eq!(over_tls.count(), 2, "{clients}");
+}
+
+/// What `tracing` is told.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<String>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Told {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            writeln!(self.0.lock().unwrap(), "{field}={value:?}").unwrap();
+        });
+    }
+}
+
+// On one thread, where what is told is heard.
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_wrong_certificate_is_told_and_streams_stay_open_until_it_is_the_right_one() {
+    let (authority, other) = (Authority::new("ours"), Authority::new("another"));
+    for (of, name, cause) in [
+        (&other, "127.0.0.1", "UnknownIssuer"),
+        (&authority, "redis.example", "not valid for name"),
+    ] {
+        let told = Told::default();
+        let subscriber = tracing_subscriber::registry().with(told.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let secure = Secure::start(of, name, "no");
+        let here = secure.instance(|redis| redis.ca(authority.pem()));
+        let mut client = here.client();
+        here.hub.broadcast(sse_hub::Event::new("n").data("1")).unwrap();
+        until("the cause", || told.0.lock().unwrap().contains("backplane lost")).await;
+        let said = told.0.lock().unwrap().clone();
+        assert!(said.contains(cause), "{said}");
+        assert!(here.hub.stats().degraded);
+
+        secure.exchange(authority.vouch("127.0.0.1"));
+        client.until("1").await;
+        here.until("a hub that is back", |hub| !hub.stats().degraded).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_server_that_asks_for_certificates_is_shown_one() {
+    let authority = Authority::new("ours");
+    let secure = Secure::start(&authority, "127.0.0.1", "yes");
+    let nobody = secure.instance(|redis| redis.ca(authority.pem()));
+    let [certificate, key] = authority.vouch("hub");
+    let here = secure.instance(|redis| redis.ca(authority.pem()).identity(certificate, key));
+    let mut client = here.client();
+    here.publish("1").await;
+    client.until("1").await;
+    nobody.until("a hub that knows", |hub| hub.stats().degraded).await;
+    assert_eq!(nobody.hub.stats().published, 0);
+}
+
+#[test]
+fn certificates_that_are_none_are_errors_before_anything_is_connected_to() {
+    let authority = Authority::new("ours");
+    let [certificate, key] = authority.vouch("hub");
+    let secure = || Redis::new("rediss://127.0.0.1").unwrap();
+    let without_tls = Redis::new("redis://127.0.0.1").unwrap().ca(authority.pem());
+    let sentinel = secure().sentinels(["redis://127.0.0.1"]).unwrap().ca(authority.pem());
+    for settings in [
+        without_tls,
+        sentinel,
+        secure().ca("garbage"),
+        secure().identity("garbage", &*key),
+        secure().identity(&*certificate, "garbage"),
+    ] {
+        let error = settings.build().unwrap_err();
+        assert!(matches!(error, RedisConfigError::Certificate(_)), "{error}");
+    }
+    assert!(secure().ca(authority.pem()).identity(certificate, key).build().is_ok());
+    let insecure = Redis::new("rediss://127.0.0.1/#insecure").unwrap_err();
+    assert!(matches!(insecure, RedisConfigError::Insecure), "{insecure}");
+}
