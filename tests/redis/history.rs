@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use sse_hub::{Audience, Event, EventId, History, HubBuilder, Retain, Subscriber, Subscription};
 use tokio::time::timeout;
 
-use crate::load::{Client, Instance, until};
+use crate::load::{Client, Instance, Load, until};
 use crate::server::{DEADLINE, Line, Server, Wire};
 
 const EVENTS: usize = 5_000;
@@ -258,6 +258,25 @@ async fn what_is_no_event_between_is_passed_over() {
     assert_eq!(client.gaps, [""; 0]);
     let seen: Vec<EventId> = client.seen.iter().map(|(id, _)| *id).collect();
     assert_eq!(seen, ids[1..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn under_load_nobody_misses_anything_though_next_to_nothing_is_retained() {
+    let server = Server::start(&[]);
+    let far = |hub: HubBuilder| little(hub).history(History::events(1_000_000).bytes(1 << 30));
+    let instances = [ready(&server.url(), far).await, ready(&server.url(), far).await];
+    let load = Load::start(&instances.each_ref(), 4, 48);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        let _: u32 = server.run("CLIENT KILL TYPE normal SKIPME yes");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let confirmed = load.confirmed();
+    load.stop().await.check_exact();
+    let restored = instances.each_ref().map(|instance| instance.hub.stats().restored);
+    println!("{confirmed} events; {restored:?} brought back");
+    assert!(restored.iter().sum::<u64>() > 0, "nobody ever fell behind");
 }
 
 const CROWD: usize = 10_000;
