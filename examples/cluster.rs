@@ -22,10 +22,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".into());
 
     let backplane = Redis::new(&address)?.prefix("cluster-example").build()?;
-    let hub = Hub::builder(TokioTimer::new()).backplane(backplane.clone()).build()?;
+    let builder = Hub::builder(TokioTimer::new()).backplane(backplane.clone());
+    // Its clients see `hub:degraded` when Redis is gone for longer than a moment, and when it is back.
+    let hub = builder.tell_degraded().build()?;
     let running = tokio::spawn(backplane.run(&hub));
     // Without Redis it serves all the same, and catches up when that is there.
-    let _ = tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await;
+    if tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await.is_err() {
+        eprintln!("there is no Redis yet where REDIS_URL says");
+    }
 
     let app =
         Router::new().route("/", post(say)).route("/events", get(events)).with_state(hub.clone());

@@ -80,6 +80,11 @@ pub mod backplane {
     //! Events go [out](Backplane::send) to an engine that gives them one order, and come [in](Feed) in that order, with
     //! those of the other instances. The id that the engine gives an event *is* its id, so a client that comes back to
     //! another instance goes on there.
+    //!
+    //! What is done to clients wherever they are (to disconnect them, to let them join a topic and leave it) goes the same
+    //! way, and looks the same to an engine. Who is online needs no order: an engine may
+    //! [take](Feed::take_changes) who came and went and tell it to the [others](Feed::changed), and is told when there is
+    //! something to [take](Backplane::presence).
 
     pub use crate::hub::backplane::{Backplane, Change, Outgoing, Unsent};
     pub use crate::hub::feed::{Feed, Malformed};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom::future::block_on;
 use loom::thread;
+use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
 use sse_hub::{
     Audience, Event, EventId, Heartbeat, Hub, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -262,5 +263,31 @@ fn a_client_that_connects_during_a_drain_is_refused_or_waited_for() {
         comer.join().unwrap();
         assert!(hub.subscribe(Subscriber::new()).is_err());
         assert_eq!(hub.stats().clients, 0);
+    });
+}
+
+/// An engine that takes all and places nothing.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Backplane for Nowhere {
+    fn send(&self, _: Outgoing) -> Result<(), Unsent> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_comes_or_waits_as_an_outage_is_told_is_told_it() {
+    loom::model(|| {
+        let timer = ManualTimer::new();
+        let builder = Hub::builder(timer.clone()).heartbeat(Heartbeat::off());
+        let hub = builder.backplane(Nowhere).tell_degraded().build().unwrap();
+        let feed = Feed::of(&hub).unwrap();
+        feed.degraded(Some("gone"));
+        timer.advance(Duration::from_secs(1));
+        let teller = thread::spawn(move || feed.degraded(Some("gone")));
+        let told = block_on(opened(&hub).next()).unwrap();
+        assert!(told.starts_with(b"event: hub:degraded\n"));
+        teller.join().unwrap();
     });
 }

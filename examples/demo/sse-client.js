@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The sse-hub contributors
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 /**
  * A client for Server-Sent Events: it reconnects, resumes, and notices a stream that has silently died.
  *
@@ -5,20 +8,26 @@
  * (`hub:open`, `hub:gap`, `hub:degraded`, `hub:refused`, `hub:end`, `hub:error`) and works with any other server, too.
  *
  * ```js
- * const client = new SSEClient("/events", { headers: () => ({ authorization: `Bearer ${token}` }) });
+ * const client = new SSEClient("/events", {
+ *   headers: () => ({ authorization: `Bearer ${token}` }),
+ *   renew: async () => { token = await fetchToken(); },
+ * });
  * client.on("order", (event) => show(event.json()));
  * client.on("hub:gap", () => fetchOrdersAnew());
- * client.onStatus(({ state, reason }) => draw(state, reason));
+ * client.onStatus(({ state, reason, degraded }) => draw(state, reason, degraded));
  * client.open();
  * ```
+ *
+ * {@link SSEClient} is the client, with its {@link Options} and {@link Status}; {@link createParser} is its parser alone. Types
+ * are in `sse-client.d.ts`, and `sse-shared.js` shares one stream between tabs.
  *
  * # Coming back
  *
  * A stream that is lost, ended or silent is asked for again after a while: the server's `retry:`, and on top a random part
  * of a window that doubles with each failure up to a cap. A browser that comes back online or a page that is seen again
  * asks at once, but at most once a second, and not when it was the server that named the time. While the browser says that
- * it is offline, nothing is asked for. It resumes by `Last-Event-ID`, in the header, or in the query where a header would
- * cost a preflight.
+ * it is offline, nothing is asked for, unless somebody looks at the page or the page itself asks: browsers can be wrong. It
+ * resumes by `Last-Event-ID`, in the header, or in the query where a header would cost a preflight.
  *
  * It stops for good on 204, on a status that no repetition mends, on `hub:error`, and when a newer client has displaced it
  * (two tabs would displace each other without end); on 401 and 403 when `renew` is not given or does not help. Then it is

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The sse-hub contributors
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 /**
  * One stream for all tabs of a browser: one of them holds it, and tells the others what comes.
  *

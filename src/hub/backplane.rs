@@ -33,7 +33,7 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     fn look_ahead(&self) {}
 
     /// Users have come to the hub or left it, after all of that was [taken](crate::backplane::Feed::take_changes): for
-    /// engines that tell other instances who is online. Must not wait.
+    /// engines that tell other instances who is online. Must not wait. No lock is held.
     fn presence(&self) {}
 
     /// Whether it can bring events from before what the hub holds. Always the same. If not, who comes from there is told

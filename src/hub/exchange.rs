@@ -21,6 +21,36 @@ const PIECE: usize = 256;
 ///
 /// An instance tells the others which users have clients with it, and is told the same of each of them. All of it is
 /// about sets: what is told twice changes nothing, and an engine that has lost count begins anew with all of them.
+///
+/// ```
+/// use std::time::Duration;
+/// use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
+/// use sse_hub::{Hub, ManualTimer, Presence, Subscriber};
+///
+/// #[derive(Debug)]
+/// struct Engine;
+///
+/// impl Backplane for Engine {
+///     fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+///         Ok(()) // To be put into the order.
+///     }
+/// }
+///
+/// let hub = || {
+///     let presence = Presence::with_grace(Duration::from_secs(10));
+///     Hub::builder(ManualTimer::new()).presence(presence).backplane(Engine).build()
+/// };
+/// let (here, there) = (hub()?, hub()?);
+/// let _tab = here.subscribe(Subscriber::new().user("ann"))?;
+///
+/// // What an engine does when it is told that there is something to tell.
+/// let (from, to) = (Feed::of(&here).unwrap(), Feed::of(&there).unwrap());
+/// to.changed("the first", from.take_changes(1000));
+/// assert!(there.is_online("ann"));
+/// to.absent("the first");
+/// assert!(there.users()[0].elsewhere == 0, "away, until the grace is over");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Feed {
     /// How many users of other instances the hub wants to know of at most; `None` if it does not share
     /// [presence](crate::Presence).

@@ -66,7 +66,8 @@ use crate::wire::id::EventId;
 /// # Presence
 ///
 /// [`watch`](Self::watch) tells when users come and go, if the hub is [set to](HubBuilder::presence): users and not
-/// connections, so a page that reloads does not leave. [`users`](Self::users) lists who is online.
+/// connections, so a page that reloads does not leave. [`users`](Self::users) lists who is online. With a
+/// [backplane](HubBuilder::backplane) both are about the users of all instances.
 ///
 /// # Closing
 ///

@@ -160,4 +160,20 @@ mod tests {
             assert_eq!(of(fields), None, "{fields:?}");
         }
     }
+    #[test]
+    fn both_forms_of_an_answer_are_read_and_no_other() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let texts = |all: &[&str]| Value::Array(all.iter().copied().map(text).collect());
+        let entry = |fields| Value::Array(vec![text("5-1"), fields]);
+        let entries =
+            || Value::Array(vec![entry(texts(&["i", "x", "v", "7", "g", ""])), entry(Value::Nil)]);
+        let news = |what| News { position: "5-1".to_owned(), what };
+        let all = || vec![news(Some(("x".to_owned(), 7, What::Gone))), news(None)];
+        let array = Value::Array(vec![Value::Array(vec![text("stream"), entries()])]);
+        let map = Value::Map(vec![(text("stream"), entries())]);
+        assert_eq!(read(array).unwrap(), all());
+        assert_eq!(read(map).unwrap(), all());
+        assert_eq!(read(Value::Nil).unwrap(), []);
+        assert!(read(Value::Okay).is_err());
+    }
 }

@@ -77,7 +77,8 @@ impl RedisBackplane {
     /// without.
     ///
     /// Never gives up: while Redis is away it tries again several times a second. Ends when the hub is closed and all
-    /// that was published is acknowledged; if Redis is away then that may never be, so give it a limit.
+    /// that was published is acknowledged, and the other instances are told that its users are gone; if Redis is away
+    /// then that may never be, so give it a limit.
     ///
     /// # Cancel safety
     ///

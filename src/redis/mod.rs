@@ -65,7 +65,8 @@
 //!
 //! While it cannot reach Redis a hub is [degraded](crate::Stats::degraded), says so to `tracing` (`backplane lost`, and
 //! `backplane found again`), and tries again after a time by chance of up to 250 ms. Publishing goes on until the
-//! [outbox](Redis::outbox) is full, and is then an error.
+//! [outbox](Redis::outbox) is full, and is then an error. If it is [set to](crate::HubBuilder::tell_degraded), the hub tells
+//! its clients of an outage that lasts for a second, and of its end, with a `hub:degraded` event.
 //!
 //! # Who is online, and what is done to clients
 //!
@@ -99,11 +100,11 @@
 //!
 //! # For whoever runs the Redis
 //!
-//! Redis 6.2 or later. Tested with 7.0.15, each under load and with the faults above:
+//! Redis 6.2 or later. Tested with 7.0.15: what happens above with one server, and of the others what is named.
 //!
 //! | where it is | how | what is tested |
 //! |---|---|---|
-//! | one server | [`Redis::new`] | with and without a password and by an ACL user; a replica that takes over at the same address |
+//! | one server | [`Redis::new`] | all of the above, over TCP and a Unix socket, without a password and by the ACL user below; a replica that takes over at the same address |
 //! | over TLS, feature `redis-tls` | `rediss://` | a CA of one's own (`ca`), a certificate of one's own (`identity`); another CA's certificate and one for another name are told to `tracing` and tried again. Not tested: the system's own CAs |
 //! | Sentinel | [`Redis::sentinels`] | three sentinels: the master is killed, with and without events that its replica lacks; an ordered failover; the old master comes back; a sentinel names a replica. Not tested: TLS with it, a password of the sentinels' own |
 //! | Cluster | [`Redis::cluster`] | three masters and a replica: the slot is moved under load, an ordered failover, the owner is killed. Not tested: TLS with it |

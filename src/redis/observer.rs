@@ -147,8 +147,8 @@ impl Observer {
 
         let now = Instant::now();
         let patience = lease.patience();
-        // Nobody is to be gone because it was not looked: all have as long from now on.
-        let was_away = self.looked.is_none_or(|at| now - at > lease.lease / 4);
+        // Perhaps nobody could give a sign of life: all have as long from now on.
+        let was_away = self.looked.is_none_or(|at| now - at > lease.lease / 2);
         // Another stream than the one that was read.
         let is_another = self.looked.is_none() || end < self.position;
         self.looked = Some(now);

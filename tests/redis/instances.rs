@@ -225,6 +225,22 @@ impl Instance {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_socket_and_a_database_are_addresses_too() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let socket = directory.path().join("redis.sock");
+    let socket = socket.to_str().unwrap();
+    let server = Server::start(&["--unixsocket", socket]);
+    let here = Instance::ready(&format!("unix://{socket}?db=3")).await;
+    let there = Instance::ready(&format!("{}/3", server.url())).await;
+    let mut client = there.client();
+    here.publish("1").await;
+    client.until("1").await;
+    let keys: String = server.run("INFO keyspace");
+    assert!(keys.contains("db3:") && !keys.contains("db0:"), "{keys}");
+}
+
 /// Makes the user that the guide says, who may do `more`, too. Returns the guide's line.
 pub(crate) fn allow_hub(server: &Server, more: &str) -> &'static str {
     let guide = include_str!("../../src/redis/mod.rs");

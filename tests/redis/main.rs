@@ -2,7 +2,10 @@
 #![cfg(all(feature = "redis", feature = "tokio"))]
 
 mod cluster;
+mod commands;
 mod degraded;
+#[cfg(all(feature = "axum-serve", feature = "json"))]
+mod demo;
 mod faults;
 mod history;
 mod instances;

@@ -404,3 +404,21 @@ async fn whatever_happens_everybody_sees_the_same_in_the_end() {
     }
     println!("{} users at last, {} events at each", online.len(), events[0].len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_hub_that_is_closed_while_redis_is_away_ends() {
+    let mut server = Server::start(&[]);
+    let here = instance(&server.url());
+    let _ann = tab(&here.hub, "ann");
+    until("ann in Redis", || server.run::<u32>("XLEN {sse-hub}:presence") > 0).await;
+    server.kill();
+    here.close().await;
+}
+
+#[test]
+fn a_lease_that_is_none_is_an_error() {
+    let error =
+        sse_hub::redis::Redis::new("redis://localhost").unwrap().lease(Duration::ZERO).build();
+    assert_eq!(error.unwrap_err().to_string(), "`lease` is zero");
+}

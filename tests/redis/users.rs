@@ -85,13 +85,13 @@ async fn post(port: u16, request: &str) -> String {
 }
 
 /// A tab, whose stream is read as it comes.
-struct Tab {
+pub(crate) struct Tab {
     stream: TcpStream,
     text: String,
 }
 
 impl Tab {
-    async fn open(port: u16, user: &str) -> Self {
+    pub(crate) async fn open(port: u16, user: &str) -> Self {
         let stream = send(port, &format!("GET /events?user={user}")).await;
         let mut tab = Self { stream, text: String::new() };
         tab.until("it is open", |frames| !frames.is_empty()).await;
@@ -99,7 +99,7 @@ impl Tab {
     }
 
     /// Reads until it is so, or to the end.
-    async fn until(&mut self, what: &str, is_so: impl Fn(&[Frame]) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, is_so: impl Fn(&[Frame]) -> bool) {
         let start = Instant::now();
         let mut buffer = [0; 4096];
         while !is_so(&self.frames()) {
@@ -110,7 +110,7 @@ impl Tab {
         }
     }
 
-    fn frames(&self) -> Vec<Frame> {
+    pub(crate) fn frames(&self) -> Vec<Frame> {
         let body = self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let whole = body.rfind("\n\n").map_or(0, |end| end + 2);
         frames(&body[..whole])
@@ -147,7 +147,8 @@ async fn users_of_an_instance_that_is_killed_leave_when_its_lease_is_over() {
     let took = start.elapsed();
     println!("kill -9: users have left after {took:?} (lease {LEASE:?}, grace {GRACE:?})");
     assert!(took >= LEASE + GRACE, "{took:?}");
-    assert!(took < LEASE * 2 + GRACE, "{took:?}");
+    // Seven quarters of the lease, and more where a machine has much else to do.
+    assert!(took < LEASE * 3 + GRACE, "{took:?}");
     let all = presence::seen(&mut watch);
     assert_eq!(all, ["-ann"], "bob is elsewhere");
 
