@@ -271,6 +271,16 @@ fn no_more_is_replayed_than_the_limit_says() {
     let mut stream = back(&hub, &order, 16);
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text)), (names(17, 20), vec![]));
+
+    // Also to one that goes on because it has waited for too long, when another had more luck.
+    let (order, mut hub) =
+        late(20, |hub| hub.limits(limits).history(History::events(100).wait(SECOND)));
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    assert!(bring(&mut hub, &order, 12));
+    hub.timer.advance(SECOND);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(17, 20), vec!["capped".to_owned()]));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod backplane;
+pub(crate) mod catch_up;
 pub(crate) mod commands;
 pub(crate) mod config;
 pub(crate) mod degraded;

@@ -12,11 +12,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::backplane::{Backplane, Confirmation, Outgoing, Unsent};
+use super::catch_up::CaughtUp;
 use super::config::Config;
 use super::end::EndReason;
 use super::later::Later;
 use super::receipt::Receipt;
-use super::state::{CaughtUp, Client, State};
+use super::state::{Client, State};
 use super::stats::{Reads, Stats};
 use crate::error::PublishError;
 use crate::log::audience::Audience;

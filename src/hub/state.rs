@@ -4,7 +4,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -88,20 +87,9 @@ pub(super) struct Inbox {
     /// Until when it is sent nothing, because what it missed may be brought.
     pub(super) held: Option<Instant>,
     /// What was lost up to here is not to be looked for, because it was.
-    sought: EventId,
+    pub(super) sought: EventId,
     /// It was let go on, and has not read since.
-    is_back: bool,
-}
-
-/// What a client that was behind has learned from the log.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CaughtUp {
-    /// Where it stands after what it missed, if it did.
-    pub(crate) gap: Option<EventId>,
-    /// It has read the log to its end.
-    pub(crate) is_live: bool,
-    /// It is held, because what it missed may be brought, and has read nothing.
-    pub(crate) is_held: bool,
+    pub(super) is_back: bool,
 }
 
 impl Inbox {
@@ -164,7 +152,7 @@ impl Inbox {
     /// Ends the stream if its time has come at `now`. One that was held for too long goes on.
     pub(super) fn pass(&mut self, now: Instant, retry: Duration) {
         if self.held.is_some_and(|until| until <= now) {
-            (self.held, self.sought) = (None, EventId::LAST);
+            (self.held, self.sought, self.is_back) = (None, EventId::LAST, true);
         }
         let expired = self.deadline.filter(|&at| at <= now).map(|_| EndReason::Expired);
         let over = self.until.filter(|until| until.at <= now).map(|until| until.reason);
@@ -268,70 +256,6 @@ impl State {
     pub(super) fn watch(&mut self, slot: usize, since: Instant, config: &Config) {
         let Some(client) = self.routes.get(slot) else { return };
         watch(&mut self.watched, slot, client.serial, &mut client.inbox.lock(), since, config);
-    }
-
-    /// Reads the log for a client that is behind; `None` if it was forgotten, and its slot may be somebody else's.
-    ///
-    /// What it missed is looked back for, if that may be.
-    pub(super) fn read_log(
-        &mut self,
-        slot: usize,
-        client: &Arc<Client>,
-        may_look_back: bool,
-        now: Instant,
-        config: &Config,
-        out: &mut Vec<Arc<Entry>>,
-    ) -> Option<CaughtUp> {
-        if !self.has(slot, client) {
-            return None;
-        }
-        let identity = Identity { places: self.routes.places(slot), filter: &client.filter };
-        let mut inbox = client.inbox.lock();
-        let (cursor, told) = (inbox.mailbox.cursor(), inbox.mailbox.told());
-        let nothing = CaughtUp { gap: None, is_live: false, is_held: false };
-        let replay = config.limits.replay;
-        if mem::take(&mut inbox.is_back)
-            && replay < self.log.len()
-            && let (at, true) = self.log.before_last(replay, identity)
-            && at > cursor
-        {
-            inbox.mailbox.jump(at, self.log.head(), "capped", now);
-            return Some(nothing);
-        }
-        let lost = self.log.lost_since(told, identity);
-        if may_look_back
-            && lost.is_some_and(|lost| lost > inbox.sought)
-            && let Some(history) = config.history
-            && self.can_look_back(told, config)
-        {
-            inbox.held = Some(history.until(now));
-            drop(inbox);
-            self.note_behind(slot, client, told, now, config);
-            return Some(CaughtUp { is_held: true, ..nothing });
-        }
-        if self.log.reaches_back(cursor) {
-            self.link.used = Some(now);
-        }
-        let lags = inbox.mailbox.starts_reading_the_log();
-        let mut is_live = self.log.read(cursor, identity, config.batch, out);
-        if inbox.end.is_some() {
-            // What was published since it was to end is for whoever comes back.
-            let rest = out.partition_point(|entry| entry.id <= inbox.mailbox.tail());
-            is_live |= rest < out.len();
-            out.truncate(rest);
-        }
-        let gap = lost.map(|lost| {
-            // Where topics have limits of their own, what is retained can be older than what was lost. The client is
-            // to get that too, also if it is cut off right after the gap and comes back with its id.
-            out.first().map_or(lost, |first| lost.min(first.id.before()))
-        });
-        if is_live {
-            inbox.mailbox.catch_up(self.log.head());
-        } else if let Some(last) = out.last() {
-            inbox.mailbox.advance(last.id, now);
-        }
-        self.counts.lagged += u64::from(lags);
-        Some(CaughtUp { gap, is_live, is_held: false })
     }
 
     /// Tells every stream to end after what was published before.

@@ -9,10 +9,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::admission::{Admitted, Start};
+use super::catch_up::CaughtUp;
 use super::config::Config;
 use super::end::{End, EndReason};
 use super::shared::Shared;
-use super::state::{CaughtUp, Client, Inbox};
+use super::state::{Client, Inbox};
 use super::subscriber::Subscriber;
 use crate::error::Refused;
 use crate::log::audience::ClientId;

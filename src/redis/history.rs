@@ -26,7 +26,7 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Of unknown size.
 const FIRST: usize = 256;
-const MOST: usize = 4096;
+const MOST: usize = 2048;
 const FEWEST: usize = 16;
 
 /// Who waits for older events.
@@ -68,8 +68,9 @@ impl Shared {
                 let Some(wanted) = feed.wanted() else { break };
                 history.pace = Some(Instant::now() + PACE);
                 let Ok(piece) = history.read(self, wanted, &mut connection).await else {
-                    // The reader says so if Redis is away.
+                    // The reader says so if Redis is away. Or it was too much for the time there is.
                     connection = None;
+                    history.count = (history.count / 8).max(FEWEST);
                     back_off.wait().await;
                     continue;
                 };
@@ -246,10 +247,10 @@ mod tests {
         };
         let mut reading = Reading { pace: None, count: FIRST };
         reading.adapt(&of(64));
-        assert_eq!(reading.count, 8 * FIRST, "not at once");
-        reading.adapt(&of(64));
         assert_eq!(reading.count, MOST);
         reading.adapt(&of(1 << 20));
         assert_eq!(reading.count, FEWEST);
+        reading.adapt(&of(64));
+        assert_eq!(reading.count, 8 * FEWEST, "not at once");
     }
 }

@@ -1,6 +1,7 @@
 //! Many instances over a real Redis, which the tests start and stop themselves.
 #![cfg(all(feature = "redis", feature = "tokio"))]
 
+mod back;
 mod cluster;
 mod commands;
 mod degraded;

@@ -1,0 +1,118 @@
+//! A crowd that comes back to one instance over a real Redis. A program of its own, as it leaves nothing of the machine
+//! for tests that look at the clock.
+#![cfg(all(feature = "redis", feature = "tokio"))]
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use sse_hub::{Audience, Event, History, HubBuilder, Retain, Subscriber, Subscription};
+use tokio::time::timeout;
+
+#[path = "redis/back.rs"]
+mod back;
+#[path = "redis/load.rs"]
+#[allow(dead_code, reason = "no test uses all of it")]
+mod load;
+#[path = "redis/server.rs"]
+#[allow(dead_code, reason = "no test uses all of it")]
+mod server;
+mod support;
+
+use back::{publish, reads, ready};
+use load::Instance;
+use server::{DEADLINE, Server};
+
+const CROWD: usize = 10_000;
+const STORM: usize = 20_000;
+const TOPICS: usize = 20;
+
+/// The numbers of the events until the last, and how many gaps were told.
+async fn read_to_the_end(mut stream: Subscription) -> (Vec<usize>, usize) {
+    let (mut seen, mut gaps) = (Vec::new(), 0);
+    while let Some(bytes) = stream.next().await {
+        for line in std::str::from_utf8(&bytes).unwrap().lines() {
+            match line.strip_prefix("data: ") {
+                Some("end") => return (seen, gaps),
+                Some(number) => seen.extend(number.parse::<usize>()),
+                None => gaps += usize::from(line == "event: hub:gap"),
+            }
+        }
+    }
+    panic!("a stream ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_storm_of_ten_thousand_is_one_read_in_a_tenth_of_a_second() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, STORM, TOPICS).await;
+    let set = |hub: HubBuilder| {
+        hub.retain(Retain::events(256)).history(History::events(2 * STORM).bytes(64 << 20))
+    };
+    let there = ready(&server.url(), set).await;
+    // The publisher goes on.
+    let hub = here.hub.clone();
+    let publishing = tokio::spawn(async move {
+        for number in STORM + 1.. {
+            let topic = Audience::topic((number % TOPICS).to_string());
+            let event = Event::new("n").data(number.to_string());
+            hub.publish_confirmed(topic, event).unwrap().await.unwrap();
+            if number > STORM + 500 && hub.count(&Audience::topic("stop")) > 0 {
+                return number;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        unreachable!()
+    });
+    let (start, before) = (Instant::now(), reads(&server));
+    let is_paced = || {
+        let read = reads(&server) - before;
+        let took = start.elapsed();
+        assert!(u128::from(read) <= took.as_millis() / 100 + 1, "{read} reads in {took:?}");
+        read
+    };
+    let mut crowd = Vec::new();
+    for number in 0..CROWD {
+        // All of different ages, and of all topics.
+        let from = number * 7919 % STORM;
+        let topic = number % TOPICS;
+        let who = Subscriber::new().topic(topic.to_string()).resume(ids[from]);
+        let stream = there.hub.subscribe(who).unwrap();
+        crowd.push((from + 1, topic, tokio::spawn(read_to_the_end(stream))));
+        if number % 100 == 0 {
+            is_paced();
+            tokio::task::yield_now().await;
+        }
+    }
+    // Everybody has read what they missed, and goes on live.
+    let behind: usize = crowd.iter().map(|(from, topic, _)| missed(*from, *topic, STORM)).sum();
+    let (deadline, mut reached) = (4 * DEADLINE, None);
+    while reached.is_none() {
+        assert!(start.elapsed() < deadline, "{:?} of {behind}", there.hub.stats().delivered);
+        is_paced();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        reached = Some(start.elapsed()).filter(|_| there.hub.stats().delivered >= behind as u64);
+    }
+    let _stop = here.hub.subscribe(Subscriber::new().topic("stop")).unwrap();
+    let last = publishing.await.unwrap();
+    here.publish("end").await;
+    let mut wrong = 0;
+    for (from, topic, reading) in crowd {
+        let (seen, gaps) = timeout(deadline, reading).await.expect("the end reaches all").unwrap();
+        let expected = (from + 1..=last).filter(|number| number % TOPICS == topic);
+        wrong += usize::from(gaps > 0 || !expected.eq(seen));
+    }
+    let (took, read) = (start.elapsed(), is_paced());
+    println!(
+        "{CROWD} clients missed {behind} events and had them after {:?}: {read} range reads in {took:?}, {} events brought",
+        reached.unwrap(),
+        there.hub.stats().restored,
+    );
+    assert_eq!(wrong, 0, "clients that got something else than what they missed");
+    assert!(read >= 5, "{read}: it was read in pieces");
+}
+
+fn missed(from: usize, topic: usize, to: usize) -> usize {
+    (from + 1..=to).filter(|number| number % TOPICS == topic).count()
+}
