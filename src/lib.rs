@@ -141,7 +141,7 @@ pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::watch::PresenceWatch;
 pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};
-pub use crate::log::log::Retain;
+pub use crate::log::retain::Retain;
 #[cfg(feature = "axum-serve")]
 pub use crate::mount::listener::WatchedListener;
 pub use crate::mount::stream::{EventStream, IntoEvent};

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::ConfigError;
-use crate::log::history::Allowance;
+use crate::log::retain::Allowance;
 
 /// How far a hub looks back for clients that come back from before what it [retains](crate::Retain), if its
 /// [backplane](crate::HubBuilder::backplane) still holds the order there (`sse_hub::redis` does). Without a backplane

@@ -7,11 +7,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 use super::end::EndReason;
 use super::hub::Hub;
-use super::stats::Delays;
 use crate::error::RefusedCause;
-
-/// How many measurements one call records at most.
-const MOST: u64 = 4096;
 
 /// # Metrics
 impl Hub {
@@ -114,28 +110,4 @@ fn describe() {
     describe_counter!("sse_hub_ended_total", of, "Streams ended");
     let delay = "Time from being published to being read by a stream, sampled";
     describe_histogram!("sse_hub_delay_seconds", Unit::Seconds, delay);
-}
-
-/// How many delays of each bucket have been recorded.
-#[derive(Debug, Default)]
-pub(super) struct Recorded(Vec<u64>);
-
-impl Recorded {
-    /// What is new: values, and how often each is to be recorded.
-    fn sample(&mut self, delays: &Delays) -> Vec<(f64, usize)> {
-        self.0.resize(delays.buckets().count(), 0);
-        let fresh = |(known, (_, count)): (&u64, (_, u64))| count.saturating_sub(*known);
-        let all: u64 = self.0.iter().zip(delays.buckets()).map(fresh).sum();
-        let stride = all.div_ceil(MOST).max(1);
-        let mut sample = Vec::new();
-        for (known, (bound, count)) in iter::zip(&mut self.0, delays.buckets()) {
-            // A rest stays for the next call: what is rare comes late rather than never.
-            let times = count.saturating_sub(*known) / stride;
-            *known += times * stride;
-            if times > 0 {
-                sample.push((bound.as_secs_f64(), times as usize));
-            }
-        }
-        sample
-    }
 }

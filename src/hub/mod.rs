@@ -26,6 +26,8 @@ pub(crate) mod outage;
 pub(crate) mod places;
 pub(crate) mod presence;
 pub(crate) mod receipt;
+#[cfg(feature = "metrics")]
+pub(crate) mod recorded;
 pub(crate) mod shared;
 pub(crate) mod state;
 pub(crate) mod stats;

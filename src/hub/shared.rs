@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     pub(super) marker: Marker,
     pub(super) reads: Reads,
     #[cfg(feature = "metrics")]
-    pub(super) recorded: Mutex<super::metrics::Recorded>,
+    pub(super) recorded: Mutex<super::recorded::Recorded>,
     pub(super) order: Mutex<Order>,
     pub(super) state: Mutex<State>,
     /// What every stream is to have told of the backplane: a degraded hub, or one that is not.
@@ -66,7 +66,7 @@ impl Shared {
             marker,
             reads: Reads::default(),
             #[cfg(feature = "metrics")]
-            recorded: Mutex::new(super::metrics::Recorded::default()),
+            recorded: Mutex::new(super::recorded::Recorded::default()),
             order,
             state,
             tells_degraded: AtomicBool::new(false),

@@ -6,38 +6,12 @@
 
 use std::sync::Arc;
 
-use super::log::{Entry, Log, Retain};
-use crate::log::audience::Key;
+use super::audience::Key;
+use super::log::{Entry, Log, Raised};
+use super::retain::Allowance;
 use crate::wire::id::EventId;
 
-/// What may be kept beyond the retention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Allowance {
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
-}
-
-/// The log keeps more than its retention.
-#[derive(Debug)]
-pub(super) struct Raised {
-    by: Allowance,
-    /// From where on the log was whole before.
-    base: EventId,
-    /// Something did not fit.
-    full: bool,
-}
-
 impl Log {
-    /// What limits the log now.
-    pub(super) fn limit(&self) -> Retain {
-        let Some(Raised { by, .. }) = &self.raised else { return self.retain };
-        let mut limit = self.retain;
-        limit.events = limit.events.saturating_add(by.events);
-        limit.bytes = limit.bytes.saturating_add(by.bytes);
-        (limit.per_topic, limit.age) = (None, None);
-        limit
-    }
-
     /// The position after which nothing is lost to anybody.
     pub(crate) fn whole_from(&self) -> EventId {
         self.lost.whole_from()
@@ -153,6 +127,7 @@ mod tests {
     use crate::log::audience::{Audience, Filter, Identity, Place};
     use crate::log::log::{Budget, Parts};
     use crate::log::lost::Marker;
+    use crate::log::retain::Retain;
     use crate::wire::event::Event;
 
     const KINDS: usize = 5;

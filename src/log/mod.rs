@@ -9,4 +9,5 @@ pub(crate) mod log;
 pub(crate) mod lost;
 pub(crate) mod mailbox;
 pub(crate) mod packed;
+pub(crate) mod retain;
 pub(crate) mod routes;

@@ -9,8 +9,8 @@ use redis::{
 };
 use tokio::task::JoinSet;
 
-use super::config::RedisConfigError;
-use super::moves::Moves;
+use super::error::RedisConfigError;
+use super::moves::{Moves, Named};
 use super::tls;
 
 /// How to come to the server. Asked with every connection, as the answer changes.
@@ -20,9 +20,6 @@ pub(super) struct Address {
     pub(super) server: ConnectionInfo,
     pub(super) found_by: FoundBy,
 }
-
-/// A host and a port, as sentinels name the master.
-pub(super) type Named = (String, u16);
 
 #[derive(Clone)]
 pub(super) enum FoundBy {
@@ -90,8 +87,32 @@ impl Address {
         }
     }
 
+    /// All that may be spoken to as it stands.
+    pub(super) fn servers_mut(&mut self) -> impl Iterator<Item = &mut ConnectionInfo> {
+        let others = match &mut self.found_by {
+            FoundBy::Address => &mut [][..],
+            FoundBy::Sentinels(others) | FoundBy::Nodes(others) => others,
+        };
+        std::iter::once(&mut self.server).chain(others)
+    }
+
+    /// Asks the sentinels from time to time, if there are any. An ordered failover is otherwise noticed ten seconds later,
+    /// and what is confirmed meanwhile is lost.
+    pub(super) async fn watch(&self, timeout: Duration, moves: &Moves) {
+        const EVERY: Duration = Duration::from_secs(1);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            match self.named(timeout).await {
+                None => return,
+                Some(Ok(named)) => moves.note(named),
+                // Without them all goes on as it is.
+                Some(Err(_)) => {}
+            }
+        }
+    }
+
     /// Whom the sentinels name, if there are any.
-    pub(super) async fn named(&self, timeout: Duration) -> Option<RedisResult<Named>> {
+    async fn named(&self, timeout: Duration) -> Option<RedisResult<Named>> {
         let FoundBy::Sentinels(sentinels) = &self.found_by else { return None };
         let name = name_of(&self.server);
         let by = |sentinel: &ConnectionInfo| named(sentinel.clone(), name.clone(), timeout);

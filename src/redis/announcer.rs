@@ -7,8 +7,9 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::driver::{BackOff, Shared};
+use super::back_off::BackOff;
 use super::script::unexpected;
+use super::shared::Shared;
 use super::unshared::Unshared;
 use crate::backplane::{Change, Feed};
 
@@ -22,6 +23,8 @@ pub(super) struct Announcer {
     shared: Arc<Shared>,
     feed: Feed,
     connection: Option<MultiplexedConnection>,
+    /// How often the master had changed when it connected.
+    moves: u64,
     /// Of the set that Redis has, or had.
     version: u64,
     /// How many users that has.
@@ -37,7 +40,7 @@ impl Announcer {
     pub(super) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
         let (version, total, is_known, batch) = (0, 0, false, Vec::new());
         let trouble = Unshared::default();
-        Self { shared, feed, connection: None, version, total, is_known, batch, trouble }
+        Self { shared, feed, connection: None, moves: 0, version, total, is_known, batch, trouble }
     }
 
     /// Tells who is here until the hub is closed, and then that it is.
@@ -71,8 +74,12 @@ impl Announcer {
         let lease = &self.shared.presence;
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => self.connection.insert(self.shared.connect().await?),
+            None => {
+                self.moves = self.shared.moves.count();
+                self.connection.insert(self.shared.connect().await?)
+            }
         };
+        self.shared.moves.check(self.moves)?;
         if !self.is_known {
             let users = self.feed.take_users();
             self.batch.clear();

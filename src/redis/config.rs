@@ -2,11 +2,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::{Address, FoundBy, parse};
-use super::driver::RedisBackplane;
+use super::clock::millis;
+use super::error::RedisConfigError;
 use super::tls::Tls;
-use crate::log::audience::ClientId;
 
-/// Settings for a [`RedisBackplane`].
+/// Settings for a [`RedisBackplane`](super::RedisBackplane).
 ///
 /// ```
 /// use sse_hub::redis::Redis;
@@ -46,40 +46,6 @@ impl Keep {
             Self::Age(age) => ("MINID", millis(age)),
         }
     }
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Settings that nothing could work with.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RedisConfigError {
-    /// The address is none.
-    #[error("the address of Redis cannot be used: {0}")]
-    Address(#[source] redis::RedisError),
-    /// The address begins with `rediss://`, and the feature for it is not on.
-    #[error("an address that begins with `rediss://` needs the feature `redis-tls`")]
-    Tls,
-    /// The address ends with `#insecure`.
-    #[error("an address that ends with `#insecure` is not supported: say whom to trust with `ca`")]
-    Insecure,
-    /// The certificates of `ca` or `identity` are none, or an address does not begin with `rediss://`.
-    #[error("the certificates cannot be used: {0}")]
-    Certificate(#[source] redis::RedisError),
-    /// The master's name or the nodes of a cluster, with a socket in place of a host.
-    #[error("sentinels and clusters are of hosts, and not of sockets")]
-    Socket,
-    /// The prefix could not be told from what follows it.
-    #[error("the prefix is empty or contains `{{` or `}}`")]
-    Prefix,
-    /// Nothing could be sent, kept or waited for.
-    #[error("`{0}` is zero")]
-    Zero(&'static str),
-    /// The operating system gave no random bytes for the publisher's name.
-    #[error("the operating system gives no random bytes")]
-    NoRandomness,
 }
 
 impl Redis {
@@ -153,6 +119,32 @@ impl Redis {
         Ok(self)
     }
 
+    /// The certificates of those who may vouch for the server, in PEM form, in place of those that the system trusts. Needs
+    /// an address that begins with `rediss://`.
+    ///
+    /// ```no_run
+    /// use sse_hub::redis::Redis;
+    ///
+    /// let backplane = Redis::new("rediss://hub:secret@redis.internal:6380")?
+    ///     .ca(std::fs::read("/etc/redis/ca.pem")?)
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "redis-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
+    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.ca = Some(pem.into());
+        self
+    }
+
+    /// The certificate that a server with `tls-auth-clients yes` asks for, and its key, in PEM form.
+    #[cfg(feature = "redis-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
+    pub fn identity(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.tls.identity = Some((certificate.into(), key.into()));
+        self
+    }
+
     /// What the names of all keys begin with, in braces: `sse-hub`, unless set. Hubs with the same prefix are one hub,
     /// and those with others know nothing of them.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -200,32 +192,6 @@ impl Redis {
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
-    }
-
-    /// Checks the settings. Connects to nothing: [`RedisBackplane::run`] does.
-    ///
-    /// # Errors
-    ///
-    /// [`RedisConfigError`] names settings that nothing could work with.
-    pub fn build(mut self) -> Result<RedisBackplane, RedisConfigError> {
-        if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
-            return Err(RedisConfigError::Prefix);
-        }
-        let (_, kept) = self.keep.strategy();
-        let zero = [
-            ("keep", kept == 0),
-            ("outbox", self.outbox_events == 0 || self.outbox_bytes == 0),
-            ("remember", millis(self.remember) == 0),
-            ("timeout", millis(self.timeout) < 4),
-            ("lease", millis(self.lease) < 8),
-        ];
-        if let Some((setting, _)) = zero.into_iter().find(|&(_, is_zero)| is_zero) {
-            return Err(RedisConfigError::Zero(setting));
-        }
-        self.address.check()?;
-        std::mem::take(&mut self.tls).apply(&mut self.address)?;
-        let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?;
-        Ok(RedisBackplane::new(self, &publisher.to_string()))
     }
 }
 

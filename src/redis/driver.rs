@@ -1,28 +1,21 @@
-//! What the parts share, and the future that drives them.
+//! The backplane, and the future that drives its parts.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::address::Address;
 use super::announcer::Announcer;
-use super::config::{Redis, millis};
-use super::history::Looks;
-use super::lease::Lease;
-use super::moves::Moves;
+use super::clock::millis;
+use super::config::Redis;
+use super::error::RedisConfigError;
 use super::observer::Observer;
-use super::outbox::Outbox;
 use super::reader::Reader;
-use super::script::{Keys, Scripts};
-use super::trouble::Troubles;
+use super::shared::Shared;
 use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
 use crate::hub::hub::Hub;
+use crate::log::audience::ClientId;
 
 /// Redis as a hub's [`backplane`](crate::HubBuilder::backplane): [`Redis`] builds it.
 ///
@@ -32,47 +25,36 @@ pub struct RedisBackplane {
     shared: Arc<Shared>,
 }
 
-/// What the parts share.
-pub(super) struct Shared {
-    pub(super) scripts: Scripts,
-    pub(super) presence: Lease,
-    pub(super) outbox: Outbox,
-    pub(super) is_loaded: watch::Sender<bool>,
-    /// Somebody came ahead of what was read.
-    pub(super) looks: AtomicBool,
-    pub(super) looks_back: Looks,
-    address: Address,
-    pub(super) moves: Moves,
-    pub(super) timeout: Duration,
-    troubles: Troubles,
-}
-
-/// One of the two without which events are held up, each with a connection of its own.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Part {
-    Reader,
-    Outbox,
+impl Redis {
+    /// Checks the settings. Connects to nothing: [`RedisBackplane::run`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisConfigError`] names settings that nothing could work with.
+    pub fn build(mut self) -> Result<RedisBackplane, RedisConfigError> {
+        if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
+            return Err(RedisConfigError::Prefix);
+        }
+        let (_, kept) = self.keep.strategy();
+        let zero = [
+            ("keep", kept == 0),
+            ("outbox", self.outbox_events == 0 || self.outbox_bytes == 0),
+            ("remember", millis(self.remember) == 0),
+            ("timeout", millis(self.timeout) < 4),
+            ("lease", millis(self.lease) < 8),
+        ];
+        if let Some((setting, _)) = zero.into_iter().find(|&(_, is_zero)| is_zero) {
+            return Err(RedisConfigError::Zero(setting));
+        }
+        self.address.check()?;
+        std::mem::take(&mut self.tls).apply(self.address.servers_mut())?;
+        let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?;
+        let shared = Shared::new(self, &publisher.to_string());
+        Ok(RedisBackplane { shared: Arc::new(shared) })
+    }
 }
 
 impl RedisBackplane {
-    pub(super) fn new(settings: Redis, publisher: &str) -> Self {
-        let keys = Keys::new(&settings.prefix, publisher);
-        let remembers = [millis(settings.remember); 2];
-        let shared = Shared {
-            presence: Lease::new(&settings.prefix, publisher, settings.lease),
-            scripts: Scripts::new(keys, settings.keep, remembers),
-            outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
-            is_loaded: watch::Sender::new(false),
-            looks: AtomicBool::new(false),
-            looks_back: Looks::new(),
-            address: settings.address,
-            moves: Moves::default(),
-            timeout: settings.timeout,
-            troubles: Troubles::default(),
-        };
-        Self { shared: Arc::new(shared) }
-    }
-
     /// Connects the hub with Redis, for as long as it is awaited: spawn it, in a tokio runtime. Nothing is read or sent
     /// without.
     ///
@@ -135,7 +117,7 @@ impl RedisBackplane {
             });
             let watcher = Arc::clone(&shared);
             parts.spawn(async move {
-                watcher.moves.watch(&watcher.address, watcher.timeout).await;
+                watcher.address.watch(watcher.timeout, &watcher.moves).await;
                 false
             });
             let (sender, fed) = (Arc::clone(&shared), feed.clone());
@@ -202,7 +184,7 @@ impl Backplane for RedisBackplane {
     }
 
     fn look_back(&self) {
-        self.shared.looks_back.look_back();
+        self.shared.looks_back.notify_one();
     }
 
     fn close(&self) {
@@ -220,43 +202,6 @@ impl Drop for Closes {
         if left > 0 {
             tracing::warn!(target: "sse_hub", left, "the backplane ended before all was acknowledged");
         }
-    }
-}
-
-impl Shared {
-    pub(super) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.moves).await
-    }
-
-    /// A part of it is in trouble, or no longer.
-    pub(super) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
-        self.troubles.tell(feed, part, trouble);
-    }
-}
-
-/// Waits longer with each failure, up to a quarter of a second, and by chance, so that many instances do not come back
-/// at one moment.
-#[derive(Debug, Default)]
-pub(super) struct BackOff {
-    failures: u32,
-}
-
-impl BackOff {
-    const FIRST: Duration = Duration::from_millis(8);
-    const MOST: Duration = Duration::from_millis(250);
-
-    pub(super) fn reset(&mut self) {
-        self.failures = 0;
-    }
-
-    pub(super) async fn wait(&mut self) {
-        let most = Self::FIRST.saturating_mul(1 << self.failures.min(5)).min(Self::MOST);
-        self.failures = self.failures.saturating_add(1);
-        let mut chance = [0; 2];
-        // Without randomness all wait for as long.
-        let _ = getrandom::fill(&mut chance);
-        let share = f64::from(u16::from_ne_bytes(chance)) / f64::from(u16::MAX);
-        tokio::time::sleep(most.mul_f64(1.0 - share)).await;
     }
 }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::driver::{BackOff, Shared};
+use super::back_off::BackOff;
+use super::clock;
 use super::entry::{self, Content, Entry, is_event};
-use super::reader;
 use super::script::unexpected;
+use super::shared::Shared;
 use crate::backplane::{Feed, Wanted};
 use crate::wire::id::EventId;
 
@@ -28,19 +28,6 @@ const READ_BYTES: usize = 1 << 20;
 const FIRST: usize = 256;
 const MOST: usize = 2048;
 const FEWEST: usize = 16;
-
-/// Who waits for older events.
-pub(super) struct Looks(Notify);
-
-impl Looks {
-    pub(super) fn new() -> Self {
-        Self(Notify::new())
-    }
-
-    pub(super) fn look_back(&self) {
-        self.0.notify_one();
-    }
-}
 
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +44,7 @@ impl Shared {
     pub(super) async fn look_back(&self, feed: &Feed) {
         let mut history = Reading { pace: None, count: FIRST };
         loop {
-            self.looks_back.0.notified().await;
+            self.looks_back.notified().await;
             let mut connection = None;
             let mut back_off = BackOff::default();
             while feed.wanted().is_some() {
@@ -75,7 +62,7 @@ impl Shared {
                     continue;
                 };
                 back_off.reset();
-                let now = reader::now();
+                let now = clock::now();
                 let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.0));
                 let Piece { events, floor, is_gone } = piece;
                 feed.restore(

@@ -11,7 +11,7 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 
 use super::changes;
-use super::config::millis;
+use super::clock::millis;
 use super::script::Loaded;
 use crate::backplane::Change;
 

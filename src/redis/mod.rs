@@ -151,10 +151,13 @@
 
 mod address;
 mod announcer;
+mod back_off;
 mod changes;
+mod clock;
 mod config;
 mod driver;
 mod entry;
+mod error;
 mod history;
 mod lease;
 mod moves;
@@ -162,11 +165,14 @@ mod observer;
 mod outbox;
 mod reader;
 mod script;
+mod sender;
+mod shared;
 mod tail;
 #[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
 mod tls;
 mod trouble;
 mod unshared;
 
-pub use self::config::{Redis, RedisConfigError};
+pub use self::config::Redis;
 pub use self::driver::RedisBackplane;
+pub use self::error::RedisConfigError;

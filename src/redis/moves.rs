@@ -1,12 +1,12 @@
 //! Whether sentinels name another master than the one that is spoken to, which answers as before until it is told.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{ErrorKind, RedisResult};
 
-use super::address::{Address, Named};
+/// A host and a port, as sentinels name the master.
+pub(super) type Named = (String, u16);
 
 #[derive(Debug, Default)]
 pub(super) struct Moves {
@@ -33,21 +33,6 @@ impl Moves {
         let before = self.known.lock().replace(named.clone());
         if before.is_some_and(|before| before != named) {
             self.count.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    /// Asks the sentinels from time to time, if there are any. An ordered failover is otherwise noticed ten seconds later,
-    /// and what is confirmed meanwhile is lost.
-    pub(super) async fn watch(&self, address: &Address, timeout: Duration) {
-        const EVERY: Duration = Duration::from_secs(1);
-        loop {
-            tokio::time::sleep(EVERY).await;
-            match address.named(timeout).await {
-                None => return,
-                Some(Ok(named)) => self.note(named),
-                // Without them all goes on as it is.
-                Some(Err(_)) => {}
-            }
         }
     }
 }

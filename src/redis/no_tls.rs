@@ -1,13 +1,17 @@
 //! What stands in the place of TLS where its feature is off.
 
-use super::address::Address;
-use super::config::RedisConfigError;
+use redis::ConnectionInfo;
+
+use super::error::RedisConfigError;
 
 #[derive(Default)]
 pub(super) struct Tls {}
 
 impl Tls {
-    pub(super) fn apply(self, _: &mut Address) -> Result<(), RedisConfigError> {
+    pub(super) fn apply<'a>(
+        self,
+        _: impl Iterator<Item = &'a mut ConnectionInfo>,
+    ) -> Result<(), RedisConfigError> {
         Ok(())
     }
 }

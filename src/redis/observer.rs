@@ -8,9 +8,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
+use super::back_off::BackOff;
 use super::changes::{self, News, What};
-use super::config::millis;
-use super::driver::{BackOff, Shared};
+use super::clock::millis;
+use super::shared::Shared;
 use super::unshared::Unshared;
 use crate::backplane::Feed;
 use crate::wire::id::EventId;
@@ -70,10 +71,12 @@ impl Observer {
 
     /// Listens over one connection, until that is lost or the hub is closed.
     async fn listen(&mut self, back_off: &mut BackOff) -> RedisResult<()> {
+        let moves = self.shared.moves.count();
         let mut connection = self.shared.connect().await?;
         self.look(&mut connection).await?;
         let every = self.shared.presence.lease / 8;
         while !self.feed.is_closed() {
+            self.shared.moves.check(moves)?;
             let due = self.looked.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()));
             if due.is_zero() {
                 self.look(&mut connection).await?;

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
-use super::config::millis;
-use super::driver::{BackOff, Part, Shared};
+use super::back_off::BackOff;
+use super::clock::{millis, now};
 use super::entry::{self, Content, Entry, is_event};
 use super::script::unexpected;
-use super::tail::Tail;
+use super::shared::Shared;
+use super::tail::{Place, Tail};
+use super::trouble::Part;
 use crate::backplane::Feed;
 use crate::wire::id::EventId;
 
@@ -24,15 +26,6 @@ pub(super) struct Reader {
     /// Where it stands, once the end of the stream was found.
     place: Option<Place>,
     garbage: Burst,
-}
-
-/// Where a reader stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    /// The stream's entries up to here were read.
-    pub(super) cursor: EventId,
-    /// The last of those that a hub wrote: the next names it as the one before.
-    pub(super) chain: EventId,
 }
 
 impl Reader {
@@ -210,10 +203,6 @@ impl Reader {
     fn forget(&self, floor: EventId) {
         self.feed.load(floor, None::<(EventId, Duration, Vec<u8>)>);
     }
-}
-
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 /// Tells of garbage once, however much there is.

@@ -1,8 +1,16 @@
 //! The end of the stream, read backwards: what a hub begins with.
 
 use super::entry::{Content, Entry, is_event};
-use super::reader::Place;
 use crate::wire::id::EventId;
+
+/// Where a reader stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// The stream's entries up to here were read.
+    pub(super) cursor: EventId,
+    /// The last of those that a hub wrote: the next names it as the one before.
+    pub(super) chain: EventId,
+}
 
 /// Collects entries until there are as many as the hub retains.
 #[derive(Debug)]

@@ -5,8 +5,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::driver::Part;
 use crate::backplane::Feed;
+
+/// One of the two without which events are held up, each with a connection of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    Reader,
+    Outbox,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
