@@ -29,12 +29,15 @@
 //! A folder is a floor. A file uses floors below its own, and on its own floor only what an arrow points at.
 //!
 //! ```text
-//! edges    mount/  axum, warp -> http, stream;           redis/  driver -> reader -> tail -> entry;  driver -> outbox
-//!                  listener -> watchdog -> watched                reader, outbox -> script -> config
-//! hub      hub/    watch, metrics, feed -> hub -> subscription, drain, ending, members -> admission -> places -> shared
-//!                  shared -> state -> config -> presence -> later -> telemetry -> end;  config -> limits, backplane
-//!                  stats -> end;  and, used by those above and using none: subscriber, receipt, link
-//! log      log/    mailbox -> log -> lost -> audience <- routes, departed, packed
+//! edges    mount/  axum, warp -> http, stream;  listener -> watchdog -> watched
+//!          redis/  driver -> announcer, observer, history, sender, reader -> tail, shared -> outbox, lease, config, trouble
+//!                  lease -> changes, script -> config -> address -> moves, tls -> error;  tail, history -> entry
+//!                  and, used by those above and using none: back_off, clock, unshared
+//! hub      hub/    watch, metrics, look_back, exchange -> feed -> hub -> subscription, drain, ending, members, degraded
+//!                  subscription -> admission;  they, commands and places -> shared -> catch_up -> state
+//!                  state -> elsewhere, config -> presence, history, limits;  presence -> later -> telemetry, backplane -> end
+//!                  shared -> recorded -> stats -> end;  and, used by those above: subscriber, receipt, link -> outage
+//! log      log/    mailbox, history -> log -> lost -> audience <- routes, departed, packed <- command;  log -> retain
 //! leaves   time/   tokio, manual -> timer <- heartbeat
 //!          error -> wire/   received -> event -> frame -> id        sync
 //! ```
@@ -45,8 +48,11 @@
 //! - `hub` is the locked shell. `state` is what stands behind the locks, `shared` takes them, `subscription` is the
 //!   `Stream`.
 //! - `mount` puts streams into responses. Each adapter is a page over `http`.
-//! - `redis` is an engine for the port of `hub`, with a guide for those who run it. `reader` and `outbox` are tasks, each
-//!   with a connection, which `driver` starts and shares things between; they know each other only through it.
+//! - `redis` is an engine for the port of `hub`, with a guide for those who run it. `reader`, `sender`, `history`, `observer`
+//!   and `announcer` are tasks, each with a connection, which `driver` starts; they know each other only by what is `shared`.
+//!
+//! `tests/layers.rs` holds that no floor uses one above it and no file one that uses it. A method stands where its words are
+//! at home, as `State::disconnect` in `ending`; then its file is above all that it uses.
 //!
 //! In `wire` the arrow goes from `event` to `frame` so that an event *is* its frame in the making: data is written where
 //! it will be sent from as soon as it is given, in one scan and one copy. An event that kept its parts for a later encoder
@@ -77,7 +83,8 @@
 //! 2. Registering a subscription and fixing its position in the log are one critical section.
 //! 3. Audience and filter hold on replay exactly as they do live, judged against the identity of the new connection.
 //! 4. The lock order, and no foreign code under a lock.
-//! 5. Every queue is bounded, and the payload that a hub holds never exceeds its retention.
+//! 5. Every queue is bounded, and the payload that a hub holds never exceeds its retention, and its history while it looks
+//!    back.
 //! 6. What a client misses is visible to it: a gap with a fresh id, or the end of its stream.
 //! 7. The client's cursor is right from the first frame, which is `hub:open` with an id; `id:` is the last field of every
 //!    frame. Names beginning `hub:` are the hub's own.
@@ -131,6 +138,26 @@
 //! a part of it is gone), the log begins anew at a floor that is newer than all that was handed out, and whoever stands
 //! before it is told a gap. Ids never go back in a hub, whatever the engine says.
 //!
+//! *Looking back.* A client that stands before what the log holds is held, and the engine is told. What it brings, from the
+//! newest back, is put into the log before what is there: so there is one path to read, and a crowd shares it. The log knows
+//! the position after which it is whole: who stands at or after it goes on, and so does everybody once nothing more can
+//! come. What was brought goes when it was not read for ten seconds. In Redis each read goes on where the oldest entry names
+//! its predecessor, so that a break or a mark is known for what it is: what lies before is gone.
+//!
+//! *What is done to clients* is an entry of the order, so it comes after the same events and before the same on every
+//! instance, and is done by each when it is read, also by the one that was asked. To do it there at once would end twice
+//! whoever comes back between.
+//!
+//! *Who is online* needs no order. Each instance keeps a set in Redis and tells its changes by a version that is its own
+//! number and only grows, so versions compare whatever became of the Redis; who has missed one reads the set and makes the
+//! difference. An instance is gone when an observer that could look has seen no new sign of life for one and a half leases:
+//! no clock is compared with another, so an outage of Redis, however long, is nobody's death. Left out: one that declares
+//! another dead for all, which a clock that jumps would do to everybody.
+//!
+//! *Telling clients of an outage.* Whether it lasts is judged by the clock when the engine says it again, so no timer of a
+//! stream is touched and one that comes and goes wakes nobody. A stream compares what it told with what is so: it is told the
+//! newest state, once.
+//!
 //! *The id comes later.* A [`Receipt`](crate::Receipt) has no id then, and `publish_confirmed` waits for it. To wait in
 //! `publish` would make the slowest Redis the speed of every handler; to make up ids and exchange them later would break
 //! what a client keeps.
@@ -156,12 +183,16 @@
 //! replica that takes over with one that is behind, costs no order among what any publisher has seen. Two histories could
 //! share an id only if the new clock is behind by more than the change took, and nobody who publishes had read that far.
 //!
+//! *Where Redis is* is asked with every connection, of all who may know at once; sentinels also once a second, because a
+//! master that was ordered to step down answers as before for ten seconds.
+//!
 //! The driver is a future that the application spawns, and not a task that the builder spawned: a hub can be built where no
 //! runtime is, who shuts down needs something to wait for, and a task that nobody holds dies unseen. It needs tokio, as the
 //! crate `redis` does.
 //!
 //! `tests/backplane.rs` holds this against a model: hubs on one list, browsers that go from one to the other and are cut
-//! off, hubs that start anew, a list that is rolled back. `tests/redis` holds it against a real Redis and its faults, under
+//! off, hubs that start anew and look back, a list that is rolled back and trimmed. `tests/instances` holds presence against
+//! one of sets. `tests/redis` holds it against a real Redis and its faults, under
 //! load: every client has every confirmed event once and in order, or was told.
 //!
 //! # Time
@@ -227,6 +258,10 @@
 //! | `backplane lost` | `WARN` | `cause`; not more than once in ten seconds |
 //! | `backplane found again` | `INFO` | if its loss was told |
 //! | `history lost` | `WARN` | `floor`: where the order goes on; every client was told a gap |
+//! | `who is online is not shared` | `WARN` | `cause`; once a minute at most |
+//! | `who is online is shared again` | `INFO` | if that was told |
+//! | ``more users of other instances than `Presence::elsewhere` allows: some are not seen`` | `WARN` | once in a hub's life |
+//! | `no room for a topic` | `DEBUG` | `clients`: of this instance, which did not join; `limit` |
 //! | `entries that are no events are left out` | `WARN` | once for a burst, and once in a minute |
 //! | `the backplane ended before all was acknowledged` | `WARN` | `left`: how many events |
 //! | `event stream failed` | `DEBUG` | `error`: of one's own stream, which is not told to the client unless asked |
