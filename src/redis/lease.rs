@@ -1,7 +1,7 @@
 //! Who is online where, inside Redis: the scripts, and the keys that they share.
 //!
 //! Each instance has a set of its users, which expires unless the instance lives. `instances` holds for each the version
-//! of its set and when it was last alive, and a small stream carries what changes: an instance that has read version 7
+//! of its set, when it was last alive and how many users the set has, and a small stream carries what changes: an instance that has read version 7
 //! of another's set makes the changes of version 8, and reads the set anew if it has missed some. Versions are the
 //! instance's own numbers and only grow, so they can be compared whatever became of the Redis.
 
@@ -47,12 +47,12 @@ if known ~= version then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[1], id, version .. string.format(' %.0f', now))
+redis.call('HSET', KEYS[1], id, version .. string.format(' %.0f ', now) .. ARGV[5])
 redis.call('PEXPIRE', KEYS[2], life)
 if before == version then
   local all = redis.call('HGETALL', KEYS[1])
   for at = 2, #all, 2 do
-    local alive = tonumber(string.match(all[at], ' (%d+)$'))
+    local alive = tonumber(string.match(all[at], ' (%d+) '))
     if not alive or now - alive > 10 * life then redis.call('HDEL', KEYS[1], all[at - 1]) end
   end
 end

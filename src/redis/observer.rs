@@ -163,9 +163,8 @@ impl Observer {
         let mut stale = Vec::new();
         let mut listed = HashSet::new();
         for (name, value) in all {
-            let Some((name, (version, alive))) = changes::name(&name).zip(life(&value)) else {
-                continue;
-            };
+            let Some((name, life)) = changes::name(&name).zip(life(&value)) else { continue };
+            let Life { version, alive, .. } = life;
             if name == lease.id {
                 continue;
             }
@@ -212,13 +211,18 @@ impl Observer {
         const TRIES: usize = 3;
         let (mut users, mut read) = (HashSet::new(), None);
         for _ in 0..TRIES {
-            let Some(version) = self.version(instance, connection).await? else {
+            let Some(Life { version, total, .. }) = self.life(instance, connection).await? else {
                 // It begins anew, and will say so.
                 return Ok(());
             };
             users = self.users(instance, connection).await?;
             read = Some(version);
-            if self.version(instance, connection).await? == read {
+            let after = self.life(instance, connection).await?;
+            if after.is_some_and(|after| after.version == version) {
+                if users.len() != total && users.len() <= self.most {
+                    // Somebody else took it away, and it will be told anew.
+                    return Ok(());
+                }
                 break;
             }
         }
@@ -229,15 +233,15 @@ impl Observer {
         Ok(())
     }
 
-    async fn version(
+    async fn life(
         &self,
         instance: &str,
         connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Option<u64>> {
+    ) -> RedisResult<Option<Life>> {
         let mut command = redis::cmd("HGET");
         command.arg(&self.shared.presence.instances).arg(instance);
         let value: Option<Vec<u8>> = command.query_async(connection).await?;
-        Ok(value.and_then(|value| life(&value)).map(|(version, _)| version))
+        Ok(value.and_then(|value| life(&value)))
     }
 
     async fn users(
@@ -276,8 +280,22 @@ impl Peer {
     }
 }
 
-/// Version, and when it was last alive.
-fn life(value: &[u8]) -> Option<(u64, u64)> {
-    let (version, alive) = std::str::from_utf8(value).ok()?.split_once(' ')?;
-    Some((version.parse().ok()?, alive.parse().ok()?))
+/// What an instance says of itself.
+struct Life {
+    /// Of its set.
+    version: u64,
+    /// When it said so.
+    alive: u64,
+    /// How many users the set has.
+    total: usize,
+}
+
+fn life(value: &[u8]) -> Option<Life> {
+    let mut parts = std::str::from_utf8(value).ok()?.split(' ');
+    let (version, alive, total) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(Life {
+        version: version.parse().ok()?,
+        alive: alive.parse().ok()?,
+        total: total.parse().ok()?,
+    })
 }

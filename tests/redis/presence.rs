@@ -317,7 +317,7 @@ async fn what_no_hub_has_written_is_left_out_and_what_is_in_the_way_is_waited_fo
     ] {
         let _: String = server.run(&format!("{stream} {garbage}"));
     }
-    for garbage in ["a b", "b 18446744073709551615", "c -1", "d"] {
+    for garbage in ["a b", "b 18446744073709551615 1 1", "c -1 1 1", "d", "e 1 1 -1", "f 1 1"] {
         let parts: Vec<&str> = garbage.split(' ').collect();
         let client = redis::Client::open(server.url()).unwrap();
         let mut connection = client.get_connection().unwrap();
