@@ -114,8 +114,9 @@
 //! second, as an old master goes on for some ten seconds after an ordered failover. While the slot of its keys is being
 //! moved a hub waits. All keys of a prefix are in one slot, so a hub is on one node of a cluster and is not spread over more;
 //! `ASK` is not followed, and replicas are not read. Only the nodes and sentinels that were given are asked: give several.
-//! Where an old master goes on alone with some of the instances, what they publish meanwhile is lost when it comes back, and
-//! told (`min-replicas-to-write` bounds it).
+//! A sentinel that has not heard of a failover yet, which takes some seconds, can lead an instance to an old master that is
+//! back. What is published to a server that others take for no master, there or where an old one goes on alone, is lost when
+//! it follows the new one, and told (`min-replicas-to-write` bounds it).
 //!
 //! TLS is rustls with ring, which needs a C compiler and no cmake to build. If your program has installed another
 //! `CryptoProvider` before it runs the backplane, that is used.
