@@ -291,3 +291,52 @@ fn a_reader_that_comes_or_waits_as_an_outage_is_told_is_told_it() {
         teller.join().unwrap();
     });
 }
+
+/// Keeps what is sent.
+#[derive(Debug, Clone, Default)]
+struct Kept(std::sync::Arc<std::sync::Mutex<Vec<bytes::Bytes>>>);
+
+impl Backplane for Kept {
+    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+        self.0.lock().unwrap().push(event.entry().clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_of_an_order_that_begins_anew_is_told_first_and_gets_nothing_twice() {
+    loom::model(|| {
+        let kept = Kept::default();
+        let builder = Hub::builder(ManualTimer::new()).heartbeat(Heartbeat::off());
+        let hub = builder.backplane(kept.clone()).build().unwrap();
+        hub.broadcast(Event::new("x")).unwrap();
+        let entry = kept.0.lock().unwrap()[0].clone();
+        let feed = Feed::of(&hub).unwrap();
+        feed.load(EventId(1, 0), [(EventId(2, 0), Duration::ZERO, &entry)]);
+        let mut stream = hub.subscribe(Subscriber::new().resume(EventId(1, 0))).unwrap();
+        stream.next().now_or_never().unwrap();
+
+        let engine = thread::spawn(move || {
+            feed.load(EventId(3, 0), None::<(EventId, Duration, bytes::Bytes)>);
+            feed.append(EventId(4, 0), &entry).unwrap();
+        });
+        let mut text = String::new();
+        let mut take = |stream: &mut Subscription| {
+            while let Some(Some(bytes)) = stream.next().now_or_never() {
+                text += std::str::from_utf8(&bytes).unwrap();
+            }
+        };
+        take(&mut stream);
+        engine.join().unwrap();
+        take(&mut stream);
+        let frames: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("id: ").or(line.strip_prefix("event: ")))
+            // The position right before the next event says the same.
+            .map(|it| if it == EventId(3, u64::MAX).to_string() { "3-0" } else { it })
+            .collect();
+        let (old, new) = (["x", "2-0"], ["hub:gap", "3-0", "x", "4-0"]);
+        let is_right = frames == new || frames == [&old[..], &new[..]].concat();
+        assert!(is_right, "{frames:?}");
+    });
+}

@@ -41,6 +41,11 @@ impl State {
         let mut inbox = client.inbox.lock();
         let (cursor, told) = (inbox.mailbox.cursor(), inbox.mailbox.told());
         let nothing = CaughtUp { gap: None, is_live: false, is_held: false };
+        if !inbox.mailbox.reads_the_log() {
+            // The order has begun anew since it was found to be behind: it is to be told so first, and what has come
+            // since waits in its window.
+            return Some(nothing);
+        }
         let replay = config.limits.replay;
         if mem::take(&mut inbox.is_back)
             && replay < self.log.len()

@@ -173,6 +173,11 @@ impl Mailbox {
         Taken::Batch
     }
 
+    /// Whether the log is to be read next, and nothing told before.
+    pub(crate) fn reads_the_log(&self) -> bool {
+        self.behind && self.owed.is_none()
+    }
+
     /// Whether a client that was live begins to read the log.
     pub(crate) fn starts_reading_the_log(&mut self) -> bool {
         !mem::replace(&mut self.reading, true)
