@@ -192,8 +192,8 @@
 //!
 //! `tests/backplane.rs` holds this against a model: hubs on one list, browsers that go from one to the other and are cut
 //! off, hubs that start anew and look back, a list that is rolled back and trimmed. `tests/instances` holds presence against
-//! one of sets. `tests/redis` holds it against a real Redis and its faults, under
-//! load: every client has every confirmed event once and in order, or was told.
+//! one of sets. `tests/redis` holds it against a real Redis and its faults, under load: every client has every confirmed
+//! event once and in order, or was told.
 //!
 //! # Time
 //!

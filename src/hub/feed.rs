@@ -70,7 +70,8 @@ impl Feed {
     }
 
     /// Hands out the next event of the order, or does to the hub's clients what another hub, or this one, was asked to do
-    /// to all ([`Hub::disconnect`], [`Hub::join`], [`Hub::leave`]): that is an entry like an event. One that is not newer than all before was had already, and is left.
+    /// to all ([`Hub::disconnect`], [`Hub::join`], [`Hub::leave`]): that is an entry like an event. One that is not newer
+    /// than all before was had already, and is left.
     ///
     /// # Errors
     ///

@@ -94,6 +94,34 @@ fn id(value: &Value) -> Option<EventId> {
     }
 }
 
+/// Entries as tests of what reads them want them: at a position, and after another.
+#[cfg(test)]
+pub(super) mod made {
+    use super::*;
+
+    pub(in crate::redis) fn at(position: u64) -> EventId {
+        EventId(position, 0)
+    }
+
+    pub(in crate::redis) fn event(position: u64, previous: u64) -> Entry {
+        let event = b"\x01\x00\x00data: x\n".to_vec();
+        Entry { id: at(position), content: Content::Event { previous: at(previous), event } }
+    }
+
+    pub(in crate::redis) fn command(position: u64, previous: u64) -> Entry {
+        let event = b"\x02\x01\x00\x01\0\0\0t".to_vec();
+        Entry { id: at(position), content: Content::Command { previous: at(previous), event } }
+    }
+
+    pub(in crate::redis) fn mark(position: u64, previous: u64) -> Entry {
+        Entry { id: at(position), content: Content::Mark { previous: at(previous) } }
+    }
+
+    pub(in crate::redis) fn garbage(position: u64) -> Entry {
+        Entry { id: at(position), content: Content::Garbage }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

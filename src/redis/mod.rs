@@ -133,8 +133,8 @@
 //!
 //! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
 //! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
-//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence;
-//! one more while it looks back. As an ACL line:
+//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence; one more while it looks back.
+//! As an ACL line:
 //!
 //! ```text
 //! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
@@ -143,9 +143,9 @@
 //! With sentinels also `+role`; in a cluster also `+cluster|keyslot +cluster|slots`.
 //!
 //! Whoever can write to the streams can publish to every client, end their streams and say who is online. What they write
-//! is checked to be whole frames, and not the
-//! hub's own ones, and is left out otherwise ([counted](crate::Stats::malformed), and told to `tracing` once a minute at
-//! most). Several hubs share a Redis under several prefixes.
+//! is checked to be whole frames, and not the hub's own ones, and is left out otherwise
+//! ([counted](crate::Stats::malformed), and told to `tracing` once a minute at most). Several hubs share a Redis under several
+//! prefixes.
 //!
 //! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
 //! as a gap.

@@ -105,28 +105,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(position: u64) -> EventId {
-        EventId(position, 0)
-    }
-
-    fn event(position: u64, previous: u64) -> Entry {
-        let event = b"\x01\x00\x00data: x\n".to_vec();
-        Entry { id: at(position), content: Content::Event { previous: at(previous), event } }
-    }
-
-    fn command(position: u64, previous: u64) -> Entry {
-        let event = b"\x02\x01\x00\x01\0\0\0t".to_vec();
-        Entry { id: at(position), content: Content::Command { previous: at(previous), event } }
-    }
-
-    fn mark(position: u64, previous: u64) -> Entry {
-        Entry { id: at(position), content: Content::Mark { previous: at(previous) } }
-    }
-
-    fn garbage(position: u64) -> Entry {
-        Entry { id: at(position), content: Content::Garbage }
-    }
+    use crate::redis::entry::made::{at, command, event, garbage, mark};
 
     /// Cursor, chain, floor and events.
     fn finish(

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::Value;
-use sse_hub::{HubBuilder, Subscriber};
+use sse_hub::{HubBuilder, Presence, Subscriber};
 use tempfile::TempDir;
 
 use crate::degraded::told;
@@ -68,6 +68,9 @@ impl Drop for Sentinel {
     }
 }
 
+/// Of two instances, each with two for events and two for who is online.
+const CONNECTIONS: usize = 8;
+
 /// A master, its replica, and three who watch them.
 struct Watched {
     master: Server,
@@ -108,7 +111,7 @@ impl Watched {
         let instance = Instance::with(
             "redis://hub:secret@mymaster",
             |redis| redis.prefix("shop").sentinels(sentinels).unwrap(),
-            |hub| hub,
+            |hub| hub.presence(Presence::with_grace(Duration::ZERO)),
         );
         instance.backplane.ready().await;
         instance
@@ -135,8 +138,8 @@ async fn a_master_is_killed_under_load_and_its_replica_takes_over() {
     let instances = [watched.instance().await, watched.instance().await];
     let load = Load::start(&instances.each_ref(), 4, 24);
     load.goes_on().await;
-    let users: String = watched.master.run("CLIENT LIST");
-    assert_eq!(users.matches(" user=hub ").count(), 4, "{users}");
+    let users = || watched.master.run::<String>("CLIENT LIST");
+    until("all connections", || users().matches(" user=hub ").count() == CONNECTIONS).await;
     let killed = Instant::now();
     watched.master.kill();
     until("another master", || watched.names(&watched.replica)).await;
@@ -219,7 +222,8 @@ async fn masters_change_places_at_an_operators_word() {
     let start = Instant::now();
     // The old one answers as before until it is told to follow, which takes sentinels ten seconds or more.
     let users = || watched.replica.try_run::<String>("CLIENT LIST").unwrap_or_default();
-    until("instances at the new one", || users().matches(" user=hub ").count() == 4).await;
+    until("instances at the new one", || users().matches(" user=hub ").count() == CONNECTIONS)
+        .await;
     println!("an ordered failover: found in {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     load.goes_on().await;
