@@ -342,6 +342,42 @@ async fn what_no_hub_has_written_is_left_out_and_what_is_in_the_way_is_waited_fo
     until("garbage is cleared away", || server.run::<u32>("HLEN {sse-hub}:instances") == 2).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn a_set_that_others_took_away_is_not_read_as_if_all_had_left() {
+    let server = Server::start(&[]);
+    let here = instance_with(&server.url(), Duration::ZERO);
+    let tell = |name: &str, version: u64| {
+        let now = u64::MAX / 2 + version;
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut command = redis::cmd("HSET");
+        command.arg("{sse-hub}:instances").arg(name).arg(format!("{version} {now} 1"));
+        let _: u32 = command.query(&mut client.get_connection().unwrap()).unwrap();
+        let _: String =
+            server.run(&format!("XADD {{sse-hub}}:presence * i {name} v {version} a x"));
+    };
+    let _: u32 = server.run("SADD {sse-hub}:users:first zed");
+    tell("first", 1);
+    here.until("zed", |hub| hub.is_online("zed")).await;
+    let mut watch = here.hub.watch().unwrap();
+
+    let _: u32 = server.run("DEL {sse-hub}:users:first");
+    tell("first", 2);
+    // What is heard after that.
+    let _: u32 = server.run("SADD {sse-hub}:users:second mark");
+    tell("second", 1);
+    here.until("mark", |hub| hub.is_online("mark")).await;
+    assert_eq!(seen(&mut watch), ["mark"]);
+
+    // It is told anew, and is another.
+    let _: u32 = server.run("SADD {sse-hub}:users:first ann");
+    tell("first", 3);
+    here.until("ann", |hub| hub.is_online("ann")).await;
+    let mut all = seen(&mut watch);
+    all.sort();
+    assert_eq!(all, ["-zed", "ann"]);
+}
+
 /// Users who come and go at three instances, whose connections are killed, cut, and whose Redis forgets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
