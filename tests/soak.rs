@@ -85,6 +85,8 @@ struct Page {
     /// The next number of each publisher in each topic, once it has seen one.
     next: HashMap<(u64, u64), u64>,
     topics: Vec<u64>,
+    /// The first event of each topic it joined of which it is known that it came after.
+    joined: HashMap<u64, EventId>,
     /// Reads of it that are left out.
     stalls_for: u64,
 }
@@ -144,10 +146,14 @@ impl Worker {
 
     fn publish(&mut self) {
         let topic = self.random(TOPICS);
+        self.publish_to(topic);
+    }
+
+    fn publish_to(&mut self, topic: u64) -> EventId {
         let count = self.sent[topic as usize];
         self.sent[topic as usize] += 1;
         let event = Event::new("soak").data(format!("{topic} {} {count}", self.number));
-        self.hub.publish(Audience::topic(topic.to_string()), event).unwrap();
+        self.hub.publish(Audience::topic(topic.to_string()), event).unwrap().id().unwrap()
     }
 
     fn connect(&mut self, page: usize) {
@@ -171,13 +177,12 @@ impl Worker {
 
     fn join(&mut self, page: usize) {
         let topic = self.random(TOPICS);
-        // What waits was published before.
-        self.read(page);
-        let page = &mut self.pages[page];
-        let Some(stream) = &page.stream else { return };
+        let Some(stream) = &self.pages[page].stream else { return };
         if self.hub.join(&Audience::client(stream.client()), topic.to_string()) == Ok(1) {
+            let first = self.publish_to(topic);
+            let page = &mut self.pages[page];
             page.topics.push(topic);
-            page.next.retain(|&(of, _), _| of != topic);
+            page.joined.insert(topic, first);
         }
     }
 
@@ -187,6 +192,7 @@ impl Worker {
         let Some(stream) = &page.stream else { return };
         if self.hub.leave(&Audience::client(stream.client()), topic.to_string()) == Ok(1) {
             page.topics.retain(|&followed| followed != topic);
+            page.next.retain(|&(of, _), _| of != topic);
         }
     }
 
@@ -221,7 +227,7 @@ impl Page {
                 "soak" => {
                     assert!(id > self.last, "in order, without repeats, also across connections");
                     self.last = id;
-                    self.count(field("data: ").unwrap());
+                    self.count(id.unwrap(), field("data: ").unwrap());
                     seen.events += 1;
                 }
                 other => assert!(other == "hub:end" || frame == ":\n", "{frame:?}"),
@@ -229,12 +235,13 @@ impl Page {
         }
     }
 
-    fn count(&mut self, data: &str) {
+    fn count(&mut self, id: EventId, data: &str) {
         let numbers: Vec<u64> = data.split(' ').map(|number| number.parse().unwrap()).collect();
         let [topic, publisher, count] = numbers[..] else { panic!("{data}") };
-        if !self.topics.contains(&topic) {
-            // Published before it left the topic, and read after.
-            self.next.remove(&(topic, publisher));
+        if !self.topics.contains(&topic)
+            || self.joined.get(&topic).is_some_and(|&joined| id < joined)
+        {
+            // From before it left the topic or joined it, and read after: what came while it was away is not its own.
             return;
         }
         let expected = self.next.insert((topic, publisher), count + 1);
