@@ -166,7 +166,7 @@
 //! pipeline of `XADD` (a lost answer cannot be told from a lost command, so a retry is a repeat or a loss), `XADD` with
 //! `IDMP` (Redis 8.6, which few have), and the publisher's number in the entry with the readers leaving out repeats (then
 //! the same event has two ids, and a client that stands between them loses or repeats it). The script makes the retry
-//! harmless where the order is made, for an `MGET` and two `SET`s a batch.
+//! harmless where the order is made, for a `GET` and two `SET`s a batch.
 //!
 //! One batch is under way at a time. More would have to be answered in order across a lost connection, and a batch already
 //! takes all that came while the one before was away: the more there is to send, the larger batches are.

@@ -132,12 +132,12 @@
 //! | `{prefix}:presence` | who came and went last | about 256 entries, each of up to 1024 users |
 //!
 //! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
-//! `MGET`, `SET`, `TIME`, `XADD`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
+//! `SET`, `TIME`, `XADD`, `XDEL`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
 //! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence; one more while it looks back.
 //! As an ACL line:
 //!
 //! ```text
-//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +mget +set +time +xadd +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
+//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +time +xadd +xdel +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
 //! ```
 //!
 //! With sentinels also `+role`; in a cluster also `+cluster|keyslot +cluster|slots`.

@@ -12,38 +12,62 @@ use crate::wire::id::EventId;
 
 /// What both scripts begin with.
 ///
-/// `add` gives an entry the next id: the stream's own (`*`) if the clock is past all that is known, or else the one right
-/// after. So ids grow also over a stream that was emptied, a clock that was set back, and what `floor` says was seen.
+/// `add` gives an entry the stream's own next id (`*`): the clock's, or the one after the newest if that is later. If it
+/// is not past all that is known, the entry is taken back and gets the one right after that. So ids grow also over a
+/// stream that was emptied while the clock was set back, and over what `floor` says was seen. The first that is added is
+/// past all: those after it need no look. Only each hundredth trims the stream, which Redis does by so many at a time.
 const ADD: &str = r"
-local stream, lastkey = KEYS[1], KEYS[2]
-local function numbers(id)
-  local dash = string.find(id, '-', 1, true)
-  return tonumber(string.sub(id, 1, dash - 1)), tonumber(string.sub(id, dash + 1))
+local call, pcall, byte, sub = redis.call, redis.pcall, string.byte, string.sub
+local stream, lastkey, floor = KEYS[1], KEYS[2], ARGV[3]
+local last = call('GET', lastkey)
+-- The fourth is an id of the caller's own. Nothing is added where what follows could fail.
+if last and last ~= ARGV[4] and not string.match(last, '^%d+%-%d+$') then
+  return redis.error_reply('CORRUPT ' .. lastkey .. ' holds no position')
 end
-local both = redis.call('MGET', lastkey, KEYS[3])
-local last, state = both[1], both[2]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function milliseconds()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function after(a, b)
+  if byte(a, 14) == 45 and byte(b, 14) == 45 then
+    -- Of clocks from 2001 to 2286: no numbers are needed, which take longer.
+    local ams, bms = sub(a, 1, 13), sub(b, 1, 13)
+    if ams ~= bms then return ams > bms end
+    if #a ~= #b then return #a > #b end
+    return a > b
+  end
+  local ams, aseq = string.match(a, '(%d+)-(%d+)')
+  local bms, bseq = string.match(b, '(%d+)-(%d+)')
+  if ams ~= bms then return tonumber(ams) > tonumber(bms) end
+  return tonumber(aseq) > tonumber(bseq)
+end
 local trim = ARGV[2]
-if ARGV[1] == 'MINID' then trim = string.format('%.0f-0', math.max(0, now - trim)) end
-local id = '*'
-do
-  local ms, seq = numbers(ARGV[3])
-  -- What begins anew begins in the next millisecond: in this one another may have ended.
-  local lastms, lastseq = now + 1, 0
-  if last then lastms, lastseq = numbers(last) else last = '0-0' end
-  if lastms > ms or (lastms == ms and lastseq > seq) then ms, seq = lastms, lastseq end
-  if now <= ms then id = string.format('%.0f-%.0f', ms, seq + 1) end
-end
+if ARGV[1] == 'MINID' then trim = string.format('%.0f-0', math.max(0, milliseconds() - trim)) end
+local added
+local plain = 0
 local function add(field, value)
-  local got = redis.pcall('XADD', stream, ARGV[1], '~', trim, id, field, value, 'p', last)
-  if type(got) == 'table' and id ~= '*' then
-    -- Something else stands there already, and what follows it is newer than all.
-    got = redis.pcall('XADD', stream, ARGV[1], '~', trim, '*', field, value, 'p', last)
+  local got
+  if plain > 0 then
+    plain = plain - 1
+    got = pcall('XADD', stream, '*', field, value, 'p', added)
+  else
+    plain = 99
+    local previous = added or last or '0-0'
+    got = pcall('XADD', stream, ARGV[1], '~', trim, '*', field, value, 'p', previous)
+    if not added and type(got) == 'string' then
+      -- What begins anew begins in the next millisecond: in this one another may have ended.
+      local top = last or string.format('%.0f-0', milliseconds() + 1)
+      if floor ~= top and after(floor, top) then top = floor end
+      if not after(got, top) then
+        call('XDEL', stream, got)
+        local ms, seq = string.match(top, '(%d+)-(%d+)')
+        local id = string.format('%s-%.0f', ms, seq + 1)
+        got = pcall('XADD', stream, id, field, value, 'p', previous)
+      end
+    end
   end
   if type(got) == 'table' then return nil, got.err end
-  id = '*'
-  last = got
+  added = got
   return got
 end
 ";
@@ -52,48 +76,56 @@ end
 ///
 /// Of each publisher Redis keeps the number of its latest batch's first event and the ids of that batch. The same number
 /// again is the same batch: what was taken of it is answered and not added. A lower one is a straggler of a connection
-/// that was given up. All is recorded also if it fails half way, so `pcall` throughout.
+/// that was given up. If nothing was added since what the publisher was told last, then nothing of this batch was, and
+/// neither has to be looked for. All is recorded also if it fails half way, so `pcall` throughout.
 const PUBLISH: &str = r"
-local first = tonumber(ARGV[4])
-local ids = {}
-if state then
-  local known = tonumber(string.match(state, '^%d+'))
-  if known > first then return redis.error_reply('STALE a later batch was taken') end
-  if known == first then
-    for taken in string.gmatch(state, ' (%S+)') do ids[#ids + 1] = taken end
+local first = ARGV[5]
+local ids, had = {}, 0
+if last ~= ARGV[4] then
+  local state = call('GET', KEYS[3])
+  if state then
+    local known = sub(state, 1, string.find(state, ' ', 1, true) - 1)
+    if known == first then
+      for taken in string.gmatch(state, ' (%S+)') do
+        had = had + 1
+        ids[had] = taken
+      end
+    elseif tonumber(known) > tonumber(first) then
+      return redis.error_reply('STALE a later batch was taken')
+    end
   end
 end
-local count, had, failed = (#ARGV - 6) / 2, #ids, nil
+local count, taken, failed = (#ARGV - 7) / 2, had, nil
 for event = had + 1, count do
-  local entry, key = ARGV[5 + 2 * event], tonumber(ARGV[6 + 2 * event])
-  local got = key > 0 and redis.pcall('GET', KEYS[key])
+  local entry, key = ARGV[6 + 2 * event], ARGV[7 + 2 * event]
+  local got = key ~= '0' and pcall('GET', KEYS[tonumber(key)])
   if not got then
     got, failed = add('e', entry)
-    if got and key > 0 then redis.pcall('SET', KEYS[key], got, 'PX', ARGV[6]) end
+    if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', ARGV[7]) end
   elseif type(got) == 'table' then
     failed = got.err
   end
   if failed then break end
+  taken = event
   ids[event] = got
 end
-if #ids > had then
-  redis.pcall('SET', lastkey, last)
-  redis.pcall('SET', KEYS[3], first .. ' ' .. table.concat(ids, ' '), 'PX', ARGV[5])
+local all = table.concat(ids, ' ')
+if taken > had then
+  if added then pcall('SET', lastkey, added) end
+  pcall('SET', KEYS[3], first .. ' ' .. all, 'PX', ARGV[6])
 end
-return {failed or '', ids}
+if failed then return {failed, all} end
+return all
 ";
 
 /// Says that the order went backwards before `since`, unless that was said.
 const MARK: &str = r"
-if state then
-  local ms, seq = numbers(state)
-  local sincems, sinceseq = numbers(ARGV[4])
-  if ms > sincems or (ms == sincems and seq > sinceseq) then return state end
-end
+local said = call('GET', KEYS[3])
+if said and after(said, ARGV[4]) then return said end
 local got, failed = add('m', ARGV[4])
 if failed then return redis.error_reply(failed) end
-redis.pcall('SET', lastkey, got)
-redis.pcall('SET', KEYS[3], got)
+pcall('SET', lastkey, got)
+pcall('SET', KEYS[3], got)
 return got
 ";
 
@@ -169,11 +201,13 @@ impl Scripts {
         &self.keys
     }
 
-    /// Publishes a batch whose first event has the number `first`. `floor`: ids are to be newer than that.
+    /// Publishes a batch whose first event has the number `first`. `floor`: ids are to be newer than that. `told`: the
+    /// newest id that was an answer to this publisher before it sent the batch for the first time.
     pub(super) async fn publish<'a, E>(
         &self,
         connection: &mut MultiplexedConnection,
         floor: EventId,
+        told: EventId,
         first: u64,
         events: E,
     ) -> RedisResult<Taken>
@@ -188,7 +222,7 @@ impl Scripts {
                 command.arg([prefix, *key].concat());
             }
             self.arg_add(command, floor);
-            command.arg(first).arg(&self.remembers[..]);
+            command.arg(told.to_string()).arg(first).arg(&self.remembers[..]);
             let mut next = 4;
             for (entry, key) in events.clone() {
                 command.arg(entry).arg(if key.is_some() { next } else { 0 });
@@ -196,10 +230,13 @@ impl Scripts {
             }
         };
         let answer = self.publish.call(connection, fill).await?;
-        let (failed, ids): (String, Vec<String>) = redis::from_redis_value(answer)?;
-        let ids: Option<Vec<EventId>> = ids.iter().map(|id| id.parse().ok()).collect();
-        let ids = ids.ok_or_else(|| unexpected("an id"))?;
-        Ok(Taken { ids, failed: Some(failed).filter(|failed| !failed.is_empty()) })
+        let (failed, ids): (Option<String>, String) = match answer {
+            Value::Array(_) => redis::from_redis_value(answer)?,
+            ids => (None, redis::from_redis_value(ids)?),
+        };
+        let ids: Option<Vec<EventId>> =
+            ids.split_ascii_whitespace().map(|id| id.parse().ok()).collect();
+        Ok(Taken { ids: ids.ok_or_else(|| unexpected("ids"))?, failed })
     }
 
     /// Says that the order went backwards before `since`. Returns where it was said.

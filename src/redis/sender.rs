@@ -83,7 +83,8 @@ impl Sender {
         shared.moves.check(self.moves)?;
         let events = self.batch.iter().map(|event| (&**event.entry(), event.key()));
         let floor = feed.head().max(self.newest);
-        let taken = shared.scripts.publish(connection, floor, self.first, events).await?;
+        let taken =
+            shared.scripts.publish(connection, floor, self.newest, self.first, events).await?;
         self.first += taken.ids.len() as u64;
         let mut bytes = 0;
         let count = taken.ids.len();

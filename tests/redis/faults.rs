@@ -5,13 +5,14 @@
 //! are cut (3, unless set).
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use sse_hub::redis::Redis;
-use sse_hub::{Audience, Event};
+use sse_hub::{Audience, Event, EventId};
 
 use crate::load::{Instance, Load, until};
-use crate::server::{Line, Server, Wire};
+use crate::server::{DEADLINE, Line, Server, Wire};
 
 /// What the hub takes to be back once Redis accepts connections.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(1);
@@ -149,6 +150,37 @@ async fn cut_off_for_moments_at_every_stage_of_a_batch() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
+async fn batches_that_arrive_again_later_are_not_added_again() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let here = Instance::ready(&wire.url()).await;
+    for name in ["1", "2", "3"] {
+        here.publish(name).await;
+    }
+    let newest = here.publish("4").await;
+    // As from a connection that was given up.
+    let sent = wire.sent();
+    let sent = sent.iter().find(|sent| sent.windows(8).any(|part| part == b"data: 4\n")).unwrap();
+    let mut again = std::net::TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    again.set_read_timeout(Some(DEADLINE)).unwrap();
+    again.write_all(sent).unwrap();
+    let mut answers = String::new();
+    until("the last answer", || {
+        let mut part = [0; 4096];
+        let read = again.read(&mut part).unwrap();
+        answers += std::str::from_utf8(&part[..read]).unwrap();
+        answers.contains(&newest.to_string())
+    })
+    .await;
+    // The first twice: by its hash and whole.
+    assert_eq!(answers.matches("-STALE").count(), 4, "{answers}");
+    let kept: u64 = server.run("XLEN {sse-hub}:events");
+    assert_eq!(kept, 4);
+    here.publish("5").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
 async fn away_when_the_hub_starts() {
     let mut server = Server::start(&[]);
     server.kill();
@@ -243,6 +275,39 @@ async fn the_stream_deleted_while_everybody_had_all_of_it() {
     for client in &mut clients {
         client.until("2").await;
         assert_eq!((client.names(), client.gaps.len()), (vec!["1", "2"], 0), "nothing was missed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn the_stream_deleted_after_the_clock_was_set_back() {
+    let server = Server::start(&[]);
+    // A clock of the year 2033 gave the last id.
+    let _: String = server.run("SET {sse-hub}:last 2000000000000-7");
+    let instances = two(&server.url()).await;
+    let mut clients = instances.each_ref().map(Instance::client);
+    for round in 1..=3 {
+        // Something in the stream that is older, but has more digits.
+        let _: String = server.run("XADD {sse-hub}:events 1900000000000-10 of another");
+        // Alone, and in batches.
+        for number in 0..5 {
+            instances[number % 2].publish("alone").await;
+        }
+        for number in 0..120 {
+            instances[number % 2].hub.broadcast(Event::new("n").data("one of many")).unwrap();
+        }
+        instances[1].publish("its last").await;
+        let end = format!("end of {round}");
+        instances[0].publish(&end).await;
+        for client in &mut clients {
+            client.until(&end).await;
+            let ids = client.seen.iter().map(|(id, _)| *id);
+            assert!(ids.eq((8..8 + 127 * round).map(|seq| EventId(2_000_000_000_000, seq))));
+            assert_eq!(client.gaps, [""; 0]);
+        }
+        let kept: u64 = server.run("XLEN {sse-hub}:events");
+        assert_eq!(kept, 128, "what was taken back is not there");
+        let _: u32 = server.run("DEL {sse-hub}:events");
     }
 }
 
@@ -403,6 +468,26 @@ async fn another_type_at_the_key() {
     load.stop().await.check();
     report("another type", &[took]);
     assert!(took < RECOVERY, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn something_that_is_no_position_is_where_the_last_should_be() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let mut client = here.client();
+    let mut last = here.publish("first").await;
+    for (nonsense, before) in [("nonsense", 1), ("1795535342753-x", 3), ("-", 5), ("7", 7)] {
+        let _: String = server.run(format!("SET {{sse-hub}}:last {nonsense}").as_str());
+        here.hub.broadcast(Event::new("n").data("2")).unwrap();
+        here.until("a hub that knows", |hub| hub.stats().degraded).await;
+        let _: String = server.run(format!("SET {{sse-hub}}:last {last}").as_str());
+        last = here.publish(nonsense).await;
+        client.until(nonsense).await;
+        let kept: u64 = server.run("XLEN {sse-hub}:events");
+        assert_eq!(kept, before + 2, "nothing was added meanwhile");
+    }
+    assert_eq!((client.seen.len(), client.gaps.len()), (9, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -280,8 +280,13 @@ async fn the_acl_line_of_the_guide_is_enough() {
     // Also for what happens seldom.
     let admin = redis::Client::open(url.as_str()).unwrap();
     let mut connection = admin.get_connection().unwrap();
-    let last = redis::cmd("SET").arg("{shop}:last").arg("1-0").query::<String>(&mut connection);
-    assert!(last.is_ok());
+    let mut last_is = |id: &str| {
+        redis::cmd("SET").arg("{shop}:last").arg(id).query::<String>(&mut connection).unwrap();
+    };
+    last_is("2000000000000-0");
+    here.publish("3").await;
+    client.until("3").await;
+    last_is("1-0");
     client.until_gap().await;
     assert_eq!(client.gaps.last().map(String::as_str), Some("reset"));
     assert!(!here.hub.stats().degraded);

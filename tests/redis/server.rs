@@ -18,6 +18,9 @@ use tokio::task::JoinHandle;
 /// For what takes milliseconds on a machine that has nothing else to do.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How many bytes of each connection are recorded.
+const RECORDED: usize = 8 << 10;
+
 /// Killed, and its directory removed, when it is dropped.
 pub(crate) struct Server {
     child: Child,
@@ -147,6 +150,8 @@ pub(crate) struct Wire {
     port: u16,
     line: watch::Sender<(Line, u32)>,
     target: Arc<Mutex<u16>>,
+    /// What was sent to the server first, over each connection.
+    sent: Arc<Mutex<Vec<Vec<u8>>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -157,12 +162,15 @@ impl Wire {
         let line = watch::Sender::new((Line::Open, 0));
         let target = Arc::new(Mutex::new(server.port()));
         let (lines, to) = (line.clone(), Arc::clone(&target));
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let all_sent = Arc::clone(&sent);
         let accepting = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
                 let mut line = lines.subscribe();
                 let (_, downs) = *line.borrow_and_update();
                 let to = Arc::clone(&to);
+                let sent = Arc::clone(&all_sent);
                 tokio::spawn(async move {
                     if !opens(&mut line, downs).await {
                         return;
@@ -172,12 +180,22 @@ impl Wire {
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
-                    tokio::spawn(carry(from_client, to_server, line.clone(), downs));
-                    carry(from_server, to_client, line, downs).await;
+                    let connection = {
+                        let mut sent = sent.lock().unwrap();
+                        sent.push(Vec::new());
+                        sent.len() - 1
+                    };
+                    let record = move |bytes: &[u8]| {
+                        let sent = &mut sent.lock().unwrap()[connection];
+                        let room = RECORDED - sent.len();
+                        sent.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                    };
+                    tokio::spawn(carry(from_client, to_server, line.clone(), downs, record));
+                    carry(from_server, to_client, line, downs, |_| {}).await;
                 });
             }
         });
-        Self { port, line, target, accepting }
+        Self { port, line, target, sent, accepting }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -190,6 +208,10 @@ impl Wire {
             *downs += u32::from(line == Line::Down);
             *now = line;
         });
+    }
+
+    pub(crate) fn sent(&self) -> Vec<Vec<u8>> {
+        self.sent.lock().unwrap().clone()
     }
 
     /// Leads to another server, once it is open again.
@@ -211,6 +233,7 @@ async fn carry(
     mut to: OwnedWriteHalf,
     mut line: watch::Receiver<(Line, u32)>,
     downs: u32,
+    mut record: impl FnMut(&[u8]),
 ) {
     let mut buffer = vec![0; 64 << 10];
     let mut other = line.clone();
@@ -220,6 +243,7 @@ async fn carry(
             read = from.read(&mut buffer) => read,
         };
         let Ok(count @ 1..) = read else { return };
+        record(&buffer[..count]);
         if !opens(&mut line, downs).await || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
