@@ -125,7 +125,7 @@
 //! |---|---|---|
 //! | `{prefix}:events` | the stream | [`keep_events`](Redis::keep_events) times the event's frame and about 100 bytes |
 //! | `{prefix}:last`, `{prefix}:mark` | positions | one each |
-//! | `{prefix}:publisher:*` | each publisher's latest batch | one for each hub that was built in a [day](Redis::remember), up to 10 KiB |
+//! | `{prefix}:publisher:*` | each publisher's latest batch | one for each hub that was built in a [day](Redis::remember), up to 21 KiB |
 //! | `{prefix}:once:*` | idempotency keys | one for each in a [day](Redis::remember) |
 //! | `{prefix}:users:*` | who is online, with presence: a set for each instance, which expires after two [leases](Redis::lease) | its users |
 //! | `{prefix}:instances` | which instances there are | one for each, and for twenty leases after its death |

@@ -80,10 +80,10 @@ impl Outbox {
         self.queue.lock().count
     }
 
-    /// Adds to what is being sent.
+    /// Takes what is to be sent next.
     pub(super) fn fill(&self, batch: &mut VecDeque<Outgoing>) {
         let mut queue = self.queue.lock();
-        let mut bytes: usize = batch.iter().map(weight).sum();
+        let mut bytes = 0;
         while let Some(next) = queue.events.front() {
             bytes += weight(next);
             if batch.len() >= BATCH || (bytes > BATCH_BYTES && !batch.is_empty()) {

@@ -1,4 +1,4 @@
-//! What is done inside Redis, atomically: the two scripts, and the keys that they share.
+//! What is done inside Redis, atomically: the scripts, and the keys that they share.
 //!
 //! The stream holds the events. `last` is the id of the last entry that a hub wrote: each entry carries, as `p`, the
 //! `last` that it found. So the entries are a chain, and a reader whose own last entry is not the one that the next
@@ -10,7 +10,7 @@ use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 use super::config::Keep;
 use crate::wire::id::EventId;
 
-/// What both scripts begin with.
+/// What `PUBLISH` and `MARK` begin with.
 ///
 /// `add` gives an entry the stream's own next id (`*`): the clock's, or the one after the newest if that is later. If it
 /// is not past all that is known, the entry is taken back and gets the one right after that. So ids grow also over a
@@ -20,7 +20,7 @@ const ADD: &str = r"
 local call, pcall, byte, sub = redis.call, redis.pcall, string.byte, string.sub
 local stream, lastkey, floor = KEYS[1], KEYS[2], ARGV[3]
 local last = call('GET', lastkey)
--- The fourth is an id of the caller's own. Nothing is added where what follows could fail.
+-- Looked at before anything is added, which each retry would add again. The fourth argument is a position anyway.
 if last and last ~= ARGV[4] and not string.match(last, '^%d+%-%d+$') then
   return redis.error_reply('CORRUPT ' .. lastkey .. ' holds no position')
 end
@@ -30,7 +30,7 @@ local function milliseconds()
 end
 local function after(a, b)
   if byte(a, 14) == 45 and byte(b, 14) == 45 then
-    -- Of clocks from 2001 to 2286: no numbers are needed, which take longer.
+    -- Dashes, as clocks from 2001 to 2286 have them: no numbers are needed, which take longer.
     local ams, bms = sub(a, 1, 13), sub(b, 1, 13)
     if ams ~= bms then return ams > bms end
     if #a ~= #b then return #a > #b end
@@ -95,13 +95,13 @@ if last ~= ARGV[4] then
     end
   end
 end
-local count, taken, failed = (#ARGV - 7) / 2, had, nil
+local count, taken, failed = (#ARGV - 6) / 2, had, nil
 for event = had + 1, count do
-  local entry, key = ARGV[6 + 2 * event], ARGV[7 + 2 * event]
+  local entry, key = ARGV[5 + 2 * event], ARGV[6 + 2 * event]
   local got = key ~= '0' and pcall('GET', KEYS[tonumber(key)])
   if not got then
     got, failed = add('e', entry)
-    if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', ARGV[7]) end
+    if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', ARGV[6]) end
   elseif type(got) == 'table' then
     failed = got.err
   end
@@ -169,8 +169,8 @@ impl Keys {
 pub(super) struct Scripts {
     keys: Keys,
     keep: Keep,
-    /// How long Redis remembers a publisher, and an idempotency key.
-    remembers: [u64; 2],
+    /// For how many milliseconds Redis remembers a publisher, and an idempotency key.
+    remember: u64,
     publish: Loaded,
     mark: Loaded,
     begin: Loaded,
@@ -186,11 +186,11 @@ pub(super) struct Taken {
 }
 
 impl Scripts {
-    pub(super) fn new(keys: Keys, keep: Keep, remembers: [u64; 2]) -> Self {
+    pub(super) fn new(keys: Keys, keep: Keep, remember: u64) -> Self {
         Self {
             keys,
             keep,
-            remembers,
+            remember,
             publish: Loaded::new(&[ADD, PUBLISH]),
             mark: Loaded::new(&[ADD, MARK]),
             begin: Loaded::new(&[BEGIN]),
@@ -222,7 +222,7 @@ impl Scripts {
                 command.arg([prefix, *key].concat());
             }
             self.arg_add(command, floor);
-            command.arg(told.to_string()).arg(first).arg(&self.remembers[..]);
+            command.arg(told.to_string()).arg(first).arg(self.remember);
             let mut next = 4;
             for (entry, key) in events.clone() {
                 command.arg(entry).arg(if key.is_some() { next } else { 0 });

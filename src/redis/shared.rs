@@ -36,10 +36,9 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Redis, publisher: &str) -> Self {
         let keys = Keys::new(&settings.prefix, publisher);
-        let remembers = [millis(settings.remember); 2];
         Self {
             presence: Lease::new(&settings.prefix, publisher, settings.lease),
-            scripts: Scripts::new(keys, settings.keep, remembers),
+            scripts: Scripts::new(keys, settings.keep, millis(settings.remember)),
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
             looks: AtomicBool::new(false),
