@@ -36,7 +36,7 @@ use sse_hub::{Event, Heartbeat, Hub, LastEventId, Sleep, Subscriber, Timer};
 fn main() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
         // Far more often than usual, to be seen.
-        let heartbeat = Heartbeat::every(Duration::from_secs(2));
+        let heartbeat = Heartbeat::default().every(Duration::from_secs(2));
         let hub = Hub::builder(SmolTimer).heartbeat(heartbeat).build()?;
         let listener = TcpListener::bind(("127.0.0.1", port()?)).await?;
         println!("listening on http://{}", listener.local_addr()?);

@@ -286,7 +286,7 @@ impl fmt::Display for NameKind {
 #[non_exhaustive]
 pub enum ConfigError {
     /// Heartbeats without a pause.
-    #[error("`Heartbeat::every` is zero: use `Heartbeat::off()` for none")]
+    #[error("`Heartbeat::every` is zero: use `Heartbeat::disabled()` for no heartbeats")]
     Heartbeat,
     /// Clients would reconnect in a loop.
     #[error("`retry` is below one millisecond or above 24 days: clients would reconnect in a loop")]

@@ -140,7 +140,8 @@ pub use crate::hub::stats::{Delays, Stats};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::watch::PresenceWatch;
-pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};
+pub use crate::log::audience::Audience;
+pub use crate::log::key::{ClientId, ParseClientIdError};
 pub use crate::log::retain::Retain;
 #[cfg(feature = "axum-serve")]
 pub use crate::mount::listener::WatchedListener;

@@ -545,7 +545,7 @@ fn whom_the_latest_256_lost_events_were_for_is_known_exactly_and_of_older_ones_s
 #[test]
 fn a_client_matched_by_many_names_takes_an_event_once_and_from_the_log_once() {
     let timer = ManualTimer::new();
-    let hub = Hub::builder(timer).window(1).heartbeat(Heartbeat::off()).build().unwrap();
+    let hub = Hub::builder(timer).window(1).heartbeat(Heartbeat::disabled()).build().unwrap();
     let topics = ["a", "b", "c"];
     let mut stream = hub.subscribe(Subscriber::new().user("u").topics(topics)).unwrap();
     read(&mut stream);

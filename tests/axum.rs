@@ -440,7 +440,8 @@ async fn a_crowd_of_connections_gets_a_broadcast() {
 async fn a_silent_stream_carries_a_comment_line_at_each_interval_and_nothing_else() {
     const EVERY: Duration = Duration::from_secs(15);
     let timer = ManualTimer::new();
-    let hub = Hub::builder(timer.clone()).heartbeat(Heartbeat::every(EVERY)).build().unwrap();
+    let hub =
+        Hub::builder(timer.clone()).heartbeat(Heartbeat::default().every(EVERY)).build().unwrap();
     let server = Server::start(&hub).await;
     let mut client = server.get("/events", None).await;
     client.open().await;
@@ -533,7 +534,7 @@ async fn a_refusal_without_a_server_is_whole_and_promises_no_length() {
 
 fn hub() -> HubBuilder {
     // A heartbeat would come between frames where a test reads slowly.
-    Hub::builder(TokioTimer::new()).heartbeat(Heartbeat::off()).retry(RETRY)
+    Hub::builder(TokioTimer::new()).heartbeat(Heartbeat::disabled()).retry(RETRY)
 }
 
 fn headers(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

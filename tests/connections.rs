@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// It ends no stream by itself, so that what ends one is the connection.
 fn hub() -> HubBuilder {
-    Hub::builder(TokioTimer::new()).heartbeat(Heartbeat::off()).never_stalled()
+    Hub::builder(TokioTimer::new()).heartbeat(Heartbeat::disabled()).never_stalled()
 }
 
 /// A watchdog with `limit` for writes and requests.

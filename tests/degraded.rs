@@ -40,7 +40,8 @@ impl Instance {
 
     fn with(set: impl FnOnce(HubBuilder) -> HubBuilder) -> Self {
         let timer = ManualTimer::new();
-        let builder = Hub::builder(timer.clone()).backplane(Nowhere).heartbeat(Heartbeat::off());
+        let builder =
+            Hub::builder(timer.clone()).backplane(Nowhere).heartbeat(Heartbeat::disabled());
         let hub = set(builder).build().unwrap();
         let feed = Feed::of(&hub).unwrap();
         Self { hub, feed, timer }

@@ -83,7 +83,7 @@ fn streams_end_spread_over_the_period_each_after_what_was_published_before() {
     const STREAMS: usize = 300;
     // Some are behind, and read the rest from the log.
     for window in [2, 1000] {
-        let heartbeat = Heartbeat::every(15 * SECOND);
+        let heartbeat = Heartbeat::default().every(15 * SECOND);
         let (hub, timer) = hub_with(|hub| hub.window(window).heartbeat(heartbeat));
         let mut streams: Vec<(Subscription, String)> =
             crowd(&hub, STREAMS).into_iter().map(|stream| (stream, String::new())).collect();
@@ -151,7 +151,7 @@ fn a_drained_client_resumes_elsewhere_in_time_from_where_it_stopped() {
 
 #[test]
 fn an_idle_stream_without_heartbeats_is_woken_for_its_end() {
-    let (hub, timer) = hub_with(|hub| hub.heartbeat(Heartbeat::off()));
+    let (hub, timer) = hub_with(|hub| hub.heartbeat(Heartbeat::disabled()));
     let [mut stream] = <[Subscription; 1]>::try_from(crowd(&hub, 1)).unwrap();
     let woken = wait(&mut stream);
     drop(hub.drain(PERIOD));

@@ -145,7 +145,7 @@ fn a_stream_that_is_about_to_end_softly_is_still_disconnected_at_once() {
 
 #[test]
 fn a_deadline_ends_an_idle_stream_when_it_comes() {
-    for heartbeat in [Heartbeat::off(), Heartbeat::every(15 * SECOND)] {
+    for heartbeat in [Heartbeat::disabled(), Heartbeat::default().every(15 * SECOND)] {
         let (hub, timer) = hub_with(|hub| hub.heartbeat(heartbeat));
         let deadline = timer.now() + 100 * SECOND;
         let mut stream = open(&hub, Subscriber::new().until(deadline));
@@ -209,7 +209,7 @@ fn a_deadline_in_the_past_ends_a_stream_after_its_opening() {
 
 #[test]
 fn a_lifetime_is_between_nine_and_ten_tenths_and_each_has_its_own() {
-    let (hub, timer) = hub_with(|hub| hub.lifetime(1000 * SECOND).heartbeat(Heartbeat::off()));
+    let (hub, timer) = hub_with(|hub| hub.lifetime(1000 * SECOND).heartbeat(Heartbeat::disabled()));
     let mut streams: Vec<Subscription> = (0..200).map(|_| open(&hub, Subscriber::new())).collect();
     let mut ended = Vec::new();
     for second in 1..=1000 {
@@ -388,7 +388,8 @@ fn a_stream_that_is_not_read_is_ended_on_whatever_occasion_comes_next() {
 #[test]
 fn a_stream_that_is_not_read_is_ended_by_the_heartbeat_of_another() {
     let every = 25 * SECOND;
-    let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).heartbeat(Heartbeat::every(every)));
+    let (hub, timer) =
+        hub_with(|hub| hub.stalled_after(LIMIT).heartbeat(Heartbeat::default().every(every)));
     let mut slow = open(&hub, Subscriber::new().user("slow"));
     let mut other = open(&hub, Subscriber::new());
     hub.send_to_user("slow", event("unread")).unwrap();

@@ -27,7 +27,7 @@ fn ready(stream: &mut Subscription) -> Option<Bytes> {
 #[test]
 fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     for _ in 0..1000 {
         assert_eq!(ready(&mut stream), None);
         timer.advance(EVERY - SECOND);
@@ -40,7 +40,7 @@ fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
 #[test]
 fn an_event_puts_the_heartbeat_off() {
     let timer = ManualTimer::new();
-    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     for _ in 0..10 {
         timer.advance(EVERY - SECOND);
@@ -57,7 +57,7 @@ fn an_event_puts_the_heartbeat_off() {
 #[test]
 fn one_late_heartbeat_stands_for_all_that_were_due() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     timer.advance(EVERY * 10);
     assert_eq!(ready(&mut stream).unwrap(), ":\n");
@@ -67,7 +67,7 @@ fn one_late_heartbeat_stands_for_all_that_were_due() {
 #[test]
 fn events_that_wait_go_before_a_heartbeat_that_is_due() {
     let timer = ManualTimer::new();
-    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     hub.broadcast(Event::new("x")).unwrap();
     timer.advance(EVERY);
@@ -78,7 +78,7 @@ fn events_that_wait_go_before_a_heartbeat_that_is_due() {
 #[test]
 fn a_visible_heartbeat_is_an_event() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY).visible());
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY).visible(true));
     assert_eq!(ready(&mut stream), None);
     timer.advance(EVERY);
     assert_eq!(ready(&mut stream).unwrap(), "event: hub:heartbeat\ndata: {}\n\n");
@@ -87,7 +87,7 @@ fn a_visible_heartbeat_is_an_event() {
 #[test]
 fn without_heartbeats_nothing_waits_for_time() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::off());
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::disabled());
     assert_eq!(ready(&mut stream), None);
     assert_eq!(timer.next_deadline(), None);
     timer.advance(EVERY * 1000);
@@ -97,7 +97,7 @@ fn without_heartbeats_nothing_waits_for_time() {
 #[test]
 fn a_dropped_stream_leaves_no_deadline() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     assert_eq!(timer.next_deadline(), Some(timer.now() + EVERY));
     drop(stream);
@@ -107,7 +107,7 @@ fn a_dropped_stream_leaves_no_deadline() {
 #[test]
 fn a_busy_stream_does_not_touch_its_timer() {
     let timer = Counting::default();
-    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     let touched = timer.touched.swap(0, Ordering::Relaxed);
     assert!(touched > 0, "it is armed when it falls silent first");

@@ -260,7 +260,7 @@ fn an_invalid_event_is_an_error_and_nothing_is_stored() {
 fn settings_that_contradict_each_other_are_named() {
     let builder = || Hub::builder(ManualTimer::new());
     let wrong = [
-        (builder().heartbeat(Heartbeat::every(Duration::ZERO)), ConfigError::Heartbeat),
+        (builder().heartbeat(Heartbeat::default().every(Duration::ZERO)), ConfigError::Heartbeat),
         (builder().retry(Duration::from_micros(999)), ConfigError::Retry),
         (builder().retain(Retain::events(0)), ConfigError::RetainsNothing("events")),
         (builder().retain(Retain::events(1).bytes(0)), ConfigError::RetainsNothing("bytes")),

@@ -90,7 +90,7 @@ fn a_floor_uses_only_those_below_it() {
     // The paths were found.
     assert!(uses["hub::shared"].contains("hub::state") && uses["hub::state"].contains("log::log"));
     assert!(
-        uses["log::log"].contains("wire::frame") && uses["mount::axum"].contains("mount::http")
+        uses["log::entry"].contains("wire::frame") && uses["mount::axum"].contains("mount::http")
     );
 }
 

@@ -51,7 +51,8 @@ fn back(hub: &Instance, order: &Order, number: usize) -> Subscription {
 
 #[test]
 fn a_client_waits_with_heartbeats_and_then_has_all_of_it() {
-    let (mut order, mut hub) = late(9, |hub| hub.heartbeat(Heartbeat::every(15 * SECOND)));
+    let (mut order, mut hub) =
+        late(9, |hub| hub.heartbeat(Heartbeat::default().every(15 * SECOND)));
     let mut stream = back(&hub, &order, 1);
     assert!(stream.resumed());
     let text = read(&mut stream);

@@ -16,7 +16,7 @@ use sse_hub::{
 /// Without heartbeats: time stands still in a model.
 fn hub(window: usize, retain: usize) -> Hub {
     Hub::builder(ManualTimer::new())
-        .heartbeat(Heartbeat::off())
+        .heartbeat(Heartbeat::disabled())
         .window(window)
         .retain(Retain::events(retain))
         .build()
@@ -280,7 +280,7 @@ impl Backplane for Nowhere {
 fn a_reader_that_comes_or_waits_as_an_outage_is_told_is_told_it() {
     loom::model(|| {
         let timer = ManualTimer::new();
-        let builder = Hub::builder(timer.clone()).heartbeat(Heartbeat::off());
+        let builder = Hub::builder(timer.clone()).heartbeat(Heartbeat::disabled());
         let hub = builder.backplane(Nowhere).tell_degraded().build().unwrap();
         let feed = Feed::of(&hub).unwrap();
         feed.degraded(Some("gone"));
@@ -307,7 +307,7 @@ impl Backplane for Kept {
 fn a_reader_of_an_order_that_begins_anew_is_told_first_and_gets_nothing_twice() {
     loom::model(|| {
         let kept = Kept::default();
-        let builder = Hub::builder(ManualTimer::new()).heartbeat(Heartbeat::off());
+        let builder = Hub::builder(ManualTimer::new()).heartbeat(Heartbeat::disabled());
         let hub = builder.backplane(kept.clone()).build().unwrap();
         hub.broadcast(Event::new("x")).unwrap();
         let entry = kept.0.lock().unwrap()[0].clone();

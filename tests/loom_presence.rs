@@ -14,7 +14,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 fn hub(timer: &ManualTimer) -> Hub {
     let presence = Presence::with_grace(GRACE);
-    let hub = Hub::builder(timer.clone()).heartbeat(Heartbeat::off()).presence(presence);
+    let hub = Hub::builder(timer.clone()).heartbeat(Heartbeat::disabled()).presence(presence);
     hub.build().unwrap()
 }
 

@@ -15,7 +15,7 @@ use sse_hub::{
 const SECOND: Duration = Duration::from_secs(1);
 
 fn builder(timer: &ManualTimer) -> HubBuilder {
-    Hub::builder(timer.clone()).heartbeat(Heartbeat::off())
+    Hub::builder(timer.clone()).heartbeat(Heartbeat::disabled())
 }
 
 fn drained(stream: &mut Subscription) {

@@ -281,7 +281,7 @@ impl Model {
             None => retain.any_age(),
         };
         let hub = Hub::builder(timer.clone())
-            .heartbeat(Heartbeat::off())
+            .heartbeat(Heartbeat::disabled())
             .retain(retain)
             .window(settings.window)
             .batch(settings.batch)

@@ -79,7 +79,7 @@ fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
 }
 
 fn builder(timer: &ManualTimer) -> HubBuilder {
-    Hub::builder(timer.clone()).heartbeat(Heartbeat::off())
+    Hub::builder(timer.clone()).heartbeat(Heartbeat::disabled())
 }
 
 fn drained(stream: &mut Subscription) {

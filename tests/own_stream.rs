@@ -260,7 +260,7 @@ fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
 fn an_event_puts_the_heartbeat_off_and_goes_before_one_that_is_due() {
     let timer = ManualTimer::new();
     let (sender, stream) = sent(timer.clone());
-    let mut stream = stream.heartbeat(Heartbeat::every(2 * EVERY).visible());
+    let mut stream = stream.heartbeat(Heartbeat::default().every(2 * EVERY).visible(true));
     assert_eq!(ready(&mut stream), None);
     for silence in [2 * EVERY - SECOND, 2 * EVERY, 2 * EVERY + SECOND] {
         timer.advance(silence);
@@ -307,7 +307,7 @@ fn both_an_event_and_a_heartbeat_wake_the_task() {
 fn without_heartbeats_nothing_waits_for_time_and_a_dropped_stream_leaves_no_deadline() {
     let timer = ManualTimer::new();
     let (_sender, stream) = sent(timer.clone());
-    let mut stream = stream.heartbeat(Heartbeat::off());
+    let mut stream = stream.heartbeat(Heartbeat::disabled());
     assert_eq!(ready(&mut stream), None);
     assert_eq!(timer.next_deadline(), None);
 

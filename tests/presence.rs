@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 
 fn builder(timer: &ManualTimer, presence: Presence) -> HubBuilder {
-    Hub::builder(timer.clone()).presence(presence).heartbeat(Heartbeat::off())
+    Hub::builder(timer.clone()).presence(presence).heartbeat(Heartbeat::disabled())
 }
 
 fn watched() -> (ManualTimer, Hub, PresenceWatch) {

@@ -263,7 +263,7 @@ proptest! {
             .retry(retry)
             .lifetime(lifetime)
             .stalled_after(stall)
-            .heartbeat(Heartbeat::every(stall))
+            .heartbeat(Heartbeat::default().every(stall))
             .build();
         let hub = built.unwrap_or_else(|_| Hub::builder(timer.clone()).build().unwrap());
         let mut streams: Vec<Subscription> = Vec::new();

@@ -105,7 +105,7 @@ fn a_stream_moved_to_another_task_wakes_that_one() {
 fn a_heartbeat_wakes_the_task_that_polled_last() {
     let timer = ManualTimer::new();
     let hub = Hub::builder(timer.clone())
-        .heartbeat(Heartbeat::every(Duration::from_secs(15)))
+        .heartbeat(Heartbeat::default().every(Duration::from_secs(15)))
         .build()
         .unwrap();
     let mut stream = opened(&hub);
@@ -143,7 +143,8 @@ impl Drop for Publishes {
 fn a_waker_that_uses_the_hub_does_not_deadlock() {
     within(Duration::from_secs(10), || {
         // Without heartbeats, whose timer would hold wakers too.
-        let hub = Hub::builder(ManualTimer::new()).heartbeat(Heartbeat::off()).build().unwrap();
+        let hub =
+            Hub::builder(ManualTimer::new()).heartbeat(Heartbeat::disabled()).build().unwrap();
         let publisher = |left| {
             Waker::from(Arc::new(Publishes { hub: hub.clone(), left: AtomicUsize::new(left) }))
         };

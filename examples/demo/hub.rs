@@ -13,7 +13,7 @@ use crate::events;
 /// The hub, as the command line sets it.
 async fn build(arguments: &Arguments) -> Result<Hub, Box<dyn Error + Send + Sync>> {
     let builder = Hub::builder(TokioTimer::new())
-        .heartbeat(Heartbeat::every(arguments.heartbeat))
+        .heartbeat(Heartbeat::default().every(arguments.heartbeat))
         .retry(Duration::from_secs(2))
         .retain(Retain::events(arguments.retain))
         .limits(Limits::clients(arguments.clients))

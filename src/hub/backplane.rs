@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::end::EndReason;
-use crate::log::command::Command;
+use crate::log::codec::{self, Command};
 use crate::sync::Mutex;
 use crate::wire::id::EventId;
 
@@ -92,7 +92,7 @@ impl Outgoing {
 
     /// What is to be done to clients, which travels as an event does.
     pub(super) fn of(command: &Command) -> Self {
-        Self::new(command.write(), None)
+        Self::new(codec::write_command(command), None)
     }
 
     /// What is told once the event has its place.

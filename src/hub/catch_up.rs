@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::config::Config;
 use super::state::{Client, State};
-use crate::log::audience::Identity;
-use crate::log::log::Entry;
+use crate::log::entry::Entry;
+use crate::log::identity::Identity;
 use crate::wire::id::EventId;
 
 /// What a client that was behind has learned from the log.
@@ -37,7 +37,8 @@ impl State {
         if !self.has(slot, client) {
             return None;
         }
-        let identity = Identity { places: self.routes.places(slot), filter: &client.filter };
+        let identity =
+            Identity { memberships: self.routes.memberships(slot), filter: &client.filter };
         let mut inbox = client.inbox.lock();
         let (cursor, told) = (inbox.mailbox.cursor(), inbox.mailbox.told());
         let nothing = CaughtUp { gap: None, is_live: false, is_held: false };

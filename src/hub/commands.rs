@@ -4,15 +4,15 @@
 use super::later::Later;
 use super::shared::Shared;
 use super::telemetry;
-use crate::log::audience::Key;
-use crate::log::command::{Command, What};
+use crate::log::codec::{Action, Command};
+use crate::log::key::Key;
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 
 impl Shared {
     /// Does what the order brings.
     pub(super) fn obey(&self, id: EventId, command: Command) {
-        let Command { who, what } = command;
+        let Command { audience, action } = command;
         let limits = &self.config.limits;
         let mut later = Later::default();
         let mut without_room = 0;
@@ -25,13 +25,13 @@ impl Shared {
             order.last = id;
             let mut state = self.state.lock();
             state.log.pass(id);
-            match what {
-                What::Disconnect { reason, last } => {
+            match action {
+                Action::Disconnect { reason, last } => {
                     let last = last.map(Sealed::finish_without_id).unwrap_or_default();
-                    state.disconnect(&who, &reason, &last, &self.config, &mut later);
+                    state.disconnect(&audience, &reason, &last, &self.config, &mut later);
                 }
-                What::Join(topic) => {
-                    let (key, mut slots) = (Key::Topic(topic), state.matching(&who));
+                Action::Join(topic) => {
+                    let (key, mut slots) = (Key::Topic(topic), state.matching(&audience));
                     let all = slots.len();
                     // The other hub can have other limits.
                     let is_name = key.check(limits.name_len).is_ok();
@@ -39,8 +39,8 @@ impl Shared {
                     without_room = all - slots.len();
                     state.join(slots, &key);
                 }
-                What::Leave(topic) => {
-                    let slots = state.matching(&who);
+                Action::Leave(topic) => {
+                    let slots = state.matching(&audience);
                     state.leave(slots, &Key::Topic(topic));
                 }
             }

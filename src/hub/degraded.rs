@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::later::Later;
 use super::shared::Shared;
 use super::state::{PIECE, State};
-use crate::log::audience::Key;
+use crate::log::key::Key;
 
 impl Shared {
     /// Says that events are held up, or no longer; returns whether that is for a log.

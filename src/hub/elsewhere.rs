@@ -2,12 +2,12 @@
 //! state lock.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
 
 use super::backplane::{Backplane, Change};
 use super::end::EndReason;
+use crate::log::shrink::shrink;
 
 /// Users by instance, and instances by user.
 #[derive(Debug)]
@@ -131,13 +131,5 @@ impl Elsewhere {
     /// Everything is told.
     pub(super) fn forget_untold(&mut self) {
         self.untold = HashMap::new();
-    }
-}
-
-/// Gives memory back once three quarters of it are unused, so that a crowd that came once is not paid for ever.
-fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
-    const KEPT: usize = 1024;
-    if map.capacity() > KEPT && map.len() < map.capacity() / 4 {
-        map.shrink_to(2 * map.len());
     }
 }

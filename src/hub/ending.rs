@@ -11,7 +11,7 @@ use super::state::{Client, State};
 use super::telemetry;
 use crate::error::DisconnectError;
 use crate::log::audience::Audience;
-use crate::log::command::{self, Command, What};
+use crate::log::codec::{self, Action, Command};
 use crate::wire::event::Event;
 use crate::wire::frame::{self, Sealed};
 
@@ -24,15 +24,15 @@ impl Shared {
         last: Option<Event>,
     ) -> Result<usize, DisconnectError> {
         audience.check(self.config.limits.name_len)?;
-        if !command::is_reason(reason) {
+        if !codec::is_reason(reason) {
             return Err(DisconnectError::Reason);
         }
         last.as_ref().map_or(Ok(()), Event::check_for_hub)?;
         let last = last.map(Event::seal);
         if let Some(backplane) = &self.config.backplane {
             let matched = self.count(audience);
-            let what = What::Disconnect { reason: reason.into(), last };
-            let command = Command { who: audience.clone(), what };
+            let action = Action::Disconnect { reason: reason.into(), last };
+            let command = Command { audience: audience.clone(), action };
             backplane.send(Outgoing::of(&command)).map_err(not_sent)?;
             return Ok(matched);
         }

@@ -11,7 +11,7 @@ use super::later::Later;
 use super::shared::Shared;
 use super::state::State;
 use super::telemetry;
-use crate::log::audience::Key;
+use crate::log::key::Key;
 use crate::sync;
 
 /// How many changes are made before the state lock is let go of.

@@ -9,9 +9,9 @@ use super::later::Later;
 use super::link::Mark;
 use super::shared::Shared;
 use super::telemetry;
-use crate::log::command::Received;
-use crate::log::log::{Entry, Log, Parts};
-use crate::log::packed::Packed;
+use crate::log::codec::Received;
+use crate::log::entry::{Encoded, Prepared};
+use crate::log::log::Log;
 use crate::wire::id::EventId;
 
 /// Where an engine puts what comes out of the order: the other part of a [`Backplane`](super::backplane::Backplane).
@@ -58,7 +58,7 @@ impl Feed {
         let mut malformed = 0;
         let events =
             tail.into_iter().filter_map(|(id, age, entry)| match Received::read(entry.as_ref()) {
-                Some(Received::Event(packed)) => Some((id, age, packed)),
+                Some(Received::Event(event)) => Some((id, age, event)),
                 Some(Received::Command(_)) => None,
                 None => {
                     malformed += 1;
@@ -79,7 +79,7 @@ impl Feed {
     pub fn append(&self, id: EventId, entry: &[u8]) -> Result<(), Malformed> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
         match Received::read(entry) {
-            Some(Received::Event(packed)) => shared.take_in(id, packed),
+            Some(Received::Event(event)) => shared.take_in(id, event),
             Some(Received::Command(command)) => shared.obey(id, command),
             None => {
                 shared.state.lock().counts.malformed += 1;
@@ -145,9 +145,8 @@ impl Feed {
 
 impl Shared {
     /// Publishes what the order brings.
-    fn take_in(&self, id: EventId, packed: Packed) {
-        let Packed { audience, conflation, sealed } = packed;
-        let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
+    fn take_in(&self, id: EventId, event: Encoded) {
+        let prepared = Prepared::new(event, &self.hasher);
         let now = self.config.timer.now();
         let mut later = Later::default();
         {
@@ -155,19 +154,17 @@ impl Shared {
             // Nothing is in order before the first load.
             let is_next = id > order.last && order.last != EventId::ORIGIN;
             if !order.closed && is_next {
-                self.put(&mut order, id, sealed, parts, now, &mut later);
+                self.put(&mut order, id, prepared, now, &mut later);
             }
         }
         later.run();
     }
 
-    fn load(&self, floor: EventId, events: Vec<(EventId, Duration, Packed)>, malformed: u64) {
+    fn load(&self, floor: EventId, events: Vec<(EventId, Duration, Encoded)>, malformed: u64) {
         let now = self.config.timer.now();
-        let entry = |(id, age, packed): (EventId, Duration, Packed)| {
-            let Packed { audience, conflation, sealed } = packed;
-            let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
+        let entry = |(id, age, event): (EventId, Duration, Encoded)| {
             let at = now.checked_sub(age).unwrap_or(now);
-            Arc::new(Entry::new(id, sealed.finish(id), parts, at))
+            Prepared::new(event, &self.hasher).into_entry(id, at)
         };
         let entries: Vec<_> = events.into_iter().map(entry).collect();
 
@@ -180,7 +177,7 @@ impl Shared {
         let mut state = self.state.lock();
         let is_first = !state.link.loaded;
         let floor = floor.max(if is_first { EventId(0, 1) } else { order.last });
-        let fresh = Log::new(self.config.retain, floor, self.marker.clone());
+        let fresh = Log::new(self.config.retain, floor, self.hasher.clone());
         let old = std::mem::replace(&mut state.log, fresh);
         for entry in entries.into_iter() {
             if entry.id > state.log.head() {

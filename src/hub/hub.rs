@@ -16,8 +16,9 @@ use super::subscriber::Subscriber;
 use super::subscription::Subscription;
 use super::telemetry;
 use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refusals, Refused};
-use crate::log::audience::{Audience, ClientId};
-use crate::log::log::Budget;
+use crate::log::audience::Audience;
+use crate::log::entry::Budget;
+use crate::log::key::ClientId;
 use crate::log::retain::Retain;
 use crate::time::heartbeat::Heartbeat;
 use crate::time::timer::Timer;
@@ -351,7 +352,7 @@ impl Drop for Handle {
 /// use sse_hub::{Heartbeat, Hub, ManualTimer, Retain};
 ///
 /// let hub = Hub::builder(ManualTimer::new())
-///     .heartbeat(Heartbeat::every(Duration::from_secs(15)))
+///     .heartbeat(Heartbeat::default().every(Duration::from_secs(15)))
 ///     .retain(Retain::events(4096).per_topic(256).bytes(16 << 20))
 ///     .retry(Duration::from_secs(3))
 ///     .build()?;

@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 use super::backplane::Backplane;
 use super::end::EndReason;
 use super::telemetry;
-use crate::log::audience::ClientId;
+use crate::log::key::ClientId;
 
 /// Collected under the locks.
 #[derive(Debug, Default)]

@@ -15,9 +15,8 @@ use super::later::Later;
 use super::link::Behind;
 use super::shared::Shared;
 use super::state::{Client, State};
-use crate::log::command::Received;
-use crate::log::log::{Entry, Parts};
-use crate::log::packed::Packed;
+use crate::log::codec::Received;
+use crate::log::entry::{Entry, Prepared};
 use crate::sync;
 use crate::wire::id::EventId;
 
@@ -114,13 +113,12 @@ impl Shared {
                 continue;
             }
             entries.extend(next.take().map(|entry| (entry, id)));
-            let Some(Received::Event(Packed { audience, conflation, sealed })) = received else {
+            let Some(Received::Event(event)) = received else {
                 malformed = Some(id);
                 break;
             };
-            let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
             let at = now.checked_sub(age).unwrap_or(now);
-            next = Some(Arc::new(Entry::new(id, sealed.finish(id), parts, at)));
+            next = Some(Prepared::new(event, &self.hasher).into_entry(id, at));
         }
         entries.extend(next.map(|entry| (entry, floor)));
 

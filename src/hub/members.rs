@@ -6,8 +6,9 @@ use super::backplane::{Outgoing, Unsent};
 use super::shared::Shared;
 use super::state::State;
 use crate::error::JoinError;
-use crate::log::audience::{Audience, ClientId, Key};
-use crate::log::command::{Command, What};
+use crate::log::audience::Audience;
+use crate::log::codec::{Action, Command};
+use crate::log::key::{ClientId, Key};
 
 /// A client that is connected, as [`Hub::clients`](crate::Hub::clients) lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Shared {
         let Some(backplane) = &self.config.backplane else { return Ok(state.join(slots, &key)) };
         let new = slots.into_iter().filter(|&slot| !state.follows(slot, &key)).count();
         drop(state);
-        let command = Command { who: audience.clone(), what: What::Join(topic) };
+        let command = Command { audience: audience.clone(), action: Action::Join(topic) };
         backplane.send(Outgoing::of(&command)).map_err(not_sent)?;
         Ok(new)
     }
@@ -58,7 +59,7 @@ impl Shared {
         drop(state);
         // An empty name is nobody's topic, and has no form to travel in.
         if key.check(usize::MAX).is_ok() {
-            let command = Command { who: audience.clone(), what: What::Leave(topic) };
+            let command = Command { audience: audience.clone(), action: Action::Leave(topic) };
             backplane.send(Outgoing::of(&command)).map_err(not_sent)?;
         }
         Ok(known)
@@ -102,20 +103,20 @@ impl State {
     }
 
     fn follows(&self, slot: usize, topic: &Key) -> bool {
-        self.routes.places(slot).iter().any(|place| place.key == *topic)
+        self.routes.memberships(slot).iter().any(|place| place.key == *topic)
     }
 
     /// Whether a client can follow this topic, too.
     pub(super) fn has_room(&self, slot: usize, topic: &Key, limit: usize) -> bool {
         let is_topic = |key: &Key| matches!(key, Key::Topic(_));
-        let places = self.routes.places(slot);
+        let places = self.routes.memberships(slot);
         let topics = places.iter().filter(|place| is_topic(&place.key)).count();
         topics < limit || self.follows(slot, topic)
     }
 
     fn info(&self, slot: usize, client: ClientId) -> ClientInfo {
         let mut info = ClientInfo { client, user: None, session: None, topics: Vec::new() };
-        for place in self.routes.places(slot) {
+        for place in self.routes.memberships(slot) {
             match &place.key {
                 Key::All | Key::Client(_) => {}
                 Key::User(user) => info.user = Some(Arc::clone(user)),

@@ -21,12 +21,12 @@ use super::state::{Client, State};
 use super::stats::{Reads, Stats};
 use crate::error::PublishError;
 use crate::log::audience::Audience;
-use crate::log::log::{self, Entry, Log, Parts};
-use crate::log::lost::Marker;
-use crate::log::packed::Packed;
+use crate::log::codec;
+use crate::log::entry::{Encoded, Entry, Prepared};
+use crate::log::evicted::KeyHasher;
+use crate::log::log::Log;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
-use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 
 /// How many events go at once of those that were kept beyond the retention.
@@ -35,7 +35,7 @@ const FEW: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(super) marker: Marker,
+    pub(super) hasher: KeyHasher,
     pub(super) reads: Reads,
     #[cfg(feature = "metrics")]
     pub(super) recorded: Mutex<super::recorded::Recorded>,
@@ -57,13 +57,13 @@ pub(super) struct Order {
 impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
-        let marker = Marker::default();
-        let state = State::new(&config, Log::new(config.retain, birth, marker.clone()));
+        let hasher = KeyHasher::default();
+        let state = State::new(&config, Log::new(config.retain, birth, hasher.clone()));
         let order = Order { last: birth, closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {
             config,
-            marker,
+            hasher,
             reads: Reads::default(),
             #[cfg(feature = "metrics")]
             recorded: Mutex::new(super::recorded::Recorded::default()),
@@ -82,10 +82,10 @@ impl Shared {
             let (id, matched) = self.publish_here(self.check(audience, event)?.0)?;
             return Ok(Receipt { id: Some(id), matched });
         };
-        let (packed, key) = self.check(audience, event)?;
-        let outgoing = Outgoing::new(packed.write(), key);
+        let (event, key) = self.check(audience, event)?;
+        let outgoing = Outgoing::new(codec::write_event(&event), key);
         // Before it is sent: afterwards somebody may be here because of it.
-        let matched = self.count(&packed.audience);
+        let matched = self.count(&event.audience);
         send(&**backplane, outgoing)?;
         Ok(Receipt { id: None, matched })
     }
@@ -95,11 +95,11 @@ impl Shared {
         audience: Audience,
         event: Event,
     ) -> Result<Confirmation, PublishError> {
-        let (packed, key) = self.check(audience, event)?;
+        let (event, key) = self.check(audience, event)?;
         let Some(backplane) = &self.config.backplane else {
-            return self.publish_here(packed).map(|(id, _)| Confirmation::ready(id));
+            return self.publish_here(event).map(|(id, _)| Confirmation::ready(id));
         };
-        let mut outgoing = Outgoing::new(packed.write(), key);
+        let mut outgoing = Outgoing::new(codec::write_event(&event), key);
         let confirmation = outgoing.confirmation();
         send(&**backplane, outgoing)?;
         Ok(confirmation)
@@ -110,23 +110,21 @@ impl Shared {
         &self,
         audience: Audience,
         mut event: Event,
-    ) -> Result<(Packed, Option<Box<str>>), PublishError> {
+    ) -> Result<(Encoded, Option<Box<str>>), PublishError> {
         audience.check(self.config.limits.name_len)?;
         event.check_for_hub()?;
         let (conflation, key) = event.take_keys();
-        let sealed = event.seal();
-        let (bytes, limit) =
-            (sealed.max_len() + log::weight_of(&audience), self.config.retain.bytes);
+        let event = Encoded { audience, conflation, sealed: event.seal() };
+        let (bytes, limit) = (event.max_weight(), self.config.retain.bytes);
         if bytes > limit {
             return Err(PublishError::TooLarge { bytes, limit });
         }
-        Ok((Packed { audience, conflation, sealed }, key))
+        Ok((event, key))
     }
 
     /// Publishes in an order of the hub's own.
-    fn publish_here(&self, packed: Packed) -> Result<(EventId, usize), PublishError> {
-        let Packed { audience, conflation, sealed } = packed;
-        let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
+    fn publish_here(&self, event: Encoded) -> Result<(EventId, usize), PublishError> {
+        let prepared = Prepared::new(event, &self.hasher);
         // A foreign clock is read before the lock; two publishers may be a moment out of order by it.
         let now = self.config.timer.now();
         let mut later = Later::default();
@@ -137,7 +135,7 @@ impl Shared {
             }
             let EventId(epoch, count) = order.last;
             let id = EventId(epoch, count + 1);
-            (id, self.put(&mut order, id, sealed, parts, now, &mut later))
+            (id, self.put(&mut order, id, prepared, now, &mut later))
         };
         later.run();
         Ok(published)
@@ -148,13 +146,12 @@ impl Shared {
         &self,
         order: &mut Order,
         id: EventId,
-        sealed: Sealed,
-        parts: Parts,
+        prepared: Prepared,
         now: Instant,
         later: &mut Later,
     ) -> usize {
         order.last = id;
-        let entry = Arc::new(Entry::new(id, sealed.finish(id), parts, now));
+        let entry = prepared.into_entry(id, now);
         let mut state = self.state.lock();
         state.log.append(Arc::clone(&entry), &mut order.evicted);
         state.lower(entry.at, FEW, &mut order.evicted);

@@ -17,9 +17,12 @@ use super::later::{Ended, Later};
 use super::link::Link;
 use super::presence::Roster;
 use super::stats::Counts;
-use crate::log::audience::{Audience, ClientId, Filter, Identity, Key};
+use crate::log::audience::Audience;
 use crate::log::departed::{Departed, Owner};
-use crate::log::log::{Entry, Log};
+use crate::log::entry::Entry;
+use crate::log::identity::{Filter, Identity};
+use crate::log::key::{ClientId, Key};
+use crate::log::log::Log;
 use crate::log::mailbox::Mailbox;
 use crate::log::routes::Routes;
 use crate::sync::Mutex;
@@ -191,7 +194,7 @@ impl State {
 
     pub(super) fn identity(&self, slot: usize) -> Option<Identity<'_>> {
         let client = self.routes.get(slot)?;
-        Some(Identity { places: self.routes.places(slot), filter: &client.filter })
+        Some(Identity { memberships: self.routes.memberships(slot), filter: &client.filter })
     }
 
     /// The slots of an audience's clients, each once.
@@ -233,7 +236,8 @@ impl State {
                 continue;
             }
             // Who else it is, is looked up only where that matters: it lies elsewhere in memory.
-            let places = || Identity { places: self.routes.places(slot), filter: &client.filter };
+            let places =
+                || Identity { memberships: self.routes.memberships(slot), filter: &client.filter };
             let is_known = entry.is_for_all_holders() && !joined_since;
             if !is_known && !places().is_in(&entry.audience, entry.id) {
                 continue;
@@ -318,7 +322,7 @@ impl State {
     /// Forgets a client.
     pub(super) fn forget(&mut self, slot: usize, reason: EndReason, later: &mut Later) {
         let mut owner = Owner { user: None, session: None };
-        for place in self.routes.places(slot) {
+        for place in self.routes.memberships(slot) {
             match &place.key {
                 Key::User(user) => owner.user = Some(Arc::clone(user)),
                 Key::Session(session) => owner.session = Some(Arc::clone(session)),
@@ -347,7 +351,7 @@ impl State {
     /// A client was registered.
     pub(super) fn note_arrival(&mut self, slot: usize, now: Instant, later: &mut Later) {
         let Some(roster) = &mut self.presence else { return };
-        let mut keys = self.routes.places(slot).iter().map(|place| &place.key);
+        let mut keys = self.routes.memberships(slot).iter().map(|place| &place.key);
         let Some((key, user)) = keys.find_map(|key| match key {
             Key::User(user) => Some((key, user)),
             _ => None,

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::log::audience::{ClientId, Filter};
+use crate::log::identity::Filter;
+use crate::log::key::ClientId;
 use crate::wire::id::{LastEventId, Resume};
 
 /// Who connects: what the application knows of a client when it lets it in.

@@ -16,11 +16,11 @@ use super::shared::Shared;
 use super::state::{Client, Inbox};
 use super::subscriber::Subscriber;
 use crate::error::Refused;
-use crate::log::audience::ClientId;
-use crate::log::log::Entry;
+use crate::log::entry::Entry;
+use crate::log::key::ClientId;
 use crate::log::mailbox::Taken;
 use crate::sync::MutexGuard;
-use crate::time::heartbeat::{Due, Silence};
+use crate::time::deadline::{Due, IdleDeadline};
 use crate::wire::event::{Event, EventError};
 use crate::wire::frame;
 use crate::wire::id::EventId;
@@ -49,7 +49,7 @@ pub struct Subscription {
     opened: bool,
     /// It came too late for something, and has not caught up since: it is told of a gap, and not ended for it.
     is_late: bool,
-    silence: Silence,
+    idle: IdleDeadline,
     /// What the poll under way has taken. Empty between polls; kept for its allocation.
     batch: Vec<Arc<Entry>>,
     /// How many items it has sent.
@@ -69,7 +69,7 @@ impl Subscription {
             first: Vec::new(),
             opened: false,
             is_late: !matches!(start, Start::Fresh(_) | Start::Resumed(_)),
-            silence: Silence::new(shared.config.heartbeat),
+            idle: IdleDeadline::new(shared.config.heartbeat),
             batch: Vec::new(),
             items: 0,
             told_degraded: false,
@@ -266,19 +266,19 @@ impl Stream for Subscription {
         let this = self.get_mut();
         if !this.opened {
             this.opened = true;
-            this.silence.end();
+            this.idle.restart();
             return Poll::Ready(Some(this.opening()));
         }
         loop {
             if this.has_outage_to_tell() {
                 this.told_degraded = !this.told_degraded;
-                this.silence.end();
+                this.idle.restart();
                 return Poll::Ready(Some(frame::degraded(this.told_degraded)));
             }
             let mut end = None;
             match this.poll_events(cx, &mut end) {
                 Poll::Ready(Some(events)) => {
-                    this.silence.end();
+                    this.idle.restart();
                     return Poll::Ready(Some(events));
                 }
                 Poll::Ready(None) => {
@@ -290,7 +290,7 @@ impl Stream for Subscription {
                 Poll::Pending => {}
             }
             let Config { heartbeat, timer, .. } = &this.shared.config;
-            match ready!(this.silence.poll(cx, &**timer, end)) {
+            match ready!(this.idle.poll(cx, &**timer, end)) {
                 Due::Heartbeat => {
                     this.shared.look_around();
                     return Poll::Ready(Some(heartbeat.frame()));

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::end::EndReason;
 use crate::error::RefusedCause;
-use crate::log::audience::ClientId;
+use crate::log::key::ClientId;
 use crate::wire::id::EventId;
 
 const TARGET: &str = "sse_hub";

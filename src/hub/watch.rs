@@ -13,8 +13,9 @@ use super::presence::{PresenceEvent, Roster, Sight, UserInfo};
 use super::shared::Shared;
 use super::state::State;
 use crate::error::WatchError;
-use crate::log::audience::Key;
-use crate::time::heartbeat::{Heartbeat, Silence};
+use crate::log::key::Key;
+use crate::time::deadline::IdleDeadline;
+use crate::time::heartbeat::Heartbeat;
 
 /// Sees who comes and goes: [`Hub::watch`] makes it.
 ///
@@ -33,7 +34,7 @@ pub struct PresenceWatch {
     shared: Arc<Shared>,
     place: usize,
     /// Waits for the next grace to be over, as a stream does for its end.
-    silence: Silence,
+    idle: IdleDeadline,
 }
 
 impl Shared {
@@ -46,8 +47,8 @@ impl Shared {
             roster.watch(now, &mut later)
         };
         later.run();
-        let silence = Silence::new(Heartbeat::off());
-        Ok(PresenceWatch { shared: Arc::clone(self), place, silence })
+        let idle = IdleDeadline::new(Heartbeat::disabled());
+        Ok(PresenceWatch { shared: Arc::clone(self), place, idle })
     }
 }
 
@@ -181,7 +182,7 @@ impl Stream for PresenceWatch {
                 Sight::Nothing(next) => next,
             };
             // When it is over, the next round finds who has left.
-            ready!(this.silence.poll(cx, &**timer, next));
+            ready!(this.idle.poll(cx, &**timer, next));
         }
     }
 }

@@ -1,47 +1,54 @@
+//! The window of a client on the tail of the log.
+
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::log::{Budget, Entry};
+use super::entry::{Budget, Entry};
 use crate::wire::id::EventId;
 
-/// A client's bounded window on the tail of the log.
+/// The newest events of a client that were not read yet, in a bounded window.
 ///
-/// It holds weak handles: a client that does not read pins no event. One that falls behind, because more came than
-/// the window holds or because the log let go of what was in it, is told to read the log from [`cursor`](Self::cursor).
+/// The window holds weak handles, so a client that does not read pins no event. A client falls
+/// behind when the window overflows or when the log evicts an event of the window. Then the window
+/// is dropped, and the client reads the log from its [`cursor`](Self::cursor).
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     window: VecDeque<Weak<Entry>>,
     capacity: usize,
-    /// All for this client up to here was taken.
+    /// The client took every event for it up to this position.
     cursor: EventId,
-    /// All for this client up to here was taken, is in the window, or is to be read from the log.
+    /// Every event for the client up to this position was taken, is in the window, or will be read
+    /// from the log. At least `cursor`.
     tail: EventId,
+    /// The next events must be read from the log. The window is empty then.
     behind: bool,
-    /// It is behind, and has begun to read the log.
+    /// The client is behind and has begun to read the log.
     reading: bool,
-    /// What was lost up to here is none of its concern.
+    /// Losses up to this position are not reported: the client connected after them.
     missable: EventId,
-    /// How long something has waited without a read.
+    /// The time since which an event has waited for a read.
     waiting_since: Option<Instant>,
-    /// Why a gap at the cursor is to be told before all else.
+    /// The reason of a gap at the cursor that must be sent before anything else.
     owed: Option<&'static str>,
 }
 
-/// What there is to take.
+/// The result of [`Mailbox::take`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
+    /// At least one event was taken.
     Batch,
     Nothing,
-    /// Tell a gap that moves the client here, and why.
+    /// The caller must send a gap that moves the client to this position, for this reason.
     Gap(EventId, &'static str),
-    /// Read the log from the cursor.
+    /// The caller must read the log from the cursor.
     Behind,
 }
 
 impl Mailbox {
-    /// A mailbox for a client at `cursor`, when the log is at `head`, that is told what it misses after `missable`.
+    /// Creates the mailbox of a client at `cursor`, with the log at `head`. Losses up to `missable` are
+    /// not reported.
     pub(crate) fn new(
         cursor: EventId,
         head: EventId,
@@ -55,7 +62,7 @@ impl Mailbox {
             window,
             capacity,
             cursor,
-            // A cursor ahead of the log has all up to there, whoever gave it.
+            // A cursor ahead of the log came from another instance, which delivered up to there.
             tail: head.max(cursor),
             behind,
             reading: behind,
@@ -65,14 +72,14 @@ impl Mailbox {
         }
     }
 
-    /// Starts anew at its cursor, when what the log holds is no longer what it was.
+    /// Restarts at the cursor, after the log was replaced.
     pub(crate) fn restart(&mut self, head: EventId, now: Instant) {
         let owed = self.owed;
         *self = Self::new(self.cursor, head, self.missable, self.capacity, now);
         self.owed = owed;
     }
 
-    /// Moves to `cursor` without what lies between, which is told as a gap.
+    /// Moves the client to `cursor` and reports the skipped events as a gap.
     pub(crate) fn jump(
         &mut self,
         cursor: EventId,
@@ -89,39 +96,40 @@ impl Mailbox {
         self.cursor
     }
 
-    /// The position after which a loss is to be told.
+    /// Returns the position after which losses must be reported.
     pub(crate) fn told(&self) -> EventId {
         self.cursor.max(self.missable)
     }
 
-    /// The newest event for this client.
+    /// Returns the newest position for which the client needs no read of the log, see `tail`.
     pub(crate) fn tail(&self) -> EventId {
         self.tail
     }
 
-    /// Since when something has waited without a read.
+    /// Returns the time since which an event has waited for a read.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
         self.waiting_since
     }
 
-    /// What waits for it has waited since `now` and not longer: it could not read before.
+    /// Restarts the waiting time at `now`, because the client could not read before.
     pub(crate) fn wait_from(&mut self, now: Instant) {
         if let Some(since) = &mut self.waiting_since {
             *since = now;
         }
     }
 
-    /// Adds an event for this client; `false` if it had that one already.
+    /// Adds an event for this client. Returns `false` if the client has the event already.
     ///
-    /// Events come in order, but one that was appended before this client connected, or before it had read the log
-    /// to its end, may still be on its way here.
+    /// Events arrive in id order. A hand-out releases the state lock between pieces, so an event can
+    /// arrive that was appended before the client connected or before it read the log to the end.
     pub(crate) fn push(&mut self, entry: &Arc<Entry>) -> bool {
         if entry.id <= self.tail {
             return false;
         }
         if !self.behind {
             if self.window.is_empty() {
-                // Nothing for this client lies between. Keeps the cursor fresh for whoever seldom gets anything.
+                // No event for this client lies between. Moving the cursor keeps it inside the log for
+                // a client that seldom gets an event.
                 self.cursor = entry.id.before();
             }
             if self.window.len() < self.capacity {
@@ -135,7 +143,7 @@ impl Mailbox {
         true
     }
 
-    /// Takes the oldest events of the window. The clock is read only if some are left.
+    /// Takes the oldest events of the window. Reads the clock only if events are left.
     pub(crate) fn take(
         &mut self,
         budget: Budget,
@@ -173,23 +181,24 @@ impl Mailbox {
         Taken::Batch
     }
 
-    /// Whether the log is to be read next, and nothing told before.
+    /// Returns whether the log must be read next, with no gap to send before.
     pub(crate) fn reads_the_log(&self) -> bool {
         self.behind && self.owed.is_none()
     }
 
-    /// Whether a client that was live begins to read the log.
+    /// Notes a read of the log. Returns whether the client was live before.
     pub(crate) fn starts_reading_the_log(&mut self) -> bool {
         !mem::replace(&mut self.reading, true)
     }
 
-    /// The log was read up to `cursor` at `now`, and that is not all of it.
+    /// Notes that the log was read up to `cursor` at `now`, with more to read.
     pub(crate) fn advance(&mut self, cursor: EventId, now: Instant) {
         self.cursor = cursor;
         self.waiting_since = Some(now);
     }
 
-    /// The log was read to its end, which is `head`, and cannot have grown since.
+    /// Notes that the log was read to its end at `head`. The state lock must have been held since, so
+    /// that the log cannot have grown.
     pub(crate) fn catch_up(&mut self, head: EventId) {
         self.cursor = head;
         self.tail = head;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::time::heartbeat::{Heartbeat, Silence};
+use crate::time::deadline::IdleDeadline;
+use crate::time::heartbeat::Heartbeat;
 use crate::time::timer::Timer;
 use crate::wire::event::{Event, EventError};
 use crate::wire::frame::Draft;
@@ -81,7 +82,7 @@ pin_project_lite::pin_project! {
         retry: Option<Duration>,
         show_errors: bool,
         heartbeat: Heartbeat,
-        silence: Silence,
+        idle: IdleDeadline,
         timer: Box<dyn Timer>,
     }
 }
@@ -99,7 +100,7 @@ where
             retry: None,
             show_errors: false,
             heartbeat,
-            silence: Silence::new(heartbeat),
+            idle: IdleDeadline::new(heartbeat),
             timer: Box::new(timer),
         }
     }
@@ -109,7 +110,7 @@ impl<S> EventStream<S> {
     /// Sets what is sent while no event is ready.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = heartbeat;
-        self.silence = Silence::new(heartbeat);
+        self.idle = IdleDeadline::new(heartbeat);
         self
     }
 
@@ -147,12 +148,12 @@ where
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    let due = this.silence.poll(cx, &**this.timer, None);
+                    let due = this.idle.poll(cx, &**this.timer, None);
                     return due.map(|_| Some(this.heartbeat.frame()));
                 }
             },
         };
-        this.silence.end();
+        this.idle.restart();
         Poll::Ready(Some(encoded.unwrap_or_else(|last| {
             this.events.set(None);
             last

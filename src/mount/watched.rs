@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::time::heartbeat::{Heartbeat, Silence};
+use crate::time::deadline::IdleDeadline;
+use crate::time::heartbeat::Heartbeat;
 use crate::time::timer::Timer;
 
 /// What a watchdog and its connections share.
@@ -82,7 +83,7 @@ impl<IO> Watched<IO> {
             moved: now,
             writing: None,
             flushing: None,
-            silence: Silence::new(Heartbeat::off()),
+            idle: IdleDeadline::new(Heartbeat::disabled()),
             cut: None,
         };
         Self { io, reset, guard }
@@ -106,7 +107,7 @@ struct Guard {
     /// Since when a flush or a shutdown has. Apart from `writing`: a socket flushes at once whatever it has no room for.
     flushing: Option<Instant>,
     /// Waits for the limits, as a stream does for its end.
-    silence: Silence,
+    idle: IdleDeadline,
     cut: Option<Cut>,
 }
 
@@ -161,7 +162,7 @@ impl Guard {
     /// Waits for the limits while the connection does not move: ready when it is to be cut.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         let Some((at, cut)) = self.next() else { return Poll::Pending };
-        ready!(self.silence.poll(cx, &*self.shared.timer, Some(at)));
+        ready!(self.idle.poll(cx, &*self.shared.timer, Some(at)));
         self.cut = Some(cut);
         self.shared.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: "sse_hub", reason = cut.as_str(), "connection cut");

@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::shared::Shared;
 use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
 use crate::hub::hub::Hub;
-use crate::log::audience::ClientId;
+use crate::log::key::ClientId;
 
 /// Redis as a hub's [`backplane`](crate::HubBuilder::backplane): [`Redis`] builds it.
 ///

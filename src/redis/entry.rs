@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::log::command::{Received, is_command};
+use crate::log::codec::{Received, is_command};
 use crate::wire::id::EventId;
 
 /// An entry of the stream.

@@ -166,7 +166,7 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
-    /// One that was encoded elsewhere and [is valid](super::received).
+    /// One that was encoded elsewhere and [is valid](super::decode).
     pub(super) fn of(frame: &[u8], type_len: usize) -> Self {
         let mut buf = Vec::with_capacity(frame.len() + TAIL);
         buf.extend_from_slice(frame);

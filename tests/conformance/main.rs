@@ -43,6 +43,6 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 /// A hub that is silent between events, and whose log holds the corpus.
 pub(crate) fn hub() -> HubBuilder {
     Hub::builder(TokioTimer::new())
-        .heartbeat(Heartbeat::off())
+        .heartbeat(Heartbeat::disabled())
         .retain(Retain::events(4096).bytes(16 << 20))
 }

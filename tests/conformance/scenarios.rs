@@ -82,7 +82,7 @@ async fn corpus_arrives(
     connect: impl AsyncFnOnce(SocketAddr) -> Run,
     faults: &[&Fault],
 ) -> Result<(), String> {
-    let bench = Bench::start(adapter, Heartbeat::off(), pieces).await;
+    let bench = Bench::start(adapter, Heartbeat::disabled(), pieces).await;
     let mut run = open(&bench, connect).await?;
     let mut expected = Vec::new();
     let mut damaged = vec![0; faults.len()];
@@ -113,7 +113,7 @@ async fn heartbeats_are_silent(
     connect: impl AsyncFnOnce(SocketAddr) -> Run,
 ) -> Result<(), String> {
     const SOME: usize = 30;
-    let heartbeat = Heartbeat::every(Duration::from_millis(3));
+    let heartbeat = Heartbeat::default().every(Duration::from_millis(3));
     let mut bench = Bench::start(adapter, heartbeat, Pieces::AsTheyCome).await;
     let mut run = open(&bench, connect).await?;
     for _ in 0..SOME {
@@ -134,7 +134,7 @@ async fn cuts_lose_nothing(
     connect: impl AsyncFnOnce(SocketAddr) -> Run,
     faults: &[&Fault],
 ) -> Result<(), String> {
-    let mut bench = Bench::start(adapter, Heartbeat::off(), Pieces::AsTheyCome).await;
+    let mut bench = Bench::start(adapter, Heartbeat::disabled(), Pieces::AsTheyCome).await;
     let mut run = open(&bench, connect).await?;
     bench.proxy.item_with("hub:open").await;
     let mut expected = Vec::new();

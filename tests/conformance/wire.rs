@@ -191,7 +191,7 @@ async fn a_heartbeat_is_a_colon_and_a_line_feed_after_fifteen_seconds_of_silence
 async fn events_get_through_a_heartbeat_of_every_few_milliseconds() {
     for adapter in Adapter::ALL {
         let every = Duration::from_millis(2);
-        let hub = hub().heartbeat(Heartbeat::every(every)).build().unwrap();
+        let hub = hub().heartbeat(Heartbeat::default().every(every)).build().unwrap();
         let server = Server::start(adapter, &hub).await;
         let mut client = Client::get(server.address, "/events", NO_HEADERS).await;
         let mut source = EventSource::default();

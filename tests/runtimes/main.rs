@@ -128,7 +128,7 @@ async fn events_of_many_tasks_reach_many_tasks_in_one_order<R: Runtime>(runtime:
 async fn a_silent_stream_has_heartbeats_at_their_time<R: Runtime>(runtime: &R) {
     const BEATS: u32 = 3;
     let timer = runtime.timer();
-    let heartbeat = Heartbeat::every(R::WHILE);
+    let heartbeat = Heartbeat::default().every(R::WHILE);
     let hub = hub(runtime).heartbeat(heartbeat).build().unwrap();
     let mut stream = opened(&hub, Subscriber::new());
     let silent_since = timer.now();
@@ -301,7 +301,7 @@ async fn a_subscription_that_moves_to_another_task_wakes_that_one<R: Runtime>(ru
 async fn a_heartbeat_wakes_the_task_that_has_the_subscription_now<R: Runtime>(runtime: &R) {
     // Long enough for both tasks to have waited before it is due.
     let every = R::WHILE * 10;
-    let hub = hub(runtime).heartbeat(Heartbeat::every(every)).build().unwrap();
+    let hub = hub(runtime).heartbeat(Heartbeat::default().every(every)).build().unwrap();
     // Its timer is armed to wake a task that is over.
     let stream = opened(&hub, Subscriber::new());
     let stream = runtime.spawn(waited_for(stream)).await;
@@ -352,7 +352,7 @@ async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
 
 fn hub(runtime: &impl Runtime) -> HubBuilder {
     // A heartbeat would come between frames where a test is slow.
-    Hub::builder(runtime.timer()).heartbeat(Heartbeat::off())
+    Hub::builder(runtime.timer()).heartbeat(Heartbeat::disabled())
 }
 
 fn text(text: &str) -> Event {

@@ -1,0 +1,160 @@
+//! Events on their way into the log, and the log's entries.
+//!
+//! ```text
+//! Event -> Encoded  checked and encoded: also the form in which an event travels
+//!       -> Prepared  indexed and hashed, ready to get its id under the lock
+//!       -> Entry     in the log
+//! ```
+
+use std::hash::{Hash, Hasher};
+use std::slice;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::audience::Audience;
+use super::evicted::{KeyHasher, KeyHashes};
+use super::identity::Identity;
+use super::key::Key;
+use crate::wire::frame::{Frame, Sealed};
+use crate::wire::id::EventId;
+
+/// Bytes that each name of a combined audience counts for: its share of the audience, of the index
+/// and of the hashes.
+const NAME_WEIGHT: usize = 64;
+
+/// An event that was checked and encoded. The frame lacks the id only.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) audience: Audience,
+    pub(crate) conflation: Option<Box<str>>,
+    pub(crate) sealed: Sealed,
+}
+
+impl Encoded {
+    /// Returns the most bytes that the event can count for in the log.
+    pub(crate) fn max_weight(&self) -> usize {
+        self.sealed.max_len() + weight_of(&self.audience)
+    }
+}
+
+/// An event that is ready to get its id.
+///
+/// All work that grows with the event or its audience (indexing, hashing) is done in
+/// [`new`](Self::new), before a lock is taken.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    audience: Audience,
+    keys: Option<Box<[Key]>>,
+    hashes: KeyHashes,
+    conflation: Option<Arc<Conflation>>,
+    sealed: Sealed,
+}
+
+impl Prepared {
+    pub(crate) fn new(event: Encoded, hasher: &KeyHasher) -> Self {
+        let Encoded { audience, conflation, sealed } = event;
+        let event_type = sealed.event_type();
+        let (keys, hashes) = match audience.key() {
+            Some(key) => (None, hasher.hashes(slice::from_ref(key), event_type)),
+            None => {
+                let keys = audience.index().into_boxed_slice();
+                let hashes = hasher.hashes(&keys, event_type);
+                (Some(keys), hashes)
+            }
+        };
+        let conflation = conflation.map(|key| {
+            let hash = hasher.hash(&(&audience, event_type, &key));
+            let (audience, event_type) = (audience.clone(), event_type.into());
+            Arc::new(Conflation { hash, audience, event_type, key })
+        });
+        Self { audience, keys, hashes, conflation, sealed }
+    }
+
+    /// Writes the id into the frame. Costs no allocation but that of the entry.
+    pub(crate) fn into_entry(self, id: EventId, published: Instant) -> Arc<Entry> {
+        let Self { audience, keys, hashes, conflation, sealed } = self;
+        let frame = sealed.finish(id);
+        Arc::new(Entry { id, frame, audience, at: published, keys, hashes, conflation })
+    }
+}
+
+/// An event in the log.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: EventId,
+    pub(crate) frame: Frame,
+    pub(crate) audience: Audience,
+    /// The time of publishing.
+    pub(crate) at: Instant,
+    /// The index keys of an audience that is not a single key.
+    keys: Option<Box<[Key]>>,
+    pub(super) hashes: KeyHashes,
+    pub(super) conflation: Option<Arc<Conflation>>,
+}
+
+impl Entry {
+    /// Returns the keys that index the event.
+    pub(crate) fn keys(&self) -> &[Key] {
+        match (&self.keys, self.audience.key()) {
+            (Some(keys), _) => keys,
+            (None, Some(key)) => slice::from_ref(key),
+            (None, None) => &[],
+        }
+    }
+
+    /// Returns whether every client that holds one of the keys is in the audience.
+    pub(crate) fn is_for_all_holders(&self) -> bool {
+        self.keys.is_none() || self.audience.is_its_index()
+    }
+
+    /// Returns whether the event is for a client that holds one of the keys.
+    pub(super) fn is_for(&self, client: Identity<'_>) -> bool {
+        client.filter.admits(self.frame.event_type())
+            && (self.is_for_all_holders() || client.is_in(&self.audience, self.id))
+    }
+
+    /// Returns the length of the frame in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.frame.bytes().len()
+    }
+
+    /// Returns the bytes that the event counts for in the log.
+    pub(super) fn weight(&self) -> usize {
+        self.len() + weight_of(&self.audience)
+    }
+}
+
+/// Returns the bytes that retaining an audience counts for. A single name costs no allocation of
+/// the log's own and counts as 0.
+fn weight_of(audience: &Audience) -> usize {
+    if audience.key().is_some() { 0 } else { NAME_WEIGHT * audience.names() }
+}
+
+/// The identity of a value: a later event with an equal conflation replaces an earlier event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Conflation {
+    /// Computed before the lock is taken, because an audience may have many names.
+    hash: u64,
+    audience: Audience,
+    event_type: Box<[u8]>,
+    key: Box<str>,
+}
+
+impl Hash for Conflation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// The most bytes of frames that one read takes. A read takes at least one event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) bytes: usize,
+}
+
+impl Budget {
+    /// Returns whether `entry` fits into a batch that holds `taken`.
+    pub(crate) fn allows(self, taken: &[Arc<Entry>], taken_bytes: usize, entry: &Entry) -> bool {
+        taken.is_empty() || taken_bytes + entry.len() <= self.bytes
+    }
+}

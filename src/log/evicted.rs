@@ -1,0 +1,330 @@
+//! A record of evicted events, to decide whether a client missed something.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::mem;
+
+use smallvec::SmallVec;
+
+use super::audience::Audience;
+use super::identity::{Filter, Identity, dispatched_as};
+use super::key::Key;
+use crate::wire::id::EventId;
+
+/// The number of evicted events with a combined audience that are kept with that audience. Every
+/// check of a returning client evaluates all of them, so the number must stay small.
+const COMBINED: usize = 256;
+
+/// The number of names in these audiences together: 16 on average. Bounds the memory and the cost
+/// of a check.
+const COMBINED_NAMES: usize = 16 * COMBINED;
+
+/// The evicted events, as far as needed to decide whether a client missed one.
+///
+/// The record keeps the newest evicted event for each key, and for each event type within a key.
+/// That answers exactly for any position and any filter, in a few dozen bytes per name. Names come
+/// from outside, so the number of rows is bounded: beyond it the older half is dropped, and a
+/// position before the dropped rows gets a gap, to be safe.
+///
+/// With an `and` or an `except`, not every client that holds an index key is in the audience. The
+/// newest of these events are kept with their audience. Older ones are recorded as if they had been
+/// for every holder of their keys: a client may see a gap that was none, and never misses one.
+#[derive(Debug)]
+pub(crate) struct Evicted {
+    hasher: KeyHasher,
+    newest: HashMap<u64, EventId, BuildHasherDefault<Prehashed>>,
+    combined: VecDeque<(EventId, Audience, KeyHashes)>,
+    combined_names: usize,
+    capacity: usize,
+    /// The record has no answer for positions before this one.
+    floor: EventId,
+    /// No event after this position was evicted, or all of them were restored.
+    whole_from: EventId,
+    /// Some recorded events were restored since the last eviction.
+    restored: bool,
+}
+
+/// The hashes of an event's index keys and of its type.
+///
+/// Computed before the lock is taken. Two names collide once in 2^64, and then a client sees a gap
+/// that was none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyHashes {
+    keys: SmallVec<[u64; 1]>,
+    event_type: u64,
+}
+
+/// The row of a key for all event types.
+fn any_type(key: u64) -> u64 {
+    key
+}
+
+/// The row of a key for one event type.
+fn one_type(key: u64, event_type: u64) -> u64 {
+    // An odd summand, so that the row differs from the row of the key itself.
+    key.wrapping_add(event_type | 1)
+}
+
+/// Hashes keys and event types with a random seed. Clones share the seed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyHasher(RandomState);
+
+impl KeyHasher {
+    pub(crate) fn hashes(&self, keys: &[Key], event_type: &[u8]) -> KeyHashes {
+        let keys = keys.iter().map(|key| self.key(key)).collect();
+        KeyHashes { keys, event_type: self.event_type(event_type) }
+    }
+
+    /// Returns the hash of any other value.
+    pub(crate) fn hash(&self, value: &impl Hash) -> u64 {
+        self.0.hash_one(value)
+    }
+
+    fn key(&self, key: &Key) -> u64 {
+        self.0.hash_one(key)
+    }
+
+    fn event_type(&self, event_type: &[u8]) -> u64 {
+        self.0.hash_one(dispatched_as(event_type))
+    }
+}
+
+impl Evicted {
+    /// `birth`: the position before the first event that the log can have held.
+    pub(crate) fn new(hasher: KeyHasher, capacity: usize, birth: EventId) -> Self {
+        Self {
+            hasher,
+            newest: HashMap::default(),
+            combined: VecDeque::new(),
+            combined_names: 0,
+            capacity,
+            floor: birth,
+            whole_from: birth,
+            restored: false,
+        }
+    }
+
+    /// Returns the position after which no event is missing for any client.
+    pub(crate) fn whole_from(&self) -> EventId {
+        self.whole_from
+    }
+
+    /// Notes that every event after `position` is in the log again.
+    pub(crate) fn restore(&mut self, position: EventId) {
+        self.restored |= position < self.whole_from;
+        self.whole_from = self.whole_from.min(position);
+    }
+
+    /// Records that an event was evicted.
+    pub(crate) fn record(&mut self, id: EventId, audience: &Audience, hashes: &KeyHashes) {
+        self.drop_restored_records();
+        self.whole_from = self.whole_from.max(id);
+        if audience.is_its_index() {
+            self.record_keys(id, hashes);
+            return;
+        }
+        self.combined_names += audience.names();
+        self.combined.push_back((id, audience.clone(), hashes.clone()));
+        while self.combined.len() > COMBINED || self.combined_names > COMBINED_NAMES {
+            let Some((id, audience, hashes)) = self.combined.pop_front() else { break };
+            self.combined_names -= audience.names();
+            self.record_keys(id, &hashes);
+        }
+    }
+
+    /// Returns the newest event after `after` that was for this client and is evicted.
+    pub(crate) fn since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
+        let floor = self.floor.min(self.whole_from);
+        let unknown = (after < floor).then_some(floor);
+        let known = client.memberships.iter().filter_map(|held| {
+            let key = self.hasher.key(&held.key);
+            let after = after.max(held.since);
+            // A row keeps only the newest eviction. If that event was restored, an older one of
+            // the same row may still be missing: assume so, to be safe.
+            let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
+            let row = |row: u64| newest(row).filter(|&id| id > after);
+            match client.filter {
+                Filter::Everything => row(any_type(key)),
+                Filter::Types(types) => {
+                    let of_type = |name: &str| self.hasher.event_type(name.as_bytes());
+                    types.iter().filter_map(|name| row(one_type(key, of_type(name)))).max()
+                }
+            }
+        });
+        known.max().max(unknown).max(self.combined_since(after, client))
+    }
+
+    fn combined_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
+        let is_wanted = |hashes: &KeyHashes| match client.filter {
+            Filter::Everything => true,
+            Filter::Types(types) => types
+                .iter()
+                .any(|name| self.hasher.event_type(name.as_bytes()) == hashes.event_type),
+        };
+        // The list is not in id order: the limit of a topic evicts newer events than the limit of
+        // the log.
+        let after = self.combined.iter().filter(|&&(id, ..)| after < id && id <= self.whole_from);
+        let missed =
+            after.filter(|(id, audience, hashes)| is_wanted(hashes) && client.is_in(audience, *id));
+        missed.map(|&(id, ..)| id).max()
+    }
+
+    fn record_keys(&mut self, id: EventId, hashes: &KeyHashes) {
+        for &key in &hashes.keys {
+            for row in [any_type(key), one_type(key, hashes.event_type)] {
+                let newest = self.newest.entry(row).or_insert(id);
+                *newest = id.max(*newest);
+            }
+        }
+        if self.newest.len() > self.capacity {
+            self.drop_older_half();
+        }
+    }
+
+    /// Moves every record to or before `whole_from`. Must run before the next eviction raises
+    /// `whole_from`, or a restored event would count as evicted again.
+    fn drop_restored_records(&mut self) {
+        if !mem::take(&mut self.restored) {
+            return;
+        }
+        let whole_from = self.whole_from;
+        self.floor = self.floor.min(whole_from);
+        self.newest.values_mut().for_each(|id| *id = whole_from.min(*id));
+        self.combined.retain(|&(id, ..)| id <= whole_from);
+        self.combined_names = self.combined.iter().map(|(_, audience, _)| audience.names()).sum();
+    }
+
+    fn drop_older_half(&mut self) {
+        let mut ids: Vec<EventId> = self.newest.values().copied().collect();
+        let middle = ids.len() / 2;
+        let (_, &mut floor, _) = ids.select_nth_unstable(middle);
+        self.floor = self.floor.max(floor);
+        self.newest.retain(|_, id| *id > floor);
+    }
+}
+
+/// A hasher for keys that are hashes already.
+#[derive(Debug, Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Unreachable, because all keys are `u64`. Any deterministic result is correct.
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Membership;
+    use super::*;
+
+    const BIRTH: EventId = EventId(5, 0);
+
+    fn user(name: usize) -> Audience {
+        Audience::user(name.to_string())
+    }
+
+    fn evict(evicted: &mut Evicted, audience: &Audience, event_type: &str, count: u64) {
+        let hashes = evicted.hasher.hashes(&audience.index(), event_type.as_bytes());
+        evicted.record(EventId(5, count), audience, &hashes);
+    }
+
+    /// The newest event after `after` that a client with these keys missed.
+    fn since(
+        evicted: &Evicted,
+        after: EventId,
+        holds: &[Audience],
+        filter: &Filter,
+    ) -> Option<u64> {
+        let hold = |audience: &Audience| Membership {
+            key: audience.key().unwrap().clone(),
+            since: EventId::ORIGIN,
+            index: 0,
+        };
+        let memberships: Vec<Membership> = holds.iter().map(hold).collect();
+        evicted
+            .since(after, Identity { memberships: &memberships, filter })
+            .map(|EventId(_, count)| count)
+    }
+
+    #[test]
+    fn only_own_events_are_missed() {
+        let mut evicted = Evicted::new(KeyHasher::default(), 100, BIRTH);
+        evict(&mut evicted, &user(1), "news", 7);
+        let types = |name: &str| Filter::Types([name.into()].into());
+        let all = Filter::Everything;
+        assert_eq!(since(&evicted, EventId(5, 6), &[user(1)], &all), Some(7));
+        assert_eq!(since(&evicted, EventId(5, 7), &[user(1)], &all), None);
+        assert_eq!(since(&evicted, BIRTH, &[user(2)], &all), None);
+        assert_eq!(since(&evicted, BIRTH, &[user(1)], &types("news")), Some(7));
+        assert_eq!(since(&evicted, BIRTH, &[user(1)], &types("other")), None);
+        assert_eq!(since(&evicted, EventId(4, 9), &[user(2)], &all), Some(0), "an earlier life");
+    }
+
+    #[test]
+    fn combined_audiences_are_exact_then_safe() {
+        let mut evicted = Evicted::new(KeyHasher::default(), 100, BIRTH);
+        evict(&mut evicted, &Audience::topic("t").except(user(1)), "news", 1);
+        let (follower, other) = ([Audience::topic("t"), user(2)], [Audience::topic("t"), user(1)]);
+        let all = Filter::Everything;
+        assert_eq!(since(&evicted, BIRTH, &follower, &all), Some(1));
+        assert_eq!(since(&evicted, BIRTH, &other, &all), None);
+        for count in 2..=COMBINED as u64 + 1 {
+            evict(&mut evicted, &user(3).and(user(4)), "news", count);
+        }
+        assert_eq!(evicted.combined.len(), COMBINED);
+        assert_eq!(since(&evicted, BIRTH, &other, &all), Some(1), "the audience is forgotten");
+    }
+
+    #[test]
+    fn restored_events_are_not_missed_until_evicted_again() {
+        let mut evicted = Evicted::new(KeyHasher::default(), 100, BIRTH);
+        let all = Filter::Everything;
+        for count in 1..=9 {
+            evict(&mut evicted, &user(count % 3), "news", count as u64);
+        }
+        evict(&mut evicted, &user(1).and(user(2)), "news", 10);
+        let both = [user(1), user(2)];
+        evicted.restore(EventId(5, 5));
+        assert_eq!(since(&evicted, EventId(5, 5), &both, &all), None);
+        assert_eq!(since(&evicted, EventId(5, 4), &[user(2)], &all), Some(5));
+        assert_eq!(since(&evicted, BIRTH, &both, &all), Some(5));
+        evict(&mut evicted, &user(0), "news", 6);
+        assert_eq!(since(&evicted, EventId(5, 5), &[user(0)], &all), Some(6));
+        assert_eq!(since(&evicted, EventId(5, 5), &both, &all), None, "7, 8 and 10 are restored");
+        assert_eq!(since(&evicted, BIRTH, &[user(2)], &all), Some(5));
+        assert_eq!(evicted.whole_from(), EventId(5, 6));
+
+        let mut late_start = Evicted::new(KeyHasher::default(), 100, EventId(5, 9));
+        late_start.restore(EventId(5, 2));
+        assert_eq!(since(&late_start, EventId(5, 2), &both, &all), None);
+        assert_eq!(since(&late_start, EventId(5, 1), &both, &all), Some(2));
+    }
+
+    #[test]
+    fn endless_names_stay_bounded_and_hide_no_loss() {
+        const CAPACITY: usize = 100;
+        let mut evicted = Evicted::new(KeyHasher::default(), CAPACITY, BIRTH);
+        for count in 1..=10_000 {
+            evict(&mut evicted, &user(count), "news", count as u64);
+            assert!(evicted.newest.len() <= CAPACITY);
+        }
+        for count in 1..=10_000 {
+            let before = EventId(5, count as u64 - 1);
+            let found = since(&evicted, before, &[user(count)], &Filter::Everything);
+            assert!(found >= Some(count as u64), "user {count} missed an event without a gap");
+        }
+        assert_eq!(since(&evicted, EventId(5, 10_000), &[user(1)], &Filter::Everything), None);
+    }
+}
