@@ -470,7 +470,7 @@ mod json {
 
     #[test]
     fn a_payload_goes_out_under_its_own_type() {
-        let event = Event::of(&TWO_LINES).unwrap();
+        let event = Event::from_payload(&TWO_LINES).unwrap();
         assert_eq!(fields(event), "event: notification\ndata: {\"title\":\"a\\r\\nb\u{2028}\"}\n");
     }
 

@@ -71,10 +71,10 @@ async fn export(hub: Hub, page: Audience, job: String, rows: u32) {
         let progress = Progress { job: &job, percent: percent as u32 };
         // Each replaces the last: a page that is slow, or was away for a moment, gets only the newest, and a job that
         // reports often crowds out nothing else that is retained.
-        let event = Event::of(&progress).map(|event| event.conflate(&*job));
+        let event = Event::from_payload(&progress).map(|event| event.conflate(&*job));
         report(&hub, &page, event);
     }
-    report(&hub, &page, Event::of(&Done { job: &job, rows }));
+    report(&hub, &page, Event::from_payload(&Done { job: &job, rows }));
 }
 
 /// The job goes on whether or not it can be told of it.

@@ -63,7 +63,10 @@ pub(crate) async fn deactivate(
     let goodbye = Event::new("account-closed").data("Ask your administrator.");
     let who = Audience::user(&*user);
     let streams = app.hub.disconnect(&who, "deactivated", Some(goodbye))?;
-    app.hub.publish(Audience::topic(ADMINS), Event::of(&Deactivated { user: &user, streams })?)?;
+    app.hub.publish(
+        Audience::topic(ADMINS),
+        Event::from_payload(&Deactivated { user: &user, streams })?,
+    )?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -97,8 +100,12 @@ pub(crate) async fn tell_admins(hub: Hub, mut watch: PresenceWatch) {
     // It ends when the hub is closed.
     while let Some(seen) = watch.next().await {
         let event = match seen {
-            PresenceEvent::Joined { user } => Event::of(&Changed { user: &user, online: true }),
-            PresenceEvent::Left { user, .. } => Event::of(&Changed { user: &user, online: false }),
+            PresenceEvent::Joined { user } => {
+                Event::from_payload(&Changed { user: &user, online: true })
+            }
+            PresenceEvent::Left { user, .. } => {
+                Event::from_payload(&Changed { user: &user, online: false })
+            }
             // Too many came and went to be told one by one: pages get the list anew.
             _ => Ok(Event::new("users-changed")),
         };

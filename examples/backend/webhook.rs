@@ -116,14 +116,16 @@ pub(crate) async fn order(
         return Ok(StatusCode::NO_CONTENT);
     }
     let audience = Audience::user(user).or(Audience::topic(topic_of(&order)));
-    app.hub.publish(audience, Event::of(&OrderChanged { order, state })?).map_err(|error| {
-        let status = match error {
-            // Its sender tries again, and finds the next instance.
-            PublishError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        Failed(status, error.to_string())
-    })?;
+    app.hub.publish(audience, Event::from_payload(&OrderChanged { order, state })?).map_err(
+        |error| {
+            let status = match error {
+                // Its sender tries again, and finds the next instance.
+                PublishError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            Failed(status, error.to_string())
+        },
+    )?;
     // Only now: what failed is to be tried again.
     seen.insert(id);
     Ok(StatusCode::NO_CONTENT)

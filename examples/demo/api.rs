@@ -71,7 +71,8 @@ async fn notify(
     State(hubs): State<Hubs>,
     Json(Notify { to, title, message }): Json<Notify>,
 ) -> Result<Json<Sent>, Failed> {
-    let event = Event::of(&Notification { title, message, to: to.describe(), at: now() })?;
+    let event =
+        Event::from_payload(&Notification { title, message, to: to.describe(), at: now() })?;
     Ok(sent(hubs.now().publish(to.audience()?, event)?))
 }
 
@@ -85,7 +86,7 @@ async fn alert(
     State(hubs): State<Hubs>,
     Json(RaiseAlert { level, message }): Json<RaiseAlert>,
 ) -> Result<Json<Sent>, Failed> {
-    Ok(sent(hubs.now().broadcast(Event::of(&Alert { level, message, at: now() })?)?))
+    Ok(sent(hubs.now().broadcast(Event::from_payload(&Alert { level, message, at: now() })?)?))
 }
 
 #[derive(Deserialize)]
@@ -125,7 +126,7 @@ fn report(
 ) -> Result<Receipt, Failed> {
     let state = if percent == 100 { Progress::Done } else { Progress::Running };
     let upload = Upload { job: job.into(), file: file.into(), percent, state, at: now() };
-    Ok(hub.send_to_client(client, Event::of(&upload)?)?)
+    Ok(hub.send_to_client(client, Event::from_payload(&upload)?)?)
 }
 
 #[derive(Deserialize)]
@@ -214,7 +215,7 @@ async fn flood(
 }
 
 fn publish_tick(hub: &Hub, n: u32, padding: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let event = Event::of(&Tick { n, at: now(), padding: padding.into() })?;
+    let event = Event::from_payload(&Tick { n, at: now(), padding: padding.into() })?;
     hub.broadcast(event).map(drop).map_err(|error: PublishError| error.into())
 }
 

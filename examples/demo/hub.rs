@@ -94,7 +94,8 @@ async fn announce(hub: Hub, own: Arc<str>) {
     while watch.next().await.is_some() {
         let users = online(&hub);
         // Only the newest matters, also to a page that is slow.
-        let event = Event::of(&events::Presence { users }).map(|event| event.conflate("presence"));
+        let event = Event::from_payload(&events::Presence { users })
+            .map(|event| event.conflate("presence"));
         if let Ok(event) = event
             && let Err(error) = hub.publish(Audience::topic(Arc::clone(&own)), event)
         {

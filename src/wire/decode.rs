@@ -1,12 +1,12 @@
-//! Frames that another instance encoded.
+//! The decoder for frames that another instance encoded.
 //!
-//! They go to clients as they are, so what could break a stream or pose as the hub's own is refused here, whatever
-//! wrote it.
+//! A received frame goes to clients unchanged. A frame that could break a stream, or that poses as
+//! one of the hub's own events, is refused here.
 
 use super::event::EventType;
 use super::frame::{RETRY_RANGE, Sealed};
 
-/// Reads a frame that lacks its id; `None` if the encoder cannot have written it.
+/// Reads a frame without its id. Returns `None` if the encoder cannot have written it.
 pub(crate) fn sealed(frame: &[u8]) -> Option<Sealed> {
     let text = std::str::from_utf8(frame).ok()?;
     if memchr::memchr(b'\r', frame).is_some() {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_encoder_writes_is_read_back() {
+    fn an_encoded_frame_is_read_back() {
         for event in [
             Event::new("alert").data("a\r\nb\n").retry(Duration::from_secs(3)).comment("c: d"),
             Event::default().data(""),
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_have_written_is_refused() {
+    fn any_other_frame_is_refused() {
         let too_long = format!("event: {}\n", "x".repeat(EventType::MAX_LEN + 1));
         for frame in [
             "",
