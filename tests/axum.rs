@@ -37,7 +37,7 @@ async fn a_stream_opens_with_its_head_and_first_frame_before_anything_is_publish
 
     let open = client.open().await;
     assert!(!open.resumed);
-    assert_eq!(open.id.1, 0);
+    assert_eq!(open.id.seq(), 0);
     assert_eq!(hub.stats().published, 0);
     assert_eq!(hub.stats().clients, 1);
     let retry = open.retry;
@@ -196,7 +196,7 @@ async fn the_id_of_a_gap_is_one_to_go_on_from() {
     let gap = client.gap("evicted").await;
     assert!(gap > first);
     for number in 3..=5 {
-        let id = EventId(first.0, first.1 + number);
+        let id = EventId::new(first.epoch(), first.seq() + number);
         assert_eq!(client.frame().await.unwrap(), frame("n", &number.to_string(), id));
     }
 
@@ -209,7 +209,7 @@ async fn the_id_of_a_gap_is_one_to_go_on_from() {
     let open = client.open().await;
     assert!(open.resumed);
     assert_eq!(open.id, gap);
-    let third = EventId(first.0, first.1 + 3);
+    let third = EventId::new(first.epoch(), first.seq() + 3);
     assert_eq!(client.frame().await.unwrap(), frame("n", "3", third));
 }
 
@@ -247,7 +247,7 @@ async fn a_garbage_id_is_a_gap_and_never_an_error_page() {
     let hub = hub().build().unwrap();
     let server = Server::start(&hub).await;
     let mut head = publish(&hub, 0);
-    let ahead = format!("{}-{}", head.0, u64::MAX);
+    let ahead = format!("{}-{}", head.epoch(), u64::MAX);
     let long = [b'7'; 4096];
     let long_and_not_ascii = [0xe9; 4096];
     let garbage: [&[u8]; 17] = [

@@ -56,11 +56,11 @@ fn a_client_goes_on_at_another_instance_that_has_read_less() {
 fn an_id_beyond_the_end_of_the_order_is_told_a_gap_and_goes_on_from_there() {
     let (mut order, here, mut there) = two();
     here.broadcast("1");
-    let mut stream = there.subscribe(EventId(9_000, 7));
+    let mut stream = there.subscribe(EventId::new(9_000, 7));
     there.settle(&mut order);
     let text = read(&mut stream);
     assert_eq!(gaps(&text), ["unknown"]);
-    assert!(last_id(&text) < EventId(9_000, 7), "a fresh id");
+    assert!(last_id(&text) < EventId::new(9_000, 7), "a fresh id");
     there.broadcast("2");
     there.settle(&mut order);
     assert_eq!(data(&read(&mut stream)), ["2"]);
@@ -71,7 +71,7 @@ fn who_is_ahead_is_disowned_only_by_an_end_that_was_found_after_it_came() {
     let (mut order, mut here, there) = two();
     here.broadcast("1");
     here.settle(&mut order);
-    let earlier = there.subscribe(EventId(9_000, 7));
+    let earlier = there.subscribe(EventId::new(9_000, 7));
     let mark = there.feed.ahead().unwrap();
     let end = order.last;
     here.broadcast("2");
@@ -126,7 +126,7 @@ fn a_history_that_went_backwards_is_a_gap_with_a_fresh_id_for_everybody() {
     let before: Vec<_> = streams.iter_mut().map(|stream| last_id(&read(stream))).collect();
 
     order.entries.clear();
-    order.last = EventId(0, 0);
+    order.last = EventId::new(0, 0);
     there.read(&mut order, usize::MAX);
     here.read(&mut order, usize::MAX);
     here.broadcast("3");
@@ -139,7 +139,7 @@ fn a_history_that_went_backwards_is_a_gap_with_a_fresh_id_for_everybody() {
         assert!(frames(&text)[0].id > Some(before), "ids never go back");
     }
     assert_eq!((here.hub.stats().resets, there.hub.stats().resets), (1, 1));
-    let mut back = here.subscribe(EventId(1, 0));
+    let mut back = here.subscribe(EventId::new(1, 0));
     assert_eq!(gaps(&read(&mut back)), ["evicted"], "one that was away is told, too");
 }
 
@@ -178,7 +178,7 @@ fn what_is_no_event_is_counted_and_left_out() {
     let (mut order, mut here, _) = two();
     let mut stream = here.subscribe(LastEventId::none());
     for garbage in [&b""[..], b"\x01", b"garbage", b"\x01\x00\x00event: hub:open\ndata: {}\n"] {
-        assert!(here.feed.append(EventId(8_000, 0), garbage).is_err());
+        assert!(here.feed.append(EventId::new(8_000, 0), garbage).is_err());
     }
     assert_eq!(here.hub.stats().malformed, 4);
     here.broadcast("1");
@@ -361,7 +361,7 @@ impl Browser {
             match &*frame.event {
                 "hub:open" => {
                     if self.last.is_none() {
-                        self.at = Some(id).filter(|&id| id != EventId(0, 0));
+                        self.at = Some(id).filter(|&id| id != EventId::new(0, 0));
                     }
                 }
                 "hub:gap" => {
@@ -525,7 +525,7 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
                 if let Some(ahead) = forged {
                     // It claims to have all up to there, which may have become true.
                     is_quiet = false;
-                    *last = Some(EventId(order.clock + u64::from(ahead), 3));
+                    *last = Some(EventId::new(order.clock + u64::from(ahead), 3));
                     *at = *last;
                     owed.clear();
                     seen.clear();

@@ -48,7 +48,7 @@ impl Instance {
     }
 
     fn load(&self) {
-        self.feed.load(EventId(7, 7), None::<(EventId, Duration, &[u8])>);
+        self.feed.load(EventId::new(7, 7), None::<(EventId, Duration, &[u8])>);
         self.feed.degraded(None);
     }
 
@@ -173,7 +173,7 @@ fn a_busy_stream_is_told_without_touching_its_timer_and_its_place_stays() {
     let builder = Hub::builder(timer.clone()).backplane(kept.clone());
     let hub = builder.tell_degraded().build().unwrap();
     let feed = Feed::of(&hub).unwrap();
-    feed.load(EventId(7, 0), None::<(EventId, Duration, &[u8])>);
+    feed.load(EventId::new(7, 0), None::<(EventId, Duration, &[u8])>);
     feed.degraded(None);
     hub.broadcast(Event::new("n").data("1")).unwrap();
     let entry = kept.0.lock().unwrap().pop().unwrap();
@@ -184,7 +184,7 @@ fn a_busy_stream_is_told_without_touching_its_timer_and_its_place_stays() {
         || text += std::str::from_utf8(&support::poll(&mut stream).unwrap().unwrap()).unwrap();
     poll();
     for number in 1..=4 {
-        feed.append(EventId(7, number), &entry).unwrap();
+        feed.append(EventId::new(7, number), &entry).unwrap();
         if number == 3 {
             feed.degraded(Some("gone"));
             timer.timer.advance(SECOND);
@@ -197,7 +197,7 @@ fn a_busy_stream_is_told_without_touching_its_timer_and_its_place_stays() {
     let events: Vec<_> = told.iter().map(|frame| &*frame.event).collect();
     assert_eq!(events, ["hub:open", "n", "n", "hub:degraded", "n", "n"]);
     assert_eq!(told[3].id, None, "it is no place");
-    assert_eq!(support::last_id(&text), EventId(7, 4));
+    assert_eq!(support::last_id(&text), EventId::new(7, 4));
     assert_eq!(timer.touched.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 

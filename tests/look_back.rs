@@ -372,7 +372,7 @@ fn an_order_that_went_backwards_lets_go_of_all_that_wait() {
 }
 
 fn back_at(hub: &Instance, position: u64) -> Subscription {
-    hub.subscribe(EventId(position, 0))
+    hub.subscribe(EventId::new(position, 0))
 }
 
 #[test]

@@ -312,13 +312,13 @@ fn a_reader_of_an_order_that_begins_anew_is_told_first_and_gets_nothing_twice() 
         hub.broadcast(Event::new("x")).unwrap();
         let entry = kept.0.lock().unwrap()[0].clone();
         let feed = Feed::of(&hub).unwrap();
-        feed.load(EventId(1, 0), [(EventId(2, 0), Duration::ZERO, &entry)]);
-        let mut stream = hub.subscribe(Subscriber::new().resume(EventId(1, 0))).unwrap();
+        feed.load(EventId::new(1, 0), [(EventId::new(2, 0), Duration::ZERO, &entry)]);
+        let mut stream = hub.subscribe(Subscriber::new().resume(EventId::new(1, 0))).unwrap();
         stream.next().now_or_never().unwrap();
 
         let engine = thread::spawn(move || {
-            feed.load(EventId(3, 0), None::<(EventId, Duration, bytes::Bytes)>);
-            feed.append(EventId(4, 0), &entry).unwrap();
+            feed.load(EventId::new(3, 0), None::<(EventId, Duration, bytes::Bytes)>);
+            feed.append(EventId::new(4, 0), &entry).unwrap();
         });
         let mut text = String::new();
         let mut take = |stream: &mut Subscription| {
@@ -333,7 +333,7 @@ fn a_reader_of_an_order_that_begins_anew_is_told_first_and_gets_nothing_twice() 
             .lines()
             .filter_map(|line| line.strip_prefix("id: ").or(line.strip_prefix("event: ")))
             // The position right before the next event says the same.
-            .map(|it| if it == EventId(3, u64::MAX).to_string() { "3-0" } else { it })
+            .map(|it| if it == EventId::new(3, u64::MAX).to_string() { "3-0" } else { it })
             .collect();
         let (old, new) = (["x", "2-0"], ["hub:gap", "3-0", "x", "4-0"]);
         let is_right = frames == new || frames == [&old[..], &new[..]].concat();

@@ -148,7 +148,7 @@ fn op() -> impl Strategy<Value = Op> {
         prop::option::weighted(0.3, vec(0..3u8, 0..3)),
     )
         .prop_map(|(user, session, topics, types)| {
-            let topics = topics.into_iter().map(|topic| (topic, EventId(0, 0))).collect();
+            let topics = topics.into_iter().map(|topic| (topic, EventId::new(0, 0))).collect();
             Who { user, session, topics, types }
         });
     let from = prop_oneof![
@@ -427,9 +427,9 @@ impl Model {
             From::Garbage => LastEventId::from_bytes(b"\xff-1"),
             From::Position(back) => {
                 let back = i64::from(back);
-                EventId(head.0, (head.1 as i64 - back).max(0) as u64).into()
+                EventId::new(head.epoch(), (head.seq() as i64 - back).max(0) as u64).into()
             }
-            From::AnEarlierLife => EventId(self.birth.0 - 1, 7).into(),
+            From::AnEarlierLife => EventId::new(self.birth.epoch() - 1, 7).into(),
         };
         let mut subscriber =
             Subscriber::new().topics(who.topics.keys().map(|topic| topic.to_string())).resume(last);
@@ -458,7 +458,7 @@ impl Model {
         let client = stream.client();
         assert_eq!(was.filter(|&was| was == client), keeps, "who keeps its id");
 
-        let known = last.id().filter(|&id| id <= head && id != EventId(0, 0));
+        let known = last.id().filter(|&id| id <= head && id != EventId::new(0, 0));
         let seen = match from {
             From::WhereItStopped => std::mem::take(&mut self.browsers[browser].seen),
             _ => BTreeSet::new(),
@@ -470,13 +470,13 @@ impl Model {
             From::Last(events) => {
                 let mine = self.history.iter().rev().filter(|event| event.is_for(who, client));
                 let last = mine.filter(|event| event.kept == Kept::Yes).take(events).last();
-                last.map_or(head, |oldest| EventId(oldest.id.0, oldest.id.1 - 1))
+                last.map_or(head, |oldest| oldest.id.predecessor())
             }
-            _ if last.is_some() => known.unwrap_or(head),
+            _ if !last.is_first_connection() => known.unwrap_or(head),
             _ => head,
         };
-        let missable = if last.is_some() { EventId(0, 0) } else { head };
-        let gone = last.is_some() && known.is_none();
+        let missable = if last.is_first_connection() { head } else { EventId::new(0, 0) };
+        let gone = !last.is_first_connection() && known.is_none();
         self.browsers[browser] = Browser {
             who: who.clone(),
             client: Some(client),

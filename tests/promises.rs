@@ -329,7 +329,12 @@ fn b7_neither_do_the_edges_of_what_can_be_said() {
     let far = Instant::now() + Duration::from_secs(u64::from(u32::MAX));
     let mut stream = hub.subscribe(Subscriber::new().until(far).last(usize::MAX)).unwrap();
     read(&mut stream);
-    let ids = [EventId(0, 0), EventId(0, 1), EventId(u64::MAX, 0), EventId(u64::MAX, u64::MAX)];
+    let ids = [
+        EventId::new(0, 0),
+        EventId::new(0, 1),
+        EventId::new(u64::MAX, 0),
+        EventId::new(u64::MAX, u64::MAX),
+    ];
     for id in ids {
         read(&mut hub.subscribe(Subscriber::new().resume(id)).unwrap());
     }

@@ -243,7 +243,7 @@ fn a5_an_event_with_nothing_in_it_is_refused() {
 #[test]
 fn a6_ids_are_digits_and_one_dash_and_rise() {
     let mut wire = Wire::new();
-    let mut last = EventId(0, 0);
+    let mut last = EventId::new(0, 0);
     for _ in 0..1000 {
         let (id, frame) = wire.frame(data("a")).unwrap();
         let written = frame.strip_prefix("data: a\nid: ").unwrap().strip_suffix("\n\n").unwrap();
@@ -364,18 +364,18 @@ fn a_cloned_event_is_an_event_of_its_own() {
 /// What a hub writes and nothing else, by way of the numbers' own parser and back.
 fn canonical(bytes: &[u8]) -> Option<EventId> {
     let (a, b) = std::str::from_utf8(bytes).ok()?.split_once('-')?;
-    let id = EventId(a.parse().ok()?, b.parse().ok()?);
-    (format!("{}-{}", id.0, id.1).as_bytes() == bytes).then_some(id)
+    let id = EventId::new(a.parse().ok()?, b.parse().ok()?);
+    (format!("{}-{}", id.epoch(), id.seq()).as_bytes() == bytes).then_some(id)
 }
 
 #[test]
 fn only_the_form_that_a_hub_writes_is_an_event_id() {
     let max = u64::MAX;
     for (text, id) in [
-        ("0-0".into(), EventId(0, 0)),
-        ("1763-12".into(), EventId(1763, 12)),
-        ("10-100".into(), EventId(10, 100)),
-        (format!("{max}-{max}"), EventId(max, max)),
+        ("0-0".into(), EventId::new(0, 0)),
+        ("1763-12".into(), EventId::new(1763, 12)),
+        ("10-100".into(), EventId::new(10, 100)),
+        (format!("{max}-{max}"), EventId::new(max, max)),
     ] {
         assert_eq!(text.parse(), Ok(id));
         assert_eq!(LastEventId::from_bytes(text.as_bytes()), LastEventId::from(id));
@@ -388,7 +388,7 @@ fn only_the_form_that_a_hub_writes_is_an_event_id() {
     for text in garbage.split(' ').chain(spaced).chain(overflowing).chain(long) {
         assert!(text.parse::<EventId>().is_err(), "{text:?}");
         let last = LastEventId::from_bytes(text.as_bytes());
-        assert!(last.is_some() && last.id().is_none(), "{text:?}");
+        assert!(!last.is_first_connection() && last.id().is_none(), "{text:?}");
         assert_ne!(last, LastEventId::none(), "{text:?}");
     }
     assert!("".parse::<EventId>().is_err());
@@ -397,10 +397,10 @@ fn only_the_form_that_a_hub_writes_is_an_event_id() {
 #[test]
 fn an_empty_last_event_id_says_nothing_and_kilobytes_are_not_understood() {
     assert_eq!(LastEventId::from_bytes(b""), LastEventId::none());
-    assert!(!LastEventId::none().is_some());
+    assert!(LastEventId::none().is_first_connection());
     for byte in *b"0 9-\xFF\0" {
         let last = LastEventId::from_bytes(&vec![byte; 64 << 10]);
-        assert!(last.is_some() && last.id().is_none());
+        assert!(!last.is_first_connection() && last.id().is_none());
     }
 }
 
@@ -835,7 +835,7 @@ proptest! {
 
     #[test]
     fn the_text_of_an_event_id_parses_to_it(a: u64, b: u64, short in 0..32u32) {
-        for id in [EventId(a, b), EventId(a >> short, b >> (2 * short)), EventId(b, u64::from(short))] {
+        for id in [EventId::new(a, b), EventId::new(a >> short, b >> (2 * short)), EventId::new(b, u64::from(short))] {
             prop_assert_eq!(id.to_string().parse(), Ok(id));
             prop_assert_eq!(EventId::from_bytes(id.to_string().as_bytes()), Ok(id));
             prop_assert_eq!(LastEventId::from(id.to_string().as_str()).id(), Some(id));
@@ -855,7 +855,7 @@ proptest! {
         prop_assert_eq!(parsed.ok(), canonical(&bytes));
         let last = LastEventId::from_bytes(&bytes);
         prop_assert_eq!(last.id(), canonical(&bytes));
-        prop_assert_eq!(last.is_some(), !bytes.is_empty());
+        prop_assert_eq!(last.is_first_connection(), bytes.is_empty());
         if let Ok(text) = std::str::from_utf8(&bytes) {
             prop_assert_eq!(text.parse(), parsed);
             prop_assert_eq!(LastEventId::from(text), last);

@@ -81,7 +81,7 @@ impl State {
         let gap = lost.map(|lost| {
             // Where topics have limits of their own, what is retained can be older than what was lost. The client is
             // to get that too, also if it is cut off right after the gap and comes back with its id.
-            out.first().map_or(lost, |first| lost.min(first.id.before()))
+            out.first().map_or(lost, |first| lost.min(first.id.predecessor()))
         });
         if is_live {
             inbox.mailbox.catch_up(self.log.head());

@@ -92,7 +92,7 @@ impl Feed {
     /// The newest position, `0-0` before the first load.
     #[must_use]
     pub fn head(&self) -> EventId {
-        self.shared.upgrade().map_or(EventId(0, 0), |shared| shared.state.lock().log.head())
+        self.shared.upgrade().map_or(EventId::new(0, 0), |shared| shared.state.lock().log.head())
     }
 
     /// Names the clients that have come until now with an id that the hub has not read up to. `None`, if there are none.
@@ -176,7 +176,7 @@ impl Shared {
         }
         let mut state = self.state.lock();
         let is_first = !state.link.loaded;
-        let floor = floor.max(if is_first { EventId(0, 1) } else { order.last });
+        let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
         let fresh = Log::new(self.config.retain, floor, self.hasher.clone());
         let old = std::mem::replace(&mut state.log, fresh);
         for entry in entries.into_iter() {

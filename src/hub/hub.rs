@@ -481,7 +481,7 @@ impl HubBuilder {
         let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let is_alone = self.config.backplane.is_none();
         // Where an order that comes from elsewhere stands is not known yet.
-        let birth = if is_alone { EventId(epoch, 0) } else { EventId::ORIGIN };
+        let birth = if is_alone { EventId::new(epoch, 0) } else { EventId::ORIGIN };
         let shared = Arc::new(Shared::new(self.config, birth));
         telemetry::built(birth);
         Ok(Hub { handle: Arc::new(Handle { shared }) })

@@ -133,8 +133,7 @@ impl Shared {
             if order.closed {
                 return Err(PublishError::Closed);
             }
-            let EventId(epoch, count) = order.last;
-            let id = EventId(epoch, count + 1);
+            let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
             (id, self.put(&mut order, id, prepared, now, &mut later))
         };
         later.run();

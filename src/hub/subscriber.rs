@@ -18,7 +18,7 @@ use crate::wire::id::{LastEventId, Resume};
 ///     .session("s9")
 ///     .topic("orders")
 ///     .events(["order", "alert"])
-///     .resume(EventId(1763, 12));
+///     .resume(EventId::new(1763, 12));
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Subscriber {

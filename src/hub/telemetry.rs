@@ -15,7 +15,7 @@ use crate::wire::id::EventId;
 const TARGET: &str = "sse_hub";
 
 pub(super) fn built(birth: EventId) {
-    debug!(target: TARGET, epoch = birth.0, "hub built");
+    debug!(target: TARGET, epoch = birth.epoch(), "hub built");
 }
 
 pub(super) fn opened(client: ClientId, has_user: bool, start: &str) {

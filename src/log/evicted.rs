@@ -229,7 +229,7 @@ mod tests {
     use super::super::identity::Membership;
     use super::*;
 
-    const BIRTH: EventId = EventId(5, 0);
+    const BIRTH: EventId = EventId::new(5, 0);
 
     fn user(name: usize) -> Audience {
         Audience::user(name.to_string())
@@ -237,7 +237,7 @@ mod tests {
 
     fn evict(evicted: &mut Evicted, audience: &Audience, event_type: &str, count: u64) {
         let hashes = evicted.hasher.hashes(&audience.index(), event_type.as_bytes());
-        evicted.record(EventId(5, count), audience, &hashes);
+        evicted.record(EventId::new(5, count), audience, &hashes);
     }
 
     /// The newest event after `after` that a client with these keys missed.
@@ -253,9 +253,7 @@ mod tests {
             index: 0,
         };
         let memberships: Vec<Membership> = holds.iter().map(hold).collect();
-        evicted
-            .since(after, Identity { memberships: &memberships, filter })
-            .map(|EventId(_, count)| count)
+        evicted.since(after, Identity { memberships: &memberships, filter }).map(EventId::seq)
     }
 
     #[test]
@@ -264,12 +262,16 @@ mod tests {
         evict(&mut evicted, &user(1), "news", 7);
         let types = |name: &str| Filter::Types([name.into()].into());
         let all = Filter::Everything;
-        assert_eq!(since(&evicted, EventId(5, 6), &[user(1)], &all), Some(7));
-        assert_eq!(since(&evicted, EventId(5, 7), &[user(1)], &all), None);
+        assert_eq!(since(&evicted, EventId::new(5, 6), &[user(1)], &all), Some(7));
+        assert_eq!(since(&evicted, EventId::new(5, 7), &[user(1)], &all), None);
         assert_eq!(since(&evicted, BIRTH, &[user(2)], &all), None);
         assert_eq!(since(&evicted, BIRTH, &[user(1)], &types("news")), Some(7));
         assert_eq!(since(&evicted, BIRTH, &[user(1)], &types("other")), None);
-        assert_eq!(since(&evicted, EventId(4, 9), &[user(2)], &all), Some(0), "an earlier life");
+        assert_eq!(
+            since(&evicted, EventId::new(4, 9), &[user(2)], &all),
+            Some(0),
+            "an earlier life"
+        );
     }
 
     #[test]
@@ -296,20 +298,24 @@ mod tests {
         }
         evict(&mut evicted, &user(1).and(user(2)), "news", 10);
         let both = [user(1), user(2)];
-        evicted.restore(EventId(5, 5));
-        assert_eq!(since(&evicted, EventId(5, 5), &both, &all), None);
-        assert_eq!(since(&evicted, EventId(5, 4), &[user(2)], &all), Some(5));
+        evicted.restore(EventId::new(5, 5));
+        assert_eq!(since(&evicted, EventId::new(5, 5), &both, &all), None);
+        assert_eq!(since(&evicted, EventId::new(5, 4), &[user(2)], &all), Some(5));
         assert_eq!(since(&evicted, BIRTH, &both, &all), Some(5));
         evict(&mut evicted, &user(0), "news", 6);
-        assert_eq!(since(&evicted, EventId(5, 5), &[user(0)], &all), Some(6));
-        assert_eq!(since(&evicted, EventId(5, 5), &both, &all), None, "7, 8 and 10 are restored");
+        assert_eq!(since(&evicted, EventId::new(5, 5), &[user(0)], &all), Some(6));
+        assert_eq!(
+            since(&evicted, EventId::new(5, 5), &both, &all),
+            None,
+            "7, 8 and 10 are restored"
+        );
         assert_eq!(since(&evicted, BIRTH, &[user(2)], &all), Some(5));
-        assert_eq!(evicted.whole_from(), EventId(5, 6));
+        assert_eq!(evicted.whole_from(), EventId::new(5, 6));
 
-        let mut late_start = Evicted::new(KeyHasher::default(), 100, EventId(5, 9));
-        late_start.restore(EventId(5, 2));
-        assert_eq!(since(&late_start, EventId(5, 2), &both, &all), None);
-        assert_eq!(since(&late_start, EventId(5, 1), &both, &all), Some(2));
+        let mut late_start = Evicted::new(KeyHasher::default(), 100, EventId::new(5, 9));
+        late_start.restore(EventId::new(5, 2));
+        assert_eq!(since(&late_start, EventId::new(5, 2), &both, &all), None);
+        assert_eq!(since(&late_start, EventId::new(5, 1), &both, &all), Some(2));
     }
 
     #[test]
@@ -321,10 +327,10 @@ mod tests {
             assert!(evicted.newest.len() <= CAPACITY);
         }
         for count in 1..=10_000 {
-            let before = EventId(5, count as u64 - 1);
+            let before = EventId::new(5, count as u64 - 1);
             let found = since(&evicted, before, &[user(count)], &Filter::Everything);
             assert!(found >= Some(count as u64), "user {count} missed an event without a gap");
         }
-        assert_eq!(since(&evicted, EventId(5, 10_000), &[user(1)], &Filter::Everything), None);
+        assert_eq!(since(&evicted, EventId::new(5, 10_000), &[user(1)], &Filter::Everything), None);
     }
 }

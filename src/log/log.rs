@@ -210,7 +210,7 @@ impl Log {
                 next.push((entries[at].id, list, at));
             }
         }
-        (oldest.map_or(self.head, EventId::before), false)
+        (oldest.map_or(self.head, EventId::predecessor), false)
     }
 
     /// Returns the retained events of each of a client's keys, with the position after which the client
@@ -436,7 +436,7 @@ mod tests {
 
     impl Model {
         fn append(&mut self, kind: usize, conflates: bool, hasher: &KeyHasher, now: Instant) {
-            let id = EventId(1, self.all.len() as u64 + 1);
+            let id = EventId::new(1, self.all.len() as u64 + 1);
             let conflation = conflates.then(|| "key".into());
             let sealed = Event::new("n").data("x").seal();
             let event = Encoded { audience: audience(kind), conflation, sealed };
@@ -447,12 +447,12 @@ mod tests {
 
         fn restore(&mut self, count: usize) {
             for _ in 0..count {
-                let EventId(_, at) = self.log.whole_from();
+                let at = self.log.whole_from().seq();
                 if at == 0 || !self.log.is_raised() {
                     return;
                 }
                 let (entry, ..) = &self.all[at as usize - 1];
-                if !self.log.restore(Arc::clone(entry), EventId(1, at - 1)) {
+                if !self.log.restore(Arc::clone(entry), EventId::new(1, at - 1)) {
                     return;
                 }
             }
@@ -479,11 +479,11 @@ mod tests {
                 let user = is_u.then(|| Key::User("u".into()));
                 let topics = topics.iter().map(|&topic| Key::Topic(topic.into()));
                 let keys = [Key::All].into_iter().chain(user).chain(topics);
-                let hold = |key| Membership { key, since: EventId(0, 0), index: 0 };
+                let hold = |key| Membership { key, since: EventId::new(0, 0), index: 0 };
                 let memberships: Vec<Membership> = keys.map(hold).collect();
                 let client = Identity { memberships: &memberships, filter: &Filter::Everything };
                 for after in 0..=self.all.len() {
-                    let position = EventId(1, after as u64);
+                    let position = EventId::new(1, after as u64);
                     let expected = (after..self.all.len())
                         .filter(|&at| kinds[self.all[at].1] && !self.is_outdated(at))
                         .map(|at| self.all[at].0.id);
@@ -514,7 +514,7 @@ mod tests {
             let mut retain = Retain::events(events).any_age();
             retain.per_topic = per_topic.map(|limit| limit.min(events));
             let (hasher, now) = (KeyHasher::default(), Instant::now());
-            let mut model = Model { log: Log::new(retain, EventId(1, 0), hasher.clone()), all: vec![] };
+            let mut model = Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
             for op in ops {
                 match op {
                     Op::Append { kind, conflates } => model.append(kind, conflates, &hasher, now),
@@ -539,7 +539,8 @@ mod tests {
     fn a_raised_log_expires_no_event() {
         let (hasher, now) = (KeyHasher::default(), Instant::now());
         let retain = Retain::events(9).age(Duration::from_secs(1));
-        let mut model = Model { log: Log::new(retain, EventId(1, 0), hasher.clone()), all: vec![] };
+        let mut model =
+            Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
         model.append(0, false, &hasher, now);
         model.log.raise(Allowance { events: 1, bytes: 1 });
         model.append(0, false, &hasher, now + Duration::from_secs(5));

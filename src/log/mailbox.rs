@@ -130,7 +130,7 @@ impl Mailbox {
             if self.window.is_empty() {
                 // No event for this client lies between. Moving the cursor keeps it inside the log for
                 // a client that seldom gets an event.
-                self.cursor = entry.id.before();
+                self.cursor = entry.id.predecessor();
             }
             if self.window.len() < self.capacity {
                 self.window.push_back(Arc::downgrade(entry));

@@ -50,6 +50,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for LastEventId {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
-        Ok(Some(Self::from_request(&parts.headers, &parts.uri)).filter(|last| last.is_some()))
+        Ok(Some(Self::from_request(&parts.headers, &parts.uri))
+            .filter(|last| !last.is_first_connection()))
     }
 }

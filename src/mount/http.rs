@@ -87,7 +87,7 @@ impl LastEventId {
     /// use sse_hub::{EventId, LastEventId};
     ///
     /// let uri = Uri::from_static("/events?lastEventId=1763-12");
-    /// assert_eq!(LastEventId::from_request(&HeaderMap::new(), &uri).id(), Some(EventId(1763, 12)));
+    /// assert_eq!(LastEventId::from_request(&HeaderMap::new(), &uri).id(), Some(EventId::new(1763, 12)));
     /// ```
     #[must_use]
     pub fn from_request(headers: &HeaderMap, uri: &Uri) -> Self {

@@ -100,7 +100,7 @@ pub(super) mod made {
     use super::*;
 
     pub(in crate::redis) fn at(position: u64) -> EventId {
-        EventId(position, 0)
+        EventId::new(position, 0)
     }
 
     pub(in crate::redis) fn event(position: u64, previous: u64) -> Entry {
@@ -141,12 +141,12 @@ mod tests {
 
     #[test]
     fn what_a_hub_writes_is_read_whatever_else_stands_beside_it() {
-        let event = Content::Event { previous: EventId(5, 0), event: b"x".to_vec() };
+        let event = Content::Event { previous: EventId::new(5, 0), event: b"x".to_vec() };
         assert_eq!(of(&["e", "x", "p", "5-0"]), event);
         assert_eq!(of(&["p", "5-0", "later", "y", "e", "x"]), event);
-        let command = Content::Command { previous: EventId(5, 0), event: b"\x02x".to_vec() };
+        let command = Content::Command { previous: EventId::new(5, 0), event: b"\x02x".to_vec() };
         assert_eq!(of(&["e", "\u{2}x", "p", "5-0"]), command);
-        let mark = Content::Mark { previous: EventId(0, 0) };
+        let mark = Content::Mark { previous: EventId::new(0, 0) };
         assert_eq!(of(&["m", "4-9", "p", "0-0"]), mark);
     }
 
@@ -166,7 +166,10 @@ mod tests {
             assert_eq!(of(fields), Content::Garbage, "{fields:?}");
         }
         let odd = Value::Array(vec![Value::Array(vec![text("5-1"), Value::Int(7)])]);
-        assert_eq!(range(odd).unwrap()[0], Entry { id: EventId(5, 1), content: Content::Garbage });
+        assert_eq!(
+            range(odd).unwrap()[0],
+            Entry { id: EventId::new(5, 1), content: Content::Garbage }
+        );
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Shared {
                 };
                 back_off.reset();
                 let now = clock::now();
-                let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.0));
+                let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.epoch()));
                 let Piece { events, floor, is_gone } = piece;
                 feed.restore(
                     wanted.upto,
@@ -163,7 +163,7 @@ mod tests {
     fn found(entries: Vec<Entry>, after: u64, is_end: bool) -> (Vec<u64>, u64, bool) {
         let wanted = Wanted { upto: at(9), after: at(after), events: 100 };
         let Piece { events, floor, is_gone } = follow(entries, wanted, is_end);
-        (events.into_iter().map(|(id, _)| id.0).collect(), floor.0, is_gone)
+        (events.into_iter().map(|(id, _)| id.epoch()).collect(), floor.epoch(), is_gone)
     }
 
     #[test]

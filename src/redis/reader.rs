@@ -109,7 +109,7 @@ impl Reader {
         let now = now();
         let aged = events
             .into_iter()
-            .map(|(id, event)| (id, Duration::from_millis(now.saturating_sub(id.0)), event));
+            .map(|(id, event)| (id, Duration::from_millis(now.saturating_sub(id.epoch())), event));
         self.feed.load(floor, aged);
         self.shared.is_loaded.send_replace(true);
         self.shared.outbox.begin();
@@ -174,7 +174,7 @@ impl Reader {
                             // What was read last is not in the order any more. Others may never have read it.
                             self.shared.scripts.mark(connection, id, id).await?;
                         }
-                        self.forget(id.before());
+                        self.forget(id.predecessor());
                     }
                     // One that cannot be read is not passed over: the next, which names it, will not follow.
                     match self.feed.append(id, &event) {

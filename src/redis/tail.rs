@@ -49,7 +49,7 @@ impl Tail {
             }
             if let Content::Event { event, .. } = &entry.content {
                 let fits = self.events > 0 && event.len() <= self.bytes;
-                if self.is_full || !fits || entry.id.0 < self.oldest {
+                if self.is_full || !fits || entry.id.epoch() < self.oldest {
                     self.is_full = true;
                     break;
                 }
@@ -80,7 +80,7 @@ impl Tail {
             if floor.is_none() {
                 floor = Some(previous);
             } else if previous != place.chain {
-                floor = Some(id.before());
+                floor = Some(id.predecessor());
                 events.clear();
             }
             match content {
@@ -116,7 +116,7 @@ mod tests {
         let mut tail = Tail::new(events, 1_000, 2);
         tail.extend(entries.into_iter().rev().collect());
         let (place, floor, events) = tail.finish(at(last));
-        (place.cursor, place.chain, floor, events.into_iter().map(|(id, _)| id.0).collect())
+        (place.cursor, place.chain, floor, events.into_iter().map(|(id, _)| id.epoch()).collect())
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn what_comes_before_a_break_is_left() {
         let broken = vec![event(5, 4), event(7, 6), event(8, 7)];
-        assert_eq!(finish(broken, 8, 9), (at(8), at(8), at(7).before(), vec![7, 8]));
+        assert_eq!(finish(broken, 8, 9), (at(8), at(8), at(7).predecessor(), vec![7, 8]));
         let marked = vec![event(5, 4), mark(7, 5), event(8, 7)];
         assert_eq!(finish(marked, 8, 9), (at(8), at(8), at(7), vec![8]));
         let gone = vec![event(5, 4)];

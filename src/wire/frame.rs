@@ -299,12 +299,12 @@ fn put_retry(buf: &mut Vec<u8>, retry: Duration) {
     put_line(buf, RETRY, digits.format(retry.as_millis()).as_bytes());
 }
 
-fn put_id(buf: &mut Vec<u8>, EventId(a, b): EventId) {
+fn put_id(buf: &mut Vec<u8>, id: EventId) {
     let mut digits = itoa::Buffer::new();
     buf.extend_from_slice(ID);
-    buf.extend_from_slice(digits.format(a).as_bytes());
+    buf.extend_from_slice(digits.format(id.epoch()).as_bytes());
     buf.push(b'-');
-    buf.extend_from_slice(digits.format(b).as_bytes());
+    buf.extend_from_slice(digits.format(id.seq()).as_bytes());
     buf.extend_from_slice(b"\n\n");
 }
 

@@ -104,7 +104,7 @@ async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
         let server = Server::start(adapter, &hub).await;
         let [first, second] =
             ["0", "1"].map(|data| hub.broadcast(Event::new("n").data(data)).unwrap().id().unwrap());
-        let ahead = EventId(first.0, u64::MAX).to_string();
+        let ahead = EventId::new(first.epoch(), u64::MAX).to_string();
         let (digits, bytes) = ([b'7'; 4096], [0xe9; 4096]);
         let garbage: [&[u8]; 9] = [
             b"\xff\xfe",

@@ -185,8 +185,9 @@ async fn clients_of_a_drained_server_come_to_its_successor_spread_out_and_are_to
         browser.eventually("all were told the end", &every(&end)).await;
         let asked = server.service.asked("/events");
         assert_eq!(asked.len(), CLIENTS);
-        let life =
-            |hub: &Hub| hub.broadcast(Event::new("n").data("which life")).unwrap().id().unwrap().0;
+        let life = |hub: &Hub| {
+            hub.broadcast(Event::new("n").data("which life")).unwrap().id().unwrap().epoch()
+        };
         let id_of_the_second = life(&second);
         for asked in &asked {
             let last = asked.last.as_ref().expect("it comes with what it saw last");

@@ -47,7 +47,7 @@ struct Instance {
 type Order = Vec<bytes::Bytes>;
 
 fn id(at: usize) -> EventId {
-    EventId(at as u64 + 1, 0)
+    EventId::new(at as u64 + 1, 0)
 }
 
 impl Instance {
@@ -61,7 +61,7 @@ impl Instance {
 
     fn new() -> Self {
         let instance = Self::with(|hub| hub);
-        instance.feed.load(EventId(1, 0), None::<(EventId, Duration, Vec<u8>)>);
+        instance.feed.load(EventId::new(1, 0), None::<(EventId, Duration, Vec<u8>)>);
         instance
     }
 
@@ -212,7 +212,7 @@ fn a_client_elsewhere_that_has_no_room_does_not_join() {
     let mut order = Order::new();
     let (mut here, mut there) = (Instance::with(limits(2)), Instance::with(limits(1)));
     for instance in [&here, &there] {
-        instance.feed.load(EventId(1, 0), None::<(EventId, Duration, Vec<u8>)>);
+        instance.feed.load(EventId::new(1, 0), None::<(EventId, Duration, Vec<u8>)>);
     }
     let _tabs = [here.client(ann().topic("a")), there.client(ann().topic("a"))];
     let _free = there.client(ann());

@@ -302,7 +302,7 @@ async fn the_stream_deleted_after_the_clock_was_set_back() {
         for client in &mut clients {
             client.until(&end).await;
             let ids = client.seen.iter().map(|(id, _)| *id);
-            assert!(ids.eq((8..8 + 127 * round).map(|seq| EventId(2_000_000_000_000, seq))));
+            assert!(ids.eq((8..8 + 127 * round).map(|seq| EventId::new(2_000_000_000_000, seq))));
             assert_eq!(client.gaps, [""; 0]);
         }
         let kept: u64 = server.run("XLEN {sse-hub}:events");

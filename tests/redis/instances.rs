@@ -100,7 +100,7 @@ async fn an_id_that_redis_never_gave_is_told_a_gap_soon() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     here.publish("1").await;
-    let resume = Subscriber::new().resume(EventId(u64::MAX, 7));
+    let resume = Subscriber::new().resume(EventId::new(u64::MAX, 7));
     let mut stream = here.hub.subscribe(resume).unwrap();
     let mut text = String::new();
     until("a gap", || {

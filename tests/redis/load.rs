@@ -315,10 +315,10 @@ impl Outcome {
         assert!(self.confirmed.len() > 1, "nothing was published");
         let mut ids: HashMap<&str, EventId> = HashMap::new();
         for (number, client) in self.clients.iter().enumerate() {
-            let mut newest = EventId(0, 0);
+            let mut newest = EventId::new(0, 0);
             for (at, (id, name)) in client.seen.iter().enumerate() {
                 if client.led_back.contains(&at) {
-                    newest = EventId(0, 0);
+                    newest = EventId::new(0, 0);
                 }
                 assert!(*id > newest, "client {number}: {id} ({name}) came after {newest}");
                 newest = *id;

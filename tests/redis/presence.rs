@@ -335,7 +335,7 @@ async fn what_no_hub_has_written_is_left_out_and_what_is_in_the_way_is_waited_fo
     tokio::time::sleep(LEASE / 2).await;
     assert!(here.hub.is_online("bob"));
     let id = there.publish("events go on").await;
-    assert!(id.0 > 0 && !here.hub.stats().degraded);
+    assert!(id.epoch() > 0 && !here.hub.stats().degraded);
     let _: u32 = server.run("DEL {sse-hub}:presence");
     here.until("bob has left", |hub| !hub.is_online("bob")).await;
     assert!(here.hub.is_online("ann"));

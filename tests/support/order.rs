@@ -71,7 +71,7 @@ impl Order {
 
     pub(crate) fn place(&mut self, entry: Entry, floor: EventId) -> EventId {
         self.clock += 1;
-        let id = EventId(self.clock, 0).max(EventId(floor.0, floor.1 + 1));
+        let id = EventId::new(self.clock, 0).max(EventId::new(floor.epoch(), floor.seq() + 1));
         self.entries.push(Placed { id, previous: self.last, entry });
         self.last = id;
         id
@@ -160,7 +160,7 @@ impl Instance {
                         if placed.previous < at {
                             order.mark(placed.id);
                         }
-                        self.begin_anew(before(placed.id));
+                        self.begin_anew(placed.id.predecessor());
                     }
                     self.feed.append(placed.id, &entry).unwrap();
                 }
@@ -182,9 +182,9 @@ impl Instance {
 
     fn find_the_end(&self, order: &mut Order) -> EventId {
         const TAIL: usize = 4;
-        if order.last == EventId(0, 0) {
+        if order.last == EventId::new(0, 0) {
             order.clock += 1;
-            order.last = EventId(order.clock, 0);
+            order.last = EventId::new(order.clock, 0);
         }
         let tail = &order.entries[order.entries.len().saturating_sub(TAIL)..];
         let mut floor = tail.first().map_or(order.last, |first| first.previous);
@@ -192,7 +192,7 @@ impl Instance {
         let mut events = Vec::new();
         for placed in tail {
             if placed.previous != at {
-                floor = before(placed.id);
+                floor = placed.id.predecessor();
                 events.clear();
             }
             match &placed.entry {
@@ -267,8 +267,4 @@ impl Instance {
     pub(crate) fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
         self.hub.subscribe(Subscriber::new().resume(last)).unwrap()
     }
-}
-
-pub(crate) fn before(id: EventId) -> EventId {
-    if id.1 > 0 { EventId(id.0, id.1 - 1) } else { EventId(id.0 - 1, u64::MAX) }
 }
