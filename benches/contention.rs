@@ -79,7 +79,7 @@ fn stalled(rounds: usize) -> [Vec<Duration>; 2] {
 
 fn measure(clients: usize, connects: usize) -> (u64, Vec<Duration>) {
     let hub = Hub::builder(ManualTimer::new())
-        .retain(Retain::events(1024))
+        .retain(Retain::default().events(1024))
         .build()
         .expect("the settings are valid");
     let connect = || hub.subscribe(Subscriber::new().user("42")).expect("the hub is open");

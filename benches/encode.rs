@@ -53,7 +53,7 @@ fn compare(c: &mut Criterion, name: &str, data: String) {
 
     group.bench_function("copy", |b| b.iter(|| Bytes::copy_from_slice(black_box(&frame))));
 
-    let builder = Hub::builder(ManualTimer::new()).retain(Retain::events(1));
+    let builder = Hub::builder(ManualTimer::new()).retain(Retain::default().events(1));
     let hub = builder.build().expect("the settings are valid");
     group.bench_function("publish", |b| b.iter(|| hub.broadcast(ours(black_box(&data)))));
     group.finish();

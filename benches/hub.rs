@@ -17,7 +17,7 @@ use sse_hub::{Event, Hub, Retain, Subscriber, Subscription, TokioTimer};
 use tokio::sync::broadcast;
 
 fn hub() -> Hub {
-    let builder = Hub::builder(TokioTimer::new()).retain(Retain::events(1024));
+    let builder = Hub::builder(TokioTimer::new()).retain(Retain::default().events(1024));
     builder.build().expect("the settings are valid")
 }
 

@@ -205,7 +205,7 @@ proptest! {
         events in vec((tree(), 0..2u8), 1..40),
         retained in 1..4usize,
     ) {
-        let (hub, _) = hub_with(|hub| hub.retain(Retain::events(retained)));
+        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(retained)));
         let (streams, ids, start) = connect(&hub, &crowd);
         drop(streams);
         let positions: Vec<EventId> = events
@@ -241,7 +241,7 @@ proptest! {
         limit in 1..4usize,
         follows in btree_set(0..NAMES, 0..4),
     ) {
-        let (hub, _) = hub_with(|hub| hub.retain(Retain::events(100).per_topic(limit)));
+        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(100).per_topic(limit)));
         let topics = |names: &BTreeSet<u8>| names.iter().map(u8::to_string).collect::<Vec<_>>();
         let mut probe = hub.subscribe(Subscriber::new()).unwrap();
         let start = last_id(&read(&mut probe));
@@ -485,7 +485,7 @@ fn every_name_of_an_audience_counts_towards_the_retained_bytes() {
 
 #[test]
 fn an_audience_of_many_names_counts_towards_the_retained_bytes() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(10).bytes(10_000)));
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10).bytes(10_000)));
     let published = hub.publish(numbered(0..100), Event::new("x")).unwrap();
     assert!((6400..7000).contains(&hub.stats().retained_bytes), "{:?}", hub.stats());
     hub.publish(numbered(0..100), Event::new("x")).unwrap();
@@ -518,7 +518,7 @@ fn a_name_that_cannot_be_is_found_in_every_part_of_an_audience() {
 
 #[test]
 fn whom_the_latest_256_lost_events_were_for_is_known_exactly_and_of_older_ones_safely() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(1)));
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
     let mut probe = hub.subscribe(Subscriber::new()).unwrap();
     let start = last_id(&read(&mut probe));
     drop(probe);

@@ -124,7 +124,7 @@ async fn a_client_that_closes_its_socket_is_gone_within_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_connection_is_cut_again_and_again_gets_every_event_once_and_in_order() {
     const EVENTS: u64 = 10_000;
-    let hub = hub().retain(Retain::events(20_000)).build().unwrap();
+    let hub = hub().retain(Retain::default().events(20_000)).build().unwrap();
     let server = Server::start(&hub).await;
 
     let followed =
@@ -147,7 +147,7 @@ async fn a_client_whose_connection_is_cut_again_and_again_gets_every_event_once_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_was_away_for_too_long_is_told_of_each_gap_before_the_next_event() {
     const RETAINED: u64 = 64;
-    let hub = hub().retain(Retain::events(RETAINED as usize)).build().unwrap();
+    let hub = hub().retain(Retain::default().events(RETAINED as usize)).build().unwrap();
     let server = Server::start(&hub).await;
 
     let followed =
@@ -183,7 +183,7 @@ async fn a_client_that_was_away_for_too_long_is_told_of_each_gap_before_the_next
 
 #[tokio::test]
 async fn the_id_of_a_gap_is_one_to_go_on_from() {
-    let hub = hub().retain(Retain::events(3)).build().unwrap();
+    let hub = hub().retain(Retain::default().events(3)).build().unwrap();
     let server = Server::start(&hub).await;
     let first = publish(&hub, 0);
     for number in 1..=5 {

@@ -424,7 +424,7 @@ fn settings() -> impl Strategy<Value = Settings> {
 fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
     let Settings { retained, per_topic, older } = settings;
     let mut order = Order::default();
-    let retain = Retain::events(retained).any_age();
+    let retain = Retain::default().events(retained).age(None);
     let retain = per_topic.map_or(retain, |limit| retain.per_topic(limit));
     let history = History::events(older).wait(Duration::from_secs(24 * 3600));
     let new = || Instance::with(|hub| hub.retain(retain).history(history));

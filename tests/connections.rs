@@ -67,7 +67,7 @@ async fn a_client_that_stops_reading_is_cut_while_a_thousand_others_see_nothing(
     const OTHERS: usize = 1000;
     const LIMIT: Duration = SECOND;
     allow_files(2 * OTHERS as u64 + 200);
-    let hub = hub().retain(Retain::events(100_000).bytes(64 << 20)).build().unwrap();
+    let hub = hub().retain(Retain::default().events(100_000).bytes(64 << 20)).build().unwrap();
     let (watchdog, listener) = listen(LIMIT).await;
     let alone = watchdog.listen(listener).tap_io(|io| {
         // The system gives nobody up by itself.
@@ -227,7 +227,7 @@ async fn resetting(server: SocketAddr) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_resets_connections_within_frames_costs_no_event_and_leaves_no_client() {
     const EVENTS: u64 = 10_000;
-    let hub = hub().retain(Retain::events(20_000)).build().unwrap();
+    let hub = hub().retain(Retain::default().events(20_000)).build().unwrap();
     let (server, _) = watched(&hub, 10 * SECOND).await;
     let proxy = resetting(server.address).await;
 

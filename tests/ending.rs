@@ -418,7 +418,7 @@ fn a_task_that_waits_for_a_stalled_stream_is_woken() {
 
 #[test]
 fn a_stream_that_is_read_slowly_is_not_ended() {
-    let retain = Retain::events(100).any_age();
+    let retain = Retain::default().events(100).age(None);
     for (window, batch) in [(1000, 1), (1, 1), (4, 1)] {
         let (hub, timer) =
             hub_with(|hub| hub.stalled_after(LIMIT).window(window).batch(batch).retain(retain));
@@ -576,7 +576,7 @@ fn a_disconnected_stream_that_is_dropped_later_does_not_take_the_next_one_with_i
 }
 
 fn lagging(retain: usize) -> Hub {
-    hub_with(|hub| hub.end_lagging().window(1).retain(Retain::events(retain))).0
+    hub_with(|hub| hub.end_lagging().window(1).retain(Retain::default().events(retain))).0
 }
 
 #[test]
@@ -643,7 +643,7 @@ fn a_stream_that_came_too_late_for_all_of_it_is_ended_for_what_it_misses_from_th
 #[test]
 fn a_stream_that_came_too_late_and_is_capped_is_told_so_and_not_ended() {
     let (hub, _) = hub_with(|hub| {
-        let retain = Retain::events(100).per_topic(2);
+        let retain = Retain::default().events(100).per_topic(2);
         hub.end_lagging().retain(retain).limits(sse_hub::Limits::default().replay(3))
     });
     let start = publish(&hub, 1);

@@ -111,7 +111,7 @@ fn cut_after_opening(hub: &Hub, subscriber: Subscriber) -> String {
 
 #[test]
 fn a_stream_cut_between_its_opening_and_the_gap_is_told_the_gap_again_and_repeats_nothing() {
-    let retain = Retain::events(100).per_topic(2);
+    let retain = Retain::default().events(100).per_topic(2);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
     let publish = |topic: &str, name: &str| {
         hub.publish(Audience::topic(topic), Event::new(name)).unwrap().id().unwrap()
@@ -159,7 +159,7 @@ fn replay_is_for_who_the_client_is_now() {
 
 #[test]
 fn what_a_filter_leaves_out_is_not_missed() {
-    let hub = Hub::builder(ManualTimer::new()).retain(Retain::events(1)).build().unwrap();
+    let hub = Hub::builder(ManualTimer::new()).retain(Retain::default().events(1)).build().unwrap();
     let start = hub.broadcast(Event::new("wanted")).unwrap().id().unwrap();
     for _ in 0..10 {
         hub.broadcast(Event::new("other")).unwrap();
@@ -172,7 +172,7 @@ fn what_a_filter_leaves_out_is_not_missed() {
 
 #[test]
 fn a_busy_topic_does_not_push_out_the_others() {
-    let retain = Retain::events(100).per_topic(2);
+    let retain = Retain::default().events(100).per_topic(2);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
     let start = hub.publish(Audience::topic("quiet"), Event::new("first")).unwrap().id().unwrap();
     let quiet = hub.publish(Audience::topic("quiet"), Event::new("second")).unwrap().id().unwrap();
@@ -203,8 +203,10 @@ fn a_large_event_travels_alone_and_a_burst_travels_together() {
 
 #[test]
 fn an_event_larger_than_all_that_is_retained_is_refused() {
-    let hub =
-        Hub::builder(ManualTimer::new()).retain(Retain::events(10).bytes(100)).build().unwrap();
+    let hub = Hub::builder(ManualTimer::new())
+        .retain(Retain::default().events(10).bytes(100))
+        .build()
+        .unwrap();
     let error = hub.broadcast(Event::default().data("x".repeat(100))).unwrap_err();
     assert!(matches!(error, PublishError::TooLarge { limit: 100, .. }));
     assert!(error.to_string().contains("Retain::bytes"));
@@ -259,18 +261,21 @@ fn settings_that_contradict_each_other_are_named() {
     let wrong = [
         (builder().heartbeat(Heartbeat::default().every(Duration::ZERO)), ConfigError::Heartbeat),
         (builder().retry(Duration::from_micros(999)), ConfigError::Retry),
-        (builder().retain(Retain::events(0)), ConfigError::RetainsNothing("events")),
-        (builder().retain(Retain::events(1).bytes(0)), ConfigError::RetainsNothing("bytes")),
+        (builder().retain(Retain::default().events(0)), ConfigError::RetainsNothing("events")),
         (
-            builder().retain(Retain::events(1).per_topic(0)),
+            builder().retain(Retain::default().events(1).bytes(0)),
+            ConfigError::RetainsNothing("bytes"),
+        ),
+        (
+            builder().retain(Retain::default().events(1).per_topic(0)),
             ConfigError::RetainsNothing("per_topic"),
         ),
         (
-            builder().retain(Retain::events(1).age(Duration::ZERO)),
+            builder().retain(Retain::default().events(1).age(Duration::ZERO)),
             ConfigError::RetainsNothing("age"),
         ),
         (
-            builder().retain(Retain::events(1).per_topic(2)),
+            builder().retain(Retain::default().events(1).per_topic(2)),
             ConfigError::PerTopic { per_topic: 2, events: 1 },
         ),
         (builder().window(0), ConfigError::Window),
@@ -318,7 +323,7 @@ fn the_last_handle_closes_the_hub() {
 
 #[test]
 fn stalled_clients_pin_no_payload() {
-    let retain = Retain::events(8).bytes(1 << 20);
+    let retain = Retain::default().events(8).bytes(1 << 20);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
     let mut stalled: Vec<Subscription> =
         (0..100).map(|_| hub.subscribe(Subscriber::new()).unwrap()).collect();

@@ -95,7 +95,7 @@ fn a_crowd_that_comes_again_takes_no_more_memory_than_the_first_time() {
 }
 
 fn hub(timer: &ManualTimer) -> Hub {
-    Hub::builder(timer.clone()).retain(Retain::events(RETAINED)).build().unwrap()
+    Hub::builder(timer.clone()).retain(Retain::default().events(RETAINED)).build().unwrap()
 }
 
 /// A client with names of its own that waits for events.

@@ -342,7 +342,7 @@ fn a_cap_counts_what_is_for_the_client_and_a_cap_of_none_replays_nothing() {
 #[test]
 fn a_cap_also_holds_for_one_that_missed_what_was_lost() {
     let (hub, _) =
-        hub_with(|hub| hub.retain(Retain::events(5)).limits(Limits::default().replay(3)));
+        hub_with(|hub| hub.retain(Retain::default().events(5)).limits(Limits::default().replay(3)));
     let ids = publish(&hub, 10);
     let text = read(&mut hub.subscribe(Subscriber::new().resume(ids[0])).unwrap());
     assert_eq!((gaps(&text).len(), data(&text)), (1, ["7", "8", "9"].map(str::to_owned).to_vec()));

@@ -24,7 +24,7 @@ fn late(count: usize, set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Order, Ins
         early.broadcast(&number.to_string());
         early.settle(&mut order);
     }
-    let mut late = Instance::with(|hub| set(hub.retain(Retain::events(2))));
+    let mut late = Instance::with(|hub| set(hub.retain(Retain::default().events(2))));
     late.read(&mut order, usize::MAX);
     (order, late)
 }
@@ -125,7 +125,8 @@ fn no_more_is_held_than_is_set_and_who_is_further_back_is_told() {
     assert_eq!((data(&text), gaps(&text)), (names(14, 20), vec![]));
 
     let bytes = |hub: HubBuilder| hub.history(History::events(100).bytes(200));
-    let (order, mut hub) = late(20, |hub| bytes(hub.retain(Retain::events(2).bytes(300))));
+    let (order, mut hub) =
+        late(20, |hub| bytes(hub.retain(Retain::default().events(2).bytes(300))));
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
     hub.look_back_for_all(&order);
@@ -217,7 +218,7 @@ fn audience_filter_and_conflation_hold_on_what_is_brought() {
     }
     publish(Audience::all(), event("last"));
     let from = order.entries[0].id;
-    let mut hub = Instance::with(|hub| hub.retain(Retain::events(1)));
+    let mut hub = Instance::with(|hub| hub.retain(Retain::default().events(1)));
     hub.read(&mut order, usize::MAX);
     let who = |user: &str| Subscriber::new().user(user).topic("t").events(["n"]).resume(from);
     let mut streams = ["ann", "bob"].map(|user| hub.hub.subscribe(who(user)).unwrap());
@@ -235,7 +236,7 @@ fn audience_filter_and_conflation_hold_on_what_is_brought() {
 #[test]
 fn what_a_topic_pushed_out_is_put_back_between_the_others() {
     let mut order = Order::default();
-    let retain = Retain::events(100).per_topic(2);
+    let retain = Retain::default().events(100).per_topic(2);
     let mut hub = Instance::with(|hub| hub.retain(retain));
     hub.settle(&mut order);
     for number in 1..=12 {
@@ -326,7 +327,7 @@ fn one_that_came_before_the_order_was_found_is_held_and_told_and_not_ended() {
     let (mut order, _) = late(9, |hub| hub);
     let from = after(&order, 1);
     order.trim(4);
-    let mut hub = Instance::with(|hub| hub.retain(Retain::events(2)).end_lagging());
+    let mut hub = Instance::with(|hub| hub.retain(Retain::default().events(2)).end_lagging());
     let mut stream = hub.subscribe(from);
     assert!(stream.resumed());
     read(&mut stream);
@@ -386,7 +387,7 @@ fn what_was_done_to_clients_is_passed_over_and_not_done_again() {
         early.settle(&mut order);
     }
     for count in [1, 3] {
-        let mut hub = Instance::with(|hub| hub.retain(Retain::events(1)));
+        let mut hub = Instance::with(|hub| hub.retain(Retain::default().events(1)));
         hub.read(&mut order, usize::MAX);
         // Right after the first event.
         let mut stream = hub.subscribe(order.entries[0].id);

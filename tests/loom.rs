@@ -18,7 +18,7 @@ fn hub(window: usize, retain: usize) -> Hub {
     Hub::builder(ManualTimer::new())
         .heartbeat(Heartbeat::disabled())
         .window(window)
-        .retain(Retain::events(retain))
+        .retain(Retain::default().events(retain))
         .build()
         .unwrap()
 }

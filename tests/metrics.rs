@@ -42,7 +42,7 @@ fn one(name: &str) -> String {
 fn a_scrape_shows_what_the_hub_counted() {
     let timer = ManualTimer::new();
     let hub = builder(&timer)
-        .retain(Retain::events(2))
+        .retain(Retain::default().events(2))
         .window(1)
         .limits(Limits::clients(2))
         .build()

@@ -272,13 +272,13 @@ struct Model {
 impl Model {
     fn new(settings: Settings) -> Self {
         let timer = ManualTimer::new();
-        let mut retain = Retain::events(settings.events).bytes(settings.bytes);
+        let mut retain = Retain::default().events(settings.events).bytes(settings.bytes);
         if let Some(limit) = settings.per_topic {
             retain = retain.per_topic(limit);
         }
         retain = match settings.age {
             Some(seconds) => retain.age(Duration::from_secs(seconds)),
-            None => retain.any_age(),
+            None => retain.age(None),
         };
         let hub = Hub::builder(timer.clone())
             .heartbeat(Heartbeat::disabled())

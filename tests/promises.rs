@@ -36,7 +36,7 @@ fn ids(text: &str) -> Vec<EventId> {
 #[test]
 fn b1_any_two_clients_see_the_events_that_both_receive_in_the_same_order() {
     const EVENTS: usize = 500;
-    let hub = hub(Retain::events(4 * EVENTS));
+    let hub = hub(Retain::default().events(4 * EVENTS));
     let topics: [&[&str]; 4] = [&["a"], &["b"], &["a", "b"], &["b", "c"]];
     let mut streams = topics.map(|topics| {
         let subscriber = Subscriber::new().topics(topics.iter().copied());
@@ -68,7 +68,7 @@ fn b1_any_two_clients_see_the_events_that_both_receive_in_the_same_order() {
 #[test]
 fn b2_inside_retention_nothing_is_lost_and_nothing_comes_twice() {
     const EVENTS: usize = 5_000;
-    let hub = hub(Retain::events(EVENTS));
+    let hub = hub(Retain::default().events(EVENTS));
     let mut last = None;
     let mut seen = Vec::new();
     let mut connections = 0;
@@ -110,7 +110,7 @@ fn b2_inside_retention_nothing_is_lost_and_nothing_comes_twice() {
 
 #[test]
 fn b3_past_retention_the_loss_is_told_before_the_next_event() {
-    let hub = hub(Retain::events(3));
+    let hub = hub(Retain::default().events(3));
     let mut reader = hub.subscribe(Subscriber::new()).unwrap();
     let last = ids(&{
         read(&mut reader);
@@ -135,7 +135,7 @@ fn b3_past_retention_the_loss_is_told_before_the_next_event() {
 fn b5_a_slow_reader_hurts_only_itself() {
     const CLIENTS: usize = 1_000;
     let retained = 64 << 10;
-    let hub = hub(Retain::events(1 << 20).bytes(retained));
+    let hub = hub(Retain::default().events(1 << 20).bytes(retained));
     let connect = |_| {
         let mut stream = hub.subscribe(Subscriber::new()).unwrap();
         stream.next().now_or_never().unwrap();
@@ -259,7 +259,7 @@ proptest! {
         let [retry, lifetime, stall] = times;
         let built = Hub::builder(timer.clone())
             .limits(Limits::clients(clients).per_user(per_user).replay(replay).displace_oldest())
-            .retain(Retain::events(8).per_topic(4).age(lifetime))
+            .retain(Retain::default().events(8).per_topic(4).age(lifetime))
             .retry(retry)
             .lifetime(lifetime)
             .stalled_after(stall)
@@ -325,7 +325,7 @@ proptest! {
 
 #[test]
 fn b7_neither_do_the_edges_of_what_can_be_said() {
-    let hub = hub(Retain::events(1));
+    let hub = hub(Retain::default().events(1));
     let far = Instant::now() + Duration::from_secs(u64::from(u32::MAX));
     let mut stream = hub.subscribe(Subscriber::new().until(far).last(usize::MAX)).unwrap();
     read(&mut stream);

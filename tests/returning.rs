@@ -169,7 +169,7 @@ fn come_and_go(hub: &Hub, count: usize) {
 
 #[test]
 fn the_clients_that_left_last_are_remembered_and_others_forgotten() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(10)));
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
     let leave = || hub.subscribe(Subscriber::new()).unwrap().client();
     let back = |client| hub.subscribe(Subscriber::new().client(client)).unwrap().client();
     let client = leave();
@@ -182,7 +182,7 @@ fn the_clients_that_left_last_are_remembered_and_others_forgotten() {
 
 #[test]
 fn a_client_that_left_again_is_among_those_that_left_last() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(10)));
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
     let client = hub.subscribe(Subscriber::new()).unwrap().client();
     let back = || hub.subscribe(Subscriber::new().client(client)).unwrap().client();
     come_and_go(&hub, REMEMBERED - 1);
@@ -214,7 +214,7 @@ proptest! {
         retained in 1..30usize,
         batch in prop_oneof![Just(1), Just(10_000)],
     ) {
-        let (hub, _) = hub_with(|hub| hub.retain(Retain::events(retained)).batch(batch));
+        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(retained)).batch(batch));
         let kept = events.len().saturating_sub(retained);
         let mut expected = Vec::new();
         for (number, &(to, event_type)) in events.iter().enumerate() {
@@ -254,7 +254,7 @@ fn the_last_few_are_for_a_first_connection_only() {
 
 #[test]
 fn what_was_lost_between_the_last_few_is_not_missed_by_one_who_is_new() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(100).per_topic(1)));
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(100).per_topic(1)));
     hub.broadcast(event("all")).unwrap();
     for number in 0..3 {
         hub.publish(Audience::topic("t"), event(number)).unwrap();
@@ -287,7 +287,7 @@ fn one_cut_off_before_the_last_few_gets_them_when_it_is_back() {
 #[test]
 fn one_cut_off_before_the_last_few_gets_them_also_where_fewer_were_retained() {
     for (published, asked, retained) in [(3, 5, 100), (3, 3, 100), (9, 5, 3), (9, 3, 3)] {
-        let (hub, _) = hub_with(|hub| hub.retain(Retain::events(retained)));
+        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(retained)));
         publish(&hub, published);
         let who = Subscriber::new().last(asked);
         let stream = hub.subscribe(who.clone()).unwrap();
@@ -502,7 +502,7 @@ fn an_event_without_a_type_and_one_of_type_message_are_told_apart_or_not_but_nev
 
 #[test]
 fn a_value_that_was_lost_is_missed_and_one_that_was_replaced_is_not() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(2)));
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(2)));
     let start = hub.broadcast(event("seen")).unwrap().id().unwrap();
     let resumes = || hub.subscribe(Subscriber::new().resume(start)).unwrap().resumed();
     for value in 0..100 {
@@ -522,7 +522,7 @@ fn a_value_that_was_lost_is_missed_and_one_that_was_replaced_is_not() {
 
 #[test]
 fn values_of_a_topic_take_one_place_of_its_limit() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::events(100).per_topic(2)));
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(100).per_topic(2)));
     let start = hub.broadcast(event("start")).unwrap().id().unwrap();
     let topic = || Audience::topic("t");
     hub.publish(topic(), event("kept")).unwrap();

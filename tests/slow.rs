@@ -18,7 +18,7 @@ fn resident() -> Option<usize> {
 #[test]
 fn ten_thousand_stalled_clients_and_a_million_events_stay_within_retention() {
     let hub = Hub::builder(ManualTimer::new())
-        .retain(Retain::events(1 << 20).bytes(RETAINED))
+        .retain(Retain::default().events(1 << 20).bytes(RETAINED))
         .never_stalled()
         .build()
         .unwrap();

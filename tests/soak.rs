@@ -23,7 +23,7 @@ fn nothing_is_lost_repeated_or_reordered_and_every_map_is_empty_after_a_soak() {
     let seconds = std::env::var("SSE_HUB_SOAK_SECONDS").map_or(2, |text| text.parse().unwrap());
     let until = Instant::now() + Duration::from_secs(seconds);
     let timer = ManualTimer::new();
-    let retain = Retain::events(2_000).per_topic(500).age(AGE);
+    let retain = Retain::default().events(2_000).per_topic(500).age(AGE);
     let hub = Hub::builder(timer.clone())
         .retain(retain)
         .window(8)

@@ -48,7 +48,8 @@ async fn a_storm_of_ten_thousand_is_one_read_in_a_tenth_of_a_second() {
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, STORM, TOPICS).await;
     let set = |hub: HubBuilder| {
-        hub.retain(Retain::events(256)).history(History::events(2 * STORM).bytes(64 << 20))
+        hub.retain(Retain::default().events(256))
+            .history(History::events(2 * STORM).bytes(64 << 20))
     };
     let there = ready(&server.url(), set).await;
     // The publisher goes on.

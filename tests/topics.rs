@@ -145,8 +145,9 @@ fn nobody_joins_where_one_would_have_too_many_topics() {
 fn a_joined_topic_is_followed_from_then_on_also_from_the_log() {
     for window in [1, 2, 100] {
         for retained in [4, 1000] {
-            let (hub, _) =
-                hub_with(|hub| hub.window(window).retain(Retain::events(1000).per_topic(retained)));
+            let (hub, _) = hub_with(|hub| {
+                hub.window(window).retain(Retain::default().events(1000).per_topic(retained))
+            });
             let mut stream = open(&hub, Subscriber::new().user("u"));
             // It is behind when it joins, and so reads from before that.
             for number in 0..5 {
@@ -167,7 +168,8 @@ fn a_joined_topic_is_followed_from_then_on_also_from_the_log() {
 
 #[test]
 fn what_a_topic_lost_after_the_join_is_a_gap_and_what_it_lost_before_is_none() {
-    let (hub, _) = hub_with(|hub| hub.window(1).retain(Retain::events(1000).per_topic(2)));
+    let (hub, _) =
+        hub_with(|hub| hub.window(1).retain(Retain::default().events(1000).per_topic(2)));
     let mut stream = open(&hub, Subscriber::new());
     (0..10).for_each(|number| assert_eq!(publish(&hub, "t", number), 0));
     hub.join(&Audience::all(), "t").unwrap();

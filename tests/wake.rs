@@ -175,7 +175,7 @@ fn publishers_and_readers_on_many_threads_lose_nothing() {
     const EVENTS: usize = 2_000;
     const PUBLISHERS: usize = 4;
     let hub = Hub::builder(ManualTimer::new())
-        .retain(Retain::events(EVENTS * PUBLISHERS))
+        .retain(Retain::default().events(EVENTS * PUBLISHERS))
         .window(4)
         .build()
         .unwrap();

@@ -15,7 +15,7 @@ async fn build(arguments: &Arguments) -> Result<Hub, Box<dyn Error + Send + Sync
     let builder = Hub::builder(TokioTimer::new())
         .heartbeat(Heartbeat::default().every(arguments.heartbeat))
         .retry(Duration::from_secs(2))
-        .retain(Retain::events(arguments.retain))
+        .retain(Retain::default().events(arguments.retain))
         .limits(Limits::clients(arguments.clients))
         .presence(Presence::with_grace(Duration::from_secs(4)));
     match &arguments.redis {

@@ -353,7 +353,7 @@ impl Drop for Handle {
 ///
 /// let hub = Hub::builder(ManualTimer::new())
 ///     .heartbeat(Heartbeat::default().every(Duration::from_secs(15)))
-///     .retain(Retain::events(4096).per_topic(256).bytes(16 << 20))
+///     .retain(Retain::default().events(4096).per_topic(256).bytes(16 << 20))
 ///     .retry(Duration::from_secs(3))
 ///     .build()?;
 /// # Ok::<(), sse_hub::ConfigError>(())

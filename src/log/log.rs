@@ -511,7 +511,7 @@ mod tests {
             ops in vec(op(), 1..50), events in 1..8usize, per_topic in prop::option::of(1..4usize),
             older in 1..12usize,
         ) {
-            let mut retain = Retain::events(events).any_age();
+            let mut retain = Retain::default().events(events).age(None);
             retain.per_topic = per_topic.map(|limit| limit.min(events));
             let (hasher, now) = (KeyHasher::default(), Instant::now());
             let mut model = Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
@@ -538,7 +538,7 @@ mod tests {
     #[test]
     fn a_raised_log_expires_no_event() {
         let (hasher, now) = (KeyHasher::default(), Instant::now());
-        let retain = Retain::events(9).age(Duration::from_secs(1));
+        let retain = Retain::default().events(9).age(Duration::from_secs(1));
         let mut model =
             Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
         model.append(0, false, &hasher, now);

@@ -44,5 +44,5 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub(crate) fn hub() -> HubBuilder {
     Hub::builder(TokioTimer::new())
         .heartbeat(Heartbeat::disabled())
-        .retain(Retain::events(4096).bytes(16 << 20))
+        .retain(Retain::default().events(4096).bytes(16 << 20))
 }

@@ -13,7 +13,7 @@ const EVENTS: usize = 5_000;
 
 /// An instance that retains next to nothing.
 fn little(hub: HubBuilder) -> HubBuilder {
-    hub.retain(Retain::events(16))
+    hub.retain(Retain::default().events(16))
 }
 
 /// It has the events from one number to another, and was told so many gaps that something was gone.

@@ -82,8 +82,9 @@ async fn what_is_older_than_what_is_retained_is_a_gap_after_a_start_too_if_nobod
         here.hub.broadcast(Event::new("n").data(number.to_string())).unwrap();
     }
     here.publish("701").await;
-    let retain =
-        |hub: sse_hub::HubBuilder| hub.retain(Retain::events(600)).history(History::none());
+    let retain = |hub: sse_hub::HubBuilder| {
+        hub.retain(Retain::default().events(600)).history(History::none())
+    };
     let there = Instance::with(&server.url(), |redis| redis, retain);
     there.backplane.ready().await;
     assert_eq!(there.hub.stats().retained, 600);

@@ -25,7 +25,7 @@ pub(crate) const URL: &str = "SSE_HUB_INSTANCE_OF";
 #[ignore = "needs redis-server"]
 async fn instance() {
     let Ok(url) = std::env::var(URL) else { return };
-    let retain = |hub: sse_hub::HubBuilder| hub.retain(Retain::events(20_000));
+    let retain = |hub: sse_hub::HubBuilder| hub.retain(Retain::default().events(20_000));
     let instance = Instance::with(&url, |redis| redis, retain);
     instance.backplane.ready().await;
     let app = Router::new()
