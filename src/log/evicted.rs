@@ -19,7 +19,7 @@ const COMBINED: usize = 256;
 /// of a check.
 const COMBINED_NAMES: usize = 16 * COMBINED;
 
-/// The evicted events, as far as needed to decide whether a client missed one.
+/// The evicted events, as far as needed to decide whether a client missed an event.
 ///
 /// The record keeps the newest evicted event for each key, and for each event type within a key.
 /// That answers exactly for any position and any filter, in a few dozen bytes per name. Names come
@@ -27,8 +27,8 @@ const COMBINED_NAMES: usize = 16 * COMBINED;
 /// position before the dropped rows gets a gap, to be safe.
 ///
 /// With an `and` or an `except`, not every client that holds an index key is in the audience. The
-/// newest of these events are kept with their audience. Older ones are recorded as if they had been
-/// for every holder of their keys: a client may see a gap that was none, and never misses one.
+/// newest of these events are kept with their audience. Older events are recorded as events for
+/// every holder of their keys: a client may see a needless gap, and never lacks a gap.
 #[derive(Debug)]
 pub(crate) struct Evicted {
     hasher: KeyHasher,
@@ -38,7 +38,7 @@ pub(crate) struct Evicted {
     capacity: usize,
     /// The record has no answer for positions before this one.
     floor: EventId,
-    /// No event after this position was evicted, or all of them were restored.
+    /// The log holds every event after this position.
     whole_from: EventId,
     /// Some recorded events were restored since the last eviction.
     restored: bool,
@@ -46,8 +46,8 @@ pub(crate) struct Evicted {
 
 /// The hashes of an event's index keys and of its type.
 ///
-/// Computed before the lock is taken. Two names collide once in 2^64, and then a client sees a gap
-/// that was none.
+/// Computed before the lock is taken. Two names collide once in 2^64: then a client may see a
+/// needless gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyHashes {
     keys: SmallVec<[u64; 1]>,
@@ -132,7 +132,7 @@ impl Evicted {
         }
     }
 
-    /// Returns the newest event after `after` that was for this client and is evicted.
+    /// Returns the newest evicted event for this client after `after`.
     pub(crate) fn since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
         let unknown = (after < floor).then_some(floor);

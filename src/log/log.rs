@@ -21,7 +21,7 @@ use crate::wire::id::EventId;
 
 /// Rows of evicted events for each retained event: two rows per event, times two. A client that
 /// returns after the whole retention was replaced still gets an exact answer, unless every event
-/// had a name of its own.
+/// had a unique name.
 const EVICTED_ROWS_PER_EVENT: usize = 4;
 
 /// The fewest rows of evicted events, for hubs that retain a few events only.
@@ -49,7 +49,7 @@ pub(crate) struct Log {
 #[derive(Debug)]
 struct Raised {
     by: Allowance,
-    /// The position after which the log was complete when it was raised.
+    /// The position after which the log was complete before the raise.
     base: EventId,
     /// An event did not fit.
     full: bool,
@@ -101,8 +101,8 @@ impl Log {
         self.raised.as_ref().map_or(self.retain, |raised| self.retain.raised(raised.by))
     }
 
-    /// Appends an event, which must be newer than every event before, and moves the events that must
-    /// go for it to `evicted`: the caller frees them after unlocking.
+    /// Appends an event, which must be newer than every event before, and moves the events that
+    /// must go for it to `evicted`: the caller frees them after unlocking.
     pub(crate) fn append(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
         debug_assert!(entry.id > self.head);
         self.expire(entry.at, evicted);
@@ -141,8 +141,8 @@ impl Log {
         }
     }
 
-    /// Reads the retained events for a client after a position, in order. Returns whether these were
-    /// all.
+    /// Reads the retained events for a client after a position, in order. Returns whether these
+    /// were all.
     ///
     /// Merges the lists of the client's keys, so the cost follows the number of events under these
     /// keys, not the number of retained events.
@@ -213,14 +213,14 @@ impl Log {
         (oldest.map_or(self.head, EventId::predecessor), false)
     }
 
-    /// Returns the retained events of each of a client's keys, with the position after which the client
-    /// holds the key.
+    /// Returns the retained events of each of a client's keys, with the position after which the
+    /// client holds the key.
     fn lists<'a>(&'a self, client: Identity<'a>) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
         let memberships = client.memberships.iter();
         memberships.filter_map(|held| Some((self.index.get(&held.key)?, held.since))).collect()
     }
 
-    /// Returns the newest event after `after` that was for this client and is evicted.
+    /// Returns the newest evicted event for this client after `after`.
     pub(crate) fn lost_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
         self.evicted.since(after, client)
     }
@@ -286,7 +286,7 @@ impl Log {
         self.raised.is_some()
     }
 
-    /// Returns how many more events the log would hold if it were raised by this allowance.
+    /// Returns the number of events that still fit into the log, raised by this allowance.
     pub(crate) fn room(&self, by: Allowance) -> usize {
         let limit = self.retain.events.saturating_add(by.events);
         match &self.raised {
@@ -351,8 +351,8 @@ impl Log {
         true
     }
 
-    /// Returns to the retention by evicting at most `most` events, so that the lock is held for a short
-    /// time. The caller must repeat the call while the log [is raised](Self::is_raised).
+    /// Returns to the retention by evicting at most `most` events, so that the lock is held for a
+    /// short time. The caller must repeat the call while the log [is raised](Self::is_raised).
     pub(crate) fn lower(&mut self, most: usize, evicted: &mut Vec<Arc<Entry>>) {
         for _ in 0..most {
             if self.len() <= self.retain.events && self.bytes <= self.retain.bytes {

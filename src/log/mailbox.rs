@@ -47,8 +47,8 @@ pub(crate) enum Taken {
 }
 
 impl Mailbox {
-    /// Creates the mailbox of a client at `cursor`, with the log at `head`. Losses up to `missable` are
-    /// not reported.
+    /// Creates the mailbox of a client at `cursor`, with the log at `head`. Losses up to `missable`
+    /// are not reported.
     pub(crate) fn new(
         cursor: EventId,
         head: EventId,
@@ -120,16 +120,17 @@ impl Mailbox {
 
     /// Adds an event for this client. Returns `false` if the client has the event already.
     ///
-    /// Events arrive in id order. A hand-out releases the state lock between pieces, so an event can
-    /// arrive that was appended before the client connected or before it read the log to the end.
+    /// Events arrive in id order. A hand-out releases the state lock between pieces, so an event
+    /// can arrive that was appended before the client connected or before it read the log to the
+    /// end.
     pub(crate) fn push(&mut self, entry: &Arc<Entry>) -> bool {
         if entry.id <= self.tail {
             return false;
         }
         if !self.behind {
             if self.window.is_empty() {
-                // No event for this client lies between. Moving the cursor keeps it inside the log for
-                // a client that seldom gets an event.
+                // No event for this client lies between. Moving the cursor keeps it inside the log
+                // for a client that seldom gets an event.
                 self.cursor = entry.id.predecessor();
             }
             if self.window.len() < self.capacity {
@@ -197,8 +198,8 @@ impl Mailbox {
         self.waiting_since = Some(now);
     }
 
-    /// Notes that the log was read to its end at `head`. The state lock must have been held since, so
-    /// that the log cannot have grown.
+    /// Notes that the log was read to its end at `head`. The state lock must have been held since,
+    /// so that the log cannot have grown.
     pub(crate) fn catch_up(&mut self, head: EventId) {
         self.cursor = head;
         self.tail = head;

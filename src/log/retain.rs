@@ -25,11 +25,11 @@ use crate::error::ConfigError;
 ///
 /// The retention bounds the memory that a hub takes for events, however its clients behave. With a
 /// backplane, [`History`](crate::History) allows more for a while. The retained events take at most
-/// `bytes` of frames (the allocation of a frame can be a quarter larger than the frame), and about 450
-/// bytes of bookkeeping for each of `events`. The record of evicted events takes up to 200 bytes more
-/// for each of `events` (of 1024 at least). Measured on 64 bits, with the slack of allocations: 270 to
-/// 350 bytes in all if the events are for every client or for one topic, and 610 to 660 bytes if each
-/// event is for a different user.
+/// `bytes` of frames (the allocation of a frame can be a quarter larger than the frame), and about
+/// 450 bytes of bookkeeping for each of `events`. The record of evicted events takes up to 200
+/// bytes more for each of `events` (of 1024 at least). Measured on 64 bits, with the slack of
+/// allocations: 270 to 350 bytes in all if the events are for every client or for one topic, and
+/// 610 to 660 bytes if each event is for a different user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retain {
@@ -47,8 +47,8 @@ impl Retain {
         self
     }
 
-    /// Sets the most events of each topic, so that a busy topic does not evict the others; `None` for
-    /// no limit, the default. Must not be zero, and not more than [`events`](Self::events).
+    /// Sets the most events of each topic, so that a busy topic does not evict the others; `None`
+    /// for no limit, the default. Must not be zero, and not more than [`events`](Self::events).
     #[must_use]
     pub fn per_topic(mut self, events: impl Into<Option<usize>>) -> Self {
         self.per_topic = events.into();
@@ -62,8 +62,8 @@ impl Retain {
         self
     }
 
-    /// Sets the most time that an event is kept after it was published; `None` for no limit. Must not
-    /// be zero. The hub evicts an old event when it is next used.
+    /// Sets the most time that an event is kept after it was published; `None` for no limit. Must
+    /// not be zero. The hub evicts an old event when it is next used.
     #[must_use]
     pub fn age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.age = age.into();

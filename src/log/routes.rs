@@ -53,8 +53,8 @@ impl<T: Clone> Routes<T> {
         slot
     }
 
-    /// Adds a key to a member, for events after `since`. Returns `false` if the member holds the key
-    /// already.
+    /// Adds a key to a member, for events after `since`. Returns `false` if the member holds the
+    /// key already.
     pub(crate) fn join(&mut self, slot: usize, key: Key, since: EventId) -> bool {
         let Some(Slot { reach, memberships }) = self.slots.get_mut(slot) else { return false };
         if memberships.iter().any(|held| held.key == key) {
@@ -145,8 +145,8 @@ impl<T: Clone> Routes<T> {
         self.members.len()
     }
 
-    /// Gives memory back after a peak. A slab cannot move its elements, so the slots shrink only once
-    /// all of them are free.
+    /// Gives memory back after a peak. A slab cannot move its elements, so the slots shrink only
+    /// once all of them are free.
     fn shrink(&mut self) {
         shrink(&mut self.members);
         if self.slots.is_empty() && is_sparse(0, self.slots.capacity()) {

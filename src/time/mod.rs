@@ -1,5 +1,5 @@
-//! Time: the port to a clock, its two implementations, and the deadlines of an idle stream. The rest
-//! of the crate reads no clock and starts no timer of its own.
+//! Time: the port to a clock, its two implementations, and the deadlines of an idle stream. The
+//! rest of the crate reads no clock and starts no timer of its own.
 
 pub(crate) mod deadline;
 pub(crate) mod heartbeat;

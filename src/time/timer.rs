@@ -9,9 +9,9 @@ use std::time::Instant;
 /// A clock, and a way to be woken at a deadline.
 ///
 /// `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer) implement it; a timer for
-/// another runtime takes a dozen lines. A hub reads the clock when it publishes and when a stream is
-/// idle. It holds at most one [`Sleep`] per open stream, which a busy stream does not touch, and one
-/// per [`PresenceWatch`](crate::PresenceWatch).
+/// another runtime takes a dozen lines. A hub reads the clock when it publishes and when a stream
+/// is idle. The hub holds at most one [`Sleep`] per open stream, which a busy stream does not
+/// touch, and one per [`PresenceWatch`](crate::PresenceWatch).
 ///
 /// ```
 /// use std::pin::Pin;
@@ -38,7 +38,8 @@ pub trait Timer: fmt::Debug + Send + Sync + 'static {
     /// Returns the time now. Must never go back.
     fn now(&self) -> Instant;
 
-    /// Returns a sleep that is ready once [`now`](Self::now) has reached `deadline`, and never before.
+    /// Returns a sleep that is ready once [`now`](Self::now) has reached `deadline`, and never
+    /// before.
     ///
     /// A timer that is coarser than its clock must round up: a stream that is woken early assumes
     /// that its sleep will still fire.
@@ -57,11 +58,11 @@ impl<T: Timer + ?Sized> Timer for Arc<T> {
 
 /// A wait for a deadline: [`Timer::sleep_until`] returns it.
 ///
-/// A sleep is not a `Future`, because a stream reuses it: after it was ready, [`reset`](Self::reset)
-/// arms it again.
+/// A sleep is not a `Future`, because a stream reuses it: after it was ready,
+/// [`reset`](Self::reset) arms it again.
 pub trait Sleep: Send + Sync + 'static {
-    /// Returns ready if the deadline has passed. Otherwise wakes the waker of the *latest* call when
-    /// the deadline passes.
+    /// Returns ready if the deadline has passed. Otherwise wakes the waker of the *latest* call
+    /// when the deadline passes.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Sets another deadline.

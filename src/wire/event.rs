@@ -10,10 +10,10 @@ use super::frame::{Draft, RETRY_RANGE, Sealed};
 
 /// A message to clients: a type, data, and sometimes a `retry` or a comment.
 ///
-/// Setters take and return the event; a second call of a setter replaces the first value. If a value
-/// is invalid, such as a type with a line break, the event remembers the error and every method that
-/// takes the event refuses it, before any byte is written. [`check`](Self::check) returns the error
-/// at once.
+/// Setters take and return the event; a second call of a setter replaces the first value. If a
+/// value is invalid, such as a type with a line break, the event remembers the error and every
+/// method that takes the event refuses it, before any byte is written. [`check`](Self::check)
+/// returns the error at once.
 ///
 /// Events have two uses. A [`Hub`](crate::Hub) publishes an event and issues its id. A standalone
 /// [`EventStream`](crate::EventStream) encodes an event for one client, with an [`id`](Self::id) of
@@ -125,7 +125,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// Returns [`JsonError`] if the value does not serialise, such as a map with keys that are not text.
+    /// Returns [`JsonError`] if the value does not serialise, such as a map with keys that are not
+    /// text.
     ///
     /// ```
     /// use sse_hub::Event;
@@ -163,12 +164,13 @@ impl Event {
 
     /// For a hub: sets the conflation key. The hub retains only the newest event with a key.
     ///
-    /// For values that replace each other, such as prices or positions. An event replaces an earlier
-    /// event if the key, the audience and the type are equal. A client that keeps up receives all of
-    /// them. A client that is behind or reconnects receives the newest only, without a gap.
+    /// For values that replace each other, such as prices or positions. An event replaces an
+    /// earlier event if the key, the audience and the type are equal. A client that keeps up
+    /// receives all of them. A client that is behind or reconnects receives the newest only,
+    /// without a gap.
     ///
-    /// Must have 1 to [`Event::MAX_KEY_LEN`] bytes. The key is not sent. A standalone stream ignores
-    /// it.
+    /// Must have 1 to [`Event::MAX_KEY_LEN`] bytes. The key is not sent. A standalone stream
+    /// ignores it.
     ///
     /// ```
     /// use sse_hub::Event;
@@ -185,12 +187,12 @@ impl Event {
         self
     }
 
-    /// For a hub with a backplane: sets the idempotency key. Of several events with the same key, only
-    /// the first is delivered, across instances and restarts, for as long as the backplane remembers
-    /// the key.
+    /// For a hub with a backplane: sets the idempotency key. Of several events with the same key,
+    /// only the first is delivered, across instances and restarts, for as long as the backplane
+    /// remembers the key.
     ///
-    /// Use the key if a publish may be repeated: a webhook that is delivered twice, or a job that was
-    /// killed and starts again. A hub without a [backplane](crate::HubBuilder::backplane) and a
+    /// Use the key if a publish may be repeated: a webhook that is delivered twice, or a job that
+    /// was killed and starts again. A hub without a [backplane](crate::HubBuilder::backplane) and a
     /// standalone stream ignore the key.
     ///
     /// Must have 1 to [`Event::MAX_KEY_LEN`] bytes. The key is not sent.
@@ -210,7 +212,8 @@ impl Event {
         self
     }
 
-    /// The longest [conflation key](Self::conflate) or [idempotency key](Self::idempotency_key), in bytes.
+    /// The longest [conflation key](Self::conflate) or [idempotency key](Self::idempotency_key), in
+    /// bytes.
     pub const MAX_KEY_LEN: usize = 256;
 
     /// Takes the conflation key and the idempotency key.
@@ -222,9 +225,9 @@ impl Event {
     /// For a standalone [`EventStream`](crate::EventStream): sets the id, which the client sends as
     /// `Last-Event-ID` when it reconnects. A hub issues ids itself and refuses an event with an id.
     ///
-    /// Must have 1 to [`Event::MAX_ID_LEN`] bytes, each an ASCII letter or digit or one of `.`, `_`,
-    /// `~` and `-`: some clients cannot send other characters and would never connect again. An event
-    /// with only an id moves the client's position and is not dispatched to the page.
+    /// Must have 1 to [`Event::MAX_ID_LEN`] bytes, each an ASCII letter or digit or one of `.`,
+    /// `_`, `~` and `-`: some clients cannot send other characters and would never connect again.
+    /// An event with only an id moves the client's position and is not dispatched to the page.
     ///
     /// ```
     /// use sse_hub::Event;
@@ -276,7 +279,8 @@ impl Event {
     /// ```
     /// use sse_hub::Event;
     ///
-    /// assert_eq!(Event::new("token").data("a\r\nb").encode()?, "event: token\ndata: a\ndata: b\n\n");
+    /// let event = Event::new("token").data("a\r\nb");
+    /// assert_eq!(event.encode()?, "event: token\ndata: a\ndata: b\n\n");
     /// # Ok::<(), sse_hub::EventError>(())
     /// ```
     #[inline]
@@ -326,8 +330,8 @@ pub trait Payload: serde::Serialize {
 
 /// A valid event type.
 ///
-/// An event type has 1 to [`EventType::MAX_LEN`] bytes, contains no CR, LF or NUL, and does not begin
-/// with `hub:`, the prefix of the hub's own events.
+/// An event type has 1 to [`EventType::MAX_LEN`] bytes, contains no CR, LF or NUL, and does not
+/// begin with `hub:`, the prefix of the hub's own events.
 ///
 /// ```
 /// use sse_hub::EventType;

@@ -1,8 +1,8 @@
 //! The encoder: the only file that knows the bytes of an event on the wire.
 //!
-//! The format is that of the WHATWG HTML standard, section 9.2 (server-sent events). Every line ends
-//! in LF. `id:` is the last field of a frame, because some clients store the id as soon as they have
-//! read its line: if the connection breaks after an early `id:`, the event is lost.
+//! The format is that of the WHATWG HTML standard, section 9.2 (server-sent events). Every line
+//! ends in LF. `id:` is the last field of a frame, because some clients store the id as soon as
+//! they have read its line: if the connection breaks after an early `id:`, the event is lost.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use wide::u8x16;
 
 use super::id::EventId;
 
-/// The heartbeat of an idle stream. A single LF: some clients call the page's code for the blank line
-/// that a second LF would end.
+/// The heartbeat of an idle stream. A single LF: some clients call the page's code for the blank
+/// line that a second LF would end.
 pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 
 /// The heartbeat as an event, because a native `EventSource` does not show comments to the page.
 pub(crate) const VISIBLE_HEARTBEAT: Bytes =
     Bytes::from_static(b"event: hub:heartbeat\ndata: {}\n\n");
 
-/// Reports the start or the end of an outage of the backplane. Has no id, like a heartbeat: the event
-/// is not part of the order.
+/// Reports the start or the end of an outage of the backplane. Has no id, like a heartbeat: the
+/// event is not part of the order.
 pub(crate) const fn degraded(is_degraded: bool) -> Bytes {
     Bytes::from_static(if is_degraded {
         b"event: hub:degraded\ndata: {\"degraded\":true}\n\n"
@@ -80,7 +80,8 @@ impl Draft {
     }
 
     fn set_lines(&mut self, data: &[u8], first: usize) {
-        // Lines of 80 columns grow by a thirteenth. With shorter lines the buffer grows once or twice.
+        // Lines of 80 columns grow by a thirteenth. With shorter lines the buffer grows once or
+        // twice.
         self.start(DATA.len() + data.len() + data.len() / 8);
         let mut from = 0;
         for_each_break(data, first, |at| {

@@ -6,9 +6,9 @@ use std::str::FromStr;
 /// The position of an event in the order of a hub, written `epoch-seq`.
 ///
 /// A hub issues strictly increasing ids and writes the id as the last field of every event. A
-/// browser sends the last id that it received back as `Last-Event-ID`. In a hub without a backplane,
-/// the epoch stands for the start of the hub and `seq` counts its events. So an id that an earlier
-/// process of a service issued is older than every id of the current process.
+/// browser sends the last id that it received back as `Last-Event-ID`. In a hub without a
+/// backplane, the epoch stands for the start of the hub and `seq` counts its events. So an id that
+/// an earlier process of a service issued is older than every id of the current process.
 ///
 /// ```
 /// use sse_hub::EventId;
@@ -27,8 +27,8 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// The position before every event of every hub. A client with the id of another hub starts here,
-    /// and is still answered with a gap if it reconnects from here.
+    /// The position before every event of every hub. A client with the id of another hub starts
+    /// here, and is still answered with a gap if it reconnects from here.
     pub(crate) const ORIGIN: Self = Self::new(0, 0);
 
     /// The position after every event of every hub.
@@ -37,8 +37,8 @@ impl EventId {
     /// The longest text of an id, in bytes: two numbers of twenty digits and the `-`.
     pub(crate) const MAX_LEN: usize = 41;
 
-    /// Creates an id. Only engines of a [backplane](crate::backplane) and tests need this: a hub issues
-    /// the ids of its events.
+    /// Creates an id. Only engines of a [backplane](crate::backplane) and tests need this: a hub
+    /// issues the ids of its events.
     #[must_use]
     pub const fn new(epoch: u64, seq: u64) -> Self {
         Self { epoch, seq }
@@ -182,16 +182,16 @@ impl LastEventId {
         Self(EventId::from_bytes(value).map_or(Resume::Unknown, Resume::After))
     }
 
-    /// Reads the id from a request of any framework: from the value of the `Last-Event-ID` header, or
-    /// else from the query parameter `lastEventId`, `last_event_id` or `last-event-id`, for clients that
-    /// cannot set headers.
+    /// Reads the id from a request of any framework: from the value of the `Last-Event-ID` header,
+    /// or else from the query parameter `lastEventId`, `last_event_id` or `last-event-id`, for
+    /// clients that cannot set headers.
     ///
     /// ```
     /// use sse_hub::{EventId, LastEventId};
     ///
     /// let last = LastEventId::from_parts(None, "topic=orders&lastEventId=1763-12");
     /// assert_eq!(last.id(), Some(EventId::new(1763, 12)));
-    /// // The header wins: a browser repeats the query and adds the newer header when it reconnects.
+    /// // The header wins: a browser that reconnects repeats the query and adds the header.
     /// let last = LastEventId::from_parts(Some(b"1763-15"), "lastEventId=1763-12");
     /// assert_eq!(last.id(), Some(EventId::new(1763, 15)));
     /// ```
