@@ -133,7 +133,7 @@ fn an_id_of_no_hub_is_told_a_gap_and_goes_on_from_now_also_after_a_cut() {
     let hub = hub();
     hub.broadcast(Event::new("seen")).unwrap();
     let strange =
-        ["garbage", "0", "0-0", "-", "1-", "99999999999999-0", "99999999999999999999999-1"];
+        ["garbage", "0", "0-0", "-", "1-", "9999999999999999999-0", "99999999999999999999999-1"];
     for last in strange {
         let held = cut_after_opening(&hub, Subscriber::new().resume(last));
         hub.broadcast(Event::new("seen")).unwrap();

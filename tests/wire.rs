@@ -255,6 +255,35 @@ fn a6_ids_are_digits_and_one_dash_and_rise() {
     }
 }
 
+/// Publishes `count` events and returns the id of the last.
+fn publish(hub: &Hub, count: usize) -> EventId {
+    let ids = (0..count).map(|_| hub.broadcast(data("a")).unwrap().id().unwrap());
+    ids.last().expect("at least one event")
+}
+
+#[test]
+fn hubs_of_one_moment_refuse_foreign_ids() {
+    let resumes = |hub: &Hub, id| hub.subscribe(Subscriber::new().resume(id)).unwrap().resumed();
+    for _ in 0..200 {
+        let [first, second] = [Wire::new().hub, Wire::new().hub];
+        // Without the check of the epoch, 3 would be a valid position among 9.
+        let (few, many) = (publish(&first, 3), publish(&second, 9));
+        assert!(!resumes(&second, few), "the second hub accepted {few}, at {many}");
+        assert!(!resumes(&first, many), "the first hub accepted {many}, at {few}");
+        assert!(resumes(&first, few) && resumes(&second, many));
+    }
+}
+
+#[test]
+fn ids_increase_over_restarts() {
+    let mut last = EventId::new(0, 0);
+    for _ in 0..200 {
+        let id = publish(&Wire::new().hub, 3);
+        assert!(id > last, "{id} after {last}");
+        last = id;
+    }
+}
+
 #[test]
 fn a7_retry_is_in_milliseconds() {
     for (retry, digits) in [

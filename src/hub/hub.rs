@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::backplane::{Backplane, Confirmation};
 use super::config::Config;
@@ -20,6 +20,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::Budget;
 use crate::log::key::ClientId;
 use crate::log::retain::Retain;
+use crate::time::epoch;
 use crate::time::heartbeat::Heartbeat;
 use crate::time::timer::Timer;
 use crate::wire::event::Event;
@@ -467,7 +468,7 @@ impl HubBuilder {
         self
     }
 
-    /// Builds the hub. Its epoch is the time now.
+    /// Builds the hub. Its epoch is the time now, with random digits, and unique in the process.
     ///
     /// # Errors
     ///
@@ -477,11 +478,9 @@ impl HubBuilder {
         let looks_back = self.config.backplane.as_ref().is_some_and(|engine| engine.looks_back());
         self.config.history =
             self.config.history.filter(|history| looks_back && history.allowance.events > 0);
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let is_alone = self.config.backplane.is_none();
         // Where an order that comes from elsewhere stands is not known yet.
-        let birth = if is_alone { EventId::new(epoch, 0) } else { EventId::ORIGIN };
+        let birth = if is_alone { EventId::new(epoch::next(), 0) } else { EventId::ORIGIN };
         let shared = Arc::new(Shared::new(self.config, birth));
         telemetry::built(birth);
         Ok(Hub { handle: Arc::new(Handle { shared }) })
