@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sse_hub::{
-    Audience, Event, Hub, JoinError, Limits, NameError, NameKind, Retain, Subscriber, Subscription,
+    Audience, Event, Hub, JoinError, Limits, NameError, NameKind, RefusedCause, Retain, Subscriber,
+    Subscription,
 };
 
 use support::{data, gaps, hub_with, last_id, read, wait};
@@ -249,6 +251,39 @@ fn one_that_comes_back_follows_what_it_subscribes_to_then() {
     let mut again = hub.subscribe(Subscriber::new().topic("own").resume(position)).unwrap();
     assert!(again.resumed());
     assert_eq!(data(&read(&mut again)), ["own"]);
+}
+
+#[test]
+fn a_repeated_topic_counts_once() {
+    let (hub, _) = hub_with(|hub| hub.limits(Limits::default().topics(2)));
+    let subscriber = Subscriber::new().topic("b").topics(["a", "b", "a"]).topic("a");
+    let stream = open(&hub, subscriber);
+    let topics = hub.clients(&Audience::client(stream.client())).remove(0).topics;
+    let topics: BTreeSet<&str> = topics.iter().map(|topic| &**topic).collect();
+    assert_eq!(topics, BTreeSet::from(["a", "b"]));
+    assert_eq!(publish(&hub, "a", "once"), 1);
+}
+
+#[test]
+fn too_many_topics_are_refused_in_linear_time() {
+    let (hub, _) = hub_with(|hub| hub);
+    let refuse = |count: usize| {
+        let names: Vec<String> =
+            (0..count).map(|at| format!("{:06}", at * 7919 % 999_983)).collect();
+        // The best of five, because other tests run at the same time.
+        let times = (0..5).map(|_| {
+            let start = Instant::now();
+            let subscriber =
+                names.iter().fold(Subscriber::new(), |who, name| who.topic(name.as_str()));
+            let refused = hub.subscribe(subscriber).unwrap_err();
+            assert!(matches!(refused.cause(), RefusedCause::TooManyTopics { .. }));
+            start.elapsed()
+        });
+        times.min().unwrap_or(Duration::MAX)
+    };
+    let (few, many) = (refuse(1_000), refuse(16_000));
+    // 16 times as many topics: linear is 16, with the logarithm of a search 23, quadratic 256.
+    assert!(many < few * 64, "{few:?} for 1,000 topics, {many:?} for 16,000");
 }
 
 /// A client that joins and leaves.

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +25,8 @@ use crate::wire::id::{LastEventId, Resume};
 pub struct Subscriber {
     pub(crate) user: Option<Arc<str>>,
     pub(crate) session: Option<Arc<str>>,
-    pub(crate) topics: Vec<Arc<str>>,
+    /// A set, so that a request with many topics, repeated or not, costs linear time.
+    pub(crate) topics: BTreeSet<Arc<str>>,
     pub(crate) filter: Filter,
     pub(crate) resume: Resume,
     pub(crate) client: Option<ClientId>,
@@ -63,8 +65,6 @@ impl Subscriber {
     #[must_use]
     pub fn topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(Into::into));
-        self.topics.sort_unstable();
-        self.topics.dedup();
         self
     }
 
