@@ -442,6 +442,96 @@ fn a_chain_of_one_word_is_not_deep() {
     assert_eq!(hub.publish(nobody, Event::new("x")).unwrap().matched(), 0);
 }
 
+/// The shortest of several runs: other tests run at the same time.
+fn shortest(mut run: impl FnMut() -> Duration) -> Duration {
+    (0..7).map(|_| run()).min().unwrap_or(Duration::MAX)
+}
+
+fn elapsed<T>(run: impl FnOnce() -> T) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+/// How long a publish takes to some clients of topic `t` with 64 topics each.
+fn publish_time(clients: usize, audience: impl Fn() -> Audience) -> Duration {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
+    let topics = |client: usize| (1..64).map(move |topic| format!("{client}-{topic}"));
+    let subscribe = |client| Subscriber::new().topic("t").topics(topics(client));
+    let streams: Vec<_> =
+        (0..clients).map(|client| hub.subscribe(subscribe(client)).unwrap()).collect();
+    let time = shortest(|| {
+        let audience = audience();
+        elapsed(|| hub.publish(audience, Event::new("x")).unwrap())
+    });
+    drop(streams);
+    time
+}
+
+#[test]
+fn many_excluded_names_do_not_multiply_with_topics() {
+    let pair = |pair: usize| Audience::user(pair.to_string()).and(Audience::session("s"));
+    let names = || Audience::topic("t").except(numbered(0..9_999));
+    let pairs = || Audience::topic("t").except((0..4_000).map(pair).reduce(Audience::or).unwrap());
+    // A publish indexes the names once. If it compared each name with each topic of each client, 50
+    // clients would cost 30 times as much as one.
+    for audience in [&names as &dyn Fn() -> Audience, &pairs] {
+        let (one, many) = (publish_time(1, audience), publish_time(50, audience));
+        println!("to one client: {one:?}, to 50 clients: {many:?}");
+        assert!(many < 5 * one, "to one client: {one:?}, to 50 clients: {many:?}");
+    }
+}
+
+#[test]
+fn many_event_types_cost_an_event_no_more() {
+    let broadcast_time = |types: usize| {
+        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
+        let names: Vec<String> = (0..types).map(|name| format!("type {name}")).collect();
+        let subscribe = || Subscriber::new().events(names.iter().map(String::as_str));
+        let streams: Vec<_> = (0..200).map(|_| hub.subscribe(subscribe()).unwrap()).collect();
+        let time = shortest(|| elapsed(|| hub.broadcast(Event::new("other")).unwrap()));
+        drop(streams);
+        time
+    };
+    let (few, many) = (broadcast_time(1), broadcast_time(64));
+    println!("{few:?} with 1 type, {many:?} with 64 types");
+    assert!(many < 4 * few, "{few:?} with 1 type, {many:?} with 64 types");
+}
+
+#[test]
+fn many_event_types_and_topics_do_not_multiply_on_resume() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
+    for number in 0..1_000 {
+        hub.send_to_user(number.to_string(), event(0, number)).unwrap();
+    }
+    let resume_time = |types: usize| {
+        let types: Vec<String> = (0..types).map(|name| format!("type {name}")).collect();
+        shortest(|| {
+            let topics = (0..64).map(|topic| topic.to_string());
+            let who = Subscriber::new().topics(topics).events(types.iter().map(String::as_str));
+            let who = who.resume(EventId::new(1, 1));
+            elapsed(|| hub.subscribe(who).unwrap())
+        })
+    };
+    let (few, many) = (resume_time(1), resume_time(64));
+    println!("{few:?} with 1 type, {many:?} with 64 types");
+    assert!(many < 4 * few, "{few:?} with 1 type, {many:?} with 64 types");
+}
+
+#[test]
+fn a_repeated_event_type_counts_once() {
+    let (hub, _) = hub_with(|hub| hub);
+    let types = ["a", "message", "a", "message"];
+    let mut stream = hub.subscribe(Subscriber::new().events(types)).unwrap();
+    read(&mut stream);
+    for (event_type, matched) in [("a", 1), ("b", 0), ("message", 1)] {
+        let receipt = hub.broadcast(Event::new(event_type).data(event_type)).unwrap();
+        assert_eq!(receipt.matched(), matched);
+    }
+    hub.broadcast(Event::default().data("no type")).unwrap();
+    assert_eq!(data(&read(&mut stream)), ["a", "message", "no type"]);
+}
+
 /// Far more than it takes, and far less than what is quadratic takes.
 fn in_reasonable_time<T>(what: &str, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();

@@ -258,7 +258,7 @@ fn a6_ids_are_digits_and_one_dash_and_rise() {
 /// Publishes `count` events and returns the id of the last.
 fn publish(hub: &Hub, count: usize) -> EventId {
     let ids = (0..count).map(|_| hub.broadcast(data("a")).unwrap().id().unwrap());
-    ids.last().expect("at least one event")
+    ids.max().expect("at least one event")
 }
 
 #[test]

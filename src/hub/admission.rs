@@ -11,6 +11,7 @@ use super::subscriber::Subscriber;
 use super::telemetry;
 use crate::error::{Refused, RefusedCause};
 use crate::log::departed::Owner;
+use crate::log::identity::Filter;
 use crate::log::key::{ClientId, Key};
 use crate::log::mailbox::Mailbox;
 use crate::sync::Mutex;
@@ -84,10 +85,11 @@ impl Shared {
             self.state.lock().counts.refused[RefusedCause::NoRandomness.index()] += 1;
             return Err(Refused::new(RefusedCause::NoRandomness, config.retry, config.refusals));
         };
-        let Subscriber { client: claimed, user, session, topics, filter, resume, last, until } =
+        let Subscriber { client: claimed, user, session, topics, types, resume, last, until } =
             subscriber;
         let owner = Owner { user: user.clone(), session: session.clone() };
         let topic_count = topics.len();
+        let filter = Filter::new(types.as_ref(), &self.hasher);
         let mut keys = vec![Key::All, Key::Client(fresh)];
         keys.extend(user.map(Key::User));
         keys.extend(session.map(Key::Session));

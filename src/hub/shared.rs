@@ -23,7 +23,7 @@ use crate::error::PublishError;
 use crate::log::audience::Audience;
 use crate::log::codec;
 use crate::log::entry::{Encoded, Entry, Prepared};
-use crate::log::evicted::KeyHasher;
+use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;

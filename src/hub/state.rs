@@ -24,6 +24,7 @@ use crate::log::identity::{Filter, Identity};
 use crate::log::key::{ClientId, Key};
 use crate::log::log::Log;
 use crate::log::mailbox::Mailbox;
+use crate::log::recipients::Recipients;
 use crate::log::routes::Routes;
 use crate::sync::Mutex;
 use crate::wire::id::EventId;
@@ -168,8 +169,8 @@ impl Inbox {
 impl State {
     pub(super) fn new(config: &Config, log: Log) -> Self {
         Self {
+            routes: Routes::new(log.hasher().clone()),
             log,
-            routes: Routes::new(),
             departed: Departed::new(config.retain.events.max(1024)),
             watched: BinaryHeap::new(),
             waiting_for_last: Slab::new(),
@@ -199,12 +200,12 @@ impl State {
 
     /// The slots of an audience's clients, each once.
     pub(super) fn matching(&self, audience: &Audience) -> Vec<usize> {
-        let keys = audience.index();
+        let recipients = Recipients::new(audience, self.log.hasher());
+        let keys = recipients.keys();
         let holders = keys.iter().flat_map(|key| self.routes.members(key));
-        let is_its_index = audience.is_its_index();
         let matched = holders.map(|member| member.slot).filter(|&slot| {
-            let is_in = |client: Identity<'_>| client.is_in(audience, EventId::LAST);
-            is_its_index || self.identity(slot).is_some_and(is_in)
+            let is_in = |client: Identity<'_>| recipients.include(client, EventId::LAST);
+            recipients.are_all_holders() || self.identity(slot).is_some_and(is_in)
         });
         let mut slots: Vec<usize> = matched.collect();
         if keys.len() > 1 {
@@ -232,14 +233,14 @@ impl State {
         let mut given = 0;
         for member in members[rest..left].iter().rev() {
             let (slot, client) = (member.slot, &member.reach);
-            if !client.filter.admits(entry.frame.event_type()) {
+            if !entry.passes(&client.filter) {
                 continue;
             }
             // Who else it is, is looked up only where that matters: it lies elsewhere in memory.
             let places =
                 || Identity { memberships: self.routes.memberships(slot), filter: &client.filter };
             let is_known = entry.is_for_all_holders() && !joined_since;
-            if !is_known && !places().is_in(&entry.audience, entry.id) {
+            if !is_known && !entry.is_addressed_to(places()) {
                 continue;
             }
             let mut inbox = client.inbox.lock();

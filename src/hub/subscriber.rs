@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::log::identity::Filter;
 use crate::log::key::ClientId;
 use crate::wire::id::{LastEventId, Resume};
 
@@ -27,7 +26,8 @@ pub struct Subscriber {
     pub(crate) session: Option<Arc<str>>,
     /// A set, so that a request with many topics, repeated or not, costs linear time.
     pub(crate) topics: BTreeSet<Arc<str>>,
-    pub(crate) filter: Filter,
+    /// The event types, without duplicates; every type if `None`.
+    pub(crate) types: Option<BTreeSet<Box<str>>>,
     pub(crate) resume: Resume,
     pub(crate) client: Option<ClientId>,
     pub(crate) last: usize,
@@ -74,7 +74,7 @@ impl Subscriber {
     /// empty list, none. Events that the filter leaves out are neither sent nor counted as missed.
     #[must_use]
     pub fn events<T: Into<Box<str>>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
-        self.filter = Filter::Types(types.into_iter().map(Into::into).collect());
+        self.types = Some(types.into_iter().map(Into::into).collect());
         self
     }
 

@@ -296,11 +296,6 @@ impl Audience {
             Expr::AllOf(_) | Expr::Except(_) => false,
         }
     }
-
-    /// Returns whether a client that holds these keys is in the audience.
-    pub(crate) fn matches(&self, holds: impl Fn(&Key) -> bool) -> bool {
-        self.expr.matches(&holds)
-    }
 }
 
 impl Expr {
@@ -311,18 +306,6 @@ impl Expr {
                 parts.iter().try_for_each(|part| part.try_each(check))
             }
             Self::Except(sides) => sides.iter().try_for_each(|side| side.expr.try_each(check)),
-        }
-    }
-
-    fn matches(&self, holds: &impl Fn(&Key) -> bool) -> bool {
-        match self {
-            Self::Holds(key) => holds(key),
-            Self::AnyOf(parts) => parts.iter().any(|part| part.matches(holds)),
-            Self::AllOf(parts) => parts.iter().all(|part| part.matches(holds)),
-            Self::Except(sides) => {
-                let [included, excluded] = &**sides;
-                included.expr.matches(holds) && !excluded.expr.matches(holds)
-            }
         }
     }
 

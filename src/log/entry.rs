@@ -7,14 +7,14 @@
 //! ```
 
 use std::hash::{Hash, Hasher};
-use std::slice;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::audience::Audience;
-use super::evicted::{KeyHasher, KeyHashes};
-use super::identity::Identity;
+use super::hash::{KeyHasher, KeyHashes};
+use super::identity::{Filter, Identity};
 use super::key::Key;
+use super::recipients::Recipients;
 use crate::wire::frame::{Frame, Sealed};
 use crate::wire::id::EventId;
 
@@ -43,10 +43,10 @@ impl Encoded {
 /// [`new`](Self::new), before a lock is taken.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    audience: Audience,
-    keys: Option<Box<[Key]>>,
+    recipients: Recipients,
     hashes: KeyHashes,
     conflation: Option<Arc<Conflation>>,
+    weight: usize,
     sealed: Sealed,
 }
 
@@ -54,27 +54,21 @@ impl Prepared {
     pub(crate) fn new(event: Encoded, hasher: &KeyHasher) -> Self {
         let Encoded { audience, conflation, sealed } = event;
         let event_type = sealed.event_type();
-        let (keys, hashes) = match audience.key() {
-            Some(key) => (None, hasher.hashes(slice::from_ref(key), event_type)),
-            None => {
-                let keys = audience.index().into_boxed_slice();
-                let hashes = hasher.hashes(&keys, event_type);
-                (Some(keys), hashes)
-            }
-        };
+        let recipients = Recipients::new(&audience, hasher);
+        let hashes = hasher.hashes(recipients.keys(), event_type);
+        let weight = weight_of(&audience);
         let conflation = conflation.map(|key| {
             let hash = hasher.hash(&(&audience, event_type, &key));
-            let (audience, event_type) = (audience.clone(), event_type.into());
-            Arc::new(Conflation { hash, audience, event_type, key })
+            Arc::new(Conflation { hash, audience, event_type: event_type.into(), key })
         });
-        Self { audience, keys, hashes, conflation, sealed }
+        Self { recipients, hashes, conflation, weight, sealed }
     }
 
     /// Writes the id into the frame. Costs no allocation but that of the entry.
     pub(crate) fn into_entry(self, id: EventId, published: Instant) -> Arc<Entry> {
-        let Self { audience, keys, hashes, conflation, sealed } = self;
+        let Self { recipients, hashes, conflation, weight, sealed } = self;
         let frame = sealed.finish(id);
-        Arc::new(Entry { id, frame, audience, at: published, keys, hashes, conflation })
+        Arc::new(Entry { id, frame, recipients, at: published, hashes, conflation, weight })
     }
 }
 
@@ -83,34 +77,39 @@ impl Prepared {
 pub(crate) struct Entry {
     pub(crate) id: EventId,
     pub(crate) frame: Frame,
-    pub(crate) audience: Audience,
+    pub(super) recipients: Recipients,
     /// The time of publishing.
     pub(crate) at: Instant,
-    /// The index keys of an audience that is not a single key.
-    keys: Option<Box<[Key]>>,
     pub(super) hashes: KeyHashes,
     pub(super) conflation: Option<Arc<Conflation>>,
+    /// The bytes that the event counts for, without the frame.
+    weight: usize,
 }
 
 impl Entry {
     /// Returns the keys that index the event.
     pub(crate) fn keys(&self) -> &[Key] {
-        match (&self.keys, self.audience.key()) {
-            (Some(keys), _) => keys,
-            (None, Some(key)) => slice::from_ref(key),
-            (None, None) => &[],
-        }
+        self.recipients.keys()
     }
 
     /// Returns whether every client that holds one of the keys is in the audience.
     pub(crate) fn is_for_all_holders(&self) -> bool {
-        self.keys.is_none() || self.audience.is_its_index()
+        self.recipients.are_all_holders()
+    }
+
+    /// Returns whether the filter of a client admits the event's type.
+    pub(crate) fn passes(&self, filter: &Filter) -> bool {
+        filter.admits(self.hashes.event_type)
+    }
+
+    /// Returns whether a client is in the audience.
+    pub(crate) fn is_addressed_to(&self, client: Identity<'_>) -> bool {
+        self.recipients.include(client, self.id)
     }
 
     /// Returns whether the event is for a client that holds one of the keys.
     pub(super) fn is_for(&self, client: Identity<'_>) -> bool {
-        client.filter.admits(self.frame.event_type())
-            && (self.is_for_all_holders() || client.is_in(&self.audience, self.id))
+        self.passes(client.filter) && (self.is_for_all_holders() || self.is_addressed_to(client))
     }
 
     /// Returns the length of the frame in bytes.
@@ -120,7 +119,7 @@ impl Entry {
 
     /// Returns the bytes that the event counts for in the log.
     pub(super) fn weight(&self) -> usize {
-        self.len() + weight_of(&self.audience)
+        self.len() + self.weight
     }
 }
 

@@ -1,14 +1,12 @@
 //! A record of evicted events, to decide whether a client missed something.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::audience::Audience;
-use super::identity::{Filter, Identity, dispatched_as};
-use super::key::Key;
+use super::hash::{HashedMap, KeyHashes};
+use super::identity::{Filter, Identity};
+use super::recipients::{Combined, Recipients};
 use crate::wire::id::EventId;
 
 /// The number of evicted events with a combined audience that are kept with that audience. Every
@@ -31,9 +29,8 @@ const COMBINED_NAMES: usize = 16 * COMBINED;
 /// every holder of their keys: a client may see a needless gap, and never lacks a gap.
 #[derive(Debug)]
 pub(crate) struct Evicted {
-    hasher: KeyHasher,
-    newest: HashMap<u64, EventId, BuildHasherDefault<Prehashed>>,
-    combined: VecDeque<(EventId, Audience, KeyHashes)>,
+    newest: HashedMap<EventId>,
+    combined: VecDeque<(EventId, Arc<Combined>, KeyHashes)>,
     combined_names: usize,
     capacity: usize,
     /// The record has no answer for positions before this one.
@@ -42,16 +39,6 @@ pub(crate) struct Evicted {
     whole_from: EventId,
     /// Some recorded events were restored since the last eviction.
     restored: bool,
-}
-
-/// The hashes of an event's index keys and of its type.
-///
-/// Computed before the lock is taken. Two names collide once in 2^64: then a client may see a
-/// needless gap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeyHashes {
-    keys: SmallVec<[u64; 1]>,
-    event_type: u64,
 }
 
 /// The row of a key for all event types.
@@ -65,36 +52,11 @@ fn one_type(key: u64, event_type: u64) -> u64 {
     key.wrapping_add(event_type | 1)
 }
 
-/// Hashes keys and event types with a random seed. Clones share the seed.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct KeyHasher(RandomState);
-
-impl KeyHasher {
-    pub(crate) fn hashes(&self, keys: &[Key], event_type: &[u8]) -> KeyHashes {
-        let keys = keys.iter().map(|key| self.key(key)).collect();
-        KeyHashes { keys, event_type: self.event_type(event_type) }
-    }
-
-    /// Returns the hash of any other value.
-    pub(crate) fn hash(&self, value: &impl Hash) -> u64 {
-        self.0.hash_one(value)
-    }
-
-    fn key(&self, key: &Key) -> u64 {
-        self.0.hash_one(key)
-    }
-
-    fn event_type(&self, event_type: &[u8]) -> u64 {
-        self.0.hash_one(dispatched_as(event_type))
-    }
-}
-
 impl Evicted {
     /// `birth`: the position before the first event that the log can have held.
-    pub(crate) fn new(hasher: KeyHasher, capacity: usize, birth: EventId) -> Self {
+    pub(crate) fn new(capacity: usize, birth: EventId) -> Self {
         Self {
-            hasher,
-            newest: HashMap::default(),
+            newest: HashedMap::default(),
             combined: VecDeque::new(),
             combined_names: 0,
             capacity,
@@ -116,38 +78,41 @@ impl Evicted {
     }
 
     /// Records that an event was evicted.
-    pub(crate) fn record(&mut self, id: EventId, audience: &Audience, hashes: &KeyHashes) {
+    pub(crate) fn record(&mut self, id: EventId, recipients: &Recipients, hashes: &KeyHashes) {
         self.drop_restored_records();
         self.whole_from = self.whole_from.max(id);
-        if audience.is_its_index() {
+        let Recipients::Some(combined) = recipients else {
             self.record_keys(id, hashes);
             return;
-        }
-        self.combined_names += audience.names();
-        self.combined.push_back((id, audience.clone(), hashes.clone()));
+        };
+        self.combined_names += combined.names();
+        self.combined.push_back((id, Arc::clone(combined), hashes.clone()));
         while self.combined.len() > COMBINED || self.combined_names > COMBINED_NAMES {
-            let Some((id, audience, hashes)) = self.combined.pop_front() else { break };
-            self.combined_names -= audience.names();
+            let Some((id, combined, hashes)) = self.combined.pop_front() else { break };
+            self.combined_names -= combined.names();
             self.record_keys(id, &hashes);
         }
     }
 
     /// Returns the newest evicted event for this client after `after`.
+    ///
+    /// Runs under the state lock when a client connects or falls behind. Looks up at most one row for
+    /// each key of the client, and for each type of its filter within the keys that lost an event after
+    /// `after`, and evaluates at most [`COMBINED`] audiences. Hashes nothing.
     pub(crate) fn since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
         let unknown = (after < floor).then_some(floor);
         let known = client.memberships.iter().filter_map(|held| {
-            let key = self.hasher.key(&held.key);
             let after = after.max(held.since);
             // A row keeps only the newest eviction. If that event was restored, an older one of
             // the same row may still be missing: assume so, to be safe.
             let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
             let row = |row: u64| newest(row).filter(|&id| id > after);
+            let of_any_type = row(any_type(held.hash))?;
             match client.filter {
-                Filter::Everything => row(any_type(key)),
+                Filter::Everything => Some(of_any_type),
                 Filter::Types(types) => {
-                    let of_type = |name: &str| self.hasher.event_type(name.as_bytes());
-                    types.iter().filter_map(|name| row(one_type(key, of_type(name)))).max()
+                    types.iter().filter_map(|&name| row(one_type(held.hash, name))).max()
                 }
             }
         });
@@ -155,17 +120,12 @@ impl Evicted {
     }
 
     fn combined_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
-        let is_wanted = |hashes: &KeyHashes| match client.filter {
-            Filter::Everything => true,
-            Filter::Types(types) => types
-                .iter()
-                .any(|name| self.hasher.event_type(name.as_bytes()) == hashes.event_type),
-        };
         // The list is not in id order: the limit of a topic evicts newer events than the limit of
         // the log.
         let after = self.combined.iter().filter(|&&(id, ..)| after < id && id <= self.whole_from);
-        let missed =
-            after.filter(|(id, audience, hashes)| is_wanted(hashes) && client.is_in(audience, *id));
+        let missed = after.filter(|(id, combined, hashes)| {
+            client.filter.admits(hashes.event_type) && combined.includes(client, *id)
+        });
         missed.map(|&(id, ..)| id).max()
     }
 
@@ -191,7 +151,7 @@ impl Evicted {
         self.floor = self.floor.min(whole_from);
         self.newest.values_mut().for_each(|id| *id = whole_from.min(*id));
         self.combined.retain(|&(id, ..)| id <= whole_from);
-        self.combined_names = self.combined.iter().map(|(_, audience, _)| audience.names()).sum();
+        self.combined_names = self.combined.iter().map(|(_, combined, _)| combined.names()).sum();
     }
 
     fn drop_older_half(&mut self) {
@@ -203,72 +163,67 @@ impl Evicted {
     }
 }
 
-/// A hasher for keys that are hashes already.
-#[derive(Debug, Default)]
-struct Prehashed(u64);
-
-impl Hasher for Prehashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Unreachable, because all keys are `u64`. Any deterministic result is correct.
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::audience::Audience;
+    use super::super::hash::KeyHasher;
     use super::super::identity::Membership;
     use super::*;
 
     const BIRTH: EventId = EventId::new(5, 0);
 
+    struct Record {
+        evicted: Evicted,
+        hasher: KeyHasher,
+    }
+
+    impl Record {
+        fn new(capacity: usize, birth: EventId) -> Self {
+            Self { evicted: Evicted::new(capacity, birth), hasher: KeyHasher::default() }
+        }
+
+        fn types(&self, names: &[&str]) -> Filter {
+            Filter::new(Some(&names.iter().map(|&name| name.into()).collect()), &self.hasher)
+        }
+    }
+
     fn user(name: usize) -> Audience {
         Audience::user(name.to_string())
     }
 
-    fn evict(evicted: &mut Evicted, audience: &Audience, event_type: &str, count: u64) {
-        let hashes = evicted.hasher.hashes(&audience.index(), event_type.as_bytes());
-        evicted.record(EventId::new(5, count), audience, &hashes);
+    fn evict(record: &mut Record, audience: &Audience, event_type: &str, count: u64) {
+        let recipients = Recipients::new(audience, &record.hasher);
+        let hashes = record.hasher.hashes(recipients.keys(), event_type.as_bytes());
+        record.evicted.record(EventId::new(5, count), &recipients, &hashes);
     }
 
     /// The newest event after `after` that a client with these keys missed.
-    fn since(
-        evicted: &Evicted,
-        after: EventId,
-        holds: &[Audience],
-        filter: &Filter,
-    ) -> Option<u64> {
+    fn since(record: &Record, after: EventId, holds: &[Audience], filter: &Filter) -> Option<u64> {
         let hold = |audience: &Audience| Membership {
             key: audience.key().unwrap().clone(),
+            hash: record.hasher.key(audience.key().unwrap()),
             since: EventId::ORIGIN,
             index: 0,
         };
         let memberships: Vec<Membership> = holds.iter().map(hold).collect();
-        evicted.since(after, Identity { memberships: &memberships, filter }).map(EventId::seq)
+        record
+            .evicted
+            .since(after, Identity { memberships: &memberships, filter })
+            .map(EventId::seq)
     }
 
     #[test]
     fn only_own_events_are_missed() {
-        let mut evicted = Evicted::new(KeyHasher::default(), 100, BIRTH);
-        evict(&mut evicted, &user(1), "news", 7);
-        let types = |name: &str| Filter::Types([name.into()].into());
+        let mut record = Record::new(100, BIRTH);
+        evict(&mut record, &user(1), "news", 7);
         let all = Filter::Everything;
-        assert_eq!(since(&evicted, EventId::new(5, 6), &[user(1)], &all), Some(7));
-        assert_eq!(since(&evicted, EventId::new(5, 7), &[user(1)], &all), None);
-        assert_eq!(since(&evicted, BIRTH, &[user(2)], &all), None);
-        assert_eq!(since(&evicted, BIRTH, &[user(1)], &types("news")), Some(7));
-        assert_eq!(since(&evicted, BIRTH, &[user(1)], &types("other")), None);
+        assert_eq!(since(&record, EventId::new(5, 6), &[user(1)], &all), Some(7));
+        assert_eq!(since(&record, EventId::new(5, 7), &[user(1)], &all), None);
+        assert_eq!(since(&record, BIRTH, &[user(2)], &all), None);
+        assert_eq!(since(&record, BIRTH, &[user(1)], &record.types(&["other", "news"])), Some(7));
+        assert_eq!(since(&record, BIRTH, &[user(1)], &record.types(&["other"])), None);
         assert_eq!(
-            since(&evicted, EventId::new(4, 9), &[user(2)], &all),
+            since(&record, EventId::new(4, 9), &[user(2)], &all),
             Some(0),
             "an earlier life"
         );
@@ -276,44 +231,44 @@ mod tests {
 
     #[test]
     fn combined_audiences_are_exact_then_safe() {
-        let mut evicted = Evicted::new(KeyHasher::default(), 100, BIRTH);
-        evict(&mut evicted, &Audience::topic("t").except(user(1)), "news", 1);
+        let mut record = Record::new(100, BIRTH);
+        evict(&mut record, &Audience::topic("t").except(user(1)), "news", 1);
         let (follower, other) = ([Audience::topic("t"), user(2)], [Audience::topic("t"), user(1)]);
         let all = Filter::Everything;
-        assert_eq!(since(&evicted, BIRTH, &follower, &all), Some(1));
-        assert_eq!(since(&evicted, BIRTH, &other, &all), None);
+        assert_eq!(since(&record, BIRTH, &follower, &all), Some(1));
+        assert_eq!(since(&record, BIRTH, &other, &all), None);
         for count in 2..=COMBINED as u64 + 1 {
-            evict(&mut evicted, &user(3).and(user(4)), "news", count);
+            evict(&mut record, &user(3).and(user(4)), "news", count);
         }
-        assert_eq!(evicted.combined.len(), COMBINED);
-        assert_eq!(since(&evicted, BIRTH, &other, &all), Some(1), "the audience is forgotten");
+        assert_eq!(record.evicted.combined.len(), COMBINED);
+        assert_eq!(since(&record, BIRTH, &other, &all), Some(1), "the audience is forgotten");
     }
 
     #[test]
     fn restored_events_are_not_missed_until_evicted_again() {
-        let mut evicted = Evicted::new(KeyHasher::default(), 100, BIRTH);
+        let mut record = Record::new(100, BIRTH);
         let all = Filter::Everything;
         for count in 1..=9 {
-            evict(&mut evicted, &user(count % 3), "news", count as u64);
+            evict(&mut record, &user(count % 3), "news", count as u64);
         }
-        evict(&mut evicted, &user(1).and(user(2)), "news", 10);
+        evict(&mut record, &user(1).and(user(2)), "news", 10);
         let both = [user(1), user(2)];
-        evicted.restore(EventId::new(5, 5));
-        assert_eq!(since(&evicted, EventId::new(5, 5), &both, &all), None);
-        assert_eq!(since(&evicted, EventId::new(5, 4), &[user(2)], &all), Some(5));
-        assert_eq!(since(&evicted, BIRTH, &both, &all), Some(5));
-        evict(&mut evicted, &user(0), "news", 6);
-        assert_eq!(since(&evicted, EventId::new(5, 5), &[user(0)], &all), Some(6));
+        record.evicted.restore(EventId::new(5, 5));
+        assert_eq!(since(&record, EventId::new(5, 5), &both, &all), None);
+        assert_eq!(since(&record, EventId::new(5, 4), &[user(2)], &all), Some(5));
+        assert_eq!(since(&record, BIRTH, &both, &all), Some(5));
+        evict(&mut record, &user(0), "news", 6);
+        assert_eq!(since(&record, EventId::new(5, 5), &[user(0)], &all), Some(6));
         assert_eq!(
-            since(&evicted, EventId::new(5, 5), &both, &all),
+            since(&record, EventId::new(5, 5), &both, &all),
             None,
             "7, 8 and 10 are restored"
         );
-        assert_eq!(since(&evicted, BIRTH, &[user(2)], &all), Some(5));
-        assert_eq!(evicted.whole_from(), EventId::new(5, 6));
+        assert_eq!(since(&record, BIRTH, &[user(2)], &all), Some(5));
+        assert_eq!(record.evicted.whole_from(), EventId::new(5, 6));
 
-        let mut late_start = Evicted::new(KeyHasher::default(), 100, EventId::new(5, 9));
-        late_start.restore(EventId::new(5, 2));
+        let mut late_start = Record::new(100, EventId::new(5, 9));
+        late_start.evicted.restore(EventId::new(5, 2));
         assert_eq!(since(&late_start, EventId::new(5, 2), &both, &all), None);
         assert_eq!(since(&late_start, EventId::new(5, 1), &both, &all), Some(2));
     }
@@ -321,16 +276,16 @@ mod tests {
     #[test]
     fn endless_names_stay_bounded_and_hide_no_loss() {
         const CAPACITY: usize = 100;
-        let mut evicted = Evicted::new(KeyHasher::default(), CAPACITY, BIRTH);
+        let mut record = Record::new(CAPACITY, BIRTH);
         for count in 1..=10_000 {
-            evict(&mut evicted, &user(count), "news", count as u64);
-            assert!(evicted.newest.len() <= CAPACITY);
+            evict(&mut record, &user(count), "news", count as u64);
+            assert!(record.evicted.newest.len() <= CAPACITY);
         }
         for count in 1..=10_000 {
             let before = EventId::new(5, count as u64 - 1);
-            let found = since(&evicted, before, &[user(count)], &Filter::Everything);
+            let found = since(&record, before, &[user(count)], &Filter::Everything);
             assert!(found >= Some(count as u64), "user {count} missed an event without a gap");
         }
-        assert_eq!(since(&evicted, EventId::new(5, 10_000), &[user(1)], &Filter::Everything), None);
+        assert_eq!(since(&record, EventId::new(5, 10_000), &[user(1)], &Filter::Everything), None);
     }
 }

@@ -1,6 +1,8 @@
 //! A client, as audiences and filters see it.
 
-use super::audience::Audience;
+use std::collections::BTreeSet;
+
+use super::hash::{HashedSet, KeyHasher};
 use super::key::Key;
 use crate::wire::id::EventId;
 
@@ -8,10 +10,12 @@ use crate::wire::id::EventId;
 #[derive(Debug)]
 pub(crate) struct Membership {
     pub(crate) key: Key,
+    /// The hash of the key.
+    pub(super) hash: u64,
     /// The client holds the key for events after this id.
     pub(crate) since: EventId,
     /// The client's index in the list of the key's members.
-    pub(crate) index: usize,
+    pub(super) index: usize,
 }
 
 /// The keys and the filter of a client: they decide whether an event is for the client, live, on
@@ -22,35 +26,28 @@ pub(crate) struct Identity<'a> {
     pub(crate) filter: &'a Filter,
 }
 
-impl Identity<'_> {
-    /// Returns whether the client is in the audience of the event with this id.
-    pub(crate) fn is_in(&self, audience: &Audience, id: EventId) -> bool {
-        audience
-            .matches(|key| self.memberships.iter().any(|held| held.since < id && held.key == *key))
-    }
-}
-
 /// The event types that a client receives.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Filter {
     #[default]
     Everything,
-    Types(Box<[Box<str>]>),
+    /// The hashes of the types. A set, because every event for the client asks for a type under a lock.
+    Types(HashedSet),
 }
 
 impl Filter {
-    pub(crate) fn admits(&self, event_type: &[u8]) -> bool {
+    /// Hashes each type once. Must be called without a lock, because a request names the types.
+    pub(crate) fn new(types: Option<&BTreeSet<Box<str>>>, hasher: &KeyHasher) -> Self {
+        types.map_or(Self::Everything, |types| {
+            Self::Types(types.iter().map(|name| hasher.event_type(name.as_bytes())).collect())
+        })
+    }
+
+    /// Returns whether the client receives events of the type with this hash, in constant time.
+    pub(super) fn admits(&self, event_type: u64) -> bool {
         match self {
             Self::Everything => true,
-            Self::Types(types) => {
-                let event_type = dispatched_as(event_type);
-                types.iter().any(|admitted| admitted.as_bytes() == event_type)
-            }
+            Self::Types(types) => types.contains(&event_type),
         }
     }
-}
-
-/// Returns the type under which a browser dispatches an event.
-pub(crate) fn dispatched_as(event_type: &[u8]) -> &[u8] {
-    if event_type.is_empty() { b"message" } else { event_type }
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::entry::{Budget, Conflation, Entry};
-use super::evicted::{Evicted, KeyHasher};
+use super::evicted::Evicted;
+use super::hash::KeyHasher;
 use super::identity::Identity;
 use super::key::Key;
 use super::retain::{Allowance, Retain};
@@ -42,6 +43,7 @@ pub(crate) struct Log {
     /// The latest retained event of each conflation.
     latest: HashMap<Arc<Conflation>, EventId>,
     evicted: Evicted,
+    hasher: KeyHasher,
     head: EventId,
 }
 
@@ -66,9 +68,15 @@ impl Log {
             bytes: 0,
             index: HashMap::new(),
             latest: HashMap::new(),
-            evicted: Evicted::new(hasher, rows, birth),
+            evicted: Evicted::new(rows, birth),
+            hasher,
             head: birth,
         }
+    }
+
+    /// Returns the hasher of the hub.
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
     }
 
     /// Returns the newest position.
@@ -233,7 +241,7 @@ impl Log {
 
     fn evict(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) {
         let Some(entry) = self.take_out(id, evicted) else { return };
-        self.evicted.record(id, &entry.audience, &entry.hashes);
+        self.evicted.record(id, &entry.recipients, &entry.hashes);
         if let Some(conflation) = &entry.conflation {
             self.latest.remove(conflation);
         }
@@ -479,7 +487,10 @@ mod tests {
                 let user = is_u.then(|| Key::User("u".into()));
                 let topics = topics.iter().map(|&topic| Key::Topic(topic.into()));
                 let keys = [Key::All].into_iter().chain(user).chain(topics);
-                let hold = |key| Membership { key, since: EventId::new(0, 0), index: 0 };
+                let hold = |key| {
+                    let hash = self.log.hasher().key(&key);
+                    Membership { key, hash, since: EventId::ORIGIN, index: 0 }
+                };
                 let memberships: Vec<Membership> = keys.map(hold).collect();
                 let client = Identity { memberships: &memberships, filter: &Filter::Everything };
                 for after in 0..=self.all.len() {

@@ -5,11 +5,13 @@ pub(crate) mod codec;
 pub(crate) mod departed;
 pub(crate) mod entry;
 pub(crate) mod evicted;
+pub(crate) mod hash;
 pub(crate) mod identity;
 pub(crate) mod key;
 #[expect(clippy::module_inception, reason = "the folder is named for its main type")]
 pub(crate) mod log;
 pub(crate) mod mailbox;
+pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;
 pub(crate) mod shrink;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::hash::KeyHasher;
 use super::identity::Membership;
 use super::key::Key;
 use super::shrink::{is_sparse, shrink};
@@ -16,6 +17,7 @@ use crate::wire::id::EventId;
 /// without members is removed, because names come from outside.
 #[derive(Debug)]
 pub(crate) struct Routes<T> {
+    hasher: KeyHasher,
     members: HashMap<Key, Members<T>>,
     slots: Slab<Slot<T>>,
 }
@@ -39,8 +41,8 @@ struct Slot<T> {
 }
 
 impl<T: Clone> Routes<T> {
-    pub(crate) fn new() -> Self {
-        Self { members: HashMap::new(), slots: Slab::new() }
+    pub(crate) fn new(hasher: KeyHasher) -> Self {
+        Self { hasher, members: HashMap::new(), slots: Slab::new() }
     }
 
     /// Adds a member under each of `keys`, which must differ, and returns its slot.
@@ -62,7 +64,8 @@ impl<T: Clone> Routes<T> {
         }
         let members = self.members.entry(key.clone()).or_default();
         members.push(Member { reach: reach.clone(), slot, membership: memberships.len() });
-        memberships.push(Membership { key, since, index: members.len() - 1 });
+        let hash = self.hasher.key(&key);
+        memberships.push(Membership { key, hash, since, index: members.len() - 1 });
         true
     }
 

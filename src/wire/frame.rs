@@ -182,7 +182,7 @@ impl Sealed {
 
     /// The event's type; empty for a plain message.
     pub(crate) fn event_type(&self) -> &[u8] {
-        event_type(&self.buf, self.type_len)
+        if self.type_len == 0 { &[] } else { &self.buf[EVENT.len()..][..self.type_len] }
     }
 
     /// The most bytes that the frame can have with its id.
@@ -193,7 +193,7 @@ impl Sealed {
     /// Writes the id and the blank line, without an allocation and without a scan of the frame.
     pub(crate) fn finish(mut self, id: EventId) -> Frame {
         put_id(&mut self.buf, id);
-        Frame { bytes: self.buf.into(), type_len: self.type_len }
+        Frame(self.buf.into())
     }
 
     /// Writes the id of a standalone event, if it has one, and the blank line.
@@ -213,28 +213,16 @@ impl Sealed {
 
 /// An event's bytes on the wire.
 #[derive(Debug, Clone)]
-pub(crate) struct Frame {
-    bytes: Bytes,
-    type_len: usize,
-}
+pub(crate) struct Frame(Bytes);
 
 impl Frame {
     pub(crate) fn into_bytes(self) -> Bytes {
-        self.bytes
+        self.0
     }
 
     pub(crate) fn bytes(&self) -> &Bytes {
-        &self.bytes
+        &self.0
     }
-
-    /// The event's type; empty for a plain message.
-    pub(crate) fn event_type(&self) -> &[u8] {
-        event_type(&self.bytes, self.type_len)
-    }
-}
-
-fn event_type(frame: &[u8], len: usize) -> &[u8] {
-    if len == 0 { &[] } else { &frame[EVENT.len()..][..len] }
 }
 
 /// The first frame of a stream: the client id, whether the stream resumes without a gap, and the
