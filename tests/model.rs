@@ -116,7 +116,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     (
         1..20usize,
         prop::option::of(1..8usize),
-        500..4000usize,
+        1_000..6_000usize,
         prop::option::of(1..20u64),
         1..6usize,
         1..400usize,
@@ -227,11 +227,17 @@ impl Published {
     }
 
     fn weight(&self) -> usize {
-        let names = match self.to {
-            To::EitherUser | To::EitherTopic | To::TopicAndUser(..) | To::TopicExceptUser(..) => 2,
-            _ => 0,
+        // As the documentation of `Retain` gives it. Each name has one byte.
+        let (names, of_names) = match self.to {
+            To::All | To::Client(_) => (0, 0),
+            To::User(_) | To::Session(_) | To::Topic(_) => (1, 1),
+            To::EitherUser | To::EitherTopic => (2, 2 + 2 * 192),
+            To::TopicAndUser(..) | To::TopicExceptUser(..) => (2, 2 + 2 * 128 + 192),
         };
-        self.frame.len() + 64 * names
+        let of_type = if self.event_type > 0 { type_name(self.event_type).len() } else { 0 };
+        let of_several = if names > 1 { 64 * names } else { 0 };
+        let of_key = self.key.map_or(0, |_| 192 + 1 + of_type + of_several);
+        self.frame.len() + of_names + of_key
     }
 }
 

@@ -344,8 +344,7 @@ impl Drop for Handle {
 ///
 /// Beside what [`Retain`] allows, and [`History`] while it looks back, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
 /// topic (measured on 64 bits, its [`Subscription`] included; the runtime's and the server's share come on top). While it
-/// has events to read it takes up to `window` handles of 8 bytes, each of which can keep about 190 bytes of an event
-/// that has left the log (not its frame). Of the clients that left last it remembers the id, the user and the session: as
+/// has events to read, it takes up to `window` handles of 8 bytes. Each handle can keep 32 bytes of an evicted event. Of the clients that left last it remembers the id, the user and the session: as
 /// many as it retains events, and 1024 at least.
 ///
 /// ```

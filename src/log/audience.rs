@@ -1,5 +1,6 @@
 //! The clients that an event addresses: an algebra over keys.
 
+use std::convert::Infallible;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -106,6 +107,16 @@ impl Size {
     fn is_excessive(self) -> bool {
         self.names > Audience::MAX_NAMES || self.depth > Audience::MAX_DEPTH
     }
+}
+
+/// The parts of an audience that take memory in the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extent {
+    pub(super) names: usize,
+    /// The length of all names together.
+    pub(super) name_bytes: usize,
+    /// At least the number of index keys, which are fewer if keys repeat.
+    pub(super) index_keys: usize,
 }
 
 /// Cheap to clone, because log entries and the records of evicted events keep expressions.
@@ -265,9 +276,16 @@ impl Audience {
         Ok(self.expr.try_each(&mut |key| key.check(max_name_len))?)
     }
 
-    /// Returns the number of names.
-    pub(crate) fn names(&self) -> usize {
-        self.size.names
+    /// Returns the parts of the audience that take memory in the log.
+    pub(super) fn extent(&self) -> Extent {
+        let mut extent = Extent { index_keys: self.expr.index_size().0, ..Extent::default() };
+        let add = &mut |key: &Key| {
+            extent.names += 1;
+            extent.name_bytes += key.name_len();
+            Ok::<(), Infallible>(())
+        };
+        let Ok(()) = self.expr.try_each(add);
+        extent
     }
 
     /// Returns the only key of a simple audience.
@@ -317,10 +335,30 @@ impl Expr {
                 if keys.contains(&Key::All) { vec![Key::All] } else { keys }
             }
             Self::AllOf(parts) => {
-                let cost = |keys: &Vec<Key>| keys.iter().map(Key::expected_holders).sum::<u64>();
-                parts.iter().map(Self::index).min_by_key(cost).unwrap_or_default()
+                let cheapest = parts.iter().min_by_key(|part| part.index_size().1);
+                cheapest.map(Self::index).unwrap_or_default()
             }
             Self::Except(sides) => sides[0].expr.index(),
+        }
+    }
+
+    /// Returns the number of keys in [`index`](Self::index), and of the clients that are expected to
+    /// hold these keys.
+    fn index_size(&self) -> (usize, u64) {
+        match self {
+            Self::Holds(key) => (1, key.expected_holders()),
+            Self::AnyOf(parts) => {
+                let all = Key::All.expected_holders();
+                let sum =
+                    parts.iter().map(Self::index_size).fold((0, 0), |sum: (usize, u64), size| {
+                        (sum.0 + size.0, sum.1.saturating_add(size.1))
+                    });
+                if sum.1 >= all { (1, all) } else { sum }
+            }
+            Self::AllOf(parts) => {
+                parts.iter().map(Self::index_size).min_by_key(|size| size.1).unwrap_or_default()
+            }
+            Self::Except(sides) => sides[0].expr.index_size(),
         }
     }
 }

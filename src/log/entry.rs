@@ -7,10 +7,11 @@
 //! ```
 
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::audience::Audience;
+use super::audience::{Audience, Extent};
 use super::hash::{KeyHasher, KeyHashes};
 use super::identity::{Filter, Identity};
 use super::key::Key;
@@ -18,9 +19,22 @@ use super::recipients::Recipients;
 use crate::wire::frame::{Frame, Sealed};
 use crate::wire::id::EventId;
 
-/// Bytes that each name of a combined audience counts for: its share of the audience, of the index
-/// and of the hashes.
-const NAME_WEIGHT: usize = 64;
+/// Bytes that each index key of an event with several keys counts for, beside the name: the key in the
+/// event, its hash, and its list in the index of the log. Of a single key only the name counts, because
+/// the rest is part of the fixed cost of an event.
+const KEY_WEIGHT: usize = 192;
+
+/// Bytes that each name of an `and` or an `except` counts for, beside the name: the name and its hash
+/// in [`Recipients`], and a node of the expression.
+const NAME_WEIGHT: usize = 128;
+
+/// Bytes that a conflation key counts for, beside the key and the event type: the key's allocations and
+/// its entry in the log.
+const CONFLATION_WEIGHT: usize = 192;
+
+/// Bytes that each name of a conflated audience counts for again, because the conflation keeps the
+/// audience to compare it.
+const CONFLATED_NAME_WEIGHT: usize = 64;
 
 /// An event that was checked and encoded. The frame lacks the id only.
 #[derive(Debug)]
@@ -33,7 +47,20 @@ pub(crate) struct Encoded {
 impl Encoded {
     /// Returns the most bytes that the event can count for in the log.
     pub(crate) fn max_weight(&self) -> usize {
-        self.sealed.max_len() + weight_of(&self.audience)
+        self.sealed.max_len() + self.weight_without_frame()
+    }
+
+    /// Returns the bytes of everything that grows with the names and keys of the event.
+    fn weight_without_frame(&self) -> usize {
+        let Extent { names, name_bytes, index_keys } = self.audience.extent();
+        let is_single = self.audience.key().is_some();
+        let of_keys = if is_single { 0 } else { KEY_WEIGHT * index_keys };
+        let of_names = if self.audience.is_its_index() { 0 } else { NAME_WEIGHT * names };
+        let of_conflation = self.conflation.as_ref().map_or(0, |key| {
+            let of_names = if is_single { 0 } else { CONFLATED_NAME_WEIGHT * names };
+            CONFLATION_WEIGHT + key.len() + self.sealed.event_type().len() + of_names
+        });
+        name_bytes + of_keys + of_names + of_conflation
     }
 }
 
@@ -52,11 +79,11 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn new(event: Encoded, hasher: &KeyHasher) -> Self {
+        let weight = event.weight_without_frame();
         let Encoded { audience, conflation, sealed } = event;
         let event_type = sealed.event_type();
         let recipients = Recipients::new(&audience, hasher);
         let hashes = hasher.hashes(recipients.keys(), event_type);
-        let weight = weight_of(&audience);
         let conflation = conflation.map(|key| {
             let hash = hasher.hash(&(&audience, event_type, &key));
             Arc::new(Conflation { hash, audience, event_type: event_type.into(), key })
@@ -64,17 +91,36 @@ impl Prepared {
         Self { recipients, hashes, conflation, weight, sealed }
     }
 
-    /// Writes the id into the frame. Costs no allocation but that of the entry.
+    /// Writes the id into the frame. The frame is not copied.
     pub(crate) fn into_entry(self, id: EventId, published: Instant) -> Arc<Entry> {
         let Self { recipients, hashes, conflation, weight, sealed } = self;
         let frame = sealed.finish(id);
-        Arc::new(Entry { id, frame, recipients, at: published, hashes, conflation, weight })
+        let at = published;
+        let content = Content { id, frame, recipients, at, hashes, conflation, weight };
+        Arc::new(Entry { content: Box::new(content) })
     }
 }
 
 /// An event in the log.
+///
+/// The windows of clients hold weak handles, and a weak handle keeps the allocation of its entry. So
+/// the content is a separate allocation, which is freed when the event is evicted: the handle of a
+/// client that does not read keeps a few words only.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    content: Box<Content>,
+}
+
+impl Deref for Entry {
+    type Target = Content;
+
+    fn deref(&self) -> &Content {
+        &self.content
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Content {
     pub(crate) id: EventId,
     pub(crate) frame: Frame,
     pub(super) recipients: Recipients,
@@ -86,7 +132,7 @@ pub(crate) struct Entry {
     weight: usize,
 }
 
-impl Entry {
+impl Content {
     /// Returns the keys that index the event.
     pub(crate) fn keys(&self) -> &[Key] {
         self.recipients.keys()
@@ -121,12 +167,6 @@ impl Entry {
     pub(super) fn weight(&self) -> usize {
         self.len() + self.weight
     }
-}
-
-/// Returns the bytes that retaining an audience counts for. A single name costs no allocation of
-/// the log's own and counts as 0.
-fn weight_of(audience: &Audience) -> usize {
-    if audience.key().is_some() { 0 } else { NAME_WEIGHT * audience.names() }
 }
 
 /// The identity of a value: a later event with an equal conflation replaces an earlier event.

@@ -89,6 +89,14 @@ impl Key {
         }
     }
 
+    /// Returns the length of the name, 0 for a key without a name.
+    pub(super) fn name_len(&self) -> usize {
+        match self {
+            Self::All | Self::Client(_) => 0,
+            Self::User(name) | Self::Session(name) | Self::Topic(name) => name.len(),
+        }
+    }
+
     /// Estimates how many clients hold a key of this kind, to choose the side of an `and` that is
     /// looked up. Only the order of the figures matters.
     pub(super) fn expected_holders(&self) -> u64 {

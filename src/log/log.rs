@@ -118,11 +118,12 @@ impl Log {
         self.head = entry.id;
         self.bytes += entry.weight();
         self.order.push_back((entry.id, Some(Arc::clone(&entry))));
-        if let Some(conflation) = &entry.conflation
-            && let Some(older) = self.latest.insert(Arc::clone(conflation), entry.id)
-        {
+        if let Some(conflation) = &entry.conflation {
+            // Removed first: an insertion would keep the old key, and with it a second copy.
+            let older = self.latest.remove(conflation);
+            self.latest.insert(Arc::clone(conflation), entry.id);
             // Not recorded as evicted: a client that has not read it reads the new value.
-            self.take_out(older, evicted);
+            older.into_iter().for_each(|older| drop(self.take_out(older, evicted)));
         }
         for key in entry.keys() {
             let entries = self.index.entry(key.clone()).or_default();

@@ -24,12 +24,26 @@ use crate::error::ConfigError;
 /// # Memory
 ///
 /// The retention bounds the memory that a hub takes for events, however its clients behave. With a
-/// backplane, [`History`](crate::History) allows more for a while. The retained events take at most
-/// `bytes` of frames (the allocation of a frame can be a quarter larger than the frame), and about
-/// 450 bytes of bookkeeping for each of `events`. The record of evicted events takes up to 200
-/// bytes more for each of `events` (of 1024 at least). Measured on 64 bits, with the slack of
-/// allocations: 270 to 350 bytes in all if the events are for every client or for one topic, and
-/// 610 to 660 bytes if each event is for a different user.
+/// backplane, [`History`](crate::History) allows more for a while. On 64 bits the bound is:
+///
+/// ```text
+/// 1.25 * bytes  +  700 B * max(events, 1024)  +  2 MiB if audiences use `and` or `except`
+/// ```
+///
+/// `bytes` counts for each event:
+///
+/// | part of the event | bytes |
+/// |---|---|
+/// | the frame | its length |
+/// | the names in its audience | their length |
+/// | each key of an audience with several names, such as [`topics`](crate::Audience::topics) | 192 |
+/// | each name in an audience with an `and` or an `except` | 128 |
+/// | a conflation key | 192, its length, the length of the type, and 64 for each of several names |
+///
+/// An allocation can be a quarter larger than its frame: hence the factor. The cost per event is the
+/// entry, its index, and the record of evicted events. The 2 MiB are the audiences of the last 256
+/// evicted events. For small events, 270 to 350 bytes per event are usual if the events are for every
+/// client or for one topic, and 610 to 660 bytes if each event is for a different user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retain {
@@ -55,7 +69,8 @@ impl Retain {
         self
     }
 
-    /// Sets the most bytes of all events together. Must not be zero. A larger event is refused.
+    /// Sets the most bytes of all events together, counted as in [Memory](Self#memory). Must not be
+    /// zero. A larger event is refused.
     #[must_use]
     pub const fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
