@@ -181,6 +181,26 @@ fn a5_a_type_with_cr_lf_or_nul_is_refused() {
 }
 
 #[test]
+fn a5_a_star_is_a_type_like_any_other() {
+    assert_eq!(fields(Event::new("*").data("a")), "event: *\ndata: a\n");
+    assert_eq!(EventType::new("*").unwrap().as_str(), "*");
+    let hub = Wire::new().hub;
+    let received = |filter: Option<&str>, event_type: &str| {
+        let who = Subscriber::new();
+        let who = filter.map_or(who.clone(), |only| who.events([only]));
+        let mut stream = hub.subscribe(who).unwrap();
+        next(&mut stream).expect("`hub:open` is ready at once");
+        hub.broadcast(Event::new(event_type)).unwrap();
+        let event = next(&mut stream);
+        assert_eq!(next(&mut stream), None, "an event arrives once");
+        event.is_some()
+    };
+    assert!(received(None, "*") && received(Some("*"), "*"));
+    assert!(!received(Some("*"), "other"), "a filter has no wildcard");
+    assert!(!received(Some("other"), "*"));
+}
+
+#[test]
 fn a5_an_empty_type_is_refused() {
     assert_eq!(refusal(Event::new("").data("a")), EventError::Type(InvalidEventType::Empty));
     assert_eq!(EventType::new(""), Err(InvalidEventType::Empty));

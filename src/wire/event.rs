@@ -333,6 +333,10 @@ pub trait Payload: serde::Serialize {
 /// An event type has 1 to [`EventType::MAX_LEN`] bytes, contains no CR, LF or NUL, and does not
 /// begin with `hub:`, the prefix of the hub's own events.
 ///
+/// No character has a special meaning: `*` is a type like any other, for a hub, for a filter of
+/// [`Subscriber`](crate::Subscriber) and for a native `EventSource`. In the browser client of this
+/// project, a listener for `*` receives every event, and an event of the type `*` once.
+///
 /// ```
 /// use sse_hub::EventType;
 ///
