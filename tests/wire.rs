@@ -187,7 +187,7 @@ fn a5_a_star_is_a_type_like_any_other() {
     let hub = Wire::new().hub;
     let received = |filter: Option<&str>, event_type: &str| {
         let who = Subscriber::new();
-        let who = filter.map_or(who.clone(), |only| who.events([only]));
+        let who = if let Some(only) = filter { who.events([only]) } else { who };
         let mut stream = hub.subscribe(who).unwrap();
         next(&mut stream).expect("`hub:open` is ready at once");
         hub.broadcast(Event::new(event_type)).unwrap();

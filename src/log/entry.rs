@@ -52,8 +52,12 @@ impl Encoded {
 
     /// Returns the bytes of everything that grows with the names and keys of the event.
     fn weight_without_frame(&self) -> usize {
-        let Extent { names, name_bytes, index_keys } = self.audience.extent();
-        let is_single = self.audience.key().is_some();
+        let single = self.audience.key();
+        let is_single = single.is_some();
+        let Extent { names, name_bytes, index_keys } = match single {
+            Some(key) => Extent { names: 1, name_bytes: key.name_len(), index_keys: 1 },
+            None => self.audience.extent(),
+        };
         let of_keys = if is_single { 0 } else { KEY_WEIGHT * index_keys };
         let of_names = if self.audience.is_its_index() { 0 } else { NAME_WEIGHT * names };
         let of_conflation = self.conflation.as_ref().map_or(0, |key| {
@@ -136,6 +140,11 @@ impl Content {
     /// Returns the keys that index the event.
     pub(crate) fn keys(&self) -> &[Key] {
         self.recipients.keys()
+    }
+
+    /// Returns the keys that index the event, with their hashes.
+    pub(super) fn hashed_keys(&self) -> impl Iterator<Item = (u64, &Key)> {
+        self.hashes.keys.iter().copied().zip(self.keys())
     }
 
     /// Returns whether every client that holds one of the keys is in the audience.

@@ -3,7 +3,8 @@
 //! The hashes have a random seed, so nobody outside can choose names that collide. By chance two names
 //! collide once in 2^64.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use smallvec::SmallVec;
@@ -13,8 +14,99 @@ use super::key::Key;
 /// A map whose keys are hashes already.
 pub(crate) type HashedMap<V> = HashMap<u64, V, BuildHasherDefault<Prehashed>>;
 
-/// A set of hashes.
-pub(crate) type HashedSet = HashSet<u64, BuildHasherDefault<Prehashed>>;
+/// A map by key that takes the hash of a key from the caller.
+#[derive(Debug)]
+pub(super) struct KeyMap<V>(HashMap<HashedKey, V, BuildHasherDefault<Prehashed>>);
+
+#[derive(Debug)]
+struct HashedKey {
+    hash: u64,
+    key: Key,
+}
+
+/// A key with its hash, owned or borrowed: a look-up must not clone the key.
+trait KeyAndHash {
+    fn parts(&self) -> (u64, &Key);
+}
+
+impl KeyAndHash for HashedKey {
+    fn parts(&self) -> (u64, &Key) {
+        (self.hash, &self.key)
+    }
+}
+
+impl KeyAndHash for (u64, &Key) {
+    fn parts(&self) -> (u64, &Key) {
+        *self
+    }
+}
+
+impl Hash for dyn KeyAndHash + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.parts().0);
+    }
+}
+
+impl PartialEq for dyn KeyAndHash + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn KeyAndHash + '_ {}
+
+impl Hash for HashedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialEq for HashedKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for HashedKey {}
+
+impl<'a> Borrow<dyn KeyAndHash + 'a> for HashedKey {
+    fn borrow(&self) -> &(dyn KeyAndHash + 'a) {
+        self
+    }
+}
+
+impl<V> KeyMap<V> {
+    pub(super) fn new() -> Self {
+        Self(HashMap::default())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, hash: u64, key: &Key) -> Option<&V> {
+        self.0.get(&(hash, key) as &dyn KeyAndHash)
+    }
+
+    pub(super) fn get_mut(&mut self, hash: u64, key: &Key) -> Option<&mut V> {
+        self.0.get_mut(&(hash, key) as &dyn KeyAndHash)
+    }
+
+    pub(super) fn get_or_default(&mut self, hash: u64, key: &Key) -> &mut V
+    where
+        V: Default,
+    {
+        self.0.entry(HashedKey { hash, key: key.clone() }).or_default()
+    }
+
+    pub(super) fn remove(&mut self, hash: u64, key: &Key) {
+        self.0.remove(&(hash, key) as &dyn KeyAndHash);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
+        self.0.iter().map(|(hashed, value)| (&hashed.key, value))
+    }
+}
 
 /// Hashes keys and event types with the seed of a hub. Clones share the seed.
 #[derive(Debug, Clone, Default)]

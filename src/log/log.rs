@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::entry::{Budget, Conflation, Entry};
 use super::evicted::Evicted;
-use super::hash::KeyHasher;
+use super::hash::{KeyHasher, KeyMap};
 use super::identity::Identity;
 use super::key::Key;
 use super::retain::{Allowance, Retain};
@@ -39,7 +39,7 @@ pub(crate) struct Log {
     /// The sum of the weights of the retained events.
     bytes: usize,
     /// The retained events of each key, in id order.
-    index: HashMap<Key, VecDeque<Arc<Entry>>>,
+    index: KeyMap<VecDeque<Arc<Entry>>>,
     /// The latest retained event of each conflation.
     latest: HashMap<Arc<Conflation>, EventId>,
     evicted: Evicted,
@@ -66,7 +66,7 @@ impl Log {
             order: VecDeque::new(),
             holes: 0,
             bytes: 0,
-            index: HashMap::new(),
+            index: KeyMap::new(),
             latest: HashMap::new(),
             evicted: Evicted::new(rows, birth),
             hasher,
@@ -125,8 +125,8 @@ impl Log {
             // Not recorded as evicted: a client that has not read it reads the new value.
             older.into_iter().for_each(|older| drop(self.take_out(older, evicted)));
         }
-        for key in entry.keys() {
-            let entries = self.index.entry(key.clone()).or_default();
+        for (hash, key) in entry.hashed_keys() {
+            let entries = self.index.get_or_default(hash, key);
             entries.push_back(Arc::clone(&entry));
             let full = limit.per_topic.is_some_and(|limit| entries.len() > limit);
             if full && matches!(key, Key::Topic(_)) {
@@ -226,7 +226,9 @@ impl Log {
     /// client holds the key.
     fn lists<'a>(&'a self, client: Identity<'a>) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
         let memberships = client.memberships.iter();
-        memberships.filter_map(|held| Some((self.index.get(&held.key)?, held.since))).collect()
+        memberships
+            .filter_map(|held| Some((self.index.get(held.hash, &held.key)?, held.since)))
+            .collect()
     }
 
     /// Returns the newest evicted event for this client after `after`.
@@ -254,13 +256,13 @@ impl Log {
         let entry = self.order[at].1.take()?;
         self.holes += 1;
         self.bytes -= entry.weight();
-        for key in entry.keys() {
-            let Some(entries) = self.index.get_mut(key) else { continue };
+        for (hash, key) in entry.hashed_keys() {
+            let Some(entries) = self.index.get_mut(hash, key) else { continue };
             if let Ok(at) = entries.binary_search_by_key(&id, |entry| entry.id) {
                 entries.remove(at);
             }
             if entries.is_empty() {
-                self.index.remove(key);
+                self.index.remove(hash, key);
             }
         }
         evicted.push(Arc::clone(&entry));
@@ -344,8 +346,8 @@ impl Log {
             self.latest.insert(Arc::clone(conflation), entry.id);
         }
         self.bytes = bytes;
-        for key in entry.keys() {
-            let entries = self.index.entry(key.clone()).or_default();
+        for (hash, key) in entry.hashed_keys() {
+            let entries = self.index.get_or_default(hash, key);
             let at = entries.partition_point(|other| other.id < entry.id);
             entries.insert(at, Arc::clone(&entry));
         }
@@ -540,7 +542,8 @@ mod tests {
             model.log.lower(most, &mut Vec::new());
             prop_assert!(!model.log.is_raised() && model.log.len() <= events);
             for topic in ["a", "b"] {
-                let kept = model.log.index.get(&Key::Topic(topic.into())).map_or(0, |kept| kept.len());
+                let key = Key::Topic(topic.into());
+                let kept = model.log.index.get(hasher.key(&key), &key).map_or(0, |kept| kept.len());
                 prop_assert!(retain.per_topic.is_none_or(|limit| kept <= limit));
             }
             model.check()?;

@@ -49,6 +49,7 @@ impl Recipients {
         }
         let mut names = Names::default();
         let root = Node::new(&audience.expr, &mut names, hasher);
+        names.index();
         Self::Some(Arc::new(Combined { index, names, root }))
     }
 
@@ -83,8 +84,13 @@ impl Recipients {
 impl Combined {
     /// Returns whether a client receives an event with this id, apart from its filter.
     pub(super) fn includes(&self, client: Identity<'_>, id: EventId) -> bool {
+        let memberships = client.memberships.iter().filter(|held| held.since < id);
+        if self.names.index.is_none() {
+            let held = memberships.fold(0, |held, membership| held | self.names.mask(membership));
+            return self.root.includes_few(held);
+        }
         let mut held = SmallVec::new();
-        for membership in client.memberships.iter().filter(|held| held.since < id) {
+        for membership in memberships {
             self.names.find(membership, &mut held);
         }
         held.sort_unstable();
@@ -97,21 +103,40 @@ impl Combined {
     }
 }
 
+/// The most names that are compared one by one, and numbered by the bits of a byte. A hash index for
+/// so few names costs more than it saves.
+const FEW: usize = 8;
+
 /// The names of an expression, numbered from the left. A name that occurs twice has two numbers.
 #[derive(Debug, Default)]
 struct Names {
-    keys: Vec<Key>,
+    keys: Vec<(u64, Key)>,
+    /// Unless there are few names.
+    index: Option<Box<NameIndex>>,
+}
+
+#[derive(Debug)]
+struct NameIndex {
     /// The last number of a name with this hash.
     last: HashedMap<u32>,
     /// For each number, the number before with the same hash.
-    previous: Vec<Option<u32>>,
+    previous: Box<[Option<u32>]>,
 }
 
 impl Names {
     fn add(&mut self, key: &Key, hasher: &KeyHasher) {
-        let previous = self.last.insert(hasher.key(key), self.next());
-        self.keys.push(key.clone());
-        self.previous.push(previous);
+        self.keys.push((hasher.key(key), key.clone()));
+    }
+
+    /// Indexes the names, once all are added.
+    fn index(&mut self) {
+        self.keys.shrink_to_fit();
+        if self.keys.len() > FEW {
+            let mut last = HashedMap::default();
+            let previous = (0..).zip(&self.keys);
+            let previous = previous.map(|(number, &(hash, _))| last.insert(hash, number)).collect();
+            self.index = Some(Box::new(NameIndex { last, previous }));
+        }
     }
 
     /// Returns the next number. An audience has at most `MAX_NAMES` names.
@@ -119,15 +144,24 @@ impl Names {
         u32::try_from(self.keys.len()).unwrap_or(u32::MAX)
     }
 
-    /// Adds the numbers of a client's key to `held`.
+    /// Returns the numbers of a client's key as bits. Only for [few](FEW) names.
+    fn mask(&self, membership: &Membership) -> u8 {
+        let is_key =
+            |&(hash, ref key): &(u64, Key)| hash == membership.hash && *key == membership.key;
+        let bits = self.keys.iter().enumerate().filter(|(_, name)| is_key(name));
+        bits.fold(0, |mask, (number, _)| mask | 1 << number)
+    }
+
+    /// Adds the numbers of a client's key to `held`. Only for more than [few](FEW) names.
     fn find(&self, membership: &Membership, held: &mut SmallVec<[u32; 16]>) {
-        let mut next = self.last.get(&membership.hash).copied();
+        let Some(index) = &self.index else { return };
+        let mut next = index.last.get(&membership.hash).copied();
         while let Some(number) = next {
             // The keys are compared too: an event must not reach a client because of a collision.
-            if self.keys[number as usize] == membership.key {
+            if self.keys[number as usize].1 == membership.key {
                 held.push(number);
             }
-            next = self.previous[number as usize];
+            next = index.previous[number as usize];
         }
     }
 }
@@ -186,6 +220,23 @@ impl Node {
             Operation::Except => parts[0].default && !parts[1].default,
         };
         Self { operation, singles, parts, end: names.next(), default, defaults }
+    }
+
+    /// Returns whether a client is included that holds the names with these bits.
+    fn includes_few(&self, held: u8) -> bool {
+        // The bits of the numbers in `singles`. At most eight, so the shifts fit into 16 bits.
+        let singles = ((1u16 << self.singles.end) - (1u16 << self.singles.start)) as u8;
+        match self.operation {
+            Operation::AnyOf => {
+                held & singles != 0 || self.parts.iter().any(|part| part.includes_few(held))
+            }
+            Operation::AllOf => {
+                held & singles == singles && self.parts.iter().all(|part| part.includes_few(held))
+            }
+            Operation::Except => {
+                self.parts[0].includes_few(held) && !self.parts[1].includes_few(held)
+            }
+        }
     }
 
     /// Returns whether a client is included that holds the names with these numbers, which must be
@@ -291,21 +342,33 @@ mod tests {
 
     #[test]
     fn names_with_one_hash_are_told_apart() {
-        let hasher = KeyHasher::default();
         let [first, second, third] = ["a", "b", "c"].map(|name| Key::User(name.into()));
         let mut names = Names::default();
-        [&first, &second, &first].into_iter().for_each(|key| names.add(key, &hasher));
-        // As if both names had the hash of the first.
-        names.last = [(hasher.key(&first), 2)].into_iter().collect();
-        names.previous = vec![None, Some(0), Some(1)];
-        let find = |key: &Key| {
-            let (key, hash) = (key.clone(), hasher.key(&first));
-            let since = EventId::ORIGIN;
-            let mut held = SmallVec::new();
-            names.find(&Membership { key, hash, since, index: 0 }, &mut held);
-            held.sort_unstable();
-            held.to_vec()
-        };
-        assert_eq!((find(&first), find(&second), find(&third)), (vec![0, 2], vec![1], vec![]));
+        // As if all names had one hash.
+        let keys = [&first, &second, &first].into_iter().cycle().map(|key| (7, key.clone()));
+        for count in [3, FEW + 1] {
+            names.keys = keys.clone().take(count).collect();
+            names.index();
+            let find = |key: &Key| {
+                let (key, since) = (key.clone(), EventId::ORIGIN);
+                let mut held = SmallVec::new();
+                let membership = Membership { key, hash: 7, since, index: 0 };
+                if names.index.is_some() {
+                    names.find(&membership, &mut held);
+                } else {
+                    let mask = names.mask(&membership);
+                    held.extend((0..8).filter(|number| mask & 1 << number != 0));
+                }
+                held.sort_unstable();
+                held.to_vec()
+            };
+            let numbers = |key: &Key| {
+                let numbers = (0..).zip(&names.keys).filter(|(_, name)| name.1 == *key);
+                numbers.map(|(number, _)| number).collect::<Vec<u32>>()
+            };
+            assert_eq!(find(&first), numbers(&first));
+            assert_eq!(find(&second), numbers(&second));
+            assert_eq!((find(&third), numbers(&second).len()), (vec![], count / 3));
+        }
     }
 }
