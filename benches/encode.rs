@@ -1,15 +1,18 @@
-//! What an event costs up to its bytes on the wire: this crate, axum's `response::sse`, and a bare copy of the result.
+//! The cost of encoding an event: this crate, axum's `response::sse`, and a bare copy of the
+//! result.
 //!
-//! Each group is one event (a type, and the data from a `&str`) and each row ends with its bytes freed again:
+//! Each group is an event with a type and with data from a `&str`. Each row includes freeing the
+//! bytes:
 //!
 //! - `encode`: `Event::new(..).data(..).encode()`.
-//! - `axum`: axum's event, taken as a frame out of the body of one endless `Sse` response, the only public way to its
-//!   finished bytes. The response is built before the clock starts; polling its boxed body is in the row, a few
-//!   nanoseconds.
-//! - `axum builder`: the same event built and dropped, a lower bound on axum: it has written all fields, and lacks the
-//!   blank line and the `freeze`.
-//! - `copy`: one allocation and one copy, of a frame that is there already.
-//! - `publish`: the event given to a hub without clients that retains one: the encoding, the id, the locks and the log.
+//! - `axum`: axum's event, taken as a frame from the body of an endless `Sse` response, the only
+//!   public way to the finished bytes. The response is built before the clock starts. The row
+//!   includes a poll of the boxed body, which takes a few nanoseconds.
+//! - `axum builder`: the same event, built and dropped. A lower bound for axum: all fields are
+//!   written, without the blank line and the `freeze`.
+//! - `copy`: an allocation and a copy of an existing frame.
+//! - `publish`: the event, published by a hub without clients that retains a single event: the
+//!   encoding, the id, the locks and the log.
 
 use std::convert::Infallible;
 use std::hint::black_box;

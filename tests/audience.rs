@@ -1,4 +1,5 @@
-//! Whom an event is for: live, on replay, and when it was lost, against a naive evaluation.
+//! Audiences: live, on replay and after an eviction, compared with a naive evaluation; and their
+//! cost.
 
 mod support;
 
@@ -15,7 +16,7 @@ use sse_hub::{
 
 use support::{data, gaps, hub_with, last_id, read};
 
-/// An audience in the making.
+/// An audience expression.
 #[derive(Debug, Clone)]
 enum Tree {
     All,
@@ -32,7 +33,7 @@ enum Tree {
 }
 
 impl Tree {
-    /// Of the clients with these ids.
+    /// Returns the audience, for clients with these ids.
     fn audience(&self, ids: &[ClientId]) -> Audience {
         let names = |names: &[u8]| names.iter().map(u8::to_string).collect::<Vec<_>>();
         match self {
@@ -50,7 +51,7 @@ impl Tree {
         }
     }
 
-    /// Whether this client is in it.
+    /// Returns whether this client is in the audience.
     fn has(&self, client: usize, who: &Who) -> bool {
         let user = |name: &u8| who.user == Some(*name);
         match self {
@@ -74,7 +75,7 @@ struct Who {
     user: Option<u8>,
     session: Option<u8>,
     topics: BTreeSet<u8>,
-    /// Only events of this type.
+    /// The only event type that the client receives, if it has a filter.
     wants: Option<u8>,
 }
 
@@ -99,7 +100,7 @@ impl Who {
 }
 
 const CLIENTS: usize = 5;
-/// Few, so that they meet.
+/// Few names, so that they repeat.
 const NAMES: u8 = 3;
 
 fn tree() -> impl Strategy<Value = Tree> {
@@ -135,7 +136,7 @@ fn crowd() -> impl Strategy<Value = Vec<Who>> {
     vec(who(), CLIENTS)
 }
 
-/// Connects them all, and reads where each stands.
+/// Connects all clients, and returns the newest position.
 fn connect(hub: &Hub, crowd: &[Who]) -> (Vec<Subscription>, Vec<ClientId>, EventId) {
     let mut streams: Vec<Subscription> =
         crowd.iter().map(|who| hub.subscribe(who.subscriber()).unwrap()).collect();
@@ -152,7 +153,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn live_on_replay_and_in_counts_an_audience_is_whom_a_naive_evaluation_finds(
+    fn audiences_match_a_naive_evaluation(
         crowd in crowd(),
         events in vec((tree(), 0..2u8), 1..12),
         window in 1..4usize,
@@ -200,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn a_gap_is_told_exactly_to_those_whom_a_lost_event_was_for(
+    fn gaps_are_exact_for_evicted_events(
         crowd in crowd(),
         events in vec((tree(), 0..2u8), 1..40),
         retained in 1..4usize,
@@ -236,7 +237,7 @@ proptest! {
     }
 
     #[test]
-    fn a_topic_keeps_its_limit_also_of_events_for_several_topics(
+    fn events_of_several_topics_count_for_each(
         events in vec(btree_set(0..NAMES, 1..3), 1..40),
         limit in 1..4usize,
         follows in btree_set(0..NAMES, 0..4),
@@ -270,7 +271,7 @@ proptest! {
 }
 
 #[test]
-fn audiences_combine_as_their_words_say() {
+fn audiences_combine() {
     let (hub, _) = hub_with(|hub| hub);
     let who = [
         Subscriber::new().user("ann").session("s1").topics(["red", "blue"]),
@@ -322,7 +323,7 @@ fn audiences_combine_as_their_words_say() {
 }
 
 #[test]
-fn listed_clients_are_who_they_are() {
+fn listed_clients_have_their_names() {
     let (hub, _) = hub_with(|hub| hub);
     let stream = hub.subscribe(Subscriber::new().user("a").session("b").topics(["d", "c"]));
     let stream = stream.unwrap();
@@ -336,7 +337,7 @@ fn listed_clients_are_who_they_are() {
     assert_eq!((info.user, info.session, info.topics), (None, None, vec![]));
 }
 
-/// The errors of all that takes an audience, where nothing else is wrong.
+/// Returns the error with which every method refuses an audience.
 fn refused(hub: &Hub, audience: &Audience) -> AudienceError {
     let before = hub.stats();
     let Err(PublishError::Audience(error)) = hub.publish(audience.clone(), Event::new("x")) else {
@@ -354,7 +355,7 @@ fn numbered(users: std::ops::Range<usize>) -> Audience {
 }
 
 #[test]
-fn an_audience_of_too_many_names_is_an_error_however_it_is_made() {
+fn too_many_names_are_an_error() {
     let (hub, _) = hub_with(|hub| hub);
     let _stream = hub.subscribe(Subscriber::new().user("0")).unwrap();
     let most = numbered(0..Audience::MAX_NAMES);
@@ -371,7 +372,7 @@ fn an_audience_of_too_many_names_is_an_error_however_it_is_made() {
     for audience in too_many {
         assert_eq!(refused(&hub, &audience), AudienceError::Excessive);
     }
-    // Nor does it become one that can be by what is combined with it later.
+    // A later combination does not make the audience valid.
     let too_many = most.or(more);
     let later = [
         too_many.clone().and(Audience::user("0")),
@@ -388,7 +389,7 @@ fn an_audience_of_too_many_names_is_an_error_however_it_is_made() {
 }
 
 #[test]
-fn whoever_is_excepted_does_not_become_included_by_excepting_too_many() {
+fn too_many_excluded_names_include_nobody() {
     let (hub, _) = hub_with(|hub| hub);
     let mut stream = hub.subscribe(Subscriber::new().user("0")).unwrap();
     read(&mut stream);
@@ -399,7 +400,7 @@ fn whoever_is_excepted_does_not_become_included_by_excepting_too_many() {
     assert_eq!(published, Err(PublishError::Audience(AudienceError::Excessive)));
 }
 
-/// `or`, `and` and `except` in turns.
+/// Alternates `or`, `and` and `except`.
 fn turns(count: usize) -> Audience {
     (0..count).fold(Audience::user("0"), |audience, turn| match turn % 3 {
         0 => audience.or(Audience::user("a")),
@@ -409,7 +410,7 @@ fn turns(count: usize) -> Audience {
 }
 
 #[test]
-fn an_audience_that_is_combined_too_deep_is_an_error() {
+fn a_too_deep_audience_is_an_error() {
     let (hub, _) = hub_with(|hub| hub);
     let _stream = hub.subscribe(Subscriber::new().user("0")).unwrap();
     let deep = turns(Audience::MAX_DEPTH - 1);
@@ -417,7 +418,7 @@ fn an_audience_that_is_combined_too_deep_is_an_error() {
     for turns in [Audience::MAX_DEPTH + 1, 1000].map(turns) {
         assert_eq!(refused(&hub, &turns), AudienceError::Excessive);
     }
-    // On the other side, too.
+    // The other side can be too deep as well.
     let mut right = Audience::user("0");
     for turn in 0..Audience::MAX_DEPTH + 1 {
         let left = Audience::user("a");
@@ -427,7 +428,7 @@ fn an_audience_that_is_combined_too_deep_is_an_error() {
 }
 
 #[test]
-fn a_chain_of_one_word_is_not_deep() {
+fn a_chain_of_one_operation_is_flat() {
     let (hub, _) = hub_with(|hub| hub);
     let _stream = hub.subscribe(Subscriber::new().user("0").topic("t")).unwrap();
     let names = || (0..1000).map(|name| Audience::user(name.to_string()));
@@ -532,7 +533,7 @@ fn a_repeated_event_type_counts_once() {
     assert_eq!(data(&read(&mut stream)), ["a", "message", "no type"]);
 }
 
-/// Far more than it takes, and far less than what is quadratic takes.
+/// Checks a generous limit, which quadratic work exceeds.
 fn in_reasonable_time<T>(what: &str, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let made = run();
@@ -543,14 +544,14 @@ fn in_reasonable_time<T>(what: &str, run: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn turns_without_end_are_an_error_soon_and_overflow_no_stack() {
+fn endless_nesting_is_an_error_soon() {
     let (hub, _) = hub_with(|hub| hub);
     let deep = in_reasonable_time("10,000 turns", || turns(10_000));
     assert_eq!(refused(&hub, &deep), AudienceError::Excessive);
 }
 
 #[test]
-fn a_chain_without_end_is_an_error_soon() {
+fn an_endless_chain_is_an_error_soon() {
     let (hub, _) = hub_with(|hub| hub);
     let names = (0..100_000).map(|name| Audience::user(name.to_string()));
     let any = in_reasonable_time("100,000 ors", || names.reduce(Audience::or).unwrap());
@@ -558,7 +559,7 @@ fn a_chain_without_end_is_an_error_soon() {
 }
 
 #[test]
-fn parts_that_name_nobody_are_bounded_too() {
+fn parts_without_names_are_bounded() {
     let (hub, _) = hub_with(|hub| hub);
     let nobody = (0..=2 * Audience::MAX_NAMES).map(|_| Audience::clients([]));
     let all = nobody.reduce(Audience::and).unwrap();
@@ -582,7 +583,7 @@ fn names_count_towards_the_retained_bytes() {
 }
 
 #[test]
-fn an_audience_of_many_names_counts_towards_the_retained_bytes() {
+fn a_large_audience_evicts_by_bytes() {
     let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10).bytes(30_000)));
     let published = hub.publish(numbered(0..100), Event::new("x")).unwrap();
     assert!((19_200..20_000).contains(&hub.stats().retained_bytes), "{:?}", hub.stats());
@@ -597,7 +598,7 @@ fn an_audience_of_many_names_counts_towards_the_retained_bytes() {
 }
 
 #[test]
-fn a_name_that_cannot_be_is_found_in_every_part_of_an_audience() {
+fn an_invalid_name_is_found_in_every_part() {
     let (hub, _) = hub_with(|hub| hub);
     let fine = || Audience::user("fine");
     let wrong = || Audience::topic("");
@@ -615,7 +616,7 @@ fn a_name_that_cannot_be_is_found_in_every_part_of_an_audience() {
 }
 
 #[test]
-fn whom_the_latest_256_lost_events_were_for_is_known_exactly_and_of_older_ones_safely() {
+fn combined_gaps_are_exact_for_256_evictions() {
     let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
     let mut probe = hub.subscribe(Subscriber::new()).unwrap();
     let start = last_id(&read(&mut probe));
@@ -641,7 +642,7 @@ fn whom_the_latest_256_lost_events_were_for_is_known_exactly_and_of_older_ones_s
 }
 
 #[test]
-fn a_client_matched_by_many_names_takes_an_event_once_and_from_the_log_once() {
+fn a_client_with_many_matches_receives_once() {
     let timer = ManualTimer::new();
     let hub = Hub::builder(timer).window(1).heartbeat(Heartbeat::disabled()).build().unwrap();
     let topics = ["a", "b", "c"];

@@ -1,4 +1,4 @@
-//! Heartbeats by a clock that stands still until it is told to go on.
+//! Heartbeats, with a clock that the tests advance.
 
 mod support;
 
@@ -25,7 +25,7 @@ fn ready(stream: &mut Subscription) -> Option<Bytes> {
 }
 
 #[test]
-fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
+fn an_idle_stream_gets_comments() {
     let timer = ManualTimer::new();
     let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     for _ in 0..1000 {
@@ -38,7 +38,7 @@ fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
 }
 
 #[test]
-fn an_event_puts_the_heartbeat_off() {
+fn an_event_restarts_the_idle_time() {
     let timer = ManualTimer::new();
     let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
@@ -55,7 +55,7 @@ fn an_event_puts_the_heartbeat_off() {
 }
 
 #[test]
-fn one_late_heartbeat_stands_for_all_that_were_due() {
+fn a_late_heartbeat_is_sent_once() {
     let timer = ManualTimer::new();
     let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
@@ -65,7 +65,7 @@ fn one_late_heartbeat_stands_for_all_that_were_due() {
 }
 
 #[test]
-fn events_that_wait_go_before_a_heartbeat_that_is_due() {
+fn events_go_before_a_due_heartbeat() {
     let timer = ManualTimer::new();
     let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
@@ -85,7 +85,7 @@ fn a_visible_heartbeat_is_an_event() {
 }
 
 #[test]
-fn without_heartbeats_nothing_waits_for_time() {
+fn disabled_heartbeats_arm_no_timer() {
     let timer = ManualTimer::new();
     let (_hub, mut stream) = stream(timer.clone(), Heartbeat::disabled());
     assert_eq!(ready(&mut stream), None);
@@ -112,7 +112,8 @@ fn a_busy_stream_does_not_touch_its_timer() {
     let touched = timer.touched.swap(0, Ordering::Relaxed);
     assert!(touched > 0, "it is armed when it falls silent first");
 
-    // An hour with an event every second: the timer goes off at each old deadline and is armed for what is left.
+    // One hour with an event every second: the timer fires at each old deadline and is armed for
+    // the remaining time.
     for _ in 0..3600 {
         timer.timer.advance(SECOND);
         hub.broadcast(Event::new("x")).unwrap();

@@ -1,4 +1,4 @@
-//! The memory of a hub, counted by the allocator: `Retain` and `HubBuilder::window` must bound it.
+//! `Retain` and `HubBuilder::window` must bound the memory of a hub: the allocator counts.
 //!
 //! One test, because tests of one binary share the allocator.
 
@@ -16,18 +16,18 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 const EVENTS: usize = 1_000;
 const WINDOW: usize = 32;
 
-/// The bookkeeping of an event, as the documentation of `Retain` gives it.
+/// The bookkeeping of an event, from the documentation of `Retain`.
 const PER_EVENT: usize = 700;
 
-/// The audiences of the last 256 evicted events, as the documentation of `Retain` gives it.
+/// The audiences of the last 256 evicted events, from the documentation of `Retain`.
 const COMBINED: usize = 2 << 20;
 
-/// A name of the longest usual length that starts with a number.
+/// Returns a name of 256 bytes, the default limit.
 fn long(number: usize) -> String {
     format!("{number:x>256}")
 }
 
-/// Many names: `count` of them, all different from those of another event.
+/// Returns `count` names, which differ from the names of every other event.
 fn names(event: usize, count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |name| long(event * count + name))
 }
@@ -72,7 +72,7 @@ fn send(hub: &Hub, audience: Audience, event: Event) {
     hub.publish(audience, event).unwrap();
 }
 
-/// What a hub holds for its events, in the worst of three moments.
+/// Returns the most bytes that a hub held for its events, and the most that it counted.
 fn held(publish: Publish, retain: Retain) -> (usize, usize) {
     let before = ALLOCATOR.allocated();
     let (hub, _) = hub_with(|hub| hub.retain(retain));
@@ -87,7 +87,8 @@ fn held(publish: Publish, retain: Retain) -> (usize, usize) {
     (most, counted)
 }
 
-/// What a hub holds for each client that does not read, after its events were evicted.
+/// Returns the bytes that a hub holds for each client that does not read, after the client's events
+/// were evicted.
 fn held_for_a_stalled_client() -> usize {
     const CLIENTS: usize = 500;
     let (hub, _) = hub_with(|hub| hub.window(WINDOW).retain(Retain::default().events(EVENTS)));

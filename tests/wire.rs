@@ -1,9 +1,10 @@
 //! The wire format, byte for byte and read back.
 //!
-//! First the rules A1 to A9 of the conformance list, each test named after its rule, then the texts of ids, then JSON.
-//! Last, random events with every awkward character in every field are published, and their stream is read by three
-//! parsers that share nothing: one written here from the WHATWG HTML standard, section 9.2.6, and the crates
-//! `eventsource-stream` and `sse-stream`. Everything goes through the public API.
+//! The tests `a1_` to `a9_` check the rules A1 to A9 of the wire format. Then follow the texts of
+//! ids, and JSON. Last, random events with awkward characters in every field are published, and
+//! three independent parsers read the stream: the parser in this file, written from the WHATWG HTML
+//! standard, section 9.2.6, and the crates `eventsource-stream` and `sse-stream`. All tests use the
+//! public API.
 
 use std::convert::Infallible;
 use std::mem;
@@ -21,7 +22,7 @@ use sse_hub::{
 };
 use sse_stream::SseByteStream;
 
-/// A hub and its only client, whose stream has been read up to what is published next.
+/// A hub with one client. The stream was read up to `hub:open`.
 struct Wire {
     hub: Hub,
     stream: Subscription,
@@ -54,7 +55,7 @@ impl Wire {
     }
 }
 
-/// The next item of a stream; `None` if there is none yet or ever.
+/// Returns the next item of a stream, if an item is ready.
 fn next(stream: &mut Subscription) -> Option<Bytes> {
     stream.next().now_or_never().flatten()
 }
@@ -63,7 +64,7 @@ fn text(bytes: Bytes) -> String {
     String::from_utf8(bytes.into()).expect("the stream is UTF-8")
 }
 
-/// All of an event's frame before its last field, which is the id that it was published under.
+/// Returns the frame of an event without the last field, which must be the published id.
 #[track_caller]
 fn fields(event: Event) -> String {
     let (id, frame) = Wire::new().frame(event).expect("the event is valid");
@@ -71,7 +72,7 @@ fn fields(event: Event) -> String {
     fields.unwrap_or_else(|| panic!("the id is not last: {frame:?}")).to_owned()
 }
 
-/// Why an event is refused.
+/// Returns the error with which `check` and the hub refuse an event.
 #[track_caller]
 fn refusal(event: Event) -> EventError {
     let checked = event.check().expect_err("`check` finds what `publish` refuses");
@@ -98,7 +99,7 @@ fn a1_lines_end_in_lf_alone() {
 }
 
 #[test]
-fn a1_a_stream_has_no_bom_but_those_of_its_events() {
+fn a1_a_stream_adds_no_bom() {
     let mut wire = Wire::new();
     assert!(wire.open.starts_with(b"event: hub:open\n"));
     assert!(!text(wire.open.clone()).contains('\u{FEFF}'));
@@ -108,7 +109,7 @@ fn a1_a_stream_has_no_bom_but_those_of_its_events() {
 }
 
 #[test]
-fn a2_lf_cr_and_crlf_each_start_one_data_line() {
+fn a2_each_line_end_starts_a_data_line() {
     for line_end in ["\n", "\r", "\r\n"] {
         let event = data(&["a", "b", "c"].join(line_end));
         assert_eq!(fields(event), "data: a\ndata: b\ndata: c\n", "{line_end:?}");
@@ -130,7 +131,7 @@ fn a2_no_other_character_starts_a_line() {
 }
 
 #[test]
-fn a2_text_that_looks_like_a_field_stays_data() {
+fn a2_field_like_text_stays_data() {
     assert_eq!(
         fields(data("a\rid: 9\n\nevent: b")),
         "data: a\ndata: id: 9\ndata: \ndata: event: b\n"
@@ -208,7 +209,7 @@ fn a5_an_empty_type_is_refused() {
 
 #[test]
 fn a5_a_type_has_at_most_256_bytes() {
-    // 32 is where a type leaves its inline buffer.
+    // Short types, and the limits.
     for len in [1, 31, 32, 33, 255, 256] {
         let name = "t".repeat(len);
         assert_eq!(fields(Event::new(&name).data("a")), format!("event: {name}\ndata: a\n"));
@@ -221,7 +222,7 @@ fn a5_a_type_has_at_most_256_bytes() {
 }
 
 #[test]
-fn a5_the_names_of_the_hubs_own_events_are_refused() {
+fn a5_a_reserved_type_is_refused() {
     for name in ["hub:", "hub:open", "hub:gap", "hub:mine"] {
         assert_eq!(refusal(Event::new(name)), EventError::Type(InvalidEventType::Reserved));
         assert_eq!(EventType::new(name), Err(InvalidEventType::Reserved));
@@ -247,7 +248,7 @@ fn a5_a_comment_is_one_line() {
 }
 
 #[test]
-fn a5_the_first_part_that_was_refused_is_named_and_not_healed_by_a_later_call() {
+fn a5_the_first_error_is_kept() {
     let error = EventError::Type(InvalidEventType::Byte);
     assert_eq!(refusal(Event::new("a\nb").comment("\n").event("ok").data("a")), error);
     assert_eq!(refusal(data("a").comment("\n").event("").comment("ok")), EventError::Comment);
@@ -256,12 +257,12 @@ fn a5_the_first_part_that_was_refused_is_named_and_not_healed_by_a_later_call() 
 }
 
 #[test]
-fn a5_an_event_with_nothing_in_it_is_refused() {
+fn a5_an_empty_event_is_refused() {
     assert_eq!(refusal(Event::default()), EventError::Empty);
 }
 
 #[test]
-fn a6_ids_are_digits_and_one_dash_and_rise() {
+fn a6_ids_have_two_numbers_and_increase() {
     let mut wire = Wire::new();
     let mut last = EventId::new(0, 0);
     for _ in 0..1000 {
@@ -286,7 +287,7 @@ fn hubs_of_one_moment_refuse_foreign_ids() {
     let resumes = |hub: &Hub, id| hub.subscribe(Subscriber::new().resume(id)).unwrap().resumed();
     for _ in 0..200 {
         let [first, second] = [Wire::new().hub, Wire::new().hub];
-        // Without the check of the epoch, 3 would be a valid position among 9.
+        // With equal epochs, 3 would be a valid position among 9.
         let (few, many) = (publish(&first, 3), publish(&second, 9));
         assert!(!resumes(&second, few), "the second hub accepted {few}, at {many}");
         assert!(!resumes(&first, many), "the first hub accepted {many}, at {few}");
@@ -320,7 +321,7 @@ fn a7_retry_is_in_milliseconds() {
 }
 
 #[test]
-fn a7_a_retry_that_browsers_would_take_for_none_is_refused() {
+fn a7_a_retry_out_of_range_is_refused() {
     let too_short = [Duration::ZERO, Duration::from_nanos(1), Duration::from_nanos(999_999)];
     for retry in too_short.into_iter().chain([Duration::from_millis(1 << 31), Duration::MAX]) {
         assert_eq!(refusal(data("a").retry(retry)), EventError::Retry);
@@ -337,7 +338,7 @@ fn a8_the_id_is_the_last_field() {
 }
 
 #[test]
-fn a8_the_id_is_the_last_field_of_the_hubs_own_events() {
+fn a8_hub_events_end_with_the_id() {
     let wire = Wire::new();
     let open = text(wire.open);
     let retry = read(open.as_bytes()).retries[0];
@@ -353,8 +354,8 @@ fn a8_the_id_is_the_last_field_of_the_hubs_own_events() {
 }
 
 #[test]
-fn a9_every_item_of_a_stream_ends_at_a_frame_boundary() {
-    // One at a time, all at once, and read from the log because the window is too small.
+fn a9_every_item_ends_at_a_frame_boundary() {
+    // One event per item, all events in one item, and a window that is smaller than the backlog.
     for (window, batch) in [(64, 1), (64, 64 << 10), (64, 70), (1, 1), (1, 64 << 10)] {
         let mut wire = Wire::of(Hub::builder(ManualTimer::new()).window(window).batch(batch));
         let frames: String = (0..50)
@@ -403,14 +404,15 @@ fn the_order_of_the_setters_does_not_show() {
 }
 
 #[test]
-fn a_cloned_event_is_an_event_of_its_own() {
+fn a_clone_is_independent() {
     let event = Event::new("t").data("a\nb");
     let other = event.clone().event("u").comment("c");
     assert_eq!(fields(other), "event: u\ndata: a\ndata: b\n: c\n");
     assert_eq!(fields(event), "event: t\ndata: a\ndata: b\n");
 }
 
-/// What a hub writes and nothing else, by way of the numbers' own parser and back.
+/// Parses an id with the parser of the standard library, and accepts only the form that a hub
+/// writes.
 fn canonical(bytes: &[u8]) -> Option<EventId> {
     let (a, b) = std::str::from_utf8(bytes).ok()?.split_once('-')?;
     let id = EventId::new(a.parse().ok()?, b.parse().ok()?);
@@ -418,7 +420,7 @@ fn canonical(bytes: &[u8]) -> Option<EventId> {
 }
 
 #[test]
-fn only_the_form_that_a_hub_writes_is_an_event_id() {
+fn only_the_form_of_a_hub_is_an_id() {
     let max = u64::MAX;
     for (text, id) in [
         ("0-0".into(), EventId::new(0, 0)),
@@ -444,7 +446,7 @@ fn only_the_form_that_a_hub_writes_is_an_event_id() {
 }
 
 #[test]
-fn an_empty_last_event_id_says_nothing_and_kilobytes_are_not_understood() {
+fn an_empty_last_event_id_is_a_first_connection() {
     assert_eq!(LastEventId::from_bytes(b""), LastEventId::none());
     assert!(LastEventId::none().is_first_connection());
     for byte in *b"0 9-\xFF\0" {
@@ -462,7 +464,7 @@ fn a_clients_own_id_parses() {
 }
 
 #[test]
-fn only_32_lower_case_hexadecimal_digits_are_a_client_id() {
+fn a_client_id_has_32_hexadecimal_digits() {
     let digits = "00112233445566778899aabbccddeeff";
     assert_eq!(digits.parse::<ClientId>().unwrap().to_string(), digits);
     let with = |character: &str| digits.replacen("00", character, 1);
@@ -532,17 +534,17 @@ mod json {
     }
 
     #[test]
-    fn a_value_that_does_not_serialise_is_an_error() {
+    fn an_unserialisable_value_is_an_error() {
         let keys_are_lists = BTreeMap::from([(vec![1], 2)]);
         let error = Event::new("t").json(&keys_are_lists).unwrap_err();
         assert_eq!(error.to_string(), "the payload does not serialise to JSON");
         assert!(std::error::Error::source(&error).is_some());
-        // Half of the value is written by then.
+        // The first half of the value is valid.
         assert!(Event::new("t").json(&("half", keys_are_lists)).is_err());
     }
 
     #[test]
-    fn raw_json_with_line_breaks_is_as_many_lines() {
+    fn raw_json_keeps_its_lines() {
         let raw = RawValue::from_string("[1,\n2,\r\n3,\r4]".into()).unwrap();
         let lines = "data: [1,\ndata: 2,\ndata: 3,\ndata: 4]\n";
         assert_eq!(fields(Event::default().json(&raw).unwrap()), lines);
@@ -552,7 +554,7 @@ mod json {
     }
 }
 
-/// What a browser dispatches.
+/// An event as a browser dispatches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Message {
     event_type: String,
@@ -567,11 +569,11 @@ impl Message {
     }
 }
 
-/// All that one who reads a stream to its end can tell of it.
+/// The content of a stream, as a parser reads it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     messages: Vec<Message>,
-    /// A browser skips them.
+    /// The comments, which a browser skips.
     comments: Vec<String>,
     retries: Vec<u128>,
     last_event_id: String,
@@ -585,7 +587,7 @@ fn read(stream: &[u8]) -> Read {
     let mut read = Read::default();
     let (mut data, mut event_type, mut last_event_id) =
         (String::new(), String::new(), String::new());
-    // What follows the last line end is not a line: "any pending data must be discarded".
+    // Text after the last line end is not a line: "any pending data must be discarded".
     while let Some(end) = rest.find(['\r', '\n']) {
         let line = &rest[..end];
         let line_end = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
@@ -670,7 +672,7 @@ fn the_parser_skips_what_a_browser_skips() {
 }
 
 #[test]
-fn the_parser_takes_an_id_at_the_blank_line() {
+fn the_parser_stores_an_id_at_the_blank_line() {
     let [without_data, with_nul, unfinished] =
         [&b"id: 1\n\n"[..], b"id: 1\n\nid: \x002\n\n", b"id: 1\n\nid: 2\n"].map(read);
     assert_eq!([without_data, with_nul, unfinished].map(|read| read.last_event_id), ["1"; 3]);
@@ -708,7 +710,7 @@ impl Part {
         }
     }
 
-    /// Whether this is the part that an error names.
+    /// Returns whether an error names this part.
     fn is_named_by(&self, error: EventError) -> bool {
         match self {
             Self::Type(_) => matches!(error, EventError::Type(_)),
@@ -719,7 +721,7 @@ impl Part {
     }
 }
 
-/// What is to arrive of a published event.
+/// A published event, as a client must receive it.
 #[derive(Debug, Default)]
 struct Arrival {
     id: String,
@@ -754,7 +756,7 @@ impl Arrival {
     }
 }
 
-/// Text in which nearly everything means something to some parser.
+/// Text of pieces that have a meaning to some parser.
 fn awkward() -> impl Strategy<Value = String> {
     const PIECES: &[&str] = &[
         "\r", "\n", "\r\n", "\n\n", "\0", ":", " ", "\t", "\u{FEFF}", "\u{2028}", "\u{2029}",
@@ -795,7 +797,7 @@ fn part() -> impl Strategy<Value = Part> {
     ]
 }
 
-/// The bytes of a stream as a network delivers them: in pieces that know nothing of lines or characters.
+/// Cuts a stream into pieces at any byte, as a network does.
 fn pieces(stream: &Bytes, cuts: &[Index]) -> Vec<Result<Bytes, Infallible>> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
     cuts.sort_unstable();
@@ -804,7 +806,7 @@ fn pieces(stream: &Bytes, cuts: &[Index]) -> Vec<Result<Bytes, Infallible>> {
     starts.zip(ends).map(|(start, end)| Ok(stream.slice(start..end))).collect()
 }
 
-/// All items of a stream that is never pending.
+/// Returns all items of a stream that is never pending.
 fn all<T>(stream: impl futures_util::Stream<Item = T>) -> Vec<T> {
     stream.collect().now_or_never().expect("the pieces are all there")
 }
@@ -813,7 +815,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_published_is_refused_or_arrives_exactly(
+    fn an_event_is_refused_or_arrives_exactly(
         events in vec(vec(part(), 0..6), 1..12),
         cuts in vec(any::<Index>(), 0..40),
     ) {
@@ -864,7 +866,7 @@ proptest! {
             .collect();
         prop_assert_eq!(&dispatched, &messages);
 
-        // This one tells of every frame, also of those that a browser does not dispatch.
+        // This parser also returns the frames that a browser does not dispatch.
         let frames: Vec<sse_stream::Sse> = all(SseByteStream::new(stream::iter(pieces)))
             .into_iter()
             .skip(1)
@@ -892,7 +894,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_the_event_id_that_they_write_or_none(
+    fn any_bytes_are_one_event_id_or_none(
         bytes in prop_oneof![
             vec(any::<u8>(), 0..50),
             vec(select(&b"0123456789-"[..]), 0..24),
@@ -912,7 +914,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_the_client_id_that_it_writes_or_none(
+    fn any_text_is_one_client_id_or_none(
         text in prop_oneof![
             any::<u128>().prop_map(|bits| format!("{bits:032x}")),
             "[0-9a-f]{31,33}",

@@ -342,8 +342,8 @@ impl Expr {
         }
     }
 
-    /// Returns the number of keys in [`index`](Self::index), and of the clients that are expected to
-    /// hold these keys.
+    /// Returns the number of keys in [`index`](Self::index), and of the clients that are expected
+    /// to hold these keys.
     fn index_size(&self) -> (usize, u64) {
         match self {
             Self::Holds(key) => (1, key.expected_holders()),

@@ -19,17 +19,17 @@ use super::recipients::Recipients;
 use crate::wire::frame::{Frame, Sealed};
 use crate::wire::id::EventId;
 
-/// Bytes that each index key of an event with several keys counts for, beside the name: the key in the
-/// event, its hash, and its list in the index of the log. Of a single key only the name counts, because
-/// the rest is part of the fixed cost of an event.
+/// Bytes that each index key of an event with several keys counts for, beside the name: the key in
+/// the event, its hash, and its list in the index of the log. Of a single key only the name counts,
+/// because the rest is part of the fixed cost of an event.
 const KEY_WEIGHT: usize = 192;
 
-/// Bytes that each name of an `and` or an `except` counts for, beside the name: the name and its hash
-/// in [`Recipients`], and a node of the expression.
+/// Bytes that each name of an `and` or an `except` counts for, beside the name: the name and its
+/// hash in [`Recipients`], and a node of the expression.
 const NAME_WEIGHT: usize = 128;
 
-/// Bytes that a conflation key counts for, beside the key and the event type: the key's allocations and
-/// its entry in the log.
+/// Bytes that a conflation key counts for, beside the key and the event type: the key's allocations
+/// and its entry in the log.
 const CONFLATION_WEIGHT: usize = 192;
 
 /// Bytes that each name of a conflated audience counts for again, because the conflation keeps the
@@ -107,9 +107,9 @@ impl Prepared {
 
 /// An event in the log.
 ///
-/// The windows of clients hold weak handles, and a weak handle keeps the allocation of its entry. So
-/// the content is a separate allocation, which is freed when the event is evicted: the handle of a
-/// client that does not read keeps a few words only.
+/// The windows of clients hold weak handles, and a weak handle keeps the allocation of its entry.
+/// So the content is a separate allocation, which is freed when the event is evicted: the handle of
+/// a client that does not read keeps a few words only.
 #[derive(Debug)]
 pub(crate) struct Entry {
     content: Box<Content>,

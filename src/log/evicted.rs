@@ -96,9 +96,9 @@ impl Evicted {
 
     /// Returns the newest evicted event for this client after `after`.
     ///
-    /// Runs under the state lock when a client connects or falls behind. Looks up at most one row for
-    /// each key of the client, and for each type of its filter within the keys that lost an event after
-    /// `after`, and evaluates at most [`COMBINED`] audiences. Hashes nothing.
+    /// Runs under the state lock when a client connects or falls behind. Looks up at most one row
+    /// for each key of the client, and for each type of its filter within the keys that lost an
+    /// event after `after`, and evaluates at most [`COMBINED`] audiences. Hashes nothing.
     pub(crate) fn since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
         let unknown = (after < floor).then_some(floor);

@@ -1,7 +1,7 @@
 //! Hashes of keys and event types, computed before a lock is taken.
 //!
-//! The hashes have a random seed, so nobody outside can choose names that collide. By chance two names
-//! collide once in 2^64.
+//! The hashes have a random seed, so nobody outside can choose names that collide. By chance two
+//! names collide once in 2^64.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;

@@ -31,8 +31,9 @@ pub(crate) struct Identity<'a> {
 pub(crate) enum Filter {
     #[default]
     Everything,
-    /// The hashes of the types, sorted: every event asks for a type under a lock. A sorted slice takes
-    /// less memory in each client than a hash set, and is as fast for the few types that a client has.
+    /// The hashes of the types, sorted: every event asks for a type under a lock. A sorted slice
+    /// takes less memory in each client than a hash set, and is as fast for the few types that a
+    /// client has.
     Types(Box<[u64]>),
 }
 

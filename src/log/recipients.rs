@@ -1,11 +1,11 @@
 //! An audience, indexed for delivery.
 //!
-//! A publish evaluates the audience for every client that holds an index key, and a replay evaluates
-//! the audiences of the log for one client. An audience can have 10,000 names and a client many
-//! topics, so neither may be searched for every element of the other. The names of an audience are
-//! therefore hashed once, before a lock is taken. An evaluation looks up the keys of the client in the
-//! names, and then visits only the parts of the expression with a name that the client holds: the cost
-//! follows the number of keys of the client, not the number of names.
+//! A publish evaluates the audience for every client that holds an index key, and a replay
+//! evaluates the audiences of the log for one client. An audience can have 10,000 names and a
+//! client many topics, so neither may be searched for every element of the other. The names of an
+//! audience are therefore hashed once, before a lock is taken. An evaluation looks up the keys of
+//! the client in the names, and then visits only the parts of the expression with a name that the
+//! client holds: the cost follows the number of keys of the client, not the number of names.
 
 use std::ops::Range;
 use std::slice;
@@ -103,8 +103,8 @@ impl Combined {
     }
 }
 
-/// The most names that are compared one by one, and numbered by the bits of a byte. A hash index for
-/// so few names costs more than it saves.
+/// The most names that are compared one by one, and numbered by the bits of a byte. A hash index
+/// for so few names costs more than it saves.
 const FEW: usize = 8;
 
 /// The names of an expression, numbered from the left. A name that occurs twice has two numbers.

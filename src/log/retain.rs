@@ -36,14 +36,14 @@ use crate::error::ConfigError;
 /// |---|---|
 /// | the frame | its length |
 /// | the names in its audience | their length |
-/// | each key of an audience with several names, such as [`topics`](crate::Audience::topics) | 192 |
+/// | each key of an audience with several names (`users`, `topics`, `or` ...) | 192 |
 /// | each name in an audience with an `and` or an `except` | 128 |
 /// | a conflation key | 192, its length, the length of the type, and 64 for each of several names |
 ///
-/// An allocation can be a quarter larger than its frame: hence the factor. The cost per event is the
-/// entry, its index, and the record of evicted events. The 2 MiB are the audiences of the last 256
-/// evicted events. For small events, 270 to 350 bytes per event are usual if the events are for every
-/// client or for one topic, and 610 to 660 bytes if each event is for a different user.
+/// An allocation can be a quarter larger than its frame: hence the factor. The cost per event is
+/// the entry, its index, and the record of evicted events. The 2 MiB are the audiences of the last
+/// 256 evicted events. For small events, 270 to 350 bytes per event are usual if the events are for
+/// every client or for one topic, and 610 to 660 bytes if each event is for a different user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retain {

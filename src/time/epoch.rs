@@ -1,9 +1,9 @@
 //! The epochs of hubs: the first part of the ids that a hub without a backplane issues.
 //!
-//! A hub must reject ids of every other hub, or a client would resume among events that it never saw.
-//! It must also treat the ids of an earlier process of the same service as older than its own. So an
-//! epoch is the time of the start, made unique within the process, with random digits against two
-//! processes that start in the same millisecond:
+//! A hub must reject ids of every other hub, or a client would resume among events that it never
+//! saw. It must also treat the ids of an earlier process of the same service as older than its own.
+//! So an epoch is the time of the start, made unique within the process, with random digits against
+//! two processes that start in the same millisecond:
 //!
 //! ```text
 //! 1763000000000 123456    milliseconds since 1970, then six random digits
@@ -20,8 +20,8 @@ const PER_MILLISECOND: u64 = 1_000_000;
 /// The newest epoch of this process.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// Returns a new epoch: greater than every earlier epoch of this process and, if the clock did not go
-/// back, than those of all processes that started in an earlier millisecond.
+/// Returns a new epoch: greater than every earlier epoch of this process and, if the clock did not
+/// go back, than those of all processes that started in an earlier millisecond.
 pub(crate) fn next() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let candidate = at(since_1970, RandomState::new().hash_one(process::id()));
