@@ -1,10 +1,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::address::{Address, FoundBy, parse};
-use super::clock::millis;
+use super::connect::address::{Address, FoundBy, parse};
+use super::connect::tls::Tls;
 use super::error::RedisConfigError;
-use super::tls::Tls;
+use super::store::clock::millis;
 
 /// Settings for a [`RedisBackplane`](super::RedisBackplane).
 ///
@@ -20,27 +20,27 @@ use super::tls::Tls;
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Redis {
-    pub(super) address: Address,
-    pub(super) tls: Tls,
-    pub(super) prefix: String,
-    pub(super) keep: Keep,
-    pub(super) outbox_events: usize,
-    pub(super) outbox_bytes: usize,
-    pub(super) remember: Duration,
-    pub(super) timeout: Duration,
-    pub(super) lease: Duration,
+    pub(crate) address: Address,
+    pub(crate) tls: Tls,
+    pub(crate) prefix: String,
+    pub(crate) keep: Keep,
+    pub(crate) outbox_events: usize,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) remember: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) lease: Duration,
 }
 
 /// What the stream is trimmed to, roughly.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Keep {
+pub(crate) enum Keep {
     Events(u64),
     Age(Duration),
 }
 
 impl Keep {
     /// As `XADD` takes it; an age in milliseconds, for the script to count back.
-    pub(super) fn strategy(self) -> (&'static str, u64) {
+    pub(crate) fn strategy(self) -> (&'static str, u64) {
         match self {
             Self::Events(events) => ("MAXLEN", events),
             Self::Age(age) => ("MINID", millis(age)),

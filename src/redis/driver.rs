@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::JoinSet;
 
-use super::announcer::Announcer;
-use super::clock::millis;
 use super::config::Redis;
 use super::error::RedisConfigError;
-use super::observer::Observer;
-use super::reader::Reader;
 use super::shared::Shared;
+use super::store::clock::millis;
+use super::tasks::announcer::Announcer;
+use super::tasks::observer::Observer;
+use super::tasks::reader::Reader;
 use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
 use crate::hub::hub::Hub;
 use crate::log::audience::ClientId;

@@ -150,28 +150,14 @@
 //! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
 //! as a gap.
 
-mod address;
-mod announcer;
-mod back_off;
-mod changes;
-mod clock;
 mod config;
+mod connect;
 mod driver;
-mod entry;
 mod error;
-mod history;
-mod lease;
-mod moves;
-mod observer;
-mod outbox;
-mod reader;
-mod script;
-mod sender;
+mod health;
 mod shared;
-mod tail;
-#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
-mod tls;
-mod trouble;
+mod store;
+mod tasks;
 mod unshared;
 
 pub use self::config::Redis;

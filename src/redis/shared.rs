@@ -7,34 +7,34 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
 
-use super::address::Address;
-use super::clock::millis;
 use super::config::Redis;
-use super::lease::Lease;
-use super::moves::Moves;
-use super::outbox::Outbox;
-use super::script::{Keys, Scripts};
-use super::trouble::{Part, Troubles};
+use super::connect::address::Address;
+use super::connect::failover::Moves;
+use super::health::{Part, Troubles};
+use super::store::clock::millis;
+use super::store::lease::Lease;
+use super::store::outbox::Outbox;
+use super::store::script::{Keys, Scripts};
 use crate::backplane::Feed;
 
 /// What the parts share.
-pub(super) struct Shared {
-    pub(super) scripts: Scripts,
-    pub(super) presence: Lease,
-    pub(super) outbox: Outbox,
-    pub(super) is_loaded: watch::Sender<bool>,
+pub(crate) struct Shared {
+    pub(crate) scripts: Scripts,
+    pub(crate) presence: Lease,
+    pub(crate) outbox: Outbox,
+    pub(crate) is_loaded: watch::Sender<bool>,
     /// Somebody came ahead of what was read.
-    pub(super) looks: AtomicBool,
+    pub(crate) looks: AtomicBool,
     /// Somebody waits for older events.
-    pub(super) looks_back: Notify,
-    pub(super) address: Address,
-    pub(super) moves: Moves,
-    pub(super) timeout: Duration,
-    pub(super) troubles: Troubles,
+    pub(crate) looks_back: Notify,
+    pub(crate) address: Address,
+    pub(crate) moves: Moves,
+    pub(crate) timeout: Duration,
+    pub(crate) troubles: Troubles,
 }
 
 impl Shared {
-    pub(super) fn new(settings: Redis, publisher: &str) -> Self {
+    pub(crate) fn new(settings: Redis, publisher: &str) -> Self {
         let keys = Keys::new(&settings.prefix, publisher);
         Self {
             presence: Lease::new(&settings.prefix, publisher, settings.lease),
@@ -50,12 +50,12 @@ impl Shared {
         }
     }
 
-    pub(super) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+    pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         self.address.connect(self.timeout, &self.scripts.keys().stream, &self.moves).await
     }
 
     /// A part of it is in trouble, or no longer.
-    pub(super) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
+    pub(crate) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
         self.troubles.tell(feed, part, trouble);
     }
 }

@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 /// Tells of what keeps presence from being shared, now and then.
 #[derive(Debug, Default)]
-pub(super) struct Unshared {
+pub(crate) struct Unshared {
     told: Option<Instant>,
     is_told: bool,
 }
 
 impl Unshared {
-    pub(super) fn tell(&mut self, trouble: Option<&RedisError>) {
+    pub(crate) fn tell(&mut self, trouble: Option<&RedisError>) {
         const QUIET: Duration = Duration::from_secs(60);
         match trouble {
             Some(cause) if !self.is_told && self.told.is_none_or(|at| at.elapsed() >= QUIET) => {

@@ -9,13 +9,13 @@ use crate::backplane::Feed;
 
 /// One of the two without which events are held up, each with a connection of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Reader,
     Outbox,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(crate) struct Troubles {
     known: Mutex<Known>,
     turned: Notify,
 }
@@ -29,7 +29,7 @@ struct Known {
 
 impl Troubles {
     /// A part is in trouble, or no longer. Costs next to nothing while all is well.
-    pub(super) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
+    pub(crate) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
         let has_turned = {
             let mut known = self.known.lock();
             known.causes[part as usize] = trouble.map(Box::from);
@@ -43,7 +43,7 @@ impl Troubles {
     }
 
     /// Says again what was said, once it can have lasted: it is then that clients are told.
-    pub(super) async fn say_again(&self, feed: &Feed) {
+    pub(crate) async fn say_again(&self, feed: &Feed) {
         const LASTS: Duration = Duration::from_secs(1);
         loop {
             self.turned.notified().await;

@@ -7,11 +7,11 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::back_off::BackOff;
-use super::script::unexpected;
-use super::shared::Shared;
-use super::unshared::Unshared;
 use crate::backplane::{Change, Feed};
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::shared::Shared;
+use crate::redis::store::script::unexpected;
+use crate::redis::unshared::Unshared;
 
 /// How many users one script is about: Redis serves nobody else meanwhile.
 const BATCH: usize = 1024;
@@ -19,7 +19,7 @@ const BATCH: usize = 1024;
 /// Changes are told not more often than this, and those between go together. Who comes and goes between is not told.
 const PACE: Duration = Duration::from_millis(100);
 
-pub(super) struct Announcer {
+pub(crate) struct Announcer {
     shared: Arc<Shared>,
     feed: Feed,
     connection: Option<MultiplexedConnection>,
@@ -37,14 +37,14 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    pub(super) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
         let (version, total, is_known, batch) = (0, 0, false, Vec::new());
         let trouble = Unshared::default();
         Self { shared, feed, connection: None, moves: 0, version, total, is_known, batch, trouble }
     }
 
     /// Tells who is here until the hub is closed, and then that it is.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut back_off = BackOff::default();
         while !self.feed.is_closed() {
             let written = self.write().await;

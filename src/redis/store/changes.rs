@@ -12,14 +12,14 @@ use crate::backplane::Change;
 
 /// An entry of the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct News {
-    pub(super) position: String,
+pub(crate) struct News {
+    pub(crate) position: String,
     /// Whose, which version, and what; nothing, if no hub has written it.
-    pub(super) what: Option<(String, u64, What)>,
+    pub(crate) what: Option<(String, u64, What)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     /// The set was begun anew.
     Anew,
     Changes(Vec<Change>),
@@ -28,7 +28,7 @@ pub(super) enum What {
 }
 
 /// The entries in the answer to `XREAD` of one stream.
-pub(super) fn read(answer: Value) -> RedisResult<Vec<News>> {
+pub(crate) fn read(answer: Value) -> RedisResult<Vec<News>> {
     type Fields = Option<Vec<Vec<u8>>>;
     type Streams = Option<Vec<(Vec<u8>, Vec<(String, Fields)>)>>;
 
@@ -59,16 +59,16 @@ fn what(fields: &[Vec<u8>]) -> Option<(String, u64, What)> {
 }
 
 /// The name of an instance.
-pub(super) fn name(bytes: &[u8]) -> Option<String> {
+pub(crate) fn name(bytes: &[u8]) -> Option<String> {
     let of_a_name = |bytes: &&[u8]| (1..=64).contains(&bytes.len());
     Some(bytes).filter(of_a_name).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
 }
 
-pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-pub(super) fn write(changes: &[Change]) -> Vec<u8> {
+pub(crate) fn write(changes: &[Change]) -> Vec<u8> {
     let mut buf = Vec::new();
     for change in changes {
         let how = match change {

@@ -7,13 +7,13 @@ use crate::wire::id::EventId;
 
 /// An entry of the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) id: EventId,
-    pub(super) content: Content,
+pub(crate) struct Entry {
+    pub(crate) id: EventId,
+    pub(crate) content: Content,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Event {
         /// The id of the entry before.
         previous: EventId,
@@ -32,7 +32,7 @@ pub(super) enum Content {
 }
 
 /// The entries in the answer to `XREAD` of one stream, in order.
-pub(super) fn read(answer: Value) -> Option<Vec<Entry>> {
+pub(crate) fn read(answer: Value) -> Option<Vec<Entry>> {
     let entries = match answer {
         Value::Nil => return Some(Vec::new()),
         Value::Array(streams) => match streams.into_iter().next()? {
@@ -46,7 +46,7 @@ pub(super) fn read(answer: Value) -> Option<Vec<Entry>> {
 }
 
 /// The entries in the answer to `XRANGE` or `XREVRANGE`.
-pub(super) fn range(answer: Value) -> Option<Vec<Entry>> {
+pub(crate) fn range(answer: Value) -> Option<Vec<Entry>> {
     let Value::Array(entries) = answer else { return None };
     entries.into_iter().map(entry).collect()
 }
@@ -83,7 +83,7 @@ fn content(fields: Value) -> Option<Content> {
 }
 
 /// Whether a hub has written that, and this version can read it.
-pub(super) fn is_event(event: &[u8]) -> bool {
+pub(crate) fn is_event(event: &[u8]) -> bool {
     Received::read(event).is_some()
 }
 
@@ -96,28 +96,28 @@ fn id(value: &Value) -> Option<EventId> {
 
 /// Entries as tests of what reads them want them: at a position, and after another.
 #[cfg(test)]
-pub(super) mod made {
+pub(crate) mod made {
     use super::*;
 
-    pub(in crate::redis) fn at(position: u64) -> EventId {
+    pub(crate) fn at(position: u64) -> EventId {
         EventId(position, 0)
     }
 
-    pub(in crate::redis) fn event(position: u64, previous: u64) -> Entry {
+    pub(crate) fn event(position: u64, previous: u64) -> Entry {
         let event = b"\x01\x00\x00data: x\n".to_vec();
         Entry { id: at(position), content: Content::Event { previous: at(previous), event } }
     }
 
-    pub(in crate::redis) fn command(position: u64, previous: u64) -> Entry {
+    pub(crate) fn command(position: u64, previous: u64) -> Entry {
         let event = b"\x02\x01\x00\x01\0\0\0t".to_vec();
         Entry { id: at(position), content: Content::Command { previous: at(previous), event } }
     }
 
-    pub(in crate::redis) fn mark(position: u64, previous: u64) -> Entry {
+    pub(crate) fn mark(position: u64, previous: u64) -> Entry {
         Entry { id: at(position), content: Content::Mark { previous: at(previous) } }
     }
 
-    pub(in crate::redis) fn garbage(position: u64) -> Entry {
+    pub(crate) fn garbage(position: u64) -> Entry {
         Entry { id: at(position), content: Content::Garbage }
     }
 }

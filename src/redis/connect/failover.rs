@@ -6,22 +6,22 @@ use parking_lot::Mutex;
 use redis::{ErrorKind, RedisResult};
 
 /// A host and a port, as sentinels name the master.
-pub(super) type Named = (String, u16);
+pub(crate) type Named = (String, u16);
 
 #[derive(Debug, Default)]
-pub(super) struct Moves {
+pub(crate) struct Moves {
     known: Mutex<Option<Named>>,
     count: AtomicU64,
 }
 
 impl Moves {
     /// How often the master has changed until now: to be asked before a connection is made.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
 
     /// An error, if it has changed since.
-    pub(super) fn check(&self, count: u64) -> RedisResult<()> {
+    pub(crate) fn check(&self, count: u64) -> RedisResult<()> {
         if self.count() == count {
             return Ok(());
         }
@@ -29,7 +29,7 @@ impl Moves {
     }
 
     /// This is the master.
-    pub(super) fn note(&self, named: Named) {
+    pub(crate) fn note(&self, named: Named) {
         let before = self.known.lock().replace(named.clone());
         if before.is_some_and(|before| before != named) {
             self.count.fetch_add(1, Ordering::AcqRel);

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 
-use super::back_off::BackOff;
-use super::outbox::weight;
-use super::shared::Shared;
-use super::trouble::Part;
 use crate::backplane::{Feed, Outgoing};
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::health::Part;
+use crate::redis::shared::Shared;
+use crate::redis::store::outbox::weight;
 use crate::wire::id::EventId;
 
 impl Shared {
@@ -17,7 +17,7 @@ impl Shared {
     ///
     /// One batch is under way at a time, and it is sent again as it is until it is answered: Redis knows it by the number
     /// of its first event, so a lost answer costs neither an event nor a second one.
-    pub(super) async fn send_all(&self, feed: &Feed) {
+    pub(crate) async fn send_all(&self, feed: &Feed) {
         let mut sender = Sender {
             connection: None,
             batch: VecDeque::new(),

@@ -4,19 +4,19 @@ use redis::{Client, ClientTlsConfig, ConnectionInfo, ErrorKind, TlsCertificates}
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::error::RedisConfigError;
+use crate::redis::error::RedisConfigError;
 
 /// Whom to believe, and who one is.
 #[derive(Default)]
-pub(super) struct Tls {
-    pub(super) ca: Option<Vec<u8>>,
+pub(crate) struct Tls {
+    pub(crate) ca: Option<Vec<u8>>,
     /// A certificate, and its key.
-    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Tls {
     /// Adds the certificates to whatever is connected to.
-    pub(super) fn apply<'a>(
+    pub(crate) fn apply<'a>(
         self,
         servers: impl Iterator<Item = &'a mut ConnectionInfo>,
     ) -> Result<(), RedisConfigError> {
@@ -48,7 +48,7 @@ impl Tls {
 
 /// The client asks for the process's cryptography, and panics if that is to be guessed from more than one that is compiled
 /// in. Whoever wants another has installed it before anything is connected to.
-pub(super) fn have_cryptography() {
+pub(crate) fn have_cryptography() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // An error says that somebody else was faster.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -7,20 +7,20 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
-use super::back_off::BackOff;
-use super::clock::{millis, now};
-use super::entry::{self, Content, Entry, is_event};
-use super::script::unexpected;
-use super::shared::Shared;
-use super::tail::{Place, Tail};
-use super::trouble::Part;
 use crate::backplane::Feed;
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::health::Part;
+use crate::redis::shared::Shared;
+use crate::redis::store::clock::{millis, now};
+use crate::redis::store::entry::{self, Content, Entry, is_event};
+use crate::redis::store::script::unexpected;
+use crate::redis::store::tail::{Place, Tail};
 use crate::wire::id::EventId;
 
 /// How many entries one read takes at most.
-pub(super) const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
-pub(super) struct Reader {
+pub(crate) struct Reader {
     shared: Arc<Shared>,
     feed: Feed,
     /// Where it stands, once the end of the stream was found.
@@ -29,12 +29,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
         Self { shared, feed, place: None, garbage: Burst::default() }
     }
 
     /// Reads until the hub is closed.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut back_off = BackOff::default();
         while !self.feed.is_closed() {
             let Err(error) = self.read(&mut back_off).await else { return };

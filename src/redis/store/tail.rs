@@ -5,16 +5,16 @@ use crate::wire::id::EventId;
 
 /// Where a reader stands.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The stream's entries up to here were read.
-    pub(super) cursor: EventId,
+    pub(crate) cursor: EventId,
     /// The last of those that a hub wrote: the next names it as the one before.
-    pub(super) chain: EventId,
+    pub(crate) chain: EventId,
 }
 
 /// Collects entries until there are as many as the hub retains.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     /// The newest first.
     entries: Vec<Entry>,
     events: usize,
@@ -26,16 +26,16 @@ pub(super) struct Tail {
 
 impl Tail {
     /// At most so many events, and about so many bytes of them, and none from before `oldest`.
-    pub(super) fn new(events: usize, bytes: usize, oldest: u64) -> Self {
+    pub(crate) fn new(events: usize, bytes: usize, oldest: u64) -> Self {
         Self { entries: Vec::new(), events, bytes, oldest, is_full: events == 0 }
     }
 
-    pub(super) fn wants_more(&self) -> bool {
+    pub(crate) fn wants_more(&self) -> bool {
         !self.is_full
     }
 
     /// Adds older entries, the newest of them first. Returns the oldest, if there are any.
-    pub(super) fn extend(&mut self, entries: Vec<Entry>) -> Option<EventId> {
+    pub(crate) fn extend(&mut self, entries: Vec<Entry>) -> Option<EventId> {
         let oldest = entries.last()?.id;
         for mut entry in entries {
             if let Content::Event { event, .. } | Content::Command { event, .. } = &entry.content
@@ -65,7 +65,7 @@ impl Tail {
     }
 
     /// What to load, and where to go on. `last`: the newest position, as it was asked before.
-    pub(super) fn finish(self, last: EventId) -> (Place, EventId, Vec<(EventId, Vec<u8>)>) {
+    pub(crate) fn finish(self, last: EventId) -> (Place, EventId, Vec<(EventId, Vec<u8>)>) {
         let cursor = self.entries.first().map_or(last, |newest| newest.id.max(last));
         let mut place = Place { cursor, chain: EventId::ORIGIN };
         let mut floor = None;
@@ -105,7 +105,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::entry::made::{at, command, event, garbage, mark};
+    use crate::redis::store::entry::made::{at, command, event, garbage, mark};
 
     /// Cursor, chain, floor and events.
     fn finish(

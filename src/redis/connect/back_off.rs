@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Waits longer with each failure, up to a quarter of a second, and by chance, so that many instances do not come back
 /// at one moment.
 #[derive(Debug, Default)]
-pub(super) struct BackOff {
+pub(crate) struct BackOff {
     failures: u32,
 }
 
@@ -13,11 +13,11 @@ impl BackOff {
     const FIRST: Duration = Duration::from_millis(8);
     const MOST: Duration = Duration::from_millis(250);
 
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    pub(super) async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         let most = Self::FIRST.saturating_mul(1 << self.failures.min(5)).min(Self::MOST);
         self.failures = self.failures.saturating_add(1);
         let mut chance = [0; 2];

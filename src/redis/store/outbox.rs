@@ -12,11 +12,11 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 512 << 10;
 
 /// A bounded queue from whoever publishes to the one that sends.
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     most_events: usize,
     most_bytes: usize,
     queue: Mutex<Queue>,
-    pub(super) changed: Notify,
+    pub(crate) changed: Notify,
 }
 
 #[derive(Default)]
@@ -29,12 +29,12 @@ struct Queue {
 }
 
 impl Outbox {
-    pub(super) fn new(most_events: usize, most_bytes: usize) -> Self {
+    pub(crate) fn new(most_events: usize, most_bytes: usize) -> Self {
         let (queue, changed) = (Mutex::default(), Notify::new());
         Self { most_events, most_bytes, queue, changed }
     }
 
-    pub(super) fn push(&self, event: Outgoing) -> Result<(), Unsent> {
+    pub(crate) fn push(&self, event: Outgoing) -> Result<(), Unsent> {
         {
             let mut queue = self.queue.lock();
             let bytes = weight(&event);
@@ -55,18 +55,18 @@ impl Outbox {
     }
 
     /// The end of the stream was found.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.changed.notify_one();
     }
 
     /// Takes nothing more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.changed.notify_one();
     }
 
     /// Lets go of what is left, which nobody will send, and returns how much that is.
-    pub(super) fn abandon(&self) -> usize {
+    pub(crate) fn abandon(&self) -> usize {
         let left = {
             let mut queue = self.queue.lock();
             queue.closed = true;
@@ -76,12 +76,12 @@ impl Outbox {
         left.len()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.queue.lock().count
     }
 
     /// Takes what is to be sent next.
-    pub(super) fn fill(&self, batch: &mut VecDeque<Outgoing>) {
+    pub(crate) fn fill(&self, batch: &mut VecDeque<Outgoing>) {
         let mut queue = self.queue.lock();
         let mut bytes = 0;
         while let Some(next) = queue.events.front() {
@@ -93,16 +93,16 @@ impl Outbox {
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.queue.lock().closed
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         let queue = self.queue.lock();
         queue.closed && queue.events.is_empty()
     }
 
-    pub(super) fn acknowledged(&self, events: usize, bytes: usize) {
+    pub(crate) fn acknowledged(&self, events: usize, bytes: usize) {
         let mut queue = self.queue.lock();
         queue.count -= events;
         queue.bytes -= bytes;
@@ -110,7 +110,7 @@ impl Outbox {
 }
 
 /// What it counts for while it waits.
-pub(super) fn weight(event: &Outgoing) -> usize {
+pub(crate) fn weight(event: &Outgoing) -> usize {
     const BESIDE: usize = 64;
     event.entry().len() + event.key().map_or(0, str::len) + BESIDE
 }

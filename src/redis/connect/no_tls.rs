@@ -2,13 +2,13 @@
 
 use redis::ConnectionInfo;
 
-use super::error::RedisConfigError;
+use crate::redis::error::RedisConfigError;
 
 #[derive(Default)]
-pub(super) struct Tls {}
+pub(crate) struct Tls {}
 
 impl Tls {
-    pub(super) fn apply<'a>(
+    pub(crate) fn apply<'a>(
         self,
         _: impl Iterator<Item = &'a mut ConnectionInfo>,
     ) -> Result<(), RedisConfigError> {
@@ -16,4 +16,4 @@ impl Tls {
     }
 }
 
-pub(super) fn have_cryptography() {}
+pub(crate) fn have_cryptography() {}

@@ -9,27 +9,27 @@ use redis::{
 };
 use tokio::task::JoinSet;
 
-use super::error::RedisConfigError;
-use super::moves::{Moves, Named};
+use super::failover::{Moves, Named};
 use super::tls;
+use crate::redis::error::RedisConfigError;
 
 /// How to come to the server. Asked with every connection, as the answer changes.
 #[derive(Clone)]
-pub(super) struct Address {
+pub(crate) struct Address {
     /// The server, or whose name sentinels know, or a node. What is found elsewhere is spoken to as it would be.
-    pub(super) server: ConnectionInfo,
-    pub(super) found_by: FoundBy,
+    pub(crate) server: ConnectionInfo,
+    pub(crate) found_by: FoundBy,
 }
 
 #[derive(Clone)]
-pub(super) enum FoundBy {
+pub(crate) enum FoundBy {
     Address,
     Sentinels(Vec<ConnectionInfo>),
     /// Any node knows who owns which slot. With these beside the first.
     Nodes(Vec<ConnectionInfo>),
 }
 
-pub(super) fn parse(address: &str) -> Result<ConnectionInfo, RedisConfigError> {
+pub(crate) fn parse(address: &str) -> Result<ConnectionInfo, RedisConfigError> {
     let is_tls = address.starts_with("rediss:") || address.starts_with("valkeys:");
     let info = address.into_connection_info().map_err(|error| {
         if is_tls && !cfg!(feature = "redis-tls") {
@@ -47,11 +47,11 @@ pub(super) fn parse(address: &str) -> Result<ConnectionInfo, RedisConfigError> {
 }
 
 impl Address {
-    pub(super) fn new(address: &str) -> Result<Self, RedisConfigError> {
+    pub(crate) fn new(address: &str) -> Result<Self, RedisConfigError> {
         Ok(Self { server: parse(address)?, found_by: FoundBy::Address })
     }
 
-    pub(super) fn check(&self) -> Result<(), RedisConfigError> {
+    pub(crate) fn check(&self) -> Result<(), RedisConfigError> {
         match (&self.found_by, self.server.addr()) {
             (FoundBy::Sentinels(_) | FoundBy::Nodes(_), ConnectionAddr::Unix(_)) => {
                 Err(RedisConfigError::Socket)
@@ -64,7 +64,7 @@ impl Address {
     }
 
     /// Connects to the server that holds `key` now.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         timeout: Duration,
         key: &str,
@@ -88,7 +88,7 @@ impl Address {
     }
 
     /// All that may be spoken to as it stands.
-    pub(super) fn servers_mut(&mut self) -> impl Iterator<Item = &mut ConnectionInfo> {
+    pub(crate) fn servers_mut(&mut self) -> impl Iterator<Item = &mut ConnectionInfo> {
         let others = match &mut self.found_by {
             FoundBy::Address => &mut [][..],
             FoundBy::Sentinels(others) | FoundBy::Nodes(others) => others,
@@ -98,7 +98,7 @@ impl Address {
 
     /// Asks the sentinels from time to time, if there are any. An ordered failover is otherwise noticed ten seconds later,
     /// and what is confirmed meanwhile is lost.
-    pub(super) async fn watch(&self, timeout: Duration, moves: &Moves) {
+    pub(crate) async fn watch(&self, timeout: Duration, moves: &Moves) {
         const EVERY: Duration = Duration::from_secs(1);
         loop {
             tokio::time::sleep(EVERY).await;

@@ -11,9 +11,9 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 
 use super::changes;
-use super::clock::millis;
 use super::script::Loaded;
 use crate::backplane::Change;
+use crate::redis::store::clock::millis;
 
 /// About how many entries the stream keeps. Whoever has missed some reads a set.
 const KEPT: usize = 256;
@@ -68,23 +68,23 @@ return 1
 ";
 
 /// What an instance's part in presence is made of.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     /// The instance's own name.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// For how long it may be cut off without anybody noticing.
-    pub(super) lease: Duration,
-    pub(super) instances: String,
-    pub(super) stream: String,
+    pub(crate) lease: Duration,
+    pub(crate) instances: String,
+    pub(crate) stream: String,
     users: String,
     /// Users came or went, or the hub was closed.
-    pub(super) changed: Notify,
+    pub(crate) changed: Notify,
     fill: Loaded,
     announce: Loaded,
     leave: Loaded,
 }
 
 impl Lease {
-    pub(super) fn new(prefix: &str, id: &str, lease: Duration) -> Self {
+    pub(crate) fn new(prefix: &str, id: &str, lease: Duration) -> Self {
         let key = |name: &str| format!("{{{prefix}}}:{name}");
         Self {
             id: id.to_owned(),
@@ -100,18 +100,18 @@ impl Lease {
     }
 
     /// The key of an instance's set.
-    pub(super) fn users_of(&self, instance: &str) -> String {
+    pub(crate) fn users_of(&self, instance: &str) -> String {
         [&self.users, instance].concat()
     }
 
     /// How often an instance gives a sign of life.
-    pub(super) fn beat(&self) -> Duration {
+    pub(crate) fn beat(&self) -> Duration {
         self.lease / 4
     }
 
     /// An instance that gives none for so long is gone. One that was cut off for its lease has had a beat before, and a
     /// quarter of the lease to come back.
-    pub(super) fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.lease + self.lease / 2
     }
 
@@ -121,7 +121,7 @@ impl Lease {
     }
 
     /// Adds users to the set, which is begun anew with the first.
-    pub(super) async fn fill<U: AsRef<str>>(
+    pub(crate) async fn fill<U: AsRef<str>>(
         &self,
         connection: &mut MultiplexedConnection,
         is_first: bool,
@@ -139,7 +139,7 @@ impl Lease {
 
     /// Makes the changes that lead to `version`, after which there are `total` users; without any it is a sign of life.
     /// `is_anew`: the set was filled. Whether Redis has that now.
-    pub(super) async fn announce(
+    pub(crate) async fn announce(
         &self,
         connection: &mut MultiplexedConnection,
         is_anew: bool,
@@ -172,7 +172,7 @@ impl Lease {
     }
 
     /// Says that the instance ends.
-    pub(super) async fn leave(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    pub(crate) async fn leave(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
         let fill = |command: &mut redis::Cmd| {
             let users = self.users_of(&self.id);
             command.arg(3).arg(&self.instances).arg(users).arg(&self.stream);

@@ -7,7 +7,7 @@
 
 use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 
-use super::config::Keep;
+use crate::redis::config::Keep;
 use crate::wire::id::EventId;
 
 /// What `PUBLISH` and `MARK` begin with.
@@ -143,16 +143,16 @@ return last
 
 /// The names of the keys. All in one slot of a cluster, for a script may not touch several.
 #[derive(Debug)]
-pub(super) struct Keys {
-    pub(super) stream: String,
-    pub(super) last: String,
+pub(crate) struct Keys {
+    pub(crate) stream: String,
+    pub(crate) last: String,
     mark: String,
     publisher: String,
     once: String,
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str, publisher: &str) -> Self {
+    pub(crate) fn new(prefix: &str, publisher: &str) -> Self {
         let key = |name: &str| format!("{{{prefix}}}:{name}");
         Self {
             stream: key("events"),
@@ -166,7 +166,7 @@ impl Keys {
 
 /// The scripts of one hub.
 #[derive(Debug)]
-pub(super) struct Scripts {
+pub(crate) struct Scripts {
     keys: Keys,
     keep: Keep,
     /// For how many milliseconds Redis remembers a publisher, and an idempotency key.
@@ -178,15 +178,15 @@ pub(super) struct Scripts {
 
 /// What became of a batch.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Of those that were taken, in order.
-    pub(super) ids: Vec<EventId>,
+    pub(crate) ids: Vec<EventId>,
     /// Why the rest was not.
-    pub(super) failed: Option<String>,
+    pub(crate) failed: Option<String>,
 }
 
 impl Scripts {
-    pub(super) fn new(keys: Keys, keep: Keep, remember: u64) -> Self {
+    pub(crate) fn new(keys: Keys, keep: Keep, remember: u64) -> Self {
         Self {
             keys,
             keep,
@@ -197,13 +197,13 @@ impl Scripts {
         }
     }
 
-    pub(super) fn keys(&self) -> &Keys {
+    pub(crate) fn keys(&self) -> &Keys {
         &self.keys
     }
 
     /// Publishes a batch whose first event has the number `first`. `floor`: ids are to be newer than that. `told`: the
     /// newest id that was an answer to this publisher before it sent the batch for the first time.
-    pub(super) async fn publish<'a, E>(
+    pub(crate) async fn publish<'a, E>(
         &self,
         connection: &mut MultiplexedConnection,
         floor: EventId,
@@ -240,7 +240,7 @@ impl Scripts {
     }
 
     /// Says that the order went backwards before `since`. Returns where it was said.
-    pub(super) async fn mark(
+    pub(crate) async fn mark(
         &self,
         connection: &mut MultiplexedConnection,
         floor: EventId,
@@ -256,7 +256,7 @@ impl Scripts {
     }
 
     /// The newest position, or the first of all.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<EventId> {
@@ -267,7 +267,7 @@ impl Scripts {
     }
 
     /// The newest position; the origin if nobody knows.
-    pub(super) async fn last(
+    pub(crate) async fn last(
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<EventId> {
@@ -283,19 +283,19 @@ impl Scripts {
 
 /// A script that is sent by its hash, and whole where Redis does not know it.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     code: String,
     hash: String,
 }
 
 impl Loaded {
-    pub(super) fn new(parts: &[&str]) -> Self {
+    pub(crate) fn new(parts: &[&str]) -> Self {
         let code = parts.concat();
         let hash = Script::new(&code).get_hash().to_owned();
         Self { code, hash }
     }
 
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         connection: &mut MultiplexedConnection,
         fill: impl Fn(&mut Cmd),
@@ -320,6 +320,6 @@ fn id(answer: Value) -> RedisResult<EventId> {
     text.parse().map_err(|_| unexpected("a position"))
 }
 
-pub(super) fn unexpected(what: &'static str) -> redis::RedisError {
+pub(crate) fn unexpected(what: &'static str) -> redis::RedisError {
     (redis::ErrorKind::UnexpectedReturnType, "not what a hub has written", what.to_owned()).into()
 }

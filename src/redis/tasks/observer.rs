@@ -8,12 +8,12 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
-use super::back_off::BackOff;
-use super::changes::{self, News, What};
-use super::clock::millis;
-use super::shared::Shared;
-use super::unshared::Unshared;
 use crate::backplane::Feed;
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::shared::Shared;
+use crate::redis::store::changes::{self, News, What};
+use crate::redis::store::clock::millis;
+use crate::redis::unshared::Unshared;
 use crate::wire::id::EventId;
 
 /// How many entries one read takes at most.
@@ -25,7 +25,7 @@ const STEP: usize = 1024;
 /// More instances than this are none.
 const INSTANCES: usize = 4096;
 
-pub(super) struct Observer {
+pub(crate) struct Observer {
     shared: Arc<Shared>,
     feed: Feed,
     /// How many users are worth knowing.
@@ -54,13 +54,13 @@ struct Peer {
 }
 
 impl Observer {
-    pub(super) fn new(shared: Arc<Shared>, feed: Feed, most: usize) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, feed: Feed, most: usize) -> Self {
         let (position, peers) = (EventId::ORIGIN, HashMap::new());
         Self { shared, feed, most, position, peers, looked: None, trouble: Unshared::default() }
     }
 
     /// Listens until the hub is closed.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut back_off = BackOff::default();
         while !self.feed.is_closed() {
             let Err(error) = self.listen(&mut back_off).await else { return };

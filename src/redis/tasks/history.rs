@@ -10,12 +10,12 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use super::back_off::BackOff;
-use super::clock;
-use super::entry::{self, Content, Entry, is_event};
-use super::script::unexpected;
-use super::shared::Shared;
 use crate::backplane::{Feed, Wanted};
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::shared::Shared;
+use crate::redis::store::clock;
+use crate::redis::store::entry::{self, Content, Entry, is_event};
+use crate::redis::store::script::unexpected;
 use crate::wire::id::EventId;
 
 /// How long there is between two reads at least.
@@ -41,7 +41,7 @@ struct Piece {
 
 impl Shared {
     /// Brings older events to the hub whenever it wants some.
-    pub(super) async fn look_back(&self, feed: &Feed) {
+    pub(crate) async fn look_back(&self, feed: &Feed) {
         let mut history = Reading { pace: None, count: FIRST };
         loop {
             self.looks_back.notified().await;
@@ -157,7 +157,7 @@ fn follow(entries: Vec<Entry>, wanted: Wanted, is_end: bool) -> Piece {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::entry::made::{at, command, event, garbage, mark};
+    use crate::redis::store::entry::made::{at, command, event, garbage, mark};
 
     /// Events, floor, and whether what lies before is gone.
     fn found(entries: Vec<Entry>, after: u64, is_end: bool) -> (Vec<u64>, u64, bool) {

@@ -1,0 +1,7 @@
+//! Connections: where the server is, how to reach it, and when to try again.
+
+pub(crate) mod address;
+pub(crate) mod back_off;
+pub(crate) mod failover;
+#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
+pub(crate) mod tls;
