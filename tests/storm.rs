@@ -13,6 +13,8 @@ mod back;
 #[path = "redis/load.rs"]
 #[allow(dead_code, reason = "no test uses all of it")]
 mod load;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "redis/server.rs"]
 #[allow(dead_code, reason = "no test uses all of it")]
 mod server;

@@ -5,32 +5,31 @@ use std::time::Instant;
 use crate::faults::RECOVERY;
 use crate::instances::allow_hub;
 use crate::load::{Instance, Load, until};
-use crate::server::{Server, free_port};
+use crate::server::{Nobody, PORT, Server};
 
 /// Three masters of a third of the slots each, and a replica of the one that owns the keys.
 struct Cluster {
     nodes: Vec<Server>,
     slot: u16,
     owner: usize,
+    nobody: Nobody,
 }
 
 const REPLICA: usize = 3;
 
 impl Cluster {
     async fn start() -> Self {
-        let buses: Vec<u16> = (0..4).map(|_| free_port()).collect();
-        let start = |bus: &u16| {
-            let bus = bus.to_string();
-            let node = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+        let start = || {
+            let node = ["--cluster-enabled", "yes", "--cluster-port", PORT];
             let quick = ["--cluster-node-timeout", "500", "--repl-diskless-sync-delay", "0"];
             Server::start(&[node, quick].concat())
         };
-        let nodes: Vec<Server> = buses.iter().map(start).collect();
+        let nodes: Vec<Server> = (0..4).map(|_| start()).collect();
         for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
             let _: String = node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
         }
-        for (node, bus) in nodes.iter().zip(&buses).skip(1) {
-            let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port());
+        for node in &nodes[1..] {
+            let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", node.port(), node.further_port(0));
             let _: String = nodes[0].run(&meet);
         }
         for node in &nodes {
@@ -40,7 +39,7 @@ impl Cluster {
         }
         let slot: u16 = nodes[0].run("CLUSTER KEYSLOT {shop}:events");
         let owner = usize::from(slot / 5461).min(2);
-        let cluster = Self { nodes, slot, owner };
+        let cluster = Self { nodes, slot, owner, nobody: Nobody::new() };
         let replicate = format!("CLUSTER REPLICATE {}", cluster.id(owner));
         let of_the_owner = || cluster.nodes[REPLICA].try_run::<String>(&replicate).is_ok();
         until("a replica of the owner", of_the_owner).await;
@@ -76,7 +75,7 @@ impl Cluster {
 
     /// One that was told of a node that never owned the keys, and of one that is away for ever.
     async fn instance(&self) -> Instance {
-        let first = format!("redis://hub:secret@127.0.0.1:{}", free_port());
+        let first = format!("redis://hub:secret@127.0.0.1:{}", self.nobody.port());
         let more =
             format!("redis://hub:secret@127.0.0.1:{}", self.nodes[(self.owner + 2) % 3].port());
         let set = |redis: sse_hub::redis::Redis| redis.prefix("shop").cluster([&*more]).unwrap();

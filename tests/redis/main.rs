@@ -11,6 +11,8 @@ mod faults;
 mod history;
 mod instances;
 mod load;
+#[path = "../support/ports.rs"]
+mod ports;
 mod presence;
 #[cfg(feature = "axum")]
 mod processes;

@@ -13,37 +13,44 @@ use crate::degraded::told;
 use crate::faults::RECOVERY;
 use crate::instances::allow_hub;
 use crate::load::{Instance, Load, until};
-use crate::server::{Server, free_port};
+use crate::ports::Port;
+use crate::server::{ATTEMPTS, Nobody, Server, answers};
 
 /// Killed when it is dropped.
 struct Sentinel {
     child: Child,
-    port: u16,
+    port: Port,
     _directory: TempDir,
 }
 
 impl Sentinel {
     fn of(master: &Server) -> Self {
-        let (directory, port) = (TempDir::new().unwrap(), free_port());
-        let mut settings = format!("port {port}\nbind 127.0.0.1\n");
-        writeln!(settings, "dir {}", directory.path().display()).unwrap();
-        writeln!(settings, "sentinel monitor mymaster 127.0.0.1 {} 2", master.port()).unwrap();
-        settings += "sentinel down-after-milliseconds mymaster 500\n";
-        settings += "sentinel failover-timeout mymaster 3000\n";
-        let file = directory.path().join("sentinel.conf");
-        fs::write(&file, settings).unwrap();
-        let child = Command::new("redis-server")
-            .arg(file)
-            .arg("--sentinel")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server on the PATH: install it (Debian: redis-server)");
-        Self { child, port, _directory: directory }
+        for _ in 0..ATTEMPTS {
+            let (directory, port) = (TempDir::new().unwrap(), Port::take());
+            let mut settings = format!("port {}\nbind 127.0.0.1\n", port.number());
+            writeln!(settings, "dir {}", directory.path().display()).unwrap();
+            writeln!(settings, "sentinel monitor mymaster 127.0.0.1 {} 2", master.port()).unwrap();
+            settings += "sentinel down-after-milliseconds mymaster 500\n";
+            settings += "sentinel failover-timeout mymaster 3000\n";
+            let file = directory.path().join("sentinel.conf");
+            fs::write(&file, settings).unwrap();
+            let child = Command::new("redis-server")
+                .arg(file)
+                .arg("--sentinel")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("redis-server on the PATH: install it (Debian: redis-server)");
+            let mut sentinel = Self { child, port, _directory: directory };
+            if answers(&mut sentinel.child, sentinel.port.number()) {
+                return sentinel;
+            }
+        }
+        panic!("a sentinel exits at {ATTEMPTS} different ports");
     }
 
     fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port.number())
     }
 
     fn ask(&self, command: &str) -> redis::RedisResult<Value> {
@@ -76,6 +83,7 @@ struct Watched {
     master: Server,
     replica: Server,
     sentinels: [Sentinel; 3],
+    nobody: Nobody,
 }
 
 impl Watched {
@@ -91,7 +99,7 @@ impl Watched {
         for sentinel in &sentinels {
             until("sentinels that know each other", || sentinel.is_ready()).await;
         }
-        Self { master, replica, sentinels }
+        Self { master, replica, sentinels, nobody: Nobody::new() }
     }
 
     /// Whether a sentinel says that it is the master.
@@ -104,7 +112,7 @@ impl Watched {
     }
 
     async fn instance(&self) -> Instance {
-        let nobody = format!("redis://127.0.0.1:{}", free_port());
+        let nobody = format!("redis://127.0.0.1:{}", self.nobody.port());
         let urls = self.sentinels.each_ref().map(Sentinel::url);
         // One of them is away for ever.
         let sentinels = urls.iter().chain([&nobody]).map(String::as_str);

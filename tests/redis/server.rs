@@ -1,7 +1,7 @@
-//! A redis-server of one's own, and a wire to it that can be cut.
+//! A redis-server of the test's own, and a wire to it that can be cut.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,22 +15,31 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::ports::Port;
+
 /// For what takes milliseconds on a machine that has nothing else to do.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How many bytes of each connection are recorded.
 const RECORDED: usize = 8 << 10;
 
-/// Killed, and its directory removed, when it is dropped.
+/// A running redis-server. Dropping it kills the process and removes its directory.
 pub(crate) struct Server {
     child: Child,
     directory: PathBuf,
-    port: u16,
+    /// The first is the server's own.
+    ports: Vec<Port>,
     options: Vec<String>,
 }
 
+/// Stands for a further port in the options of [`Server::start`].
+pub(crate) const PORT: &str = "{port}";
+
+/// How often a server that exits is started at other ports.
+pub(crate) const ATTEMPTS: usize = 20;
+
 impl Server {
-    /// One that writes each command to its disk before it answers.
+    /// Starts a server that writes each command to its disk before it answers.
     pub(crate) fn durable() -> Self {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
@@ -41,36 +50,62 @@ impl Server {
         let name = format!("sse-hub-redis-{}-{count}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).expect("a directory for redis-server");
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let port = free_port();
-        let child = spawn(&directory, port, &options);
-        let server = Self { child, directory, port, options };
-        server.wait_until_it_answers();
-        server
+        for _ in 0..ATTEMPTS {
+            let mut ports = vec![Port::take()];
+            let mut resolved = Vec::new();
+            for &option in options {
+                if option == PORT {
+                    ports.push(Port::take());
+                    resolved.push(ports.last().unwrap().number().to_string());
+                } else {
+                    resolved.push(option.to_owned());
+                }
+            }
+            let child = spawn(&directory, ports[0].number(), &resolved);
+            let directory = directory.clone();
+            let mut server = Self { child, directory, ports, options: resolved };
+            if server.answers() {
+                return server;
+            }
+            // Another program has one of its ports.
+            server.directory = PathBuf::new();
+        }
+        panic!("redis-server exits at {ATTEMPTS} different ports: start it by hand to see why");
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.ports[0].number()
+    }
+
+    /// Returns the ports that stand for [`PORT`] in the options.
+    pub(crate) fn further_port(&self, index: usize) -> u16 {
+        self.ports[1 + index].number()
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// As when its machine loses power, but for what the operating system has not written.
+    /// Kills the server: data that the operating system has not written stays intact.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it was killed");
     }
 
-    /// Starts it again after it was killed. Returns when it answers.
+    /// Starts the server again after it was killed. Returns when it answers.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.directory, self.port, &self.options);
-        self.wait_until_it_answers();
+        let start = Instant::now();
+        loop {
+            self.child = spawn(&self.directory, self.port(), &self.options);
+            if self.answers() {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "redis-server exits at its old port");
+        }
     }
 
     pub(crate) fn pause(&self) {
@@ -100,14 +135,36 @@ impl Server {
         command.arg(parts.collect::<Vec<_>>()).query(&mut connection)
     }
 
-    fn wait_until_it_answers(&self) {
-        let start = Instant::now();
-        while let Err(error) = self.try_run::<String>("PING") {
-            assert!(start.elapsed() < DEADLINE, "redis-server does not answer: {error}");
-            // Nothing tells when it does.
-            thread::sleep(Duration::from_millis(2));
-        }
+    /// Waits until the server answers. Returns `false` if it has exited.
+    fn answers(&mut self) -> bool {
+        let port = self.port();
+        answers(&mut self.child, port)
     }
+}
+
+/// Waits until a redis-server or a sentinel answers at its port. Returns `false` if it has exited.
+pub(crate) fn answers(child: &mut Child, port: u16) -> bool {
+    let start = Instant::now();
+    // Another server that has the port must not be taken for this one.
+    let own = format!("process_id:{}\r\n", child.id());
+    loop {
+        if child.try_wait().expect("a child").is_some() {
+            return false;
+        }
+        let info = info(port);
+        if info.as_ref().is_ok_and(|info| info.contains(&own)) {
+            return true;
+        }
+        assert!(start.elapsed() < DEADLINE, "redis-server does not answer: {info:?}");
+        // No signal says when it does.
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn info(port: u16) -> redis::RedisResult<String> {
+    let client = redis::Client::open(("127.0.0.1", port))?;
+    let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+    redis::cmd("INFO").arg("server").query(&mut connection)
 }
 
 impl Drop for Server {
@@ -118,7 +175,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path, port: u16, options: &Vec<String>) -> Child {
+fn spawn(directory: &Path, port: u16, options: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
@@ -130,9 +187,20 @@ fn spawn(directory: &Path, port: u16, options: &Vec<String>) -> Child {
         .expect("redis-server on the PATH: install it (Debian: redis-server)")
 }
 
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+/// An address at which nothing listens, and at which nothing will while this value lives.
+pub(crate) struct Nobody(tokio::net::TcpSocket);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // Bound, so that no other program gets the port; it never listens.
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
 }
 
 /// What becomes of what is sent.

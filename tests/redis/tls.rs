@@ -11,7 +11,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 use crate::load::{Instance, Load, until};
-use crate::server::{Server, free_port};
+use crate::server::{PORT, Server};
 
 /// One who vouches for others.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -45,13 +45,13 @@ struct Secure {
 
 impl Secure {
     fn start(authority: &Authority, name: &str, asks_for_clients: &str) -> Self {
-        let (files, port) = (TempDir::new().unwrap(), free_port());
+        let files = TempDir::new().unwrap();
         fs::write(files.path().join("ca"), authority.pem()).unwrap();
         write(&files, authority.vouch(name));
         let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
         let server = Server::start(&[
             "--tls-port",
-            &port.to_string(),
+            PORT,
             "--tls-auth-clients",
             asks_for_clients,
             "--tls-ca-cert-file",
@@ -61,7 +61,7 @@ impl Secure {
             "--tls-key-file",
             &path("key"),
         ]);
-        Self { server, files, port }
+        Self { port: server.further_port(0), server, files }
     }
 
     /// It has another certificate from now on.
