@@ -1,4 +1,4 @@
-//! What the parts of the backplane share.
+//! The state that the tasks of a backplane share.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -9,31 +9,30 @@ use tokio::sync::{Notify, watch};
 
 use super::config::Redis;
 use super::connect::address::Address;
-use super::connect::failover::Moves;
-use super::health::{Part, Troubles};
+use super::connect::failover::MasterGeneration;
+use super::health::Health;
 use super::store::clock::millis;
 use super::store::lease::Lease;
 use super::store::outbox::Outbox;
 use super::store::script::{Keys, Scripts};
-use crate::backplane::Feed;
 
-/// What the parts share.
-pub(crate) struct Shared {
+/// The state that the tasks of a backplane share.
+pub(crate) struct RedisShared {
     pub(crate) scripts: Scripts,
     pub(crate) presence: Lease,
     pub(crate) outbox: Outbox,
     pub(crate) is_loaded: watch::Sender<bool>,
-    /// Somebody came ahead of what was read.
-    pub(crate) looks: AtomicBool,
-    /// Somebody waits for older events.
-    pub(crate) looks_back: Notify,
+    /// A client came with an id that the hub has not read up to.
+    pub(crate) is_client_ahead: AtomicBool,
+    /// A client waits for older events.
+    pub(crate) history_wanted: Notify,
     pub(crate) address: Address,
-    pub(crate) moves: Moves,
+    pub(crate) master: MasterGeneration,
     pub(crate) timeout: Duration,
-    pub(crate) troubles: Troubles,
+    pub(crate) health: Health,
 }
 
-impl Shared {
+impl RedisShared {
     pub(crate) fn new(settings: Redis, publisher: &str) -> Self {
         let keys = Keys::new(&settings.prefix, publisher);
         Self {
@@ -41,21 +40,16 @@ impl Shared {
             scripts: Scripts::new(keys, settings.keep, millis(settings.remember)),
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
-            looks: AtomicBool::new(false),
-            looks_back: Notify::new(),
+            is_client_ahead: AtomicBool::new(false),
+            history_wanted: Notify::new(),
             address: settings.address,
-            moves: Moves::default(),
+            master: MasterGeneration::default(),
             timeout: settings.timeout,
-            troubles: Troubles::default(),
+            health: Health::default(),
         }
     }
 
     pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.moves).await
-    }
-
-    /// A part of it is in trouble, or no longer.
-    pub(crate) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
-        self.troubles.tell(feed, part, trouble);
+        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.master).await
     }
 }

@@ -32,14 +32,14 @@ pub(crate) async fn ready(url: &str, set: impl FnOnce(HubBuilder) -> HubBuilder)
     instance
 }
 
-/// How often ranges of the stream were read.
-pub(crate) fn reads(server: &Server) -> u64 {
-    calls(server, "xrevrange") + calls(server, "xrange")
-}
-
-fn calls(server: &Server, command: &str) -> u64 {
+/// Returns how often ranges of the stream were read, plus a constant.
+///
+/// Reads are scripts, as is each batch that is published. So between two calls events must be
+/// published one by one, and nothing else must run scripts.
+pub(crate) fn reads(server: &Server) -> i64 {
     let stats: String = server.run("INFO commandstats");
-    let line = format!("cmdstat_{command}:calls=");
-    let calls = stats.lines().find_map(|stat| stat.strip_prefix(&line)?.split(',').next());
-    calls.map_or(0, |calls| calls.parse().unwrap())
+    let line = "cmdstat_evalsha:calls=";
+    let calls = stats.lines().find_map(|stat| stat.strip_prefix(line)?.split(',').next());
+    let scripts: i64 = calls.map_or(0, |calls| calls.parse().unwrap());
+    scripts - server.run::<i64>("XLEN {sse-hub}:events")
 }

@@ -290,10 +290,20 @@ async fn the_acl_line_of_the_guide_is_enough() {
     client.until_gap().await;
     assert_eq!(client.gaps.last().map(String::as_str), Some("reset"));
     assert!(!here.hub.stats().degraded);
-    there.close().await;
-    // It is what is used, and no less.
     let admin = redis::Client::open(format!("redis://admin:root@127.0.0.1:{}", server.port()));
     let mut connection = admin.unwrap().get_connection().unwrap();
+    let mut maxmemory = |bytes: u32| {
+        let mut command = redis::cmd("CONFIG");
+        let command = command.arg("SET").arg("maxmemory").arg(bytes);
+        command.query::<String>(&mut connection).unwrap();
+    };
+    maxmemory(1);
+    here.hub.broadcast(Event::new("n").data("4")).unwrap();
+    here.until("a full Redis", |hub| hub.stats().degraded).await;
+    maxmemory(0);
+    client.until("4").await;
+    there.close().await;
+    // All rights are needed.
     let refused: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query(&mut connection).unwrap();
     assert_eq!(refused, []);
     let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();

@@ -1,31 +1,47 @@
-//! Where the server is that holds the stream: at an address, where sentinels say, or at the owner of a cluster's slot.
+//! Finds the server that holds the stream: at a fixed address, by asking sentinels, or as the owner
+//! of a cluster's slot.
 
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo as _, RedisError, RedisResult, Value,
 };
 use tokio::task::JoinSet;
 
-use super::failover::{Moves, Named};
+use super::credentials::AskCredentials;
+use super::failover::{HostPort, MasterGeneration};
 use super::tls;
 use crate::redis::error::RedisConfigError;
 
-/// How to come to the server. Asked with every connection, as the answer changes.
+/// The share of the timeout that a connection may take to be made.
+const CONNECT_SHARE: u32 = 4;
+
+/// How often the sentinels are asked whether the master has changed.
+const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An idle connection is probed after this time, and then at this interval, so that a connection
+/// that a firewall has forgotten is closed, and one that is open stays known to the firewall.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How to reach the server. The server is looked up for each connection, because the answer changes.
 #[derive(Clone)]
 pub(crate) struct Address {
-    /// The server, or whose name sentinels know, or a node. What is found elsewhere is spoken to as it would be.
+    /// The server itself, the name that the sentinels know it by, or one node of a cluster. Its
+    /// user, password, database and TLS hold for the server that is found.
     pub(crate) server: ConnectionInfo,
     pub(crate) found_by: FoundBy,
+    pub(crate) credentials: Option<AskCredentials>,
 }
 
 #[derive(Clone)]
 pub(crate) enum FoundBy {
     Address,
     Sentinels(Vec<ConnectionInfo>),
-    /// Any node knows who owns which slot. With these beside the first.
+    /// Nodes of the cluster in addition to the first: any node knows the owner of each slot.
     Nodes(Vec<ConnectionInfo>),
 }
 
@@ -37,18 +53,22 @@ pub(crate) fn parse(address: &str) -> Result<ConnectionInfo, RedisConfigError> {
         }
         RedisConfigError::Address(error)
     })?;
-    // What it would take is not compiled in, and should not be.
+    // The code for it is not compiled in, on purpose.
     if let ConnectionAddr::TcpTls { insecure: true, .. } = info.addr() {
         return Err(RedisConfigError::Insecure);
     }
-    // One small question at a time: nothing is gained by waiting for more to send.
-    let settings = info.tcp_settings().clone().set_nodelay(true);
-    Ok(info.set_tcp_settings(settings))
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    // Each command is a small question whose answer is awaited: delaying it gains nothing.
+    let tcp = info.tcp_settings().clone().set_nodelay(true).set_keepalive(keepalive);
+    // `CLIENT SETINFO` would need a right that Redis before 7.2 does not know.
+    let redis = info.redis_settings().clone().set_skip_set_lib_name();
+    Ok(info.set_tcp_settings(tcp).set_redis_settings(redis))
 }
 
 impl Address {
     pub(crate) fn new(address: &str) -> Result<Self, RedisConfigError> {
-        Ok(Self { server: parse(address)?, found_by: FoundBy::Address })
+        let server = parse(address)?;
+        Ok(Self { server, found_by: FoundBy::Address, credentials: None })
     }
 
     pub(crate) fn check(&self) -> Result<(), RedisConfigError> {
@@ -57,7 +77,7 @@ impl Address {
                 Err(RedisConfigError::Socket)
             }
             (FoundBy::Sentinels(sentinels), _) if sentinels.is_empty() => {
-                Err(RedisConfigError::Zero("sentinels"))
+                Err(RedisConfigError::out_of_range("sentinels", 0, "at least 1"))
             }
             _ => Ok(()),
         }
@@ -68,26 +88,44 @@ impl Address {
         &self,
         timeout: Duration,
         key: &str,
-        moves: &Moves,
+        master: &MasterGeneration,
     ) -> RedisResult<MultiplexedConnection> {
-        match &self.found_by {
-            FoundBy::Address => open(&self.server, timeout).await,
+        let address = self.with_credentials(timeout).await?;
+        match &address.found_by {
+            FoundBy::Address => open(&address.server, timeout).await,
             FoundBy::Sentinels(sentinels) => {
-                let by = |sentinel: &ConnectionInfo| self.clone().master(sentinel.clone(), timeout);
-                let (connection, named) = first(sentinels.iter().map(by)).await?;
-                moves.note(named);
+                let ask =
+                    |sentinel: &ConnectionInfo| address.clone().master(sentinel.clone(), timeout);
+                let (connection, named) = first(sentinels.iter().map(ask)).await?;
+                master.note(named);
                 Ok(connection)
             }
             FoundBy::Nodes(nodes) => {
-                let by = |node: &ConnectionInfo| {
-                    self.clone().owner(node.clone(), key.to_owned(), timeout)
+                let ask = |node: &ConnectionInfo| {
+                    address.clone().owner(node.clone(), key.to_owned(), timeout)
                 };
-                first(std::iter::once(&self.server).chain(nodes).map(by)).await
+                first(std::iter::once(&address.server).chain(nodes).map(ask)).await
             }
         }
     }
 
-    /// All that may be spoken to as it stands.
+    /// Asks the application for the credentials, and puts them where they are used: at the server,
+    /// and at all nodes of a cluster. Sentinels keep those of their own addresses.
+    async fn with_credentials(&self, timeout: Duration) -> RedisResult<Self> {
+        let mut address = self.clone();
+        if let Some(ask) = &self.credentials {
+            let credentials = ask.ask(timeout).await?;
+            address.server = credentials.apply(address.server);
+            if let FoundBy::Nodes(nodes) = &mut address.found_by {
+                for node in nodes {
+                    *node = credentials.apply(node.clone());
+                }
+            }
+        }
+        Ok(address)
+    }
+
+    /// Returns all servers that may be connected to as they stand.
     pub(crate) fn servers_mut(&mut self) -> impl Iterator<Item = &mut ConnectionInfo> {
         let others = match &mut self.found_by {
             FoundBy::Address => &mut [][..],
@@ -96,46 +134,39 @@ impl Address {
         std::iter::once(&mut self.server).chain(others)
     }
 
-    /// Asks the sentinels from time to time, if there are any. An ordered failover is otherwise noticed ten seconds later,
-    /// and what is confirmed meanwhile is lost.
-    pub(crate) async fn watch(&self, timeout: Duration, moves: &Moves) {
-        const EVERY: Duration = Duration::from_secs(1);
+    /// Asks the sentinels from time to time, if there are any. Without this, an ordered failover is
+    /// noticed ten seconds later, and all events that the old master confirms meanwhile are lost.
+    pub(crate) async fn watch(&self, timeout: Duration, master: &MasterGeneration) {
+        let FoundBy::Sentinels(sentinels) = &self.found_by else { return };
+        let name = host_of(&self.server);
         loop {
-            tokio::time::sleep(EVERY).await;
-            match self.named(timeout).await {
-                None => return,
-                Some(Ok(named)) => moves.note(named),
-                // Without them all goes on as it is.
-                Some(Err(_)) => {}
+            tokio::time::sleep(SENTINEL_INTERVAL).await;
+            let ask =
+                |sentinel: &ConnectionInfo| master_address(sentinel.clone(), name.clone(), timeout);
+            // If no sentinel answers, the known master stays in use.
+            if let Ok(named) = first(sentinels.iter().map(ask)).await {
+                master.note(named);
             }
         }
     }
 
-    /// Whom the sentinels name, if there are any.
-    async fn named(&self, timeout: Duration) -> Option<RedisResult<Named>> {
-        let FoundBy::Sentinels(sentinels) = &self.found_by else { return None };
-        let name = name_of(&self.server);
-        let by = |sentinel: &ConnectionInfo| named(sentinel.clone(), name.clone(), timeout);
-        Some(first(sentinels.iter().map(by)).await)
-    }
-
-    /// The master, as a sentinel has it.
+    /// Connects to the master that a sentinel names.
     async fn master(
         self,
         sentinel: ConnectionInfo,
         timeout: Duration,
-    ) -> RedisResult<(MultiplexedConnection, Named)> {
-        let named = named(sentinel, name_of(&self.server), timeout).await?;
+    ) -> RedisResult<(MultiplexedConnection, HostPort)> {
+        let named = master_address(sentinel, host_of(&self.server), timeout).await?;
         let mut connection = open(&self.at(named.0.clone(), named.1), timeout).await?;
-        // It may be one no longer, and be known from before.
+        // A sentinel that has not heard of a failover names a server that is now a replica.
         let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
         match role.into_iter().next().map(String::from_redis_value) {
             Some(Ok(role)) if role == "master" => Ok((connection, named)),
-            _ => Err(client_error("what a sentinel names is no master")),
+            _ => Err(client_error("the server that a sentinel names is not a master")),
         }
     }
 
-    /// The owner of a key's slot, as a node of the cluster has it.
+    /// Connects to the owner of a key's slot, as a node of the cluster knows it.
     async fn owner(
         self,
         node: ConnectionInfo,
@@ -150,12 +181,12 @@ impl Address {
         let Some((host, port)) = owner_of(slot, slots) else {
             return Err(client_error("no node owns the slot of the keys"));
         };
-        // A node that does not know its own name is the one that was asked.
-        let host = host.unwrap_or_else(|| name_of(&node));
+        // A node that does not know its own host name means itself.
+        let host = host.unwrap_or_else(|| host_of(&node));
         open(&self.at(host, port), timeout).await
     }
 
-    /// Another server, spoken to in the same way.
+    /// Returns the address of another server that is spoken to in the same way.
     fn at(&self, host: String, port: u16) -> ConnectionInfo {
         let mut address = self.server.addr().clone();
         match &mut address {
@@ -168,43 +199,48 @@ impl Address {
 
 async fn open(server: &ConnectionInfo, timeout: Duration) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(timeout / 4))
+        .set_connection_timeout(Some(timeout / CONNECT_SHARE))
         .set_response_timeout(Some(timeout));
     if let ConnectionAddr::TcpTls { .. } = server.addr() {
-        tls::have_cryptography();
+        tls::install_crypto_provider();
     }
     Client::open(server.clone())?.get_multiplexed_async_connection_with_config(&config).await
 }
 
-/// What the first of them comes to. Of those who are asked some may be down, and some not know yet what has changed:
-/// none holds up the others.
+/// Returns the first success. All are asked at once: a sentinel or a node that is down must not
+/// delay the others.
 async fn first<T, F>(asked: impl Iterator<Item = F>) -> RedisResult<T>
 where
     T: Send + 'static,
     F: Future<Output = RedisResult<T>> + Send + 'static,
 {
     let mut asked: JoinSet<_> = asked.collect();
-    let mut last = client_error("there is nobody to ask for the server");
+    let mut last = client_error("no sentinel or node to ask for the server");
     while let Some(answer) = asked.join_next().await {
         match answer {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => last = error,
-            // It panicked, or the runtime ends.
+            // The task panicked, or the runtime shuts down.
             Err(_) => {}
         }
     }
     Err(last)
 }
 
-async fn named(sentinel: ConnectionInfo, name: String, timeout: Duration) -> RedisResult<Named> {
+async fn master_address(
+    sentinel: ConnectionInfo,
+    name: String,
+    timeout: Duration,
+) -> RedisResult<HostPort> {
     let mut connection = open(&sentinel, timeout).await?;
     let mut command = redis::cmd("SENTINEL");
     let answer = command.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(&mut connection);
-    let known: Option<Named> = answer.await?;
+    let known: Option<HostPort> = answer.await?;
     known.ok_or_else(|| client_error("a sentinel knows no master of this name"))
 }
 
-/// Who owns a slot, in the answer to `CLUSTER SLOTS`: ranges, each with its nodes, the master first.
+/// Returns the owner of a slot from the answer to `CLUSTER SLOTS`: a list of ranges, each with its
+/// nodes, the master first. The host is `None` if the node does not know its own name.
 fn owner_of(slot: i64, slots: Value) -> Option<(Option<String>, u16)> {
     let Value::Array(ranges) = slots else { return None };
     ranges.into_iter().find_map(|range| {
@@ -225,7 +261,7 @@ fn owner_of(slot: i64, slots: Value) -> Option<(Option<String>, u16)> {
     })
 }
 
-fn name_of(server: &ConnectionInfo) -> String {
+fn host_of(server: &ConnectionInfo) -> String {
     match server.addr() {
         ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
         _ => String::new(),
@@ -251,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_master_of_the_range_that_a_slot_is_in_owns_it() {
+    fn owner_is_the_master_of_the_slots_range() {
         let slots = || {
             let first = range(0, 99, text("10.0.0.1"), 1);
             let unknown = range(200, 299, text(""), 3);
@@ -268,14 +304,14 @@ mod tests {
 
     #[test]
     #[cfg(not(feature = "redis-tls"))]
-    fn an_address_that_needs_a_feature_names_it() {
+    fn tls_address_without_feature_names_the_feature() {
         let error = crate::redis::Redis::new("rediss://127.0.0.1").unwrap_err();
         assert!(matches!(error, RedisConfigError::Tls));
         assert!(error.to_string().contains("redis-tls"), "{error}");
     }
 
     #[test]
-    fn an_answer_of_another_form_names_nobody() {
+    fn malformed_answer_names_no_owner() {
         let odd = Value::Array(vec![Value::Int(1), Value::Array(vec![Value::Int(0)])]);
         for answer in [Value::Nil, Value::Okay, Value::Array(vec![]), odd] {
             assert_eq!(owner_of(0, answer), None);

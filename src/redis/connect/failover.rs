@@ -1,4 +1,4 @@
-//! Whether sentinels name another master than the one that is spoken to, which answers as before until it is told.
+//! Notices that the sentinels name another master.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,33 +6,38 @@ use parking_lot::Mutex;
 use redis::{ErrorKind, RedisResult};
 
 /// A host and a port, as sentinels name the master.
-pub(crate) type Named = (String, u16);
+pub(crate) type HostPort = (String, u16);
 
+/// Counts how often the sentinels named another master.
+///
+/// A master that was ordered to step down answers as before for some ten seconds. So each connection
+/// remembers the generation in which it was made, and must be replaced when the generation changes.
 #[derive(Debug, Default)]
-pub(crate) struct Moves {
-    known: Mutex<Option<Named>>,
-    count: AtomicU64,
+pub(crate) struct MasterGeneration {
+    named: Mutex<Option<HostPort>>,
+    generation: AtomicU64,
 }
 
-impl Moves {
-    /// How often the master has changed until now: to be asked before a connection is made.
-    pub(crate) fn count(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
+impl MasterGeneration {
+    /// Returns the generation. Read it before connecting: a failover during the connect is then
+    /// noticed by [`check`](Self::check).
+    pub(crate) fn current(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
-    /// An error, if it has changed since.
-    pub(crate) fn check(&self, count: u64) -> RedisResult<()> {
-        if self.count() == count {
+    /// Returns an error if the master has changed since `generation`.
+    pub(crate) fn check(&self, generation: u64) -> RedisResult<()> {
+        if self.current() == generation {
             return Ok(());
         }
         Err((ErrorKind::Client, "the sentinels name another master").into())
     }
 
-    /// This is the master.
-    pub(crate) fn note(&self, named: Named) {
-        let before = self.known.lock().replace(named.clone());
+    /// Records the master that a sentinel named.
+    pub(crate) fn note(&self, named: HostPort) {
+        let before = self.named.lock().replace(named.clone());
         if before.is_some_and(|before| before != named) {
-            self.count.fetch_add(1, Ordering::AcqRel);
+            self.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod address;
 pub(crate) mod back_off;
+pub(crate) mod credentials;
 pub(crate) mod failover;
+pub(crate) mod link;
 #[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
 pub(crate) mod tls;

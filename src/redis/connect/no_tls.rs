@@ -1,4 +1,4 @@
-//! What stands in the place of TLS where its feature is off.
+//! Replaces [`tls`](super::tls) where the feature `redis-tls` is off.
 
 use redis::ConnectionInfo;
 
@@ -16,4 +16,4 @@ impl Tls {
     }
 }
 
-pub(crate) fn have_cryptography() {}
+pub(crate) fn install_crypto_provider() {}

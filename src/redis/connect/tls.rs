@@ -1,4 +1,4 @@
-//! TLS on the way to Redis.
+//! TLS to Redis.
 
 use redis::{Client, ClientTlsConfig, ConnectionInfo, ErrorKind, TlsCertificates};
 use rustls::pki_types::CertificateDer;
@@ -6,16 +6,17 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::redis::error::RedisConfigError;
 
-/// Whom to believe, and who one is.
+/// The certificates that are set.
 #[derive(Default)]
 pub(crate) struct Tls {
+    /// The authorities to trust, in place of those of the system.
     pub(crate) ca: Option<Vec<u8>>,
-    /// A certificate, and its key.
+    /// The client's certificate, and its key.
     pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Tls {
-    /// Adds the certificates to whatever is connected to.
+    /// Adds the certificates to all servers.
     pub(crate) fn apply<'a>(
         self,
         servers: impl Iterator<Item = &'a mut ConnectionInfo>,
@@ -23,14 +24,11 @@ impl Tls {
         if self.ca.is_none() && self.identity.is_none() {
             return Ok(());
         }
-        let has_one = |pem: &Vec<u8>| CertificateDer::pem_slice_iter(pem).next().is_some();
-        if !self
-            .ca
-            .iter()
-            .chain(self.identity.iter().map(|(certificate, _)| certificate))
-            .all(has_one)
-        {
-            let error = (ErrorKind::InvalidClientConfig, "there is no certificate in it");
+        // The client would accept a file without a certificate, and fail with each connection.
+        let has_certificate = |pem: &Vec<u8>| CertificateDer::pem_slice_iter(pem).next().is_some();
+        let client_certificate = self.identity.iter().map(|(certificate, _)| certificate);
+        if !self.ca.iter().chain(client_certificate).all(has_certificate) {
+            let error = (ErrorKind::InvalidClientConfig, "there is no certificate in the file");
             return Err(RedisConfigError::Certificate(error.into()));
         }
         let client_tls = self
@@ -46,11 +44,12 @@ impl Tls {
     }
 }
 
-/// The client asks for the process's cryptography, and panics if that is to be guessed from more than one that is compiled
-/// in. Whoever wants another has installed it before anything is connected to.
-pub(crate) fn have_cryptography() {
+/// Installs ring as the process's cryptography, unless the application has installed another.
+///
+/// The client panics if the process has none and more than one is compiled in.
+pub(crate) fn install_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // An error says that somebody else was faster.
+        // An error means that another thread was faster.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

@@ -1,8 +1,9 @@
-//! What stands in the stream of who comes and goes. Anything may: what no hub has written is left out, and never a panic.
+//! The entries of the presence stream. Anything may stand there: an entry that no hub wrote is
+//! skipped, and never a panic.
 //!
 //! ```text
 //! change    how  length (4 bytes, little-endian)  name
-//! how       0 came | 1 + n gone, for the reason that has the place n
+//! how       0 joined | 1 + n left, for the reason with the index n
 //! ```
 
 use redis::{RedisResult, Value};
@@ -10,16 +11,27 @@ use redis::{RedisResult, Value};
 use crate::EndReason;
 use crate::backplane::Change;
 
+/// The longest name of an instance, in bytes.
+const NAME_LEN: usize = 64;
+
 /// An entry of the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct News {
+pub(crate) struct Notice {
     pub(crate) position: String,
-    /// Whose, which version, and what; nothing, if no hub has written it.
-    pub(crate) what: Option<(String, u64, What)>,
+    /// `None` if no hub wrote the entry.
+    pub(crate) news: Option<News>,
+}
+
+/// News of one instance.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) instance: String,
+    pub(crate) version: u64,
+    pub(crate) step: Step,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Step {
     /// The set was begun anew.
     Anew,
     Changes(Vec<Change>),
@@ -27,41 +39,41 @@ pub(crate) enum What {
     Gone,
 }
 
-/// The entries in the answer to `XREAD` of one stream.
-pub(crate) fn read(answer: Value) -> RedisResult<Vec<News>> {
+/// Returns the entries in the answer to `XREAD` of one stream.
+pub(crate) fn read(answer: Value) -> RedisResult<Vec<Notice>> {
     type Fields = Option<Vec<Vec<u8>>>;
     type Streams = Option<Vec<(Vec<u8>, Vec<(String, Fields)>)>>;
 
     let streams: Streams = redis::from_redis_value(answer)?;
     let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
-    let news = |(position, fields): (String, Fields)| News {
+    let notice = |(position, fields): (String, Fields)| Notice {
         position,
-        what: fields.and_then(|fields| what(&fields)),
+        news: fields.and_then(|fields| news(&fields)),
     };
-    Ok(entries.map(news).collect())
+    Ok(entries.map(notice).collect())
 }
 
-fn what(fields: &[Vec<u8>]) -> Option<(String, u64, What)> {
-    let (mut instance, mut version, mut what) = (None, None, None);
+fn news(fields: &[Vec<u8>]) -> Option<News> {
+    let (mut instance, mut version, mut step) = (None, None, None);
     for pair in fields.chunks_exact(2) {
         let value = &*pair[1];
         match &*pair[0] {
             b"i" => instance = name(value),
             b"v" => version = number(value),
-            b"a" => what = Some(What::Anew),
-            b"c" => what = changes(value).map(What::Changes),
-            b"g" => what = Some(What::Gone),
+            b"a" => step = Some(Step::Anew),
+            b"c" => step = changes(value).map(Step::Changes),
+            b"g" => step = Some(Step::Gone),
             // Of a later version.
             _ => {}
         }
     }
-    Some((instance?, version?, what?))
+    Some(News { instance: instance?, version: version?, step: step? })
 }
 
-/// The name of an instance.
+/// Returns the name of an instance, if the bytes can be one.
 pub(crate) fn name(bytes: &[u8]) -> Option<String> {
-    let of_a_name = |bytes: &&[u8]| (1..=64).contains(&bytes.len());
-    Some(bytes).filter(of_a_name).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+    let can_be = |bytes: &&[u8]| (1..=NAME_LEN).contains(&bytes.len());
+    Some(bytes).filter(can_be).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
 }
 
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
@@ -85,7 +97,7 @@ pub(crate) fn write(changes: &[Change]) -> Vec<u8> {
     buf
 }
 
-/// All of them, or nothing if one is none.
+/// Returns all changes, or `None` if any of them is malformed.
 fn changes(mut rest: &[u8]) -> Option<Vec<Change>> {
     let mut changes = Vec::new();
     while let Some((&how, after)) = rest.split_first() {
@@ -95,7 +107,7 @@ fn changes(mut rest: &[u8]) -> Option<Vec<Change>> {
         let user = std::str::from_utf8(name).ok()?.into();
         changes.push(match usize::from(how).checked_sub(1) {
             None => Change::Came(user),
-            // A reason that this version does not know is one all the same.
+            // A reason that this version does not know is a reason, too.
             Some(at) => {
                 let reason = EndReason::ALL.get(at).copied().unwrap_or(EndReason::Left);
                 Change::Gone(user, reason)
@@ -124,25 +136,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changes_are_the_same_on_the_other_side(all in vec(change(), 0..6)) {
+        fn written_changes_are_read_back(all in vec(change(), 0..6)) {
             prop_assert_eq!(changes(&write(&all)), Some(all));
         }
 
         #[test]
-        fn garbage_never_panics(garbage in vec(any::<u8>(), 0..64)) {
+        fn any_bytes_are_read_or_refused(garbage in vec(any::<u8>(), 0..64)) {
             if let Some(all) = changes(&garbage) {
                 prop_assert_eq!(changes(&write(&all)), Some(all));
             }
         }
     }
 
-    fn of(fields: &[&[u8]]) -> Option<(String, u64, What)> {
-        what(&fields.iter().map(|field| field.to_vec()).collect::<Vec<_>>())
+    fn of(fields: &[&[u8]]) -> Option<News> {
+        news(&fields.iter().map(|field| field.to_vec()).collect::<Vec<_>>())
     }
 
     #[test]
-    fn what_a_hub_writes_is_read_and_all_else_is_nothing() {
-        let anew = Some(("x".to_owned(), 7, What::Anew));
+    fn written_news_are_read_and_others_are_not() {
+        let anew = Some(News { instance: "x".to_owned(), version: 7, step: Step::Anew });
         assert_eq!(of(&[b"i", b"x", b"v", b"7", b"a", b""]), anew);
         assert_eq!(of(&[b"later", b"\xff", b"i", b"x", b"v", b"7", b"a", b""]), anew);
         let refused: [&[&[u8]]; 9] = [
@@ -160,15 +172,17 @@ mod tests {
             assert_eq!(of(fields), None, "{fields:?}");
         }
     }
+
     #[test]
-    fn both_forms_of_an_answer_are_read_and_no_other() {
+    fn answers_of_both_protocols_are_read() {
         let text = |text: &str| Value::BulkString(text.into());
         let texts = |all: &[&str]| Value::Array(all.iter().copied().map(text).collect());
         let entry = |fields| Value::Array(vec![text("5-1"), fields]);
         let entries =
             || Value::Array(vec![entry(texts(&["i", "x", "v", "7", "g", ""])), entry(Value::Nil)]);
-        let news = |what| News { position: "5-1".to_owned(), what };
-        let all = || vec![news(Some(("x".to_owned(), 7, What::Gone))), news(None)];
+        let notice = |news| Notice { position: "5-1".to_owned(), news };
+        let gone = || News { instance: "x".to_owned(), version: 7, step: Step::Gone };
+        let all = || vec![notice(Some(gone())), notice(None)];
         let array = Value::Array(vec![Value::Array(vec![text("stream"), entries()])]);
         let map = Value::Map(vec![(text("stream"), entries())]);
         assert_eq!(read(array).unwrap(), all());

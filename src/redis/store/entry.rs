@@ -1,4 +1,5 @@
-//! Reading what stands in the stream. Anything may: what no hub has written is garbage, and never a panic.
+//! Reads the entries of the stream. Anything may stand there: an entry that no hub wrote is
+//! malformed, and never a panic.
 
 use redis::Value;
 
@@ -6,32 +7,48 @@ use crate::log::command::{Received, is_command};
 use crate::wire::id::EventId;
 
 /// An entry of the stream.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) id: EventId,
     pub(crate) content: Content,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
-    Event {
+    /// An event or a command, and a link of the chain.
+    Link {
         /// The id of the entry before.
         previous: EventId,
-        event: Vec<u8>,
+        /// The bytes that the hub reads. Their form is not checked yet.
+        bytes: Vec<u8>,
     },
-    /// What was done to clients: a link of the chain, and no event.
-    Command {
-        previous: EventId,
-        event: Vec<u8>,
-    },
-    /// The order went backwards.
-    Mark {
-        previous: EventId,
-    },
-    Garbage,
+    /// Says that the order went backwards before this entry.
+    Reset { previous: EventId },
+    /// No hub wrote it.
+    Malformed,
 }
 
-/// The entries in the answer to `XREAD` of one stream, in order.
+/// What the bytes of a link are to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Event,
+    /// A disconnect, a join or a leave: it holds for the clients of the time when it is read.
+    Command,
+    /// Not written by a hub, or by a later version.
+    Malformed,
+}
+
+/// Checks the form of a link's bytes.
+pub(crate) fn kind_of(bytes: &[u8]) -> Kind {
+    match Received::read(bytes) {
+        None => Kind::Malformed,
+        Some(_) if is_command(bytes) => Kind::Command,
+        Some(_) => Kind::Event,
+    }
+}
+
+/// Returns the entries in the answer to `XREAD` of one stream, in order; `None` if the answer has
+/// another form.
 pub(crate) fn read(answer: Value) -> Option<Vec<Entry>> {
     let entries = match answer {
         Value::Nil => return Some(Vec::new()),
@@ -45,46 +62,51 @@ pub(crate) fn read(answer: Value) -> Option<Vec<Entry>> {
     range(entries)
 }
 
-/// The entries in the answer to `XRANGE` or `XREVRANGE`.
+/// Returns the entries in the answer to `XRANGE` or `XREVRANGE`.
 pub(crate) fn range(answer: Value) -> Option<Vec<Entry>> {
     let Value::Array(entries) = answer else { return None };
     entries.into_iter().map(entry).collect()
 }
 
-/// Only an entry without an id is none at all.
+/// An entry without an id fails the answer: the reader could not go on after it.
 fn entry(value: Value) -> Option<Entry> {
     let Value::Array(parts) = value else { return None };
     let mut parts = parts.into_iter();
     let id = id(&parts.next()?)?;
-    let content = parts.next().and_then(content).unwrap_or(Content::Garbage);
-    Some(Entry { id, content })
+    let content = parts.next().and_then(content).filter(|content| content.follows_before(id));
+    Some(Entry { id, content: content.unwrap_or(Content::Malformed) })
+}
+
+impl Content {
+    /// Whether the entry names one before itself, as all entries of a hub do. A forged predecessor
+    /// must not become the position of a hub.
+    fn follows_before(&self, id: EventId) -> bool {
+        match self {
+            Self::Link { previous, .. } | Self::Reset { previous } => *previous < id,
+            Self::Malformed => true,
+        }
+    }
 }
 
 fn content(fields: Value) -> Option<Content> {
     let Value::Array(fields) = fields else { return None };
-    let (mut previous, mut event, mut is_mark) = (None, None, false);
+    let (mut previous, mut link, mut is_reset) = (None, None, false);
     let mut fields = fields.into_iter();
     while let (Some(Value::BulkString(name)), Some(value)) = (fields.next(), fields.next()) {
         match (&*name, value) {
             (b"p", value) => previous = id(&value),
-            (b"e", Value::BulkString(value)) => event = Some(value),
-            (b"m", _) => is_mark = true,
+            (b"e", Value::BulkString(value)) => link = Some(value),
+            (b"r", _) => is_reset = true,
             // Of a later version.
             _ => {}
         }
     }
     let previous = previous?;
-    match (event, is_mark) {
-        (Some(event), false) if is_command(&event) => Some(Content::Command { previous, event }),
-        (Some(event), false) => Some(Content::Event { previous, event }),
-        (None, true) => Some(Content::Mark { previous }),
+    match (link, is_reset) {
+        (Some(bytes), false) => Some(Content::Link { previous, bytes }),
+        (None, true) => Some(Content::Reset { previous }),
         _ => None,
     }
-}
-
-/// Whether a hub has written that, and this version can read it.
-pub(crate) fn is_event(event: &[u8]) -> bool {
-    Received::read(event).is_some()
 }
 
 fn id(value: &Value) -> Option<EventId> {
@@ -94,7 +116,7 @@ fn id(value: &Value) -> Option<EventId> {
     }
 }
 
-/// Entries as tests of what reads them want them: at a position, and after another.
+/// Entries for the tests of the modules that read them: at a position, after another.
 #[cfg(test)]
 pub(crate) mod made {
     use super::*;
@@ -104,26 +126,32 @@ pub(crate) mod made {
     }
 
     pub(crate) fn event(position: u64, previous: u64) -> Entry {
-        let event = b"\x01\x00\x00data: x\n".to_vec();
-        Entry { id: at(position), content: Content::Event { previous: at(previous), event } }
+        link(position, previous, b"\x01\x00\x00data: x\n")
     }
 
     pub(crate) fn command(position: u64, previous: u64) -> Entry {
-        let event = b"\x02\x01\x00\x01\0\0\0t".to_vec();
-        Entry { id: at(position), content: Content::Command { previous: at(previous), event } }
+        link(position, previous, b"\x02\x01\x00\x01\0\0\0t")
     }
 
-    pub(crate) fn mark(position: u64, previous: u64) -> Entry {
-        Entry { id: at(position), content: Content::Mark { previous: at(previous) } }
+    pub(crate) fn link(position: u64, previous: u64, bytes: &[u8]) -> Entry {
+        let content = Content::Link { previous: at(previous), bytes: bytes.to_vec() };
+        Entry { id: at(position), content }
     }
 
-    pub(crate) fn garbage(position: u64) -> Entry {
-        Entry { id: at(position), content: Content::Garbage }
+    pub(crate) fn reset(position: u64, previous: u64) -> Entry {
+        Entry { id: at(position), content: Content::Reset { previous: at(previous) } }
+    }
+
+    pub(crate) fn malformed(position: u64) -> Entry {
+        Entry { id: at(position), content: Content::Malformed }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn text(text: &str) -> Value {
@@ -140,18 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hub_writes_is_read_whatever_else_stands_beside_it() {
-        let event = Content::Event { previous: EventId(5, 0), event: b"x".to_vec() };
-        assert_eq!(of(&["e", "x", "p", "5-0"]), event);
-        assert_eq!(of(&["p", "5-0", "later", "y", "e", "x"]), event);
-        let command = Content::Command { previous: EventId(5, 0), event: b"\x02x".to_vec() };
-        assert_eq!(of(&["e", "\u{2}x", "p", "5-0"]), command);
-        let mark = Content::Mark { previous: EventId(0, 0) };
-        assert_eq!(of(&["m", "4-9", "p", "0-0"]), mark);
+    fn written_entries_are_read_beside_unknown_fields() {
+        let link = |bytes: &[u8]| Content::Link { previous: EventId(5, 0), bytes: bytes.to_vec() };
+        assert_eq!(of(&["e", "x", "p", "5-0"]), link(b"x"));
+        assert_eq!(of(&["p", "5-0", "later", "y", "e", "x"]), link(b"x"));
+        assert_eq!(of(&["e", "\u{2}x", "p", "5-0"]), link(b"\x02x"));
+        let reset = Content::Reset { previous: EventId(0, 0) };
+        assert_eq!(of(&["r", "4-9", "p", "0-0"]), reset);
     }
 
     #[test]
-    fn all_else_is_garbage_with_a_place() {
+    fn other_fields_are_malformed_and_keep_their_position() {
         for fields in [
             &[][..],
             &["e"],
@@ -159,18 +186,22 @@ mod tests {
             &["p", "5-0"],
             &["e", "x", "p", "*"],
             &["e", "x", "p", "05-0"],
-            &["e", "x", "m", "4-9", "p", "5-0"],
-            &["m", "4-9", "p", "$"],
+            &["e", "x", "r", "4-9", "p", "5-0"],
+            &["r", "4-9", "p", "$"],
+            &["e", "x", "p", "5-1"],
+            &["e", "x", "p", "18446744073709551615-0"],
+            &["r", "4-9", "p", "6-0"],
             &["", ""],
         ] {
-            assert_eq!(of(fields), Content::Garbage, "{fields:?}");
+            assert_eq!(of(fields), Content::Malformed, "{fields:?}");
         }
         let odd = Value::Array(vec![Value::Array(vec![text("5-1"), Value::Int(7)])]);
-        assert_eq!(range(odd).unwrap()[0], Entry { id: EventId(5, 1), content: Content::Garbage });
+        let malformed = Entry { id: EventId(5, 1), content: Content::Malformed };
+        assert_eq!(range(odd).unwrap()[0], malformed);
     }
 
     #[test]
-    fn both_forms_of_an_answer_are_read_and_no_other() {
+    fn answers_of_both_protocols_are_read() {
         let entries = || answer(&["e", "x", "p", "5-0"]);
         let array = Value::Array(vec![Value::Array(vec![text("stream"), entries()])]);
         let map = Value::Map(vec![(text("stream"), entries())]);
@@ -181,5 +212,81 @@ mod tests {
             assert_eq!(read(other), None);
         }
         assert_eq!(range(Value::Nil), None);
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        assert_eq!(kind_of(b"\x01\x00\x00data: x\n"), Kind::Event);
+        assert_eq!(kind_of(b"\x02\x01\x00\x01\0\0\0t"), Kind::Command);
+        assert_eq!(kind_of(b"\x02junk"), Kind::Malformed);
+        assert_eq!(kind_of(b""), Kind::Malformed);
+    }
+
+    /// The values that a server, or an attacker who can write to the stream, can answer with.
+    fn value() -> impl Strategy<Value = Value> {
+        let field = prop_oneof![
+            Just(b"e".to_vec()),
+            Just(b"p".to_vec()),
+            Just(b"r".to_vec()),
+            Just(b"5-1".to_vec()),
+            Just(b"18446744073709551615-18446744073709551615".to_vec()),
+            "[0-9]{0,21}-[0-9]{0,21}".prop_map(String::into_bytes),
+            vec(any::<u8>(), 0..24),
+            Just(b"\x01\x00\x00data: x\n".to_vec()),
+        ];
+        let leaf = prop_oneof![
+            8 => field.prop_map(Value::BulkString),
+            1 => any::<i64>().prop_map(Value::Int),
+            1 => Just(Value::Nil),
+            1 => Just(Value::Okay),
+            1 => ".{0,8}".prop_map(Value::SimpleString),
+        ];
+        leaf.prop_recursive(4, 64, 8, |inner| {
+            prop_oneof![
+                4 => vec(inner.clone(), 0..8).prop_map(Value::Array),
+                1 => vec((inner.clone(), inner), 0..3).prop_map(Value::Map),
+            ]
+        })
+    }
+
+    /// The answer to `XRANGE` of entries whose ids are whole, with any fields.
+    fn entries() -> impl Strategy<Value = Vec<(EventId, Value)>> {
+        vec(((any::<u64>(), any::<u64>()), value()), 0..6)
+            .prop_map(|all| all.into_iter().map(|((a, b), v)| (EventId(a, b), v)).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused(answer in value()) {
+            let read = read(answer.clone());
+            for entry in read.into_iter().chain(range(answer)).flatten() {
+                if let Content::Link { bytes, .. } = entry.content {
+                    kind_of(&bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn any_fields_keep_the_position(entries in entries()) {
+            let answer = entries.iter().map(|(id, fields)| {
+                Value::Array(vec![text(&id.to_string()), fields.clone()])
+            });
+            let read = range(Value::Array(answer.collect())).expect("ids are whole");
+            let ids: Vec<_> = read.iter().map(|entry| entry.id).collect();
+            prop_assert_eq!(ids, entries.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn damaged_links_are_no_panic(at in any::<prop::sample::Index>(), byte: u8, cut: bool) {
+            for whole in [&b"\x01\x00\x00data: x\n"[..], b"\x02\x01\x00\x01\0\0\0t"] {
+                let mut bytes = whole.to_vec();
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                if cut {
+                    bytes.truncate(at);
+                }
+                kind_of(&bytes);
+            }
+        }
     }
 }

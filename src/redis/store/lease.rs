@@ -1,9 +1,11 @@
-//! Who is online where, inside Redis: the scripts, and the keys that they share.
+//! Presence in Redis: the scripts, and the keys that they share.
 //!
-//! Each instance has a set of its users, which expires unless the instance lives. `instances` holds for each the version
-//! of its set, when it was last alive and how many users the set has, and a small stream carries what changes: an instance that has read version 7
-//! of another's set makes the changes of version 8, and reads the set anew if it has missed some. Versions are the
-//! instance's own numbers and only grow, so they can be compared whatever became of the Redis.
+//! Each instance has a set of its users, which expires unless the instance lives. The hash
+//! `instances` holds, for each instance, the version of its set, the time of its last heartbeat, and
+//! the number of its users. A small stream carries the changes: an instance that has read version 7
+//! of another's set applies the changes of version 8, and reads the whole set if it has missed
+//! changes. Versions are the instance's own numbers and only grow, so they can be compared whatever
+//! happens to Redis.
 
 use std::time::Duration;
 
@@ -11,14 +13,17 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 
 use super::changes;
+use super::clock::millis;
 use super::script::Loaded;
 use crate::backplane::Change;
-use crate::redis::store::clock::millis;
 
-/// About how many entries the stream keeps. Whoever has missed some reads a set.
-const KEPT: usize = 256;
+/// About how many entries the stream keeps. An instance that has missed some reads a set.
+const KEPT_ENTRIES: usize = 256;
 
-/// Begins a set anew, or adds to it. Until it is whole nobody is to read it.
+/// The heartbeats of an instance: four in a lease.
+const BEATS: u32 = 4;
+
+/// Begins a set anew, or adds to it. `instances` names the instance only when its set is whole.
 const FILL: &str = r"
 if ARGV[2] == '1' then
   redis.call('DEL', KEYS[2])
@@ -29,10 +34,14 @@ redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return 1
 ";
 
-/// Makes the changes from one version of a set to the next, however often it is sent, or says that the instance is
-/// alive. Answers 0 if the set is not the one that the instance takes it for.
+/// Applies the changes from one version of a set to the next, however often it is sent, or records a
+/// heartbeat. Returns 0 if the set is not the one that the instance takes it for.
 ///
-/// With each sign of life instances are forgotten that gave none for ten lifetimes: their sets have expired.
+/// With each heartbeat, instances are removed that gave none for ten lifetimes: their sets have
+/// expired. A time in the future, of a clock that was set back or of an attacker, counts from now.
+///
+/// A forged entry with the greatest id leaves no room in the stream. The stream is then deleted:
+/// instances that miss its entries read the sets.
 const ANNOUNCE: &str = r"
 local id, before, version, life = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local stored = redis.call('HGET', KEYS[1], id)
@@ -43,7 +52,16 @@ if known ~= version then
   if gone > 0 then redis.call('SREM', KEYS[2], unpack(ARGV, 9, 8 + gone)) end
   if #ARGV > 8 + gone then redis.call('SADD', KEYS[2], unpack(ARGV, 9 + gone)) end
   local field = before == 'anew' and 'a' or 'c'
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'i', id, 'v', version, field, ARGV[6])
+  local function add()
+    return redis.pcall(
+      'XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'i', id, 'v', version, field, ARGV[6])
+  end
+  local got = add()
+  if type(got) == 'table' and string.match(got.err, 'exhausted') then
+    redis.call('DEL', KEYS[3])
+    got = add()
+  end
+  if type(got) == 'table' then return got end
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -52,14 +70,19 @@ redis.call('PEXPIRE', KEYS[2], life)
 if before == version then
   local all = redis.call('HGETALL', KEYS[1])
   for at = 2, #all, 2 do
-    local alive = tonumber(string.match(all[at], ' (%d+) '))
-    if not alive or now - alive > 10 * life then redis.call('HDEL', KEYS[1], all[at - 1]) end
+    local version, alive, rest = string.match(all[at], '^(%d+) (%d+)( .*)$')
+    alive = tonumber(alive)
+    if not alive or now - alive > 10 * life then
+      redis.call('HDEL', KEYS[1], all[at - 1])
+    elseif alive > now then
+      redis.call('HSET', KEYS[1], all[at - 1], version .. string.format(' %.0f', now) .. rest)
+    end
   end
 end
 return redis.call('SCARD', KEYS[2]) == tonumber(ARGV[5]) and 1 or 0
 ";
 
-/// An instance ends.
+/// Announces the end of an instance.
 const LEAVE: &str = r"
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
@@ -67,20 +90,33 @@ redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[2], '*', 'i', ARGV[1], 'v', '0',
 return 1
 ";
 
-/// What an instance's part in presence is made of.
+/// The presence of one instance in Redis.
 pub(crate) struct Lease {
     /// The instance's own name.
     pub(crate) id: String,
-    /// For how long it may be cut off without anybody noticing.
+    /// How long the instance may be cut off before the other instances hold it for dead.
     pub(crate) lease: Duration,
     pub(crate) instances: String,
     pub(crate) stream: String,
     users: String,
-    /// Users came or went, or the hub was closed.
+    /// Users joined or left, or the hub was closed.
     pub(crate) changed: Notify,
     fill: Loaded,
     announce: Loaded,
     leave: Loaded,
+}
+
+/// One step of an instance's set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Announcement<'a> {
+    /// The set was filled: earlier versions mean nothing.
+    pub(crate) is_anew: bool,
+    /// The version after the changes.
+    pub(crate) version: u64,
+    /// The number of users after the changes.
+    pub(crate) total: usize,
+    /// Without changes it is a heartbeat.
+    pub(crate) changes: &'a [Change],
 }
 
 impl Lease {
@@ -99,28 +135,29 @@ impl Lease {
         }
     }
 
-    /// The key of an instance's set.
+    /// Returns the key of an instance's set.
     pub(crate) fn users_of(&self, instance: &str) -> String {
         [&self.users, instance].concat()
     }
 
-    /// How often an instance gives a sign of life.
+    /// Returns the time between two heartbeats.
     pub(crate) fn beat(&self) -> Duration {
-        self.lease / 4
+        self.lease / BEATS
     }
 
-    /// An instance that gives none for so long is gone. One that was cut off for its lease has had a beat before, and a
-    /// quarter of the lease to come back.
+    /// Returns the time without a heartbeat after which an instance counts as dead: one lease of
+    /// outage, up to one beat before it, and one beat to reconnect.
     pub(crate) fn patience(&self) -> Duration {
-        self.lease + self.lease / 2
+        self.lease + 2 * self.beat()
     }
 
-    /// A set outlives the patience of all who know its instance: who does not know it yet reads nothing of the dead.
-    fn lifetime(&self) -> u64 {
+    /// Returns the time after which a set expires, in milliseconds. It must be longer than the
+    /// patience of all instances: an instance that starts later must find no set of a dead one.
+    pub(crate) fn lifetime(&self) -> u64 {
         millis(self.lease).saturating_mul(2)
     }
 
-    /// Adds users to the set, which is begun anew with the first.
+    /// Adds users to the set. `is_first` begins the set anew.
     pub(crate) async fn fill<U: AsRef<str>>(
         &self,
         connection: &mut MultiplexedConnection,
@@ -137,16 +174,13 @@ impl Lease {
         self.fill.call(connection, fill).await.map(drop)
     }
 
-    /// Makes the changes that lead to `version`, after which there are `total` users; without any it is a sign of life.
-    /// `is_anew`: the set was filled. Whether Redis has that now.
+    /// Applies the changes. Returns whether Redis has the set that the announcement leads to.
     pub(crate) async fn announce(
         &self,
         connection: &mut MultiplexedConnection,
-        is_anew: bool,
-        version: u64,
-        total: usize,
-        changes: &[Change],
+        announcement: Announcement<'_>,
     ) -> RedisResult<bool> {
+        let Announcement { is_anew, version, total, changes } = announcement;
         let before = version - u64::from(!changes.is_empty());
         let entry = changes::write(changes);
         let fill = |command: &mut redis::Cmd| {
@@ -157,7 +191,7 @@ impl Lease {
             } else {
                 command.arg(before)
             };
-            command.arg(version).arg(self.lifetime()).arg(total).arg(&entry).arg(KEPT);
+            command.arg(version).arg(self.lifetime()).arg(total).arg(&entry).arg(KEPT_ENTRIES);
             let is_gone = |change: &&Change| matches!(change, Change::Gone(..));
             command.arg(changes.iter().filter(is_gone).count());
             for change in changes.iter().filter(is_gone) {
@@ -171,12 +205,12 @@ impl Lease {
         redis::from_redis_value::<u8>(answer).map(|taken| taken == 1).map_err(Into::into)
     }
 
-    /// Says that the instance ends.
+    /// Announces the end of this instance.
     pub(crate) async fn leave(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
         let fill = |command: &mut redis::Cmd| {
             let users = self.users_of(&self.id);
             command.arg(3).arg(&self.instances).arg(users).arg(&self.stream);
-            command.arg(&self.id).arg(KEPT);
+            command.arg(&self.id).arg(KEPT_ENTRIES);
         };
         self.leave.call(connection, fill).await.map(drop)
     }

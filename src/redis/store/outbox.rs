@@ -1,4 +1,4 @@
-//! What is on its way to Redis, in order, each event once.
+//! The events that wait to be sent to Redis, in order.
 
 use std::collections::VecDeque;
 
@@ -7,25 +7,32 @@ use tokio::sync::Notify;
 
 use crate::backplane::{Outgoing, Unsent};
 
-/// How much goes out in one script: Redis serves nobody else meanwhile.
-const BATCH: usize = 1024;
-const BATCH_BYTES: usize = 512 << 10;
+/// The limits of one batch: Redis serves no other client while it runs the script.
+const BATCH_EVENTS: usize = 1024;
+pub(crate) const BATCH_BYTES: usize = 512 << 10;
 
-/// A bounded queue from whoever publishes to the one that sends.
+/// The memory that an event takes in addition to its bytes, about.
+const OVERHEAD: usize = 64;
+
+/// A bounded queue from the publishers to the sender.
 pub(crate) struct Outbox {
     most_events: usize,
     most_bytes: usize,
     queue: Mutex<Queue>,
+    /// Something was pushed, or the queue was closed, or sending may begin.
     pub(crate) changed: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
+    /// The events that the sender has not taken.
     events: VecDeque<Outgoing>,
-    /// With what is being sent.
+    /// The number of events that are not acknowledged: those of `events` and of the batch that the
+    /// sender has taken.
     count: usize,
+    /// The size of those, in bytes.
     bytes: usize,
-    closed: bool,
+    is_closed: bool,
 }
 
 impl Outbox {
@@ -38,11 +45,11 @@ impl Outbox {
         {
             let mut queue = self.queue.lock();
             let bytes = weight(&event);
-            if queue.closed {
+            if queue.is_closed {
                 return Err(Unsent::Closed);
             }
-            // One that is larger than all that may wait goes alone.
-            let is_full = queue.count > 0 && queue.bytes + bytes > self.most_bytes;
+            // An event that is larger than the whole queue may wait alone.
+            let is_full = queue.count > 0 && queue.bytes.saturating_add(bytes) > self.most_bytes;
             if is_full || queue.count >= self.most_events {
                 return Err(Unsent::Full);
             }
@@ -54,39 +61,44 @@ impl Outbox {
         Ok(())
     }
 
-    /// The end of the stream was found.
+    /// Wakes the sender: the end of the stream was found.
     pub(crate) fn begin(&self) {
         self.changed.notify_one();
     }
 
-    /// Takes nothing more.
+    /// Refuses further events.
     pub(crate) fn close(&self) {
-        self.queue.lock().closed = true;
+        self.queue.lock().is_closed = true;
         self.changed.notify_one();
     }
 
-    /// Lets go of what is left, which nobody will send, and returns how much that is.
+    /// Drops all events that are not acknowledged, and returns how many those are: also those of
+    /// the batch that the sender had taken. The sender must have been dropped before.
     pub(crate) fn abandon(&self) -> usize {
-        let left = {
+        let (left, events) = {
             let mut queue = self.queue.lock();
-            queue.closed = true;
-            std::mem::take(&mut queue.events)
+            queue.is_closed = true;
+            let events = std::mem::take(&mut queue.events);
+            queue.bytes = 0;
+            (std::mem::take(&mut queue.count), events)
         };
-        // Whoever waits for a confirmation is woken by this, and that is foreign code.
-        left.len()
+        // After the lock: each drop wakes the publisher that waits for the confirmation.
+        drop(events);
+        left
     }
 
+    /// Returns how many events are not acknowledged.
     pub(crate) fn len(&self) -> usize {
         self.queue.lock().count
     }
 
-    /// Takes what is to be sent next.
-    pub(crate) fn fill(&self, batch: &mut VecDeque<Outgoing>) {
+    /// Takes the next batch, of about `most` bytes.
+    pub(crate) fn fill(&self, batch: &mut VecDeque<Outgoing>, most: usize) {
         let mut queue = self.queue.lock();
         let mut bytes = 0;
         while let Some(next) = queue.events.front() {
             bytes += weight(next);
-            if batch.len() >= BATCH || (bytes > BATCH_BYTES && !batch.is_empty()) {
+            if batch.len() >= BATCH_EVENTS || (bytes > most && !batch.is_empty()) {
                 break;
             }
             batch.extend(queue.events.pop_front());
@@ -94,12 +106,13 @@ impl Outbox {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.queue.lock().closed
+        self.queue.lock().is_closed
     }
 
+    /// Whether nothing is left to take, and nothing more will come.
     pub(crate) fn is_over(&self) -> bool {
         let queue = self.queue.lock();
-        queue.closed && queue.events.is_empty()
+        queue.is_closed && queue.events.is_empty()
     }
 
     pub(crate) fn acknowledged(&self, events: usize, bytes: usize) {
@@ -109,8 +122,7 @@ impl Outbox {
     }
 }
 
-/// What it counts for while it waits.
+/// Returns the memory that an event takes while it waits.
 pub(crate) fn weight(event: &Outgoing) -> usize {
-    const BESIDE: usize = 64;
-    event.entry().len() + event.key().map_or(0, str::len) + BESIDE
+    event.entry().len() + event.key().map_or(0, str::len) + OVERHEAD
 }

@@ -1,111 +1,143 @@
-//! The end of the stream, read backwards: what a hub begins with.
+//! The end of the stream, read backwards: an instance starts with it.
 
-use super::entry::{Content, Entry, is_event};
+use super::entry::{Content, Entry, Kind, kind_of};
 use crate::wire::id::EventId;
 
-/// Where a reader stands.
+/// The position of a reader.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    /// The stream's entries up to here were read.
+pub(crate) struct Position {
+    /// The entries of the stream up to here were read.
     pub(crate) cursor: EventId,
-    /// The last of those that a hub wrote: the next names it as the one before.
+    /// The last of them that a hub wrote: the next link must name it as the one before.
     pub(crate) chain: EventId,
 }
 
-/// Collects entries until there are as many as the hub retains.
+/// Collects entries until there are as many events as the hub retains.
 #[derive(Debug)]
 pub(crate) struct Tail {
     /// The newest first.
-    entries: Vec<Entry>,
+    entries: Vec<Kept>,
+    /// How many events, and how many bytes of them, there is room for.
     events: usize,
     bytes: usize,
-    /// In milliseconds since 1970.
+    /// Older events are not retained. In milliseconds since 1970.
     oldest: u64,
+    /// A greater time is not of a hub's clock. In milliseconds since 1970.
+    horizon: u64,
     is_full: bool,
 }
 
+#[derive(Debug)]
+struct Kept {
+    id: EventId,
+    link: Option<Link>,
+}
+
+#[derive(Debug)]
+enum Link {
+    Event(EventId, Vec<u8>),
+    /// Not its bytes: a command was for the clients of that time.
+    Command(EventId),
+    Reset(EventId),
+}
+
+/// What an instance starts with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) position: Position,
+    /// Nothing is missing between this position and the first event.
+    pub(crate) floor: EventId,
+    pub(crate) events: Vec<(EventId, Vec<u8>)>,
+}
+
 impl Tail {
-    /// At most so many events, and about so many bytes of them, and none from before `oldest`.
-    pub(crate) fn new(events: usize, bytes: usize, oldest: u64) -> Self {
-        Self { entries: Vec::new(), events, bytes, oldest, is_full: events == 0 }
+    pub(crate) fn new(events: usize, bytes: usize, oldest: u64, horizon: u64) -> Self {
+        Self { entries: Vec::new(), events, bytes, oldest, horizon, is_full: events == 0 }
     }
 
     pub(crate) fn wants_more(&self) -> bool {
         !self.is_full
     }
 
-    /// Adds older entries, the newest of them first. Returns the oldest, if there are any.
+    /// Returns how many bytes of events there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds older entries, the newest of them first. Returns the position of the oldest, if any.
     pub(crate) fn extend(&mut self, entries: Vec<Entry>) -> Option<EventId> {
         let oldest = entries.last()?.id;
-        for mut entry in entries {
-            if let Content::Event { event, .. } | Content::Command { event, .. } = &entry.content
-                && !is_event(event)
-            {
-                entry.content = Content::Garbage;
+        for Entry { id, content } in entries {
+            if id.0 > self.horizon {
+                continue;
             }
-            if let Content::Command { event, .. } = &mut entry.content {
-                // For whoever was there then: only its place counts.
-                *event = Vec::new();
-            }
-            if let Content::Event { event, .. } = &entry.content {
-                let fits = self.events > 0 && event.len() <= self.bytes;
-                if self.is_full || !fits || entry.id.0 < self.oldest {
+            let link = match content {
+                Content::Link { previous, bytes } => match kind_of(&bytes) {
+                    Kind::Event => Some(Link::Event(previous, bytes)),
+                    Kind::Command => Some(Link::Command(previous)),
+                    Kind::Malformed => None,
+                },
+                Content::Reset { previous } => Some(Link::Reset(previous)),
+                Content::Malformed => None,
+            };
+            if let Some(Link::Event(_, bytes)) = &link {
+                let fits = self.events > 0 && bytes.len() <= self.bytes;
+                if !fits || id.0 < self.oldest {
                     self.is_full = true;
                     break;
                 }
                 self.events -= 1;
-                self.bytes -= event.len();
+                self.bytes -= bytes.len();
             }
-            // Of garbage only the newest says something: where to go on.
-            if entry.content != Content::Garbage || self.entries.is_empty() {
-                self.entries.push(entry);
+            // Of the malformed entries only the newest matters: it says where to read on.
+            if link.is_some() || self.entries.is_empty() {
+                self.entries.push(Kept { id, link });
             }
         }
         Some(oldest)
     }
 
-    /// What to load, and where to go on. `last`: the newest position, as it was asked before.
-    pub(crate) fn finish(self, last: EventId) -> (Place, EventId, Vec<(EventId, Vec<u8>)>) {
+    /// Returns the start. `last` is the newest position, as it was found before the entries.
+    pub(crate) fn finish(self, last: EventId) -> Start {
         let cursor = self.entries.first().map_or(last, |newest| newest.id.max(last));
-        let mut place = Place { cursor, chain: EventId::ORIGIN };
+        let mut position = Position { cursor, chain: EventId::ORIGIN };
         let mut floor = None;
         let mut events = Vec::new();
-        for Entry { id, content } in self.entries.into_iter().rev() {
-            let (Content::Event { previous, .. }
-            | Content::Command { previous, .. }
-            | Content::Mark { previous, .. }) = content
-            else {
-                continue;
-            };
+        for Kept { id, link } in self.entries.into_iter().rev() {
+            let Some(link) = link else { continue };
+            let (Link::Event(previous, _) | Link::Command(previous) | Link::Reset(previous)) = link;
             if floor.is_none() {
                 floor = Some(previous);
-            } else if previous != place.chain {
+            } else if previous != position.chain {
+                // The chain is broken: entries before this one are gone.
                 floor = Some(id.before());
                 events.clear();
             }
-            match content {
-                Content::Event { event, .. } => events.push((id, event)),
-                Content::Mark { .. } => {
+            match link {
+                Link::Event(_, bytes) => events.push((id, bytes)),
+                Link::Reset(_) => {
                     floor = Some(id);
                     events.clear();
                 }
-                Content::Command { .. } | Content::Garbage => {}
+                Link::Command(_) => {}
             }
-            place.chain = id;
+            position.chain = id;
         }
-        if place.chain < last {
-            // Something was written that is gone.
-            (floor, place.chain) = (Some(last), last);
+        if position.chain < last {
+            // Entries up to `last` were written, and are gone.
+            (floor, position.chain) = (Some(last), last);
             events.clear();
         }
-        (place, floor.unwrap_or(last), events)
+        Start { position, floor: floor.unwrap_or(last), events }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::store::entry::made::{at, command, event, garbage, mark};
+    use crate::redis::store::entry::made::{at, command, event, malformed, reset};
+
+    const HORIZON: u64 = 100;
 
     /// Cursor, chain, floor and events.
     fn finish(
@@ -113,25 +145,25 @@ mod tests {
         last: u64,
         events: usize,
     ) -> (EventId, EventId, EventId, Vec<u64>) {
-        let mut tail = Tail::new(events, 1_000, 2);
+        let mut tail = Tail::new(events, 1_000, 2, HORIZON);
         tail.extend(entries.into_iter().rev().collect());
-        let (place, floor, events) = tail.finish(at(last));
-        (place.cursor, place.chain, floor, events.into_iter().map(|(id, _)| id.0).collect())
+        let Start { position, floor, events } = tail.finish(at(last));
+        (position.cursor, position.chain, floor, events.into_iter().map(|(id, _)| id.0).collect())
     }
 
     #[test]
-    fn a_tail_begins_after_what_its_first_event_names() {
-        let chain = || vec![event(5, 4), garbage(6), event(7, 5), event(9, 7)];
+    fn tail_begins_after_the_predecessor_of_its_first_event() {
+        let chain = || vec![event(5, 4), malformed(6), event(7, 5), event(9, 7)];
         assert_eq!(finish(chain(), 9, 9), (at(9), at(9), at(4), vec![5, 7, 9]));
         assert_eq!(finish(chain(), 9, 2), (at(9), at(9), at(5), vec![7, 9]));
         assert_eq!(finish(vec![], 9, 9), (at(9), at(9), at(9), vec![]));
-        assert_eq!(finish(chain(), 7, 9).3, [5, 7, 9], "written since the position was asked");
-        let garbage_last = vec![event(5, 4), garbage(6)];
-        assert_eq!(finish(garbage_last, 5, 9), (at(6), at(5), at(4), vec![5]));
+        assert_eq!(finish(chain(), 7, 9).3, [5, 7, 9], "written after `last` was read");
+        let malformed_last = vec![event(5, 4), malformed(6)];
+        assert_eq!(finish(malformed_last, 5, 9), (at(6), at(5), at(4), vec![5]));
     }
 
     #[test]
-    fn what_was_done_to_clients_is_a_link_and_counts_for_nothing() {
+    fn commands_are_links_and_no_events() {
         let chain = || vec![event(5, 4), command(6, 5), command(7, 6), event(8, 7), command(9, 8)];
         assert_eq!(finish(chain(), 9, 9), (at(9), at(9), at(4), vec![5, 8]));
         assert_eq!(finish(chain(), 9, 2), (at(9), at(9), at(4), vec![5, 8]));
@@ -141,14 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_a_break_is_left() {
+    fn entries_before_a_break_are_left_out() {
         let broken = vec![event(5, 4), event(7, 6), event(8, 7)];
         assert_eq!(finish(broken, 8, 9), (at(8), at(8), at(7).before(), vec![7, 8]));
-        let marked = vec![event(5, 4), mark(7, 5), event(8, 7)];
-        assert_eq!(finish(marked, 8, 9), (at(8), at(8), at(7), vec![8]));
+        let after_reset = vec![event(5, 4), reset(7, 5), event(8, 7)];
+        assert_eq!(finish(after_reset, 8, 9), (at(8), at(8), at(7), vec![8]));
         let gone = vec![event(5, 4)];
         assert_eq!(finish(gone, 8, 9), (at(8), at(8), at(8), vec![]));
         let too_old = vec![event(1, 0), event(5, 1)];
         assert_eq!(finish(too_old, 5, 9), (at(5), at(5), at(1), vec![5]));
+    }
+
+    #[test]
+    fn entries_beyond_the_horizon_do_not_move_the_cursor() {
+        let far = vec![event(5, 4), event(HORIZON + 1, 5), malformed(HORIZON + 2)];
+        assert_eq!(finish(far, 5, 9), (at(5), at(5), at(4), vec![5]));
+        assert_eq!(finish(vec![malformed(HORIZON + 2)], 5, 9).0, at(5));
     }
 }

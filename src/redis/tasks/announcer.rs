@@ -1,56 +1,60 @@
-//! Tells the other instances which users are here.
+//! Announces the users of this instance to the other instances.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backplane::{Change, Feed};
 use crate::redis::connect::back_off::BackOff;
-use crate::redis::shared::Shared;
+use crate::redis::connect::link::{Failure, Link};
+use crate::redis::health::PresenceHealth;
+use crate::redis::shared::RedisShared;
+use crate::redis::store::lease::Announcement;
 use crate::redis::store::script::unexpected;
-use crate::redis::unshared::Unshared;
 
-/// How many users one script is about: Redis serves nobody else meanwhile.
+/// The most users in one script: Redis serves no other client while it runs the script.
 const BATCH: usize = 1024;
 
-/// Changes are told not more often than this, and those between go together. Who comes and goes between is not told.
+/// The shortest time between two announcements. A user that joins and leaves in between is not
+/// announced.
 const PACE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Announcer {
-    shared: Arc<Shared>,
+    shared: Arc<RedisShared>,
     feed: Feed,
-    connection: Option<MultiplexedConnection>,
-    /// How often the master had changed when it connected.
-    moves: u64,
-    /// Of the set that Redis has, or had.
+    link: Link,
+    /// The version of this instance's set in Redis.
     version: u64,
-    /// How many users that has.
+    /// How many users the set has.
     total: usize,
-    /// Redis has it, as far as is known.
+    /// Redis has this version of the set, as far as is known.
     is_known: bool,
-    /// What is on its way there.
+    /// The changes that are on their way to the next version.
     batch: Vec<Change>,
-    trouble: Unshared,
+    health: PresenceHealth,
 }
 
 impl Announcer {
-    pub(crate) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+        let (link, health) = (Link::default(), PresenceHealth::default());
         let (version, total, is_known, batch) = (0, 0, false, Vec::new());
-        let trouble = Unshared::default();
-        Self { shared, feed, connection: None, moves: 0, version, total, is_known, batch, trouble }
+        Self { shared, feed, link, version, total, is_known, batch, health }
     }
 
-    /// Tells who is here until the hub is closed, and then that it is.
+    /// Announces users until the hub is closed, and then announces the end of the instance.
     pub(crate) async fn run(mut self) {
         let mut back_off = BackOff::default();
         while !self.feed.is_closed() {
             let written = self.write().await;
-            self.trouble.tell(written.as_ref().err());
+            if let Err(error) = &written
+                && self.link.failed(error) == Failure::Retry
+            {
+                continue;
+            }
+            self.health.report(written.as_ref().err());
             let Ok(is_all) = written else {
-                self.connection = None;
                 back_off.wait().await;
                 continue;
             };
@@ -63,49 +67,39 @@ impl Announcer {
                 }
             }
         }
-        // If Redis is away the others find out by themselves.
-        if let Some(connection) = &mut self.connection {
-            let _ = self.shared.presence.leave(connection).await;
+        // If Redis is away, the other instances notice the end when the lease is over.
+        for _ in 0..2 {
+            let Ok(connection) = self.link.probe(&self.shared).await else { return };
+            match self.shared.presence.leave(connection).await {
+                Err(error) if self.link.failed(&error) == Failure::Retry => {}
+                _ => return,
+            }
         }
     }
 
-    /// Writes what there is to tell, or that the instance is alive. Returns whether that was all.
+    /// Writes the changes that wait, or a heartbeat. Returns `false` if more changes wait.
     async fn write(&mut self) -> RedisResult<bool> {
-        let lease = &self.shared.presence;
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => {
-                self.moves = self.shared.moves.count();
-                self.connection.insert(self.shared.connect().await?)
-            }
-        };
-        self.shared.moves.check(self.moves)?;
         if !self.is_known {
-            let users = self.feed.take_users();
-            self.batch.clear();
-            lease.fill(connection, true, &users[..users.len().min(BATCH)]).await?;
-            for chunk in users.chunks(BATCH).skip(1) {
-                lease.fill(connection, false, chunk).await?;
-            }
-            self.version += 1;
-            self.total = users.len();
-            let total = self.total;
-            self.is_known = lease.announce(connection, true, self.version, total, &[]).await?;
-            return if self.is_known {
-                Ok(true)
-            } else {
-                Err(unexpected("the users that are here"))
-            };
+            return self.write_all().await.map(|()| true);
         }
-        // A batch that was begun is repeated as it is: Redis knows it by its version.
+        // A batch that was begun is repeated unchanged: Redis knows it by its version.
         if self.batch.is_empty() {
             self.batch = self.feed.take_changes(BATCH);
         }
         let gone = self.batch.iter().filter(|change| matches!(change, Change::Gone(..))).count();
-        let total = (self.total + self.batch.len() - gone).saturating_sub(gone);
-        let version = self.version + u64::from(!self.batch.is_empty());
-        if !lease.announce(connection, false, version, total, &self.batch).await? {
-            // It was emptied, is an older one, or has taken this instance for gone.
+        let announcement = Announcement {
+            is_anew: false,
+            version: self.version + u64::from(!self.batch.is_empty()),
+            total: (self.total + self.batch.len() - gone).saturating_sub(gone),
+            changes: &self.batch,
+        };
+        let (version, total) = (announcement.version, announcement.total);
+        let shared = Arc::clone(&self.shared);
+        let connection = self.link.probe(&shared).await?;
+        let is_taken = shared.presence.announce(connection, announcement).await?;
+        self.link.answered(&shared);
+        if !is_taken {
+            // Redis was emptied, is an older one, or holds that this instance is gone.
             self.is_known = false;
             return Ok(false);
         }
@@ -113,5 +107,25 @@ impl Announcer {
         let is_all = self.batch.len() < BATCH;
         self.batch.clear();
         Ok(is_all)
+    }
+
+    /// Writes all users of this instance as a new version of its set.
+    async fn write_all(&mut self) -> RedisResult<()> {
+        let shared = Arc::clone(&self.shared);
+        let lease = &shared.presence;
+        let connection = self.link.probe(&shared).await?;
+        let users = self.feed.take_users();
+        self.batch.clear();
+        lease.fill(connection, true, &users[..users.len().min(BATCH)]).await?;
+        for chunk in users.chunks(BATCH).skip(1) {
+            lease.fill(connection, false, chunk).await?;
+        }
+        self.version += 1;
+        self.total = users.len();
+        let (version, total) = (self.version, self.total);
+        let all = Announcement { is_anew: true, version, total, changes: &[] };
+        self.is_known = lease.announce(connection, all).await?;
+        self.link.answered(&shared);
+        if self.is_known { Ok(()) } else { Err(unexpected("the users of this instance")) }
     }
 }

@@ -1,130 +1,109 @@
-//! Reads the stream backwards, for clients that come back from before what their hub retains.
+//! Reads the stream backwards, for clients that come back from before the events that their hub
+//! retains.
 //!
-//! One task of an instance does, for all its clients: while somebody waits it reads the next piece, and not more often
-//! than every 100 ms. Whoever comes meanwhile is served by the same pieces. Over a connection of its own, for as long as
-//! somebody waits: a large answer is not to hold up what is published.
+//! One task does this for all clients of an instance: while a client waits, it reads the next piece,
+//! at most every 100 ms. Clients that come meanwhile are served by the same pieces. The task has a
+//! connection of its own while a client waits, because a large answer must not delay publishing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::read_size::ReadSize;
 use crate::backplane::{Feed, Wanted};
 use crate::redis::connect::back_off::BackOff;
-use crate::redis::shared::Shared;
+use crate::redis::connect::link::Link;
+use crate::redis::shared::RedisShared;
 use crate::redis::store::clock;
-use crate::redis::store::entry::{self, Content, Entry, is_event};
-use crate::redis::store::script::unexpected;
+use crate::redis::store::entry::{Content, Entry, Kind, kind_of};
+use crate::redis::store::script::{Page, Range};
 use crate::wire::id::EventId;
 
-/// How long there is between two reads at least.
+/// The shortest time between two reads.
 const PACE: Duration = Duration::from_millis(100);
 
-/// How many bytes one read is meant to bring.
-const READ_BYTES: usize = 1 << 20;
-
-/// Of unknown size.
-const FIRST: usize = 256;
-const MOST: usize = 2048;
-const FEWEST: usize = 16;
-
-/// What was read.
+/// A part of the stream, read backwards.
 #[derive(Debug, PartialEq, Eq)]
 struct Piece {
-    /// All that a hub wrote after `floor`, in order.
+    /// All links after `floor`, in order.
     events: Vec<(EventId, Vec<u8>)>,
     floor: EventId,
-    /// What lies up to `floor` is not there.
+    /// The stream no longer has the entries up to `floor`.
     is_gone: bool,
 }
 
-impl Shared {
-    /// Brings older events to the hub whenever it wants some.
-    pub(crate) async fn look_back(&self, feed: &Feed) {
-        let mut history = Reading { pace: None, count: FIRST };
+pub(crate) struct HistoryReader {
+    shared: Arc<RedisShared>,
+    feed: Feed,
+    /// The next read must not begin before this.
+    not_before: Option<Instant>,
+    size: ReadSize,
+}
+
+impl HistoryReader {
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+        Self { shared, feed, not_before: None, size: ReadSize::default() }
+    }
+
+    /// Brings older events to the hub whenever clients want some.
+    pub(crate) async fn run(mut self) {
         loop {
-            self.looks_back.notified().await;
-            let mut connection = None;
-            let mut back_off = BackOff::default();
-            while feed.wanted().is_some() {
-                // Who comes meanwhile is in the same read.
-                if let Some(next) = history.pace {
-                    tokio::time::sleep_until(next).await;
+            self.shared.history_wanted.notified().await;
+            let (mut link, mut back_off) = (Link::default(), BackOff::default());
+            while self.feed.wanted().is_some() {
+                if let Some(at) = self.not_before {
+                    tokio::time::sleep_until(at).await;
                 }
-                let Some(wanted) = feed.wanted() else { break };
-                history.pace = Some(Instant::now() + PACE);
-                let Ok(piece) = history.read(self, wanted, &mut connection).await else {
-                    // The reader says so if Redis is away. Or it was too much for the time there is.
-                    connection = None;
-                    history.count = (history.count / 8).max(FEWEST);
-                    back_off.wait().await;
-                    continue;
-                };
-                back_off.reset();
-                let now = clock::now();
-                let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.0));
-                let Piece { events, floor, is_gone } = piece;
-                feed.restore(
-                    wanted.upto,
-                    floor,
-                    events.into_iter().map(|(id, event)| (id, age(id), event)),
-                );
-                if is_gone {
-                    feed.gone(floor);
+                // Asked again after the pause: clients that came meanwhile share the read.
+                let Some(wanted) = self.feed.wanted() else { break };
+                self.not_before = Some(Instant::now() + PACE);
+                match self.read(wanted, &mut link).await {
+                    Ok(piece) => {
+                        back_off.reset();
+                        self.deliver(wanted, piece);
+                    }
+                    // The reader reports an outage.
+                    Err(error) => {
+                        if error.is_timeout() && !self.size.timed_out() {
+                            link.wait_longer();
+                        }
+                        link.failed(&error);
+                        back_off.wait().await;
+                    }
                 }
             }
         }
     }
-}
 
-struct Reading {
-    /// When to read next at the earliest.
-    pace: Option<Instant>,
-    /// How many entries to read.
-    count: usize,
-}
-
-impl Reading {
-    async fn read(
-        &mut self,
-        shared: &Shared,
-        wanted: Wanted,
-        connection: &mut Option<MultiplexedConnection>,
-    ) -> RedisResult<Piece> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => connection.insert(shared.connect().await?),
-        };
+    async fn read(&mut self, wanted: Wanted, link: &mut Link) -> RedisResult<Piece> {
         let Wanted { upto, after, events: room, .. } = wanted;
-        let count = self.count.min(room.saturating_add(1));
-        let mut command = redis::cmd("XREVRANGE");
-        command.arg(&shared.scripts.keys().stream).arg(upto.to_string()).arg(after.to_string());
-        let answer = command.arg("COUNT").arg(count).query_async(connection).await?;
-        let entries = entry::range(answer).ok_or_else(|| unexpected("a stream"))?;
-        let is_end = entries.len() < count;
-        self.adapt(&entries);
+        let start = Instant::now();
+        let connection = link.get(&self.shared).await?;
+        let range = Range::Back { from: upto, to: after };
+        let most = ReadSize::most_entries().min(room.saturating_add(1));
+        let read = self.shared.scripts.read(connection, range, most, self.size.bytes());
+        let Page { entries, is_end } = read.await?;
+        link.answered(&self.shared);
+        self.size.answered(&entries, start.elapsed(), self.shared.timeout);
         Ok(follow(entries, wanted, is_end))
     }
 
-    /// Reads as many the next time as make an answer of the usual size.
-    fn adapt(&mut self, entries: &[Entry]) {
-        const BESIDE: usize = 64;
-        let size = |entry: &Entry| match &entry.content {
-            Content::Event { event, .. } | Content::Command { event, .. } => event.len() + BESIDE,
-            _ => BESIDE,
-        };
-        if !entries.is_empty() {
-            let mean = entries.iter().map(size).sum::<usize>() / entries.len();
-            // Not at once from many small ones to what may be as many large ones.
-            let most = (self.count * 8).min(MOST);
-            self.count = (READ_BYTES / mean.max(1)).clamp(FEWEST, most);
+    fn deliver(&self, wanted: Wanted, piece: Piece) {
+        let now = clock::now();
+        let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.0));
+        let Piece { events, floor, is_gone } = piece;
+        let events = events.into_iter().map(|(id, event)| (id, age(id), event));
+        self.feed.restore(wanted.upto, floor, events);
+        if is_gone {
+            self.feed.gone(floor);
         }
     }
 }
 
-/// Follows the chain back through entries, the newest of which comes first. `is_end`: there are no more up to where it is
-/// wanted.
+/// Follows the chain back through entries, of which the newest comes first. `is_end`: there are no
+/// more entries in the wanted range.
 fn follow(entries: Vec<Entry>, wanted: Wanted, is_end: bool) -> Piece {
     let Wanted { upto, after, .. } = wanted;
     let mut piece = Piece { events: Vec::new(), floor: upto, is_gone: false };
@@ -133,16 +112,15 @@ fn follow(entries: Vec<Entry>, wanted: Wanted, is_end: bool) -> Piece {
             break;
         }
         match content {
-            Content::Event { previous, event } | Content::Command { previous, event }
-                if id == piece.floor && previous < id =>
-            {
-                piece.events.push((id, event));
+            Content::Link { previous, bytes } if id == piece.floor && previous < id => {
+                piece.events.push((id, bytes));
                 piece.floor = previous;
             }
-            Content::Garbage if id > piece.floor => {}
-            Content::Event { event, .. } | Content::Command { event, .. }
-                if id > piece.floor && !is_event(&event) => {}
-            // What the next names is not there, or the order went backwards.
+            // No link names a malformed entry.
+            Content::Malformed if id > piece.floor => {}
+            Content::Link { bytes, .. }
+                if id > piece.floor && kind_of(&bytes) == Kind::Malformed => {}
+            // The entry that the next link names is not there, or the order went backwards.
             _ => {
                 piece.is_gone = true;
                 break;
@@ -157,9 +135,9 @@ fn follow(entries: Vec<Entry>, wanted: Wanted, is_end: bool) -> Piece {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::store::entry::made::{at, command, event, garbage, mark};
+    use crate::redis::store::entry::made::{at, command, event, link, malformed, reset};
 
-    /// Events, floor, and whether what lies before is gone.
+    /// Events, floor, and whether the entries before are gone.
     fn found(entries: Vec<Entry>, after: u64, is_end: bool) -> (Vec<u64>, u64, bool) {
         let wanted = Wanted { upto: at(9), after: at(after), events: 100 };
         let Piece { events, floor, is_gone } = follow(entries, wanted, is_end);
@@ -167,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_followed_as_far_as_it_is_wanted() {
-        let chain = || vec![event(9, 7), garbage(8), event(7, 4), event(4, 2)];
+    fn chain_is_followed_as_far_as_wanted() {
+        let chain = || vec![event(9, 7), malformed(8), event(7, 4), event(4, 2)];
         assert_eq!(found(chain(), 1, false), (vec![4, 7, 9], 2, false));
         assert_eq!(found(chain(), 2, true), (vec![4, 7, 9], 2, false));
         assert_eq!(found(chain(), 5, false), (vec![7, 9], 4, false));
@@ -176,47 +154,31 @@ mod tests {
     }
 
     #[test]
-    fn what_was_done_to_clients_is_a_link() {
+    fn commands_are_links() {
         let chain = vec![event(9, 8), command(8, 7), event(7, 6), command(6, 1)];
         assert_eq!(found(chain, 1, true), (vec![6, 7, 8, 9], 1, false));
         assert_eq!(found(vec![command(9, 5)], 1, false), (vec![9], 5, false));
     }
 
     #[test]
-    fn it_ends_where_something_is_missing_or_went_backwards() {
+    fn chain_ends_at_breaks_and_resets() {
         assert_eq!(found(vec![], 1, true), (vec![], 9, true));
         assert_eq!(found(vec![event(8, 7)], 1, false), (vec![], 9, true));
         assert_eq!(found(vec![event(9, 7), event(5, 4)], 1, false), (vec![9], 7, true));
-        assert_eq!(found(vec![event(9, 7), mark(7, 5), event(5, 4)], 1, false), (vec![9], 7, true));
-        assert_eq!(found(vec![event(9, 9)], 1, false), (vec![], 9, true), "it names itself");
-        assert_eq!(found(vec![event(9, 11)], 1, false), (vec![], 9, true), "it names a later one");
+        let with_reset = vec![event(9, 7), reset(7, 5), event(5, 4)];
+        assert_eq!(found(with_reset, 1, false), (vec![9], 7, true));
+        assert_eq!(found(vec![event(9, 9)], 1, false), (vec![], 9, true), "names itself");
+        assert_eq!(found(vec![event(9, 11)], 1, false), (vec![], 9, true), "names a later one");
     }
 
     #[test]
-    fn garbage_is_passed_over_where_nothing_names_it() {
-        let junk = |position, previous| {
-            let content = Content::Event { previous: at(previous), event: b"junk".to_vec() };
-            Entry { id: at(position), content }
-        };
-        let between = vec![event(9, 5), garbage(8), junk(7, 0), garbage(6), event(5, 1)];
+    fn malformed_entries_between_links_are_skipped() {
+        let junk = |position, previous| link(position, previous, b"junk");
+        let between = vec![event(9, 5), malformed(8), junk(7, 0), malformed(6), event(5, 1)];
         assert_eq!(found(between, 1, false), (vec![5, 9], 1, false));
-        assert_eq!(found(vec![event(9, 5), garbage(8), garbage(7)], 1, false), (vec![9], 5, false));
-        assert!(found(vec![event(9, 5), garbage(5), event(3, 1)], 1, false).2);
+        let last = vec![event(9, 5), malformed(8), malformed(7)];
+        assert_eq!(found(last, 1, false), (vec![9], 5, false));
+        assert!(found(vec![event(9, 5), malformed(5), event(3, 1)], 1, false).2);
         assert!(found(vec![event(9, 5), event(7, 5), event(5, 1)], 1, false).2);
-    }
-
-    #[test]
-    fn an_answer_is_of_the_usual_size_whatever_the_events_are() {
-        let of = |size: usize| {
-            let content = Content::Event { previous: at(1), event: vec![0; size] };
-            [Entry { id: at(2), content }]
-        };
-        let mut reading = Reading { pace: None, count: FIRST };
-        reading.adapt(&of(64));
-        assert_eq!(reading.count, MOST);
-        reading.adapt(&of(1 << 20));
-        assert_eq!(reading.count, FEWEST);
-        reading.adapt(&of(64));
-        assert_eq!(reading.count, 8 * FEWEST, "not at once");
     }
 }

@@ -1,124 +1,141 @@
-//! Hears which users are at other instances, and finds which of those are gone.
+//! Follows the presence of the other instances, and finds the instances that are dead.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
 use crate::backplane::Feed;
 use crate::redis::connect::back_off::BackOff;
-use crate::redis::shared::Shared;
-use crate::redis::store::changes::{self, News, What};
+use crate::redis::connect::link::{Failure, Link};
+use crate::redis::health::PresenceHealth;
+use crate::redis::shared::RedisShared;
+use crate::redis::store::changes::{self, News, Notice, Step};
 use crate::redis::store::clock::millis;
-use crate::redis::unshared::Unshared;
 use crate::wire::id::EventId;
 
-/// How many entries one read takes at most.
+/// The most entries in one read of the stream.
 const CHUNK: usize = 64;
 
 /// How many users are read from a set in one step.
 const STEP: usize = 1024;
 
-/// More instances than this are none.
-const INSTANCES: usize = 4096;
+/// The most instances that are observed. Further ones are forged, or there is a mistake.
+const MOST_INSTANCES: usize = 4096;
+
+/// How often a set is read again because it changed meanwhile.
+const TRIES: usize = 3;
+
+/// How often the instances are checked: eight times in a lease.
+const CHECKS: u32 = 8;
 
 pub(crate) struct Observer {
-    shared: Arc<Shared>,
+    shared: Arc<RedisShared>,
     feed: Feed,
-    /// How many users are worth knowing.
+    /// The most users of other instances that the hub wants to know.
     most: usize,
-    /// The stream's entries up to here were read.
+    /// The entries of the stream up to here were read.
     position: EventId,
     peers: HashMap<String, Peer>,
-    /// When it last looked who is alive.
-    looked: Option<Instant>,
-    trouble: Unshared,
+    /// When the instances were last checked.
+    checked: Option<Instant>,
+    health: PresenceHealth,
 }
 
 /// Another instance.
 #[derive(Debug)]
 struct Peer {
-    /// Of its set, as it was read.
+    /// The version of its set that the hub knows. `None` if the set must be read.
     version: Option<u64>,
-    /// Which version there was when it was last looked.
-    there: u64,
-    /// Its last sign of life.
+    /// The version that Redis had at the last check.
+    seen: u64,
+    /// The time of its last heartbeat, by the clock of Redis.
     alive: u64,
-    /// When that was seen.
+    /// When that heartbeat was seen, by the clock of this instance. No clocks are compared.
     since: Instant,
-    /// It gave none for too long.
+    /// It gave no heartbeat for too long.
     is_gone: bool,
 }
 
+/// What an instance has written about itself.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    version: u64,
+    /// The time of the last heartbeat, in milliseconds of Redis's clock.
+    alive: u64,
+    /// The number of users in its set.
+    total: usize,
+}
+
+/// The state of presence in Redis, at a check.
+struct Census {
+    /// The newest entry of the stream.
+    end: EventId,
+    /// The other instances.
+    records: Vec<(String, Record)>,
+}
+
 impl Observer {
-    pub(crate) fn new(shared: Arc<Shared>, feed: Feed, most: usize) -> Self {
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed, most: usize) -> Self {
         let (position, peers) = (EventId::ORIGIN, HashMap::new());
-        Self { shared, feed, most, position, peers, looked: None, trouble: Unshared::default() }
+        let health = PresenceHealth::default();
+        Self { shared, feed, most, position, peers, checked: None, health }
     }
 
-    /// Listens until the hub is closed.
+    /// Follows the other instances until the hub is closed.
     pub(crate) async fn run(mut self) {
-        let mut back_off = BackOff::default();
+        let (mut link, mut back_off) = (Link::default(), BackOff::default());
         while !self.feed.is_closed() {
-            let Err(error) = self.listen(&mut back_off).await else { return };
-            self.trouble.tell(Some(&error));
-            back_off.wait().await;
+            let Err(error) = self.follow(&mut link, &mut back_off).await else { return };
+            if link.failed(&error) == Failure::Report {
+                self.health.report(Some(&error));
+                back_off.wait().await;
+            }
         }
     }
 
-    /// Listens over one connection, until that is lost or the hub is closed.
-    async fn listen(&mut self, back_off: &mut BackOff) -> RedisResult<()> {
-        let moves = self.shared.moves.count();
-        let mut connection = self.shared.connect().await?;
-        self.look(&mut connection).await?;
-        let every = self.shared.presence.lease / 8;
+    /// Follows over one connection, until that fails or the hub is closed.
+    async fn follow(&mut self, link: &mut Link, back_off: &mut BackOff) -> RedisResult<()> {
+        self.check(link).await?;
+        let every = self.shared.presence.lease / CHECKS;
         while !self.feed.is_closed() {
-            self.shared.moves.check(moves)?;
-            let due = self.looked.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()));
+            let due = self.checked.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()));
             if due.is_zero() {
-                self.look(&mut connection).await?;
+                self.check(link).await?;
                 continue;
             }
-            let news = self.news(due, &mut connection).await?;
-            self.trouble.tell(None);
+            let notices = self.notices(due, link).await?;
+            self.health.report(None);
             back_off.reset();
-            for News { position, what } in news {
+            for Notice { position, news } in notices {
                 self.position = position.parse().unwrap_or(self.position);
-                if let Some((instance, version, what)) = what {
-                    self.hear(instance, version, what, &mut connection).await?;
+                if let Some(news) = news {
+                    self.hear(news, link).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// What others have told, if they do before `due`.
-    async fn news(
-        &self,
-        due: Duration,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Vec<News>> {
+    /// Reads the stream, and waits for at most `due` if there is nothing new.
+    async fn notices(&self, due: Duration, link: &mut Link) -> RedisResult<Vec<Notice>> {
         let wait = millis(due.min(self.shared.timeout / 2)).max(1);
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(CHUNK).arg("BLOCK").arg(wait).arg("STREAMS");
         command.arg(&self.shared.presence.stream).arg(self.position.to_string());
-        changes::read(command.query_async(connection).await?)
+        let answer = command.query_async(link.get(&self.shared).await?).await?;
+        link.answered(&self.shared);
+        changes::read(answer)
     }
 
-    async fn hear(
-        &mut self,
-        instance: String,
-        version: u64,
-        what: What,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<()> {
+    async fn hear(&mut self, news: News, link: &mut Link) -> RedisResult<()> {
+        let News { instance, version, step } = news;
         if instance == self.shared.presence.id {
             return Ok(());
         }
-        if what == What::Gone {
+        if step == Step::Gone {
             self.peers.remove(&instance);
             self.feed.absent(&instance);
             return Ok(());
@@ -127,60 +144,91 @@ impl Observer {
         peer.since = Instant::now();
         peer.is_gone = false;
         let known = peer.version;
-        match what {
+        match step {
             _ if known >= Some(version) => {}
-            What::Changes(changes) if known.is_some_and(|known| known + 1 == version) => {
+            Step::Changes(changes)
+                if known.is_some_and(|known| known.checked_add(1) == Some(version)) =>
+            {
                 peer.version = Some(version);
                 self.feed.changed(&instance, changes);
             }
-            What::Changes(_) | What::Anew | What::Gone => self.read(&instance, connection).await?,
+            // Changes were missed.
+            Step::Changes(_) | Step::Anew | Step::Gone => self.read(&instance, link).await?,
         }
         Ok(())
     }
 
-    /// Looks who is alive, and whether something was missed.
-    async fn look(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let lease = &self.shared.presence;
-        let mut both = redis::pipe();
-        both.cmd("XREVRANGE").arg(&lease.stream).arg("+").arg("-").arg("COUNT").arg(1);
-        both.cmd("HGETALL").arg(&lease.instances);
-        type End = Vec<(String, Value)>;
-        type All = Vec<(Vec<u8>, Vec<u8>)>;
-        let (end, all): (End, All) = both.query_async(connection).await?;
-        let end = end.first().and_then(|(id, _)| id.parse().ok()).unwrap_or(EventId::ORIGIN);
-
+    /// Checks which instances are alive, and whether news were missed.
+    async fn check(&mut self, link: &mut Link) -> RedisResult<()> {
+        let Census { end, records } = self.census(link).await?;
         let now = Instant::now();
-        let patience = lease.patience();
-        // Perhaps nobody could give a sign of life: all have as long from now on.
-        let was_away = self.looked.is_none_or(|at| now - at > lease.lease / 2);
-        // Another stream than the one that was read.
-        let is_another = self.looked.is_none() || end < self.position;
-        self.looked = Some(now);
+        let lease = &self.shared.presence;
+        // If this instance was cut off, heartbeats may have been missed: the patience with all
+        // instances begins anew.
+        let was_away = self.checked.is_none_or(|at| now - at > lease.lease / 2);
+        // The stream is not the one that was read.
+        let is_another = self.checked.is_none() || end < self.position;
+        self.checked = Some(now);
         if is_another {
-            // What stands before is in the sets, which are read now where they are newer.
+            // Earlier news are in the sets, which are read below if they are newer.
             self.position = end;
         }
         let mut stale = Vec::new();
         let mut listed = HashSet::new();
-        for (name, value) in all {
-            let Some((name, life)) = changes::name(&name).zip(life(&value)) else { continue };
-            let Life { version, alive, .. } = life;
-            if name == lease.id {
-                continue;
-            }
+        for (name, Record { version, alive, .. }) in records {
             let Some(peer) = Peer::of(&mut self.peers, &name) else { continue };
             if peer.alive != alive {
                 (peer.alive, peer.since, peer.is_gone) = (alive, now, false);
             }
             let is_behind = peer.version.is_none_or(|known| known < version);
-            // Or it is on its way here.
-            let missed = peer.version.is_none_or(|known| known < peer.there) || is_another;
-            peer.there = version;
-            if is_behind && missed && !peer.is_gone {
+            // If the version is new since the last check, the news may be on their way.
+            let has_missed = peer.version.is_none_or(|known| known < peer.seen) || is_another;
+            peer.seen = version;
+            if is_behind && has_missed && !peer.is_gone {
                 stale.push(name.clone());
             }
             listed.insert(name);
         }
+        let gone = self.expire(now, was_away, &listed);
+        gone.iter().for_each(|name| self.feed.absent(name));
+        for name in stale {
+            self.read(&name, link).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the end of the stream, and the records of the other instances.
+    async fn census(&self, link: &mut Link) -> RedisResult<Census> {
+        let lease = &self.shared.presence;
+        let mut questions = redis::pipe();
+        questions.cmd("XREVRANGE").arg(&lease.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        questions.cmd("HGETALL").arg(&lease.instances);
+        questions.cmd("TIME");
+        type End = Vec<(String, Value)>;
+        type All = Vec<(Vec<u8>, Vec<u8>)>;
+        let answer = questions.query_async(link.get(&self.shared).await?).await?;
+        let (end, all, (seconds, _)): (End, All, (u64, u64)) = answer;
+        link.answered(&self.shared);
+        let end = end.first().and_then(|(id, _)| id.parse().ok()).unwrap_or(EventId::ORIGIN);
+        // A heartbeat in the future is of a clock that was set back, until the next heartbeat, or
+        // forged: then it must not take the place of a real instance.
+        let latest = seconds.saturating_mul(1000).saturating_add(lease.lifetime());
+        let record = |(name, value): (Vec<u8>, Vec<u8>)| {
+            let (name, record) = changes::name(&name).zip(record(&value))?;
+            (name != lease.id && record.alive <= latest).then_some((name, record))
+        };
+        let mut records: Vec<_> = all.into_iter().filter_map(record).collect();
+        if records.len() > MOST_INSTANCES {
+            records.sort_unstable_by_key(|(_, record)| std::cmp::Reverse(record.alive));
+            records.truncate(MOST_INSTANCES);
+        }
+        Ok(Census { end, records })
+    }
+
+    /// Finds the instances that gave no heartbeat for too long, and forgets those that Redis has
+    /// forgotten too. Returns the newly dead ones.
+    fn expire(&mut self, now: Instant, was_away: bool, listed: &HashSet<String>) -> Vec<String> {
+        let patience = self.shared.presence.patience();
         let mut gone = Vec::new();
         self.peers.retain(|name, peer| {
             if was_away {
@@ -192,70 +240,57 @@ impl Observer {
             }
             !peer.is_gone || listed.contains(name)
         });
-        gone.iter().for_each(|name| self.feed.absent(name));
-        for name in stale {
-            self.read(&name, connection).await?;
-        }
-        Ok(())
+        gone
     }
 
     /// Reads all users of an instance.
     ///
-    /// In steps, so that Redis serves others meanwhile. If the set was changed between, once more; and if it is changed all
-    /// the time, what was read is as old as the version before, and the changes since come by the stream.
-    async fn read(
-        &mut self,
-        instance: &str,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<()> {
-        const TRIES: usize = 3;
-        let (mut users, mut read) = (HashSet::new(), None);
+    /// The set is read in steps, so that Redis serves other clients in between. If the set changes
+    /// meanwhile, it is read again. If it changes all the time, the result has at least the version
+    /// from before the read, and the later changes come by the stream.
+    async fn read(&mut self, instance: &str, link: &mut Link) -> RedisResult<()> {
+        let (mut users, mut version) = (HashSet::new(), None);
         for _ in 0..TRIES {
-            let Some(Life { version, total, .. }) = self.life(instance, connection).await? else {
-                // It begins anew, and will say so.
+            let Some(before) = self.record(instance, link).await? else {
+                // The instance begins its set anew, and will announce that.
                 return Ok(());
             };
-            users = self.users(instance, connection).await?;
-            read = Some(version);
-            let after = self.life(instance, connection).await?;
-            if after.is_some_and(|after| after.version == version) {
-                if users.len() != total && users.len() <= self.most {
-                    // Somebody else took it away, and it will be told anew.
+            users = self.users(instance, link).await?;
+            version = Some(before.version);
+            let after = self.record(instance, link).await?;
+            if after.is_some_and(|after| after.version == before.version) {
+                if users.len() != before.total && users.len() <= self.most {
+                    // Users were removed by somebody else. The instance will notice, and begin anew.
                     return Ok(());
                 }
                 break;
             }
         }
         if let Some(peer) = self.peers.get_mut(instance) {
-            peer.version = read;
+            peer.version = version;
             self.feed.present(instance, users);
         }
         Ok(())
     }
 
-    async fn life(
-        &self,
-        instance: &str,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Option<Life>> {
+    async fn record(&self, instance: &str, link: &mut Link) -> RedisResult<Option<Record>> {
         let mut command = redis::cmd("HGET");
         command.arg(&self.shared.presence.instances).arg(instance);
-        let value: Option<Vec<u8>> = command.query_async(connection).await?;
-        Ok(value.and_then(|value| life(&value)))
+        let value: Option<Vec<u8>> = command.query_async(link.get(&self.shared).await?).await?;
+        link.answered(&self.shared);
+        Ok(value.and_then(|value| record(&value)))
     }
 
-    async fn users(
-        &self,
-        instance: &str,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<HashSet<Arc<str>>> {
+    async fn users(&self, instance: &str, link: &mut Link) -> RedisResult<HashSet<Arc<str>>> {
         let key = self.shared.presence.users_of(instance);
         let mut users = HashSet::new();
         let mut cursor = "0".to_owned();
         loop {
             let mut command = redis::cmd("SSCAN");
             command.arg(&key).arg(&cursor).arg("COUNT").arg(STEP);
-            let (next, some): (String, Vec<Vec<u8>>) = command.query_async(connection).await?;
+            let (next, some): (String, Vec<Vec<u8>>) =
+                command.query_async(link.get(&self.shared).await?).await?;
+            link.answered(&self.shared);
             let names = some.into_iter().filter_map(|name| String::from_utf8(name).ok());
             users.extend(names.map(Arc::from));
             if next == "0" || users.len() > self.most {
@@ -267,33 +302,28 @@ impl Observer {
 }
 
 impl Peer {
+    /// Returns the peer of this name. `None` if there are too many instances: of those, the dead
+    /// ones make room first.
     fn of<'a>(peers: &'a mut HashMap<String, Self>, name: &str) -> Option<&'a mut Self> {
         if !peers.contains_key(name) {
-            if peers.len() >= INSTANCES {
+            if peers.len() >= MOST_INSTANCES {
+                peers.retain(|_, peer| !peer.is_gone);
+            }
+            if peers.len() >= MOST_INSTANCES {
                 return None;
             }
             let (since, is_gone) = (Instant::now(), false);
-            let fresh = Self { version: None, there: 0, alive: 0, since, is_gone };
+            let fresh = Self { version: None, seen: 0, alive: 0, since, is_gone };
             peers.insert(name.to_owned(), fresh);
         }
         peers.get_mut(name)
     }
 }
 
-/// What an instance says of itself.
-struct Life {
-    /// Of its set.
-    version: u64,
-    /// When it said so.
-    alive: u64,
-    /// How many users the set has.
-    total: usize,
-}
-
-fn life(value: &[u8]) -> Option<Life> {
+fn record(value: &[u8]) -> Option<Record> {
     let mut parts = std::str::from_utf8(value).ok()?.split(' ');
     let (version, alive, total) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Life {
+    Some(Record {
         version: version.parse().ok()?,
         alive: alive.parse().ok()?,
         total: total.parse().ok()?,

@@ -1,222 +1,291 @@
-//! Reads the stream by position, and feeds the hub what it finds.
+//! Reads the stream in order, and feeds the hub.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
+use tokio::time::Instant;
 
+use super::read_size::ReadSize;
 use crate::backplane::Feed;
 use crate::redis::connect::back_off::BackOff;
-use crate::redis::health::Part;
-use crate::redis::shared::Shared;
+use crate::redis::connect::link::{Failure, Link};
+use crate::redis::health::{Burst, Part};
+use crate::redis::shared::RedisShared;
 use crate::redis::store::clock::{millis, now};
-use crate::redis::store::entry::{self, Content, Entry, is_event};
-use crate::redis::store::script::unexpected;
-use crate::redis::store::tail::{Place, Tail};
+use crate::redis::store::entry::{self, Content, Entry, Kind, kind_of};
+use crate::redis::store::script::{Page, Range, unexpected};
+use crate::redis::store::tail::{Position, Start, Tail};
 use crate::wire::id::EventId;
 
-/// How many entries one read takes at most.
-pub(crate) const CHUNK: usize = 256;
+/// The share of the timeout for which a read waits at the server for the next entry. The rest is
+/// for the answer to arrive.
+const BLOCK_SHARE: u32 = 2;
 
 pub(crate) struct Reader {
-    shared: Arc<Shared>,
+    shared: Arc<RedisShared>,
     feed: Feed,
-    /// Where it stands, once the end of the stream was found.
-    place: Option<Place>,
-    garbage: Burst,
+    /// `None` until the end of the stream was found.
+    position: Option<Position>,
+    /// An id with a greater time, in milliseconds, is malformed. Zero until Redis was asked.
+    horizon: u64,
+    size: ReadSize,
+    malformed: Burst,
 }
 
 impl Reader {
-    pub(crate) fn new(shared: Arc<Shared>, feed: Feed) -> Self {
-        Self { shared, feed, place: None, garbage: Burst::default() }
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+        let (size, malformed) = (ReadSize::default(), Burst::default());
+        Self { shared, feed, position: None, horizon: 0, size, malformed }
     }
 
     /// Reads until the hub is closed.
     pub(crate) async fn run(mut self) {
-        let mut back_off = BackOff::default();
+        let (mut link, mut back_off) = (Link::default(), BackOff::default());
         while !self.feed.is_closed() {
-            let Err(error) = self.read(&mut back_off).await else { return };
-            self.shared.tell(&self.feed, Part::Reader, Some(&error.to_string()));
-            back_off.wait().await;
+            let Err(error) = self.read(&mut link, &mut back_off).await else { return };
+            if error.is_timeout() && link.had_full_time() && !self.size.timed_out() {
+                link.wait_longer();
+            }
+            if link.failed(&error) == Failure::Report {
+                self.shared.health.report(&self.feed, Part::Reader, Some(&error.to_string()));
+                back_off.wait().await;
+            }
         }
     }
 
-    /// Reads over one connection, until that is lost or the hub is closed.
-    async fn read(&mut self, back_off: &mut BackOff) -> RedisResult<()> {
-        let moves = self.shared.moves.count();
-        let mut connection = self.shared.connect().await?;
-        let mut place = match self.place {
-            Some(place) => self.go_on(place, &mut connection).await?,
-            None => self.begin(&mut connection).await?,
+    /// Reads over one connection, until that fails or the hub is closed.
+    async fn read(&mut self, link: &mut Link, back_off: &mut BackOff) -> RedisResult<()> {
+        let mut position = match self.position {
+            Some(position) => self.verify(position, link).await?,
+            None => self.begin(link).await?,
         };
-        // The first read does not wait, so that it is known at once whether all is well.
-        let mut waits = false;
+        // The first read does not wait, so that the hub knows at once whether Redis answers.
+        let mut may_wait = false;
         loop {
-            self.place = Some(place);
+            self.position = Some(position);
             if self.feed.is_closed() {
                 return Ok(());
             }
-            self.shared.moves.check(moves)?;
-            // It can be that it answers and will not be read: only that is well.
-            let entries = self.entries(place.cursor, waits, &mut connection).await?;
-            self.shared.tell(&self.feed, Part::Reader, None);
+            // A server can accept connections and refuse to be read: report health only now.
+            let page = self.page(position.cursor, may_wait, link).await?;
+            self.shared.health.report(&self.feed, Part::Reader, None);
             back_off.reset();
-            waits = true;
-            if entries.is_empty() {
-                place = self.go_on(place, &mut connection).await?;
+            if page.entries.is_empty() {
+                position = self.verify(position, link).await?;
             } else {
-                self.take(entries, &mut place, &mut connection).await?;
+                self.take(page.entries, &mut position, link).await?;
             }
-            self.look_ahead(&mut connection).await?;
+            // Wait at the server only if there was nothing left: waiting reads cannot count bytes.
+            may_wait = page.is_end;
+            self.check_clients_ahead(link).await?;
         }
     }
 
-    /// The next entries, if there are any after a while.
-    async fn entries(
-        &self,
-        after: EventId,
-        waits: bool,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Vec<Entry>> {
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(CHUNK);
-        if waits {
-            command.arg("BLOCK").arg(millis(self.shared.timeout / 2).max(1));
-        }
-        command.arg("STREAMS").arg(&self.shared.scripts.keys().stream).arg(after.to_string());
-        let answer: Value = command.query_async(connection).await?;
-        entry::read(answer).ok_or_else(|| unexpected("a stream"))
+    /// Reads the next entries. If `may_wait`, waits for some time if there are none.
+    async fn page(&mut self, after: EventId, may_wait: bool, link: &mut Link) -> RedisResult<Page> {
+        let start = Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let connection = link.get(&shared).await?;
+        let page = if may_wait {
+            let wait = millis(shared.timeout / BLOCK_SHARE).max(1);
+            let most = self.size.entries();
+            let mut command = redis::cmd("XREAD");
+            command.arg("COUNT").arg(most).arg("BLOCK").arg(wait);
+            command.arg("STREAMS").arg(&shared.scripts.keys().stream).arg(after.to_string());
+            let answer: Value = command.query_async(connection).await?;
+            let entries = entry::read(answer).ok_or_else(|| unexpected("a stream"))?;
+            // The time was for waiting, mostly: it says nothing about the line.
+            self.size.answered(&entries, shared.timeout, shared.timeout);
+            let is_end = entries.len() < most;
+            Page { entries, is_end }
+        } else {
+            let (most, bytes) = (ReadSize::most_entries(), self.size.bytes());
+            let page = shared.scripts.read(connection, Range::After(after), most, bytes).await?;
+            self.size.answered(&page.entries, start.elapsed(), shared.timeout);
+            page
+        };
+        link.answered(&self.shared);
+        Ok(page)
     }
 
-    /// Finds the end of the stream, and loads what the hub retains of it.
-    async fn begin(&self, connection: &mut MultiplexedConnection) -> RedisResult<Place> {
-        let last = self.shared.scripts.begin(connection).await?;
+    /// Finds the end of the stream, and loads as much of it as the hub retains.
+    ///
+    /// A read that does not arrive in time is repeated with a smaller size. The entries that arrived
+    /// before are kept: a slow line brings the whole in any number of reads.
+    async fn begin(&mut self, link: &mut Link) -> RedisResult<Position> {
+        let shared = Arc::clone(&self.shared);
+        let begin = shared.scripts.begin(link.get(&shared).await?).await?;
+        link.answered(&self.shared);
+        self.horizon = begin.horizon;
         let (events, bytes, age) = self.feed.retained();
         let oldest = age.map_or(0, |age| now().saturating_sub(millis(age)));
-        let mut tail = Tail::new(events, bytes, oldest);
-        let mut before = "+".to_owned();
+        let mut tail = Tail::new(events, bytes, oldest, begin.horizon);
+        let mut before = None;
         while tail.wants_more() {
-            let mut command = redis::cmd("XREVRANGE");
-            command.arg(&self.shared.scripts.keys().stream).arg(&before).arg("-");
-            let answer = command.arg("COUNT").arg(CHUNK).query_async(connection).await?;
-            let entries = entry::range(answer).ok_or_else(|| unexpected("a stream"))?;
-            let Some(oldest) = tail.extend(entries) else { break };
-            before = format!("({oldest}");
+            let start = Instant::now();
+            let connection = link.get(&shared).await?;
+            // Not much more than there is room for: an answer that is left out wastes the line.
+            let bytes = self.size.bytes().min(tail.room().max(1));
+            let (range, most) = (Range::Before(before), ReadSize::most_entries());
+            let page = match shared.scripts.read(connection, range, most, bytes).await {
+                Ok(page) => page,
+                // The connection is given up. What was collected stays: the stream only grows at
+                // its end, and a break in the chain shows whatever else happens to it.
+                Err(error) if error.is_timeout() && before.is_some() => {
+                    if !self.size.timed_out() {
+                        link.wait_longer();
+                    }
+                    link.failed(&error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            link.answered(&self.shared);
+            self.size.answered(&page.entries, start.elapsed(), shared.timeout);
+            before = tail.extend(page.entries);
+            if before.is_none() || page.is_end {
+                break;
+            }
         }
-        let (place, floor, events) = tail.finish(last);
+        let Start { position, floor, events } = tail.finish(begin.last);
         let now = now();
         let aged = events
             .into_iter()
             .map(|(id, event)| (id, Duration::from_millis(now.saturating_sub(id.0)), event));
         self.feed.load(floor, aged);
-        self.shared.is_loaded.send_replace(true);
-        self.shared.outbox.begin();
-        Ok(place)
+        shared.is_loaded.send_replace(true);
+        shared.outbox.begin();
+        Ok(position)
     }
 
-    /// Looks whether the stream still is the one that was read, where nothing new in it says so.
-    async fn go_on(
-        &mut self,
-        mut place: Place,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Place> {
-        let last = self.shared.scripts.last(connection).await?;
-        if last < place.chain {
-            // It was emptied, or is an older one.
-            let seen = place.cursor.max(place.chain).max(self.feed.head());
-            self.shared.scripts.mark(connection, seen, seen).await?;
-            // It is read next, by all, after what was published since.
-            return Ok(place);
+    /// Checks that the stream still is the one that was read, where no entry after `position` says
+    /// so: the key `last` does.
+    async fn verify(&mut self, mut position: Position, link: &mut Link) -> RedisResult<Position> {
+        let last = self.last(link).await?;
+        if last < position.chain {
+            // The stream was emptied, or is an older one. All readers read the reset entry next,
+            // after the entries that were published since.
+            let seen = position.cursor.max(position.chain).max(self.feed.head());
+            self.reset(seen, link).await?;
+            return Ok(position);
         }
-        if last > place.chain {
-            // Written since it was asked; or it is gone, and nothing will ever say so.
-            let entries = self.entries(place.cursor, false, connection).await?;
-            if entries.is_empty() {
+        if last > position.chain {
+            // Entries were added after the read and before the question; or they are gone, and no
+            // later entry will say so.
+            let page = self.page(position.cursor, false, link).await?;
+            if page.entries.is_empty() {
                 self.forget(last);
-                return Ok(Place { cursor: last, chain: last });
+                return Ok(Position { cursor: last, chain: last });
             }
-            self.take(entries, &mut place, connection).await?;
+            self.take(page.entries, &mut position, link).await?;
         }
-        Ok(place)
+        Ok(position)
     }
 
-    /// Looks whether those who came ahead of what was read are ahead of all there is.
-    ///
-    /// Here and not where events are sent, though that would be sooner: nothing of an older history is on its way from
-    /// this connection, which a client could get again.
-    async fn look_ahead(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        if !self.shared.looks.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let Some(mark) = self.feed.ahead() else { return Ok(()) };
-        let end = self.shared.scripts.last(connection).await;
-        if end.is_err() {
-            self.shared.looks.store(true, Ordering::Release);
-        }
-        self.feed.disown(mark, end?);
+    /// Returns the newest position; the origin if there is none, or none that a hub can have written.
+    async fn last(&mut self, link: &mut Link) -> RedisResult<EventId> {
+        let shared = Arc::clone(&self.shared);
+        let last = shared.scripts.last(link.get(&shared).await?).await?;
+        link.answered(&self.shared);
+        let is_far = last.0 > self.horizon && !self.repair(last, link).await?;
+        Ok(if is_far { EventId::ORIGIN } else { last })
+    }
+
+    async fn reset(&self, since: EventId, link: &mut Link) -> RedisResult<()> {
+        self.shared.scripts.reset(link.get(&self.shared).await?, since, since).await?;
+        link.answered(&self.shared);
         Ok(())
     }
 
+    /// Asks Redis whether an id can be a hub's: the clock goes on. If not, Redis repairs the stream.
+    async fn repair(&mut self, id: EventId, link: &mut Link) -> RedisResult<bool> {
+        let shared = Arc::clone(&self.shared);
+        self.horizon = shared.scripts.begin(link.get(&shared).await?).await?.horizon;
+        link.answered(&self.shared);
+        Ok(id.0 <= self.horizon)
+    }
+
+    /// Checks the clients that came with an id that the hub had not read up to: if their ids are
+    /// beyond the end of the stream, they are of another order.
+    ///
+    /// The reader does this, although the sender would be sooner: no answer with entries of an
+    /// older order is on its way over this connection, which such a client could get again.
+    async fn check_clients_ahead(&mut self, link: &mut Link) -> RedisResult<()> {
+        if !self.shared.is_client_ahead.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Some(clients) = self.feed.ahead() else { return Ok(()) };
+        let end = self.last(link).await;
+        if end.is_err() {
+            self.shared.is_client_ahead.store(true, Ordering::Release);
+        }
+        self.feed.disown(clients, end?);
+        Ok(())
+    }
+
+    /// Feeds the hub, and moves `position`.
     async fn take(
         &mut self,
         entries: Vec<Entry>,
-        place: &mut Place,
-        connection: &mut MultiplexedConnection,
+        position: &mut Position,
+        link: &mut Link,
     ) -> RedisResult<()> {
         for Entry { id, content } in entries {
-            place.cursor = id;
+            if id.0 > self.horizon && !self.repair(id, link).await? {
+                // The cursor must stay before the entry: entries with greater ids never come, and
+                // the repaired stream goes on after the cursor.
+                self.skip_malformed(id);
+                return Ok(());
+            }
+            position.cursor = id;
             match content {
-                Content::Event { previous, event } | Content::Command { previous, event } => {
-                    if previous != place.chain && is_event(&event) {
-                        if previous < place.chain {
-                            // What was read last is not in the order any more. Others may never have read it.
-                            self.shared.scripts.mark(connection, id, id).await?;
+                Content::Link { previous, bytes } => {
+                    if previous != position.chain && kind_of(&bytes) != Kind::Malformed {
+                        if previous < position.chain {
+                            // The entry that was read last is not of this order any more. Readers
+                            // that never read it cannot know.
+                            self.reset(id, link).await?;
                         }
                         self.forget(id.before());
                     }
-                    // One that cannot be read is not passed over: the next, which names it, will not follow.
-                    match self.feed.append(id, &event) {
-                        Ok(()) => place.chain = id,
-                        Err(_) => self.garbage.tell(),
+                    // After an entry that this version cannot read, the chain stays: the next link,
+                    // which names that entry, then shows the loss.
+                    match self.feed.append(id, &bytes) {
+                        Ok(()) => position.chain = id,
+                        Err(_) => self.warn_of_malformed(),
                     }
                 }
-                // Also where it was found before: a client can have come since, from where it was not.
-                Content::Mark { .. } => {
+                // Also if this reader wrote it: a client may have come since from an instance that
+                // had not read the order's end.
+                Content::Reset { .. } => {
                     self.forget(id);
-                    place.chain = id;
+                    position.chain = id;
                 }
-                Content::Garbage => {
-                    // Counted as what it is.
-                    let _ = self.feed.append(id, &[]);
-                    self.garbage.tell();
-                }
+                Content::Malformed => self.skip_malformed(id),
             }
-            // If what follows fails, it goes on after this.
-            self.place = Some(*place);
+            // If a later entry fails, the reader goes on after this one.
+            self.position = Some(*position);
         }
         Ok(())
     }
 
-    /// What came before is gone.
+    /// Counts an entry that no hub wrote.
+    fn skip_malformed(&mut self, id: EventId) {
+        // An entry without a byte is malformed to the hub, which counts it.
+        let _ = self.feed.append(id, &[]);
+        self.warn_of_malformed();
+    }
+
+    fn warn_of_malformed(&mut self) {
+        self.malformed.warn(|| {
+            tracing::warn!(target: "sse_hub", "malformed stream entries skipped");
+        });
+    }
+
+    /// Tells the hub that all events up to `floor` that it had not read are gone.
     fn forget(&self, floor: EventId) {
         self.feed.load(floor, None::<(EventId, Duration, Vec<u8>)>);
-    }
-}
-
-/// Tells of garbage once, however much there is.
-#[derive(Debug, Default)]
-struct Burst {
-    last: Option<tokio::time::Instant>,
-}
-
-impl Burst {
-    fn tell(&mut self) {
-        const QUIET: Duration = Duration::from_secs(60);
-        let now = tokio::time::Instant::now();
-        if self.last.replace(now).is_none_or(|last| now.duration_since(last) >= QUIET) {
-            tracing::warn!(target: "sse_hub", "entries that are no events are left out");
-        }
     }
 }

@@ -1,99 +1,193 @@
-//! Sends what the outbox holds, batch by batch.
+//! Sends the events of the outbox, batch by batch.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult};
 
 use crate::backplane::{Feed, Outgoing};
 use crate::redis::connect::back_off::BackOff;
-use crate::redis::health::Part;
-use crate::redis::shared::Shared;
-use crate::redis::store::outbox::weight;
+use crate::redis::connect::link::{Failure, Link};
+use crate::redis::health::{Burst, Part};
+use crate::redis::shared::RedisShared;
+use crate::redis::store::outbox::{BATCH_BYTES, weight};
+use crate::redis::store::script::BatchOf;
 use crate::wire::id::EventId;
 
-impl Shared {
-    /// Sends until the hub is closed and all is acknowledged.
-    ///
-    /// One batch is under way at a time, and it is sent again as it is until it is answered: Redis knows it by the number
-    /// of its first event, so a lost answer costs neither an event nor a second one.
-    pub(crate) async fn send_all(&self, feed: &Feed) {
-        let mut sender = Sender {
-            connection: None,
-            batch: VecDeque::new(),
-            first: 1,
-            newest: EventId::ORIGIN,
-            moves: 0,
-        };
-        let mut back_off = BackOff::default();
-        loop {
-            // A batch that was begun is repeated as it is.
-            if sender.batch.is_empty() {
-                self.outbox.fill(&mut sender.batch);
-            }
-            // Clients that wait for the end of the stream get what is published now after they were told where that is.
-            // Of a hub that was closed there are none, and nobody looks for it any more.
-            let waits = !*self.is_loaded.borrow() && !self.outbox.is_closed();
-            if waits || sender.batch.is_empty() {
-                if sender.batch.is_empty() && self.outbox.is_over() {
-                    return;
-                }
-                self.outbox.changed.notified().await;
-                continue;
-            }
-            let sent = sender.send(self, feed).await;
-            let trouble =
-                sent.map_err(|error| error.to_string()).and_then(|refused| match refused {
-                    Some(refused) => Err(refused),
-                    None => Ok(()),
-                });
-            if let Err(cause) = trouble {
-                sender.connection = None;
-                self.tell(feed, Part::Outbox, Some(&cause));
-                back_off.wait().await;
-            } else {
-                back_off.reset();
-                self.tell(feed, Part::Outbox, None);
-            }
-        }
-    }
-}
+/// The smallest limit for a batch, in bytes. A larger event is a batch of its own.
+const LEAST_BYTES: usize = 1 << 10;
 
-struct Sender {
-    connection: Option<MultiplexedConnection>,
+pub(crate) struct Sender {
+    shared: Arc<RedisShared>,
+    feed: Feed,
+    link: Link,
+    /// The events that are on their way. A batch is sent again unchanged until it is answered: Redis
+    /// knows it by the number of its first event, so a lost answer neither loses nor repeats events.
     batch: VecDeque<Outgoing>,
-    /// The number of the batch's first event, of all that were ever sent.
+    /// The number of the batch's first event among all that were ever sent.
     first: u64,
+    /// See [`BatchOf::record`].
+    record: u32,
     /// The newest id that was confirmed.
     newest: EventId,
-    /// How often the master had changed when the connection was made.
-    moves: u64,
+    /// The limit for the next batch, in bytes: a slow line gets smaller batches.
+    most_bytes: usize,
+    /// Redis was trimmed because its memory is full, and has taken nothing since.
+    has_trimmed: bool,
+    trims: Burst,
+    replacements: Burst,
+}
+
+/// Why a batch, or a part of it, was not taken.
+enum Trouble {
+    /// The connection failed, or Redis refused the script.
+    Failed(RedisError),
+    /// The script refused an event.
+    Refused(String),
 }
 
 impl Sender {
-    /// Sends the batch, and confirms what was taken of it. What Redis says against the rest, if it is refused.
-    async fn send(&mut self, shared: &Shared, feed: &Feed) -> RedisResult<Option<String>> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => {
-                self.moves = shared.moves.count();
-                self.connection.insert(shared.connect().await?)
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+        Self {
+            shared,
+            feed,
+            link: Link::default(),
+            batch: VecDeque::new(),
+            first: 1,
+            record: 0,
+            newest: EventId::ORIGIN,
+            most_bytes: BATCH_BYTES,
+            has_trimmed: false,
+            trims: Burst::default(),
+            replacements: Burst::default(),
+        }
+    }
+
+    /// Sends until the hub is closed and all events are acknowledged.
+    ///
+    /// One batch is under way at a time: the order of several would not survive a lost connection.
+    pub(crate) async fn run(mut self) {
+        let mut back_off = BackOff::default();
+        while self.fill().await {
+            let Err(trouble) = self.send().await else {
+                back_off.reset();
+                self.has_trimmed = false;
+                self.shared.health.report(&self.feed, Part::Sender, None);
+                continue;
+            };
+            let cause = match trouble {
+                Trouble::Failed(error) => {
+                    self.adapt(&error);
+                    if self.link.failed(&error) == Failure::Retry {
+                        continue;
+                    }
+                    error.to_string()
+                }
+                Trouble::Refused(cause) => cause,
+            };
+            // Once without a report: if trimming was all that Redis needed, nothing is wrong.
+            if is_out_of_memory(&cause) && self.trim().await && !self.has_trimmed {
+                self.has_trimmed = true;
+                continue;
             }
+            self.shared.health.report(&self.feed, Part::Sender, Some(&cause));
+            back_off.wait().await;
+        }
+    }
+
+    /// Waits for a batch. Returns `false` when nothing is left and nothing more will come.
+    async fn fill(&mut self) -> bool {
+        loop {
+            if self.batch.is_empty() {
+                self.shared.outbox.fill(&mut self.batch, self.most_bytes);
+            }
+            // Clients may wait for the end of the stream. An event that is sent before that is found
+            // could come before it, and they would not get it. A hub that was closed has no clients,
+            // and its reader may never find the end.
+            let may_send = *self.shared.is_loaded.borrow() || self.shared.outbox.is_closed();
+            if may_send && !self.batch.is_empty() {
+                return true;
+            }
+            if self.batch.is_empty() && self.shared.outbox.is_over() {
+                return false;
+            }
+            self.shared.outbox.changed.notified().await;
+        }
+    }
+
+    /// Sends the batch, and confirms the events that Redis has taken.
+    async fn send(&mut self) -> Result<(), Trouble> {
+        let shared = Arc::clone(&self.shared);
+        let connection = self.link.probe(&shared).await.map_err(Trouble::Failed)?;
+        let batch = BatchOf {
+            record: self.record,
+            first: self.first,
+            floor: self.feed.head().max(self.newest),
+            answered: self.newest,
+            events: self.batch.iter().map(|event| (&**event.entry(), event.key())),
         };
-        shared.moves.check(self.moves)?;
-        let events = self.batch.iter().map(|event| (&**event.entry(), event.key()));
-        let floor = feed.head().max(self.newest);
-        let taken =
-            shared.scripts.publish(connection, floor, self.newest, self.first, events).await?;
-        self.first += taken.ids.len() as u64;
+        let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
+        self.link.answered(&shared);
+        // Never more than were sent, whatever Redis answers.
+        let count = taken.ids.len().min(self.batch.len());
+        self.first += count as u64;
         let mut bytes = 0;
-        let count = taken.ids.len();
-        for (event, id) in self.batch.drain(..count.min(self.batch.len())).zip(taken.ids) {
+        for (event, id) in self.batch.drain(..count).zip(taken.ids) {
             bytes += weight(&event);
             self.newest = self.newest.max(id);
             event.confirm(id);
         }
         shared.outbox.acknowledged(count, bytes);
-        Ok(taken.failed)
+        if self.batch.is_empty() {
+            self.most_bytes = (self.most_bytes * 2).min(BATCH_BYTES);
+        }
+        if taken.replaced > 0 {
+            self.replacements.warn(|| {
+                tracing::warn!(target: "sse_hub", "malformed idempotency keys replaced");
+            });
+        }
+        taken.failed.map_or(Ok(()), |cause| Err(Trouble::Refused(cause)))
     }
+
+    /// Learns from a failure before the batch is sent again.
+    fn adapt(&mut self, error: &RedisError) {
+        if error.is_timeout() && self.link.had_full_time() {
+            // The batch must stay as it is: give it more time, and make the next one smaller.
+            self.link.wait_longer();
+            self.most_bytes = (self.most_bytes / 4).max(LEAST_BYTES);
+        }
+        if error.code() == Some("STALE") {
+            // Only a later batch of this publisher can make this one stale, and there is none: the
+            // record is forged. Go on with a record of another name.
+            self.record = self.record.wrapping_add(1).max(1);
+        }
+    }
+
+    /// Removes the oldest events from the stream, so that Redis has memory for the batch. Instances
+    /// that had not read them find the chain broken and report the loss. Returns whether there were
+    /// any.
+    async fn trim(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let trimmed: RedisResult<u64> = async {
+            let trimmed = shared.scripts.trim(self.link.get(&shared).await?).await?;
+            self.link.answered(&shared);
+            Ok(trimmed)
+        }
+        .await;
+        let events = trimmed.unwrap_or(0);
+        if events > 0 {
+            self.trims.warn(|| {
+                tracing::warn!(
+                    target: "sse_hub",
+                    events,
+                    "Redis is out of memory: the oldest events are removed"
+                );
+            });
+        }
+        events > 0
+    }
+}
+
+fn is_out_of_memory(cause: &str) -> bool {
+    cause.contains("OOM")
 }

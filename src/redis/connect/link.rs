@@ -1,0 +1,120 @@
+//! The connection of one task, made when it is needed and replaced when it fails.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult};
+use tokio::time::Instant;
+
+use crate::redis::shared::RedisShared;
+
+/// A connection that has not answered for this long counts as idle: a firewall or the server's
+/// `timeout` may have closed it.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The share of the timeout that an idle connection has to answer. The command is then sent again
+/// over a new connection.
+const PROBE_SHARE: u32 = 8;
+
+/// How often the time for an answer may double while a slow line cannot deliver one in time.
+const MOST_DOUBLINGS: u32 = 5;
+
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    connection: Option<MultiplexedConnection>,
+    /// The [generation](super::failover::MasterGeneration) in which the connection was made.
+    generation: u64,
+    /// When this connection last answered.
+    answered: Option<Instant>,
+    /// When the last command was sent.
+    asked: Option<Instant>,
+    /// The time for its answer was cut short, because the connection was idle.
+    is_probe: bool,
+    /// See [`wait_longer`](Self::wait_longer).
+    doublings: u32,
+}
+
+/// What the task must do after a failed command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// A connection that had worked is gone. Nothing is wrong yet: try once over a new one.
+    Retry,
+    /// The new connection failed too, or Redis refused the command. Report, and wait.
+    Report,
+}
+
+impl Link {
+    /// Returns the connection, and makes one if there is none.
+    pub(crate) async fn get(
+        &mut self,
+        shared: &RedisShared,
+    ) -> RedisResult<&mut MultiplexedConnection> {
+        self.connection(shared, false).await
+    }
+
+    /// The same for a command that Redis answers at once and that may be sent twice: if the
+    /// connection was idle, it has little time to show that it is still there.
+    pub(crate) async fn probe(
+        &mut self,
+        shared: &RedisShared,
+    ) -> RedisResult<&mut MultiplexedConnection> {
+        self.connection(shared, true).await
+    }
+
+    async fn connection(
+        &mut self,
+        shared: &RedisShared,
+        may_probe: bool,
+    ) -> RedisResult<&mut MultiplexedConnection> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => {
+                shared.master.check(self.generation)?;
+                connection
+            }
+            None => {
+                // Before the connect: a failover meanwhile must be noticed.
+                self.generation = shared.master.current();
+                self.answered = None;
+                shared.connect().await?
+            }
+        };
+        let is_idle = self.answered.is_some_and(|at| at.elapsed() >= IDLE);
+        self.is_probe = may_probe && is_idle;
+        connection.set_response_timeout(if self.is_probe {
+            shared.timeout / PROBE_SHARE
+        } else {
+            shared.timeout.saturating_mul(1 << self.doublings)
+        });
+        self.asked = Some(Instant::now());
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Records that Redis answered over this connection.
+    pub(crate) fn answered(&mut self, shared: &RedisShared) {
+        let now = Instant::now();
+        let took = self.asked.map_or(Duration::ZERO, |at| now - at);
+        if took < shared.timeout / 4 {
+            self.doublings = 0;
+        }
+        self.answered = Some(now);
+    }
+
+    /// Drops the connection after an error.
+    pub(crate) fn failed(&mut self, error: &RedisError) -> Failure {
+        self.connection = None;
+        let has_worked = self.answered.take().is_some();
+        let is_lost = error.is_io_error() || error.is_timeout() || error.is_connection_dropped();
+        if has_worked && is_lost { Failure::Retry } else { Failure::Report }
+    }
+
+    /// Whether the last command had the full time for its answer. If not, its timeout says nothing
+    /// about the speed of the line.
+    pub(crate) fn had_full_time(&self) -> bool {
+        !self.is_probe
+    }
+
+    /// Gives answers twice the time until one is quick: the smallest possible one did not arrive.
+    pub(crate) fn wait_longer(&mut self) {
+        self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
+    }
+}
