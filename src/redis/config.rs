@@ -41,8 +41,8 @@ pub(crate) enum Keep {
 }
 
 impl Keep {
-    /// Returns the limit as `XADD` takes it. An age is in milliseconds; the script subtracts it from
-    /// the clock.
+    /// Returns the limit as `XADD` takes it. An age is in milliseconds; the script subtracts it
+    /// from the clock.
     pub(crate) fn strategy(self) -> (&'static str, u64) {
         match self {
             // The greatest number that Redis reads.
@@ -52,7 +52,7 @@ impl Keep {
     }
 }
 
-/// A time to live that is as good as for ever. Redis refuses times that overflow its clock.
+/// A time to live that means "for ever". Redis refuses times that overflow the clock.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(4), Duration::from_secs(3600));
@@ -79,9 +79,10 @@ impl Redis {
         })
     }
 
-    /// Asks sentinels for the server with each connection. The host of the first address is then the
-    /// *name* of the master, and its port is ignored. The user, the password, the database and TLS of
-    /// the first address are for the master, and those of a sentinel's address for that sentinel.
+    /// Asks sentinels for the server with each connection. The host of the first address is then
+    /// the *name* of the master, and the port is ignored. The user, the password, the database and
+    /// TLS of the first address are for the master, and those of a sentinel's address for that
+    /// sentinel.
     ///
     /// ```
     /// use sse_hub::redis::Redis;
@@ -105,8 +106,8 @@ impl Redis {
     }
 
     /// Treats the address as a node of a Redis Cluster: asks this node and `more` nodes, with each
-    /// connection, for the owner of the keys. All keys of a prefix have one owner. The user, the
-    /// password and TLS of the first address are also for the owner.
+    /// connection, for the owner of the keys. All keys of a prefix have the same owner. The user,
+    /// the password and TLS of the first address are also for the owner.
     ///
     /// ```
     /// use sse_hub::redis::Redis;
@@ -129,13 +130,13 @@ impl Redis {
         Ok(self)
     }
 
-    /// Asks `credentials` for the password with each connection, in place of the one in the address:
+    /// Asks `credentials` for the password with each connection, in place of the address's:
     /// for passwords that are rotated and tokens that expire. In a cluster they hold for all nodes;
     /// sentinels keep those of their own addresses.
     ///
     /// If the function fails, or takes longer than the [timeout](Self::timeout), the connection
     /// fails, and the function is asked again with the next attempt. An open connection stays open
-    /// when its password is changed, until Redis closes it.
+    /// when the password is changed, until Redis closes the connection.
     ///
     /// ```
     /// use sse_hub::redis::{Credentials, Redis};
@@ -158,8 +159,8 @@ impl Redis {
         self
     }
 
-    /// Sets the authorities to trust, in PEM form, in place of those of the system. Needs an address
-    /// that begins with `rediss://`.
+    /// Sets the authorities to trust, in PEM form, in place of those of the system. Needs an
+    /// address that begins with `rediss://`.
     ///
     /// ```no_run
     /// use sse_hub::redis::Redis;
@@ -176,7 +177,7 @@ impl Redis {
         self
     }
 
-    /// Sets the client's certificate and its key, in PEM form, for a server with
+    /// Sets the client's certificate and key, in PEM form, for a server with
     /// `tls-auth-clients yes`.
     #[cfg(feature = "redis-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
@@ -192,9 +193,9 @@ impl Redis {
         self
     }
 
-    /// Sets about how many events Redis keeps. The default is 100,000. It should be more than a hub
+    /// Sets about how many events Redis keeps. The default is 100,000. Set more than a hub
     /// [retains](crate::Retain), and more than are published while an instance is cut off. With
-    /// `u64::MAX` Redis keeps all events, until its memory is full.
+    /// `u64::MAX` Redis keeps all events, until the memory is full.
     pub fn keep_events(mut self, events: u64) -> Self {
         self.keep = Keep::Events(events);
         self
@@ -222,7 +223,7 @@ impl Redis {
         self
     }
 
-    /// Sets how long Redis may take to answer before the connection is replaced: from 4 ms to one
+    /// Sets how long Redis may take to answer before the connection is replaced: from 4 ms to 1
     /// hour. The default is 2 seconds. A quarter of this time is the limit for making a connection.
     /// On a slow line an answer that cannot be made smaller gets up to 32 times as long.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -231,9 +232,9 @@ impl Redis {
     }
 
     /// Sets how long an instance may be cut off from Redis before the other instances hold it for
-    /// dead: from 8 ms to one day. The default is 10 seconds. It should be several times the
+    /// dead: from 8 ms to 1 day. The default is 10 seconds. Set several times the
     /// [timeout](Self::timeout). The [grace](crate::Presence) of a dead instance's users begins
-    /// between five and seven quarters of this time after its death.
+    /// between five and seven quarters of this time after the death.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -282,7 +283,7 @@ impl fmt::Display for Shown {
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the address: it holds a password.
+        // Not the address: that holds a password.
         f.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }

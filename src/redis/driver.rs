@@ -1,4 +1,4 @@
-//! The backplane, and the future that runs its tasks.
+//! The backplane, and the future that runs the tasks.
 
 use std::fmt;
 use std::panic;
@@ -21,7 +21,7 @@ use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
 use crate::hub::hub::Hub;
 use crate::log::audience::ClientId;
 
-/// Redis as the [backplane](crate::HubBuilder::backplane) of a hub. [`Redis`] builds it.
+/// Redis as the [backplane](crate::HubBuilder::backplane) of a hub. Built by [`Redis::build`].
 ///
 /// Clones are cheap, and are the same backplane. Each hub needs a backplane of its own, which must
 /// be given to the hub before it is [run](Self::run).
@@ -47,11 +47,11 @@ impl Redis {
 
 impl RedisBackplane {
     /// Connects the hub with Redis while the returned future is awaited. Spawn it, in a tokio
-    /// runtime. Without it nothing is read or sent.
+    /// runtime. Otherwise nothing is read or sent.
     ///
-    /// While Redis is away, the future tries again several times a second, without end. It ends when
-    /// the hub was closed, all events are acknowledged, and the other instances know that the users
-    /// of this one are gone. If Redis is away then, that may never be: set a limit.
+    /// While Redis is away, the future tries again several times a second, without end. The future
+    /// ends when the hub was closed, all events are acknowledged, and the other instances know that
+    /// the users of this instance are gone. If Redis is away then, that may never be: set a limit.
     ///
     /// # Cancel safety
     ///
@@ -84,7 +84,7 @@ impl RedisBackplane {
         // Made here: a future that is dropped before its first poll must abandon the outbox too.
         let abandons = Abandons(Arc::clone(&shared));
         async move {
-            // The first local variable is dropped last: the sender, with its batch, must be gone
+            // The first local variable is dropped last: the sender, with the batch, must be gone
             // when the events that are left are counted.
             let _abandons = abandons;
             let Some(feed) = feed else {
@@ -138,8 +138,8 @@ async fn run(shared: Arc<RedisShared>, feed: Feed) {
         }
     });
     std::future::poll_fn(|cx| {
-        // A panic of one task ends all: without its reader, for example, a hub would be silent, and
-        // nobody would know why.
+        // A panic of any task ends all: without a reader, for example, a hub would be silent for no
+        // visible reason.
         while let Poll::Ready(Some(ended)) = background.poll_join_next(cx) {
             ended.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
         }

@@ -27,7 +27,7 @@ pub enum RedisConfigError {
     OutOfRange {
         /// The name of the setting.
         setting: &'static str,
-        /// The value that was set.
+        /// The refused value.
         value: String,
         /// The range of allowed values.
         limit: &'static str,

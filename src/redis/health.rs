@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::backplane::Feed;
 
-/// The hub tells clients of an outage that has lasted for this long. It reads the clock when
+/// The hub tells clients of an outage that has lasted for this long. The hub reads the clock when
 /// [`Feed::degraded`] is called, so the state must be repeated after this time.
 const LASTING: Duration = Duration::from_secs(1);
 
@@ -32,9 +32,9 @@ pub(crate) struct Health {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// For each part, the reason of its trouble.
+    /// For each part, the reason of the trouble.
     causes: [Option<Box<str>>; 2],
-    /// What the hub was told last.
+    /// The last report to the hub.
     reported: Option<bool>,
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Burst {
 }
 
 impl Burst {
-    /// Calls `warn` if the last call was more than a minute ago.
+    /// Calls `warn` if the last call is more than a minute ago.
     pub(crate) fn warn(&mut self, warn: impl FnOnce()) {
         if is_due(self.last.replace(Instant::now())) {
             warn();

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use sse_hub::redis::{Credentials, Redis};
+
+use crate::access;
 use crate::faults::RECOVERY;
 use crate::instances::allow_hub;
 use crate::load::{Instance, Load, until};
@@ -154,4 +157,29 @@ async fn the_owner_is_killed_and_its_replica_takes_over() {
     let took = load.goes_on().await;
     println!("failover: {took_over:?} until there was a master, and {took:?} to find it");
     load.stop().await.check_after_two_masters();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn acl_line_and_credentials_hold_for_all_nodes() {
+    let cluster = Cluster::start().await;
+    let ports: Vec<u16> = cluster.nodes.iter().map(Server::port).collect();
+    // The owner is found by each node.
+    for port in &ports {
+        let url = format!("redis://hub:secret@127.0.0.1:{port}");
+        access::check(&url, |redis| redis.cluster([]).unwrap()).await;
+    }
+    for node in &cluster.nodes {
+        let _: String = node.run("ACL SETUSER hub resetpass >rotated");
+    }
+    let nobody = format!("redis://127.0.0.1:{}", cluster.nobody.port());
+    let other = format!("redis://hub:old@127.0.0.1:{}", ports[cluster.other()]);
+    let set = |redis: Redis| {
+        let ask = || async { Ok::<_, std::io::Error>(Credentials::new("hub", "rotated")) };
+        redis.cluster([&*other]).unwrap().credentials(ask)
+    };
+    access::check(&nobody, set).await;
+    for node in &cluster.nodes {
+        assert_eq!(access::denied(node), []);
+    }
 }

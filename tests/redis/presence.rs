@@ -451,10 +451,3 @@ async fn a_hub_that_is_closed_while_redis_is_away_ends() {
     server.kill();
     here.close().await;
 }
-
-#[test]
-fn a_lease_that_is_none_is_an_error() {
-    let error =
-        sse_hub::redis::Redis::new("redis://localhost").unwrap().lease(Duration::ZERO).build();
-    assert_eq!(error.unwrap_err().to_string(), "`lease` is zero");
-}

@@ -6,9 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::Value;
+use sse_hub::redis::Credentials;
 use sse_hub::{HubBuilder, Presence, Subscriber};
 use tempfile::TempDir;
 
+use crate::access;
 use crate::degraded::told;
 use crate::faults::RECOVERY;
 use crate::instances::allow_hub;
@@ -258,4 +260,33 @@ async fn a_replica_that_a_sentinel_takes_for_the_master_is_not_spoken_to() {
     let _: String = named.run("REPLICAOF NO ONE");
     here.publish("1").await;
     assert_eq!(told(&mut client).await, r#"{"degraded":false}"#);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn acl_lines_are_enough_at_sentinels_and_master() {
+    let watched = Watched::start().await;
+    let guide = include_str!("../../src/redis/mod.rs");
+    let right = "+sentinel|get-master-addr-by-name";
+    assert!(guide.contains(&format!("`{right}`, and no keys")));
+    let mut urls = Vec::new();
+    for sentinel in &watched.sentinels {
+        let user = format!("ACL SETUSER finder on >found resetkeys resetchannels -@all {right}");
+        sentinel.ask(&user).unwrap();
+        urls.push(format!("redis://finder:found@127.0.0.1:{}", sentinel.port.number()));
+    }
+    let sentinels = || urls.iter().map(String::as_str);
+    access::check("redis://hub:secret@mymaster", |redis| redis.sentinels(sentinels()).unwrap())
+        .await;
+    // At the master, the password of the function; at the sentinels, that of their addresses.
+    let _: String = watched.master.run("ACL SETUSER hub resetpass >rotated");
+    let ask = || async { Ok::<_, std::io::Error>(Credentials::new("hub", "rotated")) };
+    access::check("redis://mymaster", |redis| {
+        redis.sentinels(sentinels()).unwrap().credentials(ask)
+    })
+    .await;
+    assert_eq!(access::denied(&watched.master), []);
+    for sentinel in &watched.sentinels {
+        assert_eq!(sentinel.ask("ACL LOG").unwrap(), Value::Array(Vec::new()));
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -218,9 +218,34 @@ pub(crate) struct Wire {
     port: u16,
     line: watch::Sender<(Line, u32)>,
     target: Arc<Mutex<u16>>,
-    /// What was sent to the server first, over each connection.
+    /// The first bytes that each connection sent to the server.
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
+    meter: Arc<Meter>,
     accepting: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Meter {
+    /// Bytes in a second, each way, of each connection. Zero is no limit.
+    speed: AtomicU64,
+    /// The bytes that the server has sent.
+    received: AtomicU64,
+    /// Connections before this one carry nothing any more.
+    forgotten: AtomicUsize,
+}
+
+impl Meter {
+    /// Waits as long as the bytes take.
+    async fn carry(&self, bytes: usize) {
+        let speed = self.speed.load(Ordering::Relaxed);
+        if speed > 0 {
+            tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / speed as f64)).await;
+        }
+    }
+
+    fn has_forgotten(&self, connection: usize) -> bool {
+        connection < self.forgotten.load(Ordering::Relaxed)
+    }
 }
 
 impl Wire {
@@ -232,6 +257,8 @@ impl Wire {
         let (lines, to) = (line.clone(), Arc::clone(&target));
         let sent = Arc::new(Mutex::new(Vec::new()));
         let all_sent = Arc::clone(&sent);
+        let meter = Arc::new(Meter::default());
+        let metered = Arc::clone(&meter);
         let accepting = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
@@ -239,6 +266,7 @@ impl Wire {
                 let (_, downs) = *line.borrow_and_update();
                 let to = Arc::clone(&to);
                 let sent = Arc::clone(&all_sent);
+                let meter = Arc::clone(&metered);
                 tokio::spawn(async move {
                     if !opens(&mut line, downs).await {
                         return;
@@ -258,12 +286,18 @@ impl Wire {
                         let room = RECORDED - sent.len();
                         sent.extend_from_slice(&bytes[..bytes.len().min(room)]);
                     };
-                    tokio::spawn(carry(from_client, to_server, line.clone(), downs, record));
-                    carry(from_server, to_client, line, downs, |_| {}).await;
+                    let there = Way { line: line.clone(), downs, meter, connection };
+                    let back = there.clone();
+                    let count = Arc::clone(&back.meter);
+                    tokio::spawn(there.carry(from_client, to_server, record));
+                    let record = move |bytes: &[u8]| {
+                        count.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    };
+                    back.carry(from_server, to_client, record).await;
                 });
             }
         });
-        Self { port, line, target, sent, accepting }
+        Self { port, line, target, sent, meter, accepting }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -282,6 +316,23 @@ impl Wire {
         self.sent.lock().unwrap().clone()
     }
 
+    /// Carries so many bytes in a second from now on, each way, on each connection.
+    pub(crate) fn limit(&self, bytes_a_second: u64) {
+        self.meter.speed.store(bytes_a_second, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes the server has sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.meter.received.load(Ordering::Relaxed)
+    }
+
+    /// Stops carrying bytes of the present connections, without closing them: as a firewall does
+    /// that forgets them. New connections work.
+    pub(crate) fn forget(&self) {
+        let connections = self.sent.lock().unwrap().len();
+        self.meter.forgotten.store(connections, Ordering::Relaxed);
+    }
+
     /// Leads to another server, once it is open again.
     pub(crate) fn lead_to(&self, server: &Server) {
         *self.target.lock().unwrap() = server.port();
@@ -295,25 +346,45 @@ impl Drop for Wire {
     }
 }
 
-/// Carries bytes until the line is down, or was since it was down so often.
-async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut line: watch::Receiver<(Line, u32)>,
+/// One way of a connection.
+#[derive(Clone)]
+struct Way {
+    line: watch::Receiver<(Line, u32)>,
+    /// How often the line had been down when the connection was made.
     downs: u32,
-    mut record: impl FnMut(&[u8]),
-) {
-    let mut buffer = vec![0; 64 << 10];
-    let mut other = line.clone();
-    loop {
-        let read = tokio::select! {
-            _ = other.wait_for(|(_, now)| *now != downs) => return,
-            read = from.read(&mut buffer) => read,
-        };
-        let Ok(count @ 1..) = read else { return };
-        record(&buffer[..count]);
-        if !opens(&mut line, downs).await || to.write_all(&buffer[..count]).await.is_err() {
-            return;
+    meter: Arc<Meter>,
+    connection: usize,
+}
+
+impl Way {
+    /// Carries bytes until the line is down, or was down meanwhile.
+    async fn carry(
+        mut self,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        mut record: impl FnMut(&[u8]),
+    ) {
+        let mut buffer = vec![0; 64 << 10];
+        let mut other = self.line.clone();
+        loop {
+            // Small pieces, so that a slow line is a steady one.
+            let most =
+                if self.meter.speed.load(Ordering::Relaxed) > 0 { 4 << 10 } else { 64 << 10 };
+            let read = tokio::select! {
+                _ = other.wait_for(|(_, now)| *now != self.downs) => return,
+                read = from.read(&mut buffer[..most]) => read,
+            };
+            let Ok(count @ 1..) = read else { return };
+            record(&buffer[..count]);
+            self.meter.carry(count).await;
+            if self.meter.has_forgotten(self.connection) {
+                let _ = other.wait_for(|(_, now)| *now != self.downs).await;
+                return;
+            }
+            let opens = opens(&mut self.line, self.downs).await;
+            if !opens || to.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
         }
     }
 }

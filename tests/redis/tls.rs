@@ -1,17 +1,14 @@
 //! Redis over TLS.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::sync::{Arc, Mutex};
 
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use sse_hub::redis::{Redis, RedisConfigError};
 use tempfile::TempDir;
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 use crate::load::{Instance, Load, until};
 use crate::server::{PORT, Server};
+use crate::told::Told;
 
 /// One who vouches for others.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -107,18 +104,6 @@ async fn a_ca_of_ones_own_vouches_for_the_server_also_after_it_was_killed() {
     assert_eq!(over_tls.count(), 2, "{clients}");
 }
 
-/// What `tracing` is told.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<String>>);
-
-impl<S: tracing::Subscriber> Layer<S> for Told {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            writeln!(self.0.lock().unwrap(), "{field}={value:?}").unwrap();
-        });
-    }
-}
-
 // On one thread, where what is told is heard.
 #[tokio::test]
 #[ignore = "needs redis-server"]
@@ -128,15 +113,13 @@ async fn a_wrong_certificate_is_told_and_streams_stay_open_until_it_is_the_right
         (&other, "127.0.0.1", "UnknownIssuer"),
         (&authority, "redis.example", "not valid for name"),
     ] {
-        let told = Told::default();
-        let subscriber = tracing_subscriber::registry().with(told.clone());
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let (told, _guard) = Told::record();
         let secure = Secure::start(of, name, "no");
         let here = secure.instance(|redis| redis.ca(authority.pem()));
         let mut client = here.client();
         here.hub.broadcast(sse_hub::Event::new("n").data("1")).unwrap();
-        until("the cause", || told.0.lock().unwrap().contains("backplane lost")).await;
-        let said = told.0.lock().unwrap().clone();
+        until("the cause", || told.contains("backplane lost")).await;
+        let said = told.text();
         assert!(said.contains(cause), "{said}");
         assert!(here.hub.stats().degraded);
 

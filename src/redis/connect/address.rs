@@ -23,14 +23,15 @@ const CONNECT_SHARE: u32 = 4;
 const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An idle connection is probed after this time, and then at this interval, so that a connection
-/// that a firewall has forgotten is closed, and one that is open stays known to the firewall.
+/// that a firewall has forgotten is closed, and an open connection stays known to the firewall.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How to reach the server. The server is looked up for each connection, because the answer changes.
+/// How to reach the server. The server is looked up for each connection, because the answer
+/// changes.
 #[derive(Clone)]
 pub(crate) struct Address {
-    /// The server itself, the name that the sentinels know it by, or one node of a cluster. Its
+    /// The server, the master's name at the sentinels, or a node of a cluster. The
     /// user, password, database and TLS hold for the server that is found.
     pub(crate) server: ConnectionInfo,
     pub(crate) found_by: FoundBy,
@@ -53,7 +54,7 @@ pub(crate) fn parse(address: &str) -> Result<ConnectionInfo, RedisConfigError> {
         }
         RedisConfigError::Address(error)
     })?;
-    // The code for it is not compiled in, on purpose.
+    // The code for `#insecure` is not compiled in, on purpose.
     if let ConnectionAddr::TcpTls { insecure: true, .. } = info.addr() {
         return Err(RedisConfigError::Insecure);
     }
@@ -181,7 +182,7 @@ impl Address {
         let Some((host, port)) = owner_of(slot, slots) else {
             return Err(client_error("no node owns the slot of the keys"));
         };
-        // A node that does not know its own host name means itself.
+        // A node without a host name means the node that was asked.
         let host = host.unwrap_or_else(|| host_of(&node));
         open(&self.at(host, port), timeout).await
     }
@@ -239,8 +240,8 @@ async fn master_address(
     known.ok_or_else(|| client_error("a sentinel knows no master of this name"))
 }
 
-/// Returns the owner of a slot from the answer to `CLUSTER SLOTS`: a list of ranges, each with its
-/// nodes, the master first. The host is `None` if the node does not know its own name.
+/// Returns the owner of a slot from the answer to `CLUSTER SLOTS`: a list of ranges, each with the
+/// nodes, the master first. The host is `None` if the node knows no host name.
 fn owner_of(slot: i64, slots: Value) -> Option<(Option<String>, u16)> {
     let Value::Array(ranges) = slots else { return None };
     ranges.into_iter().find_map(|range| {

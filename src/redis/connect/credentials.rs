@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use redis::{ConnectionInfo, ErrorKind, RedisResult};
 
-/// How the backplane logs in to Redis: [`Redis::credentials`](super::super::config::Redis::credentials)
-/// asks for it.
+/// How the backplane logs in to Redis:
+/// [`Redis::credentials`](super::super::config::Redis::credentials) asks for it.
 ///
 /// `Debug` hides the password.
 #[derive(Clone)]

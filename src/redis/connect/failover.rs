@@ -10,8 +10,8 @@ pub(crate) type HostPort = (String, u16);
 
 /// Counts how often the sentinels named another master.
 ///
-/// A master that was ordered to step down answers as before for some ten seconds. So each connection
-/// remembers the generation in which it was made, and must be replaced when the generation changes.
+/// After an ordered failover the old master answers as before for some ten seconds. So each
+/// connection belongs to a generation, and must be replaced when the generation changes.
 #[derive(Debug, Default)]
 pub(crate) struct MasterGeneration {
     named: Mutex<Option<HostPort>>,

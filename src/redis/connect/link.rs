@@ -1,4 +1,4 @@
-//! The connection of one task, made when it is needed and replaced when it fails.
+//! The connection of a task, made when needed and replaced after a failure.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use crate::redis::shared::RedisShared;
 
 /// A connection that has not answered for this long counts as idle: a firewall or the server's
-/// `timeout` may have closed it.
+/// `timeout` may have closed the connection.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// The share of the timeout that an idle connection has to answer. The command is then sent again
 /// over a new connection.
 const PROBE_SHARE: u32 = 8;
 
-/// How often the time for an answer may double while a slow line cannot deliver one in time.
+/// How often the time for an answer may double while a slow line cannot deliver an answer in time.
 const MOST_DOUBLINGS: u32 = 5;
 
 #[derive(Debug, Default)]
@@ -26,9 +26,9 @@ pub(crate) struct Link {
     generation: u64,
     /// When this connection last answered.
     answered: Option<Instant>,
-    /// When the last command was sent.
+    /// When the last command went out.
     asked: Option<Instant>,
-    /// The time for its answer was cut short, because the connection was idle.
+    /// The time for the answer is cut short, because the connection was idle.
     is_probe: bool,
     /// See [`wait_longer`](Self::wait_longer).
     doublings: u32,
@@ -37,14 +37,14 @@ pub(crate) struct Link {
 /// What the task must do after a failed command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// A connection that had worked is gone. Nothing is wrong yet: try once over a new one.
+    /// A connection that had worked is gone. Nothing is wrong yet: try once over a new connection.
     Retry,
     /// The new connection failed too, or Redis refused the command. Report, and wait.
     Report,
 }
 
 impl Link {
-    /// Returns the connection, and makes one if there is none.
+    /// Returns the connection. Connects first if that is needed.
     pub(crate) async fn get(
         &mut self,
         shared: &RedisShared,
@@ -53,7 +53,7 @@ impl Link {
     }
 
     /// The same for a command that Redis answers at once and that may be sent twice: if the
-    /// connection was idle, it has little time to show that it is still there.
+    /// connection was idle, the time for the answer is short.
     pub(crate) async fn probe(
         &mut self,
         shared: &RedisShared,
@@ -90,13 +90,17 @@ impl Link {
     }
 
     /// Records that Redis answered over this connection.
-    pub(crate) fn answered(&mut self, shared: &RedisShared) {
-        let now = Instant::now();
-        let took = self.asked.map_or(Duration::ZERO, |at| now - at);
-        if took < shared.timeout / 4 {
+    pub(crate) fn answered(&mut self) {
+        self.answered = Some(Instant::now());
+    }
+
+    /// Records that Redis answered a command with a large answer, or with a large argument. If that
+    /// is quick, answers get the usual time again. Small ones say nothing about the line.
+    pub(crate) fn carried(&mut self, shared: &RedisShared) {
+        self.answered();
+        if self.asked.is_some_and(|at| at.elapsed() < shared.timeout / 4) {
             self.doublings = 0;
         }
-        self.answered = Some(now);
     }
 
     /// Drops the connection after an error.
@@ -107,13 +111,13 @@ impl Link {
         if has_worked && is_lost { Failure::Retry } else { Failure::Report }
     }
 
-    /// Whether the last command had the full time for its answer. If not, its timeout says nothing
+    /// Whether the last command had the full time for its answer. If not, a timeout says nothing
     /// about the speed of the line.
     pub(crate) fn had_full_time(&self) -> bool {
         !self.is_probe
     }
 
-    /// Gives answers twice the time until one is quick: the smallest possible one did not arrive.
+    /// Gives answers twice the time until an answer is quick: even the smallest did not arrive.
     pub(crate) fn wait_longer(&mut self) {
         self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
     }

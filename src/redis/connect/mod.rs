@@ -1,4 +1,4 @@
-//! Connections: where the server is, how to reach it, and when to try again.
+//! Connections: where the server is, how to reach the server, and when to try again.
 
 pub(crate) mod address;
 pub(crate) mod back_off;

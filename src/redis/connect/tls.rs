@@ -11,7 +11,7 @@ use crate::redis::error::RedisConfigError;
 pub(crate) struct Tls {
     /// The authorities to trust, in place of those of the system.
     pub(crate) ca: Option<Vec<u8>>,
-    /// The client's certificate, and its key.
+    /// The client's certificate and key.
     pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -46,7 +46,7 @@ impl Tls {
 
 /// Installs ring as the process's cryptography, unless the application has installed another.
 ///
-/// The client panics if the process has none and more than one is compiled in.
+/// The client panics if the process has none and several are compiled in.
 pub(crate) fn install_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // An error means that another thread was faster.

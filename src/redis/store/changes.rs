@@ -22,7 +22,7 @@ pub(crate) struct Notice {
     pub(crate) news: Option<News>,
 }
 
-/// News of one instance.
+/// News of an instance.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct News {
     pub(crate) instance: String,
@@ -32,14 +32,14 @@ pub(crate) struct News {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The set was begun anew.
+    /// The set begins anew.
     Anew,
     Changes(Vec<Change>),
     /// The instance has ended.
     Gone,
 }
 
-/// Returns the entries in the answer to `XREAD` of one stream.
+/// Returns the entries in the answer to `XREAD` of a stream.
 pub(crate) fn read(answer: Value) -> RedisResult<Vec<Notice>> {
     type Fields = Option<Vec<Vec<u8>>>;
     type Streams = Option<Vec<(Vec<u8>, Vec<(String, Fields)>)>>;
@@ -70,7 +70,7 @@ fn news(fields: &[Vec<u8>]) -> Option<News> {
     Some(News { instance: instance?, version: version?, step: step? })
 }
 
-/// Returns the name of an instance, if the bytes can be one.
+/// Returns the name of an instance, if the bytes can be a name.
 pub(crate) fn name(bytes: &[u8]) -> Option<String> {
     let can_be = |bytes: &&[u8]| (1..=NAME_LEN).contains(&bytes.len());
     Some(bytes).filter(can_be).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Ids that lie further than this ahead of Redis's clock are malformed: ten years.
 ///
-/// A clock that was set back by less costs nothing. Without the limit one forged entry with the
-/// greatest id would leave no room for another, and would lead all hubs to a position that nothing
-/// can follow.
+/// A clock that is set back by less costs nothing. Without the limit, a single forged entry with
+/// the greatest id would leave no room for another, and would lead all hubs to a position that
+/// nothing can follow.
 pub(crate) const HORIZON_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 
 pub(crate) fn millis(time: Duration) -> u64 {

@@ -24,7 +24,7 @@ pub(crate) enum Content {
     },
     /// Says that the order went backwards before this entry.
     Reset { previous: EventId },
-    /// No hub wrote it.
+    /// Not written by a hub.
     Malformed,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Event,
-    /// A disconnect, a join or a leave: it holds for the clients of the time when it is read.
+    /// A disconnect, a join or a leave: for the clients that there are when the entry is read.
     Command,
     /// Not written by a hub, or by a later version.
     Malformed,
@@ -47,7 +47,7 @@ pub(crate) fn kind_of(bytes: &[u8]) -> Kind {
     }
 }
 
-/// Returns the entries in the answer to `XREAD` of one stream, in order; `None` if the answer has
+/// Returns the entries in the answer to `XREAD` of a stream, in order; `None` if the answer has
 /// another form.
 pub(crate) fn read(answer: Value) -> Option<Vec<Entry>> {
     let entries = match answer {
@@ -78,7 +78,7 @@ fn entry(value: Value) -> Option<Entry> {
 }
 
 impl Content {
-    /// Whether the entry names one before itself, as all entries of a hub do. A forged predecessor
+    /// Whether the entry names an earlier entry, as all entries of a hub do. A forged predecessor
     /// must not become the position of a hub.
     fn follows_before(&self, id: EventId) -> bool {
         match self {

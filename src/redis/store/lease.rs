@@ -1,11 +1,10 @@
 //! Presence in Redis: the scripts, and the keys that they share.
 //!
-//! Each instance has a set of its users, which expires unless the instance lives. The hash
-//! `instances` holds, for each instance, the version of its set, the time of its last heartbeat, and
-//! the number of its users. A small stream carries the changes: an instance that has read version 7
-//! of another's set applies the changes of version 8, and reads the whole set if it has missed
-//! changes. Versions are the instance's own numbers and only grow, so they can be compared whatever
-//! happens to Redis.
+//! Each instance has a set of users, which expires unless the instance lives. The hash `instances`
+//! holds, for each instance, the version of the set, the time of the last heartbeat, and the number
+//! of users. A small stream carries the changes: an instance that has read version 7 of another's
+//! set applies the changes of version 8, and reads the whole set if changes are missing. Versions
+//! are the instance's own numbers and only grow, so they can be compared whatever happens to Redis.
 
 use std::time::Duration;
 
@@ -23,7 +22,8 @@ const KEPT_ENTRIES: usize = 256;
 /// The heartbeats of an instance: four in a lease.
 const BEATS: u32 = 4;
 
-/// Begins a set anew, or adds to it. `instances` names the instance only when its set is whole.
+/// Begins a set anew, or adds to the set. `instances` names the instance only when the set is
+/// whole.
 const FILL: &str = r"
 if ARGV[2] == '1' then
   redis.call('DEL', KEYS[2])
@@ -34,14 +34,14 @@ redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return 1
 ";
 
-/// Applies the changes from one version of a set to the next, however often it is sent, or records a
-/// heartbeat. Returns 0 if the set is not the one that the instance takes it for.
+/// Applies the changes from one version of a set to the next, however often the changes are sent,
+/// or records a heartbeat. Returns 0 if the set has another version than the instance expects.
 ///
 /// With each heartbeat, instances are removed that gave none for ten lifetimes: their sets have
-/// expired. A time in the future, of a clock that was set back or of an attacker, counts from now.
+/// expired. A time in the future, of a clock that is set back or of an attacker, counts from now.
 ///
 /// A forged entry with the greatest id leaves no room in the stream. The stream is then deleted:
-/// instances that miss its entries read the sets.
+/// instances that miss the entries read the sets.
 const ANNOUNCE: &str = r"
 local id, before, version, life = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local stored = redis.call('HGET', KEYS[1], id)
@@ -90,11 +90,11 @@ redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[2], '*', 'i', ARGV[1], 'v', '0',
 return 1
 ";
 
-/// The presence of one instance in Redis.
+/// The presence of an instance in Redis.
 pub(crate) struct Lease {
     /// The instance's own name.
     pub(crate) id: String,
-    /// How long the instance may be cut off before the other instances hold it for dead.
+    /// How long the instance may be cut off before the other instances assume a death.
     pub(crate) lease: Duration,
     pub(crate) instances: String,
     pub(crate) stream: String,
@@ -106,16 +106,16 @@ pub(crate) struct Lease {
     leave: Loaded,
 }
 
-/// One step of an instance's set.
+/// A step of an instance's set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Announcement<'a> {
-    /// The set was filled: earlier versions mean nothing.
+    /// A whole set, just filled: earlier versions mean nothing.
     pub(crate) is_anew: bool,
     /// The version after the changes.
     pub(crate) version: u64,
     /// The number of users after the changes.
     pub(crate) total: usize,
-    /// Without changes it is a heartbeat.
+    /// Without changes, the announcement is a heartbeat.
     pub(crate) changes: &'a [Change],
 }
 
@@ -145,14 +145,15 @@ impl Lease {
         self.lease / BEATS
     }
 
-    /// Returns the time without a heartbeat after which an instance counts as dead: one lease of
-    /// outage, up to one beat before it, and one beat to reconnect.
+    /// Returns the time without a heartbeat after which an instance counts as dead: a lease of
+    /// outage, up to a beat before that, and a beat to reconnect.
     pub(crate) fn patience(&self) -> Duration {
         self.lease + 2 * self.beat()
     }
 
-    /// Returns the time after which a set expires, in milliseconds. It must be longer than the
-    /// patience of all instances: an instance that starts later must find no set of a dead one.
+    /// Returns the time after which a set expires, in milliseconds. Must be longer than the
+    /// patience of all instances: an instance that starts later must find no set of a dead
+    /// instance.
     pub(crate) fn lifetime(&self) -> u64 {
         millis(self.lease).saturating_mul(2)
     }

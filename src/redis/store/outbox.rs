@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::backplane::{Outgoing, Unsent};
 
-/// The limits of one batch: Redis serves no other client while it runs the script.
+/// The limits of a batch: Redis serves no other client while the script runs.
 const BATCH_EVENTS: usize = 1024;
 pub(crate) const BATCH_BYTES: usize = 512 << 10;
 
@@ -19,7 +19,7 @@ pub(crate) struct Outbox {
     most_events: usize,
     most_bytes: usize,
     queue: Mutex<Queue>,
-    /// Something was pushed, or the queue was closed, or sending may begin.
+    /// There is a new event, or the queue is closed, or sending may begin.
     pub(crate) changed: Notify,
 }
 
@@ -61,7 +61,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Wakes the sender: the end of the stream was found.
+    /// Wakes the sender: the end of the stream is known.
     pub(crate) fn begin(&self) {
         self.changed.notify_one();
     }

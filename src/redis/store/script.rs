@@ -2,12 +2,12 @@
 //!
 //! The stream holds the events. The key `last` is the id of the last entry that a hub added. Each
 //! entry carries, in its field `p`, the `last` that it found. So the entries form a chain: a reader
-//! whose own last entry is not the `p` of the next one knows that entries between them are gone,
+//! whose own last entry is not the `p` of the next entry knows that entries between them are gone,
 //! whatever happened to the stream. The key `reset` is the id of the last entry that tells this to
 //! readers that cannot know it by themselves.
 //!
-//! Anything may stand at these keys. A value that no hub wrote is replaced where that loses nothing,
-//! and is an error otherwise.
+//! Anything may stand at these keys. A value that no hub wrote is replaced where that loses
+//! nothing, and is an error otherwise.
 
 use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 
@@ -19,9 +19,9 @@ use crate::wire::id::EventId;
 /// The first part of `PUBLISH`, `RESET` and `BEGIN`.
 ///
 /// `add` gives an entry the stream's own next id (`*`): the clock's, or the successor of the newest
-/// id if that is greater. If this id is not greater than all known ids, the entry is taken back, and
-/// gets the successor of the greatest known id. So ids grow also if the stream was emptied while the
-/// clock was set back, and beyond all that `floor` says was seen. Only the first entry of a batch
+/// id if that is greater. If this id is not greater than all known ids, the entry is taken back,
+/// and gets the successor of the greatest known id. So ids grow also if the stream is emptied while
+/// the clock is set back, and beyond the newest seen id (`floor`). Only the first entry of a batch
 /// needs the check. Every hundredth entry trims the stream, which Redis does a node at a time.
 ///
 /// A `last` or an entry that is further ahead of the clock than `HORIZON` is not a hub's. Such a
@@ -126,15 +126,15 @@ end
 
 /// Publishes a batch once, however often the batch is sent.
 ///
-/// For each publisher, Redis keeps the number of the first event of its latest batch, and the ids of
-/// that batch. A batch with the same number is the same batch: events that were added already are
-/// answered and not added again. A batch with a lower number comes late, over a connection that was
-/// given up. If nothing was added since the id that the publisher was answered last, then nothing of
-/// this batch was added, and the record need not be read. The record is written also if the batch
-/// fails half way, so the calls are `pcall`s.
+/// For each publisher, Redis keeps the number of the first event of its latest batch, and the ids
+/// of that batch. A batch with the same number is the same batch: events that are in the stream
+/// already are answered and not added again. A batch with a lower number comes late, over an
+/// abandoned connection. If the stream still ends at the publisher's last answer, then nothing of
+/// this batch is in the stream, and the record need not be read. The record is written also if the
+/// batch fails half way, so the calls are `pcall`s.
 ///
-/// A record or an idempotency key that no hub can have written is ignored and replaced. A record is
-/// such if it has more ids than the batch, or an id that cannot be one of the batch's.
+/// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
+/// record has more ids than the batch, or an id that cannot be of the batch.
 const PUBLISH: &str = r"
 local first, count = ARGV[5], (#ARGV - 6) / 2
 local ids, had, replaced = {}, 0, 0
@@ -186,7 +186,8 @@ if failed or replaced > 0 then return {failed or '', all, replaced} end
 return all
 ";
 
-/// Adds an entry that says that the order went backwards before `since`, unless there is one.
+/// Adds an entry that says that the order went backwards before `since`, unless there is such an
+/// entry.
 const RESET: &str = r"
 local said = pcall('GET', KEYS[3])
 if position(said) and not is_far(said) and after(said, ARGV[4]) then return said end
@@ -247,7 +248,8 @@ end
 return {0, found}
 ";
 
-/// The names of the keys. All are in one slot of a cluster, because a script must not use several.
+/// The names of the keys. All are in the same slot of a cluster, because a script must not use
+/// several.
 #[derive(Debug)]
 pub(crate) struct Keys {
     pub(crate) stream: String,
@@ -270,7 +272,7 @@ impl Keys {
     }
 }
 
-/// The scripts of one hub.
+/// The scripts of a hub.
 #[derive(Debug)]
 pub(crate) struct Scripts {
     keys: Keys,
@@ -287,13 +289,13 @@ pub(crate) struct Scripts {
 /// A batch on its way to Redis.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchOf<E> {
-    /// Tells apart the records of one publisher. Raised when a record is found to be forged.
+    /// Tells apart the records of a publisher. Raised when a record is forged.
     pub(crate) record: u32,
-    /// The number of the batch's first event among all that the publisher ever sent.
+    /// The number of the batch's first event among all events of the publisher.
     pub(crate) first: u64,
-    /// The new ids must be greater than this one.
+    /// The new ids must be greater than this id.
     pub(crate) floor: EventId,
-    /// The newest id that the publisher was answered before it sent the batch for the first time.
+    /// The newest id in the answers before the first attempt to send the batch.
     pub(crate) answered: EventId,
     /// Each event, and its idempotency key.
     pub(crate) events: E,
@@ -302,9 +304,9 @@ pub(crate) struct BatchOf<E> {
 /// Redis's answer to a batch.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    /// The ids of the events that were added, in order.
+    /// The ids of the added events, in order.
     pub(crate) ids: Vec<EventId>,
-    /// Why the other events were refused.
+    /// Why Redis refused the other events.
     pub(crate) failed: Option<String>,
     /// How many idempotency keys held something that no hub wrote.
     pub(crate) replaced: u64,
@@ -323,7 +325,7 @@ pub(crate) struct Begin {
 pub(crate) enum Range {
     /// After a position, the oldest first.
     After(EventId),
-    /// All, the newest first, and only those before a position if one is given.
+    /// All, the newest first, and if a position is given, only those before.
     Before(Option<EventId>),
     /// From a position back to another, the newest first, both included.
     Back { from: EventId, to: EventId },
@@ -413,7 +415,7 @@ impl Scripts {
         id(self.reset.call(connection, fill).await?)
     }
 
-    /// Finds the newest position, after a repair of the stream if it needs one.
+    /// Finds the newest position, after a repair of the stream if needed.
     pub(crate) async fn begin(&self, connection: &mut MultiplexedConnection) -> RedisResult<Begin> {
         let fill = |command: &mut Cmd| {
             command.arg(2).arg(&self.keys.stream).arg(&self.keys.last);
@@ -434,7 +436,7 @@ impl Scripts {
         if let Value::Nil = answer { Ok(EventId::ORIGIN) } else { id(answer) }
     }
 
-    /// Removes the oldest eighth of the events. Returns how many those were.
+    /// Removes the oldest eighth of the events. Returns how many events are gone.
     pub(crate) async fn trim(&self, connection: &mut MultiplexedConnection) -> RedisResult<u64> {
         let fill = |command: &mut Cmd| {
             command.arg(1).arg(&self.keys.stream);

@@ -6,9 +6,9 @@ use crate::wire::id::EventId;
 /// The position of a reader.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Position {
-    /// The entries of the stream up to here were read.
+    /// The last entry of the stream that is read.
     pub(crate) cursor: EventId,
-    /// The last of them that a hub wrote: the next link must name it as the one before.
+    /// The last of them that a hub wrote: the next link must name this position.
     pub(crate) chain: EventId,
 }
 
@@ -36,7 +36,7 @@ struct Kept {
 #[derive(Debug)]
 enum Link {
     Event(EventId, Vec<u8>),
-    /// Not its bytes: a command was for the clients of that time.
+    /// Not its bytes: a command is for the clients of its time.
     Command(EventId),
     Reset(EventId),
 }
@@ -97,7 +97,7 @@ impl Tail {
         Some(oldest)
     }
 
-    /// Returns the start. `last` is the newest position, as it was found before the entries.
+    /// Returns the start. `last` is the newest position, as found before the entries.
     pub(crate) fn finish(self, last: EventId) -> Start {
         let cursor = self.entries.first().map_or(last, |newest| newest.id.max(last));
         let mut position = Position { cursor, chain: EventId::ORIGIN };
@@ -109,7 +109,7 @@ impl Tail {
             if floor.is_none() {
                 floor = Some(previous);
             } else if previous != position.chain {
-                // The chain is broken: entries before this one are gone.
+                // The chain is broken: earlier entries are gone.
                 floor = Some(id.before());
                 events.clear();
             }
@@ -124,7 +124,7 @@ impl Tail {
             position.chain = id;
         }
         if position.chain < last {
-            // Entries up to `last` were written, and are gone.
+            // Entries up to `last` are gone.
             (floor, position.chain) = (Some(last), last);
             events.clear();
         }

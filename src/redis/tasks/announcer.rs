@@ -14,7 +14,7 @@ use crate::redis::shared::RedisShared;
 use crate::redis::store::lease::Announcement;
 use crate::redis::store::script::unexpected;
 
-/// The most users in one script: Redis serves no other client while it runs the script.
+/// The most users in a script: Redis serves no other client while the script runs.
 const BATCH: usize = 1024;
 
 /// The shortest time between two announcements. A user that joins and leaves in between is not
@@ -82,7 +82,7 @@ impl Announcer {
         if !self.is_known {
             return self.write_all().await.map(|()| true);
         }
-        // A batch that was begun is repeated unchanged: Redis knows it by its version.
+        // A batch is repeated unchanged: Redis knows the batch by the version.
         if self.batch.is_empty() {
             self.batch = self.feed.take_changes(BATCH);
         }
@@ -97,9 +97,9 @@ impl Announcer {
         let shared = Arc::clone(&self.shared);
         let connection = self.link.probe(&shared).await?;
         let is_taken = shared.presence.announce(connection, announcement).await?;
-        self.link.answered(&shared);
+        self.link.answered();
         if !is_taken {
-            // Redis was emptied, is an older one, or holds that this instance is gone.
+            // Redis is empty, went back to an older dump, or has removed this instance as dead.
             self.is_known = false;
             return Ok(false);
         }
@@ -125,7 +125,7 @@ impl Announcer {
         let (version, total) = (self.version, self.total);
         let all = Announcement { is_anew: true, version, total, changes: &[] };
         self.is_known = lease.announce(connection, all).await?;
-        self.link.answered(&shared);
+        self.link.answered();
         if self.is_known { Ok(()) } else { Err(unexpected("the users of this instance")) }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads the stream backwards, for clients that come back from before the events that their hub
 //! retains.
 //!
-//! One task does this for all clients of an instance: while a client waits, it reads the next piece,
+//! The task does this for all clients of an instance: while a client waits, the task reads a piece
 //! at most every 100 ms. Clients that come meanwhile are served by the same pieces. The task has a
 //! connection of its own while a client waits, because a large answer must not delay publishing.
 
@@ -85,7 +85,7 @@ impl HistoryReader {
         let most = ReadSize::most_entries().min(room.saturating_add(1));
         let read = self.shared.scripts.read(connection, range, most, self.size.bytes());
         let Page { entries, is_end } = read.await?;
-        link.answered(&self.shared);
+        link.carried(&self.shared);
         self.size.answered(&entries, start.elapsed(), self.shared.timeout);
         Ok(follow(entries, wanted, is_end))
     }

@@ -16,16 +16,16 @@ use crate::redis::store::changes::{self, News, Notice, Step};
 use crate::redis::store::clock::millis;
 use crate::wire::id::EventId;
 
-/// The most entries in one read of the stream.
+/// The most entries in a read of the stream.
 const CHUNK: usize = 64;
 
-/// How many users are read from a set in one step.
+/// How many users are read from a set in a step.
 const STEP: usize = 1024;
 
-/// The most instances that are observed. Further ones are forged, or there is a mistake.
+/// The most instances that are observed. Further instances are forged, or there is a mistake.
 const MOST_INSTANCES: usize = 4096;
 
-/// How often a set is read again because it changed meanwhile.
+/// How often a set that changes meanwhile is read again.
 const TRIES: usize = 3;
 
 /// How often the instances are checked: eight times in a lease.
@@ -36,10 +36,10 @@ pub(crate) struct Observer {
     feed: Feed,
     /// The most users of other instances that the hub wants to know.
     most: usize,
-    /// The entries of the stream up to here were read.
+    /// The last entry of the stream that is read.
     position: EventId,
     peers: HashMap<String, Peer>,
-    /// When the instances were last checked.
+    /// The time of the last check.
     checked: Option<Instant>,
     health: PresenceHealth,
 }
@@ -47,25 +47,25 @@ pub(crate) struct Observer {
 /// Another instance.
 #[derive(Debug)]
 struct Peer {
-    /// The version of its set that the hub knows. `None` if the set must be read.
+    /// The version of the set that the hub knows. `None` if the set must be read.
     version: Option<u64>,
     /// The version that Redis had at the last check.
     seen: u64,
-    /// The time of its last heartbeat, by the clock of Redis.
+    /// The time of the last heartbeat, by the clock of Redis.
     alive: u64,
-    /// When that heartbeat was seen, by the clock of this instance. No clocks are compared.
+    /// When this instance saw that heartbeat, by the own clock. No clocks are compared.
     since: Instant,
-    /// It gave no heartbeat for too long.
+    /// Without a heartbeat for too long.
     is_gone: bool,
 }
 
-/// What an instance has written about itself.
+/// The record of an instance in Redis.
 #[derive(Debug, Clone, Copy)]
 struct Record {
     version: u64,
     /// The time of the last heartbeat, in milliseconds of Redis's clock.
     alive: u64,
-    /// The number of users in its set.
+    /// The number of users in the set.
     total: usize,
 }
 
@@ -96,7 +96,7 @@ impl Observer {
         }
     }
 
-    /// Follows over one connection, until that fails or the hub is closed.
+    /// Follows over a connection, until that fails or the hub is closed.
     async fn follow(&mut self, link: &mut Link, back_off: &mut BackOff) -> RedisResult<()> {
         self.check(link).await?;
         let every = self.shared.presence.lease / CHECKS;
@@ -126,7 +126,7 @@ impl Observer {
         command.arg("COUNT").arg(CHUNK).arg("BLOCK").arg(wait).arg("STREAMS");
         command.arg(&self.shared.presence.stream).arg(self.position.to_string());
         let answer = command.query_async(link.get(&self.shared).await?).await?;
-        link.answered(&self.shared);
+        link.answered();
         changes::read(answer)
     }
 
@@ -152,21 +152,21 @@ impl Observer {
                 peer.version = Some(version);
                 self.feed.changed(&instance, changes);
             }
-            // Changes were missed.
+            // Changes are missing.
             Step::Changes(_) | Step::Anew | Step::Gone => self.read(&instance, link).await?,
         }
         Ok(())
     }
 
-    /// Checks which instances are alive, and whether news were missed.
+    /// Checks which instances are alive, and whether news are missing.
     async fn check(&mut self, link: &mut Link) -> RedisResult<()> {
         let Census { end, records } = self.census(link).await?;
         let now = Instant::now();
         let lease = &self.shared.presence;
-        // If this instance was cut off, heartbeats may have been missed: the patience with all
+        // After a cut of this instance, heartbeats may be missing: the patience with all
         // instances begins anew.
         let was_away = self.checked.is_none_or(|at| now - at > lease.lease / 2);
-        // The stream is not the one that was read.
+        // Another stream stands in place of the known stream.
         let is_another = self.checked.is_none() || end < self.position;
         self.checked = Some(now);
         if is_another {
@@ -208,9 +208,9 @@ impl Observer {
         type All = Vec<(Vec<u8>, Vec<u8>)>;
         let answer = questions.query_async(link.get(&self.shared).await?).await?;
         let (end, all, (seconds, _)): (End, All, (u64, u64)) = answer;
-        link.answered(&self.shared);
+        link.answered();
         let end = end.first().and_then(|(id, _)| id.parse().ok()).unwrap_or(EventId::ORIGIN);
-        // A heartbeat in the future is of a clock that was set back, until the next heartbeat, or
+        // A heartbeat in the future is of a clock that went back, until the next heartbeat, or
         // forged: then it must not take the place of a real instance.
         let latest = seconds.saturating_mul(1000).saturating_add(lease.lifetime());
         let record = |(name, value): (Vec<u8>, Vec<u8>)| {
@@ -226,7 +226,7 @@ impl Observer {
     }
 
     /// Finds the instances that gave no heartbeat for too long, and forgets those that Redis has
-    /// forgotten too. Returns the newly dead ones.
+    /// forgotten too. Returns the newly dead instances.
     fn expire(&mut self, now: Instant, was_away: bool, listed: &HashSet<String>) -> Vec<String> {
         let patience = self.shared.presence.patience();
         let mut gone = Vec::new();
@@ -246,13 +246,13 @@ impl Observer {
     /// Reads all users of an instance.
     ///
     /// The set is read in steps, so that Redis serves other clients in between. If the set changes
-    /// meanwhile, it is read again. If it changes all the time, the result has at least the version
-    /// from before the read, and the later changes come by the stream.
+    /// meanwhile, the set is read again. If the set changes all the time, the result has at least
+    /// the version from before the read, and the later changes come by the stream.
     async fn read(&mut self, instance: &str, link: &mut Link) -> RedisResult<()> {
         let (mut users, mut version) = (HashSet::new(), None);
         for _ in 0..TRIES {
             let Some(before) = self.record(instance, link).await? else {
-                // The instance begins its set anew, and will announce that.
+                // The instance begins the set anew, and will announce that.
                 return Ok(());
             };
             users = self.users(instance, link).await?;
@@ -260,7 +260,7 @@ impl Observer {
             let after = self.record(instance, link).await?;
             if after.is_some_and(|after| after.version == before.version) {
                 if users.len() != before.total && users.len() <= self.most {
-                    // Users were removed by somebody else. The instance will notice, and begin anew.
+                    // Somebody else removed users. The instance will notice, and begin anew.
                     return Ok(());
                 }
                 break;
@@ -277,7 +277,7 @@ impl Observer {
         let mut command = redis::cmd("HGET");
         command.arg(&self.shared.presence.instances).arg(instance);
         let value: Option<Vec<u8>> = command.query_async(link.get(&self.shared).await?).await?;
-        link.answered(&self.shared);
+        link.answered();
         Ok(value.and_then(|value| record(&value)))
     }
 
@@ -290,7 +290,7 @@ impl Observer {
             command.arg(&key).arg(&cursor).arg("COUNT").arg(STEP);
             let (next, some): (String, Vec<Vec<u8>>) =
                 command.query_async(link.get(&self.shared).await?).await?;
-            link.answered(&self.shared);
+            link.answered();
             let names = some.into_iter().filter_map(|name| String::from_utf8(name).ok());
             users.extend(names.map(Arc::from));
             if next == "0" || users.len() > self.most {
@@ -302,8 +302,8 @@ impl Observer {
 }
 
 impl Peer {
-    /// Returns the peer of this name. `None` if there are too many instances: of those, the dead
-    /// ones make room first.
+    /// Returns the peer of this name. `None` if there are too many instances: the dead
+    /// make room first.
     fn of<'a>(peers: &'a mut HashMap<String, Self>, name: &str) -> Option<&'a mut Self> {
         if !peers.contains_key(name) {
             if peers.len() >= MOST_INSTANCES {

@@ -1,4 +1,4 @@
-//! How much one read asks for.
+//! How much a read asks for.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const FIRST_BYTES: usize = 128 << 10;
 /// The bytes of an entry in addition to its event, about.
 const OVERHEAD: usize = 64;
 
-/// The most entries in one answer.
+/// The most entries in an answer.
 const MOST_ENTRIES: usize = 2048;
 
 /// The most entries in an answer whose bytes Redis cannot count.
@@ -38,7 +38,7 @@ impl Default for ReadSize {
 }
 
 impl ReadSize {
-    /// Returns how many bytes the next answer may have. One entry is read in any case.
+    /// Returns how many bytes the next answer may have. An entry is read in any case.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -65,7 +65,7 @@ impl ReadSize {
         };
         let bytes: usize = entries.iter().map(size).sum();
         let largest = entries.iter().map(size).max().unwrap_or(OVERHEAD);
-        // Large events may be followed by small ones and then return.
+        // After some small events, large events may return.
         self.largest = largest.max(self.largest / 8 * 7);
         // An answer of twice the size takes twice the time: it must still be far from a timeout.
         if took < timeout / 8 && bytes >= self.bytes / 2 {
@@ -73,8 +73,8 @@ impl ReadSize {
         }
     }
 
-    /// Asks for less after an answer that did not arrive in time. Returns `false` if the next read
-    /// asks for one entry, as the last one did: then only more time can help.
+    /// Asks for less after an answer that did not arrive in time. Returns `false` if the
+    /// last read asked for a single entry: then only more time can help.
     pub(crate) fn timed_out(&mut self) -> bool {
         let could_shrink = self.bytes > 1;
         self.bytes = (self.bytes / SHRINK).max(1);

@@ -26,9 +26,9 @@ const BLOCK_SHARE: u32 = 2;
 pub(crate) struct Reader {
     shared: Arc<RedisShared>,
     feed: Feed,
-    /// `None` until the end of the stream was found.
+    /// `None` until the end of the stream is known.
     position: Option<Position>,
-    /// An id with a greater time, in milliseconds, is malformed. Zero until Redis was asked.
+    /// An id with a greater time, in milliseconds, is malformed. Zero until Redis has said.
     horizon: u64,
     size: ReadSize,
     malformed: Burst,
@@ -55,7 +55,7 @@ impl Reader {
         }
     }
 
-    /// Reads over one connection, until that fails or the hub is closed.
+    /// Reads over a connection, until that fails or the hub is closed.
     async fn read(&mut self, link: &mut Link, back_off: &mut BackOff) -> RedisResult<()> {
         let mut position = match self.position {
             Some(position) => self.verify(position, link).await?,
@@ -77,7 +77,7 @@ impl Reader {
             } else {
                 self.take(page.entries, &mut position, link).await?;
             }
-            // Wait at the server only if there was nothing left: waiting reads cannot count bytes.
+            // Wait at the server only if nothing is left: waiting reads cannot count bytes.
             may_wait = page.is_end;
             self.check_clients_ahead(link).await?;
         }
@@ -96,7 +96,7 @@ impl Reader {
             command.arg("STREAMS").arg(&shared.scripts.keys().stream).arg(after.to_string());
             let answer: Value = command.query_async(connection).await?;
             let entries = entry::read(answer).ok_or_else(|| unexpected("a stream"))?;
-            // The time was for waiting, mostly: it says nothing about the line.
+            // The time is for waiting, mostly, and says nothing about the line.
             self.size.answered(&entries, shared.timeout, shared.timeout);
             let is_end = entries.len() < most;
             Page { entries, is_end }
@@ -106,18 +106,22 @@ impl Reader {
             self.size.answered(&page.entries, start.elapsed(), shared.timeout);
             page
         };
-        link.answered(&self.shared);
+        if page.entries.is_empty() {
+            link.answered();
+        } else {
+            link.carried(&shared);
+        }
         Ok(page)
     }
 
     /// Finds the end of the stream, and loads as much of it as the hub retains.
     ///
-    /// A read that does not arrive in time is repeated with a smaller size. The entries that arrived
-    /// before are kept: a slow line brings the whole in any number of reads.
+    /// A read that does not arrive in time is repeated with a smaller size. The entries that
+    /// arrived before are kept: a slow line brings the whole in any number of reads.
     async fn begin(&mut self, link: &mut Link) -> RedisResult<Position> {
         let shared = Arc::clone(&self.shared);
         let begin = shared.scripts.begin(link.get(&shared).await?).await?;
-        link.answered(&self.shared);
+        link.answered();
         self.horizon = begin.horizon;
         let (events, bytes, age) = self.feed.retained();
         let oldest = age.map_or(0, |age| now().saturating_sub(millis(age)));
@@ -142,7 +146,7 @@ impl Reader {
                 }
                 Err(error) => return Err(error),
             };
-            link.answered(&self.shared);
+            link.carried(&shared);
             self.size.answered(&page.entries, start.elapsed(), shared.timeout);
             before = tail.extend(page.entries);
             if before.is_none() || page.is_end {
@@ -160,19 +164,19 @@ impl Reader {
         Ok(position)
     }
 
-    /// Checks that the stream still is the one that was read, where no entry after `position` says
-    /// so: the key `last` does.
+    /// Checks that the stream still is the one that was read, by the key `last`: without a new
+    /// entry nothing else says so.
     async fn verify(&mut self, mut position: Position, link: &mut Link) -> RedisResult<Position> {
         let last = self.last(link).await?;
         if last < position.chain {
-            // The stream was emptied, or is an older one. All readers read the reset entry next,
-            // after the entries that were published since.
+            // The stream is empty, or went back to an older dump. All readers read the reset entry
+            // next, after the entries published since.
             let seen = position.cursor.max(position.chain).max(self.feed.head());
             self.reset(seen, link).await?;
             return Ok(position);
         }
         if last > position.chain {
-            // Entries were added after the read and before the question; or they are gone, and no
+            // New entries came between the read and the question; or they are gone, and no
             // later entry will say so.
             let page = self.page(position.cursor, false, link).await?;
             if page.entries.is_empty() {
@@ -184,26 +188,28 @@ impl Reader {
         Ok(position)
     }
 
-    /// Returns the newest position; the origin if there is none, or none that a hub can have written.
+    /// Returns the newest position; the origin if there is none, or none that a hub can have
+    /// written.
     async fn last(&mut self, link: &mut Link) -> RedisResult<EventId> {
         let shared = Arc::clone(&self.shared);
         let last = shared.scripts.last(link.get(&shared).await?).await?;
-        link.answered(&self.shared);
+        link.answered();
         let is_far = last.0 > self.horizon && !self.repair(last, link).await?;
         Ok(if is_far { EventId::ORIGIN } else { last })
     }
 
     async fn reset(&self, since: EventId, link: &mut Link) -> RedisResult<()> {
         self.shared.scripts.reset(link.get(&self.shared).await?, since, since).await?;
-        link.answered(&self.shared);
+        link.answered();
         Ok(())
     }
 
-    /// Asks Redis whether an id can be a hub's: the clock goes on. If not, Redis repairs the stream.
+    /// Asks Redis whether an id can be a hub's: the clock goes on. If not, Redis repairs the
+    /// stream.
     async fn repair(&mut self, id: EventId, link: &mut Link) -> RedisResult<bool> {
         let shared = Arc::clone(&self.shared);
         self.horizon = shared.scripts.begin(link.get(&shared).await?).await?.horizon;
-        link.answered(&self.shared);
+        link.answered();
         Ok(id.0 <= self.horizon)
     }
 
@@ -244,8 +250,8 @@ impl Reader {
                 Content::Link { previous, bytes } => {
                     if previous != position.chain && kind_of(&bytes) != Kind::Malformed {
                         if previous < position.chain {
-                            // The entry that was read last is not of this order any more. Readers
-                            // that never read it cannot know.
+                            // The entry that this reader has read last is not of this order.
+                            // Readers that never read it cannot know.
                             self.reset(id, link).await?;
                         }
                         self.forget(id.before());
@@ -265,7 +271,7 @@ impl Reader {
                 }
                 Content::Malformed => self.skip_malformed(id),
             }
-            // If a later entry fails, the reader goes on after this one.
+            // If a later entry fails, the reader goes on after this entry.
             self.position = Some(*position);
         }
         Ok(())

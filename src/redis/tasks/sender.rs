@@ -21,24 +21,25 @@ pub(crate) struct Sender {
     shared: Arc<RedisShared>,
     feed: Feed,
     link: Link,
-    /// The events that are on their way. A batch is sent again unchanged until it is answered: Redis
-    /// knows it by the number of its first event, so a lost answer neither loses nor repeats events.
+    /// The events that are on their way. A batch is sent again unchanged until it is answered:
+    /// Redis knows it by the number of its first event, so a lost answer neither loses nor repeats
+    /// events.
     batch: VecDeque<Outgoing>,
-    /// The number of the batch's first event among all that were ever sent.
+    /// The number of the batch's first event among all events of this sender.
     first: u64,
     /// See [`BatchOf::record`].
     record: u32,
-    /// The newest id that was confirmed.
+    /// The newest confirmed id.
     newest: EventId,
     /// The limit for the next batch, in bytes: a slow line gets smaller batches.
     most_bytes: usize,
-    /// Redis was trimmed because its memory is full, and has taken nothing since.
+    /// Redis was out of memory, is trimmed, and has taken nothing since.
     has_trimmed: bool,
     trims: Burst,
     replacements: Burst,
 }
 
-/// Why a batch, or a part of it, was not taken.
+/// Why Redis has not taken a batch, or a part of a batch.
 enum Trouble {
     /// The connection failed, or Redis refused the script.
     Failed(RedisError),
@@ -65,7 +66,7 @@ impl Sender {
 
     /// Sends until the hub is closed and all events are acknowledged.
     ///
-    /// One batch is under way at a time: the order of several would not survive a lost connection.
+    /// Batches go one at a time: the order of several would not survive a lost connection.
     pub(crate) async fn run(mut self) {
         let mut back_off = BackOff::default();
         while self.fill().await {
@@ -85,7 +86,7 @@ impl Sender {
                 }
                 Trouble::Refused(cause) => cause,
             };
-            // Once without a report: if trimming was all that Redis needed, nothing is wrong.
+            // Once without a report: if Redis needs nothing else, nothing is wrong.
             if is_out_of_memory(&cause) && self.trim().await && !self.has_trimmed {
                 self.has_trimmed = true;
                 continue;
@@ -101,8 +102,8 @@ impl Sender {
             if self.batch.is_empty() {
                 self.shared.outbox.fill(&mut self.batch, self.most_bytes);
             }
-            // Clients may wait for the end of the stream. An event that is sent before that is found
-            // could come before it, and they would not get it. A hub that was closed has no clients,
+            // Clients may wait for the end of the stream. An event that is sent before that is
+            // found could come before it, and they would not get it. A closed hub has no clients,
             // and its reader may never find the end.
             let may_send = *self.shared.is_loaded.borrow() || self.shared.outbox.is_closed();
             if may_send && !self.batch.is_empty() {
@@ -127,8 +128,8 @@ impl Sender {
             events: self.batch.iter().map(|event| (&**event.entry(), event.key())),
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
-        self.link.answered(&shared);
-        // Never more than were sent, whatever Redis answers.
+        self.link.carried(&shared);
+        // Never more than this batch has, even if Redis answers more ids.
         let count = taken.ids.len().min(self.batch.len());
         self.first += count as u64;
         let mut bytes = 0;
@@ -152,25 +153,25 @@ impl Sender {
     /// Learns from a failure before the batch is sent again.
     fn adapt(&mut self, error: &RedisError) {
         if error.is_timeout() && self.link.had_full_time() {
-            // The batch must stay as it is: give it more time, and make the next one smaller.
+            // The batch must stay unchanged: give more time, and make the next batch smaller.
             self.link.wait_longer();
             self.most_bytes = (self.most_bytes / 4).max(LEAST_BYTES);
         }
         if error.code() == Some("STALE") {
-            // Only a later batch of this publisher can make this one stale, and there is none: the
+            // Only a later batch of this publisher can make the batch stale, and there is none: the
             // record is forged. Go on with a record of another name.
             self.record = self.record.wrapping_add(1).max(1);
         }
     }
 
     /// Removes the oldest events from the stream, so that Redis has memory for the batch. Instances
-    /// that had not read them find the chain broken and report the loss. Returns whether there were
-    /// any.
+    /// that have not read them find the chain broken and report the loss. Returns `false` if the
+    /// stream is empty.
     async fn trim(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
         let trimmed: RedisResult<u64> = async {
             let trimmed = shared.scripts.trim(self.link.get(&shared).await?).await?;
-            self.link.answered(&shared);
+            self.link.answered();
             Ok(trimmed)
         }
         .await;
