@@ -245,7 +245,8 @@ async fn forged_idempotency_keys_are_replaced_and_block_nothing() {
     let here = Instance::ready(&server.url()).await;
     let mut client = here.client();
     here.publish("first").await;
-    let forge: [(&str, &dyn Fn(&mut Connection, &str)); 7] = [
+    type Forge<'a> = &'a dyn Fn(&mut Connection, &str);
+    let forge: [(&str, Forge<'_>); 7] = [
         ("hash", &|forger, key| forger.hset(key, "a", "b").unwrap()),
         ("list", &|forger, key| forger.lpush(key, "a").unwrap()),
         ("stream", &|forger, key| add_to(forger, key, "*", &[("a", b"b")])),
