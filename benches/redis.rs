@@ -1,15 +1,15 @@
-//! What publishing through Redis costs beside Redis itself. Starts a redis-server; without one on the PATH it says so and
-//! measures nothing.
+//! The cost of publishing through Redis, beside Redis alone. Starts a redis-server; without a
+//! redis-server on the PATH it says so and measures nothing.
 //!
-//! - Latency: from `publish` to the read of each of 100 clients, beside what Redis takes for the same by itself, in turns: a
-//!   bare `XADD`, awaited, and one until a blocked `XREAD` of another connection has it.
-//! - Throughput: confirmed events in a second from one publisher that keeps 4096 under way, beside a pipeline of bare
-//!   `XADD`s of as many, in turns.
+//! - Latency: from `publish` until each of 100 clients has read the event. Beside it, in turns, the
+//!   time that Redis alone takes: for a bare `XADD`, awaited, and for a bare `XADD` until a blocked
+//!   `XREAD` of another connection has the entry.
+//! - Throughput: confirmed events in a second from one publisher that keeps 4096 under way. Beside
+//!   it, in turns, a pipeline of as many bare `XADD`s.
 //!
 //! `-- --test` is a short run.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -19,6 +19,11 @@ use futures_util::StreamExt as _;
 use redis::aio::MultiplexedConnection;
 use sse_hub::redis::Redis;
 use sse_hub::{Audience, Event, Hub, Subscriber, Subscription, TokioTimer};
+
+#[path = "../tests/support/ports.rs"]
+mod ports;
+
+use ports::Port;
 
 const UNDER_WAY: usize = 4096;
 
@@ -149,32 +154,51 @@ struct Server {
     child: Child,
     directory: PathBuf,
     url: String,
+    _port: Port,
 }
 
 impl Server {
     fn start() -> Option<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-        let port = listener.local_addr().ok()?.port();
-        drop(listener);
         let directory = std::env::temp_dir().join(format!("sse-hub-bench-{}", std::process::id()));
         fs::create_dir_all(&directory).ok()?;
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(&directory)
-            .stdout(Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            let _ = fs::remove_dir_all(&directory);
-            return None;
-        };
-        let url = format!("redis://127.0.0.1:{port}");
-        let server = Self { child, directory, url };
+        loop {
+            let port = Port::take();
+            let child = Command::new("redis-server")
+                .args(["--port", &port.number().to_string(), "--bind", "127.0.0.1"])
+                .args(["--save", "", "--dir"])
+                .arg(&directory)
+                .stdout(Stdio::null())
+                .spawn();
+            let Ok(child) = child else {
+                let _ = fs::remove_dir_all(&directory);
+                return None;
+            };
+            let url = format!("redis://127.0.0.1:{}", port.number());
+            let mut server = Self { child, directory: directory.clone(), url, _port: port };
+            if server.answers() {
+                return Some(server);
+            }
+            // Another program has the port. The directory is needed again.
+            server.directory = PathBuf::new();
+        }
+    }
+
+    /// Waits until the server answers. Returns `false` if it has exited.
+    fn answers(&mut self) -> bool {
         let start = Instant::now();
-        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        let own = format!("process_id:{}\r\n", self.child.id());
+        while self.child.try_wait().expect("a child").is_none() {
+            let info = || -> redis::RedisResult<String> {
+                let mut connection = redis::Client::open(&*self.url)?.get_connection()?;
+                redis::cmd("INFO").arg("server").query(&mut connection)
+            };
+            if info().is_ok_and(|info| info.contains(&own)) {
+                return true;
+            }
             assert!(start.elapsed() < Duration::from_secs(10), "redis-server does not answer");
             thread::sleep(Duration::from_millis(2));
         }
-        Some(server)
+        false
     }
 
     async fn connect(&self) -> MultiplexedConnection {

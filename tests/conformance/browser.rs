@@ -12,6 +12,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::chromium::{Browser, FOLLOW};
+use crate::ports::Port;
 use crate::servers::{Adapter, Mount, Server};
 use crate::{bare, clients, eventually, hub, within};
 
@@ -165,8 +166,10 @@ async fn clients_of_a_drained_server_come_to_its_successor_spread_out_and_are_to
         // Long against what the first of them takes to make the connection, which the others wait for.
         let retry = Duration::from_secs(2);
         let first = hub().retry(retry).build().unwrap();
-        let server = over_tls(adapter, &first, "h2", 0).await;
-        let port = server.address.port();
+        // The successor needs the same port: no other program may take it in between.
+        let reserved = Port::take();
+        let port = reserved.number();
+        let server = over_tls(adapter, &first, "h2", port).await;
         browser.goto(&format!("https://localhost:{port}/")).await;
         browser.execute(FOLLOW_MANY, &[json!(CLIENTS), json!(clients::types())]).await;
         eventually("all are there", || first.stats().clients == CLIENTS).await;

@@ -15,6 +15,8 @@ mod http1;
 mod in_process;
 mod matrix;
 mod nginx;
+#[path = "../support/ports.rs"]
+mod ports;
 mod proxy;
 mod scenarios;
 mod servers;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use sse_hub::{Event, Hub};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::http1::{Client, NO_HEADERS};
+use crate::ports::Port;
 use crate::servers::{Adapter, Server};
 use crate::{hub, within};
 
@@ -74,16 +75,26 @@ struct Nginx {
     address: SocketAddr,
     _process: Child,
     _directory: TempDir,
+    _port: Port,
 }
 
 impl Nginx {
-    /// With its defaults, but for where it writes and that it stays one process, which can be killed.
+    /// Starts nginx with its defaults, except for where it writes, and that it stays one process,
+    /// which can be killed.
     async fn in_front_of(server: SocketAddr) -> Self {
-        let directory = TempDir::new().unwrap();
-        let port = {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            listener.local_addr().unwrap().port()
-        };
+        const ATTEMPTS: usize = 10;
+        for _ in 0..ATTEMPTS {
+            if let Some(nginx) = Self::start(server).await {
+                return nginx;
+            }
+        }
+        panic!("nginx ends at {ATTEMPTS} different ports");
+    }
+
+    /// Returns `None` if nginx has ended: another program has the port.
+    async fn start(server: SocketAddr) -> Option<Self> {
+        let (directory, port) = (TempDir::new().unwrap(), Port::take());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
         let config = format!(
             "daemon off;
             master_process off;
@@ -93,7 +104,7 @@ impl Nginx {
             http {{
                 access_log off;
                 server {{
-                    listen 127.0.0.1:{port};
+                    listen {address};
                     location / {{
                         proxy_pass http://{server};
                     }}
@@ -112,15 +123,20 @@ impl Nginx {
         let mut process = command.kill_on_drop(true).spawn().unwrap_or_else(|error| {
             panic!("cannot start nginx, install it: {error}");
         });
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        within("nginx listens", async {
-            while TcpStream::connect(address).await.is_err() {
-                let ended = process.try_wait().unwrap();
-                assert!(ended.is_none(), "nginx has ended: {ended:?}");
+        let listens = within("nginx listens", async {
+            loop {
+                let is_open = TcpStream::connect(address).await.is_ok();
+                // Asked after the connect: another program may have answered.
+                if process.try_wait().unwrap().is_some() {
+                    return false;
+                }
+                if is_open {
+                    return true;
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
-        Self { address, _process: process, _directory: directory }
+        listens.then_some(Self { address, _process: process, _directory: directory, _port: port })
     }
 }
