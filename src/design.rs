@@ -30,9 +30,11 @@
 //!
 //! ```text
 //! edges    mount/  axum, warp -> http, stream;  listener -> watchdog -> watched
-//!          redis/  driver -> announcer, observer, history, sender, reader -> tail, shared -> outbox, lease, config, trouble
-//!                  lease -> changes, script -> config -> address -> moves, tls -> error;  tail, history -> entry
-//!                  and, used by those above and using none: back_off, clock, unshared
+//!          redis/  driver -> tasks/ -> shared -> store/ -> config -> connect/address -> error
+//!                  tasks/    reader, history -> read_size;  sender, announcer, observer
+//!                  store/    script -> entry;  lease -> changes;  tail -> entry;  outbox, clock
+//!                  connect/  link -> shared;  address -> credentials, failover, tls;  back_off
+//!                  and health, used by shared and the tasks
 //! hub      hub/    watch, metrics, look_back, exchange -> feed -> hub -> subscription, drain, ending, members, degraded
 //!                  subscription -> admission;  they, commands and places -> shared -> catch_up -> state
 //!                  state -> elsewhere, config -> presence, history, limits;  presence -> later -> telemetry, backplane -> end
@@ -48,8 +50,10 @@
 //! - `hub` is the locked shell. `state` is what stands behind the locks, `shared` takes them, `subscription` is the
 //!   `Stream`.
 //! - `mount` puts streams into responses. Each adapter is a page over `http`.
-//! - `redis` is an engine for the port of `hub`, with a guide for those who run it. `reader`, `sender`, `history`, `observer`
-//!   and `announcer` are tasks, each with a connection, which `driver` starts; they know each other only by what is `shared`.
+//! - `redis` is an engine for the port of `hub`, with a guide for operators. `tasks` are loops with a
+//!   connection each, which `driver` starts; they share `shared` and nothing else. `store` holds the
+//!   keys: how scripts write them, and how anything that stands there is read. `connect` finds the
+//!   server, connects, and decides about the next attempt.
 //!
 //! `tests/layers.rs` holds that no floor uses one above it and no file one that uses it. A method stands where its words are
 //! at home, as `State::disconnect` in `ending`; then its file is above all that it uses.
@@ -142,7 +146,7 @@
 //! newest back, is put into the log before what is there: so there is one path to read, and a crowd shares it. The log knows
 //! the position after which it is whole: who stands at or after it goes on, and so does everybody once nothing more can
 //! come. What was brought goes when it was not read for ten seconds. In Redis each read goes on where the oldest entry names
-//! its predecessor, so that a break or a mark is known for what it is: what lies before is gone.
+//! its predecessor, so that a break or a reset is known for what it is: what lies before is gone.
 //!
 //! *What is done to clients* is an entry of the order, so it comes after the same events and before the same on every
 //! instance, and is done by each when it is read, also by the one that was asked. To do it there at once would end twice
@@ -162,38 +166,94 @@
 //! `publish` would make the slowest Redis the speed of every handler; to make up ids and exchange them later would break
 //! what a client keeps.
 //!
-//! *Over Redis.* Everything goes through one script, which takes a batch and answers with its ids. Alternatives were a
-//! pipeline of `XADD` (a lost answer cannot be told from a lost command, so a retry is a repeat or a loss), `XADD` with
-//! `IDMP` (Redis 8.6, which few have), and the publisher's number in the entry with the readers leaving out repeats (then
-//! the same event has two ids, and a client that stands between them loses or repeats it). The script makes the retry
-//! harmless where the order is made, for a `GET` and two `SET`s a batch.
-//!
-//! One batch is under way at a time. More would have to be answered in order across a lost connection, and a batch already
-//! takes all that came while the one before was away: the more there is to send, the larger batches are.
-//!
-//! That what is read follows what was read could be asked (is the entry at my position still there?), at the cost of a
-//! round trip for each read, or of a race. So each entry names the one before, by a position that is kept beside the stream
-//! and not in it: it outlives the stream, and then tells those who have all from those who do not. An instance that finds
-//! that what it has is of an older history writes a *mark* into the stream, because another that was behind could not know:
-//! to that one the new history follows. A mark that is itself rolled back before anybody has read it tells nobody, and
-//! neither does what was lost before anybody had read it.
-//!
-//! Ids are Redis's own (`*`), unless that would not be newer than what the publisher has seen or what was written last: then
-//! the one right after. After a history was emptied ids begin in the next millisecond. So a clock that is set back, or a
-//! replica that takes over with one that is behind, costs no order among what any publisher has seen. Two histories could
-//! share an id only if the new clock is behind by more than the change took, and nobody who publishes had read that far.
-//!
-//! *Where Redis is* is asked with every connection, of all who may know at once; sentinels also once a second, because a
-//! master that was ordered to step down answers as before for ten seconds.
-//!
-//! The driver is a future that the application spawns, and not a task that the builder spawned: a hub can be built where no
-//! runtime is, who shuts down needs something to wait for, and a task that nobody holds dies unseen. It needs tokio, as the
-//! crate `redis` does.
-//!
 //! `tests/backplane.rs` holds this against a model: hubs on one list, browsers that go from one to the other and are cut
 //! off, hubs that start anew and look back, a list that is rolled back and trimmed. `tests/instances` holds presence against
 //! one of sets. `tests/redis` holds it against a real Redis and its faults, under load: every client has every confirmed
 //! event once and in order, or was told.
+//!
+//! # Redis
+//!
+//! *Publishing* is a script that takes a batch and returns the ids. Alternatives were a pipeline of
+//! `XADD` (a lost answer looks like a lost command, so a retry repeats or loses events), `XADD` with
+//! `IDMP` (Redis 8.6, which few have), and the publisher's number in each entry, with readers that
+//! skip repeats (then an event has two ids, and a client between them loses or repeats the event).
+//! The script makes the retry harmless where the order is made, for a `GET` and two `SET`s a batch.
+//!
+//! Batches go one at a time. Several would have to be answered in order across a lost connection, and
+//! a batch takes all events that came while the previous batch was away: the more there is to send,
+//! the larger the batches. The sender is a part of the driver's own future and not a task: if the
+//! future is dropped, no task can confirm events after they are counted as lost.
+//!
+//! *The chain.* A reader must know that new entries follow the entries that it has. To ask whether its
+//! last entry is still there would cost a round trip for each read, or a race. So each entry names the
+//! previous entry, by a key beside the stream. The key outlives the stream, and then tells readers that
+//! have all from readers that do not. A reader whose last entry is not in the order any more adds a
+//! *reset* entry, because a reader that is behind cannot know: for that reader the new order follows.
+//! A reset entry that is rolled back before any reader has read it tells nobody, and so do events that
+//! are lost before any instance has read them.
+//!
+//! *Ids* are Redis's own (`*`), unless such an id is not greater than the ids that the publisher has
+//! seen, or than the last id: then the successor. After an order is emptied, ids begin in the next
+//! millisecond. So a clock that is set back, and a replica whose clock is behind, cost no order among
+//! the events that any publisher has seen. Two orders could share an id only if the new clock is behind
+//! by more than the change took, and no publisher had read that far.
+//!
+//! *Forged data.* Each value in Redis is read as if an attacker had written it. An id that is more than
+//! ten years ahead of Redis's clock is malformed: otherwise a single entry with the greatest id would
+//! lead all hubs to a position without a successor. Only Redis's own clock decides, because a stream
+//! that ends with such an entry is made anew, and an instance with a wrong clock must not cause that.
+//! Keys of a single event or publisher (`once:*`, `publisher:*`) are replaced if no hub can have written
+//! them, so they cannot hold up other events. A wrong `last`, or a stream of another type, is an error
+//! until an operator repairs the key: replacing would lose events that are still there.
+//!
+//! *Reads* are a script that counts bytes: `XREAD` and `XRANGE` count entries only. The next answer is
+//! as large as the line has shown that it can carry within the timeout, and a timeout makes the next
+//! answer eight times smaller, down to an entry; then only the time grows. Blocking reads cannot be
+//! scripts. They are used only when nothing is left to read, and ask for as many entries as fit if all
+//! are as large as the largest of late.
+//!
+//! *A lost connection is not an outage.* The first failure of a connection that had answered is retried
+//! over a new connection, unreported. A connection that was idle for a second has an eighth of the
+//! timeout for its first answer. All that is sent so can be sent twice.
+//!
+//! *A full Redis.* Redis decides when a script starts whether its memory is full. So the script that
+//! publishes cannot make room for itself: the sender removes the oldest eighth of the stream by another
+//! script, and sends again. An eighth at a time, so that no more history goes than must.
+//!
+//! *Finding the server.* The `redis` crate (1.8.1) supports Sentinel and Cluster, and was tried. Its
+//! sentinel client reads the answers in the order of the list (`buffered` in `sentinel.rs`), with
+//! limits of its own (1 s and 500 ms) that cannot be set: beside a first sentinel that accepts and does
+//! not answer, each look-up took 1.00 s, and 1 to 4 ms without. It does not say whether the named
+//! master has changed, which is asked once a second here, because an old master confirms events for ten
+//! seconds after an ordered failover. Its cluster connection sends all commands for a node over one
+//! connection, so a `SET` beside a blocked `XREAD` of 1 s took 0.95 s: each task would need a connection
+//! to each node, where one to the owner is enough. It also retries by itself, so the tasks could not
+//! tell a lost connection from an outage. So the look-up is ours, a page in `connect/address`: all
+//! sentinels or nodes are asked at once, and the first answer counts.
+//!
+//! The driver is a future that the application spawns, and not a task that the builder spawns: a hub can
+//! be built where no runtime is, a shutdown needs something to wait for, and a task that nobody holds
+//! dies unseen. It needs tokio, as the crate `redis` does.
+//!
+//! | constant | value | why |
+//! |---|---|---|
+//! | `outbox::BATCH_EVENTS`, `BATCH_BYTES` | 1024, 512 KiB | a script blocks Redis: some milliseconds |
+//! | `sender::LEAST_BYTES` | 1 KiB | the smallest batch on a slow line |
+//! | `read_size::FIRST_BYTES`, `MOST_BYTES` | 128 KiB, 1 MiB | the first answer, and the largest |
+//! | `read_size::MOST_ENTRIES`, `MOST_UNCOUNTED` | 2048, 256 | the same in entries |
+//! | `history::PACE` | 100 ms | a crowd that comes back shares a read |
+//! | `announcer::PACE`, `BATCH` | 100 ms, 1024 | a crowd that joins is a few entries |
+//! | `observer::MOST_INSTANCES` | 4096 | bounds memory against forged instances |
+//! | `lease::BEATS`, `observer::CHECKS` | 4, 8 | heartbeats and checks in a lease |
+//! | `lease::KEPT_ENTRIES` | 256 | an instance that misses more reads a set |
+//! | `link::IDLE`, `PROBE_SHARE`, `MOST_DOUBLINGS` | 1 s, 1/8, 5 | see *A lost connection* |
+//! | `address::CONNECT_SHARE` | 1/4 | of the timeout, for a connect |
+//! | `address::SENTINEL_INTERVAL` | 1 s | an ordered failover is found by then |
+//! | `address::KEEPALIVE_IDLE`, `_INTERVAL` | 15 s, 5 s | shorter than firewalls remember |
+//! | `reader::BLOCK_SHARE` | 1/2 | of the timeout; the rest is for the answer |
+//! | `back_off::FIRST`, `MOST` | 8 ms, 250 ms | recovery within a second |
+//! | `health::LASTING`, `QUIET` | 1 s, 60 s | an outage that clients hear of; warnings |
+//! | `clock::HORIZON_MS` | 10 years | see *Forged data* |
 //!
 //! # Time
 //!
@@ -258,12 +318,14 @@
 //! | `backplane lost` | `WARN` | `cause`; not more than once in ten seconds |
 //! | `backplane found again` | `INFO` | if its loss was told |
 //! | `history lost` | `WARN` | `floor`: where the order goes on; every client was told a gap |
-//! | `who is online is not shared` | `WARN` | `cause`; once a minute at most |
-//! | `who is online is shared again` | `INFO` | if that was told |
+//! | `presence sync failed` | `WARN` | `cause`; once a minute at most |
+//! | `presence sync resumed` | `INFO` | if that was told |
 //! | ``more users of other instances than `Presence::elsewhere` allows: some are not seen`` | `WARN` | once in a hub's life |
 //! | `no room for a topic` | `DEBUG` | `clients`: of this instance, which did not join; `limit` |
-//! | `entries that are no events are left out` | `WARN` | once for a burst, and once in a minute |
-//! | `the backplane ended before all was acknowledged` | `WARN` | `left`: how many events |
+//! | `malformed stream entries skipped` | `WARN` | once for a burst, and once in a minute |
+//! | `backplane ended with unacknowledged events` | `WARN` | `left`: how many events |
+//! | `malformed idempotency keys replaced` | `WARN` | once for a burst, and once in a minute |
+//! | `Redis is out of memory: the oldest events are removed` | `WARN` | `events`: how many, at first; once in a minute |
 //! | `event stream failed` | `DEBUG` | `error`: of one's own stream, which is not told to the client unless asked |
 //! | `event stream has an invalid event` | `DEBUG` | `error`: an [`EventError`](crate::EventError) |
 //!

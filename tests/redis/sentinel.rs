@@ -290,3 +290,22 @@ async fn acl_lines_are_enough_at_sentinels_and_master() {
         assert_eq!(sentinel.ask("ACL LOG").unwrap(), Value::Array(Vec::new()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn silent_sentinel_delays_nothing() {
+    let master = Server::start(&[]);
+    let sentinel = Sentinel::of(&master);
+    // Accepts connections and never answers.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let urls = [format!("redis://{}", silent.local_addr().unwrap()), sentinel.url()];
+    let set =
+        |redis: sse_hub::redis::Redis| redis.sentinels(urls.iter().map(String::as_str)).unwrap();
+    let start = Instant::now();
+    let here = Instance::with("redis://mymaster", set, |hub| hub);
+    here.publish("1").await;
+    let took = start.elapsed();
+    println!("beside a silent sentinel: {took:?}");
+    // A connection that is not made is given up after half a second.
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}
