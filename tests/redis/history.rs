@@ -232,8 +232,15 @@ async fn under_load_nobody_misses_anything_though_next_to_nothing_is_retained() 
     let instances = [ready(&server.url(), far).await, ready(&server.url(), far).await];
     let load = Load::start(&instances.each_ref(), 4, 48);
     let start = Instant::now();
+    let mut bursts = 0;
     while start.elapsed() < Duration::from_secs(3) {
         let _: u32 = server.run("CLIENT KILL TYPE normal SKIPME yes");
+        // More than is retained, in a batch.
+        for number in 0..64 {
+            let event = Event::new("n").data(format!("burst-{bursts}-{number}"));
+            instances[bursts % 2].hub.broadcast(event).unwrap();
+        }
+        bursts += 1;
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let confirmed = load.confirmed();
