@@ -137,7 +137,7 @@ async fn read(stream: &mut Subscription) {
     stream.next().await.expect("the hub is open");
 }
 
-/// As large as an event of the hub.
+/// Returns an entry as large as an event of the hub.
 fn command() -> redis::Cmd {
     let mut command = redis::cmd("XADD");
     command.arg("bare").arg("MAXLEN").arg("~").arg(100_000).arg("*");
@@ -149,7 +149,7 @@ async fn add(connection: &mut MultiplexedConnection) {
     let () = command().query_async(connection).await.expect("Redis answers");
 }
 
-/// Killed, and its directory removed, when it is dropped.
+/// Dropping the value kills the server and removes the directory.
 struct Server {
     child: Child,
     directory: PathBuf,
@@ -206,7 +206,7 @@ impl Server {
         client.get_multiplexed_async_connection().await.expect("Redis answers")
     }
 
-    /// The hub's own reader is, and one more.
+    /// Waits until two clients are blocked: the hub's reader, and one more.
     async fn until_one_is_blocked(&self, connection: &mut MultiplexedConnection) {
         loop {
             let mut command = redis::cmd("INFO");

@@ -1,6 +1,6 @@
-//! The smallest server of which any number are as one: start two, open both, and post to either.
+//! The smallest cluster: start two servers, open streams at both, and post to either.
 //!
-//! Run with (a Redis has to be there)
+//! Needs a Redis. Run with
 //!
 //! ```text
 //! cargo run --example cluster --features axum,redis,tokio -- 3001
@@ -23,10 +23,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let backplane = Redis::new(&address)?.prefix("cluster-example").build()?;
     let builder = Hub::builder(TokioTimer::new()).backplane(backplane.clone());
-    // Its clients see `hub:degraded` when Redis is gone for longer than a moment, and when it is back.
+    // Clients get `hub:degraded` when Redis is away for longer than a second, and when it is back.
     let hub = builder.tell_degraded().build()?;
     let running = tokio::spawn(backplane.run(&hub));
-    // Without Redis it serves all the same, and catches up when that is there.
+    // Without Redis, serve for now: the hub catches up when Redis is there.
     if tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await.is_err() {
         eprintln!("there is no Redis yet where REDIS_URL says");
     }
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         hub.close();
     };
     axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
-    // What was published last is still to be sent.
+    // Wait until the last events are sent.
     tokio::time::timeout(Duration::from_secs(5), running).await??;
     Ok(())
 }
@@ -50,7 +50,7 @@ async fn events(State(hub): State<Hub>, last: LastEventId) -> Result<Subscriptio
     hub.subscribe(Subscriber::new().resume(last))
 }
 
-/// Answers with the id once Redis has the event.
+/// Returns the id once Redis has the event.
 async fn say(State(hub): State<Hub>, text: String) -> Result<String, String> {
     let event = Event::new("said").data(text);
     let confirmation =

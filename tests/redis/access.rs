@@ -42,7 +42,7 @@ pub(crate) fn denied(server: &Server) -> Vec<redis::Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn acl_line_is_enough_for_each_address_of_one_server() {
+async fn acl_line_is_enough_for_each_address() {
     let directory = TempDir::new().unwrap();
     let socket = directory.path().join("redis.sock");
     let server = Server::start(&["--unixsocket", socket.to_str().unwrap()]);
@@ -102,7 +102,7 @@ impl Vault {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn changed_password_is_asked_for_with_the_next_connection() {
+async fn next_connection_asks_for_the_changed_password() {
     let server = Server::start(&[]);
     allow_hub(&server, "");
     let vault = Vault::default();

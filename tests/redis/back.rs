@@ -1,4 +1,4 @@
-//! Events to come back to, and what Redis was asked for them.
+//! Events for clients that come back, and the number of reads that Redis served for them.
 
 use sse_hub::{Audience, Event, EventId, HubBuilder};
 use tokio::time::timeout;

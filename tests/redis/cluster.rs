@@ -1,4 +1,4 @@
-//! A hub's keys are on one node of a cluster, whichever that is.
+//! Instances follow their keys to the node of a cluster that owns them.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::instances::allow_hub;
 use crate::load::{Instance, Load, until};
 use crate::server::{Nobody, PORT, Server};
 
-/// Three masters of a third of the slots each, and a replica of the one that owns the keys.
+/// Three masters with a third of the slots each, and a replica of the keys' owner.
 struct Cluster {
     nodes: Vec<Server>,
     slot: u16,
@@ -71,12 +71,13 @@ impl Cluster {
         self.nodes[node].run::<String>("INFO replication").contains("role:master")
     }
 
-    /// One of the masters that do not own the keys.
+    /// Returns a master that does not own the keys.
     fn other(&self) -> usize {
         (self.owner + 1) % 3
     }
 
-    /// One that was told of a node that never owned the keys, and of one that is away for ever.
+    /// Returns an instance that knows a node that never owned the keys, and an address without a
+    /// node.
     async fn instance(&self) -> Instance {
         let first = format!("redis://hub:secret@127.0.0.1:{}", self.nobody.port());
         let more =
@@ -94,7 +95,7 @@ fn info(node: &Server) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn the_slot_of_the_keys_moves_to_another_node_under_load() {
+async fn slot_moves_to_another_node_under_load() {
     let cluster = Cluster::start().await;
     let instances = [cluster.instance().await, cluster.instance().await];
     let load = Load::start(&instances.each_ref(), 4, 24);
@@ -110,7 +111,7 @@ async fn the_slot_of_the_keys_moves_to_another_node_under_load() {
     let keys: Vec<String> = cluster.nodes[from].run(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
     assert!(keys.len() >= 3, "{keys:?}");
     for key in keys {
-        // Between two of them neither node has all.
+        // Between two keys, neither node has all.
         let _: String = cluster.nodes[from].run(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
@@ -128,7 +129,7 @@ async fn the_slot_of_the_keys_moves_to_another_node_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_replica_takes_the_owners_place_at_an_operators_word() {
+async fn ordered_failover_of_the_owner() {
     let cluster = Cluster::start().await;
     let instances = [cluster.instance().await, cluster.instance().await];
     let load = Load::start(&instances.each_ref(), 4, 24);
@@ -137,14 +138,14 @@ async fn a_replica_takes_the_owners_place_at_an_operators_word() {
     until("another master", || cluster.is_master(REPLICA)).await;
     let took = load.goes_on().await;
     println!("an ordered failover: {took:?}");
-    // The owner waited until the replica had all.
+    // The owner waits until the replica has all.
     load.stop().await.check_exact();
     assert!(took < RECOVERY, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn the_owner_is_killed_and_its_replica_takes_over() {
+async fn owner_is_killed_and_replica_takes_over() {
     let mut cluster = Cluster::start().await;
     let instances = [cluster.instance().await, cluster.instance().await];
     let load = Load::start(&instances.each_ref(), 4, 24);
@@ -164,7 +165,7 @@ async fn the_owner_is_killed_and_its_replica_takes_over() {
 async fn acl_line_and_credentials_hold_for_all_nodes() {
     let cluster = Cluster::start().await;
     let ports: Vec<u16> = cluster.nodes.iter().map(Server::port).collect();
-    // The owner is found by each node.
+    // Each node leads to the owner.
     for port in &ports {
         let url = format!("redis://hub:secret@127.0.0.1:{port}");
         access::check(&url, |redis| redis.cluster([]).unwrap()).await;

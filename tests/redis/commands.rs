@@ -1,4 +1,4 @@
-//! What is done to clients, among the events of a real Redis.
+//! Commands to clients, among the events of a real Redis.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{data, read};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn clients_and_late_instances_go_past_what_was_done() {
+async fn clients_and_late_instances_pass_commands() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let mut client = here.client();
@@ -30,7 +30,7 @@ async fn clients_and_late_instances_go_past_what_was_done() {
     client.disconnect();
     done(&here, "2").await;
     done(&here, "3").await;
-    // More of that than of events stands at the end of the stream.
+    // The end of the stream has more commands than events.
     here.hub.join(&Audience::all(), "t").unwrap();
     let late = Instance::ready(&server.url()).await;
     client.connect(&late.hub);
@@ -52,7 +52,7 @@ async fn clients_and_late_instances_go_past_what_was_done() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_is_done_while_redis_is_away_waits_for_it() {
+async fn commands_wait_while_redis_is_away() {
     let mut server = Server::durable();
     let wire = Wire::to(&server).await;
     let (here, cut) = (Instance::ready(&server.url()).await, Instance::ready(&wire.url()).await);
@@ -61,7 +61,7 @@ async fn what_is_done_while_redis_is_away_waits_for_it() {
     let first = connect();
     let ended = |instance: &Instance| instance.hub.stats().ended(EndReason::Disconnected);
 
-    // Of two that are to do it, one cannot be reached.
+    // Only one of two instances can obey.
     wire.set(Line::Down);
     cut.until("a hub that knows", |hub| hub.stats().degraded).await;
     here.hub.disconnect(&Audience::user("ann"), "x", None).unwrap();
@@ -70,7 +70,7 @@ async fn what_is_done_while_redis_is_away_waits_for_it() {
     wire.set(Line::Open);
     until("her end there", || ended(&cut) == 1).await;
 
-    // And neither can Redis.
+    // Redis cannot be reached either.
     drop(first);
     let mut tabs = connect();
     server.kill();
@@ -82,6 +82,6 @@ async fn what_is_done_while_redis_is_away_waits_for_it() {
     server.restart();
     until("her end at both", || (ended(&here), ended(&cut)) == (2, 2)).await;
     let [here, there] = tabs.each_mut().map(|tab| data(&read(tab)));
-    // An end at once takes what was not read.
+    // A disconnect drops unread events.
     assert!([&here, &there].into_iter().all(|seen| seen.is_empty() || *seen == ["joined"]));
 }

@@ -18,9 +18,9 @@ fn event() -> Event {
     Event::new("n").data("x")
 }
 
-// On one thread, where `tracing` is recorded.
+// On a single thread, where `tracing` is recorded.
 #[tokio::test]
-async fn events_left_at_exit_are_counted_without_redis() {
+async fn events_left_without_redis_are_counted() {
     let nobody = Nobody::new();
     for count in [0, 1, 100, 1_000, 1_025, 3_000] {
         for has_started in [false, true] {
@@ -54,7 +54,7 @@ async fn events_left_at_exit_are_counted_without_redis() {
 
 #[tokio::test]
 #[ignore = "needs redis-server"]
-async fn events_left_at_exit_are_counted_with_a_batch_under_way() {
+async fn events_left_with_a_batch_under_way() {
     let (told, _guard) = Told::record();
     let server = Server::start(&[]);
     let (hub, backplane) = hub(&server.url());

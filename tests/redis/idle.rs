@@ -17,7 +17,7 @@ fn idle(server: &Server) -> Vec<u64> {
     scripts.filter_map(of).collect()
 }
 
-// On one thread, where `tracing` is recorded.
+// On a single thread, where `tracing` is recorded.
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn connections_closed_while_idle_are_no_outage() {

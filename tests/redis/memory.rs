@@ -21,7 +21,7 @@ fn little(hub: HubBuilder) -> HubBuilder {
     hub.retain(Retain::events(10)).history(History::events(10_000))
 }
 
-// On one thread, where `tracing` is recorded.
+// On a single thread, where `tracing` is recorded.
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn full_redis_is_trimmed_and_publishing_goes_on() {
@@ -64,7 +64,7 @@ async fn full_redis_is_trimmed_and_publishing_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn trimmed_events_that_an_instance_had_not_read_are_reported() {
+async fn trimmed_unread_events_are_reported() {
     let server = full();
     let wire = Wire::to(&server).await;
     let here = Instance::with(&server.url(), |redis| redis, little);

@@ -123,7 +123,7 @@ async fn stream_is_repaired_while_nobody_publishes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn start_over_a_stream_that_ends_with_the_greatest_id() {
+async fn start_with_the_greatest_id_in_the_stream() {
     let server = Server::start(&[]);
     let mut forger = connection(&server);
     let before = Instance::ready(&server.url()).await;
@@ -279,7 +279,7 @@ async fn forged_idempotency_keys_are_replaced_and_block_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn settings_that_mean_for_ever_work_or_are_refused() {
+async fn settings_for_ever_work_or_are_refused() {
     let server = Server::start(&[]);
     let ever = Duration::MAX;
     for set in [

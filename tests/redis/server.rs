@@ -1,4 +1,4 @@
-//! A redis-server of the test's own, and a wire to it that can be cut.
+//! A redis-server for a test, and a wire to the server that can be slow, silent or cut.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,10 +17,10 @@ use tokio::task::JoinHandle;
 
 use crate::ports::Port;
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The limit for steps that take milliseconds on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many bytes of each connection are recorded.
+/// The number of recorded bytes of each connection.
 const RECORDED: usize = 8 << 10;
 
 /// A running redis-server. Dropping it kills the process and removes its directory.
@@ -203,11 +203,11 @@ impl Nobody {
     }
 }
 
-/// What becomes of what is sent.
+/// The fate of sent bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Line {
     Open,
-    /// Nothing arrives, and nobody is told. What was sent arrives when it is open again.
+    /// Nothing arrives, without an error. The bytes arrive when the line is open again.
     Silent,
     /// Connections are dropped.
     Down,
@@ -306,7 +306,7 @@ impl Wire {
 
     pub(crate) fn set(&self, line: Line) {
         self.line.send_modify(|(now, downs)| {
-            // Counted, so that it is noticed however short it is.
+            // Counted, so that connections notice also a short cut.
             *downs += u32::from(line == Line::Down);
             *now = line;
         });
@@ -333,7 +333,7 @@ impl Wire {
         self.meter.forgotten.store(connections, Ordering::Relaxed);
     }
 
-    /// Leads to another server, once it is open again.
+    /// Leads new connections to another server.
     pub(crate) fn lead_to(&self, server: &Server) {
         *self.target.lock().unwrap() = server.port();
     }
@@ -389,7 +389,7 @@ impl Way {
     }
 }
 
-/// Waits while the line is silent; `false` if it was down.
+/// Waits while the line is silent. Returns `false` if the line was down.
 async fn opens(line: &mut watch::Receiver<(Line, u32)>, downs: u32) -> bool {
     let changed = line.wait_for(|(line, now)| *line != Line::Silent || *now != downs).await;
     changed.is_ok_and(|now| *now == (Line::Open, downs))

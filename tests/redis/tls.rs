@@ -10,7 +10,7 @@ use crate::load::{Instance, Load, until};
 use crate::server::{PORT, Server};
 use crate::told::Told;
 
-/// One who vouches for others.
+/// A certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -25,7 +25,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for a name, and its key.
+    /// Returns a certificate for a name, and the key.
     fn vouch(&self, name: &str) -> [String; 2] {
         let params = CertificateParams::new([name.to_owned()]).unwrap();
         let key = KeyPair::generate().unwrap();
@@ -33,7 +33,7 @@ impl Authority {
     }
 }
 
-/// A server that speaks both, with the files that it reads.
+/// A server with a plain and a TLS port, and its files.
 struct Secure {
     server: Server,
     files: TempDir,
@@ -61,7 +61,7 @@ impl Secure {
         Self { port: server.further_port(0), server, files }
     }
 
-    /// It has another certificate from now on.
+    /// Replaces the certificate.
     fn exchange(&self, certificate: [String; 2]) {
         write(&self.files, certificate);
         let path = self.files.path().join("cert");
@@ -85,10 +85,10 @@ fn write(files: &TempDir, [certificate, key]: [String; 2]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_ca_of_ones_own_vouches_for_the_server_also_after_it_was_killed() {
+async fn own_authority_also_after_a_restart() {
     let authority = Authority::new("ours");
     let mut secure = Secure::start(&authority, "127.0.0.1", "no");
-    // The other reads what came this way.
+    // The other instance reads the same stream without TLS.
     let instances =
         [secure.instance(|redis| redis.ca(authority.pem())), Instance::new(&secure.server.url())];
     let load = Load::start(&instances.each_ref(), 4, 24);
@@ -104,10 +104,10 @@ async fn a_ca_of_ones_own_vouches_for_the_server_also_after_it_was_killed() {
     assert_eq!(over_tls.count(), 2, "{clients}");
 }
 
-// On one thread, where what is told is heard.
+// On a single thread, where `tracing` is recorded.
 #[tokio::test]
 #[ignore = "needs redis-server"]
-async fn a_wrong_certificate_is_told_and_streams_stay_open_until_it_is_the_right_one() {
+async fn wrong_certificate_is_an_outage_until_replaced() {
     let (authority, other) = (Authority::new("ours"), Authority::new("another"));
     for (of, name, cause) in [
         (&other, "127.0.0.1", "UnknownIssuer"),
@@ -131,7 +131,7 @@ async fn a_wrong_certificate_is_told_and_streams_stay_open_until_it_is_the_right
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_server_that_asks_for_certificates_is_shown_one() {
+async fn client_certificate_is_sent_on_request() {
     let authority = Authority::new("ours");
     let secure = Secure::start(&authority, "127.0.0.1", "yes");
     let nobody = secure.instance(|redis| redis.ca(authority.pem()));
@@ -145,7 +145,7 @@ async fn a_server_that_asks_for_certificates_is_shown_one() {
 }
 
 #[test]
-fn certificates_that_are_none_are_errors_before_anything_is_connected_to() {
+fn invalid_certificates_are_errors_of_build() {
     let authority = Authority::new("ours");
     let [certificate, key] = authority.vouch("hub");
     let secure = || Redis::new("rediss://127.0.0.1").unwrap();
