@@ -213,7 +213,7 @@
 //! are as large as the largest of late.
 //!
 //! *A lost connection is not an outage.* The first failure of a connection that had answered is retried
-//! over a new connection, unreported. A connection that was idle for a second has an eighth of the
+//! over a new connection, unreported, at most once a second. A connection that was idle for a second has an eighth of the
 //! timeout for its first answer. All that is sent so can be sent twice.
 //!
 //! *A full Redis.* Redis decides when a script starts whether its memory is full. So the script that
@@ -246,7 +246,7 @@
 //! | `observer::MOST_INSTANCES` | 4096 | bounds memory against forged instances |
 //! | `lease::BEATS`, `observer::CHECKS` | 4, 8 | heartbeats and checks in a lease |
 //! | `lease::KEPT_ENTRIES` | 256 | an instance that misses more reads a set |
-//! | `link::IDLE`, `PROBE_SHARE`, `MOST_DOUBLINGS` | 1 s, 1/8, 5 | see *A lost connection* |
+//! | `link::IDLE`, `RETRY_PAUSE`, `PROBE_SHARE`, `MOST_DOUBLINGS` | 1 s, 1 s, 1/8, 5 | see *A lost connection* |
 //! | `address::CONNECT_SHARE` | 1/4 | of the timeout, for a connect |
 //! | `address::SENTINEL_INTERVAL` | 1 s | an ordered failover is found by then |
 //! | `address::KEEPALIVE_IDLE`, `_INTERVAL` | 15 s, 5 s | shorter than firewalls remember |

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::config::Redis;
 use super::error::RedisConfigError;
@@ -134,18 +134,27 @@ async fn run(shared: Arc<RedisShared>, feed: Feed) {
         // already counted as lost.
         Sender::new(shared, feed).run().await;
         while let Some(ended) = announcing.join_next().await {
-            ended.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+            resume_panic(ended);
         }
     });
     std::future::poll_fn(|cx| {
         // A panic of any task ends all: without a reader, for example, a hub would be silent for no
         // visible reason.
         while let Poll::Ready(Some(ended)) = background.poll_join_next(cx) {
-            ended.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+            resume_panic(ended);
         }
         ending.as_mut().poll(cx)
     })
     .await;
+}
+
+/// Goes on with the panic of a task. A task that was cancelled is no panic: the runtime shuts down.
+fn resume_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        panic::resume_unwind(panic);
+    }
 }
 
 async fn repeat_health(shared: Arc<RedisShared>, feed: Feed) {

@@ -36,7 +36,7 @@ async fn connections_closed_while_idle_are_no_outage() {
         let _tab = here.hub.subscribe(Subscriber::new().user(name.clone())).unwrap();
         let start = Instant::now();
         here.publish(&name).await;
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
         client.until(&name).await;
         let users = || server.run::<String>("CLIENT LIST").matches(" cmd=eval").count();
         until("closed connections", || users() == 0).await;
@@ -53,7 +53,9 @@ async fn connections_forgotten_by_a_firewall_are_no_outage() {
     let (told, _guard) = Told::record();
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
-    let here = Instance::ready(&wire.url()).await;
+    let patience = Duration::from_secs(8);
+    let here = Instance::with(&wire.url(), |redis| redis.timeout(patience), |hub| hub);
+    here.backplane.ready().await;
     let mut client = here.client();
     here.publish("1").await;
     client.until("1").await;
@@ -63,7 +65,7 @@ async fn connections_forgotten_by_a_firewall_are_no_outage() {
     here.publish("2").await;
     let took = start.elapsed();
     println!("over a forgotten connection: {took:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < patience / 2, "{took:?}");
     client.until("2").await;
     here.publish("3").await;
     client.until("3").await;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::access;
 use crate::degraded::told;
-use crate::faults::RECOVERY;
+use crate::faults::check_recovery;
 use crate::instances::allow_hub;
 use crate::load::{Instance, Load, until};
 use crate::ports::Port;
@@ -157,7 +157,7 @@ async fn master_is_killed_and_replica_takes_over() {
     let took = load.goes_on().await;
     println!("failover: {took_over:?} until the sentinels had one, and {took:?} to find it");
     load.stop().await.check_after_two_masters();
-    assert!(took < RECOVERY, "{took:?}");
+    check_recovery(&[took]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -307,6 +307,6 @@ async fn silent_sentinel_delays_nothing() {
     here.publish("1").await;
     let took = start.elapsed();
     println!("beside a silent sentinel: {took:?}");
-    // A connection that is not made is given up after half a second.
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    // A connection that is not made is given up after a quarter of the timeout.
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }

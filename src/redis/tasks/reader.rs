@@ -48,6 +48,9 @@ impl Reader {
             if error.is_timeout() && link.had_full_time() && !self.size.timed_out() {
                 link.wait_longer();
             }
+            // Not longer than for one answer: the old master may get events for ever.
+            let limit = self.shared.timeout;
+            let _ = tokio::time::timeout(limit, self.drain(&mut link)).await;
             if link.failed(&error) == Failure::Report {
                 self.shared.health.report(&self.feed, Part::Reader, Some(&error.to_string()));
                 back_off.wait().await;
@@ -162,6 +165,38 @@ impl Reader {
         shared.is_loaded.send_replace(true);
         shared.outbox.begin();
         Ok(position)
+    }
+
+    /// Reads the rest of a server that is not the master any more.
+    ///
+    /// The sender confirms no event after the master has changed. So after this, some instance has read
+    /// each confirmed event, and finds that it is not in the order of the new master.
+    async fn drain(&mut self, link: &mut Link) {
+        let shared = Arc::clone(&self.shared);
+        while let Some(mut position) = self.position
+            && let Some(connection) = link.old_master(&shared)
+        {
+            let range = Range::After(position.cursor);
+            let (most, bytes) = (ReadSize::most_entries(), self.size.bytes());
+            let Ok(page) = shared.scripts.read(connection, range, most, bytes).await else {
+                return;
+            };
+            for Entry { id, content } in page.entries {
+                // Only entries that follow: a break is for the new master to explain.
+                let Content::Link { previous, bytes } = content else { return };
+                if previous != position.chain
+                    || id.0 > self.horizon
+                    || self.feed.append(id, &bytes).is_err()
+                {
+                    return;
+                }
+                position = Position { cursor: id, chain: id };
+                self.position = Some(position);
+            }
+            if page.is_end {
+                return;
+            }
+        }
     }
 
     /// Checks that the stream still is the one that was read, by the key `last`: without a new
