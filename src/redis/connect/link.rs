@@ -117,13 +117,16 @@ impl Link {
         self.answered = Some(Instant::now());
     }
 
-    /// Records that Redis answered a command with a large answer, or with a large argument. If that
-    /// is quick, answers get the usual time again. Small ones say nothing about the line.
-    pub(crate) fn carried(&mut self, shared: &RedisShared) {
+    /// Records that Redis answered a command with a large answer, or with a large argument. Returns
+    /// whether that was quick: then answers get the usual time again. Small ones say nothing about
+    /// the line.
+    pub(crate) fn carried(&mut self, shared: &RedisShared) -> bool {
         self.answered();
-        if self.asked.is_some_and(|at| at.elapsed() < shared.timeout / 4) {
+        let is_quick = self.asked.is_some_and(|at| at.elapsed() < shared.timeout / 4);
+        if is_quick {
             self.doublings = 0;
         }
+        is_quick
     }
 
     /// Drops the connection after an error.

@@ -128,7 +128,7 @@ impl Sender {
             events: self.batch.iter().map(|event| (&**event.entry(), event.key())),
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
-        self.link.carried(&shared);
+        let is_quick = self.link.carried(&shared);
         // If the master has changed meanwhile, the events may be lost with the old one, and the reader
         // may have left it. Send them again: Redis knows them if they have reached the new master.
         self.link.check(&shared).map_err(Trouble::Failed)?;
@@ -142,7 +142,7 @@ impl Sender {
             event.confirm(id);
         }
         shared.outbox.acknowledged(count, bytes);
-        if self.batch.is_empty() {
+        if is_quick && self.batch.is_empty() {
             self.most_bytes = (self.most_bytes * 2).min(BATCH_BYTES);
         }
         if taken.replaced > 0 {
