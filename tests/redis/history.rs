@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sse_hub::{Audience, Event, EventId, History, HubBuilder, Retain};
 use tokio::time::timeout;
 
-use crate::back::{publish, reads, ready};
+use crate::back::{Reads, publish, ready};
 use crate::load::{Client, Instance, Load, until};
 use crate::server::{DEADLINE, Line, Server, Wire};
 
@@ -33,13 +33,14 @@ async fn client_resumes_from_five_thousand_events_back() {
     let here = Instance::ready(&server.url()).await;
     let running = ready(&server.url(), little).await;
     let ids = publish(&here, EVENTS, 0).await;
+    let reads = Reads::of(&server);
     let started_since = ready(&server.url(), little).await;
     let mut clients = Vec::new();
     for there in [&running, &started_since] {
         let mut newest = Client::at(ids[EVENTS - 2]);
         newest.connect(&there.hub);
         newest.until("5000").await;
-        let (before, start) = (reads(&server), Instant::now());
+        let (before, start) = (reads.count(&server), Instant::now());
         let mut client = Client::at(ids[0]);
         client.connect(&there.hub);
         client.until("5000").await;
@@ -48,7 +49,7 @@ async fn client_resumes_from_five_thousand_events_back() {
         assert_eq!(there.hub.stats().restored, EVENTS as u64 - 17);
 
         // Further clients need no further read.
-        let read = reads(&server);
+        let read = reads.count(&server);
         assert!((3..=6).contains(&(read - before)), "{} reads", read - before);
         for back in [ids[1], ids[2_500], ids[4_990]] {
             let mut other = Client::at(back);
@@ -56,7 +57,7 @@ async fn client_resumes_from_five_thousand_events_back() {
             other.until("5000").await;
             assert_eq!(other.gaps, [""; 0]);
         }
-        assert_eq!(reads(&server), read);
+        assert_eq!(reads.count(&server), read);
         clients.push(client);
     }
     let next = here.publish("next").await;
@@ -259,10 +260,11 @@ async fn hub_without_history_reads_none() {
     let ids = publish(&here, 100, 0).await;
     let none = |hub: HubBuilder| little(hub).history(History::none());
     let there = ready(&server.url(), none).await;
-    let before = reads(&server);
+    let reads = Reads::of(&server);
+    let before = reads.count(&server);
     let mut client = Client::at(ids[0]);
     client.connect(&there.hub);
     client.until("100").await;
     check(&client, 85, 100, 1);
-    assert_eq!(reads(&server), before);
+    assert_eq!(reads.count(&server), before);
 }
