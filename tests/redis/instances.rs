@@ -213,7 +213,7 @@ async fn clients_of_three_instances_get_the_exact_sequence() {
         instances.push(Instance::ready(&server.url()).await);
     }
     let load = Load::start(&instances.iter().collect::<Vec<_>>(), 8, 300);
-    until("some load", || load.confirmed() > 1_000).await;
+    until("some load", || load.confirmed() > 300).await;
     let outcome = load.stop().await;
     outcome.check_exact();
 }
