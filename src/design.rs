@@ -192,6 +192,9 @@
 //! A reset entry that is rolled back before any reader has read it tells nobody, and so do events that
 //! are lost before any instance has read them.
 //!
+//! Two servers that are masters at the same time can give an id to different entries, and then the chain
+//! of one seems to follow the other. So with each new connection a reader compares its last entry.
+//!
 //! *Ids* are Redis's own (`*`), unless such an id is not greater than the ids that the publisher has
 //! seen, or than the last id: then the successor. After an order is emptied, ids begin in the next
 //! millisecond. So a clock that is set back, and a replica whose clock is behind, cost no order among

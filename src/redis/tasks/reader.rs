@@ -28,6 +28,8 @@ pub(crate) struct Reader {
     feed: Feed,
     /// `None` until the end of the stream is known.
     position: Option<Position>,
+    /// The last link that was read, if this reader has read one since its start.
+    last_link: Option<Entry>,
     /// An id with a greater time, in milliseconds, is malformed. Zero until Redis has said.
     horizon: u64,
     size: ReadSize,
@@ -37,7 +39,7 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
         let (size, malformed) = (ReadSize::default(), Burst::default());
-        Self { shared, feed, position: None, horizon: 0, size, malformed }
+        Self { shared, feed, position: None, last_link: None, horizon: 0, size, malformed }
     }
 
     /// Reads until the hub is closed.
@@ -61,7 +63,10 @@ impl Reader {
     /// Reads over a connection, until that fails or the hub is closed.
     async fn read(&mut self, link: &mut Link, back_off: &mut BackOff) -> RedisResult<()> {
         let mut position = match self.position {
-            Some(position) => self.verify(position, link).await?,
+            Some(position) => {
+                self.compare(position, link).await?;
+                self.verify(position, link).await?
+            }
             None => self.begin(link).await?,
         };
         // The first read does not wait, so that the hub knows at once whether Redis answers.
@@ -192,11 +197,30 @@ impl Reader {
                 }
                 position = Position { cursor: id, chain: id };
                 self.position = Some(position);
+                self.last_link = Some(Entry { id, content: Content::Link { previous, bytes } });
             }
             if page.is_end {
                 return;
             }
         }
+    }
+
+    /// Checks that the last link is the same entry in the stream of this connection.
+    ///
+    /// Two servers that were masters at the same time can give an id to different entries. The chain
+    /// alone cannot show that: the next entry names the id that this reader has.
+    async fn compare(&self, position: Position, link: &mut Link) -> RedisResult<()> {
+        let Some(known) = self.last_link.as_ref().filter(|known| known.id == position.chain) else {
+            return Ok(());
+        };
+        let range = Range::Back { from: known.id, to: known.id };
+        let page = self.shared.scripts.read(link.get(&self.shared).await?, range, 1, 1).await?;
+        link.answered();
+        // An entry that is not there is no sign: it may be trimmed, and the chain shows all else.
+        if page.entries.first().is_some_and(|found| found != known) {
+            self.reset(position.cursor.max(self.feed.head()), link).await?;
+        }
+        Ok(())
     }
 
     /// Checks that the stream still is the one that was read, by the key `last`: without a new
@@ -294,7 +318,11 @@ impl Reader {
                     // After an entry that this version cannot read, the chain stays: the next link,
                     // which names that entry, then shows the loss.
                     match self.feed.append(id, &bytes) {
-                        Ok(()) => position.chain = id,
+                        Ok(()) => {
+                            position.chain = id;
+                            let content = Content::Link { previous, bytes };
+                            self.last_link = Some(Entry { id, content });
+                        }
                         Err(_) => self.warn_of_malformed(),
                     }
                 }
