@@ -289,7 +289,7 @@ async fn acl_line_of_the_guide_is_exact() {
     last_is("1-0");
     client.until_gap().await;
     assert_eq!(client.gaps.last().map(String::as_str), Some("reset"));
-    assert!(!here.hub.stats().degraded);
+    here.until("a hub that works", |hub| !hub.stats().degraded).await;
     let admin = redis::Client::open(format!("redis://admin:root@127.0.0.1:{}", server.port()));
     let mut connection = admin.unwrap().get_connection().unwrap();
     let mut maxmemory = |bytes: u32| {
