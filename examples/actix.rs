@@ -64,7 +64,7 @@ async fn events(hub: Data<Hub>, request: HttpRequest) -> HttpResponse {
     let header = request.headers().get("last-event-id").map(|value| value.as_bytes());
     let last = LastEventId::from_parts(header, request.query_string());
     // Let in or refused, it is the response.
-    answer(sse_hub::http::respond(hub.subscribe(Subscriber::new().resume(last))))
+    answer(sse_hub::http::into_response(hub.subscribe(Subscriber::new().resume(last))))
 }
 
 /// The recipe: status and headers go over one by one, since actix-web has types of its own for them, and the body as it is.

@@ -65,7 +65,8 @@ async fn answer(hub: &Hub, request: Request<Incoming>) -> Result<Response<Body>,
         (&Method::GET, "/events") => {
             let last = LastEventId::from_request(request.headers(), request.uri());
             // Let in or refused, it is the response.
-            sse_hub::http::respond(hub.subscribe(Subscriber::new().resume(last))).map(Either::Left)
+            sse_hub::http::into_response(hub.subscribe(Subscriber::new().resume(last)))
+                .map(Either::Left)
         }
         (&Method::POST, "/say") => {
             match Limited::new(request.into_body(), 16 << 10).collect().await {

@@ -41,12 +41,12 @@ pub enum PublishError {
 pub struct Refused {
     cause: RefusedCause,
     retry: Duration,
-    refusals: Refusals,
+    style: RefusalStyle,
 }
 
 impl Refused {
-    pub(crate) const fn new(cause: RefusedCause, retry: Duration, refusals: Refusals) -> Self {
-        Self { cause, retry, refusals }
+    pub(crate) const fn new(cause: RefusedCause, retry: Duration, style: RefusalStyle) -> Self {
+        Self { cause, retry, style }
     }
 
     /// Why.
@@ -61,10 +61,10 @@ impl Refused {
         self.retry
     }
 
-    /// How the hub answers those who may.
+    /// Returns the hub's setting for the response to a client that may try again.
     #[must_use]
-    pub const fn refusals(&self) -> Refusals {
-        self.refusals
+    pub const fn style(&self) -> RefusalStyle {
+        self.style
     }
 
     /// Whether the same request may succeed later.
@@ -74,16 +74,16 @@ impl Refused {
     }
 }
 
-/// How a client that may come back is told that it is not let in now.
+/// The form of the response to a refused client that may try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Refusals {
-    /// By a stream of one `hub:refused` event and its end, with status 200: a browser's `EventSource` comes back by
-    /// itself after no other.
+pub enum RefusalStyle {
+    /// A stream with one `hub:refused` event, which then ends, with status 200: a browser's
+    /// `EventSource` reconnects by itself after no other status.
     #[default]
     Stream,
-    /// By a status, for clients that handle them: `503`, or `429` at a limit of the client's own user or session, with
-    /// `retry-after`.
+    /// A status with `retry-after`, for clients that handle statuses: `503`, or `429` if the limit
+    /// is one of the client's own user or session.
     Status,
 }
 

@@ -47,7 +47,7 @@
 //! | how to send a stream of one's own, without a hub | [`EventStream`] |
 //! | who is online, and who comes and goes | [`Presence`], [`PresenceWatch`] |
 //! | how silent streams are kept open, on which runtime | [`Heartbeat`], [`Timer`] |
-//! | how connections that do not move are cut | `Watchdog` |
+//! | how connections that make no progress are cut | `sse_hub::watchdog` |
 //! | how many instances are one hub | `sse_hub::redis`, and [`backplane`] for engines of one's own |
 //! | how to answer a request | `sse_hub::http`, or the example of the adapter |
 //! | what is logged and measured | [`design`](design#observability), [`Stats`] |
@@ -57,7 +57,7 @@
 //!
 //! None is on by default, and each only adds items: `json` (JSON and typed payloads), `tokio` (`TokioTimer`), `http` (a
 //! response and an `http_body::Body`), `axum` (extractors and responses), `warp` (a filter and replies), `watchdog`
-//! (`Watchdog`, around sockets), `axum-serve` (the same for axum's server), `metrics` (`Hub::record_metrics`),
+//! (`sse_hub::watchdog`, around sockets), `axum-serve` (the same for axum's server), `metrics` (`Hub::record_metrics`),
 //! `redis` (many instances are one hub).
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -71,6 +71,8 @@ mod mount;
 pub mod redis;
 mod sync;
 mod time;
+#[cfg(feature = "watchdog")]
+pub mod watchdog;
 mod wire;
 
 pub mod backplane {
@@ -94,38 +96,70 @@ pub mod backplane {
 
 #[cfg(feature = "http")]
 pub mod http {
-    //! Streams over HTTP, for any server whose responses are `http::Response`s of `http_body::Body`s.
+    //! Streams over HTTP, for every server whose responses are `http::Response`s with an
+    //! `http_body::Body`. The adapters for axum and warp are built on this module.
+    //!
+    //! | to answer | use |
+    //! |---|---|
+    //! | the result of [`Hub::subscribe`](crate::Hub::subscribe) | [`into_response`] |
+    //! | with a stream of your own | [`stream_response`] |
+    //! | a `HEAD` request, without subscribing | [`head_response`] |
+    //! | a native `EventSource` that must stop | [`stop_response`] |
+    //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
+    //!
+    //! # Shutting down
+    //!
+    //! Behind a load balancer, take the instance out of service in this order:
+    //!
+    //! 1. Fail the readiness check, and wait until the load balancer has noticed.
+    //! 2. [Drain](crate::Hub::drain) the hub: each client reconnects after a delay of its own, to
+    //!    another instance. A client that still reaches this instance gets a [`refusal`], which ends
+    //!    its HTTP/1.1 connection.
+    //! 3. [Close](crate::Hub::close) the hub, and let the server finish. Bound the time of this step:
+    //!    a connection that never completes its request would hold the server up. The examples give
+    //!    it five seconds.
 
-    pub use crate::mount::http::{Body, refusal, respond, response};
+    pub use crate::mount::http::{
+        Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
+        refusal, stop_response, stream_response,
+    };
 }
 
 #[cfg(feature = "warp")]
 pub mod warp {
-    //! For warp: [`last_event_id`] is a filter, [`Subscription`](crate::Subscription),
-    //! [`EventStream`](crate::EventStream) and [`Refused`](crate::Refused) are replies.
+    //! For warp: [`last_event_id`] is a filter. [`Subscription`](crate::Subscription),
+    //! [`EventStream`](crate::EventStream), [`Refused`](crate::Refused) and the errors of this crate
+    //! are replies.
     //!
     //! ```
     //! use sse_hub::{Hub, LastEventId, Subscriber};
     //! use warp::{Filter, Rejection, Reply};
     //!
     //! fn routes(hub: Hub) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    //!     warp::path!("events")
+    //!     let path = warp::path!("events");
+    //!     let events = path
     //!         .and(warp::get())
     //!         .and(sse_hub::warp::last_event_id())
-    //!         // Let in or refused, it is the reply.
-    //!         .map(move |last: LastEventId| hub.subscribe(Subscriber::new().resume(last)))
+    //!         // The `Result` is the reply: a stream or a refusal.
+    //!         .map(move |last: LastEventId| hub.subscribe(Subscriber::new().resume(last)));
+    //!     events.or(path.and(sse_hub::warp::head()))
     //! }
     //! ```
     //!
-    //! For pages of other origins, `warp::cors()` sends what is needed but for one header, without which a cache between
-    //! could answer one origin with what was meant for another: add `warp::reply::with::header("vary", "origin")`.
+    //! # Pages of other origins
+    //!
+    //! - Never combine `warp::cors().allow_any_origin()` with `.allow_credentials(true)`: warp then
+    //!   reflects every origin, so any page can read the streams of your users with their cookies.
+    //!   List the origins with `allow_origins`.
+    //! - `warp::cors()` sends no `vary: origin`. Without this header, a cache can answer one origin
+    //!   with the response for another: add `warp::reply::with::header("vary", "origin")`.
 
-    pub use crate::mount::warp::last_event_id;
+    pub use crate::mount::warp::{head, last_event_id};
 }
 
 pub use crate::error::{
     AudienceError, ConfigError, DisconnectError, JoinError, NameError, NameKind, PublishError,
-    Refusals, Refused, RefusedCause, WatchError,
+    RefusalStyle, Refused, RefusedCause, WatchError,
 };
 pub use crate::hub::backplane::{Confirmation, Unconfirmed};
 pub use crate::hub::drain::Drain;
@@ -142,13 +176,7 @@ pub use crate::hub::subscription::Subscription;
 pub use crate::hub::watch::PresenceWatch;
 pub use crate::log::audience::{Audience, ClientId, ParseClientIdError};
 pub use crate::log::retain::Retain;
-#[cfg(feature = "axum-serve")]
-pub use crate::mount::listener::WatchedListener;
-pub use crate::mount::stream::{EventStream, IntoEvent};
-#[cfg(feature = "watchdog")]
-pub use crate::mount::watchdog::{Cuts, Watchdog, WatchdogBuilder};
-#[cfg(feature = "watchdog")]
-pub use crate::mount::watched::{Cut, Watched};
+pub use crate::mount::event_stream::{EventStream, IntoEvent};
 pub use crate::time::heartbeat::Heartbeat;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};

@@ -99,7 +99,7 @@ fn the_timer_of_tokio_is_shared_between_streams() {
 #[cfg(feature = "watchdog")]
 #[test]
 fn a_watched_connection_goes_wherever_its_task_does() {
-    use sse_hub::{Cut, Watchdog, Watched};
+    use sse_hub::watchdog::{Cut, Watchdog, Watched};
 
     const { shared::<Watchdog>() };
     const { shared::<Watched<tokio::io::DuplexStream>>() };

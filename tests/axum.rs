@@ -479,7 +479,7 @@ async fn a_silent_stream_carries_a_comment_line_at_each_interval_and_nothing_els
 #[tokio::test]
 async fn a_body_without_a_server_is_a_frame_for_each_item_of_its_stream() {
     let hub = hub().build().unwrap();
-    let response = sse_hub::http::respond(hub.subscribe(Subscriber::new()));
+    let response = sse_hub::http::into_response(hub.subscribe(Subscriber::new()));
     assert_eq!(response.status(), 200);
     let mut body = response.into_body();
     assert!(!body.is_end_stream());
@@ -500,7 +500,7 @@ async fn a_body_without_a_server_is_a_frame_for_each_item_of_its_stream() {
 #[tokio::test]
 async fn a_body_streams_what_any_stream_yields() {
     let frames = ["data: a\n\n", ":\n", "data: b\n\n"].map(Bytes::from);
-    let response = sse_hub::http::response(futures_util::stream::iter(frames));
+    let response = sse_hub::http::stream_response(futures_util::stream::iter(frames));
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let whole = within("the body", response.into_body().collect()).await.unwrap();
     assert_eq!(whole.to_bytes(), "data: a\n\n:\ndata: b\n\n");
@@ -514,7 +514,7 @@ async fn a_refusal_without_a_server_is_whole_and_promises_no_length() {
     let closed = hub.subscribe(Subscriber::new()).unwrap_err();
 
     for (refused, status) in [(invalid, 400), (closed, 200)] {
-        let response = sse_hub::http::respond(Err(refused));
+        let response = sse_hub::http::into_response(Err(refused));
         assert_eq!(response.status(), status);
         let mut body = response.into_body();
         assert!(!body.is_end_stream());

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
-use sse_hub::{Cuts, Event, Heartbeat, Hub, HubBuilder, Retain, TokioTimer, Watchdog};
+use sse_hub::watchdog::{Cuts, Watchdog};
+use sse_hub::{Event, Heartbeat, Hub, HubBuilder, Retain, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;

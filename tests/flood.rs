@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sse_hub::{Event, Hub, Limits, RefusedCause, TokioTimer, Watchdog};
+use sse_hub::watchdog::Watchdog;
+use sse_hub::{Event, Hub, Limits, RefusedCause, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;

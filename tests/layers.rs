@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// From the top.
 const FLOORS: [&[&str]; 4] =
-    [&["mount", "redis"], &["hub"], &["log"], &["time", "wire", "error", "sync"]];
+    [&["mount", "redis", "watchdog"], &["hub"], &["log"], &["time", "wire", "error", "sync"]];
 
 /// Faces that name what lies below them: not a part of any floor.
 const FACES: [&str; 2] = ["lib", "design"];

@@ -351,7 +351,7 @@ fn a_cap_also_holds_for_one_that_missed_what_was_lost() {
 #[cfg(feature = "http")]
 mod over_http {
     use http_body_util::BodyExt as _;
-    use sse_hub::Refusals;
+    use sse_hub::RefusalStyle;
 
     use super::*;
 
@@ -379,7 +379,7 @@ mod over_http {
             let hub = limited(limits);
             let _held = held.map(|held| hub.subscribe(held).unwrap());
             let refused = hub.subscribe(client).unwrap_err();
-            let response = sse_hub::http::respond(Err(refused));
+            let response = sse_hub::http::into_response(Err(refused));
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["content-type"], "text/event-stream");
             assert!(!response.headers().contains_key("retry-after"));
@@ -393,11 +393,11 @@ mod over_http {
     #[test]
     fn one_that_may_come_back_is_told_so_by_a_status_where_the_hub_is_set_to() {
         for (limits, held, client, _, status) in temporary() {
-            let (hub, _) = hub_with(|hub| hub.limits(limits).refusals(Refusals::Status));
+            let (hub, _) = hub_with(|hub| hub.limits(limits).refusals(RefusalStyle::Status));
             let _held = held.map(|held| hub.subscribe(held).unwrap());
             let refused = hub.subscribe(client).unwrap_err();
             let (retry, text) = (refused.retry(), refused.to_string());
-            let response = sse_hub::http::respond(Err(refused));
+            let response = sse_hub::http::into_response(Err(refused));
             assert_eq!(response.status(), status);
             assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
             let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
@@ -413,7 +413,7 @@ mod over_http {
         for (word, cause) in
             [("closed", RefusedCause::Closed), ("draining", RefusedCause::Draining)]
         {
-            for (refusals, status) in [(Refusals::Stream, 200), (Refusals::Status, 503)] {
+            for (refusals, status) in [(RefusalStyle::Stream, 200), (RefusalStyle::Status, 503)] {
                 let (hub, _) = hub_with(|hub| hub.refusals(refusals));
                 match cause {
                     RefusedCause::Closed => hub.close(),
@@ -422,19 +422,19 @@ mod over_http {
                 let refused = super::refused(&hub, Subscriber::new());
                 assert_eq!((refused.cause(), refused.cause().as_str()), (cause, word));
                 assert!(refused.is_temporary());
-                assert_eq!(sse_hub::http::respond(Err(refused)).status(), status);
+                assert_eq!(sse_hub::http::into_response(Err(refused)).status(), status);
             }
         }
     }
 
     #[test]
     fn one_that_may_not_come_back_is_a_bad_request_in_both_ways() {
-        for refusals in [Refusals::Stream, Refusals::Status] {
+        for refusals in [RefusalStyle::Stream, RefusalStyle::Status] {
             let limits = Limits::default().topics(1);
             let (hub, _) = hub_with(|hub| hub.limits(limits).refusals(refusals));
             for client in [Subscriber::new().topics(["a", "b"]), Subscriber::new().user("")] {
                 let refused = super::refused(&hub, client);
-                let response = sse_hub::http::respond(Err(refused));
+                let response = sse_hub::http::into_response(Err(refused));
                 assert_eq!(response.status(), 400);
                 assert!(!response.headers().contains_key("retry-after"));
                 assert_eq!(body(response), refused.to_string());

@@ -39,7 +39,8 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use sse_hub::{Hub, LastEventId, Presence, Subscriber, TokioTimer, Watchdog};
+use sse_hub::watchdog::Watchdog;
+use sse_hub::{Hub, LastEventId, Presence, Subscriber, TokioTimer};
 
 struct App {
     hub: Hub,

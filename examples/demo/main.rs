@@ -30,9 +30,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Router};
 use serde::Deserialize;
-use sse_hub::{
-    ClientId, LastEventId, Payload as _, Refused, Subscriber, Subscription, TokioTimer, Watchdog,
-};
+use sse_hub::watchdog::Watchdog;
+use sse_hub::{ClientId, LastEventId, Payload as _, Refused, Subscriber, Subscription, TokioTimer};
 use tower_http::services::ServeDir;
 
 use crate::arguments::Arguments;

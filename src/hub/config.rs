@@ -5,7 +5,7 @@ use super::backplane::Backplane;
 use super::history::History;
 use super::limits::Limits;
 use super::presence::Presence;
-use crate::error::{ConfigError, Refusals};
+use crate::error::{ConfigError, RefusalStyle};
 use crate::log::audience::ClientId;
 use crate::log::log::Budget;
 use crate::log::retain::Retain;
@@ -23,7 +23,7 @@ pub(crate) struct Config {
     pub(crate) batch: Budget,
     pub(crate) window: usize,
     pub(crate) limits: Limits,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: RefusalStyle,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) stall: Option<Duration>,
     pub(crate) end_lagging: bool,
@@ -44,7 +44,7 @@ impl Config {
             batch: Budget { bytes: 64 << 10 },
             window: 32,
             limits: Limits::default(),
-            refusals: Refusals::default(),
+            refusals: RefusalStyle::default(),
             lifetime: None,
             stall: Some(Duration::from_secs(60)),
             end_lagging: false,

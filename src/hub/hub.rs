@@ -15,7 +15,7 @@ use super::stats::Stats;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
 use super::telemetry;
-use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refusals, Refused};
+use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, RefusalStyle, Refused};
 use crate::log::audience::{Audience, ClientId};
 use crate::log::log::Budget;
 use crate::log::retain::Retain;
@@ -390,7 +390,7 @@ impl HubBuilder {
     }
 
     /// How clients that may come back are told that they are not let in now: by a stream, unless set.
-    pub fn refusals(mut self, refusals: Refusals) -> Self {
+    pub fn refusals(mut self, refusals: RefusalStyle) -> Self {
         self.config.refusals = refusals;
         self
     }

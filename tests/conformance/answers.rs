@@ -6,7 +6,7 @@ use axum::http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sse_hub::{Event, EventId, Limits, Refusals, Subscriber};
+use sse_hub::{Event, EventId, Limits, RefusalStyle, Subscriber};
 use tokio::net::TcpStream;
 
 use crate::http1::{Client, NO_HEADERS};
@@ -172,7 +172,7 @@ async fn only_who_may_never_come_gets_another_status_than_200() {
             let occupant = hub.subscribe(Subscriber::new().user("ann")).unwrap();
             (hub, occupant)
         };
-        let (hub, _occupant) = full(Refusals::Stream);
+        let (hub, _occupant) = full(RefusalStyle::Stream);
         let server = Server::start(adapter, &hub).await;
         let mut client = Client::get(server.address, "/events", NO_HEADERS).await;
         assert_eq!(client.status(), "200 OK", "{adapter:?}");
@@ -181,7 +181,7 @@ async fn only_who_may_never_come_gets_another_status_than_200() {
         assert!(stream.starts_with("event: hub:refused\nretry: "), "{adapter:?} {stream}");
         assert!(stream.ends_with("\ndata: {\"reason\":\"full\"}\n\n"), "{adapter:?} {stream}");
 
-        let (hub, _occupant) = full(Refusals::Status);
+        let (hub, _occupant) = full(RefusalStyle::Status);
         let server = Server::start(adapter, &hub).await;
         for (path, status) in
             [("/events", "503 Service Unavailable"), ("/events?session=", "400 Bad Request")]

@@ -67,11 +67,11 @@ fn answer(service: &Service, request: &Request<Incoming>) -> Response<Body> {
         "/events" => {
             let last = LastEventId::from_request(request.headers(), request.uri());
             let who = who(request.uri().query().unwrap_or_default());
-            sse_hub::http::respond(service.events(who, last)).map(Body::new)
+            sse_hub::http::into_response(service.events(who, last)).map(Body::new)
         }
-        "/own" => sse_hub::http::response(Service::own()).map(Body::new),
+        "/own" => sse_hub::http::stream_response(Service::own()).map(Body::new),
         "/gone" => match service.gone() {
-            Some(stream) => sse_hub::http::response(stream).map(Body::new),
+            Some(stream) => sse_hub::http::stream_response(stream).map(Body::new),
             None => status(StatusCode::NO_CONTENT),
         },
         _ => status(StatusCode::NOT_FOUND),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fantoccini::wd::WindowHandle;
 use rcgen::CertifiedKey;
 use serde_json::{Value, json};
-use sse_hub::{Event, Hub, Limits, Refusals, Subscriber};
+use sse_hub::{Event, Hub, Limits, RefusalStyle, Subscriber};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
@@ -112,7 +112,7 @@ async fn close_tabs(browser: &Browser, tabs: &[WindowHandle]) {
 async fn a_refused_client_comes_back_by_itself_once_there_is_room() {
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
-        let (hub, occupant) = full(Refusals::Stream);
+        let (hub, occupant) = full(RefusalStyle::Stream);
         let server = Server::start(adapter, &hub).await;
         follow(&browser, &server, "/events").await;
         browser.eventually("it is refused again and again", &count_of("hub:refused", 3)).await;
@@ -126,7 +126,7 @@ async fn a_refused_client_comes_back_by_itself_once_there_is_room() {
         browser.eventually("it is live", &has_event("n", "to whom was refused")).await;
 
         // What a status would have done.
-        let (hub, _occupant) = full(Refusals::Status);
+        let (hub, _occupant) = full(RefusalStyle::Status);
         let server = Server::start(adapter, &hub).await;
         follow(&browser, &server, "/events").await;
         browser.eventually("it is closed for good", "source.readyState === 2").await;
@@ -140,7 +140,7 @@ async fn a_refused_client_comes_back_by_itself_once_there_is_room() {
 async fn a_204_stops_a_client_for_good() {
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
-        let (hub, _occupant) = full(Refusals::Stream);
+        let (hub, _occupant) = full(RefusalStyle::Stream);
         let server = Server::start(adapter, &hub).await;
         follow(&browser, &server, "/gone").await;
         browser.eventually("it is closed", "source.readyState === 2").await;
@@ -215,7 +215,7 @@ fn fullest(times: &[Instant], span: Duration) -> usize {
 }
 
 /// A hub with room for one, who is there.
-fn full(refusals: Refusals) -> (Hub, sse_hub::Subscription) {
+fn full(refusals: RefusalStyle) -> (Hub, sse_hub::Subscription) {
     let builder = hub().retry(Duration::from_millis(20)).limits(Limits::clients(1));
     let hub = builder.refusals(refusals).build().unwrap();
     let occupant = hub.subscribe(Subscriber::new()).unwrap();

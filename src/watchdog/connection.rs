@@ -8,42 +8,44 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::requests::Requests;
 use crate::time::heartbeat::{Heartbeat, Silence};
 use crate::time::timer::Timer;
 
-/// What a watchdog and its connections share.
+/// The state that a watchdog shares with its connections.
 pub(super) struct Shared {
     pub(super) timer: Box<dyn Timer>,
-    pub(super) limits: Limits,
+    pub(super) limits: SocketLimits,
     pub(super) keepalive: Option<Duration>,
-    /// By [`Cut`].
+    /// The number of cut connections, by [`Cut`].
     pub(super) cuts: [AtomicU64; 3],
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct SocketLimits {
     pub(super) stalled: Duration,
     pub(super) request: Duration,
     pub(super) idle: Duration,
 }
 
-/// Why a [`Watchdog`](crate::Watchdog) cut a connection: what the [`io::Error`] of kind `TimedOut` holds.
+/// The reason for which a [`Watchdog`](super::Watchdog) cut a connection. The [`io::Error`] of kind
+/// `TimedOut` contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cut {
-    /// The peer took nothing of what was to be written.
-    #[error("cut: the peer does not read what is written")]
+    /// The peer did not read: a write found no room for too long.
+    #[error("connection cut: the peer does not read")]
     Stalled,
-    /// The peer sent no whole request.
-    #[error("cut: the peer sends no whole request")]
+    /// The peer did not complete the head of a request in time.
+    #[error("connection cut: the head of the request is incomplete")]
     NoRequest,
-    /// Nothing moved.
-    #[error("cut: nothing moved in either direction")]
+    /// No byte moved in either direction.
+    #[error("connection cut: no byte moved in either direction")]
     Idle,
 }
 
 impl Cut {
-    /// One word for it.
+    /// Returns the reason as one word, for logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,14 +57,14 @@ impl Cut {
 }
 
 pin_project_lite::pin_project! {
-    /// A connection that a [`Watchdog`](crate::Watchdog) watches. Made to be driven by one task, as servers do.
+    /// A connection under a [`Watchdog`](super::Watchdog). One task must drive it, as servers do.
     ///
-    /// Once it is cut, reading and writing fail with an error of kind [`TimedOut`](io::ErrorKind::TimedOut) that
-    /// holds a [`Cut`].
+    /// After the cut, reads and writes fail with an error of kind
+    /// [`TimedOut`](io::ErrorKind::TimedOut) that contains a [`Cut`].
     ///
     /// # Cancel safety
     ///
-    /// That of the connection inside: the watchdog takes no bytes off it and keeps none.
+    /// The same as for the inner connection: `Watched` buffers no bytes.
     #[derive(Debug)]
     pub struct Watched<IO> {
         #[pin]
@@ -73,12 +75,13 @@ pin_project_lite::pin_project! {
 }
 
 impl<IO> Watched<IO> {
-    /// `reset` makes the socket drop what is unsent when it is closed.
+    /// `reset` makes the socket drop its unsent bytes when it is closed.
     pub(super) fn new(io: IO, reset: fn(&IO), shared: Arc<Shared>) -> Self {
         let now = shared.timer.now();
         let guard = Guard {
             shared,
-            request: Some(Request { since: now, begun: false, in_line: false }),
+            requests: Requests::new(now),
+            waits_to_read: false,
             moved: now,
             writing: None,
             flushing: None,
@@ -88,24 +91,26 @@ impl<IO> Watched<IO> {
         Self { io, reset, guard }
     }
 
-    /// The connection inside.
+    /// Returns the inner connection.
     pub fn get_ref(&self) -> &IO {
         &self.io
     }
 }
 
-/// What is known of a connection's movement.
+/// The progress of a connection, and its deadlines.
 struct Guard {
     shared: Arc<Shared>,
-    /// Until the first request is there.
-    request: Option<Request>,
-    /// When bytes last moved, in either direction; at first, when it was accepted.
+    requests: Requests,
+    /// The last read found no bytes.
+    waits_to_read: bool,
+    /// The last time that a byte moved in either direction; at first, the time of the accept.
     moved: Instant,
-    /// Since when a write has waited for room.
+    /// The time since which a write waits for room.
     writing: Option<Instant>,
-    /// Since when a flush or a shutdown has. Apart from `writing`: a socket flushes at once whatever it has no room for.
+    /// The time since which a flush or a shutdown waits. Apart from `writing`, because a TCP socket
+    /// flushes at once even if a write has no room.
     flushing: Option<Instant>,
-    /// Waits for the limits, as a stream does for its end.
+    /// Wakes the task at the next deadline.
     silence: Silence,
     cut: Option<Cut>,
 }
@@ -115,15 +120,19 @@ impl Guard {
         self.shared.timer.now()
     }
 
-    fn has_read(&mut self, bytes: &[u8]) {
-        if self.request.as_mut().is_some_and(|request| request.ends_in(bytes)) {
-            self.request = None;
+    fn has_read(&mut self, bytes: &[u8], is_ready: bool) {
+        self.waits_to_read = !is_ready;
+        if !bytes.is_empty() {
+            let now = self.now();
+            if self.requests.read(bytes, now) {
+                self.moved = now;
+            }
         }
-        self.moved = self.now();
     }
 
-    fn has_written(&mut self, is_ready: bool) {
+    fn has_written(&mut self, bytes: &[u8], is_ready: bool) {
         if is_ready {
+            self.requests.written(bytes);
             self.writing = None;
             self.moved = self.now();
         } else if self.writing.is_none() {
@@ -142,14 +151,16 @@ impl Guard {
         }
     }
 
-    /// What comes first if nothing moves any more.
+    /// Returns the next deadline, if no byte moves until then.
     fn next(&self) -> Option<(Instant, Cut)> {
-        let Limits { stalled, request, idle } = self.shared.limits;
-        let asked = self.request.as_ref().map(|request| request.since);
+        let SocketLimits { stalled, request, idle } = self.shared.limits;
+        // While the server does not read, the rest of the head may wait in the system, for example
+        // behind a stream that is still being sent. The peer is not late then.
+        let head = self.requests.head_since().filter(|_| self.waits_to_read);
         let limits = [
             (self.writing, stalled, Cut::Stalled),
             (self.flushing, stalled, Cut::Stalled),
-            (asked, request, Cut::NoRequest),
+            (head, request, Cut::NoRequest),
             (Some(self.moved), idle, Cut::Idle),
         ];
         let ends = limits
@@ -158,7 +169,7 @@ impl Guard {
         ends.min_by_key(|&(at, _)| at)
     }
 
-    /// Waits for the limits while the connection does not move: ready when it is to be cut.
+    /// Ready when the connection must be cut. Call it only while no byte moves.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         let Some((at, cut)) = self.next() else { return Poll::Pending };
         ready!(self.silence.poll(cx, &*self.shared.timer, Some(at)));
@@ -178,32 +189,8 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// The first request of a connection, until its head has come whole: up to its blank line, which HTTP/2's preface has too.
-#[derive(Debug)]
-struct Request {
-    since: Instant,
-    /// There was something else than ends of lines: before the first line they mean nothing.
-    begun: bool,
-    /// The line has something in it.
-    in_line: bool,
-}
-
-impl Request {
-    fn ends_in(&mut self, bytes: &[u8]) -> bool {
-        bytes.iter().any(|byte| match byte {
-            b'\n' => self.begun && !std::mem::take(&mut self.in_line),
-            b'\r' => false,
-            _ => {
-                self.begun = true;
-                self.in_line = true;
-                false
-            }
-        })
-    }
-}
-
 impl<IO> Watched<IO> {
-    /// Does something to the connection unless it is cut, and cuts it if it does not move for too long.
+    /// Polls the inner connection unless it was cut, and cuts it if a deadline passed.
     fn poll_io<T>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -224,19 +211,6 @@ impl<IO> Watched<IO> {
         };
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, cut)))
     }
-
-    fn poll_out<T>(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(Pin<&mut IO>, &mut Context<'_>) -> Poll<io::Result<T>>,
-        note: impl FnOnce(&mut Guard, bool),
-    ) -> Poll<io::Result<T>> {
-        self.poll_io(cx, |io, guard, cx| {
-            let polled = poll(io, cx);
-            note(guard, polled.is_ready());
-            polled
-        })
-    }
 }
 
 impl<IO: AsyncRead> AsyncRead for Watched<IO> {
@@ -248,9 +222,8 @@ impl<IO: AsyncRead> AsyncRead for Watched<IO> {
         self.poll_io(cx, |io, guard, cx| {
             let before = buf.filled().len();
             let polled = io.poll_read(cx, buf);
-            if let Some(read @ [_, ..]) = buf.filled().get(before..) {
-                guard.has_read(read);
-            }
+            let read = buf.filled().get(before..).unwrap_or_default();
+            guard.has_read(read, polled.is_ready());
             polled
         })
     }
@@ -262,7 +235,11 @@ impl<IO: AsyncWrite> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_out(cx, |io, cx| io.poll_write(cx, buf), Guard::has_written)
+        self.poll_io(cx, |io, guard, cx| {
+            let polled = io.poll_write(cx, buf);
+            guard.has_written(buf, polled.is_ready());
+            polled
+        })
     }
 
     fn poll_write_vectored(
@@ -270,7 +247,12 @@ impl<IO: AsyncWrite> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_out(cx, |io, cx| io.poll_write_vectored(cx, bufs), Guard::has_written)
+        self.poll_io(cx, |io, guard, cx| {
+            let polled = io.poll_write_vectored(cx, bufs);
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            guard.has_written(first.map_or(&[], |buf| buf), polled.is_ready());
+            polled
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -278,10 +260,18 @@ impl<IO: AsyncWrite> AsyncWrite for Watched<IO> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_out(cx, AsyncWrite::poll_flush, Guard::has_flushed)
+        self.poll_io(cx, |io, guard, cx| {
+            let polled = io.poll_flush(cx);
+            guard.has_flushed(polled.is_ready());
+            polled
+        })
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_out(cx, AsyncWrite::poll_shutdown, Guard::has_flushed)
+        self.poll_io(cx, |io, guard, cx| {
+            let polled = io.poll_shutdown(cx);
+            guard.has_flushed(polled.is_ready());
+            polled
+        })
     }
 }

@@ -13,12 +13,14 @@ use crate::wire::event::{Event, EventError};
 use crate::wire::frame::Draft;
 
 pin_project_lite::pin_project! {
-    /// One's own stream: the events of any `Stream`, without a hub, as bytes for one client.
+    /// A stream without a hub: the events of any `Stream`, encoded for one client.
     ///
-    /// For what is made for a single request: the tokens of a language model, the progress of a job, the rows of an
-    /// export. Its items are [`Event`]s or `Result`s of them ([`IntoEvent`]), and what comes out is a `Stream` of
-    /// `Bytes` with heartbeats, to be written to the response as they come: an axum handler returns it (feature `axum`),
-    /// `sse_hub::http::response` makes a response of it (feature `http`).
+    /// Use it for events that belong to a single request: the tokens of a language model, the
+    /// progress of a job, the rows of an export. The inner stream yields [`Event`]s or `Result`s of
+    /// them ([`IntoEvent`]). `EventStream` is a `Stream` of `Bytes` with heartbeats, which the server
+    /// writes to the response as they come: an axum handler or a warp filter returns it (features
+    /// `axum` and `warp`), and `sse_hub::http::stream_response` makes a response of it (feature
+    /// `http`).
     ///
     /// ```
     /// use std::fmt;
@@ -33,9 +35,8 @@ pin_project_lite::pin_project! {
     ///     tokens: impl Stream<Item = Result<String, ModelError>>,
     ///     timer: impl Timer, // In a service: `TokioTimer::new()`, feature `tokio`.
     /// ) -> EventStream<impl Stream<Item = Result<Event, ModelError>>> {
-    ///     let tokens = tokens.map(|token| Ok(Event::new("token").data(token?)));
-    ///     let done = stream::iter([Ok(Event::new("done"))]);
-    ///     EventStream::new(tokens.chain(done), timer)
+    ///     let events = tokens.map(|token| Ok(Event::new("token").data(token?)));
+    ///     EventStream::new(events, timer).final_event("done")
     /// }
     ///
     /// # futures_executor::block_on(async {
@@ -44,7 +45,7 @@ pin_project_lite::pin_project! {
     /// assert_eq!(frames, [
     ///     "event: token\ndata: Hel\n\n",
     ///     "event: token\ndata: lo\n\n",
-    ///     "event: done\ndata: \n\n",
+    ///     "event: hub:end\ndata: {\"reason\":\"done\",\"final\":true}\n\n",
     /// ]);
     ///
     /// let tokens = stream::iter([Ok("Hel".to_owned()), Err(ModelError)]);
@@ -53,32 +54,35 @@ pin_project_lite::pin_project! {
     /// # });
     /// ```
     ///
-    /// # Ends, errors and coming back
+    /// # Ends and reconnects
     ///
-    /// It ends when the inner stream does. An `Err`, and an event that cannot be sent ([`Event::check`]), end it too,
-    /// after a last event `hub:error` whose data is JSON: the `reason` is `error` or `invalid-event`. The error's text
-    /// stays in the server unless [`show_errors`](Self::show_errors) is asked for. An invalid event is a fault of the
-    /// program; it and an `Err` are logged at `DEBUG`, and the inner stream is the place to do more.
-    /// The inner stream is dropped as soon as it has ended or failed.
+    /// The stream ends when the inner stream ends. A browser's `EventSource` takes every end for a
+    /// lost connection and connects again, and without ids the server cannot tell the second request
+    /// from the first. Set [`final_event`](Self::final_event), so that the page closes the stream. If
+    /// a lost connection should continue instead of starting over, give the events ids
+    /// ([`Event::id`]) and read the `Last-Event-ID` header of the request. Any bytes may arrive in
+    /// that header; [`LastEventId`](crate::LastEventId) parses only the ids of hubs. Unlike the
+    /// stream of a hub, this stream has no first frame of its own.
     ///
-    /// A browser's `EventSource` takes every end for a lost connection and asks again. A page that has all it wants
-    /// closes it: send an event that says so, as `done` does above, and listen for `hub:error` too. Without ids nothing
-    /// tells the next request from the first, and it starts over. Where it could go on instead, give the events ids
-    /// ([`Event::id`]) and read the request's `Last-Event-ID` header, in which anything may arrive
-    /// ([`LastEventId`](crate::LastEventId) understands the ids of hubs only). There is no first frame: unlike a hub's,
-    /// the stream begins with its own events.
+    /// # Errors
+    ///
+    /// An `Err` from the inner stream, or an event that fails [`Event::check`], ends the stream. The
+    /// last event is then `hub:error`, with JSON data: `reason` is `error` or `invalid-event`. The
+    /// text of the error stays in the server, unless [`show_errors`](Self::show_errors) is set. Both
+    /// are logged at `DEBUG`. The inner stream is dropped as soon as it ends or fails.
     ///
     /// # Cancel safety
     ///
-    /// An item is taken off the inner stream only when its bytes are returned, so a `next()` that is dropped before it
-    /// is ready loses nothing. Dropping the stream drops the inner one.
+    /// `EventStream` takes an item from the inner stream only in the call that returns its bytes, so
+    /// dropping a pending `next()` loses no event. Dropping the `EventStream` drops the inner stream.
     #[must_use = "streams do nothing unless polled"]
     pub struct EventStream<S> {
-        // Gone once the stream has ended.
+        // `None` after the end.
         #[pin]
         events: Option<S>,
-        // Gone once it was sent.
+        // `None` after the first item.
         retry: Option<Duration>,
+        final_reason: Option<Box<str>>,
         show_errors: bool,
         heartbeat: Heartbeat,
         silence: Silence,
@@ -91,12 +95,13 @@ where
     S: Stream,
     S::Item: IntoEvent,
 {
-    /// Sends what `events` yields, with the usual [`Heartbeat`]s by `timer`.
+    /// Sends the items of `events`, with the default [`Heartbeat`] on `timer`.
     pub fn new(events: S, timer: impl Timer) -> Self {
         let heartbeat = Heartbeat::default();
         Self {
             events: Some(events),
             retry: None,
+            final_reason: None,
             show_errors: false,
             heartbeat,
             silence: Silence::new(heartbeat),
@@ -106,22 +111,43 @@ where
 }
 
 impl<S> EventStream<S> {
-    /// Sets what is sent while no event is ready.
+    /// Sets the heartbeat that is sent while no event is ready.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = heartbeat;
         self.silence = Silence::new(heartbeat);
         self
     }
 
-    /// Tells the client first of all how long to wait before it reconnects. Below a millisecond and above 24 days
-    /// it is as invalid as [`Event::retry`] is, and the stream consists of `hub:error`.
+    /// Sends the client's reconnect delay as the first item. A delay below a millisecond or above 24
+    /// days is invalid, as for [`Event::retry`]: the stream then consists of `hub:error`.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.retry = Some(retry);
         self
     }
 
-    /// Adds the text of the error that ends the stream to its `hub:error`, as `message`. The client reads it: it must
-    /// hold nothing that is not for its eyes.
+    /// Sends `hub:end` after the last event of the inner stream, with the JSON data
+    /// `{"reason": reason, "final": true}`: the answer is complete, and the client must not connect
+    /// again. `reason` is a word for the page, such as `done`.
+    ///
+    /// `sse-client.js` and `useSSE` stop at this event. A page with a native `EventSource` must close
+    /// the stream itself:
+    ///
+    /// ```text
+    /// stream.addEventListener("hub:end", (end) => JSON.parse(end.data).final && stream.close());
+    /// ```
+    ///
+    /// If the page fails to, its `EventSource` asks again. Give the last event an id, and answer a
+    /// request that brings this id with `204`, which stops every `EventSource`
+    /// (`sse_hub::http::stop_response`).
+    ///
+    /// A stream that fails ends with `hub:error` and without this event: the client may try again.
+    pub fn final_event(mut self, reason: impl Into<Box<str>>) -> Self {
+        self.final_reason = Some(reason.into());
+        self
+    }
+
+    /// Adds the text of the inner stream's error to `hub:error`, as `message`. The client reads this
+    /// text, so it must not contain secrets.
     pub fn show_errors(mut self) -> Self {
         self.show_errors = true;
         self
@@ -144,7 +170,7 @@ where
                 Poll::Ready(Some(item)) => encode(item, *this.show_errors),
                 Poll::Ready(None) => {
                     this.events.set(None);
-                    return Poll::Ready(None);
+                    return Poll::Ready(this.final_reason.take().map(|reason| final_end(&reason)));
                 }
                 Poll::Pending => {
                     let due = this.silence.poll(cx, &**this.timer, None);
@@ -169,9 +195,10 @@ impl<S> fmt::Debug for EventStream<S> {
     }
 }
 
-/// What the stream in an [`EventStream`] yields: an [`Event`], or a `Result<Event, E>` whose error can be displayed.
+/// An item of the stream in an [`EventStream`]: an [`Event`], or a `Result<Event, E>` whose error
+/// implements `Display`.
 ///
-/// Purposefully sealed: anything else is mapped to one of the two.
+/// Purposefully sealed: map other items to one of the two.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an `Event` nor a `Result<Event, E>` whose error can be displayed",
     label = "a stream of these cannot be sent",
@@ -186,7 +213,7 @@ impl<E: fmt::Display> IntoEvent for Result<Event, E> {}
 mod sealed {
     use super::{Event, fmt};
 
-    #[expect(unnameable_types, reason = "it seals")]
+    #[expect(unnameable_types, reason = "the trait is a seal")]
     pub trait IntoEvent {
         type Error: fmt::Display;
 
@@ -210,35 +237,52 @@ impl<E: fmt::Display> sealed::IntoEvent for Result<Event, E> {
     }
 }
 
-/// The item's frame, or the last one of the stream.
+/// Returns the frame of the item, or as an error the last frame of the stream.
 fn encode(item: impl IntoEvent, show_errors: bool) -> Result<Bytes, Bytes> {
     match item.into_event() {
         Ok(event) => event.encode().map_err(invalid),
         Err(error) => {
             tracing::debug!(target: "sse_hub", %error, "event stream failed");
-            Err(last("error", show_errors.then_some(&error as &dyn fmt::Display)))
+            Err(failed("error", show_errors.then_some(&error as &dyn fmt::Display)))
         }
     }
 }
 
 fn invalid(error: EventError) -> Bytes {
     tracing::debug!(target: "sse_hub", %error, "event stream has an invalid event");
-    last("invalid-event", None)
+    failed("invalid-event", None)
 }
 
-fn last(reason: &str, message: Option<&dyn fmt::Display>) -> Bytes {
+fn failed(reason: &str, message: Option<&dyn fmt::Display>) -> Bytes {
     let mut data = format!("{{\"reason\":\"{reason}\"");
     if let Some(message) = message {
-        data.push_str(",\"message\":\"");
-        // Not `to_string`, which panics where a `Display` fails: what it has written by then is told.
-        let _ = write!(JsonText(&mut data), "{message}");
-        data.push('"');
+        data.push_str(",\"message\":");
+        push_json(&mut data, message);
     }
     data.push('}');
+    frame("hub:error", &data)
+}
+
+fn final_end(reason: &str) -> Bytes {
+    let mut data = "{\"reason\":".to_owned();
+    push_json(&mut data, reason);
+    data.push_str(",\"final\":true}");
+    frame("hub:end", &data)
+}
+
+fn frame(event_type: &str, data: &str) -> Bytes {
     let mut draft = Draft::default();
-    draft.set_type("hub:error");
+    draft.set_type(event_type);
     draft.set_data(data.as_bytes());
     draft.seal(None, None).finish_without_id()
+}
+
+/// Appends `text` as a JSON string.
+fn push_json(data: &mut String, text: impl fmt::Display) {
+    data.push('"');
+    // `to_string` would panic if the `Display` fails. The text that it wrote until then stays.
+    let _ = write!(JsonText(data), "{text}");
+    data.push('"');
 }
 
 /// Writes text as the inside of a JSON string.
