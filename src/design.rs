@@ -216,7 +216,7 @@
 //!
 //! # Browsers
 //!
-//! `examples/demo/sse-client.js` is the other half of the protocol. It waits for the server's `retry:` plus a random part of its
+//! `examples/client/sse-client.js` is the other half of the protocol. It waits for the server's `retry:` plus a random part of its
 //! own window, and not for the longer of the two: those would come together again after the same time. When the page comes
 //! into view it comes back at once, unless the server named the time: a drain that is spread over a minute would otherwise
 //! end with the first glance. A displaced client does not come back, as two tabs would displace each other without end.

@@ -7,7 +7,7 @@ use std::path::Path;
 use sse_hub::Payload;
 use ts_rs::{Config, TS};
 
-#[path = "../examples/demo/events.rs"]
+#[path = "../examples/demo/server/events.rs"]
 #[allow(dead_code, reason = "only the types are of interest")]
 mod events;
 
@@ -30,7 +30,7 @@ fn the_types_that_pages_know_are_those_that_are_sent() {
 
 fn typescript() -> String {
     let mut file = Types {
-        text: "// Generated from examples/demo/events.rs by tests/demo_types.rs. Do not edit.\n"
+        text: "// Generated from examples/demo/server/events.rs by tests/demo_types.rs. Do not edit.\n"
             .into(),
         map: String::new(),
     };

@@ -8,6 +8,8 @@ export default defineConfig({
   // The server serves the build under /app/, and it works under any other path as well.
   base: "./",
   plugins: [react()],
+  // The client is linked from its own folder, and its tests install React there. The app must load React once.
+  resolve: { dedupe: ["react", "react-dom", "@testing-library/react"] },
   server: { proxy: { "/events": server, "/api": server } },
   test: { environment: "jsdom", include: ["test/**/*.test.tsx"] },
 });

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "react";
+import { useSSE, type SSEEvent } from "sse-hub-client/react";
 import type { DemoEvents } from "./events";
-import { useSSE, type SSEEvent } from "./useSSE";
 
 type DemoEvent = SSEEvent<DemoEvents>;
 

@@ -1,7 +1,7 @@
 import { act, cleanup, fireEvent, render, screen } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { SSEDemo } from "../src/SSEDemo";
-import { frame, serve, settle, type Request } from "./server";
+import { frame, serve, settle, type Request } from "../../client/test/react/server";
 
 let requests: Request[];
 

@@ -308,7 +308,7 @@ test("204 stops it for good, and credentials are renewed on 401", async (t) => {
 
   rule = ({ headers }) => (headers.authorization === "Bearer 2" ? undefined : 401);
   const seen = await page.evaluate(async () => {
-    const { SSEClient } = await import("./sse-client.js");
+    const { SSEClient } = await import("sse-hub-client");
     let token = 1;
     const statuses = [];
     const client = new SSEClient("events?user=ann", { headers: () => ({ authorization: `Bearer ${token}` }), renew: () => { token += 1; } });

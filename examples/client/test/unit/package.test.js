@@ -1,4 +1,4 @@
-// What the package promises of itself.
+// Tests of the package: its size, its files and its types.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -7,35 +7,55 @@ import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { transformSync } from "esbuild";
+import { buildSync } from "esbuild";
 
 const home = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const read = (name) => readFileSync(join(home, name), "utf8");
 
-test("the module is at most 5 KB, minified and compressed", (t) => {
-  const { code } = transformSync(read("sse-client.js"), { minify: true, format: "esm" });
-  const size = gzipSync(code, { level: 9 }).length;
-  t.diagnostic(`${size} bytes`);
-  assert.ok(size <= 5000, `${size} bytes`);
+const { exports } = JSON.parse(read("package.json"));
+
+// The most bytes that each entry may add to a page, with all that it imports except React, minified and compressed.
+const LIMITS = { ".": 5000, "./shared": 6500, "./react": 7500 };
+
+for (const [entry, limit] of Object.entries(LIMITS)) {
+  test(`the entry ${entry} is at most ${limit} bytes`, (t) => {
+    const { outputFiles: [{ contents }] } = buildSync({
+      entryPoints: [join(home, exports[entry].default)], bundle: true, minify: true, format: "esm", external: ["react"], write: false,
+    });
+    const size = gzipSync(contents, { level: 9 }).length;
+    t.diagnostic(`${size} bytes`);
+    assert.ok(size <= limit, `${size} bytes`);
+  });
+}
+
+test("each entry has a size limit", () => {
+  assert.deepEqual(Object.keys(exports).filter((entry) => entry !== "./package.json"), Object.keys(LIMITS));
 });
 
-test("the declarations are those of the modules (npm run types writes them)", () => {
+test("the declarations are current (npm run types writes them)", () => {
   const out = mkdtempSync(join(tmpdir(), "sse-client-types-"));
   try {
     execFileSync("npx", ["tsc", "-p", "tsconfig.types.json", "--outDir", out], { cwd: home });
-    for (const name of ["sse-client.d.ts", "sse-shared.d.ts"]) assert.equal(read(name), readFileSync(join(out, name), "utf8"), name);
+    for (const name of ["sse-client.d.ts", "sse-shared.d.ts", "sse-react.d.ts"]) assert.equal(read(name), readFileSync(join(out, name), "utf8"), name);
   } finally {
     rmSync(out, { recursive: true });
   }
 });
 
-test("what is published is the modules, their declarations, and how to use them", () => {
+test("only modules, declarations, licences and the README are published", () => {
   const [{ files }] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], { cwd: home, stdio: ["ignore", "pipe", "ignore"] }));
   const names = files.map(({ path }) => path).sort();
-  assert.deepEqual(names, ["README.md", "package.json", "sse-client.d.ts", "sse-client.js", "sse-shared.d.ts", "sse-shared.js"]);
+  assert.deepEqual(names, [
+    "LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json",
+    "sse-client.d.ts", "sse-client.js", "sse-react.d.ts", "sse-react.js", "sse-shared.d.ts", "sse-shared.js",
+  ]);
 });
 
-test("the declarations serve a program in TypeScript, as strict as it may be", () => {
+test("licences are those of the crate", () => {
+  for (const name of ["LICENSE-APACHE", "LICENSE-MIT"]) assert.equal(read(name), readFileSync(join(home, "../..", name), "utf8"), name);
+});
+
+test("a strict TypeScript program compiles against the declarations", () => {
   const folder = mkdtempSync(join(tmpdir(), "sse-client-user-"));
   try {
     mkdirSync(join(folder, "node_modules"));
@@ -44,6 +64,7 @@ test("the declarations serve a program in TypeScript, as strict as it may be", (
     writeFileSync(join(folder, "user.ts"), `
       import { SSEClient, createParser, type Message, type Options, type Status } from "sse-hub-client";
       import { SharedSSE } from "sse-hub-client/shared";
+      import { useSSE, type SSEEvent, type UseSSE, type UseSSEOptions } from "sse-hub-client/react";
       const options: Options = { headers: async () => ({ authorization: "x" }), renew: async (status: number) => status === 401, silence: 0 };
       const clients: (SSEClient | SharedSSE)[] = [
         new SSEClient(({ status }) => "/events?client=" + status.client, options),
@@ -59,6 +80,16 @@ test("the declarations serve a program in TypeScript, as strict as it may be", (
         stop();
         void [isHeldUp, id];
       }
+      type Events = { order: { n: number }; note: string };
+      const used: UseSSEOptions<Events> = { url: "/events", events: ["order"], client: { ...options, name: "n" } };
+      const Component = () => {
+        const { lastEvent, status }: UseSSE<Events> = useSSE(used);
+        const event: SSEEvent<Events> | undefined = lastEvent;
+        return event?.type === "order" ? event.data.n.toFixed() : status;
+      };
+      void Component;
+      // @ts-expect-error there is no such event
+      used.events = ["ordre"];
       createParser((message) => void message.data)(new Uint8Array());
       // @ts-expect-error there is no such mode
       new SSEClient("/events", { mode: "socket" });

@@ -1,8 +1,8 @@
 // This tab's stream: how it is asked for, and what the page knows of it.
 import { count } from "./chart.js";
 import { note, show } from "./feed.js";
-import { IDLE, SSEClient } from "./sse-client.js";
-import { SharedSSE } from "./sse-shared.js";
+import { IDLE, SSEClient } from "sse-hub-client";
+import { SharedSSE } from "sse-hub-client/shared";
 import { isRecord, parseJson, perTab, recall, scheduleDraw, store } from "./tools.js";
 
 const REASONS = {

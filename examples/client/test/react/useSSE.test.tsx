@@ -1,7 +1,7 @@
 import { act, cleanup, render, renderHook } from "@testing-library/react";
 import { StrictMode, type ReactNode } from "react";
 import { afterEach, beforeEach, expect, expectTypeOf, test, vi } from "vitest";
-import { useSSE, type UseSSEOptions } from "../src/useSSE";
+import { useSSE, type UseSSEOptions } from "../../sse-react.js";
 import { frame, serve, settle, type Request } from "./server";
 
 type Events = { order: { n: number }; note: string };

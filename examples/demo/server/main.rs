@@ -122,22 +122,22 @@ async fn events(
     hubs.now().subscribe(subscriber)
 }
 
-/// The page and its scripts, which are in the program.
+/// Serves the page, its scripts and the modules of `examples/client`. The program contains all files.
 fn page() -> Router<Hubs> {
     const HTML: &str = "text/html; charset=utf-8";
     const CSS: &str = "text/css; charset=utf-8";
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     let files = [
-        ("/", HTML, include_str!("index.html")),
-        ("/page.css", CSS, include_str!("page.css")),
-        ("/page.js", SCRIPT, include_str!("page.js")),
-        ("/tools.js", SCRIPT, include_str!("tools.js")),
-        ("/stream.js", SCRIPT, include_str!("stream.js")),
-        ("/feed.js", SCRIPT, include_str!("feed.js")),
-        ("/chart.js", SCRIPT, include_str!("chart.js")),
-        ("/controls.js", SCRIPT, include_str!("controls.js")),
-        ("/sse-client.js", SCRIPT, include_str!("sse-client.js")),
-        ("/sse-shared.js", SCRIPT, include_str!("sse-shared.js")),
+        ("/", HTML, include_str!("../page/index.html")),
+        ("/page.css", CSS, include_str!("../page/page.css")),
+        ("/page.js", SCRIPT, include_str!("../page/page.js")),
+        ("/tools.js", SCRIPT, include_str!("../page/tools.js")),
+        ("/stream.js", SCRIPT, include_str!("../page/stream.js")),
+        ("/feed.js", SCRIPT, include_str!("../page/feed.js")),
+        ("/chart.js", SCRIPT, include_str!("../page/chart.js")),
+        ("/controls.js", SCRIPT, include_str!("../page/controls.js")),
+        ("/client/sse-client.js", SCRIPT, include_str!("../../client/sse-client.js")),
+        ("/client/sse-shared.js", SCRIPT, include_str!("../../client/sse-shared.js")),
     ];
     files.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
         router

@@ -1,9 +1,9 @@
 // One stream for all tabs: the hook in one, and what another would run beside it.
 import { act, cleanup, renderHook } from "@testing-library/react";
 import { StrictMode } from "react";
-import { SharedSSE } from "sse-hub-client/shared";
+import { SharedSSE } from "../../sse-shared.js";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { useSSE, type UseSSEOptions } from "../src/useSSE";
+import { useSSE, type UseSSEOptions } from "../../sse-react.js";
 import { frame, serve, settle, type Request } from "./server";
 
 type Events = { order: { n: number } };
