@@ -242,7 +242,7 @@ fn a_preflight_allows_what_fetch_clients_send_to_known_origins_and_never_to_all(
     let preflight = |origin| {
         let request = server.options("/events").header("origin", origin);
         let request = request.header("access-control-request-method", "GET");
-        let headers = "authorization,last-event-id";
+        let headers = "authorization,cache-control,last-event-id";
         request.header("access-control-request-headers", headers).send()
     };
     let response = preflight(FRIEND);
@@ -250,7 +250,7 @@ fn a_preflight_allows_what_fetch_clients_send_to_known_origins_and_never_to_all(
     assert_eq!(response.header("access-control-allow-origin"), Some(FRIEND));
     assert_eq!(response.header("access-control-allow-credentials"), Some("true"));
     let allowed = response.header("access-control-allow-headers").unwrap();
-    for header in ["authorization", "last-event-id", "content-type"] {
+    for header in ["authorization", "cache-control", "last-event-id", "content-type"] {
         assert!(allowed.split(',').any(|name| name == header), "{header} of {allowed}");
     }
     let methods = response.header("access-control-allow-methods").unwrap();

@@ -98,7 +98,7 @@ fn a_webhook_that_comes_again_is_told_once() {
     assert_eq!(json_of(&ann.frame())["order"], "18");
 
     // What could not be done is not remembered as done.
-    assert_eq!(message("m3", &shipped(&"9".repeat(1000))).send(&server), 422);
+    assert_eq!(message("m3", &shipped(&"9".repeat(1000))).send(&server), 400);
     assert_eq!(message("m3", &shipped("19")).send(&server), 204);
     assert_eq!(json_of(&ann.frame())["order"], "19");
 }
@@ -179,7 +179,7 @@ fn a_job_reports_to_the_page_that_started_it_and_to_no_other() {
     // Somebody else who knows the page's id sends nothing to it.
     assert_eq!(server.post("/jobs?user=eve").json(&export).status, 409);
     let garbage = json!({ "client": "nobody", "rows": 1 });
-    assert_eq!(server.post("/jobs?user=ann").json(&garbage).status, 422);
+    assert_eq!(server.post("/jobs?user=ann").json(&garbage).status, 400);
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) const USAGE: &str = "\
---port NUMBER        where to listen: 3000, or the variable PORT; 0 takes any that is free
---web DIR            serves what was built there (such as examples/react/dist) under /app/
---retain EVENTS      how many events are kept for those who come back: 5000
---clients NUMBER     how many streams there may be: 1000
---heartbeat SECONDS  what is sent on silent streams: every 15
---login SECONDS      streams need a token, which lasts for so long: none is needed
---redis URL          makes it one of several that share this Redis (feature `redis`)";
+--port NUMBER        the port to listen on; 0 takes any free port (default: the variable PORT, or 3000)
+--web DIR            serve this folder (such as examples/react/dist) under /app/
+--retain EVENTS      number of events kept for clients that reconnect (default: 5000)
+--clients NUMBER     limit of open streams (default: 1000)
+--heartbeat SECONDS  period of heartbeats on silent streams (default: 15)
+--login SECONDS      require a token for streams, which expires after this time (default: no token)
+--redis URL          share a Redis with other demos (feature `redis`)";
 
 pub(crate) struct Arguments {
     pub(crate) port: u16,
@@ -38,7 +38,7 @@ impl Arguments {
         }
         let mut given = std::env::args().skip(1);
         while let Some(name) = given.next() {
-            let value = given.next().ok_or_else(|| format!("{name} takes a value\n\n{USAGE}"))?;
+            let value = given.next().ok_or_else(|| format!("{name} needs a value\n\n{USAGE}"))?;
             match name.as_str() {
                 "--port" => arguments.port = number(&name, &value)?,
                 "--web" => arguments.web = Some(value.into()),
@@ -47,17 +47,27 @@ impl Arguments {
                 "--clients" => arguments.clients = number(&name, &value)?,
                 "--heartbeat" => arguments.heartbeat = seconds(&name, &value)?,
                 "--login" => arguments.login = Some(seconds(&name, &value)?),
-                _ => return Err(format!("unknown argument {name}; there are\n\n{USAGE}")),
+                _ => return Err(format!("unknown argument: {name}\n\n{USAGE}")),
             }
         }
         Ok(arguments)
     }
 }
 
+/// The longest time that an argument can set: a year. A token that lasts much longer would end past
+/// the end of the clock.
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
 fn seconds(name: &str, given: &str) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(number(name, given)?).map_err(|error| format!("{name}: {error}"))
+    let time = Duration::try_from_secs_f64(number(name, given)?);
+    let time = time.map_err(|error| format!("{name} {given}: {error}"))?;
+    if time > MAX_TIME {
+        let most = MAX_TIME.as_secs();
+        return Err(format!("{name} {given}: more than the limit of {most} seconds"));
+    }
+    Ok(time)
 }
 
 fn number<T: std::str::FromStr>(name: &str, given: &str) -> Result<T, String> {
-    given.parse().map_err(|_| format!("{name} {given} will not do\n\n{USAGE}"))
+    given.parse().map_err(|_| format!("invalid number: {name} {given}\n\n{USAGE}"))
 }

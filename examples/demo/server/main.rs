@@ -1,4 +1,4 @@
-//! A page with buttons, and the server that pushes what they do to every tab that it is for.
+//! A page with buttons, and the server that pushes their events to the tabs that each addresses.
 //!
 //! Run with
 //!
@@ -6,30 +6,33 @@
 //! cargo run --example demo --features axum-serve,json,tokio -- --port 3000
 //! ```
 //!
-//! and open the address that it prints in two tabs. Several that share a Redis are one: events, who is online, and whom a
-//! button ends or joins to a topic (add the feature `redis`):
+//! and open the printed address in two tabs. Several demos that share a Redis act as one: they share
+//! events, presence, disconnects and topics (add the feature `redis`):
 //!
 //! ```text
 //! cargo run --example demo --features axum-serve,json,tokio,redis -- --port 3001 --redis redis://127.0.0.1:6379
 //! ```
 //!
-//! It asks for no password: whoever opens the page says who they are.
+//! The demo asks for no password: the page states its user. It answers only requests for this machine
+//! itself (see [`host`]).
 
 mod api;
 mod arguments;
+#[path = "../../common/mod.rs"]
+mod common;
 mod events;
+mod host;
 mod hub;
 mod tokens;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Router};
-use serde::Deserialize;
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{ClientId, LastEventId, Payload as _, Refused, Subscriber, Subscription, TokioTimer};
 use tower_http::services::ServeDir;
@@ -56,6 +59,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         .route("/events", get(events))
         .merge(api::routes())
         .merge(tokens::routes())
+        .layer(from_fn(host::own_only))
         .merge(page());
     if let Some(web) = web {
         app = app.nest_service("/app", ServeDir::new(web));
@@ -64,60 +68,69 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("sse-hub demo: http://{}", listener.local_addr()?);
-    // Clients that stop reading, or never ask for anything, do not keep their sockets.
-    let listener = Watchdog::builder(TokioTimer::new()).build()?.listen(listener);
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not wait.
+    let listener = Watchdog::new(TokioTimer::new()).listen(listener);
 
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move {
-            if let Err(error) = tokio::signal::ctrl_c().await {
-                tracing::error!(%error, "cannot wait for ctrl-c");
-            }
-            // The server waits for its streams, so end them: each page is told when to come back.
-            let hub = hubs.now();
-            hub.drain(Duration::from_secs(2)).await;
-            hub.close();
-        })
-        .await?;
-    Ok(())
+    let drained = async move {
+        common::shutdown_signal().await;
+        // The server waits for its streams, and the drain ends them.
+        let hub = hubs.now();
+        hub.drain(common::DRAIN).await;
+        hub.close();
+    };
+    tokio::select! {
+        served = axum::serve(listener, app).with_graceful_shutdown(drained) => Ok(served?),
+        () = common::overdue() => Ok(()),
+    }
 }
 
-/// What a page says of itself. A service would take it from a session that it has verified.
-#[derive(Deserialize)]
-struct Tab {
-    user: Option<String>,
-    session: Option<String>,
-    client: Option<String>,
-    events: Option<String>,
-    topics: Option<String>,
+/// The query of a stream: its user, session, client id, topics and event types. A service would take
+/// the user from a verified session.
+///
+/// A query that is odd must not become an error page, because that would stop the `EventSource` of
+/// the page for good. Empty values count as absent, and of a repeated name the last value counts.
+struct Tab(Vec<(String, String)>);
+
+impl Tab {
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut values = self.0.iter().rev().filter(|(key, _)| key == name);
+        values.next().map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the parts of a list, or `None` if it has none.
+    fn list(&self, name: &str) -> Option<Vec<String>> {
+        let parts = self.get(name)?.split(',').map(str::trim).filter(|part| !part.is_empty());
+        Some(parts.map(String::from).collect::<Vec<_>>()).filter(|parts| !parts.is_empty())
+    }
 }
 
 async fn events(
     State(hubs): State<Hubs>,
     Admitted(until): Admitted,
-    Query(tab): Query<Tab>,
+    Query(query): Query<Vec<(String, String)>>,
     last: LastEventId,
 ) -> Result<Subscription, Refused> {
+    let tab = Tab(query);
     let mut subscriber = Subscriber::new().resume(last).topic(hubs.own());
     if let Some(until) = until {
         subscriber = subscriber.until(until);
     }
-    if let Some(user) = tab.user {
+    if let Some(user) = tab.get("user") {
         subscriber = subscriber.user(user);
     }
-    if let Some(session) = tab.session {
+    if let Some(session) = tab.get("session") {
         subscriber = subscriber.session(session);
     }
-    // A tab that comes back keeps its id, and so gets what was sent to it alone meanwhile.
-    if let Some(client) = tab.client.and_then(|text| text.parse::<ClientId>().ok()) {
+    // A tab that reconnects keeps its id, and receives the events that were sent to the id meanwhile.
+    if let Some(client) = tab.get("client").and_then(|text| text.parse::<ClientId>().ok()) {
         subscriber = subscriber.client(client);
     }
-    if let Some(topics) = tab.topics {
-        subscriber = subscriber.topics(topics.split(',').map(str::trim).map(String::from));
+    if let Some(topics) = tab.list("topics") {
+        subscriber = subscriber.topics(topics);
     }
-    if let Some(types) = tab.events {
+    if let Some(types) = tab.list("events") {
         let always = events::Presence::TYPE;
-        let types = types.split(',').map(str::trim).chain([always.as_str()]);
-        subscriber = subscriber.events(types);
+        subscriber = subscriber.events(types.iter().map(String::as_str).chain([always.as_str()]));
     }
     hubs.now().subscribe(subscriber)
 }
