@@ -197,6 +197,58 @@ fn an_invalid_event_ends_the_stream_however_much_is_shown() {
 }
 
 #[test]
+fn a_final_event_is_the_last_item() {
+    const FINAL: &str = "event: hub:end\ndata: {\"reason\":\"done\",\"final\":true}\n\n";
+    let events = vec![Event::new("a"), Event::new("b").id("7")];
+    let expected = ["event: a\ndata: \n\n", "event: b\ndata: \nid: 7\n\n", FINAL];
+    assert_eq!(all(of(events).final_event("done")), expected);
+    assert_eq!(all(of(Vec::<Event>::new()).final_event("done")), [FINAL]);
+    let stream = of(Vec::<Event>::new()).retry(SECOND).final_event("no").final_event("done");
+    assert_eq!(all(stream), ["retry: 1000\n\n", FINAL]);
+    assert_eq!(all(of(Vec::<Event>::new())), [""; 0], "without, the end is not final");
+}
+
+#[test]
+fn a_failed_stream_has_no_final_event() {
+    let items = vec![Ok(Event::new("a")), Err("no")];
+    assert_eq!(all(of(items).final_event("done")), ["event: a\ndata: \n\n", ERROR]);
+    let items = vec![Event::new("a"), Event::default(), Event::new("b")];
+    assert_eq!(all(of(items).final_event("done")), ["event: a\ndata: \n\n", INVALID]);
+    let stream = of(vec![Event::new("a")]).retry(Duration::ZERO).final_event("done");
+    assert_eq!(all(stream), [INVALID]);
+}
+
+#[test]
+fn a_final_event_waits_for_the_last_event() {
+    let timer = ManualTimer::new();
+    let (sender, stream) = sent(timer.clone());
+    let mut stream = stream.final_event("done");
+    assert_eq!(ready(&mut stream), None);
+    timer.advance(EVERY);
+    assert_eq!(ready(&mut stream).unwrap(), ":\n");
+    sender.send(Ok(Event::new("a"))).unwrap();
+    drop(sender);
+    assert_eq!(ready(&mut stream).unwrap(), "event: a\ndata: \n\n");
+    assert!(ready(&mut stream).unwrap().starts_with(b"event: hub:end\n"));
+    assert_eq!(stream.next().now_or_never(), Some(None));
+}
+
+#[test]
+fn any_final_reason_is_valid_json() {
+    for reason in
+        ["", "\"", "\\", "a\nb\rc\r\n\n", "\",\"final\":false,\"x\":\"", "\0\u{1f}\u{2028}é"]
+    {
+        let items = all(of(Vec::<Event>::new()).final_event(reason));
+        let [item] = &items[..] else { panic!("{items:?}") };
+        let data =
+            item.strip_prefix("event: hub:end\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+        assert!(!data.contains(['\r', '\n']), "{data:?}");
+        let read: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(read, serde_json::json!({ "reason": reason, "final": true }));
+    }
+}
+
+#[test]
 fn the_inner_stream_is_not_polled_after_its_end() {
     let mut left = 2;
     let events = stream::poll_fn(move |_| {

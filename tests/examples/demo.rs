@@ -1,5 +1,6 @@
 //! The server of the demo: odd requests and arguments.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -77,13 +78,20 @@ fn a_time_without_end_is_an_error() {
     for (name, time) in
         ["--login", "--heartbeat"].into_iter().flat_map(|name| times.map(|time| (name, time)))
     {
-        let output = Command::new(program("demo"))
+        let mut process = Command::new(program("demo"))
             .args(["--port", "0", name, time])
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
+        // Its output ends with the process, or with the address that it should not print.
+        let mut printed = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut printed).unwrap();
+        let _ = process.kill();
+        let output = process.wait_with_output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{name} {time}");
+        assert_eq!((printed.as_str(), output.status.code()), ("", Some(1)), "{name} {time}");
         assert!(error.contains(name) && !error.contains("panicked"), "{error}");
     }
     let server = Server::start_program("demo", &[], &["--login", "31536000"]);
