@@ -107,6 +107,15 @@ pub mod http {
     //! | a native `EventSource` that must stop | [`stop_response`] |
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
     //!
+    //! # `HEAD`
+    //!
+    //! A request for headers must have no side effects, but routers call the handler of `GET` for
+    //! `HEAD` too. With axum, extract [`LastEventId`](crate::LastEventId) in every handler that
+    //! subscribes: the extractor answers `HEAD` with the headers of the stream, and the handler is
+    //! not called. With warp, `sse_hub::warp::last_event_id` refuses `HEAD` and `sse_hub::warp::head`
+    //! answers it. With other servers, route `HEAD` to [`head_response`]. Put authentication before
+    //! it, so that `HEAD` and `GET` give the same status.
+    //!
     //! # Shutting down
     //!
     //! Behind a load balancer, take the instance out of service in this order:
@@ -187,6 +196,6 @@ pub use crate::wire::event::{Event, EventError, EventType, InvalidEventType};
 pub use crate::wire::event::{JsonError, Payload};
 pub use crate::wire::id::{EventId, LastEventId, ParseEventIdError};
 
-#[cfg(all(doctest, feature = "axum", feature = "tokio"))]
+#[cfg(all(doctest, feature = "axum-serve", feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,11 +1,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The position of an event in a hub's one order, written `a-b`.
+/// The position of an event in the order of a hub, written `a-b`.
 ///
-/// A hub issues ids strictly increasing and writes one as the last field of every event; a browser hands the last
-/// one that it saw back as `Last-Event-ID`. In a hub on its own `a` is the hub's epoch (its start in milliseconds
-/// since 1970) and `b` counts, so an id from an earlier life of the hub is older than everything that it holds.
+/// A hub issues ids in strictly increasing order and writes each as the last field of its event. A
+/// browser sends the last id that it received as `Last-Event-ID`. In a hub without a backplane, `a`
+/// is the epoch of the hub (the time of its start, in milliseconds since 1970) and `b` counts the
+/// published events, so an id from an earlier run of the hub is older than all retained events.
+///
+/// **Ids reveal volume.** Every client sees ids from its `hub:open` on, and two ids tell how many
+/// events the hub published between them, including events for other clients. The epoch tells when
+/// the hub started. If these numbers must stay secret, use a hub for each tenant.
 ///
 /// ```
 /// use sse_hub::EventId;
