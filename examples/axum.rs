@@ -36,7 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = TcpListener::bind(("127.0.0.1", common::port(3001)?)).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not wait.
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
+    // wait.
     let listener = Watchdog::new(TokioTimer::new()).listen(listener);
     let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
     tokio::select! {

@@ -2,7 +2,7 @@
 //! a page that shows the answer.
 //!
 //! The stream belongs to one request. Its events have no ids, so a page that loses the connection
-//! cannot resume: it asks again, and the answer begins anew.
+//! cannot resume: the page asks again, and the answer begins anew.
 //!
 //! Run with
 //!
@@ -54,8 +54,8 @@ struct Ask {
 const DONE: &str = "done";
 
 async fn answer(Query(ask): Query<Ask>, headers: HeaderMap) -> Response {
-    // A page that has the whole answer asks again only if it failed to close its `EventSource`.
-    // The 204 stops it for good.
+    // A page that has the whole answer asks again only if it did not close the `EventSource`.
+    // The 204 stops such a page for good.
     if headers.get("last-event-id").is_some_and(|id| id == DONE) {
         return stop_response().into_response();
     }
@@ -65,7 +65,7 @@ async fn answer(Query(ask): Query<Ask>, headers: HeaderMap) -> Response {
     // While the model computes, heartbeats keep the connection. When the page goes away, the stream
     // is dropped, and the model with it.
     EventStream::new(tokens.chain(done), TokioTimer::new())
-        // Tells the page that the answer is complete: it must not ask again.
+        // Tells the page that the answer is complete, so that the page does not ask again.
         .final_event("done")
         // The text of `Overloaded` may be shown to everybody.
         .show_errors()

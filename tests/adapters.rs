@@ -1,5 +1,5 @@
-//! The adapters side by side: `HEAD`, errors as responses, refusals that end a connection, clients that
-//! leave, and layers around a stream.
+//! The adapters side by side: `HEAD`, errors as responses, refusals that end a connection, clients
+//! that leave, and layers around a stream.
 #![cfg(all(feature = "axum-serve", feature = "tokio", feature = "warp"))]
 
 use std::convert::Infallible;

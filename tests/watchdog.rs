@@ -17,7 +17,7 @@ use support::{Counting, SECOND, Woken};
 
 const NEARLY: Duration = Duration::from_nanos(1);
 
-/// A connection with a buffer of 64 bytes, its peer and its clock.
+/// A connection with a buffer of 64 bytes, a peer and a clock.
 struct Pair {
     watchdog: Watchdog,
     timer: ManualTimer,
@@ -353,7 +353,7 @@ fn empty_lines_between_requests_are_no_movement() {
         pair.timer.advance(SECOND);
         assert_eq!(pair.cut(), Some(Cut::Idle));
     }
-    // A client may send an empty line after a body. A stream that goes on is not cut for it.
+    // A client may send an empty line after a body. The stream of the response goes on.
     let mut pair = Pair::asked(|builder| builder);
     pair.ask(b"\r\n");
     for _ in 0..100 {
@@ -458,7 +458,7 @@ fn http2_heads_must_arrive_in_time() {
             assert_eq!(pair.cut(), Some(Cut::NoRequest), "{head:?} cut at {at}");
         }
     }
-    // The preface itself is a part of the first head.
+    // The preface is a part of the first head.
     for at in 1..PREFACE.len() {
         let mut pair = pair(|builder| builder);
         pair.ask(&PREFACE[..at]);

@@ -80,7 +80,8 @@ impl Sessions {
         self.open.lock().remove(&session.id);
     }
 
-    /// Runs `then` if the session is open, and keeps it open meanwhile. `then` must not block.
+    /// Runs `then` if the session is open, and keeps the session open meanwhile. `then` must not
+    /// block.
     pub(crate) fn while_open<T>(&self, session: &Session, then: impl FnOnce() -> T) -> Option<T> {
         let open = self.open.lock();
         open.contains_key(&session.id).then(then)
@@ -98,8 +99,8 @@ impl Sessions {
         format!("{claims}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// Returns the session that a token proves. The reason for a failure stays secret: a client has no
-    /// use for it, and an attacker has.
+    /// Returns the session that a token proves. The reason for a failure stays secret: only an
+    /// attacker has a use for it.
     pub(crate) fn verify(&self, purpose: Purpose, token: &str) -> Option<Session> {
         let (claims, signature) = token.split_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -109,7 +110,7 @@ impl Sessions {
         if claims.purpose != purpose || claims.expires <= millis(SystemTime::now()) {
             return None;
         }
-        // The session is not open after a logout. No token outlives its session.
+        // The session is not open after a logout. No token outlives the session.
         self.open.lock().get(claims.session.as_str()).cloned()
     }
 }

@@ -6,7 +6,7 @@
 //! | a page of another site | a ticket in the URL of the stream | such a page sends no cookie, and `EventSource` cannot set a header |
 //! | a client with `fetch`, or without a browser | `Authorization: Bearer` | it can set headers |
 //!
-//! The stream of a session ends with the session: at its logout, or when it expires.
+//! The stream of a session ends with the session: at the logout, or at the expiry.
 //!
 //! Run with
 //!
@@ -23,8 +23,8 @@
 //! curl --cookie jar --request POST http://127.0.0.1:3005/logout
 //! ```
 //!
-//! A page of another site has an access token (from `/token`, through its own server), and opens its
-//! stream like this:
+//! A page of another site has an access token (from `/token`, through its own server), and opens
+//! its stream like this:
 //!
 //! ```text
 //! let last = "";
@@ -73,11 +73,13 @@ use tower_http::cors::CorsLayer;
 
 use crate::credentials::{Purpose, Session, Sessions};
 
-/// The origins whose pages may use this server. List whole origins, never a pattern: browsers refuse
-/// `*` together with credentials, and a server that reflects every origin would allow the same.
+/// The origins whose pages may use this server. List whole origins, never a pattern: browsers
+/// refuse `*` together with credentials, and a server that reflects every origin would allow the
+/// same.
 const ORIGINS: [&str; 2] = ["https://app.example.com", "http://localhost:5173"];
 
-/// With this prefix, browsers accept the cookie only from this host, over TLS or from the same machine.
+/// With this prefix, browsers accept the cookie only from this host, over TLS or from the same
+/// machine.
 const COOKIE_NAME: &str = "__Host-session";
 
 struct App {
@@ -98,7 +100,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     origins.push(own.parse()?);
 
     println!("listening on {own}");
-    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not wait.
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
+    // wait.
     let listener = Watchdog::new(TokioTimer::new()).listen(listener);
     let app = router(App { hub: hub.clone(), sessions, origins });
     let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
@@ -169,8 +172,8 @@ async fn events(
         .session(Arc::clone(&session.id))
         .until(session.deadline())
         .resume(last);
-    // A concurrent logout either closes the session first, and the client is refused, or comes later,
-    // and ends this stream.
+    // A concurrent logout either closes the session first, and the client is refused, or comes
+    // later, and ends this stream.
     app.sessions.while_open(&session, || app.hub.subscribe(who)).ok_or(Unauthorized)
 }
 
@@ -202,7 +205,7 @@ impl FromRequestParts<Arc<App>> for Viewer {
 /// `EventSource` never reconnects after a status other than 200, and here that is right: the same
 /// cookie or ticket would be refused again every few seconds. The page gets an `error` event with
 /// `readyState` at `CLOSED`, and can get a new ticket or ask its user to log in. A `204` would stop
-/// the `EventSource` too, but a client with `fetch` could not distinguish it from a stream that
+/// the `EventSource` too, but a client with `fetch` could not distinguish that from a stream that
 /// ended well.
 struct Unauthorized;
 
@@ -212,8 +215,8 @@ impl IntoResponse for Unauthorized {
     }
 }
 
-/// The session that the `Authorization` header proves, or else the cookie. A ticket is not enough: with
-/// a ticket that leaked through a log, anybody could get the next ticket, and so on for ever.
+/// The session that the `Authorization` header proves, or else the cookie. A ticket is not enough:
+/// with a ticket that leaked through a log, anybody could get the next ticket, and so on for ever.
 impl FromRequestParts<Arc<App>> for Session {
     type Rejection = Unauthorized;
 
@@ -236,8 +239,8 @@ fn cookie_of(headers: &HeaderMap) -> Option<String> {
     cookies.find(|cookie| cookie.name() == COOKIE_NAME).map(|cookie| cookie.value().to_owned())
 }
 
-/// `HttpOnly`: scripts cannot read the cookie. `SameSite=Strict`: browsers do not send it with requests
-/// that another site starts. `Secure`: browsers do not send it over a plain connection.
+/// `HttpOnly`: scripts cannot read the cookie. `SameSite=Strict`: browsers do not send it with
+/// requests that another site starts. `Secure`: browsers do not send it over a plain connection.
 fn set_cookie(token: String, lasts: Duration) -> [(HeaderName, String); 1] {
     let lasts = lasts.try_into().unwrap_or(cookie::time::Duration::MAX);
     let cookie = Cookie::build((COOKIE_NAME, token))

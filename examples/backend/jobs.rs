@@ -1,4 +1,4 @@
-//! A background job that reports its progress to the page that started it.
+//! A background job that reports progress to the page that started the job.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +55,7 @@ pub(crate) async fn start(
     // The id comes from the request. Together with the user it cannot address another user's page.
     let page = Audience::client(client).and(Audience::user(user));
     if app.hub.count(&page) == 0 {
-        // The page must open its stream first.
+        // The page must open a stream first.
         return Err(StatusCode::CONFLICT.into());
     }
     let job = format!("job-{}", app.jobs.started.fetch_add(1, Ordering::Relaxed));
@@ -71,8 +71,8 @@ async fn export(hub: Hub, page: Audience, job: String, rows: u32) {
 
         let percent = (u64::from(row) + 1) * 100 / u64::from(rows);
         let progress = Progress { job: &job, percent: percent as u32 };
-        // Each report replaces the one before: a slow page gets only the newest, and frequent reports
-        // do not evict other events.
+        // Each report replaces the one before: a slow page gets only the newest, and frequent
+        // reports do not evict other events.
         let event = Event::of(&progress).map(|event| event.conflate(&*job));
         report(&hub, &page, event);
     }

@@ -1,6 +1,6 @@
 //! Recipes for a backend, one file each: a [webhook] whose message reaches the pages of its user,
-//! [jobs] that report to the page that started them, and [users] whose presence is shown and who can
-//! be deactivated.
+//! [jobs] that report to the page that started them, and [users] whose presence is shown and who
+//! can be deactivated.
 //!
 //! Run with
 //!
@@ -79,7 +79,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = TcpListener::bind(("127.0.0.1", common::port(3007)?)).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not wait.
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
+    // wait.
     let listener = Watchdog::new(TokioTimer::new()).listen(listener);
     let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
     tokio::select! {
@@ -115,7 +116,7 @@ impl FromRequestParts<Arc<App>> for Caller {
 
 #[derive(Deserialize)]
 struct Page {
-    /// The id from `hub:open`, if a page opens its stream again: events for this id reach it.
+    /// The id from `hub:open`, if a page opens a stream again and wants the events for this id.
     client: Option<String>,
     order: Option<String>,
 }

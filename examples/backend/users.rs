@@ -15,7 +15,7 @@ use sse_hub::{Audience, Event, EventType, Hub, Payload, PresenceEvent, PresenceW
 
 use crate::{App, Caller};
 
-/// The topic of the admins. The server decides at connect time which clients join it.
+/// The topic of the admins. The server decides at connect time which clients join.
 pub(crate) const ADMINS: &str = "admins";
 
 /// Stands for your database.
@@ -25,7 +25,8 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Runs `then` if the user is active, and keeps the user active meanwhile. `then` must not block.
+    /// Runs `then` if the user is active, and keeps the user active meanwhile. `then` must not
+    /// block.
     pub(crate) fn while_active<T>(&self, user: &str, then: impl FnOnce() -> T) -> Option<T> {
         let deactivated = self.deactivated.lock();
         (!deactivated.contains(user)).then(then)
@@ -93,8 +94,8 @@ impl Payload for Changed<'_> {
     const TYPE: EventType = EventType::from_static("user-changed");
 }
 
-/// Publishes changes of presence. A page fetches the list when its stream is open, and then applies the
-/// changes.
+/// Publishes changes of presence. A page fetches the list when the stream is open, and then applies
+/// the changes.
 pub(crate) async fn tell_admins(hub: Hub, mut watch: PresenceWatch) {
     // The watch ends when the hub is closed.
     while let Some(seen) = watch.next().await {

@@ -1,7 +1,7 @@
-//! A webhook: another service sends a message, and the pages of the user show it at once.
+//! A webhook: another service sends a message, and the pages of the user show the message at once.
 //!
-//! The signature follows <https://www.standardwebhooks.com>. It covers the bytes of the body, so verify
-//! it before parsing the JSON.
+//! The signature follows <https://www.standardwebhooks.com>. The signature covers the bytes of the
+//! body, so verify it before parsing the JSON.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -37,12 +37,12 @@ impl Webhooks {
         Ok(Self { key, seen: Mutex::default() })
     }
 
-    /// Returns the id of the message if its signature is valid and recent.
+    /// Returns the id of the message if the signature is valid and recent.
     fn verify<'a>(&self, headers: &'a HeaderMap, body: &[u8]) -> Option<&'a str> {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let (id, timestamp) = (header("webhook-id")?, header("webhook-timestamp")?);
         let signed = self.key.clone().chain_update(format!("{id}.{timestamp}.")).chain_update(body);
-        // There are several signatures while the sender replaces its key.
+        // There are several signatures while the sender replaces the key.
         let mut signatures = header("webhook-signature")?.split(' ');
         let is_genuine = signatures.any(|signature| {
             let signature =
@@ -57,8 +57,8 @@ impl Webhooks {
     }
 }
 
-/// The ids of processed messages, here the last 10,000. In a service, write the id to a table of the
-/// database, in the transaction that processes the message.
+/// The ids of processed messages, here the last 10,000. In a service, write the id to a table of
+/// the database, in the transaction that processes the message.
 #[derive(Default)]
 struct Seen {
     ids: HashSet<Arc<str>>,
@@ -85,7 +85,7 @@ struct Message {
     state: String,
 }
 
-/// The event for pages. It is not the message itself, which may contain more than pages may see.
+/// The event for pages. Not the message, which may contain more than pages may see.
 #[derive(Serialize)]
 struct OrderChanged {
     order: String,
@@ -115,13 +115,13 @@ pub(crate) async fn order(
     // Locked until the event is published, because the same message may arrive twice at once.
     let mut seen = app.webhooks.seen.lock();
     if seen.ids.contains(id) {
-        // The same response as the first time: the sender did not receive it.
+        // The same response as the first time: the sender did not receive the first.
         return Ok(StatusCode::NO_CONTENT);
     }
     let audience = Audience::user(user).or(Audience::topic(topic_of(&order)));
     // After a 503 the sender tries again, and reaches the next instance.
     app.hub.publish(audience, Event::of(&OrderChanged { order, state })?)?;
-    // Only now: a message that failed must be processed when it is sent again.
+    // Only now: a message that failed must be processed when the sender tries again.
     seen.insert(id);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -44,8 +44,8 @@ pub(crate) async fn drained(hub: Hub) {
     hub.close();
 }
 
-/// Completes when the server must end even if a connection is open: one that never completes its
-/// request would hold up a graceful shutdown for ever.
+/// Completes when the server must end even if a connection is open: one without a complete request
+/// would hold up a graceful shutdown for ever.
 pub(crate) async fn overdue() {
     shutdown_signal().await;
     sleep(DRAIN + GRACE).await;

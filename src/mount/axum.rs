@@ -1,5 +1,5 @@
-//! For axum: [`LastEventId`] is an extractor; [`Subscription`], [`EventStream`], [`Refused`] and the
-//! errors of the crate are responses.
+//! For axum: [`LastEventId`] is an extractor; [`Subscription`], [`EventStream`], [`Refused`] and
+//! the errors of the crate are responses.
 
 use ::http::Method;
 use ::http::request::Parts;
@@ -70,9 +70,9 @@ error_responses! {
     ParseClientIdError,
 }
 
-/// Rejects only `HEAD`, with the response for it: axum calls the handler of `GET` for `HEAD` too, and
-/// a handler that extracts this type must not subscribe then. For a first connection the value is
-/// [`LastEventId::none`], and for an invalid header an unknown id, which becomes a gap.
+/// Rejects only `HEAD`, with the response for it: axum calls the handler of `GET` for `HEAD` too,
+/// and a handler that extracts this type must not subscribe then. For a first connection the value
+/// is [`LastEventId::none`], and for an invalid header an unknown id, which becomes a gap.
 impl<S: Sync> FromRequestParts<S> for LastEventId {
     type Rejection = HeadRequest;
 

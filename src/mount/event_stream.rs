@@ -17,10 +17,10 @@ pin_project_lite::pin_project! {
     ///
     /// Use it for events that belong to a single request: the tokens of a language model, the
     /// progress of a job, the rows of an export. The inner stream yields [`Event`]s or `Result`s of
-    /// them ([`IntoEvent`]). `EventStream` is a `Stream` of `Bytes` with heartbeats, which the server
-    /// writes to the response as they come: an axum handler or a warp filter returns it (features
-    /// `axum` and `warp`), and `sse_hub::http::stream_response` makes a response of it (feature
-    /// `http`).
+    /// them ([`IntoEvent`]). `EventStream` is a `Stream` of `Bytes` with heartbeats, which the
+    /// server writes to the response as they come: an axum handler or a warp filter returns it
+    /// (features `axum` and `warp`), and `sse_hub::http::stream_response` makes a response of it
+    /// (feature `http`).
     ///
     /// ```
     /// use std::fmt;
@@ -57,24 +57,25 @@ pin_project_lite::pin_project! {
     /// # Ends and reconnects
     ///
     /// The stream ends when the inner stream ends. A browser's `EventSource` takes every end for a
-    /// lost connection and connects again, and without ids the server cannot tell the second request
-    /// from the first. Set [`final_event`](Self::final_event), so that the page closes the stream. If
-    /// a lost connection should continue instead of starting over, give the events ids
+    /// lost connection and connects again, and without ids the server cannot tell the second
+    /// request from the first. Set [`final_event`](Self::final_event), so that the page closes the
+    /// stream. If a lost connection should continue instead of starting over, give the events ids
     /// ([`Event::id`]) and read the `Last-Event-ID` header of the request. Any bytes may arrive in
     /// that header; [`LastEventId`](crate::LastEventId) parses only the ids of hubs. Unlike the
     /// stream of a hub, this stream has no first frame of its own.
     ///
     /// # Errors
     ///
-    /// An `Err` from the inner stream, or an event that fails [`Event::check`], ends the stream. The
-    /// last event is then `hub:error`, with JSON data: `reason` is `error` or `invalid-event`. The
-    /// text of the error stays in the server, unless [`show_errors`](Self::show_errors) is set. Both
-    /// are logged at `DEBUG`. The inner stream is dropped as soon as it ends or fails.
+    /// An `Err` from the inner stream, or an event that fails [`Event::check`], ends the stream.
+    /// The last event is then `hub:error`, with JSON data: `reason` is `error` or `invalid-event`.
+    /// The text of the error stays in the server, unless [`show_errors`](Self::show_errors) is set.
+    /// Both are logged at `DEBUG`. The inner stream is dropped as soon as it ends or fails.
     ///
     /// # Cancel safety
     ///
-    /// `EventStream` takes an item from the inner stream only in the call that returns its bytes, so
-    /// dropping a pending `next()` loses no event. Dropping the `EventStream` drops the inner stream.
+    /// `EventStream` takes an item from the inner stream only in the call that returns its bytes,
+    /// so dropping a pending `next()` loses no event. Dropping the `EventStream` drops the inner
+    /// stream.
     #[must_use = "streams do nothing unless polled"]
     pub struct EventStream<S> {
         // `None` after the end.
@@ -118,8 +119,8 @@ impl<S> EventStream<S> {
         self
     }
 
-    /// Sends the client's reconnect delay as the first item. A delay below a millisecond or above 24
-    /// days is invalid, as for [`Event::retry`]: the stream then consists of `hub:error`.
+    /// Sends the client's reconnect delay as the first item. A delay below a millisecond or above
+    /// 24 days is invalid, as for [`Event::retry`]: the stream then consists of `hub:error`.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.retry = Some(retry);
         self
@@ -129,8 +130,8 @@ impl<S> EventStream<S> {
     /// `{"reason": reason, "final": true}`: the answer is complete, and the client must not connect
     /// again. `reason` is a word for the page, such as `done`.
     ///
-    /// `sse-client.js` and `useSSE` stop at this event. A page with a native `EventSource` must close
-    /// the stream itself:
+    /// `sse-client.js` and `useSSE` stop at this event. A page with a native `EventSource` must
+    /// close the stream itself:
     ///
     /// ```text
     /// stream.addEventListener("hub:end", (end) => JSON.parse(end.data).final && stream.close());
@@ -146,8 +147,8 @@ impl<S> EventStream<S> {
         self
     }
 
-    /// Adds the text of the inner stream's error to `hub:error`, as `message`. The client reads this
-    /// text, so it must not contain secrets.
+    /// Adds the text of the inner stream's error to `hub:error`, as `message`. The client reads
+    /// this text, so it must not contain secrets.
     pub fn show_errors(mut self) -> Self {
         self.show_errors = true;
         self

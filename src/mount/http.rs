@@ -71,8 +71,8 @@ pub fn stream_response<S>(frames: S) -> Response<Body<S>> {
 /// not try again gets `400`. The text of these statuses is the reason.
 ///
 /// If the hub is draining or closed, the response has `connection: close`, so that an HTTP/1.1
-/// client opens its next connection to another instance. Servers remove that header on HTTP/2, where
-/// the server's graceful shutdown closes the connection.
+/// client opens its next connection to another instance. Servers remove that header on HTTP/2,
+/// where the server's graceful shutdown closes the connection.
 ///
 /// ```
 /// use sse_hub::{Hub, ManualTimer, Subscriber};
@@ -141,10 +141,10 @@ pub fn head_response() -> Response<Body> {
 /// ([`EventStream::final_event`](crate::EventStream::final_event) shows this), the job of the
 /// URL is done, or the account of the user was deactivated.
 ///
-/// Do not give this response to a client that may succeed later, such as one whose session
-/// expired: use `401` for a page that can log in again, and a [`refusal`] for one that should retry.
-/// The response has `cache-control: no-store`, because a cached `204` would also stop later streams
-/// of the same URL.
+/// Do not give this response to a client that may succeed later, such as one whose session expired:
+/// use `401` for a page that can log in again, and a [`refusal`] for one that should retry. The
+/// response has `cache-control: no-store`, because a cached `204` would also stop later streams of
+/// the same URL.
 pub fn stop_response() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -221,8 +221,8 @@ fn end_connection(response: &mut Response<Body>) {
 /// The body is the name of the status. The text of the error stays in the server, where it is
 /// logged: `request failed` at `ERROR` for `500`, and at `DEBUG` for the others.
 ///
-/// With feature `axum`, this type and the errors themselves are `IntoResponse`; with feature `warp`,
-/// they are `Reply`. For other servers, [`error_response`] returns the response.
+/// With feature `axum`, this type and the errors themselves are `IntoResponse`; with feature
+/// `warp`, they are `Reply`. For other servers, [`error_response`] returns the response.
 ///
 /// ```
 /// use http::StatusCode;

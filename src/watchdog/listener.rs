@@ -6,7 +6,8 @@ use socket2::SockRef;
 use super::Watchdog;
 use super::connection::Watched;
 
-/// A listener for axum's server that watches each accepted connection. [`Watchdog::listen`] makes it.
+/// A listener for axum's server that watches each accepted connection. [`Watchdog::listen`] makes
+/// it.
 ///
 /// For axum's `ConnectInfo` of the peer's address, add `.tap_io(|_| ())`
 /// (`axum::serve::ListenerExt`): axum knows the address type of the tapped listener.

@@ -1,9 +1,9 @@
 //! Cuts connections that make no progress, around the sockets of any server on tokio.
 //!
 //! A server does not poll a stream while its client reads nothing, so nothing inside the stream can
-//! notice a stall. The hub [forgets such a client](crate::HubBuilder::stalled_after), but the server
-//! keeps the socket. A [`Watchdog`] wraps the socket, observes the bytes in both directions, and cuts
-//! the connection if a limit passes:
+//! notice a stall. The hub [forgets such a client](crate::HubBuilder::stalled_after), but the
+//! server keeps the socket. A [`Watchdog`] wraps the socket, observes the bytes in both directions,
+//! and cuts the connection if a limit passes:
 //!
 //! | [`Cut`] | limit | the connection is cut if |
 //! |---|---|---|
@@ -11,10 +11,11 @@
 //! | no request | [`request_within`](WatchdogBuilder::request_within) | the head of a request, the first or a later one, is incomplete for this long |
 //! | idle | [`idle_after`](WatchdogBuilder::idle_after) | no byte has moved in either direction for this long |
 //!
-//! An operating system takes megabytes for a peer that does not read before a write finds no room. On
-//! Linux the watchdog therefore limits the unsent bytes of a socket to 64 KiB
-//! (`TCP_NOTSENT_LOWAT`), and sets `stalled_after` as the time after which the system gives up a peer
-//! that acknowledges nothing or stays full (`TCP_USER_TIMEOUT`): this ends streams of little traffic.
+//! An operating system takes megabytes for a peer that does not read before a write finds no room.
+//! On Linux the watchdog therefore limits the unsent bytes of a socket to 64 KiB
+//! (`TCP_NOTSENT_LOWAT`), and sets `stalled_after` as the time after which the system gives up a
+//! peer that acknowledges nothing or stays full (`TCP_USER_TIMEOUT`): this ends streams of little
+//! traffic.
 //!
 //! The watchdog also sets `TCP_NODELAY`. Without this option, a small event waits until the client
 //! has acknowledged the event before it.
@@ -107,13 +108,15 @@ impl Watchdog {
         Watched::new(socket, reset, Arc::clone(&self.shared))
     }
 
-    /// Watches a connection of any kind, such as the inside of TLS. Its bytes must be those of HTTP.
+    /// Watches a connection of any kind, such as the inside of TLS. Its bytes must be those of
+    /// HTTP.
     pub fn watch<IO>(&self, io: IO) -> Watched<IO> {
         Watched::new(io, |_| (), Arc::clone(&self.shared))
     }
 
-    /// Sets the options of a TCP socket: `TCP_NODELAY`, keepalive, and on Linux the limits of unsent
-    /// bytes and of unacknowledged time. If an option cannot be set, this is logged at `DEBUG`.
+    /// Sets the options of a TCP socket: `TCP_NODELAY`, keepalive, and on Linux the limits of
+    /// unsent bytes and of unacknowledged time. If an option cannot be set, this is logged at
+    /// `DEBUG`.
     pub fn prepare<S>(&self, socket: &S)
     where
         for<'a> SockRef<'a>: From<&'a S>,
@@ -151,9 +154,9 @@ impl Watchdog {
     }
 }
 
-/// The most bytes that the system holds unsent for a socket. Without this limit, a peer that does not
-/// read costs up to 4 MiB, and a slow reader seems to stand still: a socket has room again only when
-/// a third of its buffer is free.
+/// The most bytes that the system holds unsent for a socket. Without this limit, a peer that does
+/// not read costs up to 4 MiB, and a slow reader seems to stand still: a socket has room again only
+/// when a third of its buffer is free.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 64 << 10;
 
@@ -199,17 +202,17 @@ impl WatchdogBuilder {
         self
     }
 
-    /// Sets how long the head of a request may take. The default is 30 seconds. The time of the first
-    /// head begins with the connection, and the time of a later head with its first byte. It does not
-    /// count while the server itself does not read.
+    /// Sets how long the head of a request may take. The default is 30 seconds. The time of the
+    /// first head begins with the connection, and the time of a later head with its first byte. It
+    /// does not count while the server itself does not read.
     pub fn request_within(mut self, limit: Duration) -> Self {
         self.limits.request = limit;
         self
     }
 
-    /// Sets how long no byte may move in either direction. The default is two minutes. The limit must
-    /// be longer than the period of the [heartbeat](crate::Heartbeat), and longer than a handler may
-    /// take to respond. Empty lines before a request do not count as movement.
+    /// Sets how long no byte may move in either direction. The default is two minutes. The limit
+    /// must be longer than the period of the [heartbeat](crate::Heartbeat), and longer than a
+    /// handler may take to respond. Empty lines before a request do not count as movement.
     pub fn idle_after(mut self, limit: Duration) -> Self {
         self.limits.idle = limit;
         self

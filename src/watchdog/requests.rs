@@ -17,7 +17,8 @@ pub(super) struct Requests {
     state: State,
     /// The time at which the unfinished head began. `None` between heads.
     since: Option<Instant>,
-    /// The beginning of the response that would agree to another protocol, if a request asked for it.
+    /// The beginning of the response that would agree to another protocol, if a request asked for
+    /// it.
     upgrade: Option<&'static [u8]>,
 }
 
@@ -78,8 +79,8 @@ impl Requests {
         self.since
     }
 
-    /// Takes bytes that the peer sent. Returns false if they are empty lines before a request, which
-    /// mean nothing and must not keep a connection.
+    /// Takes bytes that the peer sent. Returns false if they are empty lines before a request,
+    /// which mean nothing and must not keep a connection.
     pub(super) fn read(&mut self, mut bytes: &[u8], now: Instant) -> bool {
         let mut has_content = false;
         while let [first, rest @ ..] = bytes {

@@ -1,4 +1,4 @@
-//! How every server answers a request, whatever mounts the hub: statuses, headers, and what it makes of an id.
+//! The answers of every server to a request: statuses, headers, and the treatment of an id.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use crate::servers::{Adapter, Mount, ORIGIN, Server};
 use crate::{bare, hub, within};
 
 #[tokio::test]
-async fn the_head_keeps_proxies_and_caches_out_of_the_way_and_leaves_at_once_with_the_first_frame()
-{
+async fn the_head_stops_proxies_and_leaves_at_once() {
     for adapter in Adapter::ALL {
         let hub = hub().retry(Duration::from_secs(4)).build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -58,7 +57,7 @@ async fn over_http2_it_is_the_same_without_the_headers_of_a_connection() {
         let (mut client, connection) = handshake.await.unwrap();
         let connection = tokio::spawn(connection);
 
-        // More than browsers would let through over HTTP/1.1, on one connection.
+        // More streams on one connection than browsers open over HTTP/1.1.
         let mut bodies = Vec::new();
         for _ in 0..7 {
             let uri = format!("http://{}/events", server.address);
@@ -98,7 +97,7 @@ fn without_date<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(&
 }
 
 #[tokio::test]
-async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
+async fn any_last_id_is_answered_with_a_stream() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -120,7 +119,7 @@ async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
         let good = format!("/events?lastEventId={first}");
         for (id, path) in garbage.iter().flat_map(|id| [(id, "/events"), (id, good.as_str())]) {
             let what = format!("{adapter:?} {path} {}", String::from_utf8_lossy(id));
-            // The header wins, also if the query says something better.
+            // The header wins, even if the query has a valid id.
             let mut client = Client::get(server.address, path, &[("last-event-id", id)]).await;
             assert_eq!(client.status(), "200 OK", "{what}");
             assert!(client.frame().await.unwrap().contains("\"resumed\":false"), "{what}");
@@ -164,7 +163,7 @@ async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
 }
 
 #[tokio::test]
-async fn only_who_may_never_come_gets_another_status_than_200() {
+async fn a_temporary_refusal_has_status_200() {
     for adapter in Adapter::ALL {
         let full = |refusals| {
             let hub =
@@ -201,7 +200,7 @@ async fn only_who_may_never_come_gets_another_status_than_200() {
 }
 
 #[tokio::test]
-async fn a_page_of_the_one_allowed_origin_may_read_with_credentials_and_no_other() {
+async fn only_the_allowed_origin_reads_with_credentials() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let mut mount = Mount::new(adapter);

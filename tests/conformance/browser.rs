@@ -1,4 +1,4 @@
-//! What only a browser shows: its limits on connections, and whether it comes back.
+//! Behaviour that only a browser shows: its limit of connections, and its reconnects.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ async fn seven_tabs_are_live_over_http2_where_the_seventh_would_wait_over_http1(
         }
     })
     .await;
-    // Any of them: the browser gives its connections to whom it likes.
+    // Any of them: the browser decides which streams get its connections.
     let [waiting] = waiting.as_slice() else { panic!("{} tabs wait", waiting.len()) };
     browser.client.switch_to_window(waiting.clone()).await.unwrap();
     let waits = browser.execute("return [source.readyState, seen.length]", &[]).await;
@@ -58,7 +58,7 @@ async fn seven_tabs_are_live_over_http2_where_the_seventh_would_wait_over_http1(
     browser.close().await;
 }
 
-/// The tabs that have an event, and those that have it not.
+/// Returns the tabs that have an event, and those that do not.
 async fn by_event(
     browser: &Browser,
     tabs: &[WindowHandle],
@@ -85,7 +85,7 @@ async fn open_tabs(
     while tabs.len() < TABS {
         tabs.push(browser.client.new_window(true).await.unwrap().handle);
     }
-    // Pages first: they need connections, too.
+    // The pages load first, because they need connections too.
     for tab in &tabs {
         browser.client.switch_to_window(tab.clone()).await.unwrap();
         browser.goto(&url).await;
@@ -109,7 +109,7 @@ async fn close_tabs(browser: &Browser, tabs: &[WindowHandle]) {
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver"]
-async fn a_refused_client_comes_back_by_itself_once_there_is_room() {
+async fn a_refused_client_reconnects_when_there_is_room() {
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
         let (hub, occupant) = full(RefusalStyle::Stream);
@@ -125,7 +125,7 @@ async fn a_refused_client_comes_back_by_itself_once_there_is_room() {
         publish(&hub, "to whom was refused");
         browser.eventually("it is live", &has_event("n", "to whom was refused")).await;
 
-        // What a status would have done.
+        // A status would have stopped the page.
         let (hub, _occupant) = full(RefusalStyle::Status);
         let server = Server::start(adapter, &hub).await;
         follow(&browser, &server, "/events").await;
@@ -147,8 +147,8 @@ async fn a_204_stops_a_client_for_good() {
         let asked = server.service.asked("/gone").len();
         assert_eq!(asked, 3, "{adapter:?}: two streams, to which it came back, and the 204");
 
-        // Another that is refused and comes back tells the time: ten of its waits, each longer than the one that the
-        // first was told.
+        // Another refused client that reconnects measures the time: ten of its delays, each longer
+        // than the delay of the first client.
         browser.execute(FOLLOW, &[json!("/events"), json!(clients::types())]).await;
         browser.eventually("time passes", &count_of("hub:refused", 10)).await;
         assert_eq!(server.service.asked("/gone").len(), asked, "{adapter:?}");
@@ -158,11 +158,12 @@ async fn a_204_stops_a_client_for_good() {
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver"]
-async fn clients_of_a_drained_server_come_to_its_successor_spread_out_and_are_told_the_gap() {
+async fn drained_clients_reach_the_successor_spread_out() {
     const CLIENTS: usize = 20;
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
-        // Long against what the first of them takes to make the connection, which the others wait for.
+        // Long compared to the time that the first client needs to connect, for which the others
+        // wait.
         let retry = Duration::from_secs(2);
         let first = hub().retry(retry).build().unwrap();
         let server = over_tls(adapter, &first, "h2", 0).await;
@@ -206,7 +207,7 @@ async fn clients_of_a_drained_server_come_to_its_successor_spread_out_and_are_to
     browser.close().await;
 }
 
-/// How many come within any span of this length.
+/// Returns the greatest number of arrivals within a span of this length.
 fn fullest(times: &[Instant], span: Duration) -> usize {
     let within = |from: &Instant| {
         times.iter().filter(|&at| at >= from && at.duration_since(*from) < span).count()
@@ -214,7 +215,7 @@ fn fullest(times: &[Instant], span: Duration) -> usize {
     times.iter().map(within).max().unwrap_or(0)
 }
 
-/// A hub with room for one, who is there.
+/// A hub with one place, and the client that has the place.
 fn full(refusals: RefusalStyle) -> (Hub, sse_hub::Subscription) {
     let builder = hub().retry(Duration::from_millis(20)).limits(Limits::clients(1));
     let hub = builder.refusals(refusals).build().unwrap();
@@ -231,7 +232,7 @@ fn publish(hub: &Hub, data: &str) {
     hub.broadcast(Event::new("n").data(data)).unwrap();
 }
 
-/// Whether the page has seen an event whose data begins so.
+/// Returns true if the page has an event whose data begins with this text.
 fn has_event(kind: &str, data: &str) -> String {
     let (kind, data) = (Value::from(kind), Value::from(data));
     format!("seen.some((event) => event.type === {kind} && event.data.startsWith({data}))")
@@ -241,7 +242,7 @@ fn count_of(kind: &str, count: usize) -> String {
     format!("seen.filter((event) => event.type === {}).length >= {count}", Value::from(kind))
 }
 
-/// Whether it holds for each of many sources.
+/// Returns for each of many sources whether the expression is true.
 fn every(expression: &str) -> String {
     format!("seenByEach.every((seen) => {expression})")
 }

@@ -21,7 +21,7 @@ use crate::http1::find;
 use crate::standard::Callback;
 use crate::within;
 
-/// A browser with a profile of its own. All of it is gone when it is dropped.
+/// A browser with a profile of its own. Dropping it removes both.
 pub(crate) struct Browser {
     pub(crate) client: Client,
     _driver: Child,
@@ -32,7 +32,7 @@ impl Browser {
     pub(crate) async fn start() -> Self {
         let profile = TempDir::new().unwrap();
         let mut command = Command::new("chromedriver");
-        // It makes directories of its own there, and leaves them when it is killed.
+        // The driver creates directories there, and leaves them if it is killed.
         let command = command.arg("--port=0").env("TMPDIR", profile.path());
         let command = command.stdout(Stdio::piped()).kill_on_drop(true);
         let mut driver = command.spawn().unwrap_or_else(|error| {
@@ -48,7 +48,7 @@ impl Browser {
             }
         });
         let port = port.await;
-        // Its output must go somewhere.
+        // The output must be read, or the driver would block.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 
         let chromium = program("chromium");
@@ -104,10 +104,11 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// A test that failed has not closed the browser, which outlives its driver. The profile is nobody else's.
+    /// A test that failed did not close the browser, which outlives its driver. No other browser
+    /// uses the profile.
     fn drop(&mut self) {
         let profile = self.profile.path().as_os_str().as_encoded_bytes();
-        // They write into the profile until they are gone, and it could not be removed.
+        // The processes write into the profile until they end, and it could not be removed before.
         for _ in 0..1_000 {
             let processes = processes_with(profile);
             if processes.is_empty() {
@@ -119,7 +120,7 @@ impl Drop for Browser {
     }
 }
 
-/// The processes in whose command this is.
+/// Returns the processes whose command contains this text.
 fn processes_with(text: &[u8]) -> Vec<OsString> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     let processes = processes.flatten().filter(|process| {
@@ -135,7 +136,8 @@ fn program(name: &str) -> PathBuf {
     places.find(|place| place.exists()).unwrap_or_else(|| panic!("{name} is missing: install it"))
 }
 
-/// Its `EventSource` as one client among others: one run at a time, since a page is of one origin.
+/// The browser's `EventSource` as a client of the matrix: one run at a time, because a page has one
+/// origin.
 #[derive(Clone)]
 pub(crate) struct Shared(Arc<Mutex<Browser>>);
 
@@ -179,7 +181,7 @@ async fn poll(browser: OwnedMutexGuard<Browser>, tell: mpsc::UnboundedSender<Sai
     }
 }
 
-/// Follows a stream, and keeps what it calls back with in `seen`.
+/// Follows a stream, and collects its callbacks in `seen`.
 pub(crate) const FOLLOW: &str = "
     const [url, types] = arguments
     window.seen = []

@@ -1,6 +1,8 @@
-//! The hub's servers held against the standard, and against clients that others wrote, over real sockets.
+//! Compares the hub's servers with the standard, and with clients of other authors, over real
+//! sockets.
 //!
-//! What needs programs is ignored unless asked for. `tests/clients/install` installs the clients that are not crates.
+//! Tests that need programs are ignored by default. `tests/clients/install` installs the clients
+//! that are not crates.
 
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ mod wire;
 
 use sse_hub::{Heartbeat, Hub, HubBuilder, Retain, TokioTimer};
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The limit for steps that take milliseconds on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -40,7 +42,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     within(what, holds).await;
 }
 
-/// A hub that is silent between events, and whose log holds the corpus.
+/// A hub without heartbeats, whose log holds the corpus.
 pub(crate) fn hub() -> HubBuilder {
     Hub::builder(TokioTimer::new())
         .heartbeat(Heartbeat::off())

@@ -1,4 +1,4 @@
-//! Behind nginx, which holds a response back unless it is told not to.
+//! Behind nginx, which buffers a response unless a header prevents it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -34,16 +34,16 @@ async fn an_event_is_seen_within_100_ms_behind_an_nginx_that_nobody_configured()
         delays.sort_unstable();
         let (median, worst) = (delays[EVENTS / 2], delays[EVENTS - 1]);
         println!("{adapter:?}: median {median:?}, worst {worst:?}");
-        // Not the worst: the machine is shared.
+        // Not the maximum, because the machine is shared.
         let most = delays[EVENTS * 9 / 10];
         assert!(most < Duration::from_millis(100), "{adapter:?}: {delays:?}");
     }
 }
 
-/// That the header is what does it: without it, thousands of bytes wait for more.
+/// The header is the reason: without it, nginx buffers thousands of bytes.
 #[tokio::test]
 #[ignore = "needs nginx"]
-async fn an_nginx_that_does_not_heed_the_header_holds_events_back() {
+async fn nginx_without_the_header_holds_events_back() {
     let hub = hub().build().unwrap();
     let server = Server::start(Adapter::Axum, &hub).await;
     let nginx = Nginx::in_front_of(server.address).await;
@@ -55,7 +55,7 @@ async fn an_nginx_that_does_not_heed_the_header_holds_events_back() {
     let mut bytes = 0;
     let published = async {
         while !first_frame.is_finished() {
-            // By turns with nginx, so that it could forward each before the next.
+            // In turns with nginx, so that nginx could forward each event before the next.
             tokio::time::sleep(Duration::from_millis(2)).await;
             bytes += format!("event: n\ndata: 0\nid: {}\n\n", publish(&hub, 0)).len();
         }
@@ -77,7 +77,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// With its defaults, but for where it writes and that it stays one process, which can be killed.
+    /// The defaults of nginx, except for its folders, and a single process that can be killed.
     async fn in_front_of(server: SocketAddr) -> Self {
         let directory = TempDir::new().unwrap();
         let port = {

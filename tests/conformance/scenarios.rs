@@ -1,4 +1,4 @@
-//! What each client is put through, and what it must make of it.
+//! The scenarios for each client, and the callbacks that each must make.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::{corpus, hub};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
-    /// It receives the corpus, exactly.
+    /// The client receives the corpus exactly.
     Corpus,
-    /// Also if a proxy takes it apart.
+    /// The same through a proxy that splits the stream into pieces.
     Pieces,
-    /// Heartbeats call nothing back.
+    /// Heartbeats cause no callback.
     Heartbeats,
-    /// It comes back after a cut at any byte of a frame, and has everything once.
+    /// The client reconnects after a cut at any byte of a frame, and receives each event once.
     Cuts,
 }
 
-/// A server, a client, and the wire between them.
+/// A server, a client, and the proxy between them.
 struct Bench {
     hub: Hub,
     _server: Server,
@@ -33,7 +33,8 @@ struct Bench {
 
 impl Bench {
     async fn start(adapter: Adapter, heartbeat: Heartbeat, pieces: Pieces) -> Self {
-        // As short as it may be without being the tests' own load: each client comes back a hundred times.
+        // As short as possible without overloading the machine: each client reconnects a hundred
+        // times.
         let hub = hub().heartbeat(heartbeat).retry(Duration::from_millis(4)).build().unwrap();
         let server = Server::start(adapter, &hub).await;
         let proxy = Proxy::start(server.address, pieces).await;
@@ -50,7 +51,7 @@ impl Scenario {
 
     /// # Errors
     ///
-    /// How what the client did differs from what it should have, given its faults.
+    /// The difference between the client's callbacks and the expected ones, given its known faults.
     pub(crate) async fn put_through(
         self,
         adapter: Adapter,
@@ -98,7 +99,7 @@ async fn corpus_arrives(
         expected.push(callback);
     }
     for (fault, damaged) in faults.iter().zip(damaged) {
-        // So that the client would be seen to be mended.
+        // The test must notice if the client is fixed.
         assert!(
             damaged > 0 || !matches!(fault.damage, Damage::Corpus(_)),
             "nothing shows {fault:?}"
@@ -157,7 +158,7 @@ async fn cuts_lose_nothing(
         }
         let last = run.meanwhile(until_back(&mut bench)).await?;
         if last.as_deref() != Some(&id) {
-            // It is sent again what it has not got, and what follows comes after that.
+            // The client receives the missing event again, and then the events after it.
             run.meanwhile(bench.proxy.item_with(&within)).await?;
         }
         if after == anatomy.all {
@@ -188,7 +189,7 @@ async fn until_cut(bench: &mut Bench) -> Anatomy {
     }
 }
 
-/// Waits until the client has a stream again, and says with which id it came.
+/// Waits until the client has a stream again. Returns the id of the request.
 async fn until_back(bench: &mut Bench) -> Option<String> {
     let mut asked = None;
     loop {
@@ -200,7 +201,7 @@ async fn until_back(bench: &mut Bench) -> Option<String> {
     }
 }
 
-/// How many of the differences are told.
+/// How many of the differences are printed.
 const SHOWN: usize = 4;
 
 fn compare(received: &[Callback], expected: &[Callback]) -> Result<(), String> {
@@ -221,7 +222,7 @@ fn compare(received: &[Callback], expected: &[Callback]) -> Result<(), String> {
         expected.len(),
         received.len(),
     );
-    // The first tell it; after one that is missing, all others are wrong.
+    // The first differences are enough: after a missing event, all others differ.
     for (received, expected) in different.iter().take(SHOWN) {
         why += &format!("\n        {} in place of {}", shown(*received), shown(*expected));
     }

@@ -1,4 +1,4 @@
-//! What every server puts on the wire, whatever mounts the hub.
+//! The bytes that every server writes, independent of the mount.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::standard::EventSource;
 use crate::{DEADLINE, eventually, hub};
 
 #[tokio::test]
-async fn the_corpus_is_text_of_whole_fields_that_the_standard_reads_back() {
+async fn the_standard_reads_the_corpus_back() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -40,7 +40,7 @@ async fn the_corpus_is_text_of_whole_fields_that_the_standard_reads_back() {
 }
 
 #[tokio::test]
-async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a_byte_is_sent() {
+async fn fields_that_would_break_a_line_are_refused() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -89,7 +89,7 @@ async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a
 }
 
 #[tokio::test]
-async fn ids_of_ones_own_are_sent_as_they_are_and_an_invalid_one_ends_the_stream_between_frames() {
+async fn own_ids_are_sent_unchanged() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -107,7 +107,7 @@ async fn ids_of_ones_own_are_sent_as_they_are_and_an_invalid_one_ends_the_stream
 }
 
 #[tokio::test]
-async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
+async fn a_stream_ends_between_frames() {
     for adapter in Adapter::ALL {
         for ending in ["close", "drain", "disconnect", "stop"] {
             let hub = hub().retry(Duration::from_secs(2)).build().unwrap();
@@ -118,7 +118,7 @@ async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
                 client.until("\n\n").await;
                 clients.push(client);
             }
-            // Enough for the end to come while much of it is under way.
+            // Enough events that the end comes while many are in transit.
             for number in 0..200 {
                 let data = format!("{number}\n").repeat(100);
                 hub.broadcast(Event::new("n").data(data)).unwrap();
@@ -135,7 +135,8 @@ async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
                 match ending {
                     "drain" => hub.drain(Duration::from_secs(1)).await,
                     "stop" => {
-                        // As a service would that shuts down: its streams end, and then the server does.
+                        // A service shuts down in this order: first the streams end, then the
+                        // server.
                         hub.close();
                         server.stop().await;
                     }
@@ -165,10 +166,10 @@ async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_is_a_colon_and_a_line_feed_after_fifteen_seconds_of_silence() {
+async fn the_default_heartbeat_is_a_comment_line() {
     for adapter in Adapter::ALL {
         let timer = ManualTimer::new();
-        // As it is unless set.
+        // The default heartbeat.
         let hub = Hub::builder(timer.clone()).build().unwrap();
         let server = Server::start(adapter, &hub).await;
         let mut client = Client::get(server.address, "/events", NO_HEADERS).await;
@@ -188,7 +189,7 @@ async fn a_heartbeat_is_a_colon_and_a_line_feed_after_fifteen_seconds_of_silence
 }
 
 #[tokio::test]
-async fn events_get_through_a_heartbeat_of_every_few_milliseconds() {
+async fn events_get_through_frequent_heartbeats() {
     for adapter in Adapter::ALL {
         let every = Duration::from_millis(2);
         let hub = hub().heartbeat(Heartbeat::every(every)).build().unwrap();

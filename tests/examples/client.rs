@@ -51,7 +51,7 @@ impl Request {
     }
 }
 
-/// A response. Its body is read as it arrives.
+/// A response. The body is read piece by piece.
 pub(crate) struct Response {
     socket: BufReader<TcpStream>,
     pub(crate) status: u16,
@@ -99,7 +99,7 @@ impl Response {
         self
     }
 
-    /// Asserts that the response is the stream of a hub, and takes its first frame.
+    /// Asserts that the response is the stream of a hub, and takes the first frame.
     #[track_caller]
     pub(crate) fn opened(self) -> (Self, Frame) {
         let mut stream = self.stream();

@@ -1,4 +1,5 @@
-//! The promises that every example keeps: an orderly end, `HEAD` without effects, small events at once.
+//! The promises that every example keeps: an orderly end, `HEAD` without effects, small events at
+//! once.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,7 +15,7 @@ const END: Duration = Duration::from_secs(2 + 5);
 
 const SECRET: &str = "whsec_dGhpcnR5LXR3byBieXRlcyB0aGF0IGFyZSBzZWNyZXQ=";
 
-/// A running example, and the request for its stream.
+/// A running example, and the request for a stream.
 struct Example {
     server: Server,
     path: &'static str,
@@ -85,7 +86,7 @@ fn ends_by(name: &str, signal: &str) {
         socket
     })
     .collect();
-    // A connection that is kept after its response.
+    // A connection that is kept after the response.
     let mut kept = example.connect();
     kept.write_all(b"GET /nowhere HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").unwrap();
     assert!(kept.read(&mut [0; 1024]).unwrap() > 0);
@@ -251,8 +252,8 @@ fn head_announces_nobody_in_the_demo() {
     }
 }
 
-/// Without `TCP_NODELAY`, the second of two small events waits until the client has acknowledged the
-/// first, which a client delays by 40 ms.
+/// Without `TCP_NODELAY`, the second of two small events waits until the client has acknowledged
+/// the first, which a client delays by 40 ms.
 #[cfg(target_os = "linux")]
 fn sends_small_events_at_once(name: &str, say: impl Fn(&Example)) {
     use socket2::SockRef;

@@ -1,7 +1,7 @@
-//! Runs each example as a process, and uses it over real sockets.
+//! Runs each example as a process, and tests the process over real sockets.
 //!
-//! `cargo test --all-features` builds the examples first. `cargo test --test examples` does not, and
-//! [`server::Server::start`] then says how to build them.
+//! `cargo test --all-features` builds the examples first. `cargo test --test examples` does not,
+//! and [`server::Server::start`] then says how to build them.
 
 mod auth_cors;
 mod backend;

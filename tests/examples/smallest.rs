@@ -19,7 +19,7 @@ fn works(server: &Server) -> crate::client::Response {
     assert!(first.id > open.id);
     assert_eq!(other.frame(), first);
 
-    // A page that lost its connection resumes by the header, or by the query if it cannot set one.
+    // A page that lost its connection resumes by the header, or by the query without a header.
     drop(page);
     assert_eq!(server.post("/say").body("missed").status, 200);
     let last = first.id.unwrap().to_string();
@@ -87,8 +87,8 @@ fn hyper_on_smol_works_without_a_tokio_runtime() {
     assert!(builds("axum") && builds("actix"));
 }
 
-/// actix-web must notice a client that closes its connection without a write, and the system shows it:
-/// the server's socket is not left half-closed.
+/// actix-web must notice a client that closes its connection without a write, and the system shows
+/// it: the server's socket is not left half-closed.
 #[cfg(target_os = "linux")]
 #[test]
 fn actix_notices_a_client_that_left() {

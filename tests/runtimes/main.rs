@@ -1,4 +1,4 @@
-//! One suite of behaviours, on every runtime: tokio with many threads and with one, smol, and none at all.
+//! One suite of behaviours on every runtime: tokio with many threads and with one, smol, and none.
 
 mod runtime;
 #[path = "../support/mod.rs"]
@@ -22,7 +22,7 @@ use sse_hub::{
 };
 use support::{Frame, frames, within};
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The limit for steps that take milliseconds on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 macro_rules! suite {
@@ -34,15 +34,15 @@ macro_rules! suite {
             tests! {
                 $runtime:
                 a_stream_opens_at_once,
-                events_of_many_tasks_reach_many_tasks_in_one_order,
+                many_tasks_see_one_order,
                 a_silent_stream_has_heartbeats_at_their_time,
-                a_client_that_comes_back_goes_on_where_it_was,
+                a_client_resumes_its_position,
                 a_drain_ends_all_streams_within_its_time,
                 a_stream_ends_at_its_deadline,
                 a_watch_sees_users_come_and_go,
                 a_next_that_is_dropped_loses_nothing,
-                a_subscription_that_moves_to_another_task_wakes_that_one,
-                a_heartbeat_wakes_the_task_that_has_the_subscription_now,
+                a_moved_subscription_wakes_its_new_task,
+                a_heartbeat_wakes_the_current_task,
                 a_stalled_client_is_ended_and_hurts_nobody,
             }
         }
@@ -74,7 +74,7 @@ async fn a_stream_opens_at_once<R: Runtime>(runtime: &R) {
     let hub = hub(runtime).build().unwrap();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     assert_eq!(hub.stats().clients, 1);
-    // Nothing has to happen for it, be it on this task or another.
+    // No other step is needed, neither on this task nor on another.
     let opening = stream.next().now_or_never().expect("it is there").unwrap();
     let [open] = &*frames(str::from_utf8(&opening).unwrap()) else { panic!("{opening:?}") };
     assert_eq!(open.event, "hub:open");
@@ -89,7 +89,7 @@ async fn a_stream_opens_at_once<R: Runtime>(runtime: &R) {
     assert_eq!(hub.stats().clients, 0);
 }
 
-async fn events_of_many_tasks_reach_many_tasks_in_one_order<R: Runtime>(runtime: &R) {
+async fn many_tasks_see_one_order<R: Runtime>(runtime: &R) {
     const EACH: usize = 100;
     let hub = hub(runtime).build().unwrap();
     let readers: Vec<Task<Vec<Frame>>> = (0..3)
@@ -151,7 +151,7 @@ async fn a_silent_stream_has_heartbeats_at_their_time<R: Runtime>(runtime: &R) {
     }
 }
 
-async fn a_client_that_comes_back_goes_on_where_it_was<R: Runtime>(runtime: &R) {
+async fn a_client_resumes_its_position<R: Runtime>(runtime: &R) {
     let hub = hub(runtime).build().unwrap();
     let ann = || Subscriber::new().user("ann");
     let stream = opened(&hub, ann());
@@ -160,7 +160,8 @@ async fn a_client_that_comes_back_goes_on_where_it_was<R: Runtime>(runtime: &R) 
     assert_eq!(seen.data, "seen");
     drop(stream);
 
-    // More than its window holds, so that it reads the log, and others publish while it does.
+    // More events than the window of a client, so that the client reads the log while others
+    // publish.
     for number in 0..100 {
         hub.send_to_user("ann", text(&number.to_string())).unwrap();
         hub.send_to_user("bob", text("not for her")).unwrap();
@@ -182,7 +183,7 @@ async fn a_client_that_comes_back_goes_on_where_it_was<R: Runtime>(runtime: &R) 
 }
 
 async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
-    // The last tenth is for what is not read at once, on a busy machine.
+    // The last tenth leaves room for late reads on a busy machine.
     let over = R::WHILE * 50;
     let hub = hub(runtime).build().unwrap();
     let readers: Vec<Task<Vec<Frame>>> = (0..20)
@@ -192,7 +193,7 @@ async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
         })
         .collect();
     hub.broadcast(text("before")).unwrap();
-    // They wait again, for longer than the drain lets them.
+    // The clients wait again, for longer than the drain allows.
     until("all have read", || hub.stats().delivered == 20).await;
     let draining = runtime.spawn(hub.drain(over));
     assert_eq!(hub.subscribe(Subscriber::new()).unwrap_err().cause(), RefusedCause::Draining);
@@ -211,7 +212,7 @@ async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
 async fn a_stream_ends_at_its_deadline<R: Runtime>(runtime: &R) {
     let timer = runtime.timer();
     let hub = hub(runtime).build().unwrap();
-    // It opens before.
+    // The stream opens first.
     let span = R::WHILE * 10;
     let deadline = timer.now() + span;
     let mut stream = opened(&hub, Subscriber::new().until(deadline));
@@ -266,7 +267,8 @@ async fn a_next_that_is_dropped_loses_nothing<R: Runtime>(runtime: &R) {
         read
     });
     for number in 0..EVENTS {
-        // At least one was dropped since the last event, and with threads the next may be right now.
+        // At least one subscription was dropped since the last event. With threads, the next drop
+        // may be in progress.
         let before = dropped.load(Ordering::Relaxed);
         until("a next is dropped", || dropped.load(Ordering::Relaxed) > before).await;
         hub.broadcast(text(&number.to_string())).unwrap();
@@ -276,11 +278,12 @@ async fn a_next_that_is_dropped_loses_nothing<R: Runtime>(runtime: &R) {
     assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>());
 }
 
-async fn a_subscription_that_moves_to_another_task_wakes_that_one<R: Runtime>(runtime: &R) {
+async fn a_moved_subscription_wakes_its_new_task<R: Runtime>(runtime: &R) {
     let hub = hub(runtime).build().unwrap();
     let mut stream = opened(&hub, Subscriber::new());
     for number in 0..20 {
-        // One task waits for it and gives it away, and another is the one to be woken.
+        // One task waits for the stream and gives the stream away. The wake must reach the other
+        // task.
         stream = runtime.spawn(waited_for(stream)).await;
         let waits = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&waits);
@@ -298,11 +301,11 @@ async fn a_subscription_that_moves_to_another_task_wakes_that_one<R: Runtime>(ru
     }
 }
 
-async fn a_heartbeat_wakes_the_task_that_has_the_subscription_now<R: Runtime>(runtime: &R) {
-    // Long enough for both tasks to have waited before it is due.
+async fn a_heartbeat_wakes_the_current_task<R: Runtime>(runtime: &R) {
+    // Long enough that both tasks have waited before the heartbeat is due.
     let every = R::WHILE * 10;
     let hub = hub(runtime).heartbeat(Heartbeat::every(every)).build().unwrap();
-    // Its timer is armed to wake a task that is over.
+    // The timer of the stream is armed for a task that has ended.
     let stream = opened(&hub, Subscriber::new());
     let stream = runtime.spawn(waited_for(stream)).await;
     let waits = Arc::new(AtomicBool::new(false));
@@ -318,7 +321,7 @@ async fn a_heartbeat_wakes_the_task_that_has_the_subscription_now<R: Runtime>(ru
 }
 
 async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
-    // Longer than a reader is kept from reading by a busy machine.
+    // Longer than a busy machine delays a reader.
     let limit = R::WHILE * 20;
     let hub = hub(runtime).stalled_after(limit).build().unwrap();
     let mut stalled = opened(&hub, Subscriber::new());
@@ -331,7 +334,7 @@ async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
     let mut published = 1;
     until("the reader has read", || hub.stats().delivered == published).await;
     runtime.pass(limit);
-    // What notices it is that others are sent something.
+    // The hub notices a stalled client when it publishes to others.
     until("the stalled client is noticed", || {
         if hub.stats().delivered == published {
             published += 1;
@@ -351,7 +354,7 @@ async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
 }
 
 fn hub(runtime: &impl Runtime) -> HubBuilder {
-    // A heartbeat would come between frames where a test is slow.
+    // A heartbeat would come between frames if a test is slow.
     Hub::builder(runtime.timer()).heartbeat(Heartbeat::off())
 }
 
@@ -391,7 +394,7 @@ async fn read_to_the_end(stream: &mut Subscription) -> Vec<Frame> {
     read
 }
 
-/// The stream, after the task that runs this has begun to wait for it.
+/// Returns the stream after the task that runs this function has begun to wait for it.
 async fn waited_for(mut stream: Subscription) -> Subscription {
     poll_fn(|cx| {
         assert!(stream.poll_next_unpin(cx).is_pending());
@@ -401,7 +404,7 @@ async fn waited_for(mut stream: Subscription) -> Subscription {
     stream
 }
 
-/// Lets the others run.
+/// Yields to the other tasks.
 async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {
