@@ -1,8 +1,8 @@
-//! Requests for other hosts are refused.
+//! Refuses requests for other hosts.
 //!
-//! The demo listens on this machine only. A page of the web could still reach it: its host name can
-//! resolve to 127.0.0.1, and the browser then takes page and demo for one origin (DNS rebinding). Such
-//! a request has the name of the page's host.
+//! The demo listens on this machine only. A page of the web could still reach it: the host name of the
+//! page can resolve to 127.0.0.1, and the browser then takes the page and the demo for one origin (DNS
+//! rebinding). The page could send events to everybody. Such a request names the host of the page.
 
 use axum::extract::Request;
 use axum::http::header::HOST;
@@ -15,10 +15,11 @@ pub(crate) async fn own_only(request: Request, next: Next) -> Response {
     if is_own(request.headers(), request.uri()) {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "this host name is not the demo's").into_response()
+    (StatusCode::FORBIDDEN, "unknown host").into_response()
 }
 
-/// HTTP/2 has the host in the URI instead of the header. All that are present must be this machine.
+/// Returns true if the request is for this machine. With HTTP/2 the host is in the URI. If there are
+/// several hosts, each must be this machine.
 fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
     let of_headers = headers.get_all(HOST).iter().map(|host| host.to_str().ok()?.parse().ok());
     let of_uri = uri.authority().map(|authority| Some(authority.clone()));

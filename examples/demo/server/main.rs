@@ -13,8 +13,8 @@
 //! cargo run --example demo --features axum-serve,json,tokio,redis -- --port 3001 --redis redis://127.0.0.1:6379
 //! ```
 //!
-//! The demo asks for no password: the page states its user. It answers only requests for this machine
-//! itself (see [`host`]).
+//! The demo asks for no password: the page states its user. The JSON endpoints accept only requests
+//! for this machine (see [`host`]).
 
 mod api;
 mod arguments;
@@ -56,10 +56,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let hubs = Hubs::new(arguments).await?;
 
     let mut app = Router::new()
-        .route("/events", get(events))
         .merge(api::routes())
         .merge(tokens::routes())
         .layer(from_fn(host::own_only))
+        .route("/events", get(events))
         .merge(page());
     if let Some(web) = web {
         app = app.nest_service("/app", ServeDir::new(web));
