@@ -126,7 +126,7 @@ pub mod http {
     //!    its HTTP/1.1 connection.
     //! 3. [Close](crate::Hub::close) the hub, and let the server finish. Bound the time of this step:
     //!    a connection that never completes its request would hold the server up. The examples give
-    //!    it five seconds.
+    //!    the server four seconds.
 
     pub use crate::mount::http::{
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
