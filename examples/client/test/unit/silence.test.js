@@ -1,7 +1,7 @@
 // Dead connections: the client waits for three heartbeats, which the hub tells or the client learns from comments.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { OPEN, frame, opening, start } from "./support.js";
+import { frame, opening, start } from "./support.js";
 
 async function greeted(more, options) {
   const all = await start(options);
@@ -214,11 +214,4 @@ test("a server that slows its comments is measured again", async () => {
   const before = browser.requests.length;
   const requests = await run(browser, { time: 3_600_000, interval: 60_000, offset: 60_000, head: [opening()] });
   assert.ok(requests - before <= 2, `${requests - before} reconnects in an hour`);
-});
-
-test("the default hub is watched", async () => {
-  const { browser, states } = await start();
-  await browser.request.stream(OPEN);
-  await browser.pass(45_000);
-  assert.equal(states.at(-1), "retrying silent");
 });
