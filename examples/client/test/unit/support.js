@@ -116,7 +116,7 @@ export class FakeBrowser {
   }
 }
 
-/** Starts a client in a fake browser. Returns both, and the list of states that the client reports. */
+/** Starts a client in a fake browser. Returns both, and the states that the client reports. */
 export async function start({ url = "/events", browser = new FakeBrowser(), ...options } = {}) {
   const client = new SSEClient(url, { ...options, environment: { ...browser.environment, ...options.environment } });
   const states = [];

@@ -1,4 +1,4 @@
-// SSEClient against the parts of Chromium that cause faults: navigator.onLine, EventSource, and the back-forward cache.
+// SSEClient in Chromium: navigator.onLine, EventSource, and the back-forward cache.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { eventually, openPage, startBrowser, startDemo, startGuard } from "./support.js";
@@ -87,7 +87,7 @@ for (const mode of ["fetch", "native"]) {
     await leaveAndReturn(page, demo);
     const { state: is, reason } = await page.evaluate(() => window.client.status);
     assert.deepEqual([is, reason], ["closed", "close"]);
-    // A page that closes its client when it is hidden finds it closed, too.
+    // The same if the page closes its client on pagehide.
     await page.evaluate(() => {
       addEventListener("pagehide", () => window.client.close());
       window.client.open();
