@@ -1,4 +1,5 @@
-// One stream for all tabs: the hook in one, and what another would run beside it.
+// Tests of a stream that tabs share. The hook runs in one tab, and the test runs the client of
+// another tab.
 import { act, cleanup, renderHook } from "@testing-library/react";
 import { StrictMode } from "react";
 import { SharedSSE } from "../../sse-shared.js";
@@ -8,7 +9,7 @@ import { frame, serve, settle, type Request } from "./server";
 
 type Events = { order: { n: number } };
 
-/** Locks, as the tabs of a browser have them together. */
+/** The locks that the tabs of a browser share. */
 class Locks {
   #last: Promise<unknown> = Promise.resolve();
 
@@ -50,11 +51,11 @@ function otherTab() {
 
 const orders = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, at) => frame("order", { n: from + at }, `7-${from + at}`)).join("");
 
-test("the tab that comes second follows, and goes on without loss when the first is closed", async () => {
+test("a follower takes over without loss", async () => {
   const other = otherTab();
   await settle();
-  const told: number[] = [];
-  const { result } = renderHook(() => use({ onMessage: ({ data }) => told.push(data.n) }), { wrapper: StrictMode });
+  const received: number[] = [];
+  const { result } = renderHook(() => use({ onMessage: ({ data }) => received.push(data.n) }), { wrapper: StrictMode });
   await settle();
   await requests[0]!.open();
   await requests[0]!.send(orders(1, 2));
@@ -68,12 +69,12 @@ test("the tab that comes second follows, and goes on without loss when the first
   expect(requests.map(({ isCancelled }) => isCancelled)).toEqual([true, false]);
   expect(requests[1]!.url).toBe("/events?user=ann&client=c1");
   await requests[1]!.open(true);
-  // The hub goes on before the last that this tab was told of: what it knows is not told twice.
+  // The hub replays from an earlier position: events that this tab received must not be repeated.
   await requests[1]!.send(orders(2, 4));
-  expect(told).toEqual([1, 2, 3, 4]);
+  expect(received).toEqual([1, 2, 3, 4]);
 });
 
-test("the tab that holds the stream gives it back when the last component is gone", async () => {
+test("the last unmount hands the stream over", async () => {
   const { result, unmount } = renderHook(() => use(), { wrapper: StrictMode });
   await settle();
   await requests[0]!.open();
@@ -88,7 +89,7 @@ test("the tab that holds the stream gives it back when the last component is gon
   other.client.close();
 });
 
-test("components that share with other tabs and those that do not have a stream each", async () => {
+test("shared and own streams are separate", async () => {
   const shared = renderHook(() => use());
   await settle();
   const alone = renderHook(() => use({ share: false }));
@@ -101,7 +102,7 @@ test("components that share with other tabs and those that do not have a stream 
   expect(shared.result.current.status).toBe("open");
 });
 
-test("sharing is turned on and off", async () => {
+test("share is set and cleared", async () => {
   const { rerender } = renderHook(({ share }) => use({ share }), { initialProps: { share: false } });
   await settle();
   rerender({ share: true });
@@ -111,7 +112,7 @@ test("sharing is turned on and off", async () => {
   expect(requests.map(({ isCancelled }) => isCancelled)).toEqual([true, true, false]);
 });
 
-test("to close is to leave: the other tab goes on", async () => {
+test("close leaves the stream to other tabs", async () => {
   const { result } = renderHook(() => use());
   await settle();
   await requests[0]!.open();

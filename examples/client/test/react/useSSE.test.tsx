@@ -1,3 +1,4 @@
+// Tests of the hook: connecting, rendering and closing.
 import { act, cleanup, render, renderHook } from "@testing-library/react";
 import { StrictMode, type ReactNode } from "react";
 import { afterEach, beforeEach, expect, expectTypeOf, test, vi } from "vitest";
@@ -14,7 +15,7 @@ beforeEach(() => {
 
 afterEach(async () => {
   cleanup();
-  // Streams are let go a moment after.
+  // Streams are closed by a timer after the last unmount.
   await settle();
   vi.unstubAllGlobals();
 });
@@ -22,7 +23,7 @@ afterEach(async () => {
 const use = (options: Partial<UseSSEOptions<Events>> = {}) => useSSE<Events>({ url: "/events", ...options });
 const strict = { wrapper: ({ children }: { children: ReactNode }) => <StrictMode>{children}</StrictMode> };
 
-test("it connects, and renders the latest event", async () => {
+test("connects, and renders the latest event", async () => {
   const { result } = renderHook(() => use({ userId: "ann", sessionId: "s1", events: ["order", "note"] }));
   expect(result.current.status).toBe("idle");
   await settle();
@@ -34,7 +35,7 @@ test("it connects, and renders the latest event", async () => {
   expect(result.current.lastEvent).toEqual({ type: "order", data: { n: 1 }, id: "7-1" });
 });
 
-test("StrictMode makes one connection of two mounts", async () => {
+test("StrictMode opens one connection", async () => {
   const { result, unmount } = renderHook(() => use(), strict);
   await settle();
   expect(requests.length).toBe(1);
@@ -45,7 +46,7 @@ test("StrictMode makes one connection of two mounts", async () => {
   expect(requests[0]!.isCancelled).toBe(true);
 });
 
-test("components with the same options share a stream, until the last is gone", async () => {
+test("components with equal options share a stream", async () => {
   const first = renderHook(() => use({ events: ["order", "note"] }));
   const second = renderHook(() => use({ events: ["note", "order"] }));
   const other = renderHook(() => use({ events: ["note"] }));
@@ -63,7 +64,7 @@ test("components with the same options share a stream, until the last is gone", 
   expect(requests[1]!.isCancelled).toBe(false);
 });
 
-test("a callback that changes with each render is the one that is called, on the same stream", async () => {
+test("the latest callback is called on the same stream", async () => {
   const seen: string[] = [];
   const { rerender } = renderHook(({ name }) => use({ onMessage: ({ id }) => seen.push(`${name} ${id}`) }), { initialProps: { name: "first" } });
   await settle();
@@ -74,7 +75,7 @@ test("a callback that changes with each render is the one that is called, on the
   expect(requests.length).toBe(1);
 });
 
-test("other options are another stream", async () => {
+test("another user gets another stream", async () => {
   const { rerender, result } = renderHook(({ user }) => use({ userId: user }), { initialProps: { user: "ann" } });
   await settle();
   await requests[0]!.send(frame("note", "for ann", "7-1"));
@@ -84,7 +85,7 @@ test("other options are another stream", async () => {
   expect(result.current.lastEvent).toBeUndefined();
 });
 
-test("it is off when it is not enabled", async () => {
+test("no stream while not enabled", async () => {
   const { rerender, result } = renderHook(({ enabled }) => use({ enabled }), { initialProps: { enabled: false } });
   await settle();
   expect(requests.length).toBe(0);
@@ -97,26 +98,26 @@ test("it is off when it is not enabled", async () => {
   expect(result.current.status).toBe("idle");
 });
 
-test("many events between two frames are one render, and all are told", async () => {
+test("events between two frames cause one render", async () => {
   let renders = 0;
-  let told = 0;
+  let received = 0;
   const { result } = renderHook(() => {
     renders += 1;
-    return use({ onMessage: () => { told += 1; } });
+    return use({ onMessage: () => { received += 1; } });
   });
   await settle();
   await requests[0]!.open();
   const before = renders;
   const frames = vi.spyOn(globalThis, "requestAnimationFrame");
   await requests[0]!.send(Array.from({ length: 1000 }, (_, n) => frame("order", { n }, `7-${n + 1}`)).join(""));
-  expect(told).toBe(1000);
+  expect(received).toBe(1000);
   expect(renders - before).toBeLessThanOrEqual(2);
   expect(frames.mock.calls.length).toBeLessThanOrEqual(2);
   frames.mockRestore();
   expect(result.current.lastEvent?.data).toEqual({ n: 999 });
 });
 
-test("a gap is told, and an end is an error until it is open again", async () => {
+test("reports gaps, and an error until the reconnect", async () => {
   const gaps: string[] = [];
   const { result } = renderHook(() => use({ onGap: (reason) => gaps.push(reason), client: { backoff: 10 } }));
   await settle();
@@ -133,7 +134,7 @@ test("a gap is told, and an end is an error until it is open again", async () =>
   expect(result.current.details.resumed).toBe(true);
 });
 
-test("events that are held up are told, until they arrive again", async () => {
+test("degraded follows the server", async () => {
   const { result } = renderHook(() => use());
   await settle();
   await requests[0]!.open();
@@ -146,7 +147,7 @@ test("events that are held up are told, until they arrive again", async () => {
   expect(result.current.degraded).toBe(false);
 });
 
-test("closed by the page it stays closed, until it is to reconnect", async () => {
+test("stays closed until reconnect is called", async () => {
   const { result } = renderHook(() => use());
   await settle();
   await requests[0]!.open();
@@ -159,7 +160,7 @@ test("closed by the page it stays closed, until it is to reconnect", async () =>
   await vi.waitFor(() => expect(requests.length).toBe(2), 5000);
 });
 
-test("a thousand mounts and unmounts leave nothing behind", async () => {
+test("a thousand unmounts leave no stream open", async () => {
   const Page = ({ n }: { n: number }) => {
     useSSE<Events>({ url: `/events/${n % 7}` });
     return null;
@@ -173,11 +174,11 @@ test("a thousand mounts and unmounts leave nothing behind", async () => {
   expect(requests.filter(({ isCancelled }) => !isCancelled)).toEqual([]);
 });
 
-test("it is typed by the events", () => {
+test("the types of events are checked", () => {
   const check = () => {
     const { lastEvent } = use({ events: ["order"] });
     if (lastEvent?.type === "order") expectTypeOf(lastEvent.data).toEqualTypeOf<{ n: number }>();
-    // @ts-expect-error there is no such event
+    // @ts-expect-error the type does not exist
     use({ events: ["ordre"] });
   };
   expectTypeOf(check).toBeFunction();
