@@ -2,10 +2,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 /**
- * A client for Server-Sent Events: it reconnects, resumes, and notices a stream that has silently died.
+ * A client for Server-Sent Events that reconnects, resumes from the last event, and detects dead
+ * connections.
  *
- * One file without dependencies or a build step; copy it, or import it. It understands the events of an sse-hub
- * (`hub:open`, `hub:gap`, `hub:degraded`, `hub:refused`, `hub:end`, `hub:error`) and works with any other server, too.
+ * The module has no dependencies and needs no build step. It handles the events of an sse-hub
+ * (`hub:open`, `hub:gap`, `hub:degraded`, `hub:refused`, `hub:end`, `hub:error`), and works with
+ * every other SSE server.
  *
  * ```js
  * const client = new SSEClient("/events", {
@@ -13,42 +15,63 @@
  *   renew: async () => { token = await fetchToken(); },
  * });
  * client.on("order", (event) => show(event.json()));
- * client.on("hub:gap", () => fetchOrdersAnew());
+ * client.on("hub:gap", () => fetchOrders());
  * client.onStatus(({ state, reason, degraded }) => draw(state, reason, degraded));
  * client.open();
  * ```
  *
- * {@link SSEClient} is the client, with its {@link Options} and {@link Status}; {@link createParser} is its parser alone. Types
- * are in `sse-client.d.ts`, and `sse-shared.js` shares one stream between tabs.
+ * {@link SSEClient} takes {@link Options} and reports its {@link Status}. {@link createParser} is
+ * the parser alone. `sse-shared.js` shares one stream between tabs.
  *
- * # Coming back
+ * # Reconnecting
  *
- * A stream that is lost, ended or silent is asked for again after a while: the server's `retry:`, and on top a random part
- * of a window that doubles with each failure up to a cap. A browser that comes back online or a page that is seen again
- * asks at once, but at most once a second, and not when it was the server that named the time. While the browser says that
- * it is offline, nothing is asked for, unless somebody looks at the page or the page itself asks: browsers can be wrong. It
- * resumes by `Last-Event-ID`, in the header, or in the query where a header would cost a preflight.
+ * The client reconnects if a stream ends, fails, or is silent for too long. The delay is the
+ * server's `retry:` plus a random part of a window, which doubles with each failure up to
+ * `maxBackoff`. When the browser comes online or the page is shown, a waiting client reconnects at
+ * once, but at most once per second, and not before a time that the server named. While the browser
+ * reports that it is offline, the delay is one to five minutes: the report can be wrong.
  *
- * It stops for good on 204, on a status that no repetition mends, on `hub:error`, and when a newer client has displaced it
- * (two tabs would displace each other without end); on 401 and 403 when `renew` is not given or does not help. Then it is
- * `closed`, and says why; `open()` starts it again.
+ * The client sends the id of the last event in the `Last-Event-ID` header, or in the query if
+ * `lastEventIdParam` is set. A request cannot carry an id of more than about 2,000 characters, or
+ * with control characters: the client then asks without a position.
+ *
+ * # Dead connections
+ *
+ * An sse-hub tells its heartbeat interval in `hub:open`. A stream without a byte for three
+ * intervals is dead. For other servers the client learns the interval from comments, and waits for
+ * three intervals, but at least 45 seconds. A server that sends no comments is not watched. If the
+ * page is shown after more than one interval without a byte, the client resumes at once.
+ *
+ * # Closing
+ *
+ * The client stops, with a reason in its status, if
+ *
+ * - the page calls `close()`, or the server answers 204;
+ * - the hub ends the stream with `"final": true`, with `hub:error`, or because a newer client took
+ *   over its id (two tabs would displace each other for ever);
+ * - the server answers 401 or 403, and `renew` is missing or does not help;
+ * - the server's first answer is another permanent status or is not an event stream. After a stream
+ *   has been open, such an answer may be temporary, and is retried up to five times;
+ * - an event is larger than `maxEventSize`, or `maxRetries` is reached.
+ *
+ * `open()` starts the client again.
  *
  * @module
  */
 
-/** An event as it came. */
+/** A received event. */
 export class Message {
   /** @param {string} type @param {string} data @param {string} id */
   constructor(type, data, id) {
-    /** Its type, `message` if it has none. */
+    /** The event type; `message` if the server sent no type. */
     this.type = type;
-    /** Its data, lines joined by LF. */
+    /** The data; lines are joined by LF. */
     this.data = data;
-    /** The position to resume from once it was seen, empty if the server sent none so far. */
+    /** The id to resume from after this event; empty if the server has sent no id. */
     this.id = id;
   }
 
-  /** Its data, read as JSON. Throws if it is not. @returns {any} */
+  /** Returns the data parsed as JSON. Throws if the data is not JSON. @returns {any} */
   json() {
     return JSON.parse(this.data);
   }
@@ -56,16 +79,21 @@ export class Message {
 
 const DECODE = { stream: true };
 
+/** The default limit on the size of an event, in characters: 16 MiB of ASCII. */
+const MAX_EVENT_SIZE = 16 * 1024 * 1024;
+
 /**
- * Takes a stream apart by the rules of the WHATWG HTML standard, section 9.2.6.
+ * Parses an event stream by the rules of the WHATWG HTML standard, section 9.2.6.
  *
- * @param {(message: Message) => void} onMessage is called with each event
- * @param {{ lastEventId?: string, onRetry?: (ms: number) => void, onId?: (id: string) => void }} [options] where the
- *   stream goes on; what hears of `retry:`, and of an id that came without data
- * @returns {(bytes: Uint8Array) => void} takes the bytes as they come, cut anywhere
+ * @param {(message: Message) => void} onMessage called with each event
+ * @param {{ lastEventId?: string, maxEventSize?: number, onRetry?: (ms: number) => void,
+ *   onId?: (id: string) => void, onComment?: () => void }} [options] `lastEventId` is the id before
+ *   the first event. `onId` is called with the id after a block without data
+ * @returns {(bytes: Uint8Array) => void} a function that takes the next bytes. Bytes may be split
+ *   anywhere. It throws a `RangeError` if an event exceeds `maxEventSize` characters (16 Mi)
  */
-export function createParser(onMessage, { lastEventId = "", onRetry, onId } = {}) {
-  // It removes the one BOM that may be there, and holds back a character that was cut.
+export function createParser(onMessage, { lastEventId = "", maxEventSize = MAX_EVENT_SIZE, onRetry, onId, onComment } = {}) {
+  // Removes one leading BOM, and keeps an incomplete character for the next call.
   const decoder = new TextDecoder();
   let begun = "";
   let endedInCr = false;
@@ -73,13 +101,22 @@ export function createParser(onMessage, { lastEventId = "", onRetry, onId } = {}
   let data = "";
   let hasData = false;
   let id = lastEventId;
+  /** Characters of the event's complete lines. */
+  let size = 0;
+
+  /** @param {number} more */
+  function grow(more) {
+    size += more;
+    if (size > maxEventSize) throw new RangeError(`event exceeds ${maxEventSize} characters`);
+  }
 
   /** @param {string} text @param {number} from @param {number} to */
   function takeLine(text, from, to) {
     if (from === to) return dispatch();
     const first = text.charCodeAt(from);
-    if (first === 58 /* : */) return;
-    // The three that nearly all lines are, without an intermediate string.
+    if (first === 58 /* : */) return onComment?.();
+    grow(to - from);
+    // Nearly all lines have one of these three fields: do not create an intermediate string.
     if (isData(text, from)) return addData(text.slice(valueAt(text, from + 5), to));
     if (first === 105 /* i */ && text.startsWith("id:", from)) return setId(text.slice(valueAt(text, from + 3), to));
     if (first === 101 /* e */ && text.startsWith("event:", from)) {
@@ -87,7 +124,7 @@ export function createParser(onMessage, { lastEventId = "", onRetry, onId } = {}
       return;
     }
     const line = text.slice(from, to);
-    // A field's name alone is a field without a value.
+    // A line without a colon is a field with an empty value.
     if (line === "data") addData("");
     else if (line === "event") type = "";
     else if (line === "id") setId("");
@@ -109,6 +146,7 @@ export function createParser(onMessage, { lastEventId = "", onRetry, onId } = {}
   }
 
   function dispatch() {
+    size = 0;
     if (hasData) {
       hasData = false;
       emit(data);
@@ -136,8 +174,10 @@ export function createParser(onMessage, { lastEventId = "", onRetry, onId } = {}
       const isCr = cr >= 0 && (lf < 0 || cr < lf);
       const end = isCr ? cr : lf;
       if (begun === "") {
-        // Most events have one line of data, and many nothing after it: those take no detour.
+        // Fast path: the last line of an event with one data line.
         if (!isCr && !hasData && text.charCodeAt(end + 1) === 10 && isData(text, from)) {
+          grow(end - from);
+          size = 0;
           emit(text.slice(valueAt(text, from + 5), end));
           from = end + 2;
           lf = text.indexOf("\n", from);
@@ -155,17 +195,25 @@ export function createParser(onMessage, { lastEventId = "", onRetry, onId } = {}
         if (lf === from) from += 1;
         cr = text.indexOf("\r", from);
       } else if (text.charCodeAt(from) === 10) {
-        // The blank line after it, as most lines are short and a search has its price.
+        // A blank line follows. Most lines are short, and a search has a fixed cost.
         dispatch();
         from += 1;
       }
       if (lf < from) lf = text.indexOf("\n", from);
     }
-    begun += text.slice(from);
+    const rest = text.slice(from);
+    // Do not keep the text of a comment: it may have no end.
+    if (begun === "") begun = rest.charCodeAt(0) === 58 ? ":" : rest;
+    else if (begun !== ":") begun += rest;
+    if (size + begun.length > maxEventSize) grow(begun.length);
   };
 }
 
-/** Whether a line begins with data. Compared so, for `startsWith` takes up to a fifth longer for the whole stream. @param {string} text @param {number} at */
+/**
+ * Whether a data line starts at `at`. `startsWith` makes parsing up to 20 % slower.
+ *
+ * @param {string} text @param {number} at
+ */
 function isData(text, at) {
   return (
     text.charCodeAt(at) === 100 && text.charCodeAt(at + 1) === 97 && text.charCodeAt(at + 2) === 116 &&
@@ -173,90 +221,128 @@ function isData(text, at) {
   );
 }
 
-/** @param {string} text @param {number} at */
+/**
+ * Returns the start of a field's value, after an optional space.
+ *
+ * @param {string} text @param {number} at
+ */
 function valueAt(text, at) {
   return text.charCodeAt(at) === 32 ? at + 1 : at;
 }
 
 /**
- * Where a client stands. A new frozen object with every change.
+ * The state of a client. Each change creates a new frozen object.
  *
- * | `reason` | what happened | `detail` |
+ * | `reason` | meaning | `detail` |
  * |---|---|---|
  * | `network` | the connection was refused or lost | the error's text |
- * | `eof` | the stream ended without a word | |
- * | `silent` | no byte came for `silence` | |
- * | `offline` | the browser is offline, or was in between | |
+ * | `eof` | the server ended the stream without an event | |
+ * | `silent` | no byte arrived for too long | |
+ * | `offline` | the browser is or was offline | |
  * | `http` | the server answered with this status | the status |
- * | `content-type` | the answer is no event stream | its type |
- * | `unauthorized` | 401 or 403: `connecting` while credentials are renewed, `closed` if they are not | the status |
- * | `hub:refused`, `hub:end`, `hub:error` | the hub said so | its reason, such as `full` or `drained` |
- * | `reconnect`, `close` | the page asked for it | |
+ * | `content-type` | the answer is not an event stream | its content type |
+ * | `unauthorized` | 401 or 403: `connecting` while `renew` runs, then `closed` | the status |
+ * | `no-data` | `open`: the response has begun, but no byte has arrived yet | |
+ * | `buffered` | no byte arrived on three streams in a row: a proxy may hold responses back | |
+ * | `too-large` | an event exceeds `maxEventSize` | the limit |
+ * | `hub:refused`, `hub:end`, `hub:error` | the hub sent this event | its reason, as `full` |
+ * | `reconnect`, `close` | the page called this method | |
  *
  * @typedef {object} Status
  * @property {"idle" | "connecting" | "open" | "retrying" | "closed"} state
- * @property {string} reason why it is not open, empty if nothing has happened
+ * @property {string} reason the cause of the last change; empty for a working stream
  * @property {string} detail
- * @property {string} client this stream's id in the hub, kept after its end
- * @property {boolean | undefined} resumed whether the hub went on where the stream had stopped; undefined if it is none
- * @property {number | undefined} retryAt when it tries again, in milliseconds as of `Date.now`; undefined while it waits to
- *   be online
- * @property {boolean} degraded whether the hub has said, on this stream, that events are held up: what is published arrives
- *   later
+ * @property {string} client the client's id in the hub; kept after the stream has ended
+ * @property {boolean | undefined} resumed whether the hub resumed at the last event; undefined if
+ *   the server is not a hub
+ * @property {number | undefined} retryAt the time of the next attempt, as `Date.now` counts
+ * @property {boolean} degraded true while the hub reports that events are delayed
  */
 
 /**
- * What it takes from its surroundings. Replace it in tests.
+ * The functions and objects of the browser that the client uses. Tests replace them.
  *
  * @typedef {object} Environment
  * @property {(url: string, init: RequestInit) => Promise<Response>} fetch
  * @property {(callback: () => void, ms: number) => any} setTimeout
  * @property {(handle: any) => void} clearTimeout
  * @property {() => number} now
- * @property {() => number} random from 0 up to 1
- * @property {() => boolean} isOffline whether the browser is sure that it has no network
+ * @property {() => number} random a number of at least 0 and less than 1
+ * @property {() => boolean} isOffline whether the browser reports that it has no network
  * @property {typeof EventSource | undefined} EventSource
- * @property {Pick<EventTarget, "addEventListener" | "removeEventListener"> | undefined} window tells `online`, `offline`
- * @property {(Pick<EventTarget, "addEventListener" | "removeEventListener"> & { hidden: boolean }) | undefined} document
+ * @property {Pick<EventTarget, "addEventListener" | "removeEventListener"> | undefined} window
+ *   dispatches `online` and `offline`
+ * @property {(Pick<EventTarget, "addEventListener" | "removeEventListener"> & { hidden: boolean })
+ *   | undefined} document
  */
 
 /**
  * @typedef {object} Options
- * @property {"fetch" | "native"} [mode] `native` uses the browser's `EventSource`: no headers, no status codes, its own
- *   reconnecting, and only types that something listens for; silence is noticed if heartbeats are visible events
- * @property {string} [method]
- * @property {BodyInit} [body] sent with each request; a stream cannot be sent twice
- * @property {HeadersInit | (() => HeadersInit | Promise<HeadersInit>)} [headers] asked for each request, if it is a function
+ * @property {"fetch" | "native"} [mode] `native` uses the browser's `EventSource`: no headers, no
+ *   status codes, and only event types with a listener. The browser repeats requests itself; if the
+ *   browser gives up, the client creates a new `EventSource`, with the position in the query.
+ *   Silence is detected only if the hub's heartbeats are visible events. Default: `fetch`
+ * @property {string} [method] default: GET
+ * @property {BodyInit} [body] sent with each request; must not be a stream, which is readable once
+ * @property {HeadersInit | (() => HeadersInit | Promise<HeadersInit>)} [headers] a function is
+ *   called for each request
  * @property {RequestCredentials} [credentials]
- * @property {string} [lastEventId] where to go on
- * @property {string} [lastEventIdParam] the query's parameter for it, in place of the header
- * @property {boolean} [reconnect] false: whatever ends the stream closes the client
- * @property {(status: number) => unknown} [renew] on 401 and 403: renews the credentials, and returns or resolves to false if
- *   it cannot
- * @property {number} [backoff] the first window for a random delay, in milliseconds: 1000
- * @property {number} [maxBackoff] the largest: 30 000
- * @property {number} [silence] after so many milliseconds without a byte a stream is dead: 45 000, three heartbeats of a
- *   hub. 0 turns it off
+ * @property {string} [lastEventId] the position to resume from with the first request
+ * @property {string} [lastEventIdParam] the query parameter for the position, in place of the
+ *   header. Native mode always uses the query; default there: `lastEventId`
+ * @property {boolean} [reconnect] false: the client closes when its stream ends. Default: true
+ * @property {number} [maxRetries] the client closes if so many retries in a row fail. A stream that
+ *   is open for ten seconds resets the count. Default: no limit
+ * @property {(status: number) => unknown} [renew] renews the credentials after a 401 or 403. It
+ *   fails if it returns or resolves to false, or throws
+ * @property {number} [backoff] the first window of the random delay, in milliseconds. Default: 1000
+ * @property {number} [maxBackoff] the largest window, in milliseconds. Default: 30 000
+ * @property {number} [silence] a stream without a byte for so many milliseconds is dead. 0: never.
+ *   Default: three heartbeats; see the module's "Dead connections"
+ * @property {number} [maxEventSize] the largest event or line, in characters. Default: 16 Mi
+ * @property {string} [shortStream] a query parameter that asks the server for short streams, such
+ *   as `lifetime=5`. The client adds the parameter after three streams in a row without a byte
+ *   (`buffered`), because a proxy that holds responses back delivers them when they end. The server
+ *   must end the stream after that time. Default: the client leaves the fourth stream open
  * @property {Partial<Environment>} [environment]
  */
 
-/** Between two attempts there is at least this. */
-const LEAST_GAP = 1000;
-/** No delay is shorter, whatever the server and chance say. */
-const LEAST_DELAY = 100;
-/** A longer `retry:` is taken for this: a browser's timers take 25 days for zero. */
-const MOST_RETRY = 86_400_000;
-/** A stream that was open for this long was a success, and the windows start anew. */
+/** The least time between two requests. Times are in milliseconds. */
+const MIN_INTERVAL = 1000;
+/** The least delay before a retry. */
+const MIN_DELAY = 100;
+/** The longest timer and delay, a day: browsers run a timer of more than 25 days at once. */
+const MAX_DELAY = 86_400_000;
+/** The longest delay by a `Retry-After` date: the clocks may differ. */
+const MAX_DATED_DELAY = 3_600_000;
+/** While the browser is offline: the delay before the first retry, and the longest. */
+const OFFLINE_DELAY = 60_000;
+const MAX_OFFLINE_DELAY = 300_000;
+/** A stream that is open for so long resets the count of failures. */
 const STABLE = 10_000;
-/** A server that says nothing at first is taken to have opened the stream after this. */
+/** A response without a byte counts as open after this time. */
 const SILENT_OPEN = 500;
+/** The heartbeat of a hub by default. */
+const HEARTBEAT = 15_000;
+/** The silence after which a request, or a stream of unknown heartbeat, is dead. */
+const SILENCE = 3 * HEARTBEAT;
+/** So many streams in a row without a byte are reported as `buffered`. */
+const MAX_UNHEARD = 3;
+/** After a stream was open, so many permanent statuses or other content types are retried. */
+const MAX_STRAYS = 5;
+/** Servers and proxies accept request heads of about 8 KiB. */
+const MAX_POSITION = 2000;
 
-/** Who listens for what. */
+/** The listeners of each event type. */
 export class Listeners {
   /** @type {Map<string, Set<(message: Message) => void>>} */
   #byType = new Map();
 
-  /** Returns what removes it. @param {string} type @param {(message: Message) => void} listener */
+  /**
+   * Adds a listener. Returns a function that removes it.
+   *
+   * @param {string} type @param {(message: Message) => void} listener
+   */
   add(type, listener) {
     const listeners = this.#byType.get(type) ?? new Set();
     this.#byType.set(type, listeners.add(listener));
@@ -266,10 +352,15 @@ export class Listeners {
     };
   }
 
-  /** @param {Message} message */
+  /**
+   * Calls each listener of the type and, for an event of the application, each listener of `*`.
+   *
+   * @param {Message} message
+   */
   tell(message) {
-    for (const listener of [...(this.#byType.get(message.type) ?? [])]) call(listener, message);
-    if (message.type.startsWith("hub:")) return;
+    const { type } = message;
+    for (const listener of [...(this.#byType.get(type) ?? [])]) call(listener, message);
+    if (type === "*" || type.startsWith("hub:")) return;
     for (const listener of [...(this.#byType.get("*") ?? [])]) call(listener, message);
   }
 
@@ -278,15 +369,15 @@ export class Listeners {
   }
 }
 
-/** A status that is worth another try. @param {number} code */
+/** @param {number} code */
 const isTemporary = (code) => code >= 500 || code === 408 || code === 425 || code === 429;
 
-/** Ends that the server told to wait after. @param {string} reason */
+/** Whether the server named the time of the next attempt. @param {string} reason */
 const isToldToWait = (reason) => reason.startsWith("hub:") || reason === "http";
 
 const HUB_EVENTS = ["hub:open", "hub:gap", "hub:degraded", "hub:refused", "hub:end", "hub:error", "hub:heartbeat"];
 
-/** Before anything has happened. @type {Status} */
+/** The status before the first request. @type {Status} */
 export const IDLE = Object.freeze({
   state: "idle", reason: "", detail: "", client: "", resumed: undefined, retryAt: undefined, degraded: false,
 });
@@ -310,7 +401,7 @@ function surroundings() {
 export class SSEClient {
   /** @type {Status} */
   status = IDLE;
-  /** The position of the last event that was seen: where it resumes. */
+  /** The id of the last event: the position to resume from. */
   lastEventId;
 
   #url;
@@ -319,18 +410,49 @@ export class SSEClient {
   #listeners = new Listeners();
   /** @type {Set<(status: Status) => void>} */
   #watchers = new Set();
-  /** Undoes the attempt under way; a new one for each. @type {AbortController | undefined} */
+  /** Aborts the current attempt. Each attempt has its own. @type {AbortController | undefined} */
   #attempt;
   /** @type {EventSource | undefined} */
   #source;
   #attemptedAt = -Infinity;
+  /** Infinity while the stream is not open. */
   #openedAt = Infinity;
-  #lastByteAt = 0;
+  /** The time of the last byte, of the response's head, or of the request. */
+  #aliveAt = 0;
+  /** Attempts in a row without a stable stream. */
   #failures = 0;
+  /** Answers in a row, since a stream was open, that are not a stream. */
+  #strays = 0;
+  /** Whether a stream was open since `open()`. */
+  #wasOpen = false;
+  /** The server's `retry:`. */
   #retryFloor = 0;
   #hasRenewed = false;
+  #isRenewing = false;
+  /** Whether the browser went offline since the last byte. */
   #wasOffline = false;
-  #hearsSilence = false;
+
+  /** Whether the server accepted the current attempt, and whether a byte or event arrived. */
+  #isAccepted = false;
+  #isHeard = false;
+  /** Attempts in a row that brought no byte. */
+  #unheard = 0;
+  /** Whether `shortStream` is in use. */
+  #isShort = false;
+
+  /** The heartbeat that `hub:open` told; 0: none. */
+  #heartbeat = 0;
+  /** The silence to allow if the hub tells no heartbeat; 0: no comment has arrived. */
+  #learned = 0;
+  /** Whether `#learned` comes from the time between two comments. */
+  #isMeasured = false;
+  /** The time of the stream's last comment; 0: none. */
+  #commentAt = 0;
+  /** The silence before the latest chunk. */
+  #quiet = 0;
+  /** In native mode: whether heartbeats are visible. */
+  #hearsHeartbeats = false;
+
   /** @type {any} */
   #retryTimer;
   /** @type {any} */
@@ -339,8 +461,8 @@ export class SSEClient {
   #openTimer;
 
   /**
-   * @param {string | ((client: SSEClient) => string | Promise<string>)} url what to ask for; a function is asked for each
-   *   request, and may put `client.status.client` into it
+   * @param {string | ((client: SSEClient) => string | Promise<string>)} url the address. A function
+   *   is called for each request, and may use `client.status.client`
    * @param {Options} [options]
    */
   constructor(url, options = {}) {
@@ -350,13 +472,14 @@ export class SSEClient {
     this.lastEventId = options.lastEventId ?? "";
   }
 
-  /** Whether events are held up, as `hub:degraded` said: the stream is open, and what is published comes later. */
+  /** True while the hub reports that events are delayed. The stream is open. */
   get degraded() {
     return this.status.degraded;
   }
 
   /**
-   * Listens for events of a type, or for all of the application's with `*`. Returns what ends it.
+   * Adds a listener for an event type, or with `*` for all types but the hub's own. Returns a
+   * function that removes the listener.
    *
    * @param {string} type @param {(message: Message) => void} listener
    */
@@ -365,37 +488,44 @@ export class SSEClient {
     return this.#listeners.add(type, listener);
   }
 
-  /** Is told each change of `status`. Returns what ends it. @param {(status: Status) => void} watcher */
+  /**
+   * Calls `watcher` with each new status. Returns a function that removes the watcher.
+   *
+   * @param {(status: Status) => void} watcher
+   */
   onStatus(watcher) {
     this.#watchers.add(watcher);
     return () => void this.#watchers.delete(watcher);
   }
 
-  /** Connects, and stays connected. Does nothing while it is. */
+  /** Connects, and reconnects until `close()`. Does nothing if the client is already active. */
   open() {
     const { state } = this.status;
     if (state !== "idle" && state !== "closed") return;
     this.#env.window?.addEventListener("online", this.#onOnline);
     this.#env.window?.addEventListener("offline", this.#onOffline);
     this.#env.document?.addEventListener("visibilitychange", this.#onVisible);
-    this.#failures = 0;
-    this.#hasRenewed = false;
+    this.#failures = this.#strays = this.#unheard = 0;
+    this.#hasRenewed = this.#wasOpen = this.#isShort = false;
     this.#soon("", "");
   }
 
-  /** Asks anew, at once unless it did within the last second. */
+  /** Connects again: at once, or one second after the last request. */
   reconnect() {
     if (this.status.state === "idle" || this.status.state === "closed") return this.open();
     this.#letGo();
     this.#soon("reconnect", "");
   }
 
-  /** Ends the stream and frees all that it holds. Listeners stay, for another `open()`. */
+  /** Ends the stream and frees its resources. Listeners stay, for another `open()`. */
   close() {
     if (this.status.state !== "idle") this.#stop("close", "");
   }
 
-  /** @param {Status["state"]} state @param {string} reason @param {string} detail @param {Partial<Status>} [more] */
+  /**
+   * @param {Status["state"]} state @param {string} reason @param {string} detail
+   * @param {Partial<Status>} [more]
+   */
   #set(state, reason, detail, more) {
     const { client, resumed } = this.status;
     this.status = Object.freeze({ client, resumed, retryAt: undefined, degraded: false, ...more, state, reason, detail });
@@ -411,69 +541,97 @@ export class SSEClient {
     this.#set("closed", reason, detail);
   }
 
-  /** Ends the attempt under way and all timers. */
+  /** Ends the current attempt and all timers. */
   #letGo() {
     this.#attempt?.abort();
     this.#source?.close();
     this.#attempt = this.#source = undefined;
+    this.#isRenewing = false;
     const { clearTimeout } = this.#env;
     [this.#retryTimer, this.#silenceTimer, this.#openTimer].forEach(clearTimeout);
+    this.#leaveOpen();
+  }
+
+  #leaveOpen() {
     if (this.#env.now() - this.#openedAt >= STABLE) this.#failures = 0;
     this.#openedAt = Infinity;
   }
 
-  /** @param {string} reason @param {unknown} detail @param {number} [floor] what the server asked for besides `retry:` */
-  #retry(reason, detail, floor = 0) {
-    this.#letGo();
-    const { reconnect = true, backoff = 1000, maxBackoff = 30_000 } = this.#options;
-    if (!reconnect) return this.#stop(reason, String(detail));
-    if (this.#env.isOffline() && !isToldToWait(reason)) return this.#awaitNetwork();
-    const window = Math.min(maxBackoff, backoff * 2 ** this.#failures);
+  /** Counts a failure. Returns whether the client must not try again. */
+  #isSpent() {
+    const { reconnect = true, maxRetries = Infinity } = this.#options;
     this.#failures += 1;
-    const asked = Math.max(this.#retryFloor, Math.min(floor, MOST_RETRY));
-    this.#wait(Math.max(LEAST_DELAY, asked + this.#env.random() * window), reason, String(detail));
+    return !reconnect || this.#failures > maxRetries;
+  }
+
+  /**
+   * @param {string} reason @param {unknown} detail
+   * @param {number} [floor] the delay that the server asked for by `Retry-After`
+   */
+  #retry(reason, detail, floor = 0) {
+    const { backoff = 1000, maxBackoff = 30_000, shortStream } = this.#options;
+    this.#letGo();
+    if (!this.#isHeard && (this.#isAccepted || reason === "silent") && ++this.#unheard >= MAX_UNHEARD) {
+      reason = "buffered";
+      this.#isShort = shortStream !== undefined;
+    }
+    // A short stream that brought data is a success.
+    if (this.#isShort && this.#isHeard) this.#failures = 0;
+    const doubled = 2 ** Math.min(this.#failures, 30);
+    if (this.#isSpent()) return this.#stop(reason, String(detail));
+    const asked = Math.max(this.#retryFloor, Math.min(floor, MAX_DELAY));
+    const ms = Math.max(MIN_DELAY, asked + this.#env.random() * Math.min(maxBackoff, backoff * doubled));
+    if (this.#env.isOffline() && !isToldToWait(reason)) this.#waitOffline(ms);
+    else this.#wait(ms, reason, String(detail));
   }
 
   /** @param {string} reason @param {string} detail */
   #soon(reason, detail) {
-    const wait = this.#attemptedAt + LEAST_GAP - this.#env.now();
-    // A clock that was set back must not make it wait for longer.
-    if (wait > 0) this.#wait(Math.min(wait, LEAST_GAP), reason, detail);
+    const wait = this.#attemptedAt + MIN_INTERVAL - this.#env.now();
+    // If the clock was set back, do not wait for longer.
+    if (wait > 0) this.#wait(Math.min(wait, MIN_INTERVAL), reason, detail);
     else void this.#connect(reason, detail);
   }
 
   /** @param {number} ms @param {string} reason @param {string} detail */
   #wait(ms, reason, detail) {
-    const { setTimeout, clearTimeout, now } = this.#env;
-    clearTimeout(this.#retryTimer);
-    this.#retryTimer = setTimeout(() => {
-      if (this.#env.isOffline()) this.#awaitNetwork();
-      else void this.#connect(reason, detail);
-    }, ms);
-    this.#set("retrying", reason, detail, { retryAt: now() + ms });
+    this.#env.clearTimeout(this.#retryTimer);
+    this.#retryTimer = this.#after(ms, () => void this.#connect(reason, detail));
+    this.#set("retrying", reason, detail, { retryAt: this.#env.now() + ms });
   }
 
-  /** Asks for nothing until the browser is online, or somebody looks at the page: a browser can be wrong about it. */
-  #awaitNetwork() {
-    this.#env.clearTimeout(this.#retryTimer);
-    this.#set("retrying", "offline", "");
+  /** Waits for longer than `ms`, as the next attempt will probably fail. @param {number} ms */
+  #waitOffline(ms) {
+    const stretched = OFFLINE_DELAY * 2 ** Math.min(Math.max(this.#failures - 1, 0), 3) + ms;
+    this.#wait(Math.max(ms, Math.min(stretched, MAX_OFFLINE_DELAY)), "offline", "");
+  }
+
+  /** @param {number} ms @param {() => void} callback */
+  #after(ms, callback) {
+    return this.#env.setTimeout(callback, Math.min(ms, MAX_DELAY));
   }
 
   /** @param {string} reason @param {string} detail */
   async #connect(reason, detail) {
+    // A page that comes online or is shown ends a wait: its timer must not connect a second time.
+    this.#letGo();
     const attempt = new AbortController();
     this.#attempt = attempt;
-    this.#attemptedAt = this.#lastByteAt = this.#env.now();
-    this.#wasOffline = false;
-    // After credentials were renewed it says so already.
+    this.#attemptedAt = this.#aliveAt = this.#env.now();
+    this.#wasOffline = this.#isAccepted = this.#isHeard = false;
+    this.#commentAt = 0;
+    // After credentials were renewed, the status is already set.
     if (this.status.state !== "connecting" || this.status.reason !== reason) this.#set("connecting", reason, detail);
     try {
-      // A watcher may have closed it.
+      // A watcher may have closed the client.
       if (attempt.signal.aborted) return;
       this.#guard();
-      const url = typeof this.#url === "function" ? await this.#url(this) : this.#url;
+      let url = typeof this.#url === "function" ? await this.#url(this) : this.#url;
       if (attempt.signal.aborted) return;
-      await (this.#options.mode === "native" ? this.#listen(url) : this.#read(url, attempt.signal));
+      const { mode, shortStream = "" } = this.#options;
+      const [name = "", value = ""] = shortStream.split("=");
+      if (this.#isShort) url = withParam(url, name, value);
+      await (mode === "native" ? this.#listen(url) : this.#read(url, attempt.signal));
     } catch (error) {
       if (!attempt.signal.aborted) this.#retry("network", error instanceof Error ? error.message : error);
     }
@@ -485,38 +643,57 @@ export class SSEClient {
     const headers = new Headers(typeof given === "function" ? await given() : given);
     if (signal.aborted) return;
     if (!headers.has("accept")) headers.set("accept", "text/event-stream");
-    if (lastEventIdParam) url = this.#withPosition(url, lastEventIdParam);
-    // A header is bytes, and the standard wants UTF-8.
-    else if (this.lastEventId) headers.set("last-event-id", String.fromCharCode(...new TextEncoder().encode(this.lastEventId)));
+    const position = sendable(this.lastEventId);
+    if (position && lastEventIdParam) url = withParam(url, lastEventIdParam, position);
+    // A header consists of bytes; the standard demands UTF-8.
+    else if (position) headers.set("last-event-id", String.fromCharCode(...new TextEncoder().encode(position)));
     const response = await this.#env.fetch(url, { method, body, credentials, headers, signal, cache: "no-store" });
     if (signal.aborted) return;
     const { status } = response;
     if (status === 401 || status === 403) return await this.#renew(status, signal);
-    if (status !== 200) {
-      const seconds = Number(response.headers.get("retry-after")) || 0;
-      return isTemporary(status) ? this.#retry("http", status, seconds * 1000) : this.#stop("http", String(status));
-    }
     const contentType = response.headers.get("content-type") ?? "";
-    if (!/^text\/event-stream *(;|$)/i.test(contentType)) return this.#stop("content-type", contentType);
+    if (status !== 200) return this.#answered(response, "http", String(status));
+    if (!/^text\/event-stream *(;|$)/i.test(contentType)) return this.#answered(response, "content-type", contentType);
+    this.#accepted();
     if (response.body) await this.#readBody(response.body.getReader(), signal);
     if (!signal.aborted) this.#retry("eof", "");
   }
 
+  /**
+   * Handles an answer that is not a stream.
+   *
+   * @param {Response} response @param {string} reason @param {string} detail
+   */
+  #answered({ status, headers }, reason, detail) {
+    // A server that once sent a stream may be restarting, or its proxy reloading.
+    const isStray = status !== 204 && this.#wasOpen && this.#strays < MAX_STRAYS;
+    if (isTemporary(status)) return this.#retry(reason, detail, retryAfter(headers, this.#env.now()));
+    if (!isStray) return this.#stop(reason, detail);
+    this.#strays += 1;
+    this.#retry(reason, detail, retryAfter(headers, this.#env.now()));
+  }
+
   /** @param {ReadableStreamDefaultReader<Uint8Array>} reader @param {AbortSignal} signal */
   async #readBody(reader, signal) {
-    // What came in one chunk with the event that made the page close the client is not seen any more, nor skipped.
+    // If a listener closes the client, the later events of the same chunk are neither delivered nor
+    // skipped: the position stays before them.
     const push = createParser((message) => signal.aborted || this.#take(message), {
       lastEventId: this.lastEventId,
-      onRetry: (ms) => { this.#retryFloor = Math.min(ms, MOST_RETRY); },
+      maxEventSize: this.#options.maxEventSize,
+      onRetry: (ms) => { this.#retryFloor = Math.min(ms, MAX_DELAY); },
       onId: (id) => { if (!signal.aborted) this.lastEventId = id; },
+      onComment: () => this.#onComment(),
     });
-    this.#seen();
-    this.#openTimer = this.#env.setTimeout(() => this.#opened(), SILENT_OPEN);
+    this.#openTimer = this.#after(SILENT_OPEN, () => this.#opened());
     for (;;) {
       const { done, value } = await reader.read();
       if (signal.aborted || done) return;
-      this.#seen();
-      push(value);
+      this.#heard();
+      try {
+        push(value);
+      } catch (error) {
+        return this.#stop("too-large", error instanceof Error ? error.message : String(error));
+      }
       if (signal.aborted) return;
       this.#opened();
     }
@@ -525,12 +702,12 @@ export class SSEClient {
   /** @param {number} status @param {AbortSignal} signal */
   async #renew(status, signal) {
     const { renew } = this.#options;
-    // Once, until a stream was open: what does not help will not help again.
+    // Once per open stream: if new credentials do not help, newer ones will not either.
     if (!renew || this.#hasRenewed) return this.#stop("unauthorized", String(status));
     this.#hasRenewed = true;
-    // It may ask somebody for a password, which takes as long as it takes.
+    // The function may ask for a password, which takes any time.
     this.#env.clearTimeout(this.#silenceTimer);
-    this.#silenceTimer = undefined;
+    this.#isRenewing = true;
     this.#set("connecting", "unauthorized", String(status));
     if (signal.aborted) return;
     let renewed;
@@ -541,32 +718,38 @@ export class SSEClient {
     }
     if (signal.aborted) return;
     if (renewed === false) return this.#stop("unauthorized", String(status));
-    this.#letGo();
     void this.#connect("unauthorized", String(status));
   }
 
-  /** The browser's own `EventSource` reads, and comes back by itself. @param {string} url */
+  /** Reads by the browser's `EventSource`, which repeats requests itself. @param {string} url */
   #listen(url) {
     const { EventSource: Native } = this.#env;
-    if (!Native) throw new Error("there is no EventSource here");
+    if (!Native) throw new Error("this environment has no EventSource");
     const withCredentials = this.#options.credentials === "include";
     const param = this.#options.lastEventIdParam ?? "lastEventId";
-    const source = new Native(this.#withPosition(url, param), { withCredentials });
+    const position = sendable(this.lastEventId);
+    const source = new Native(position ? withParam(url, param, position) : url, { withCredentials });
     this.#source = source;
     for (const type of new Set([...HUB_EVENTS, "message", ...this.#listeners.types()])) {
       source.addEventListener(type, this.#onNative);
     }
     source.onopen = () => {
-      this.#seen();
-      // What follows at once may be that the hub refuses it.
+      this.#accepted();
+      // Comments are invisible: no data says nothing.
+      this.#isHeard = true;
+      // Wait: the hub may refuse the client with its first event.
       this.#env.clearTimeout(this.#openTimer);
-      this.#openTimer = this.#env.setTimeout(() => this.#opened(), SILENT_OPEN);
+      this.#openTimer = this.#after(SILENT_OPEN, () => this.#opened());
     };
     source.onerror = (event) => {
-      if ("data" in event) return; // An event of this name that the application sent.
+      if ("data" in event) return; // The application's own event of this name.
       this.#env.clearTimeout(this.#openTimer);
-      if (source.readyState === Native.CLOSED) this.#stop("http", "");
-      else if (this.status.state !== "retrying") this.#set("retrying", this.#env.isOffline() ? "offline" : "network", "");
+      const { state, reason } = this.status;
+      const why = state === "retrying" ? reason : "network";
+      if (source.readyState === Native.CLOSED) return this.#retry(why, "");
+      this.#leaveOpen();
+      if (this.#isSpent()) this.#stop(why, "");
+      else if (state !== "retrying") this.#set("retrying", this.#env.isOffline() ? "offline" : why, "");
     };
   }
 
@@ -574,46 +757,53 @@ export class SSEClient {
   #onNative = (event) => {
     if (!("data" in event) || event.target !== this.#source) return;
     const { type, data, lastEventId } = /** @type {MessageEvent<string>} */ (event);
-    this.#seen();
-    if (type === "hub:heartbeat") this.#hearsSilence = true;
+    this.#heard();
+    this.#hearsHeartbeats ||= type === "hub:heartbeat";
     this.#take(new Message(type, data, lastEventId));
+    if (type === "hub:heartbeat") this.#guard();
     if (this.#source && !this.status.reason.startsWith("hub:")) this.#opened();
   };
-
-  /** @param {string} url @param {string} param */
-  #withPosition(url, param) {
-    if (!this.lastEventId) return url;
-    return `${url}${url.includes("?") ? "&" : "?"}${param}=${encodeURIComponent(this.lastEventId)}`;
-  }
 
   /** @param {Message} message */
   #take(message) {
     const { type } = message;
-    // A native stream that was made anew knows nothing of the ids before.
+    if (type === "hub:heartbeat") this.#onComment();
+    // A new native stream does not know the id of the stream before it.
     if (message.id || !this.#source) this.lastEventId = message.id;
     const before = this.#attempt;
-    const said = type.startsWith("hub:") ? told(message) : {};
-    if (type === "hub:open") this.#opened({ client: said.client ?? "", resumed: said.resumed });
+    const said = type.startsWith("hub:") ? contentOf(message) : {};
+    if (type === "hub:open") this.#greeted(said);
     else if (type === "hub:degraded") this.#degrade(said.degraded === true);
     this.#listeners.tell(message);
-    // A listener may have closed it, or asked anew.
+    // A listener may have closed the client, or reconnected.
     if (this.#attempt !== before) return;
-    const isLast = type === "hub:error" || (type === "hub:end" && said.reason === "displaced");
-    if (isLast) this.#stop(type, said.reason ?? "");
+    const reason = typeof said.reason === "string" ? said.reason : "";
+    const isLast = type === "hub:error" || (type === "hub:end" && (said.final === true || reason === "displaced"));
+    if (isLast) this.#stop(type, reason);
     else if (type === "hub:refused" || type === "hub:end") {
-      // The browser ends and repeats a native one itself.
-      if (this.#source) this.#set("retrying", type, said.reason ?? "");
-      else this.#retry(type, said.reason ?? "");
+      // The browser ends a native stream and repeats its request.
+      if (this.#source && this.#options.reconnect !== false) this.#set("retrying", type, reason);
+      else this.#retry(type, reason);
     }
+  }
+
+  /** Handles `hub:open`. @param {Record<string, unknown>} said */
+  #greeted({ client, resumed, heartbeat }) {
+    this.#heartbeat = typeof heartbeat === "number" && heartbeat > 0 ? heartbeat : 0;
+    this.#guard();
+    this.#opened({ client: typeof client === "string" ? client : "", resumed: typeof resumed === "boolean" ? resumed : undefined });
   }
 
   /** @param {Partial<Status>} [more] */
   #opened(more) {
     this.#env.clearTimeout(this.#openTimer);
-    if (this.status.state === "open" && !more) return;
+    const reason = this.#isHeard ? "" : this.#unheard >= MAX_UNHEARD ? "buffered" : "no-data";
+    if (this.status.state === "open" && this.status.reason === reason && !more) return;
     this.#openedAt = this.#env.now();
     this.#hasRenewed = false;
-    this.#set("open", "", "", more ?? { resumed: undefined });
+    this.#wasOpen = true;
+    this.#strays = 0;
+    this.#set("open", reason, "", more ?? { resumed: undefined });
   }
 
   /** @param {boolean} degraded */
@@ -622,36 +812,75 @@ export class SSEClient {
     if (degraded !== this.degraded) this.#set("open", "", "", { degraded });
   }
 
-  #seen() {
-    this.#lastByteAt = this.#env.now();
+  #accepted() {
+    this.#isAccepted = true;
+    this.#aliveAt = this.#env.now();
     this.#wasOffline = false;
   }
 
-  /** Looks again when the silence would be too long, and not with every byte. */
+  #heard() {
+    const now = this.#env.now();
+    this.#quiet = now - this.#aliveAt;
+    this.#aliveAt = now;
+    this.#wasOffline = false;
+    this.#isHeard = true;
+    if (!this.#isShort) this.#unheard = 0;
+  }
+
+  /** Handles a comment or visible heartbeat: learns the interval if the server does not tell it. */
+  #onComment() {
+    const quiet = this.#quiet;
+    // Further comments of the same chunk follow at once.
+    this.#quiet = 0;
+    // A comment directly after other bytes is a greeting or padding.
+    if (quiet < MIN_INTERVAL) return;
+    if (this.#commentAt) {
+      // Events in between only lengthen the time between two comments: the least is the interval.
+      const measured = Math.max(SILENCE, 3 * (this.#aliveAt - this.#commentAt));
+      this.#learned = this.#isMeasured ? Math.min(this.#learned, measured) : measured;
+      this.#isMeasured = true;
+    } else if (!this.#isMeasured) this.#learned = Math.max(this.#learned, SILENCE, 3 * quiet);
+    this.#commentAt = this.#aliveAt;
+    this.#guard();
+  }
+
+  /** Returns the silence after which the stream is dead; 0: never. */
+  #patience() {
+    const { silence, mode } = this.#options;
+    // A native stream hides comments: if these are the heartbeats, silence means nothing.
+    if (mode === "native" && !this.#hearsHeartbeats) return 0;
+    if (silence !== undefined) return silence;
+    // After a few streams without a byte, leave the stream open: data may come late.
+    if (!this.#isHeard) return this.#isAccepted && !this.#isShort && this.#unheard >= MAX_UNHEARD ? 0 : SILENCE;
+    if (this.#heartbeat) return Math.max(MIN_INTERVAL, 3 * this.#heartbeat);
+    return this.#learned;
+  }
+
+  /** Ends a silent stream. Checks again when the silence would be too long, not with each byte. */
   #guard() {
-    const { now, setTimeout, clearTimeout } = this.#env;
-    const { silence = 45_000, mode } = this.#options;
-    if (!silence) return;
-    const left = this.#lastByteAt + silence - now();
-    clearTimeout(this.#silenceTimer);
-    // A native stream shows no comments: if its heartbeats are some, silence means nothing.
-    const isDeaf = mode === "native" && !this.#hearsSilence;
-    if (left > 0 || isDeaf) {
-      // Not for longer than the silence, also if the clock was set back.
-      this.#silenceTimer = setTimeout(() => this.#guard(), left > 0 ? Math.min(left, silence) : silence);
-    } else {
+    this.#env.clearTimeout(this.#silenceTimer);
+    const patience = this.#patience();
+    if (!patience) return;
+    const left = this.#aliveAt + patience - this.#env.now();
+    // If the clock was set back, do not wait for longer than the patience.
+    if (left > 0) this.#silenceTimer = this.#after(Math.min(left, patience), () => this.#guard());
+    else {
+      // The learned interval may be too short: wait for longer the next time, and measure again.
+      if (this.#isHeard) this.#learned *= 2;
+      this.#isMeasured = false;
       this.#retry("silent", "");
     }
   }
 
   #onOffline = () => {
     this.#wasOffline = true;
-    const { state, reason } = this.status;
-    if (state === "retrying" && !this.#source && !isToldToWait(reason)) this.#awaitNetwork();
+    const { state, reason, retryAt } = this.status;
+    const isStretched = reason === "offline" || isToldToWait(reason);
+    if (state === "retrying" && !this.#source && !isStretched) this.#waitOffline(Math.max(0, (retryAt ?? 0) - this.#env.now()));
   };
 
   #onOnline = () => {
-    // The address may be another now, which would be noticed only by the silence. Resuming costs little.
+    // The address may have changed, which only silence would reveal. Resuming costs little.
     if (this.#isUnderWay() && this.#wasOffline) {
       this.#letGo();
       this.#soon("offline", "");
@@ -662,25 +891,41 @@ export class SSEClient {
 
   #onVisible = () => {
     if (this.#env.document?.hidden) return;
-    // The page may have slept, and its timers with it.
-    if (this.#isUnderWay()) this.#guard();
+    if (this.#isUnderWay()) this.#check();
     this.#wake();
   };
 
-  /** Whether there is a stream, or a request for one; while credentials are renewed there is not. */
-  #isUnderWay() {
-    const { state } = this.status;
-    return state === "open" || (state === "connecting" && this.#silenceTimer !== undefined);
+  /** Checks a stream whose page, with its timers and its connection, may have been suspended. */
+  #check() {
+    const { silence, mode } = this.#options;
+    if (this.#source && this.#source.readyState === this.#env.EventSource?.CLOSED) return this.#retry("network", "");
+    const isDeaf = silence === 0 || (mode === "native" && !this.#hearsHeartbeats);
+    // If the heartbeat is unknown, only a stream with a position can resume without loss.
+    const interval = this.#heartbeat || this.#learned / 3 || (this.lastEventId ? HEARTBEAT : Infinity);
+    if (isDeaf || this.status.state !== "open" || this.#env.now() - this.#aliveAt <= interval) return this.#guard();
+    this.#letGo();
+    this.#soon("silent", "");
   }
 
+  /** Whether there is a stream or a request. While credentials are renewed, there is none. */
+  #isUnderWay() {
+    const { state } = this.status;
+    return state === "open" || (state === "connecting" && !this.#isRenewing);
+  }
+
+  /** Ends a wait, unless the server named its time. */
   #wake() {
     const { state, reason, detail } = this.status;
     if (state === "retrying" && !this.#source && !isToldToWait(reason)) this.#soon(reason, detail);
   }
 }
 
-/** What an event of the hub says. @param {Message} message @returns {{ client?: string, resumed?: boolean, reason?: string, degraded?: boolean }} */
-function told(message) {
+/**
+ * Returns the data of an event of the hub; an empty object if the data is malformed.
+ *
+ * @param {Message} message @returns {Record<string, unknown>}
+ */
+function contentOf(message) {
   try {
     return Object(message.json());
   } catch {
@@ -688,7 +933,40 @@ function told(message) {
   }
 }
 
-/** A listener that throws does not stop the stream. @template T @param {(value: T) => void} listener @param {T} value */
+/** Returns the position if a request can carry it, and "" if not. @param {string} id */
+function sendable(id) {
+  return id.length > MAX_POSITION || /[\0-\x08\x0a-\x1f\x7f]|\p{Surrogate}/u.test(id) ? "" : id;
+}
+
+/**
+ * Returns `url` with the query parameter set, in place of all parameters of this name.
+ *
+ * @param {string} url @param {string} name @param {string} value
+ */
+function withParam(url, name, value) {
+  const [, path = "", query = "", fragment = ""] = /^([^?#]*)\??([^#]*)(.*)$/s.exec(url) ?? [];
+  const others = query.split("&").filter((part) => part && !new URLSearchParams(part).has(name));
+  return `${path}?${[...others, `${encodeURIComponent(name)}=${encodeURIComponent(value)}`].join("&")}${fragment}`;
+}
+
+/**
+ * Returns the delay that `Retry-After` asks for, in milliseconds; 0 if none.
+ *
+ * @param {Headers} headers @param {number} now
+ */
+function retryAfter(headers, now) {
+  const text = headers.get("retry-after") ?? "";
+  if (/^\d+$/.test(text)) return Number(text) * 1000;
+  // The response's own date comes from the same clock.
+  const ms = Date.parse(text) - (Date.parse(headers.get("date") ?? "") || now);
+  return Math.min(Math.max(ms, 0) || 0, MAX_DATED_DELAY);
+}
+
+/**
+ * Calls a listener. An exception is reported, and does not stop the stream.
+ *
+ * @template T @param {(value: T) => void} listener @param {T} value
+ */
 export function call(listener, value) {
   try {
     listener(value);

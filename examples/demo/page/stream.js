@@ -9,6 +9,9 @@ const REASONS = {
   network: "the connection was lost",
   eof: "the stream ended",
   silent: "nothing was heard for too long",
+  "no-data": "nothing has arrived yet",
+  buffered: "nothing arrives: a proxy may hold the stream back",
+  "too-large": "an event is too large",
   offline: "the browser is offline",
   http: "the server answered",
   unauthorized: "not let in",
@@ -67,7 +70,7 @@ export function connect(settings) {
   stop(false);
   const address = (client) => addressOf(stream.settings, client.status.client);
   // For trying out: ?silence=2000 finds a dead stream sooner.
-  const silence = Number(new URLSearchParams(location.search).get("silence")) || 45_000;
+  const silence = Number(new URLSearchParams(location.search).get("silence")) || undefined;
   const options = { silence, headers, renew, environment: { fetch: stallable } };
   if (settings.by === "shared") {
     stream.client = new SharedSSE(address, { ...options, name: addressOf(settings) });

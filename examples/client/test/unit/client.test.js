@@ -1,26 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SSEClient } from "../../sse-client.js";
-import { FakeBrowser, OPEN, frame, settle, told } from "./support.js";
+import { OPEN, frame, opened, settle, start, told } from "./support.js";
 
-/** A client that has asked, and what it said of itself. */
-async function start(options = {}, url = "/events") {
-  const browser = new FakeBrowser();
-  const client = new SSEClient(url, { ...options, environment: { ...browser.environment, ...options.environment } });
-  const states = [];
-  client.onStatus(({ state, reason, detail }) => states.push([state, reason, detail].filter(Boolean).join(" ")));
-  client.open();
-  await settle();
-  return { browser, client, states };
-}
-
-async function opened(options) {
-  const all = await start(options);
-  await all.browser.request.stream(OPEN);
-  return all;
-}
-
-test("it connects, and tells who it is", async () => {
+test("connects with its headers and takes its client id", async () => {
   const { browser, client, states } = await opened({ headers: { authorization: "Bearer x" } });
   assert.deepEqual(states, ["connecting", "open"]);
   assert.equal(client.status.client, "c1");
@@ -32,7 +14,7 @@ test("it connects, and tells who it is", async () => {
   assert.equal(headers.has("last-event-id"), false);
 });
 
-test("events reach the listeners of their type, and those of all but the hub's", async () => {
+test("events reach listeners of their type and of `*`", async () => {
   const { browser, client } = await start();
   const seen = [];
   for (const type of ["order", "*", "hub:open"]) client.on(type, (event) => seen.push([type, event.type, event.id]));
@@ -47,7 +29,7 @@ test("events reach the listeners of their type, and those of all but the hub's",
   ]);
 });
 
-test("a listener that throws disturbs nobody", async (t) => {
+test("a listener that throws does not stop delivery", async (t) => {
   const { browser, client } = await opened();
   const errors = t.mock.method(console, "error", () => {});
   let seen = 0;
@@ -58,7 +40,7 @@ test("a listener that throws disturbs nobody", async (t) => {
   assert.equal(errors.mock.callCount(), 2);
 });
 
-test("it comes back after the server's retry and a random part of a window that doubles up to a cap", async () => {
+test("delay is retry plus a random part of doubling windows", async () => {
   const { browser, client, states } = await opened({ backoff: 1000, maxBackoff: 5000 });
   browser.chance = 0.5;
   const delays = [];
@@ -74,7 +56,7 @@ test("it comes back after the server's retry and a random part of a window that 
   assert.equal(browser.requests.length, 7);
 });
 
-test("chance spreads delays over the whole window, and never down to nothing", async () => {
+test("delays spread over the window above a minimum", async () => {
   for (const [chance, expected] of [[0, 100], [0.25, 250], [0.999, 999]]) {
     const { browser, client } = await start();
     browser.chance = chance;
@@ -84,7 +66,7 @@ test("chance spreads delays over the whole window, and never down to nothing", a
   }
 });
 
-test("a stream that ends at once is not asked for in a loop, and one that lasted starts the windows anew", async () => {
+test("a stable stream resets the back-off", async () => {
   const { browser, client } = await start();
   browser.chance = 0.5;
   const delays = [];
@@ -98,7 +80,7 @@ test("a stream that ends at once is not asked for in a loop, and one that lasted
   assert.deepEqual(delays, [500, 1000, 2000, 500, 1000]);
 });
 
-test("it resumes from the last event, in the header as UTF-8", async () => {
+test("resumes by the header, encoded as UTF-8", async () => {
   const { browser } = await opened();
   await browser.request.send(frame("a", "1", "7-1") + frame("a", "2", "é7") + "id: 9\ndata: cut off");
   await browser.request.end();
@@ -106,8 +88,8 @@ test("it resumes from the last event, in the header as UTF-8", async () => {
   assert.equal(browser.request.headers.get("last-event-id"), "\u00c3\u00a97");
 });
 
-test("it resumes in the query if it is told to", async () => {
-  const { browser } = await start({ lastEventIdParam: "lastEventId" }, "/events?user=ann");
+test("resumes by the query if lastEventIdParam is set", async () => {
+  const { browser } = await start({ lastEventIdParam: "lastEventId", url: "/events?user=ann" });
   await browser.request.stream(OPEN);
   await browser.request.end();
   await browser.pass(3000);
@@ -115,12 +97,12 @@ test("it resumes in the query if it is told to", async () => {
   assert.equal(browser.request.headers.has("last-event-id"), false);
 });
 
-test("url and headers are asked for each request", async () => {
+test("url and headers functions run for each request", async () => {
   let token = 0;
-  const { browser } = await start(
-    { headers: async () => ({ authorization: `Bearer ${++token}` }) },
-    (client) => `/events?client=${client.status.client}`,
-  );
+  const { browser } = await start({
+    headers: async () => ({ authorization: `Bearer ${++token}` }),
+    url: (client) => `/events?client=${client.status.client}`,
+  });
   await browser.request.stream(OPEN);
   await browser.request.end();
   await browser.pass(3000);
@@ -128,7 +110,7 @@ test("url and headers are asked for each request", async () => {
   assert.equal(browser.request.headers.get("authorization"), "Bearer 2");
 });
 
-test("a stream that dies in silence is noticed by its bytes, comments included", async () => {
+test("three missed heartbeats end the stream", async () => {
   const { browser, states } = await opened();
   for (let beat = 0; beat < 10; beat += 1) {
     await browser.pass(15_000);
@@ -143,22 +125,24 @@ test("a stream that dies in silence is noticed by its bytes, comments included",
   assert.equal(browser.requests.length, 2);
 });
 
-test("a server that never answers is noticed as well", async () => {
+test("a request without an answer times out", async () => {
   const { browser, states } = await start({ silence: 5000 });
   await browser.pass(5000);
   assert.deepEqual(states, ["connecting", "retrying silent"]);
 });
 
-test("a server that says nothing at first has opened the stream", async () => {
+test("a response without data is open, and says so", async () => {
   const { browser, states } = await start();
   await browser.request.stream();
   await browser.pass(499);
   assert.deepEqual(states, ["connecting"]);
   await browser.pass(1);
-  assert.deepEqual(states, ["connecting", "open"]);
+  assert.deepEqual(states, ["connecting", "open no-data"]);
+  await browser.request.send(":\n");
+  assert.deepEqual(states, ["connecting", "open no-data", "open"]);
 });
 
-test("coming online or into view asks at once, but at most once a second", async () => {
+test("online and shown pages retry at most once per second", async () => {
   for (const tell of [(b) => b.window.tell("online"), (b) => b.document.tell("visibilitychange")]) {
     const { browser } = await start({ backoff: 30_000 });
     browser.chance = 0.9;
@@ -170,7 +154,7 @@ test("coming online or into view asks at once, but at most once a second", async
       await browser.pass(10);
       browser.request.fail();
     }
-    // At once, and a second later.
+    // The request was sent at once; the next must wait for a second.
     assert.equal(browser.requests.length, 2, `${browser.requests.map(({ at }) => at)}`);
     assert.equal(browser.requests[1].at - browser.requests[0].at, 5000);
     tell(browser);
@@ -179,7 +163,21 @@ test("coming online or into view asks at once, but at most once a second", async
   }
 });
 
-test("a hidden page does not count as one that came into view", async () => {
+test("a wait that was cut short does not connect again", async () => {
+  for (const tell of [(b) => b.window.tell("online"), (b) => b.document.tell("visibilitychange")]) {
+    const { browser, states } = await start({ backoff: 30_000 });
+    browser.chance = 0.9;
+    browser.request.fail();
+    await browser.pass(5000);
+    tell(browser);
+    await browser.request.stream(OPEN);
+    await browser.pass(30_000);
+    assert.equal(browser.requests.length, 2);
+    assert.equal(states.at(-1), "open");
+  }
+});
+
+test("hiding the page does not retry", async () => {
   const { browser } = await start({ backoff: 30_000 });
   browser.chance = 0.9;
   browser.request.fail();
@@ -190,7 +188,7 @@ test("a hidden page does not count as one that came into view", async () => {
   assert.equal(browser.requests.length, 1);
 });
 
-test("a time that the server named is kept, also when the page comes into view", async () => {
+test("a retry time named by the server is kept", async () => {
   const { browser, states } = await start();
   await browser.request.stream(told("hub:refused", "full", 9000));
   assert.deepEqual(states, ["connecting", "retrying hub:refused full"]);
@@ -203,7 +201,7 @@ test("a time that the server named is kept, also when the page comes into view",
   assert.equal(browser.requests.length, 2);
 });
 
-test("after being offline an open stream is asked for anew, unless it has spoken", async () => {
+test("a stream without bytes since offline resumes when online", async () => {
   const { browser, states } = await opened();
   await browser.pass(2000);
   browser.window.tell("online");
@@ -222,7 +220,7 @@ test("after being offline an open stream is asked for anew, unless it has spoken
   assert.equal(browser.request.headers.get("last-event-id"), "7-0");
 });
 
-test("a page that slept notices when it is seen that its stream is dead", async () => {
+test("a dead stream resumes when the page wakes", async () => {
   const { browser } = await opened();
   browser.time += 3_600_000;
   browser.document.tell("visibilitychange");
@@ -230,7 +228,7 @@ test("a page that slept notices when it is seen that its stream is dead", async 
   assert.equal(browser.requests.length, 2);
 });
 
-test("a drained stream comes back when it was told to", async () => {
+test("a drained client returns at the told time", async () => {
   const { browser, client, states } = await opened();
   await browser.request.send(told("hub:end", "drained", 4000));
   assert.equal(states.at(-1), "retrying hub:end drained");
@@ -238,7 +236,7 @@ test("a drained stream comes back when it was told to", async () => {
   assert.equal(browser.request.isCancelled, true);
 });
 
-test("a gap is told, and moves the position", async () => {
+test("a gap is delivered and moves the position", async () => {
   const { browser, client } = await opened();
   const gaps = [];
   client.on("hub:gap", (event) => gaps.push(event.json().reason));
@@ -249,7 +247,7 @@ test("a gap is told, and moves the position", async () => {
 });
 
 for (const status of [204, 400, 404, 410]) {
-  test(`it stops for good on ${status}`, async () => {
+  test(`first answer ${status} closes`, async () => {
     const { browser, client, states } = await start();
     await browser.request.answer(status);
     assert.deepEqual(states, ["connecting", `closed http ${status}`]);
@@ -262,7 +260,7 @@ for (const status of [204, 400, 404, 410]) {
 }
 
 for (const status of [408, 425, 429, 500, 502, 503, 504]) {
-  test(`it comes back after ${status}, when retry-after says`, async () => {
+  test(`${status} is retried after Retry-After`, async () => {
     const { browser, client, states } = await start();
     await browser.request.answer(status, { "retry-after": "20" });
     assert.deepEqual(states, ["connecting", `retrying http ${status}`]);
@@ -270,14 +268,14 @@ for (const status of [408, 425, 429, 500, 502, 503, 504]) {
   });
 }
 
-test("an answer that is no event stream is not one", async () => {
+test("a first answer of another type closes", async () => {
   const { browser, states } = await start();
   await browser.request.answer(200, { "content-type": "text/html" }, "<p>");
   assert.deepEqual(states, ["connecting", "closed content-type text/html"]);
 });
 
 for (const type of ["hub:error", "hub:end"]) {
-  test(`it stops when it is told ${type} for a reason that coming back does not mend`, async () => {
+  test(`${type} for a permanent reason closes`, async () => {
     const { browser, states } = await opened();
     await browser.request.send(told(type, type === "hub:end" ? "displaced" : "error", 10));
     assert.match(states.at(-1), /^closed hub:(end displaced|error error)$/);
@@ -287,7 +285,7 @@ for (const type of ["hub:error", "hub:end"]) {
 }
 
 for (const status of [401, 403]) {
-  test(`credentials are renewed on ${status}, once until a stream was open`, async () => {
+  test(`${status} renews credentials once per open stream`, async () => {
     const asked = [];
     const { browser, states } = await start({ renew: async (code) => { asked.push(code); } });
     await browser.request.answer(status);
@@ -305,7 +303,7 @@ for (const status of [401, 403]) {
   });
 }
 
-test("it stops where credentials cannot be renewed", async () => {
+test("closes if renewing fails or is not possible", async () => {
   for (const renew of [undefined, () => false, async () => { throw new Error("no"); }]) {
     const { browser, states } = await start({ renew });
     await browser.request.answer(401);
@@ -313,7 +311,7 @@ test("it stops where credentials cannot be renewed", async () => {
   }
 });
 
-test("a password that takes minutes is waited for", async () => {
+test("renewing may take minutes", async () => {
   let type;
   const { browser, states } = await start({ renew: () => new Promise((done) => { type = done; }) });
   await browser.request.answer(401);
@@ -322,20 +320,20 @@ test("a password that takes minutes is waited for", async () => {
   browser.goOffline();
   browser.goOnline();
   assert.equal(browser.requests.length, 1);
-  assert.deepEqual(states, ["connecting", "connecting unauthorized 401"], "a page can ask for it");
+  assert.deepEqual(states, ["connecting", "connecting unauthorized 401"], "the page can show it");
   type();
   await settle();
   assert.equal(browser.requests.length, 2);
 });
 
-test("without reconnecting, the end is the end", async () => {
+test("reconnect: false closes at the end", async () => {
   const { browser, states } = await opened({ reconnect: false, method: "POST", body: "{}" });
   assert.equal(browser.request.init.method, "POST");
   await browser.request.end();
   assert.equal(states.at(-1), "closed eof");
 });
 
-test("closing frees all, whatever it was about to do", async () => {
+test("close frees all resources in every state", async () => {
   const stages = {
     connecting: async () => {},
     open: async ({ request }) => request.stream(OPEN),
@@ -355,7 +353,7 @@ test("closing frees all, whatever it was about to do", async () => {
   }
 });
 
-test("what came in one chunk after the event that closed it is not skipped by the next stream", async () => {
+test("events after close in a chunk are replayed", async () => {
   const { browser, client } = await opened();
   const seen = [];
   client.on("*", ({ data }) => {
@@ -369,7 +367,7 @@ test("what came in one chunk after the event that closed it is not skipped by th
   assert.equal(browser.request.headers.get("last-event-id"), "7-2");
 });
 
-test("a page that asks anew without end does so once a second", async () => {
+test("reconnect() sends at most one request per second", async () => {
   const { browser, client } = await opened();
   for (let press = 0; press < 100; press += 1) {
     client.reconnect();
@@ -379,7 +377,7 @@ test("a page that asks anew without end does so once a second", async () => {
   assert.ok(browser.requests.length >= 3);
 });
 
-test("an id without data moves the position, but not after the client was closed", async () => {
+test("an id without data moves an open client's position", async () => {
   const { browser, client } = await opened();
   client.on("a", () => client.close());
   await browser.request.send("id: 7-5\n\n");
@@ -388,7 +386,7 @@ test("an id without data moves the position, but not after the client was closed
   assert.equal(client.lastEventId, "7-6");
 });
 
-test("a listener decides what comes after the end of a stream", async () => {
+test("a listener of hub:end may close the client", async () => {
   const { browser, client, states } = await opened();
   client.on("hub:end", () => client.close());
   await browser.request.send(told("hub:end", "logout", 10));

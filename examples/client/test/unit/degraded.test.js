@@ -1,4 +1,4 @@
-// A hub that cannot reach its backplane for a while says so; the stream stays open.
+// hub:degraded: the hub cannot reach its backplane. The stream stays open; events are delayed.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SSEClient } from "../../sse-client.js";
@@ -17,7 +17,7 @@ async function start(...texts) {
   return { browser, client, states };
 }
 
-test("held up events are told on the open stream, and when they come again", async () => {
+test("degraded starts and ends on the open stream", async () => {
   const { browser, client, states } = await start(OPEN);
   assert.equal(client.degraded, false);
   const heard = [];
@@ -26,23 +26,23 @@ test("held up events are told on the open stream, and when they come again", asy
   assert.equal(client.degraded, true);
   await browser.request.send(frame("a", "1", "7-1"));
   await browser.request.send(":\n");
-  assert.equal(client.degraded, true, "what still comes does not end it");
+  assert.equal(client.degraded, true, "other bytes do not end it");
   await browser.request.send(held(false));
   assert.deepEqual(heard, [[true, true], [false, false]]);
   assert.deepEqual(states, ["connecting", "open", "open degraded", "open"]);
   assert.equal(client.status.client, "c1");
-  assert.equal(client.lastEventId, "7-1", "it moves no position");
+  assert.equal(client.lastEventId, "7-1", "the report moves no position");
 });
 
-test("what is said again is no change", async () => {
+test("a repeated report changes nothing", async () => {
   const { states } = await start(OPEN, held(true), held(true));
   assert.deepEqual(states, ["connecting", "open", "open degraded"]);
 });
 
-test("each stream begins as one that is not held up, unless it is told so after its opening", async () => {
+test("a new stream starts as not degraded", async () => {
   const { browser, client, states } = await start(OPEN, held(true));
   await browser.request.end();
-  assert.equal(client.degraded, false, "there is no stream that it could be said of");
+  assert.equal(client.degraded, false, "without a stream nothing is degraded");
   await browser.pass(3000);
   await browser.request.stream(OPEN + held(true));
   assert.equal(client.degraded, true);
@@ -51,13 +51,13 @@ test("each stream begins as one that is not held up, unless it is told so after 
   assert.deepEqual(states, ["connecting", "open", "open degraded", "retrying", "connecting", "open", "open degraded", "open"]);
 });
 
-test("what cannot be read is taken for the end of it", async () => {
+test("malformed data ends degraded", async () => {
   const { browser, client } = await start(OPEN, held(true));
   await browser.request.send("event: hub:degraded\ndata: {\n\n");
   assert.equal(client.degraded, false);
 });
 
-test("a stream that begins with it is open", async () => {
+test("a stream that starts with the report is open", async () => {
   const { client, states } = await start(held(true));
   assert.equal(client.status.state, "open");
   assert.deepEqual(states, ["connecting", "open", "open degraded"]);

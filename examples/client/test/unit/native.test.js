@@ -25,7 +25,7 @@ class FakeSource extends EventTarget {
   accept(resumed = false) {
     this.readyState = 1;
     this.onopen(new Event("open"));
-    this.send("hub:open", JSON.stringify({ client: "c1", resumed }), "7-0");
+    this.send("hub:open", JSON.stringify({ client: "c1", resumed, heartbeat: 15_000 }), "7-0");
   }
 
   fail(readyState) {
@@ -48,7 +48,7 @@ async function start(options) {
   return { browser, client, states, seen, source: FakeSource.made[0] };
 }
 
-test("a native stream opens, brings events, and is brought back by the browser", async () => {
+test("native: the browser repeats the request itself", async () => {
   const { client, states, seen, source } = await start();
   source.accept();
   source.send("order", "1", "7-1");
@@ -62,7 +62,7 @@ test("a native stream opens, brings events, and is brought back by the browser",
   assert.equal(FakeSource.made.length, 1);
 });
 
-test("a native stream that was refused is not open in between", async () => {
+test("native: a refused stream is never open", async () => {
   const { browser, states, source } = await start();
   source.readyState = 1;
   source.onopen(new Event("open"));
@@ -74,13 +74,84 @@ test("a native stream that was refused is not open in between", async () => {
   assert.equal(states.at(-1), "open");
 });
 
-test("a native stream that the browser gave up is closed", async () => {
-  const { states, source } = await start();
+test("native: a source that the browser closed is replaced", async () => {
+  const { browser, client, states, seen, source } = await start();
+  source.accept();
+  source.send("order", "1", "7-1");
   source.fail(2);
-  assert.deepEqual(states, ["connecting", "closed http"]);
+  assert.equal(states.at(-1), "retrying network");
+  await browser.pass(client.status.retryAt - browser.time);
+  const next = FakeSource.made[1];
+  assert.equal(next.url, "/events?lastEventId=7-1");
+  next.accept(true);
+  next.send("order", "2", "7-2");
+  assert.deepEqual(seen, ["1", "2"]);
+  assert.equal(states.at(-1), "open");
 });
 
-test("silence is noticed where heartbeats can be seen, and the stream goes on from its last event", async () => {
+test("native: replacing the source backs off", async () => {
+  const { browser, client } = await start({ maxBackoff: 5000 });
+  browser.chance = 0.5;
+  const delays = [];
+  for (let failure = 0; failure < 5; failure += 1) {
+    FakeSource.made.at(-1).fail(2);
+    delays.push(client.status.retryAt - browser.time);
+    await browser.pass(delays.at(-1));
+  }
+  assert.deepEqual(delays, [500, 1000, 2000, 2500, 2500]);
+});
+
+test("native: maxRetries closes after so many failures", async () => {
+  for (const readyState of [0, 2]) {
+    const { browser, states } = await start({ maxRetries: 3 });
+    for (let failure = 0; failure < 4; failure += 1) {
+      assert.notEqual(states.at(-1), "closed network");
+      FakeSource.made.at(-1).fail(readyState);
+      await browser.pass(60_000);
+    }
+    assert.equal(states.at(-1), "closed network");
+    assert.equal(FakeSource.made.at(-1).readyState, 2);
+  }
+});
+
+test("native: reconnect: false closes when the stream ends", async () => {
+  for (const readyState of [0, 2]) {
+    const { states, source } = await start({ reconnect: false });
+    source.accept();
+    source.fail(readyState);
+    assert.equal(states.at(-1), "closed network");
+    assert.equal(source.readyState, 2);
+  }
+});
+
+test("native: a final hub:end closes the source", async () => {
+  const { states, source } = await start();
+  source.accept();
+  source.send("hub:end", '{"reason":"answered","final":true}');
+  assert.equal(states.at(-1), "closed hub:end answered");
+  assert.equal(source.readyState, 2);
+});
+
+test("native: a source closed without an event is replaced when shown", async () => {
+  const { browser, source } = await start();
+  source.accept();
+  await browser.pass(5000);
+  source.readyState = 2;
+  browser.document.tell("visibilitychange");
+  await browser.pass(1000);
+  assert.equal(FakeSource.made.length, 2);
+});
+
+test("native: a quiet source is kept when shown", async () => {
+  const { browser, source } = await start();
+  source.accept();
+  await browser.pass(600_000);
+  browser.document.tell("visibilitychange");
+  await browser.pass(600_000);
+  assert.equal(FakeSource.made.length, 1);
+});
+
+test("native: silence is detected by visible heartbeats", async () => {
   const { browser, client, states, source } = await start();
   source.accept();
   await browser.pass(200_000);
@@ -94,7 +165,7 @@ test("silence is noticed where heartbeats can be seen, and the stream goes on fr
   assert.equal(client.lastEventId, "7-1");
 });
 
-test("an event called error is an event", async () => {
+test("native: an application event named error is delivered", async () => {
   const { client, states, source } = await start();
   const seen = [];
   client.on("error", ({ data }) => seen.push(data));
@@ -105,7 +176,7 @@ test("an event called error is an event", async () => {
   assert.equal(states.at(-1), "open");
 });
 
-test("a native stream hears that events are held up, and says when the browser is offline", async () => {
+test("native: degraded and offline are reported", async () => {
   const { browser, client, states, source } = await start();
   source.accept();
   source.send("hub:degraded", '{"degraded":true}', "7-0");

@@ -42,7 +42,7 @@ test("the declarations are current (npm run types writes them)", () => {
   }
 });
 
-test("only modules, declarations, licences and the README are published", () => {
+test("only modules, declarations, licences and README are published", () => {
   const [{ files }] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], { cwd: home, stdio: ["ignore", "pipe", "ignore"] }));
   const names = files.map(({ path }) => path).sort();
   assert.deepEqual(names, [

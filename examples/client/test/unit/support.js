@@ -1,6 +1,7 @@
-// A browser made of fakes: its clock moves when a test says so, and its requests are answered by hand.
+// A fake browser: the test moves its clock, and answers its requests.
+import { SSEClient } from "../../sse-client.js";
 
-/** Lets all that is ready run: promises, and the streams made of them. */
+/** Waits until all pending promises and streams have run. */
 export async function settle() {
   for (let turn = 0; turn < 5; turn += 1) await new Promise((done) => setImmediate(done));
 }
@@ -53,7 +54,7 @@ export class FakeBrowser {
     return this.#timers.size;
   }
 
-  /** Moves the clock, and runs what becomes due on the way, each at its time. */
+  /** Moves the clock, and runs each timer at its time. */
   async pass(ms) {
     const until = this.time + ms;
     for (;;) {
@@ -78,7 +79,7 @@ export class FakeBrowser {
     this.window.tell("online");
   }
 
-  /** The last request. */
+  /** The latest request. */
   get request() {
     return this.requests.at(-1);
   }
@@ -115,7 +116,28 @@ export class FakeBrowser {
   }
 }
 
-export const OPEN = 'event: hub:open\nretry: 3000\ndata: {"client":"c1","resumed":false}\nid: 7-0\n\n';
+/** Starts a client in a fake browser. Returns both, and the list of states that the client reports. */
+export async function start({ url = "/events", browser = new FakeBrowser(), ...options } = {}) {
+  const client = new SSEClient(url, { ...options, environment: { ...browser.environment, ...options.environment } });
+  const states = [];
+  client.onStatus(({ state, reason, detail }) => states.push([state, reason, detail].filter(Boolean).join(" ")));
+  client.open();
+  await settle();
+  return { browser, client, states };
+}
+
+/** Starts a client and opens its first stream. */
+export async function opened(options) {
+  const all = await start(options);
+  await all.browser.request.stream(OPEN);
+  return all;
+}
+
+/** The first event of a hub, with `more` in its data. */
+export const opening = (more = {}) => `event: hub:open\nretry: 3000\ndata: ${JSON.stringify({ client: "c1", resumed: false, ...more })}\nid: 7-0\n\n`;
+
+/** The first event of a hub with default settings. */
+export const OPEN = opening({ heartbeat: 15_000 });
 
 export const frame = (type, data, id) => `event: ${type}\ndata: ${data}\n${id ? `id: ${id}\n` : ""}\n`;
 
