@@ -130,3 +130,62 @@ test("close leaves the stream to other tabs", async () => {
   expect(result.current.status).toBe("open");
   other.client.close();
 });
+
+test("a return to another tab's stream reports a gap", async () => {
+  const gaps: string[] = [];
+  const seen: number[] = [];
+  const initialProps = { enabled: true };
+  const { rerender } = renderHook(({ enabled }) => use({ enabled, onGap: (reason) => gaps.push(reason), onMessage: ({ data }) => seen.push(data.n) }), { initialProps });
+  await settle();
+  await requests[0]!.open();
+  const other = otherTab();
+  await settle();
+  await requests[0]!.send(orders(1, 1));
+  rerender({ enabled: false });
+  await settle();
+  await requests[1]!.open(true);
+  await requests[1]!.send(orders(2, 2));
+  rerender({ enabled: true });
+  await settle();
+  expect(requests.length).toBe(2);
+  expect(gaps).toEqual(["away"]);
+  await requests[1]!.send(orders(3, 3));
+  expect(seen).toEqual([1, 3]);
+  expect(other.seen).toEqual([1, 2, 3]);
+  other.client.close();
+});
+
+test("a single tab resumes its shared stream", async () => {
+  const gaps: string[] = [];
+  const initialProps: Partial<UseSSEOptions<Events>> = {};
+  const { rerender } = renderHook((options: typeof initialProps) => use({ ...options, onGap: (reason) => gaps.push(reason) }), { initialProps });
+  await settle();
+  await requests[0]!.open();
+  await requests[0]!.send(orders(1, 1));
+  rerender({ enabled: false });
+  await settle();
+  rerender({});
+  await settle();
+  expect(requests[1]!.headers.get("last-event-id")).toBe("7-1");
+  expect(requests[1]!.query.get("client")).toBe("c1");
+  await requests[1]!.open(true);
+  rerender({ events: ["order"] });
+  await settle();
+  expect(requests[2]!.headers.get("last-event-id")).toBe("7-1");
+  expect(gaps).toEqual([]);
+});
+
+test("other tabs keep the shared client id", async () => {
+  const other = otherTab();
+  await settle();
+  const { rerender } = renderHook((options: Partial<UseSSEOptions<Events>>) => use(options), { initialProps: {} });
+  await settle();
+  await requests[0]!.open();
+  await requests[0]!.send(orders(1, 1));
+  rerender({ share: false });
+  await settle();
+  expect(requests[0]!.isCancelled).toBe(false);
+  expect(requests[1]!.headers.get("last-event-id")).toBe("7-1");
+  expect(requests[1]!.query.get("client")).toBe(null);
+  other.client.close();
+});
