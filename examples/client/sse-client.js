@@ -665,11 +665,11 @@ export class SSEClient {
    * @param {Response} response @param {string} reason @param {string} detail
    */
   #answered({ status, headers }, reason, detail) {
-    // A server that once sent a stream may be restarting, or its proxy reloading.
-    const isStray = status !== 204 && this.#wasOpen && this.#strays < MAX_STRAYS;
-    if (isTemporary(status)) return this.#retry(reason, detail, retryAfter(headers, this.#env.now()));
-    if (!isStray) return this.#stop(reason, detail);
-    this.#strays += 1;
+    if (!isTemporary(status)) {
+      // After a stream was open, the server may be restarting, or a proxy reloading.
+      if (status === 204 || !this.#wasOpen || this.#strays >= MAX_STRAYS) return this.#stop(reason, detail);
+      this.#strays += 1;
+    }
     this.#retry(reason, detail, retryAfter(headers, this.#env.now()));
   }
 
@@ -682,7 +682,7 @@ export class SSEClient {
       maxEventSize: this.#options.maxEventSize,
       onRetry: (ms) => { this.#retryFloor = Math.min(ms, MAX_DELAY); },
       onId: (id) => { if (!signal.aborted) this.lastEventId = id; },
-      onComment: () => this.#onComment(),
+      onComment: () => { if (!signal.aborted) this.#onComment(); },
     });
     this.#openTimer = this.#after(SILENT_OPEN, () => this.#opened());
     for (;;) {
@@ -692,7 +692,7 @@ export class SSEClient {
       try {
         push(value);
       } catch (error) {
-        return this.#stop("too-large", error instanceof Error ? error.message : String(error));
+        if (!signal.aborted) this.#stop("too-large", error instanceof Error ? error.message : String(error));
       }
       if (signal.aborted) return;
       this.#opened();
@@ -758,9 +758,11 @@ export class SSEClient {
     if (!("data" in event) || event.target !== this.#source) return;
     const { type, data, lastEventId } = /** @type {MessageEvent<string>} */ (event);
     this.#heard();
-    this.#hearsHeartbeats ||= type === "hub:heartbeat";
+    if (type === "hub:heartbeat" && !this.#hearsHeartbeats) {
+      this.#hearsHeartbeats = true;
+      this.#guard();
+    }
     this.#take(new Message(type, data, lastEventId));
-    if (type === "hub:heartbeat") this.#guard();
     if (this.#source && !this.status.reason.startsWith("hub:")) this.#opened();
   };
 
@@ -809,7 +811,8 @@ export class SSEClient {
   /** @param {boolean} degraded */
   #degrade(degraded) {
     this.#opened();
-    if (degraded !== this.degraded) this.#set("open", "", "", { degraded });
+    // A watcher may have closed the client.
+    if (this.status.state === "open" && degraded !== this.degraded) this.#set("open", "", "", { degraded });
   }
 
   #accepted() {

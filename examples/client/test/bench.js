@@ -1,4 +1,4 @@
-// How fast streams of 50 MB are taken apart, against eventsource-parser in the same run: `npm run bench`.
+// Compares the parser with eventsource-parser on streams of 50 MB: `npm run bench`.
 import { createParser as createOther } from "eventsource-parser";
 import { createParser } from "../sse-client.js";
 
@@ -44,7 +44,7 @@ function timed(parse, cut) {
   return [performance.now() - began, count];
 }
 
-// The least disturbed round.
+// Other processes only slow a round down.
 const best = (times) => Math.min(...times);
 
 let sum = 0;
@@ -55,7 +55,7 @@ for (const [name, frame] of Object.entries(FRAMES)) {
     const cut = chunks(frame, size);
     const [a, b] = [[], []];
     for (let round = 0; round < ROUNDS; round += 1) {
-      // In turns, so that what else the machine does hits both.
+      // Alternate, so that other processes slow both down.
       const [ms, count] = timed(mine, cut);
       const [time, same] = timed(theirs, cut);
       if (count !== same) throw new Error(`${count} and ${same} characters`);
@@ -69,5 +69,5 @@ for (const [name, frame] of Object.entries(FRAMES)) {
   }
 }
 console.log(`all: ${sum.toFixed(0)} against ${others.toFixed(0)} ms`);
-// A tenth is left for what else the machine does.
+// Allow 10 % for other processes.
 if (sum > 1.1 * others) throw new Error("it is slower");

@@ -367,6 +367,23 @@ test("events after close in a chunk are replayed", async () => {
   assert.equal(browser.request.headers.get("last-event-id"), "7-2");
 });
 
+test("a comment after close in a chunk arms no timer", async () => {
+  const { browser, client, states } = await opened();
+  client.on("a", () => client.close());
+  await browser.pass(15_000);
+  await browser.request.send(`${frame("a", "1", "7-1")}:\n\n`);
+  assert.equal(browser.timers, 0);
+  await browser.pass(3_600_000);
+  assert.equal(states.at(-1), "closed close");
+});
+
+test("a large event after close in a chunk changes nothing", async () => {
+  const { browser, client, states } = await opened({ maxEventSize: 100 });
+  client.on("a", () => client.close());
+  await browser.request.send(frame("a", "1", "7-1") + frame("a", "x".repeat(200), "7-2"));
+  assert.equal(states.at(-1), "closed close");
+});
+
 test("reconnect() sends at most one request per second", async () => {
   const { browser, client } = await opened();
   for (let press = 0; press < 100; press += 1) {

@@ -57,6 +57,16 @@ test("malformed data ends degraded", async () => {
   assert.equal(client.degraded, false);
 });
 
+test("closing when the stream opens is final", async () => {
+  const { browser, client, states } = await start();
+  client.reconnect();
+  await browser.pass(1000);
+  client.onStatus(({ state }) => state === "open" && client.close());
+  states.length = 0;
+  await browser.request.stream(held(true));
+  assert.deepEqual(states, ["open", "closed"]);
+});
+
 test("a stream that starts with the report is open", async () => {
   const { client, states } = await start(held(true));
   assert.equal(client.status.state, "open");

@@ -142,6 +142,15 @@ test("native: a source closed without an event is replaced when shown", async ()
   assert.equal(FakeSource.made.length, 2);
 });
 
+test("native: closing on a heartbeat arms no timer", async () => {
+  const { browser, client, source } = await start();
+  source.accept();
+  client.on("hub:heartbeat", () => client.close());
+  await browser.pass(15_000);
+  source.send("hub:heartbeat", "{}");
+  assert.equal(browser.timers, 0);
+});
+
 test("native: a quiet source is kept when shown", async () => {
   const { browser, source } = await start();
   source.accept();

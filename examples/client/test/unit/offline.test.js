@@ -1,4 +1,4 @@
-// The browser reports that it is offline. The report may be wrong: it delays retries, and never stops them.
+// The browser reports that it is offline. The report may be wrong: it must only delay retries.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FakeBrowser, OPEN, frame, opened as openedClient, settle, start as startClient, told } from "./support.js";

@@ -14,7 +14,7 @@ const read = (name) => readFileSync(join(home, name), "utf8");
 
 const { exports } = JSON.parse(read("package.json"));
 
-// The most bytes that each entry may add to a page, with all that it imports except React, minified and compressed.
+// The limit for each entry with its imports, but without React: bytes, minified and compressed.
 const LIMITS = { ".": 5000, "./shared": 6500, "./react": 9000 };
 
 for (const [entry, limit] of Object.entries(LIMITS)) {
@@ -74,7 +74,7 @@ test("a strict TypeScript program compiles against the declarations", () => {
         const stop: () => void = client.on("order", (event: Message) => event.json());
         client.onStatus(({ state, retryAt, degraded }: Status) => [state === "open", retryAt?.toFixed(), !degraded]);
         const isHeldUp: boolean = client.degraded;
-        // @ts-expect-error it is no number
+        // @ts-expect-error the id is a string
         const id: number = client.lastEventId;
         client.open();
         stop();
@@ -88,10 +88,10 @@ test("a strict TypeScript program compiles against the declarations", () => {
         return event?.type === "order" ? event.data.n.toFixed() : status;
       };
       void Component;
-      // @ts-expect-error there is no such event
+      // @ts-expect-error unknown event type
       used.events = ["ordre"];
       createParser((message) => void message.data)(new Uint8Array());
-      // @ts-expect-error there is no such mode
+      // @ts-expect-error unknown mode
       new SSEClient("/events", { mode: "socket" });
     `);
     const compiler = join(home, "node_modules/.bin/tsc");

@@ -115,12 +115,12 @@ test("random streams parse as in eventsource-parser, however split", () => {
       onEvent: ({ event, data, id }) => other.push([event || "message", data, id]),
       onRetry: (ms) => retries.push(ms),
     });
-    // The other parser takes text. The last line must end in LF, as it waits for the byte after a CR.
+    // The other parser takes text, and waits for the byte after a CR: end in LF.
     parser.feed(`${text}\n\n\n`);
     const bytes = encoder.encode(`${text}\n\n\n`);
     const cuts = Array.from({ length: next(12) }, () => next(bytes.length)).sort((a, b) => a - b);
     const mine = parse(bytes, cuts);
-    // The other parser reports only ids of the event itself; the standard's id applies to later events.
+    // The other parser reports only an id of the event itself, not an earlier id.
     const comparable = mine.events.map(([type, data, id], at) => [type, data, other[at]?.[2] === undefined ? undefined : id]);
     assert.deepEqual(comparable, other, JSON.stringify(text));
     assert.deepEqual(mine.retries, retries, JSON.stringify(text));

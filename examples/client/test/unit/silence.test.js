@@ -1,7 +1,7 @@
-// Dead connections: the client waits for three heartbeats, which the hub tells or the client learns from comments.
+// Dead connections. The hub tells its heartbeat, or the client learns the heartbeat from comments.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { OPEN, frame, opening, start } from "./support.js";
+import { frame, opening, start } from "./support.js";
 
 async function greeted(more, options) {
   const all = await start(options);
@@ -9,7 +9,10 @@ async function greeted(more, options) {
   return all;
 }
 
-/** Answers each request with `head`, and sends a comment every `interval` ms of a clock that all streams share. Returns the number of requests in `time`. */
+/**
+ * Answers each request with `head`, and sends a comment each `interval` ms of a clock that all
+ * streams share. Returns the number of requests within `time`.
+ */
 async function run(browser, { time, interval, head, offset = 0 }) {
   const end = browser.time + time;
   let answered = 0;
@@ -133,7 +136,7 @@ test("events between comments do not shorten the learned interval", async () => 
   assert.deepEqual(states, ["connecting", "open"]);
 });
 
-/** Hides the page after a second and shows it after `hidden` ms. `sleeps`: timers stand still meanwhile. */
+/** Hides the page for `hidden` ms. If `sleeps` is set, no timer runs meanwhile. */
 async function hideAndShow(browser, hidden, sleeps) {
   await browser.pass(1000);
   browser.document.hidden = true;
@@ -214,11 +217,4 @@ test("a server that slows its comments is measured again", async () => {
   const before = browser.requests.length;
   const requests = await run(browser, { time: 3_600_000, interval: 60_000, offset: 60_000, head: [opening()] });
   assert.ok(requests - before <= 2, `${requests - before} reconnects in an hour`);
-});
-
-test("the default hub is watched", async () => {
-  const { browser, states } = await start();
-  await browser.request.stream(OPEN);
-  await browser.pass(45_000);
-  assert.equal(states.at(-1), "retrying silent");
 });

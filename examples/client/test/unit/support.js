@@ -116,7 +116,7 @@ export class FakeBrowser {
   }
 }
 
-/** Starts a client in a fake browser. Returns both, and the list of states that the client reports. */
+/** Starts a client in a fake browser. Returns both, and the states that the client reports. */
 export async function start({ url = "/events", browser = new FakeBrowser(), ...options } = {}) {
   const client = new SSEClient(url, { ...options, environment: { ...browser.environment, ...options.environment } });
   const states = [];
@@ -136,8 +136,8 @@ export async function opened(options) {
 /** The first event of a hub, with `more` in its data. */
 export const opening = (more = {}) => `event: hub:open\nretry: 3000\ndata: ${JSON.stringify({ client: "c1", resumed: false, ...more })}\nid: 7-0\n\n`;
 
-/** The first event of a hub with default settings. */
-export const OPEN = opening({ heartbeat: 15_000 });
+/** The first event of a hub that sends no heartbeats. */
+export const OPEN = opening();
 
 export const frame = (type, data, id) => `event: ${type}\ndata: ${data}\n${id ? `id: ${id}\n` : ""}\n`;
 

@@ -68,10 +68,11 @@ export async function startDemo(t, ...args) {
   return demo;
 }
 
-export async function startBrowser(t) {
+/** Starts Chromium. `options` are Playwright's launch options. */
+export async function startBrowser(t, options = {}) {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   if (!existsSync(executablePath)) throw new Error(`there is no ${executablePath}: install Debian's package chromium, or set CHROMIUM`);
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"] });
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"], ...options });
   t.after(() => browser.close());
   return browser;
 }
