@@ -1,4 +1,4 @@
-// Events of each second, and how long they took from the server to here.
+// The events of each second, and their delay from the server to this page.
 import { $, setText } from "./tools.js";
 
 const SECONDS = 60;
@@ -8,7 +8,7 @@ const seconds = Array.from({ length: SECONDS }, () => ({ events: 0, delay: null 
 let counted = 0;
 let delays = [];
 
-/** Counts an event. Its time is found without reading all of it. */
+/** Counts an event. The event's time is found without parsing the data. */
 export function count(message) {
   counted += 1;
   const at = AT.exec(message.data);
@@ -38,7 +38,9 @@ function draw() {
   $("delay-chart").setAttribute("aria-label", `Delivery delay over a minute: ${delay ?? "none"} ms now`);
 }
 
-/** Bars in a picture of 60 by 20, of which `least` is the smallest full height. */
+/**
+ * Draws bars in a picture of 60 by 20. The full height is the largest value, but at least `least`.
+ */
 function plot(picture, values, least) {
   const full = Math.max(least, ...values);
   const bars = values.map((value, x) => (value > 0 ? `M${x + 0.5} 20V${(20 - Math.max(0.8, (value / full) * 19)).toFixed(2)}` : ""));

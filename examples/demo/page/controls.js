@@ -1,5 +1,5 @@
-// What the buttons ask the server for.
-import { connect, disconnect, listenFor, signIn, stop, status, stream } from "./stream.js";
+// The buttons, and their requests to the server.
+import { connect, disconnect, listenFor, setTopics, signIn, stop, status, stream } from "./stream.js";
 import { $, element, isRecord, joined, parseJson, scheduleDraw, shorten } from "./tools.js";
 
 const POST_TIMEOUT_MS = 10_000;
@@ -25,7 +25,7 @@ async function post(path, body) {
 function showReceipt(output, kind, text) {
   output.dataset.kind = kind;
   output.replaceChildren();
-  // Short parts stay whole: a narrow screen then breaks between them, not inside an id.
+  // Short parts do not wrap: a narrow screen then breaks between the parts, not inside an id.
   shorten(text, 300).split(" · ").forEach((part, index) => {
     if (index > 0) output.append(" · ");
     output.append(element("span", part.length < 24 ? "whole" : "", part));
@@ -34,10 +34,13 @@ function showReceipt(output, kind, text) {
 
 function receiptText({ id, matched }) {
   const clients = `reached ${matched} ${matched === 1 ? "client" : "clients"}`;
-  return id ? `${clients} · id ${id}` : `${clients} here, and those of the other instances`;
+  return id ? `${clients} · id ${id}` : `${clients} of this instance, and clients of other instances`;
 }
 
-/** Runs what a button does, and shows how it went. `act` returns [kind, text] or throws an Error that says what to do. */
+/**
+ * Runs the action of a button, and shows its result. `act` returns [kind, text], or throws an Error
+ * with a text for the user.
+ */
 async function run(button, output, act) {
   if (button.classList.contains("busy")) return;
   button.classList.add("busy");
@@ -89,7 +92,7 @@ function notification(kind) {
   return { path: "api/notify", body: { to, title, message } };
 }
 
-// Says why an event that was sent may not show up in this tab.
+// Returns the reason why this tab does not receive the event.
 function filteredOut(type) {
   const events = stream.settings?.events ?? [];
   return events.length > 0 && !events.includes(type) ? `this tab’s filter leaves out “${type}”` : "";
@@ -142,17 +145,25 @@ function checkJson() {
 
 /* ---------- topics, people ---------- */
 
-/** Joins or leaves a topic: the open stream changes, and the next is asked for with it. */
-async function follow(box) {
+let changes = Promise.resolve();
+
+/**
+ * Joins or leaves topics one after the other, so that the server ends with the state of the boxes.
+ */
+function follow(box) {
+  changes = changes.then(() => change(box));
+}
+
+async function change(box) {
   const { value: topic, checked } = box;
   const topics = new Set(stream.settings?.topics);
   if (checked) topics.add(topic);
   else topics.delete(topic);
-  if (stream.settings) stream.settings.topics = [...topics];
-  if (status().state !== "open") return;
+  const verb = checked ? "joined" : "left";
   await run(box, $("topics-receipt"), async () => {
-    await post("api/topics", { client: ownClient(), topic, follow: checked });
-    return ["ok", checked ? `joined ${topic}, on the open stream` : `left ${topic}`];
+    const isOpenChanged = setTopics([...topics]);
+    if (isOpenChanged) await post("api/topics", { client: ownClient(), topic, follow: checked });
+    return ["ok", isOpenChanged ? `${verb} ${topic}, on the open stream` : `${verb} ${topic}, with the next stream`];
   });
 }
 
@@ -167,7 +178,7 @@ export function kick(user, button) {
 
 async function drain() {
   const { changed } = await post("api/drain", { seconds: 4 });
-  return ["ok", `ends ${changed} ${changed === 1 ? "stream" : "streams"} within 4 seconds, then opens a fresh hub`];
+  return ["ok", `ends ${changed} ${changed === 1 ? "stream" : "streams"} within 4 seconds, then opens a new hub`];
 }
 
 async function flood() {
@@ -175,11 +186,11 @@ async function flood() {
   return ["ok", `${changed.toLocaleString()} events in two seconds`];
 }
 
-/** Goes away, lets the server forget, and comes back. */
+/** Disconnects, publishes more events than the server retains, and connects again. */
 async function miss() {
   const settings = stream.settings;
   ownClient();
-  if (settings.by !== "fetch") throw new Error("Choose a stream of this tab’s own, by fetch, first.");
+  if (settings.by !== "fetch") throw new Error("Select “This tab’s own, by fetch” first.");
   const { retains } = await (await fetch("api/stats")).json();
   disconnect();
   const events = retains + 1000;
@@ -192,7 +203,7 @@ async function miss() {
     last = published;
   }
   stream.client.open();
-  return ["ok", `away for ${events.toLocaleString()} events, more than the server keeps: see the gap`];
+  return ["ok", `disconnected for ${events.toLocaleString()} events, more than the server retains: see the gap`];
 }
 
 export function wireControls(apply) {
@@ -212,7 +223,7 @@ export function wireControls(apply) {
   }
   $("stall").addEventListener("click", () => {
     stop(!stream.isStalled);
-    showReceipt($("trouble-receipt"), "ok", stream.isStalled ? "this tab does not read any more" : "this tab reads again");
+    showReceipt($("trouble-receipt"), "ok", stream.isStalled ? "this tab does not read" : "this tab reads again");
   });
   $("connection").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,8 +1,8 @@
-// The latest event, and the history of them.
+// The latest event, and the history.
 import { $, compact, drawsWith, element, isRecord, joined, parseJson, scheduleDraw, setText, shorten } from "./tools.js";
 
 const HISTORY_LIMIT = 200;
-/** More at once than these are not followed one by one: they are drawn a few times a second, and come in without a show. */
+/** More new entries than this are drawn a few times a second, without an animation. */
 const FOLLOWED = 20;
 const BULK_INTERVAL_MS = 100;
 const HUES = { notification: 215, alert: 32, upload: 265, message: 190, tick: 150 };
@@ -12,23 +12,26 @@ const LEVEL_HUES = { info: 215, warning: 32, critical: 0 };
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 let latest = null;
-let pending = []; // history entries not drawn yet, oldest first
+let pending = []; // new entries of the history, oldest first
 let drawnAt = -Infinity;
 
-/** An event of the application. It is read only if it is drawn: thousands may come between two frames. */
+/**
+ * Shows an event of the application. Only drawn events are parsed: thousands may arrive between two
+ * frames.
+ */
 export function show(message) {
   latest = { message, drawn: false };
   record({ type: message.type, id: message.id, kind: "app", message });
 }
 
-/** What the stream itself did. */
+/** Adds an entry about the stream to the history. */
 export function note(type, text, { id = "", kind = "control" } = {}) {
   record({ type, id, kind, text });
 }
 
 function record(entry) {
   pending.push({ ...entry, time: Date.now() });
-  // Nothing older than the cap will ever be drawn.
+  // Entries beyond the limit are never drawn.
   if (pending.length > 2 * HISTORY_LIMIT) pending.splice(0, HISTORY_LIMIT);
   scheduleDraw();
 }
@@ -64,7 +67,7 @@ const describers = {
     sub: joined(job && `Job ${job}`, "reported to this tab only"),
     quiet: progress !== "done",
   }),
-  tick: ({ n }) => ({ text: `Event ${n + 1} of many`, sub: "Drawn once per frame, however many come", quiet: true }),
+  tick: ({ n }) => ({ text: `Event ${n + 1} of many`, sub: "Drawn once per frame", quiet: true }),
 };
 
 function describe(type, data) {
@@ -82,7 +85,7 @@ function drawLatest() {
   const time = eventTime(data);
   const { text, sub, level, quiet } = describe(type, data);
   const box = $("latest");
-  // Progress ticks are shown but not read aloud.
+  // Screen readers do not read progress aloud.
   box.setAttribute("aria-live", quiet ? "off" : "polite");
   box.classList.remove("waiting");
   const badge = $("latest-type");
@@ -139,7 +142,7 @@ function entryRow({ type, time, id, text, kind, message }) {
   return row;
 }
 
-// Keys are dimmed so that the values stand out.
+// Dims the keys, so that the values stand out.
 function dataNode(text) {
   const node = element("div", "data", "");
   for (const part of text.split(/("(?:[^"\\]|\\.)*": )/)) {

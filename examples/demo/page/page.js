@@ -1,4 +1,4 @@
-// The page: what is drawn of the stream, and how it starts.
+// The page: draws the stream's state, and starts the stream.
 import { startChart } from "./chart.js";
 import { kick, wireControls } from "./controls.js";
 import { clearHistory } from "./feed.js";
@@ -30,7 +30,7 @@ function formSettings() {
 }
 
 function isEdited() {
-  // Topics change the open stream, and need no other.
+  // Topics are changed on the open stream.
   const asked = (settings) => JSON.stringify({ ...settings, topics: [] });
   return asked(formSettings()) !== asked(stream.settings);
 }
@@ -53,7 +53,7 @@ function statusText({ state, degraded }) {
 }
 
 function whyText({ state, reason, degraded, retryAt }) {
-  if (degraded) return "events are held up: the server cannot reach its other instances. They arrive when it can.";
+  if (degraded) return "events are held up: the server cannot reach its other instances. The events arrive when it can.";
   if (state === "open" || state === "idle" || !reason) return "";
   const wait = retryAt === undefined ? "" : `, again in ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1000))} s`;
   return `${reasonText()}${wait}`;
@@ -115,15 +115,15 @@ function drawPeople() {
 function drawTrouble() {
   setText($("gap-text"), stream.gap);
   $("gap-close").hidden = !stream.gap;
-  setText($("signed-out-text"), isSignedOut() ? "The server asks who you are. What is sent meanwhile is not lost." : "");
+  setText($("signed-out-text"), isSignedOut() ? "The server requires a sign-in. Events that are sent meanwhile are not lost." : "");
   $("sign-in").hidden = !isSignedOut();
   const button = $("stall");
   button.setAttribute("aria-pressed", String(stream.isStalled));
-  // Only what the page itself reads can be left unread.
+  // The page can stop only streams that it reads itself.
   button.disabled = !isLive() || stream.settings?.by === "native";
 }
 
-/* ---------- what is not pushed ---------- */
+/* ---------- data that is not pushed ---------- */
 
 let statsTimer = 0;
 
@@ -138,7 +138,7 @@ async function pollStats() {
   if (document.hidden) return;
   try {
     drawStats(await ask("api/stats"));
-  } catch { /* the status pill already tells when the server is away */ }
+  } catch { /* The status pill shows that the server is away. */ }
   clearTimeout(statsTimer);
   statsTimer = setTimeout(pollStats, STATS_INTERVAL_MS);
 }
@@ -150,17 +150,18 @@ function drawStats(stats) {
   }
 }
 
-// Who is there already; who comes and goes is pushed.
+// Fetches the users that are online already. Changes are pushed.
 async function listPeople() {
   try {
     stream.online = await ask("api/users");
     scheduleDraw();
-  } catch { /* as above */ }
+  } catch { /* The status pill shows that the server is away. */ }
 }
 
 /* ---------- start ---------- */
 
-// Types are shared among the tabs of this browser, so that one tab shows what another sends.
+// The tabs of this browser share the types, so that each tab shows the events that another tab
+// sends.
 function adoptTypes(json) {
   const names = parseJson(json ?? "");
   if (Array.isArray(names)) names.filter((name) => typeof name === "string").forEach(listenFor);
@@ -195,7 +196,7 @@ function refreshTexts() {
   const same = new URLSearchParams({ user: own, session: $("session").value.trim(), topics: checked("topic").join(","), by: "shared" });
   $("shared-tab").href = `?${same}`;
   const { events } = formSettings();
-  setText($("filter-hint"), events.length === 0 ? "Nothing chosen: every event is received." : `Received: ${events.join(", ")}.`);
+  setText($("filter-hint"), events.length === 0 ? "Nothing selected: all events are received." : `Received: ${events.join(", ")}.`);
   const [, user, session] = $("custom-target").options;
   setText(user, `User ${$("notify-user-name").value.trim()}`);
   setText(session, `Session ${$("notify-session-name").value.trim()}`);
@@ -208,7 +209,7 @@ async function copyClientId() {
     await navigator.clipboard.writeText(status().client);
     button.textContent = "Copied";
   } catch {
-    // Without https the clipboard is closed to scripts: select the text instead.
+    // Without https, scripts cannot write to the clipboard: select the text.
     getSelection().selectAllChildren($("client-id"));
     button.textContent = "Selected";
   }
@@ -238,7 +239,7 @@ document.addEventListener("visibilitychange", onVisibility);
 addEventListener("storage", (event) => {
   if (event.key === TYPES_KEY) adoptTypes(event.newValue);
 });
-// The countdown to the next attempt.
+// Updates the countdown to the next attempt.
 setInterval(() => status().state === "retrying" && scheduleDraw(), 250);
 
 whenOpen(listPeople);

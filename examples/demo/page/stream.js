@@ -1,4 +1,4 @@
-// This tab's stream: how it is asked for, and what the page knows of it.
+// This tab's stream: its options, its client and the state that the page draws.
 import { count } from "./chart.js";
 import { note, show } from "./feed.js";
 import { IDLE, SSEClient } from "sse-hub-client";
@@ -14,29 +14,31 @@ const REASONS = {
   "too-large": "an event is too large",
   offline: "the browser is offline",
   http: "the server answered",
-  unauthorized: "not let in",
-  "content-type": "the answer is no stream",
-  "hub:end": "the server ended it",
+  unauthorized: "the server requires a sign-in",
+  "content-type": "the answer is not an event stream",
+  "hub:end": "the server ended the stream",
   "hub:refused": "refused",
   "hub:error": "the server failed",
-  reconnect: "asked anew",
+  reconnect: "this page asked for a new connection",
 };
 
-/** What is shown; the parts of the page read it when they draw. */
+/** The state that the parts of the page draw. */
 export const stream = {
   client: null,
-  settings: null, // what it was asked for: { user, session, events, topics, by }
+  settings: null, // the options of the stream: { user, session, events, topics, by }
   received: 0,
   online: [],
-  job: null, // the newest upload job seen: { id, percent }
-  gap: "", // what was said of the last gap, until it is dismissed
+  job: null, // the newest upload job: { id, percent }
+  gap: "", // the text of the last gap, until the user dismisses it
   isStalled: false,
 };
 
-let toldReason = "";
+let lastNoted = "";
+let inheritedId = ""; // the client id of the stream before, until the hub assigns one
+let requestedTopics = ""; // those in the address of the current stream
 let onOpen = () => {};
 
-/** Is called with each stream that has opened. */
+/** Sets the listener for each stream that opens. */
 export function whenOpen(listener) {
   onOpen = listener;
 }
@@ -45,7 +47,7 @@ export const status = () => stream.client?.status ?? IDLE;
 
 export const isLive = () => !["idle", "closed"].includes(status().state);
 
-/** In words, why the stream is not open. */
+/** Returns the reason why the stream is not open, in words. */
 export function reasonText({ reason, detail } = status()) {
   const words = REASONS[reason] ?? reason;
   return detail ? `${words} (${detail})` : words;
@@ -56,24 +58,34 @@ function addressOf({ user, session, events, topics }, client) {
   if (user) query.set("user", user);
   if (session) query.set("session", session);
   if (events.length > 0) query.set("events", events.join(","));
-  // Topics that were joined meanwhile are asked for with the next stream.
   if (topics.length > 0) query.set("topics", topics.join(","));
   if (client) query.set("client", client);
   return `events?${query}`;
 }
 
+/** The name under which tabs share a stream. A stream of one tab has none. */
+const groupOf = (settings) => (settings.by === "shared" ? addressOf(settings) : "");
+
+/**
+ * Opens a stream with these options. The stream resumes from the tab's last position if the owner
+ * is the same.
+ */
 export function connect(settings) {
-  stream.client?.close();
+  const position = leave(settings);
   stream.settings = settings;
-  toldReason = "";
+  lastNoted = "";
   signedIn = null;
   stop(false);
-  const address = (client) => addressOf(stream.settings, client.status.client);
-  // For trying out: ?silence=2000 finds a dead stream sooner.
+  const address = (client) => {
+    requestedTopics = String(settings.topics);
+    return addressOf(settings, client.status.client || inheritedId);
+  };
+  // ?silence=2000 detects a dead stream sooner, to try this out.
   const silence = Number(new URLSearchParams(location.search).get("silence")) || undefined;
-  const options = { silence, headers, renew, environment: { fetch: stallable } };
+  const options = { silence, headers, renew, lastEventId: position, environment: { fetch: stallable } };
   if (settings.by === "shared") {
-    stream.client = new SharedSSE(address, { ...options, name: addressOf(settings) });
+    stream.client = new SharedSSE(address, { ...options, name: groupOf(settings) });
+    if (position) reportMissed(stream.client);
   } else {
     stream.client = new SSEClient(address, { ...options, mode: settings.by === "native" ? "native" : "fetch" });
   }
@@ -81,27 +93,71 @@ export function connect(settings) {
   stream.client.open();
 }
 
+/**
+ * Closes the stream. Returns the position to resume from, and keeps the client id for the
+ * successor.
+ */
+function leave(next) {
+  const { client, settings } = stream;
+  const isSame = settings !== null && settings.user === next.user && settings.session === next.session;
+  // The id of a shared stream belongs to all its tabs, and a displaced stream has lost its id.
+  const keepsId = isSame && groupOf(settings) === groupOf(next) && status().detail !== "displaced";
+  inheritedId = keepsId ? status().client || inheritedId : "";
+  client?.close();
+  return isSame ? client.lastEventId : "";
+}
+
+/** Reports a gap if another tab holds the shared stream: that stream does not repeat events. */
+function reportMissed(client) {
+  const unwatch = client.onStatus(({ state }) => {
+    if (state !== "open") return;
+    unwatch();
+    if (client.isLeader) return;
+    note("hub:gap", "Missed events; fetch the state again (another tab holds the stream).", { kind: "warn" });
+    stream.gap = "Some events may be missing: another tab holds the stream. An application fetches its state here.";
+  });
+}
+
 export function disconnect() {
   stream.client?.close();
 }
 
+/**
+ * Changes the topics of the stream. A shared stream is replaced, because its name contains the
+ * topics.
+ *
+ * Returns true if the open stream must be changed by a request to the server.
+ */
+export function setTopics(topics) {
+  if (!stream.settings) return false;
+  if (stream.settings.by === "shared" && isLive()) {
+    connect({ ...stream.settings, topics });
+    return false;
+  }
+  stream.settings.topics = topics;
+  return status().state === "open";
+}
+
 function listen(client) {
   client.on("*", take);
-  // A native EventSource brings only what something listens for.
+  // A native EventSource delivers only types that have a listener.
   if (stream.settings.by === "native") nativeTypes.forEach((type) => client.on(type, () => {}));
   client.on("hub:open", (event) => {
-    const text = event.json().resumed ? "Connected; resumed where the stream had stopped." : "Connected.";
+    const text = event.json().resumed ? "Connected; resumed after the last event." : "Connected.";
     note("hub:open", text, event);
+    // The topics changed while the request was under way, or a native stream reused its old
+    // address.
+    if (stream.settings.by !== "shared" && requestedTopics !== String(stream.settings.topics)) client.reconnect();
     onOpen();
   });
   client.on("hub:gap", (event) => {
     const { reason } = event.json();
     const why = reason === "evicted" ? "the server no longer holds them" : `reason: ${reason}`;
-    note("hub:gap", `Missed events; fetch the state anew (${why}).`, { id: event.id, kind: "warn" });
-    stream.gap = `Some events were missed: ${why}. A page fetches its state anew here, and goes on from ${event.id}.`;
+    note("hub:gap", `Missed events; fetch the state again (${why}).`, { id: event.id, kind: "warn" });
+    stream.gap = `Some events were missed: ${why}. An application fetches its state here, and continues from ${event.id}.`;
   });
   client.on("hub:degraded", (event) => {
-    const text = event.json().degraded ? "Events are held up: what is published arrives later." : "Events arrive again.";
+    const text = event.json().degraded ? "Events are held up: the server cannot reach its other instances." : "Events arrive again.";
     note("hub:degraded", text, { kind: event.json().degraded ? "warn" : "control" });
   });
   client.onStatus((now) => {
@@ -123,14 +179,16 @@ function take(event) {
   scheduleDraw();
 }
 
-/** Says in the history what became of the stream; of a reason that repeats, once. */
+/** Writes changes of the status into the history; a reason that repeats, once. */
 function tell(now) {
   const { state, reason, detail } = now;
-  if (state === "open") toldReason = "";
-  const said = `${state} ${reason} ${detail}`;
-  if (said === toldReason || (state !== "retrying" && state !== "closed")) return;
-  toldReason = said;
-  if (state === "retrying" && reason) note(reason.startsWith("hub:") ? reason : "reconnecting", `Comes back: ${reasonText(now)}.`, { kind: reason === "hub:refused" ? "warn" : "control" });
+  if (state === "open") lastNoted = "";
+  const text = `${state} ${reason} ${detail}`;
+  if (text === lastNoted || (state !== "retrying" && state !== "closed")) return;
+  lastNoted = text;
+  if (state === "retrying" && reason) {
+    note(reason.startsWith("hub:") ? reason : "reconnecting", `Reconnects: ${reasonText(now)}.`, { kind: reason === "hub:refused" ? "warn" : "control" });
+  }
   if (state !== "closed") return;
   if (reason === "close") note("disconnected", "Disconnected by this tab.");
   else note("closed", `Closed: ${reasonText(now)}. Press Connect to try again.`, { kind: "warn" });
@@ -138,7 +196,7 @@ function tell(now) {
 
 const seenJobs = new Set();
 
-// With several jobs at once the bar follows the newest.
+// With several jobs at once, the bar shows the newest.
 function noteUpload(data) {
   if (!isRecord(data)) return;
   const { job, percent } = data;
@@ -149,24 +207,24 @@ function noteUpload(data) {
 
 const nativeTypes = new Set(["notification", "alert", "upload", "tick", "presence"]);
 
-/** Names a type that a native stream is to bring. */
+/** Adds a type that a native stream must deliver. */
 export function listenFor(type) {
   if (type.startsWith("hub:") || nativeTypes.has(type)) return;
   nativeTypes.add(type);
   if (stream.settings?.by === "native") stream.client.on(type, () => {});
 }
 
-/* ---------- who one is, where the server asks for it (--login) ---------- */
+/* ---------- signing in, if the server requires it (--login) ---------- */
 
 const TOKEN_KEY = "sse-hub-demo.token";
-let signedIn = null; // goes on with the stream that waits for it
+let signedIn = null; // continues the stream that waits for a token
 
 function headers() {
   const token = recall(perTab, TOKEN_KEY);
   return token ? { authorization: `Bearer ${token}` } : {};
 }
 
-/** The stream was not let in: waits until somebody has signed in, as long as it takes. */
+/** Waits until the user has signed in, without a limit. */
 function renew() {
   return new Promise((done) => {
     signedIn = done;
@@ -183,12 +241,12 @@ export function signIn(token) {
   scheduleDraw();
 }
 
-/* ---------- a page that does not read ---------- */
+/* ---------- a page that stops reading ---------- */
 
 let gate = Promise.resolve();
 let openGate = () => {};
 
-/** Stops reading, as a page does that hangs; or goes on. */
+/** Stops reading the stream, as a page that hangs does, or continues. */
 export function stop(isStopped) {
   stream.isStalled = isStopped;
   openGate();
@@ -196,7 +254,7 @@ export function stop(isStopped) {
   scheduleDraw();
 }
 
-/** `fetch`, whose body is not read while the page is stopped. */
+/** `fetch`. The body is not read while the page is stopped. */
 async function stallable(address, init) {
   const response = await fetch(address, init);
   if (response.status !== 200) return response;

@@ -1,4 +1,4 @@
-// Small things that all parts of the page use.
+// Helpers of all parts of the page.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -6,7 +6,7 @@ export const perTab = () => sessionStorage;
 export const perBrowser = () => localStorage;
 
 export function store(area, key, value) {
-  try { area().setItem(key, value); } catch { /* storage may be blocked; the page works without it */ }
+  try { area().setItem(key, value); } catch { /* The page works without storage, which may be blocked. */ }
 }
 
 export function recall(area, key) {
@@ -52,19 +52,28 @@ export function setText(node, text) {
 
 const drawers = [];
 let drawScheduled = false;
+let drawTimer = 0;
 
-/** Adds what draws a part of the page. */
+/** Adds a function that draws a part of the page. */
 export function drawsWith(draw) {
   drawers.push(draw);
 }
 
-/** Draws all that has changed, at most once per frame, however much happens. */
+/**
+ * Draws all changes, at most once per frame. A page that is hidden or not drawn gets no frames: a
+ * timer draws it then.
+ */
 export function scheduleDraw() {
   if (drawScheduled) return;
   drawScheduled = true;
-  // A hidden tab gets no animation frames.
-  if (document.hidden) setTimeout(drawAll, 250);
-  else requestAnimationFrame(drawAll);
+  const draw = () => {
+    clearTimeout(timer);
+    // A frame may come after the timer.
+    if (timer === drawTimer && drawScheduled) drawAll();
+  };
+  const timer = setTimeout(draw, 250);
+  drawTimer = timer;
+  if (!document.hidden) requestAnimationFrame(draw);
 }
 
 export function drawAll() {
