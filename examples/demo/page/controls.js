@@ -174,7 +174,7 @@ export function kick(user, button) {
   });
 }
 
-/* ---------- what goes wrong ---------- */
+/* ---------- failures ---------- */
 
 async function drain() {
   const { changed } = await post("api/drain", { seconds: 4 });

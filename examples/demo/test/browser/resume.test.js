@@ -6,7 +6,9 @@ import { eventually, hasRow, isOpen, startBrowser, startDemo } from "./support.j
 
 const [page, react] = apps;
 
-/** Holds back the requests for streams. `waiting` tells their addresses, and `release` sends them. */
+/**
+ * Holds back the requests for streams. `waiting` tells their addresses, and `release` sends them.
+ */
 async function holdStreams(tab) {
   const held = [];
   const pattern = /\/events\?/;

@@ -1,4 +1,5 @@
-// Builds the demo, unless SSE_HUB_DEMO names one, and runs the tests in Chromium: one file after the other.
+// Builds the demo, unless SSE_HUB_DEMO names one, and runs the tests in Chromium: one file after
+// the other.
 import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";

@@ -1,4 +1,4 @@
-// Tabs of the React app that share a stream.
+// Tests of tabs of the React app that share a stream.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { apps, publishNumber, serveBuild, upTo } from "./apps.js";
@@ -6,7 +6,7 @@ import { eventually, startBrowser, startDemo } from "./support.js";
 
 const [, react] = apps;
 
-test("tabs of the app share a stream, and hand it over without loss when the one that holds it is closed", async (t) => {
+test("tabs hand over a shared stream without loss", async (t) => {
   const demo = await startDemo(t, ...serveBuild());
   const context = await (await startBrowser(t)).newContext();
   const tabs = [];
@@ -18,7 +18,7 @@ test("tabs of the app share a stream, and hand it over without loss when the one
   };
   while (tabs.length > 1) {
     await publish(5);
-    // While it is being closed, more is published.
+    // Events are published while the tab closes.
     await Promise.all([publish(10), tabs.shift().close()]);
     for (const tab of tabs) {
       await tab.bringToFront();
@@ -30,10 +30,11 @@ test("tabs of the app share a stream, and hand it over without loss when the one
   }
 });
 
-test("an upload goes on telling the tabs how far it is when the one that started it is closed", async (t) => {
+test("an upload outlives the tab that started it", async (t) => {
   const demo = await startDemo(t, ...serveBuild());
   const browser = await startBrowser(t);
-  // A tab that takes over before the server has noticed that the other is closed is a client of its own: the id is in use.
+  // If a tab takes over before the server notices that the other tab is closed, the client id is in
+  // use.
   for (let attempt = 1; ; attempt += 1) {
     const context = await browser.newContext();
     const first = await react.visit(t, context, demo.url, "user=ann&share");
@@ -56,7 +57,7 @@ test("an upload goes on telling the tabs how far it is when the one that started
   }
 });
 
-test("a tab that turns sharing off has a stream of its own", async (t) => {
+test("a tab that stops sharing has its own stream", async (t) => {
   const demo = await startDemo(t, ...serveBuild());
   const context = await (await startBrowser(t)).newContext();
   const first = await react.visit(t, context, demo.url, "user=ann&share");

@@ -1,4 +1,4 @@
-// The page's modules: each import must be a file that the server serves at that address.
+// Tests of the page's modules: the server must serve each import at its address.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -9,7 +9,7 @@ const home = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const html = readFileSync(join(home, "page/index.html"), "utf8");
 const server = readFileSync(join(home, "server/main.rs"), "utf8");
 
-/** Address to file, from the server's table. */
+/** Files by address, from the server's table. */
 const served = new Map([...server.matchAll(/\("(\/[^"]*)", \w+, include_str!\("([^"]+)"\)\)/g)].map(([, path, file]) => [path, join(home, "server", file)]));
 const { imports } = JSON.parse(/<script type="importmap">([^]*?)<\/script>/.exec(html)[1]);
 
