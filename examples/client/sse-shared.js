@@ -336,7 +336,7 @@ export class SharedSSE {
 
   #lead() {
     this.#clearTimer();
-    this.#term = Math.max(this.#now(), this.#term + 1);
+    this.#term = Math.max(Math.floor(this.#now()), this.#term + 1);
     this.#leader = this.#tab;
     this.#asked = "";
     this.#next = this.#former = undefined;
@@ -738,10 +738,12 @@ class Backlog {
       const place = entries[at] ?? this;
       if (place.position === position && place.since === since) return this.#from(at);
     }
-    if (!isOrdered(position) || this.position === ORIGIN) return undefined;
+    if (!isOrdered(position)) return undefined;
     // No event has this id. Ids before a reset cannot be compared with ids after it.
     for (let at = entries.length; at >= 0 && !entries[at]?.isReset; at -= 1) {
       const place = entries[at] ?? this;
+      // Within a snapshot no place is after another.
+      if (place.position === ORIGIN) return undefined;
       if (!isOrdered(place.position) || isAfter(place.position, position)) continue;
       return at === entries.length && place.position !== position ? "ahead" : this.#from(at);
     }
