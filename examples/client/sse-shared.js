@@ -229,8 +229,7 @@ export class SharedSSE {
     if (!this.#locks || !this.#Channel) return this.#lead();
     this.#channel = new this.#Channel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
-    // In the middle of a snapshot there is no place to go on from.
-    this.#isFresh = this.lastEventId === ORIGIN || (this.lastEventId === "" && !this.#hasJoined);
+    this.#isFresh = this.lastEventId === "" && !this.#hasJoined;
     this.#follow();
     // Until another tab answers, the state is not known.
     if (this.status.state !== "connecting") this.#setStatus({ ...this.status, state: "connecting", reason: "", detail: "" });
@@ -415,6 +414,8 @@ export class SharedSSE {
     const hasNewTypes = this.#learn(types);
     const backlog = this.#backlog;
     let events = isFresh ? backlog.fromSnapshot() : backlog.after(position, since);
+    // The tab waits for a gap or a snapshot that the leader's stream does not have.
+    if (isFresh && position !== "" && events?.length === 0) events = undefined;
     // The stream did not carry these types so far.
     if (hasNewTypes && !isFresh && position !== backlog.position) events = undefined;
     const fate = events === undefined ? "gap" : events === "ahead" ? "ahead" : "follows";
@@ -490,7 +491,8 @@ export class SharedSSE {
     if (this.#next === undefined && isMine) return this.#join(said);
     if (this.#next === undefined) {
       // A new leader at this tab's place needs no welcome.
-      if (!this.#isFresh && position === this.lastEventId && since === this.#backlog.since) this.#next = next;
+      const isHere = position === this.lastEventId && since === this.#backlog.since;
+      if (isHere && position !== ORIGIN && !this.#isFresh) this.#next = next;
       else if (!this.#asked) this.#ask();
       return;
     }
@@ -541,7 +543,9 @@ export class SharedSSE {
     this.#unanswered += 1;
     this.#asked = `${this.#tab} ${(this.#asks += 1)}`;
     const { position, since } = this.#backlog;
-    this.#post({ kind: "hello", from: this.#asked, position, since, isFresh: this.#isFresh, types: [...this.#types] });
+    // Each snapshot has the same places, so a tab within a snapshot needs all of it.
+    const isFresh = this.#isFresh || position === ORIGIN;
+    this.#post({ kind: "hello", from: this.#asked, position, since, isFresh, types: [...this.#types] });
   }
 
   #askForDifference() {

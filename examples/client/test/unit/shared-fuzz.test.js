@@ -26,7 +26,8 @@ function generator(seed) {
 /** A hub with one topic, which retains few events and may begin anew with greater or lower ids. */
 class Hub {
   serial = 0;
-  epoch = 100;
+  epoch = 100_000;
+  epochs = [100_000];
   count = 0;
   /** The events of this epoch: { serial, type, n }. */
   log = [];
@@ -51,7 +52,9 @@ class Hub {
 
   /** Begins anew, as a hub that was restarted. */
   restart() {
-    this.epoch += this.random() < 0.5 ? 7 : -7;
+    // No two have the same ids.
+    this.epochs.push(this.random() < 0.5 ? Math.max(...this.epochs) + 7 : Math.min(...this.epochs) - 7);
+    this.epoch = this.epochs.at(-1);
     this.count = 0;
     this.log = [];
     this.cut();
