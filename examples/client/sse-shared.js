@@ -156,6 +156,9 @@ export class SharedSSE {
   /** When this tab began to drop events that are not after its position; undefined if it drops none. @type {number | undefined} */
   #skipsSince;
 
+  /** Whether this tab must be told a gap as soon as the leader, which has no position yet, has one. */
+  #owesGap = false;
+
   /** The name of the last `hello` that was not answered. */
   #asked = "";
   #asks = 0;
@@ -260,6 +263,7 @@ export class SharedSSE {
     this.#channel = undefined;
     this.#clearTimer();
     this.#asked = "";
+    this.#owesGap = false;
     this.#next = this.#former = undefined;
   }
 
@@ -338,6 +342,7 @@ export class SharedSSE {
     this.#term = Math.max(Math.floor(this.#now()), this.#term + 1);
     this.#leader = this.#tab;
     this.#asked = "";
+    this.#owesGap = false;
     this.#next = this.#former = undefined;
     this.#sent = 0;
     this.#isFresh = false;
@@ -456,6 +461,7 @@ export class SharedSSE {
       this.#term = term;
       this.#leader = leader;
       this.#next = undefined;
+      this.#owesGap = false;
       // The new leader may not have heard the question.
       if (said.kind !== "welcome" || said.to !== this.#asked) this.#asked = "";
     }
@@ -497,7 +503,9 @@ export class SharedSSE {
       return;
     }
     if (this.#next !== next) return this.#askForDifference();
-    if (this.#skipsSince === undefined) this.#adopt(position, since);
+    if (this.#owesGap) {
+      if (position !== "") this.#lose(position, since);
+    } else if (this.#skipsSince === undefined) this.#adopt(position, since);
     else if (isMine && said.fate === "ahead" && this.#hasSkippedLong()) this.#lose(position, since);
   }
 
@@ -508,7 +516,10 @@ export class SharedSSE {
     this.#next = next;
     this.#isFresh = false;
     this.#hasJoined = true;
-    if (fate === "gap") {
+    if (fate === "gap" && position === "") {
+      // A page that fetched its state now could miss what comes before the leader's stream is open.
+      this.#owesGap = true;
+    } else if (fate === "gap") {
       this.#lose(position, since);
     } else if (fate === "ahead") {
       if (this.#hasSkippedLong()) this.#lose(position, since);
@@ -561,9 +572,17 @@ export class SharedSSE {
     for (const [type, data, id] of events) {
       // A listener may leave. The position says which events are missing when the tab returns.
       if (this.#membership !== membership) return;
-      if (this.#admit(type, data, id, resets(type, data)) === undefined) continue;
+      const isReset = resets(type, data);
+      const owesGap = this.#owesGap;
+      if (owesGap && isReset) this.#backlog.clear();
+      else if (owesGap) this.#lose("", 0);
+      if (this.#membership !== membership) return;
+      this.#owesGap = false;
+      if (this.#admit(type, data, id, isReset) === undefined) continue;
       this.#former = undefined;
       this.#tell(type, data);
+      // A snapshot follows, or the gap was told.
+      if (owesGap && type === "hub:open" && id !== ORIGIN && this.#membership === membership) this.#tell("hub:gap", LOCAL_GAP);
     }
   }
 
@@ -613,7 +632,8 @@ export class SharedSSE {
   /** Tells a gap, and goes on from the leader's place. @param {string} position @param {number} since */
   #lose(position, since) {
     this.#backlog.clear();
-    this.#skipsSince = undefined;
+    this.#skipsSince = this.#former = undefined;
+    this.#owesGap = false;
     this.#adopt(position, since);
     this.#tell("hub:gap", LOCAL_GAP);
   }

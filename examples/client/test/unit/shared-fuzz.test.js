@@ -133,6 +133,7 @@ class Checker {
     this.told.push(`gap ${reason}`);
     this.isExcused = true;
     this.part = undefined;
+    this.excusedTo = this.hub.serial;
   }
 
   event(data) {
@@ -141,6 +142,8 @@ class Checker {
     assert.equal(this.part, undefined, `event ${serial} within a snapshot`);
     if (!this.isExcused && this.last === undefined) assert.ok(this.floor === undefined || serial <= (this.#next(this.floor - 1) ?? Infinity), `first event ${serial}, open since ${this.floor}`);
     else if (!this.isExcused) assert.equal(serial, this.#next(this.last), `event after ${this.last}`);
+    // The page fetched its state when the gap was told.
+    else assert.ok(serial <= (this.#next(this.excusedTo) ?? Infinity), `event ${serial} after a gap to ${this.excusedTo}`);
     this.isExcused = false;
     this.last = serial;
   }
