@@ -1,64 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SharedSSE } from "../../sse-shared.js";
+import { FakeOrigin } from "./origin.js";
 import { FakeBrowser, OPEN, frame, settle } from "./support.js";
 
-/** Locks and channels as tabs of one browser share them. Messages can be held up. */
-class FakeOrigin {
-  holder;
-  queue = [];
-  channels = new Set();
-  held = null;
-
-  locks = {
-    request: (name, { signal }, callback) => new Promise((resolve, reject) => {
-      const wait = { callback, resolve };
-      signal.addEventListener("abort", () => {
-        if (!this.queue.includes(wait)) return;
-        this.queue = this.queue.filter((other) => other !== wait);
-        reject(signal.reason);
-      });
-      this.queue.push(wait);
-      this.#grant();
-    }),
-  };
-
-  get BroadcastChannel() {
-    const origin = this;
-    return class {
-      constructor() {
-        origin.channels.add(this);
-      }
-
-      postMessage(data) {
-        const others = [...origin.channels].filter((channel) => channel !== this);
-        const deliver = () => others.forEach((channel) => origin.channels.has(channel) && channel.onmessage({ data: structuredClone(data) }));
-        if (origin.held) origin.held.push(deliver);
-        else queueMicrotask(deliver);
-      }
-
-      close() {
-        origin.channels.delete(this);
-      }
-    };
-  }
-
-  async #grant() {
-    if (this.holder || this.queue.length === 0) return;
-    this.holder = this.queue.shift();
-    this.holder.resolve(await this.holder.callback());
-    this.holder = undefined;
-    await this.#grant();
-  }
-}
-
-function tab(origin) {
-  const browser = new FakeBrowser();
-  const client = new SharedSSE(({ status }) => `/events?client=${status.client}`, { locks: origin.locks, BroadcastChannel: origin.BroadcastChannel, environment: browser.environment });
+function tab(origin, options = {}) {
+  const own = origin.tab();
+  const client = new SharedSSE(({ status }) => `/events?client=${status.client}`, { name: "ann", ...own.sharing, ...options });
   const seen = [];
   client.on("*", ({ data }) => seen.push(data));
+  client.on("hub:gap", ({ data }) => seen.push(`gap ${JSON.parse(data).reason}`));
   client.open();
-  return { browser, client, seen };
+  return { own, browser: own.browser, client, seen };
 }
 
 async function threeTabs() {
@@ -96,18 +49,15 @@ test("a tab that comes late knows where the others stand", async () => {
 });
 
 test("when the leader goes, the next goes on, and nobody misses or repeats an event", async () => {
-  const { origin, tabs: [first, second, third] } = await threeTabs();
-  // The leader's last words are under way when it goes: they reach the third, and the second only as the new leader.
-  origin.held = [];
+  const { tabs: [first, second, third] } = await threeTabs();
+  // The leader's last words are under way when it goes: they reach the others only after the second is the leader.
+  third.own.stall();
   await first.browser.request.send(frame("a", "2", "7-2"));
-  const words = origin.held;
-  origin.held = null;
   first.client.close();
   await settle();
   assert.equal(first.browser.request.isCancelled, true);
   assert.equal(second.client.isLeader, true);
-  assert.equal(second.browser.request.headers.get("last-event-id"), "7-1");
-  words.forEach((deliver) => deliver());
+  await third.own.wake((count) => count - 1);
   assert.deepEqual(third.seen, ["1", "2"]);
   const open = 'event: hub:open\ndata: {"client":"c2","resumed":true}\nid: 7-1\n\n';
   await second.browser.request.stream(open, frame("a", "2", "7-2") + frame("a", "10", "7-10") + frame("a", "9", "8-9"));
@@ -137,7 +87,7 @@ test("all tabs know that events are held up, also one that comes late", async ()
 test("a hub that has forgotten the position starts all anew", async () => {
   const { tabs: [first, second] } = await threeTabs();
   await first.browser.request.send(frame("hub:gap", '{"reason":"unknown"}', "5-0") + frame("a", "x", "5-1"));
-  assert.deepEqual(second.seen, ["1", "x"]);
+  assert.deepEqual(second.seen, ["1", "gap unknown", "x"]);
 });
 
 test("any tab can ask for the stream anew, or leave", async () => {
@@ -165,7 +115,7 @@ test("without locks, or where they are not allowed, each tab has a stream of its
   for (const locks of [null, denied]) {
     const browser = new FakeBrowser();
     const url = ({ status }) => `/events?client=${status.client}`;
-    const client = new SharedSSE(url, { locks, BroadcastChannel: origin.BroadcastChannel, environment: browser.environment });
+    const client = new SharedSSE(url, { name: "ann", locks, BroadcastChannel: other.own.BroadcastChannel, environment: browser.environment });
     client.open();
     await settle();
     await settle();
