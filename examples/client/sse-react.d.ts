@@ -36,7 +36,7 @@ export type UseSSEOptions<Events> = {
     /**
      * called when events were missed: fetch the state
      * again. The reason is the hub's, or `away` if the component returns to a stream that other
-     * components or other tabs kept open meanwhile
+     * components kept open meanwhile, or `shared` if another tab no longer has the missed events
      */
     onGap?: (reason: string) => void;
     /**

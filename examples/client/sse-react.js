@@ -46,7 +46,7 @@ import { SharedSSE } from "./sse-shared.js";
  *   arrive between two renders
  * @property {(reason: string) => void} [onGap] called when events were missed: fetch the state
  *   again. The reason is the hub's, or `away` if the component returns to a stream that other
- *   components or other tabs kept open meanwhile
+ *   components kept open meanwhile, or `shared` if another tab no longer has the missed events
  * @property {boolean} [enabled] false: no stream
  * @property {boolean} [share] true: all tabs of the browser with the same options share one stream.
  *   One tab holds the stream, and another tab takes over when that tab closes. If `headers` are
@@ -478,16 +478,11 @@ function start(member, place, make, left) {
     }
   });
   client.on("hub:gap", (message) => {
-    tellGap(stream, String(Object(dataOf(message)).reason ?? ""));
+    const { reason } = Object(dataOf(message));
+    for (const each of [...stream.members]) call((why) => each.committed.onGap?.(why), String(reason ?? ""));
   });
-  let follows = left?.position && client instanceof SharedSSE ? client : undefined;
   client.onStatus(({ state }) => {
-    if (state === "open") {
-      stream.retries = 0;
-      // Another tab holds the stream, and does not repeat the events since the position.
-      if (follows && !follows.isLeader) tellGap(stream, "away");
-      follows = undefined;
-    }
+    if (state === "open") stream.retries = 0;
     renderSoon();
   });
   if (!left?.ended) client.open();
@@ -506,11 +501,6 @@ function isNew({ id }, member) {
   const isLast = id === member.skipTo;
   member.skipTo = "";
   return !isLast;
-}
-
-/** @param {Stream} stream @param {string} reason */
-function tellGap({ members }, reason) {
-  for (const each of [...members]) call((why) => each.committed.onGap?.(why), reason);
 }
 
 /**

@@ -1,5 +1,5 @@
 // The buttons, and their requests to the server.
-import { connect, disconnect, listenFor, setTopics, signIn, stop, status, stream } from "./stream.js";
+import { connect, disconnect, isLive, listenFor, setTopics, settled, signIn, stop, status, stream } from "./stream.js";
 import { $, element, isRecord, joined, parseJson, scheduleDraw, shorten } from "./tools.js";
 
 const POST_TIMEOUT_MS = 10_000;
@@ -163,7 +163,8 @@ async function change(box) {
   await run(box, $("topics-receipt"), async () => {
     const isOpenChanged = setTopics([...topics]);
     if (isOpenChanged) await post("api/topics", { client: ownClient(), topic, follow: checked });
-    return ["ok", isOpenChanged ? `${verb} ${topic}, on the open stream` : `${verb} ${topic}, with the next stream`];
+    else if (stream.settings?.by === "shared" && isLive()) await settled();
+    return ["ok", isOpenChanged ? `${verb} ${topic}, on the open stream` : `${verb} ${topic}, with another stream`];
   });
 }
 

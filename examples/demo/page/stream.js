@@ -22,6 +22,8 @@ const REASONS = {
   reconnect: "this page asked for a new connection",
 };
 
+const WHY_MISSED = { evicted: "the server no longer holds them", shared: "the tab that holds the stream no longer has them" };
+
 /** The state that the parts of the page draw. */
 export const stream = {
   client: null,
@@ -85,7 +87,6 @@ export function connect(settings) {
   const options = { silence, headers, renew, lastEventId: position, environment: { fetch: stallable } };
   if (settings.by === "shared") {
     stream.client = new SharedSSE(address, { ...options, name: groupOf(settings) });
-    if (position) reportMissed(stream.client);
   } else {
     stream.client = new SSEClient(address, { ...options, mode: settings.by === "native" ? "native" : "fetch" });
   }
@@ -103,23 +104,23 @@ function leave(next) {
   // The id of a shared stream belongs to all its tabs, and a displaced stream has lost its id.
   const keepsId = isSame && groupOf(settings) === groupOf(next) && status().detail !== "displaced";
   inheritedId = keepsId ? status().client || inheritedId : "";
+  // The history must not show that the stream which is replaced is closed.
+  stream.client = null;
   client?.close();
   return isSame ? client.lastEventId : "";
 }
 
-/** Reports a gap if another tab holds the shared stream: that stream does not repeat events. */
-function reportMissed(client) {
-  const unwatch = client.onStatus(({ state }) => {
-    if (state !== "open") return;
-    unwatch();
-    if (client.isLeader) return;
-    note("hub:gap", "Missed events; fetch the state again (another tab holds the stream).", { kind: "warn" });
-    stream.gap = "Some events may be missing: another tab holds the stream. An application fetches its state here.";
-  });
-}
-
 export function disconnect() {
   stream.client?.close();
+}
+
+/** Waits until the stream is open or closed. */
+export function settled() {
+  return new Promise((done) => {
+    const check = ({ state }) => (state === "open" || state === "closed") && done();
+    stream.client.onStatus(check);
+    check(status());
+  });
 }
 
 /**
@@ -152,7 +153,7 @@ function listen(client) {
   });
   client.on("hub:gap", (event) => {
     const { reason } = event.json();
-    const why = reason === "evicted" ? "the server no longer holds them" : `reason: ${reason}`;
+    const why = WHY_MISSED[reason] ?? `reason: ${reason}`;
     note("hub:gap", `Missed events; fetch the state again (${why}).`, { id: event.id, kind: "warn" });
     stream.gap = `Some events were missed: ${why}. An application fetches its state here, and continues from ${event.id}.`;
   });

@@ -15,7 +15,7 @@ const read = (name) => readFileSync(join(home, name), "utf8");
 const { exports } = JSON.parse(read("package.json"));
 
 // The limit for each entry with its imports, but without React: bytes, minified and compressed.
-const LIMITS = { ".": 5000, "./shared": 6500, "./react": 9000 };
+const LIMITS = { ".": 5000, "./shared": 9000, "./react": 11_000 };
 
 for (const [entry, limit] of Object.entries(LIMITS)) {
   test(`the entry ${entry} is at most ${limit} bytes`, (t) => {
