@@ -11,5 +11,5 @@ export default defineConfig({
   // The client is linked from its own folder, and its tests install React there. The app must load React once.
   resolve: { dedupe: ["react", "react-dom", "@testing-library/react"] },
   server: { proxy: { "/events": server, "/api": server } },
-  test: { environment: "jsdom", include: ["test/**/*.test.tsx"] },
+  test: { environment: "jsdom", include: ["test/**/*.test.tsx"], testTimeout: 60_000 },
 });
