@@ -102,7 +102,7 @@ export function SSEDemo({ userId, sessionId, silence, isShared = false }: Props)
 
       <section aria-labelledby="latest">
         <h2 id="latest">Latest message</h2>
-        <p className="latest" id="latest-text" aria-live={shown?.type === "tick" ? "off" : "polite"}>{shown ? textOf(shown) : "Waiting for the first"}</p>
+        <p className="latest" id="latest-text" aria-live={shown?.type === "tick" ? "off" : "polite"}>{shown ? textOf(shown) : "Waiting for the first message"}</p>
         <p className="quiet">{lastEvent ? `${lastEvent.type} · ${lastEvent.id}` : `for ${userId}`}</p>
       </section>
 
