@@ -1,15 +1,17 @@
-//! What an event costs up to its bytes on the wire: this crate, axum's `response::sse`, and a bare copy of the result.
+//! The time from an event to its bytes on the wire: this crate, axum's `response::sse`, and a plain
+//! copy.
 //!
-//! Each group is one event (a type, and the data from a `&str`) and each row ends with its bytes freed again:
+//! Each group is an event (a type, and data from a `&str`). Each row ends when the bytes are freed:
 //!
 //! - `encode`: `Event::new(..).data(..).encode()`.
-//! - `axum`: axum's event, taken as a frame out of the body of one endless `Sse` response, the only public way to its
-//!   finished bytes. The response is built before the clock starts; polling its boxed body is in the row, a few
-//!   nanoseconds.
-//! - `axum builder`: the same event built and dropped, a lower bound on axum: it has written all fields, and lacks the
-//!   blank line and the `freeze`.
-//! - `copy`: one allocation and one copy, of a frame that is there already.
-//! - `publish`: the event given to a hub without clients that retains one: the encoding, the id, the locks and the log.
+//! - `axum`: axum's event, read as a frame from the body of an endless `Sse` response, the only
+//!   public way to the finished bytes. The response is built before the clock starts. Polling the
+//!   boxed body is part of the row and takes a few nanoseconds.
+//! - `axum builder`: the same event built and dropped. A lower bound for axum: all fields are
+//!   written, but the blank line and the `freeze` are missing.
+//! - `copy`: an allocation and a copy of a finished frame.
+//! - `publish`: the event published by a hub without clients that retains a single event: encoding,
+//!   id, locks and log.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -47,13 +49,13 @@ fn compare(c: &mut Criterion, name: &str, data: String) {
         let frame = body.frame().now_or_never().flatten().expect("the stream is endless");
         frame.expect("it has no errors").into_data().expect("it has no trailers")
     };
-    assert_eq!(next(), frame, "both write the same");
+    assert_eq!(next(), frame, "both must write the same frame");
     group.bench_function("axum", |b| b.iter(&mut next));
     group.bench_function("axum builder", |b| b.iter(|| axums(black_box(&data))));
 
     group.bench_function("copy", |b| b.iter(|| Bytes::copy_from_slice(black_box(&frame))));
 
-    let builder = Hub::builder(ManualTimer::new()).retain(Retain::events(1));
+    let builder = Hub::builder(ManualTimer::new()).retain(Retain::default().events(1));
     let hub = builder.build().expect("the settings are valid");
     group.bench_function("publish", |b| b.iter(|| hub.broadcast(ours(black_box(&data)))));
     group.finish();

@@ -1,8 +1,9 @@
-//! What publishing costs as clients grow in number.
+//! The cost of publishing as the number of clients grows.
 //!
-//! - `send_to_user`: one user with one client among 1,000 and among 1,000,000 connected ones, published and read.
-//! - `deliver`: a broadcast to 1,000 and 10,000 clients, each of which reads it: the time for one of them. Beside it the
-//!   same over `tokio::sync::broadcast`, bare and within axum's `Sse`, which is what the hub replaces.
+//! - `send_to_user`: a user with one client among 1,000 and among 1,000,000 connected clients,
+//!   published and read.
+//! - `deliver`: a broadcast to 1,000 and 10,000 clients that all read: the time per client. For
+//!   comparison the same over `tokio::sync::broadcast`, bare and within axum's `Sse`.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -17,7 +18,7 @@ use sse_hub::{Event, Hub, Retain, Subscriber, Subscription, TokioTimer};
 use tokio::sync::broadcast;
 
 fn hub() -> Hub {
-    let builder = Hub::builder(TokioTimer::new()).retain(Retain::events(1024));
+    let builder = Hub::builder(TokioTimer::new()).retain(Retain::default().events(1024));
     builder.build().expect("the settings are valid")
 }
 

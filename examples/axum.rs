@@ -1,9 +1,9 @@
-//! The smallest useful server: what is posted to it appears in every page that listens.
+//! The smallest useful server: each text that is posted appears in every page that listens.
 //!
 //! Run with
 //!
 //! ```text
-//! cargo run --example axum --features axum,tokio -- --port 3001
+//! cargo run --example axum --features axum-serve,tokio -- --port 3001
 //! ```
 //!
 //! and then, in two terminals,
@@ -13,14 +13,18 @@
 //! curl --data hello http://127.0.0.1:3001/say
 //! ```
 
+mod common;
+
 use std::error::Error;
-use std::num::ParseIntError;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
-use sse_hub::{Event, Hub, LastEventId, Refused, Subscriber, Subscription, TokioTimer};
+use sse_hub::watchdog::Watchdog;
+use sse_hub::{
+    Event, Hub, LastEventId, PublishError, Refused, Subscriber, Subscription, TokioTimer,
+};
+use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -30,33 +34,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/say", post(say))
         .with_state(hub.clone());
 
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port()?)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", common::port(3001)?)).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move {
-            // If it cannot be waited for, that is a reason to stop as well.
-            let _ = tokio::signal::ctrl_c().await;
-            // The server waits for its streams, so end them: each page is told when to come back.
-            hub.drain(Duration::from_secs(2)).await;
-            hub.close();
-        })
-        .await?;
-    Ok(())
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
+    // wait.
+    let listener = Watchdog::new(TokioTimer::new()).listen(listener);
+    let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
+    tokio::select! {
+        served = server => Ok(served?),
+        () = common::overdue() => Ok(()),
+    }
 }
 
-/// `new EventSource("/events")` in a page ends up here, and again whenever its connection was lost.
+/// `new EventSource("/events")` in a page calls this handler, and again after a lost connection.
 async fn events(State(hub): State<Hub>, last: LastEventId) -> Result<Subscription, Refused> {
     hub.subscribe(Subscriber::new().resume(last))
 }
 
-async fn say(State(hub): State<Hub>, text: String) -> Result<String, String> {
-    let receipt =
-        hub.broadcast(Event::new("said").data(text)).map_err(|error| error.to_string())?;
+async fn say(State(hub): State<Hub>, text: String) -> Result<String, PublishError> {
+    let receipt = hub.broadcast(Event::new("said").data(text))?;
     Ok(format!("{} listen\n", receipt.matched()))
-}
-
-/// `--port 3001`, or else the variable `PORT`, or else 3001. 0 takes any that is free.
-fn port() -> Result<u16, ParseIntError> {
-    let given = std::env::args().skip_while(|argument| argument != "--port").nth(1);
-    given.or_else(|| std::env::var("PORT").ok()).map_or(Ok(3001), |port| port.parse())
 }

@@ -1,7 +1,7 @@
-//! The smallest useful server on hyper and smol: no tokio runtime is in the process. What is posted to it appears in
-//! every page that listens.
+//! The smallest useful server on hyper and smol, without a tokio runtime: each text that is posted
+//! appears in every page that listens.
 //!
-//! A hub takes its time from [`Timer`]; for a runtime that has none ready made it is the dozen lines of [`SmolTimer`].
+//! The time of a hub comes from a [`Timer`]. [`SmolTimer`] implements it for smol.
 //!
 //! Run with
 //!
@@ -18,79 +18,129 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::num::ParseIntError;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_signal::{Signal, Signals};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::server::graceful::GracefulShutdown;
+use smol::future;
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer as HyperTimer};
+use sse_hub::http::{Body as StreamBody, error_response, head_response, into_response};
 use sse_hub::{Event, Heartbeat, Hub, LastEventId, Sleep, Subscriber, Timer};
+
+/// The time over which clients are told to reconnect.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The time that open connections have after the drain.
+const GRACE: Duration = Duration::from_secs(4);
 
 fn main() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
-        // Far more often than usual, to be seen.
-        let heartbeat = Heartbeat::every(Duration::from_secs(2));
+        // Far more often than the default, so that you see the heartbeats.
+        let heartbeat = Heartbeat::default().every(Duration::from_secs(2));
         let hub = Hub::builder(SmolTimer).heartbeat(heartbeat).build()?;
-        let listener = TcpListener::bind(("127.0.0.1", port()?)).await?;
+        let port = std::env::args().skip_while(|argument| argument != "--port").nth(1);
+        let port: u16 = port.as_deref().unwrap_or("3003").parse()?;
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         println!("listening on http://{}", listener.local_addr()?);
-        loop {
-            let (socket, _) = listener.accept().await?;
-            smol::spawn(serve(socket, hub.clone())).detach();
-        }
+
+        let connections = GracefulShutdown::new();
+        let mut signals = Signals::new([Signal::Int, Signal::Term])?;
+        let drained = async {
+            signals.next().await;
+            hub.drain(DRAIN).await;
+            hub.close();
+            Ok(())
+        };
+        // Accepts during the drain too, so that a client that reconnects too early is told so.
+        future::or(drained, accept(&listener, &hub, &connections)).await?;
+        // A connection that never completes its request must not hold up the end.
+        let overdue = async {
+            smol::Timer::after(GRACE).await;
+        };
+        future::or(connections.shutdown(), overdue).await;
+        Ok(())
     })
 }
 
-async fn serve(socket: TcpStream, hub: Hub) {
-    let service = service_fn(|request| answer(&hub, request));
-    // hyper's own timer ends connections whose request does not come.
-    let mut http = http1::Builder::new();
-    let serving = http.timer(HyperTimer::new()).serve_connection(FuturesIo::new(socket), service);
-    // A page that is closed breaks its connection off, so an error is nothing to report.
-    let _ = serving.await;
+async fn accept(
+    listener: &TcpListener,
+    hub: &Hub,
+    connections: &GracefulShutdown,
+) -> io::Result<()> {
+    loop {
+        let (socket, _) = listener.accept().await?;
+        // Small events must not wait for the acknowledgement of the event before.
+        socket.set_nodelay(true)?;
+        smol::spawn(serve(socket, hub.clone(), connections)).detach();
+    }
 }
 
-/// A stream, or a text.
-type Body = Either<sse_hub::http::Body, Full<Bytes>>;
+fn serve(
+    socket: TcpStream,
+    hub: Hub,
+    connections: &GracefulShutdown,
+) -> impl Future<Output = ()> + Send + 'static {
+    let service = service_fn(move |request| {
+        let hub = hub.clone();
+        async move { answer(&hub, request).await }
+    });
+    // With a timer, hyper ends connections whose request does not arrive.
+    let mut http = http1::Builder::new();
+    let serving = http.timer(HyperTimer::new()).serve_connection(FuturesIo::new(socket), service);
+    let serving = connections.watch(serving);
+    async {
+        // An error is no news: a page that closes breaks the connection.
+        let _ = serving.await;
+    }
+}
+
+/// A stream or a text.
+type Body = Either<StreamBody, Full<Bytes>>;
 
 async fn answer(hub: &Hub, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     Ok(match (request.method(), request.uri().path()) {
-        // `new EventSource("/events")` in a page ends up here, and again whenever its connection was lost.
+        // `new EventSource("/events")` in a page sends this request, and again after a lost
+        // connection.
         (&Method::GET, "/events") => {
             let last = LastEventId::from_request(request.headers(), request.uri());
-            // Let in or refused, it is the response.
-            sse_hub::http::respond(hub.subscribe(Subscriber::new().resume(last))).map(Either::Left)
+            into_response(hub.subscribe(Subscriber::new().resume(last))).map(Either::Left)
         }
+        (&Method::HEAD, "/events") => head_response().map(Either::Left),
         (&Method::POST, "/say") => {
             match Limited::new(request.into_body(), 16 << 10).collect().await {
                 Ok(text) => say(hub, &String::from_utf8_lossy(&text.to_bytes())),
-                Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
+                Err(_) => text(StatusCode::BAD_REQUEST, "the text is too long or incomplete"),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "there are GET /events and POST /say".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "there are GET /events and POST /say"),
     })
 }
 
 fn say(hub: &Hub, said: &str) -> Response<Body> {
     match hub.broadcast(Event::new("said").data(said)) {
         Ok(receipt) => text(StatusCode::OK, format!("{} listen\n", receipt.matched())),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => error_response(error).map(Either::Left),
     }
 }
 
-fn text(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Either::Right(Full::from(text)));
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::new(text.into())));
     *response.status_mut() = status;
     response
 }
 
-/// smol's time, as a hub gets it.
+/// The timer of smol, for a hub.
 #[derive(Debug)]
 struct SmolTimer;
 
@@ -114,10 +164,4 @@ impl Sleep for SmolSleep {
     fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
         self.0.set_at(deadline);
     }
-}
-
-/// `--port 3003`, or else the variable `PORT`, or else 3003. 0 takes any that is free.
-fn port() -> Result<u16, ParseIntError> {
-    let given = std::env::args().skip_while(|argument| argument != "--port").nth(1);
-    given.or_else(|| std::env::var("PORT").ok()).map_or(Ok(3003), |port| port.parse())
 }

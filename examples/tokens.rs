@@ -1,39 +1,48 @@
-//! One's own stream: an answer that is sent token by token as a language model makes it, and a page that shows it.
+//! A stream without a hub: an answer that is sent token by token, as a language model makes it, and
+//! a page that shows the answer.
 //!
-//! Such a stream is made for one request and has no hub. Its events have no ids, so a page that lost the connection
-//! could not go on where it was: it begins again, and closes the stream when it has all.
+//! The stream belongs to one request. Its events have no ids, so a page that loses the connection
+//! cannot resume: the page asks again, and the answer begins anew.
 //!
 //! Run with
 //!
 //! ```text
-//! cargo run --example tokens --features axum,tokio -- --port 3006
+//! cargo run --example tokens --features axum-serve,tokio -- --port 3006
 //! ```
 //!
-//! and open the address that it prints. An answer to a question with the word `fail` in it breaks off.
+//! and open the printed address. The answer to a question that contains the word `fail` breaks off.
+
+mod common;
 
 use std::error::Error;
 use std::fmt;
-use std::num::ParseIntError;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Query;
-use axum::response::{Html, IntoResponse};
+use axum::http::HeaderMap;
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
+use sse_hub::http::stop_response;
+use sse_hub::watchdog::Watchdog;
 use sse_hub::{Event, EventStream, TokioTimer};
+use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new().route("/", get(|| async { Html(PAGE) })).route("/answer", get(answer));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port()?)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", common::port(3006)?)).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app)
-        // Answers that have begun are finished: unlike a hub's, these streams end by themselves.
-        .with_graceful_shutdown(async { drop(tokio::signal::ctrl_c().await) })
-        .await?;
-    Ok(())
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that tokens do not wait.
+    let listener = Watchdog::new(TokioTimer::new()).listen(listener);
+    // Completes answers that have begun: unlike the streams of a hub, they end by themselves.
+    let server = axum::serve(listener, app).with_graceful_shutdown(common::shutdown_signal());
+    tokio::select! {
+        served = server => Ok(served?),
+        () = common::overdue() => Ok(()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -41,19 +50,29 @@ struct Ask {
     question: String,
 }
 
-async fn answer(Query(ask): Query<Ask>) -> impl IntoResponse {
+/// The id of the last event of an answer.
+const DONE: &str = "done";
+
+async fn answer(Query(ask): Query<Ask>, headers: HeaderMap) -> Response {
+    // A page that has the whole answer asks again only if it did not close the `EventSource`.
+    // The 204 stops such a page for good.
+    if headers.get("last-event-id").is_some_and(|id| id == DONE) {
+        return stop_response().into_response();
+    }
     let tokens =
         model(ask.question).map(|token| Ok::<_, Overloaded>(Event::new("token").data(token?)));
-    // Without it the page could not tell the end of the answer from a lost connection, and would ask again.
-    let done = stream::iter([Ok(Event::new("done"))]);
-    // A token may be long in coming: meanwhile heartbeats keep the connection. When the page goes away the stream is
-    // dropped, and the model with it, which then computes no more.
+    let done = stream::iter([Ok(Event::new("done").id(DONE))]);
+    // While the model computes, heartbeats keep the connection. When the page goes away, the stream
+    // is dropped, and the model with it.
     EventStream::new(tokens.chain(done), TokioTimer::new())
-        // What `Overloaded` says is for everybody's eyes.
+        // Tells the page that the answer is complete, so that the page does not ask again.
+        .final_event("done")
+        // The text of `Overloaded` may be shown to everybody.
         .show_errors()
+        .into_response()
 }
 
-/// What you put your model's client in place of.
+/// Stands for the client of your model.
 fn model(question: String) -> impl Stream<Item = Result<String, Overloaded>> {
     let fails = question.contains("fail");
     let text = format!("You asked: {question}\nI am no model,\nbut I can say it token by token.");
@@ -88,10 +107,10 @@ const PAGE: &str = r#"<!doctype html>
     submitted.preventDefault();
     stream?.close();
     stream = new EventSource("/answer?" + new URLSearchParams(new FormData(submitted.target)));
-    // Also when it reconnected, and the answer begins again.
+    // After a reconnect the answer begins anew.
     stream.onopen = () => answer.textContent = "";
     stream.addEventListener("token", (token) => answer.textContent += token.data);
-    stream.addEventListener("done", () => stream.close());
+    stream.addEventListener("hub:end", (end) => JSON.parse(end.data).final && stream.close());
     stream.addEventListener("hub:error", (error) => {
       stream.close();
       answer.textContent += "\n" + (JSON.parse(error.data).message ?? "That did not work.");
@@ -99,9 +118,3 @@ const PAGE: &str = r#"<!doctype html>
   };
 </script>
 "#;
-
-/// `--port 3006`, or else the variable `PORT`, or else 3006. 0 takes any that is free.
-fn port() -> Result<u16, ParseIntError> {
-    let given = std::env::args().skip_while(|argument| argument != "--port").nth(1);
-    given.or_else(|| std::env::var("PORT").ok()).map_or(Ok(3006), |port| port.parse())
-}

@@ -1,89 +1,114 @@
+//! Errors of the public API, each with the values that the caller needs to act on.
+
 use std::fmt;
 use std::time::Duration;
 
 use crate::wire::event::EventError;
 
-/// Why an event was not published. Nothing of it was stored or sent.
+/// Why an event was not published. The event had no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The event cannot be sent to anybody.
-    #[error("the event cannot be sent: {0}")]
+    /// The event is invalid.
+    #[error("invalid event: {0}")]
     Event(#[from] EventError),
-    /// The audience cannot be one.
-    #[error("the audience cannot be: {0}")]
+    /// The audience is invalid.
+    #[error("invalid audience: {0}")]
     Audience(#[from] AudienceError),
-    /// The event is larger than all that the hub may retain.
+    /// The event is larger than [`Retain::bytes`](crate::Retain::bytes).
     #[error(
-        "the event takes up to {bytes} bytes and the hub retains {limit}: send less, or raise `Retain::bytes`"
+        "the event takes up to {bytes} bytes, more than the {limit} of `Retain::bytes`: send less"
     )]
     TooLarge {
-        /// What it could take on the wire.
+        /// The most bytes that the event takes in the log.
         bytes: usize,
-        /// What `Retain::bytes` allows.
+        /// The value of `Retain::bytes`.
         limit: usize,
     },
-    /// The backplane holds as many events as it may that are still to be sent: what orders them is slow, or away.
+    /// As many events wait for the backplane as it may hold: the backplane is slow or unreachable.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub was closed.
+    /// The hub is closed.
     #[error("the hub is closed")]
     Closed,
 }
 
-/// A client was not let in. No trace of it is kept.
+/// A client was not let in. The hub keeps no trace of the client.
 ///
-/// With an adapter it is a response: what may change (the hub is full, or closing) is told in a stream of its own, so
-/// that a browser comes back, or by a status if the hub is [set to](crate::HubBuilder::refusals); what cannot is a
-/// `400`, so that it does not.
+/// With an adapter, a `Refused` is a response. If the same request may succeed later (the hub is
+/// full or closing), the response is a short stream that makes a browser come back, or a status,
+/// as [set](crate::HubBuilder::refusals). Otherwise the response is a `400`, after which a browser
+/// does not come back.
+///
+/// ```
+/// use sse_hub::{Hub, Limits, ManualTimer, RefusedCause, Subscriber};
+///
+/// let hub = Hub::builder(ManualTimer::new()).limits(Limits::default().clients(1)).build()?;
+/// let _first = hub.subscribe(Subscriber::new())?;
+/// let refused = hub.subscribe(Subscriber::new()).unwrap_err();
+/// assert_eq!(refused.cause(), RefusedCause::Full { limit: 1 });
+/// assert!(refused.is_temporary());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 pub struct Refused {
     cause: RefusedCause,
     retry: Duration,
-    refusals: Refusals,
+    style: RefusalStyle,
 }
 
 impl Refused {
-    pub(crate) const fn new(cause: RefusedCause, retry: Duration, refusals: Refusals) -> Self {
-        Self { cause, retry, refusals }
+    pub(crate) const fn new(cause: RefusedCause, retry: Duration, style: RefusalStyle) -> Self {
+        Self { cause, retry, style }
     }
 
-    /// Why.
+    /// Returns the cause.
     #[must_use]
     pub const fn cause(&self) -> RefusedCause {
         self.cause
     }
 
-    /// When the client is to come back, if it [may](Self::is_temporary).
+    /// Returns how long the client must wait before it tries again, if it [may](Self::is_temporary).
     #[must_use]
     pub const fn retry(&self) -> Duration {
         self.retry
     }
 
-    /// How the hub answers those who may.
+    /// Returns the form of the response, if the client may try again.
     #[must_use]
-    pub const fn refusals(&self) -> Refusals {
-        self.refusals
+    pub const fn style(&self) -> RefusalStyle {
+        self.style
     }
 
-    /// Whether the same request may succeed later.
+    /// Returns whether the same request may succeed later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        !matches!(self.cause, RefusedCause::Name(_) | RefusedCause::TooManyTopics { .. })
+        match self.cause {
+            RefusedCause::Name(_)
+            | RefusedCause::TooManyTopics { .. }
+            | RefusedCause::TooManyEventTypes { .. }
+            | RefusedCause::EventTypeTooLong { .. } => false,
+            RefusedCause::Full { .. }
+            | RefusedCause::UserFull { .. }
+            | RefusedCause::SessionFull { .. }
+            | RefusedCause::Draining
+            | RefusedCause::Closed
+            | RefusedCause::NoRandomness => true,
+        }
     }
 }
 
-/// How a client that may come back is told that it is not let in now.
+/// The form of the response to a refused client that may try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Refusals {
-    /// By a stream of one `hub:refused` event and its end, with status 200: a browser's `EventSource` comes back by
-    /// itself after no other.
+pub enum RefusalStyle {
+    /// By a stream of one `hub:refused` event, with status 200. A browser's `EventSource` comes back
+    /// by itself after no other answer.
     #[default]
     Stream,
-    /// By a status, for clients that handle them: `503`, or `429` at a limit of the client's own user or session, with
-    /// `retry-after`.
+    /// By a status, for clients that handle statuses: `503`, or `429` at a limit of the client's own
+    /// user or session, with `retry-after`.
     Status,
 }
 
@@ -91,52 +116,71 @@ pub enum Refusals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefusedCause {
-    /// The subscriber has a name that cannot be one.
-    #[error("the subscriber has an invalid name: {0}")]
+    /// A name of the subscriber is invalid.
+    #[error("invalid name: {0}")]
     Name(#[from] NameError),
-    /// It has more topics than [`Limits::topics`](crate::Limits::topics) allows.
-    #[error("the subscriber has more than {limit} topics")]
+    /// The subscriber has more topics than [`Limits::topics`](crate::Limits::topics).
+    #[error("more than {limit} topics, the limit of `Limits::topics`")]
     TooManyTopics {
-        /// How many it may have.
+        /// The most topics of a client.
         limit: usize,
     },
-    /// There are as many clients as [`Limits::clients`](crate::Limits::clients) allows.
-    #[error("there are {limit} clients, which is the limit")]
+    /// The subscriber selects more event types than
+    /// [`Limits::event_types`](crate::Limits::event_types).
+    #[error("more than {limit} event types, the limit of `Limits::event_types`")]
+    TooManyEventTypes {
+        /// The most event types of a client.
+        limit: usize,
+    },
+    /// The subscriber selects an event type that is longer than
+    /// [`Limits::name_len`](crate::Limits::name_len).
+    #[error("an event type of {len} bytes, more than the {limit} of `Limits::name_len`")]
+    EventTypeTooLong {
+        /// The length of the event type in bytes.
+        len: usize,
+        /// The longest name in bytes.
+        limit: usize,
+    },
+    /// The hub has as many clients as [`Limits::clients`](crate::Limits::clients) allows.
+    #[error("the hub has {limit} clients, the limit of `Limits::clients`")]
     Full {
-        /// How many there may be.
+        /// The most clients of the hub.
         limit: usize,
     },
-    /// Its user has as many clients as [`Limits::per_user`](crate::Limits::per_user) allows.
-    #[error("the user has {limit} clients, which is the limit")]
+    /// The user has as many clients as [`Limits::per_user`](crate::Limits::per_user) allows.
+    #[error("the user has {limit} clients, the limit of `Limits::per_user`")]
     UserFull {
-        /// How many it may have.
+        /// The most clients of a user.
         limit: usize,
     },
-    /// Its session has as many clients as [`Limits::per_session`](crate::Limits::per_session) allows.
-    #[error("the session has {limit} clients, which is the limit")]
+    /// The session has as many clients as [`Limits::per_session`](crate::Limits::per_session)
+    /// allows.
+    #[error("the session has {limit} clients, the limit of `Limits::per_session`")]
     SessionFull {
-        /// How many it may have.
+        /// The most clients of a session.
         limit: usize,
     },
-    /// The hub is being drained; another is to take its place.
-    #[error("the hub is being drained")]
+    /// The hub is draining: another instance will take its place.
+    #[error("the hub is draining")]
     Draining,
-    /// The hub was closed; another may take its place.
+    /// The hub is closed.
     #[error("the hub is closed")]
     Closed,
-    /// The operating system gave no random bytes for a client id.
-    #[error("the operating system gives no random bytes")]
+    /// The operating system returned no random bytes for a client id.
+    #[error("the operating system returns no random bytes")]
     NoRandomness,
 }
 
 impl RefusedCause {
-    pub(crate) const COUNT: usize = 8;
+    pub(crate) const COUNT: usize = 10;
 
-    /// One of each.
+    /// One value of each cause.
     #[cfg(feature = "metrics")]
     pub(crate) const EACH: [Self; Self::COUNT] = [
         Self::Name(NameError::Empty(NameKind::User)),
         Self::TooManyTopics { limit: 0 },
+        Self::TooManyEventTypes { limit: 0 },
+        Self::EventTypeTooLong { len: 0, limit: 0 },
         Self::Full { limit: 0 },
         Self::UserFull { limit: 0 },
         Self::SessionFull { limit: 0 },
@@ -145,26 +189,30 @@ impl RefusedCause {
         Self::NoRandomness,
     ];
 
-    /// Its place among all causes.
+    /// The index of the cause among all causes.
     pub(crate) const fn index(self) -> usize {
         match self {
             Self::Name(_) => 0,
             Self::TooManyTopics { .. } => 1,
-            Self::Full { .. } => 2,
-            Self::UserFull { .. } => 3,
-            Self::SessionFull { .. } => 4,
-            Self::Draining => 5,
-            Self::Closed => 6,
-            Self::NoRandomness => 7,
+            Self::TooManyEventTypes { .. } => 2,
+            Self::EventTypeTooLong { .. } => 3,
+            Self::Full { .. } => 4,
+            Self::UserFull { .. } => 5,
+            Self::SessionFull { .. } => 6,
+            Self::Draining => 7,
+            Self::Closed => 8,
+            Self::NoRandomness => 9,
         }
     }
 
-    /// One word for it, as `hub:refused` carries it.
+    /// Returns the word for the cause that `hub:refused` carries.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Name(_) => "name",
             Self::TooManyTopics { .. } => "topics",
+            Self::TooManyEventTypes { .. } => "event-types",
+            Self::EventTypeTooLong { .. } => "event-type-length",
             Self::Full { .. } => "full",
             Self::UserFull { .. } => "user-full",
             Self::SessionFull { .. } => "session-full",
@@ -175,52 +223,56 @@ impl RefusedCause {
     }
 }
 
-/// Why nobody was disconnected.
+/// Why [`Hub::disconnect`](crate::Hub::disconnect) or [`Hub::finish`](crate::Hub::finish) failed. No
+/// stream was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DisconnectError {
-    /// The audience cannot be one.
-    #[error("the audience cannot be: {0}")]
+    /// The audience is invalid.
+    #[error("invalid audience: {0}")]
     Audience(#[from] AudienceError),
-    /// The last event cannot be sent.
-    #[error("the last event cannot be sent: {0}")]
+    /// The last event is invalid.
+    #[error("invalid last event: {0}")]
     Event(#[from] EventError),
-    /// The reason is not a word.
-    #[error("the reason is not a word of 1 to 64 ASCII letters, digits, `-` and `_`")]
-    Reason,
-    /// The backplane holds as much as it may that is still to be sent.
-    #[error("too much waits for the backplane")]
+    /// As many entries wait for the backplane as it may hold.
+    #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub was closed, and has ended all of its own streams. Others were not reached.
+    /// The hub is closed, and its streams have ended. Other instances were not reached.
     #[error("the hub is closed")]
     Closed,
 }
 
-/// Why clients did not join or leave a topic. None of them did.
+/// A text that cannot be the reason of a [`Goodbye`](crate::Goodbye).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("invalid reason: expected 1 to 64 ASCII letters, digits, `-` and `_`")]
+pub struct InvalidReason(pub(crate) ());
+
+/// Why [`Hub::join`](crate::Hub::join) or [`Hub::leave`](crate::Hub::leave) failed. No client joined
+/// or left the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The topic has a name that cannot be one.
-    #[error("the topic cannot be: {0}")]
+    /// The name of the topic is invalid.
+    #[error("invalid topic: {0}")]
     Topic(#[from] NameError),
-    /// The audience cannot be one.
-    #[error("the audience cannot be: {0}")]
+    /// The audience is invalid.
+    #[error("invalid audience: {0}")]
     Audience(#[from] AudienceError),
-    /// One of them would have more topics than [`Limits::topics`](crate::Limits::topics) allows.
-    #[error("a client would have more than {limit} topics")]
+    /// A client would exceed [`Limits::topics`](crate::Limits::topics).
+    #[error("a client would have more than {limit} topics, the limit of `Limits::topics`")]
     TooManyTopics {
-        /// How many it may have.
+        /// The most topics of a client.
         limit: usize,
     },
-    /// The backplane holds as much as it may that is still to be sent.
-    #[error("too much waits for the backplane")]
+    /// As many entries wait for the backplane as it may hold.
+    #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub was closed, and has a backplane that would have to be told.
+    /// The hub is closed, and cannot tell its backplane.
     #[error("the hub is closed")]
     Closed,
 }
 
-/// Why there is nothing to watch.
+/// Why [`Hub::watch`](crate::Hub::watch) failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
@@ -229,37 +281,39 @@ pub enum WatchError {
     Off,
 }
 
-/// Why an audience cannot be one.
+/// Why an audience is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AudienceError {
-    /// It names somebody in a way that nobody can be named.
+    /// A name in the audience is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// It has more than [`Audience::MAX_NAMES`](crate::Audience::MAX_NAMES) names or is deeper than
-    /// [`Audience::MAX_DEPTH`](crate::Audience::MAX_DEPTH).
-    #[error("it has too many names or is combined too deep: publish to a topic instead")]
+    /// The audience has more than [`Audience::MAX_NAMES`](crate::Audience::MAX_NAMES) names, or is
+    /// deeper than [`Audience::MAX_DEPTH`](crate::Audience::MAX_DEPTH).
+    #[error("too many names, or combined too deeply: publish to a topic instead")]
     Excessive,
 }
 
-/// Why a text cannot name a user, a session or a topic. Any other text can.
+/// Why a text cannot name a user, a session or a topic. Every other text can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// It is empty, which is mostly a value that went missing on its way.
-    #[error("an empty {0}: leave it out for clients that have none")]
+    /// The name is empty: usually a value is missing.
+    #[error("an empty {0}: a client without a {0} must not set it")]
     Empty(NameKind),
-    /// It is longer than [`Limits::name_len`](crate::Limits::name_len).
-    #[error("a {kind} of more than {max_len} bytes: use a shorter name, or a digest of it")]
+    /// The name is longer than [`Limits::name_len`](crate::Limits::name_len).
+    #[error("a {kind} of {len} bytes, more than the {limit} of `Limits::name_len`")]
     TooLong {
-        /// What it is the name of.
+        /// The kind of the name.
         kind: NameKind,
-        /// How many bytes it may have.
-        max_len: usize,
+        /// The length of the name in bytes.
+        len: usize,
+        /// The longest name in bytes.
+        limit: usize,
     },
 }
 
-/// What a name is of.
+/// The kinds of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NameKind {
@@ -281,45 +335,29 @@ impl fmt::Display for NameKind {
     }
 }
 
-/// Settings that contradict each other or that nothing could work with; the text names them.
+/// Why [`HubBuilder::build`](crate::HubBuilder::build) failed: a setting contradicts another, or no
+/// hub could work with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Heartbeats without a pause.
-    #[error("`Heartbeat::every` is zero: use `Heartbeat::off()` for none")]
-    Heartbeat,
-    /// Clients would reconnect in a loop.
-    #[error("`retry` is below one millisecond or above 24 days: clients would reconnect in a loop")]
-    Retry,
-    /// Nothing could be delivered: streams read from what is retained.
-    #[error(
-        "`Retain::{0}` is zero: nothing could be delivered, since streams read from what is retained"
-    )]
-    RetainsNothing(&'static str),
-    /// One limit makes another meaningless.
+    /// A setting is zero. A setting that can be off takes `None`.
+    #[error("`{setting}` is zero: set at least 1, or `None` if the setting can be off")]
+    Zero {
+        /// The setting, such as `Limits::clients`.
+        setting: &'static str,
+    },
+    /// Clients would reconnect in a loop: browsers take a longer delay for zero.
+    #[error("`retry` is {retry:?}: set 1 ms to 24 days, or clients would reconnect in a loop")]
+    Retry {
+        /// The delay that was set.
+        retry: Duration,
+    },
+    /// `Retain::per_topic` has no effect.
     #[error("`Retain::per_topic` is {per_topic}, more than the {events} of `Retain::events`")]
     PerTopic {
-        /// What is asked for each topic.
+        /// The most events of a topic.
         per_topic: usize,
-        /// What is retained in all.
+        /// The most events of all topics.
         events: usize,
     },
-    /// Streams could never be live.
-    #[error("`window` is zero: every event would be read from the log")]
-    Window,
-    /// Batches that hold nothing.
-    #[error("`batch` is zero bytes")]
-    Batch,
-    /// Nobody could be let in.
-    #[error("`Limits::{0}` is zero: nobody could be let in")]
-    LimitIsZero(&'static str),
-    /// Nobody could be away, or nothing be seen.
-    #[error("`Presence::{0}` is zero: for no grace, set that to zero")]
-    PresenceIsZero(&'static str),
-    /// Nothing could be looked back for.
-    #[error("`History::{0}` is zero: use `History::none()` for none")]
-    HistoryIsZero(&'static str),
-    /// Streams that end as they begin.
-    #[error("`{0}` is zero: every stream would end at once")]
-    EndsAtOnce(&'static str),
 }

@@ -1,8 +1,9 @@
-//! Several hubs on one order, which here is a list: random schedules, and what they cannot miss.
+//! Several hubs on a shared order, held in a list, under random schedules.
 //!
-//! Browsers go from hub to hub, are cut off within frames, and come back. Hubs read late, start anew, look back late and
-//! in pieces or do not, and the order is rolled back under them and trimmed. Checked are order, no repeats, that nothing is
-//! missing that no gap was told for, and that no gap is told for what the order holds and the hub has room for.
+//! Browsers move between hubs, lose connections within frames, and reconnect. Hubs read late,
+//! restart, and look back late, partially or never. The order is rolled back and trimmed. The model
+//! checks the order, the absence of repeats, that every loss is covered by a gap, and that no gap
+//! covers events that the order holds and the hub has room for.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sse_hub::backplane::Feed;
 use sse_hub::{
-    Audience, Event, EventId, History, LastEventId, PublishError, Retain, Subscriber, Subscription,
+    Audience, Event, EventId, Goodbye, History, LastEventId, PublishError, Retain, Subscriber,
+    Subscription,
 };
 
 #[path = "support/order.rs"]
@@ -32,20 +34,24 @@ fn two() -> (Order, Instance, Instance) {
 }
 
 #[test]
-fn a_client_goes_on_at_another_instance_that_has_read_less() {
+fn client_resumes_on_instance_that_read_less() {
     let (mut order, mut here, mut there) = two();
     let mut stream = here.subscribe(LastEventId::none());
     ["1", "2", "3"].into_iter().for_each(|name| here.broadcast(name));
-    assert_eq!(data(&read(&mut stream)), [""; 0], "nothing is handed out before it has its place");
+    assert_eq!(
+        data(&read(&mut stream)),
+        [""; 0],
+        "an event must not be delivered before it is placed"
+    );
     here.settle(&mut order);
     let text = read(&mut stream);
     assert_eq!(data(&text), ["1", "2", "3"]);
 
     there.read(&mut order, 1);
     let mut stream = there.subscribe(last_id(&text));
-    assert!(stream.resumed());
+    assert!(stream.is_resumed());
     there.settle(&mut order);
-    assert_eq!(data(&read(&mut stream)), [""; 0], "it has all of that");
+    assert_eq!(data(&read(&mut stream)), [""; 0], "the client must not receive an event twice");
     there.broadcast("4");
     there.settle(&mut order);
     let text = read(&mut stream);
@@ -53,25 +59,25 @@ fn a_client_goes_on_at_another_instance_that_has_read_less() {
 }
 
 #[test]
-fn an_id_beyond_the_end_of_the_order_is_told_a_gap_and_goes_on_from_there() {
+fn id_beyond_the_end_gets_a_gap() {
     let (mut order, here, mut there) = two();
     here.broadcast("1");
-    let mut stream = there.subscribe(EventId(9_000, 7));
+    let mut stream = there.subscribe(EventId::new(9_000, 7));
     there.settle(&mut order);
     let text = read(&mut stream);
     assert_eq!(gaps(&text), ["unknown"]);
-    assert!(last_id(&text) < EventId(9_000, 7), "a fresh id");
+    assert!(last_id(&text) < EventId::new(9_000, 7), "the gap must carry a fresh id");
     there.broadcast("2");
     there.settle(&mut order);
     assert_eq!(data(&read(&mut stream)), ["2"]);
 }
 
 #[test]
-fn who_is_ahead_is_disowned_only_by_an_end_that_was_found_after_it_came() {
+fn only_a_later_end_disowns_clients_ahead() {
     let (mut order, mut here, there) = two();
     here.broadcast("1");
     here.settle(&mut order);
-    let earlier = there.subscribe(EventId(9_000, 7));
+    let earlier = there.subscribe(EventId::new(9_000, 7));
     let mark = there.feed.ahead().unwrap();
     let end = order.last;
     here.broadcast("2");
@@ -82,11 +88,11 @@ fn who_is_ahead_is_disowned_only_by_an_end_that_was_found_after_it_came() {
     drop(earlier);
     assert!(there.feed.ahead().is_some());
     drop(later);
-    assert!(there.feed.ahead().is_none(), "nobody who left is looked after");
+    assert!(there.feed.ahead().is_none(), "disconnected clients must not be tracked");
 }
 
 #[test]
-fn who_comes_before_the_order_is_found_waits_and_is_told_what_nobody_knew() {
+fn client_waits_until_the_order_is_found() {
     let mut order = Order::default();
     let mut early = Instance::new(Retain::default());
     early.settle(&mut order);
@@ -117,7 +123,7 @@ fn who_comes_before_the_order_is_found_waits_and_is_told_what_nobody_knew() {
 }
 
 #[test]
-fn a_history_that_went_backwards_is_a_gap_with_a_fresh_id_for_everybody() {
+fn rolled_back_history_sends_fresh_gap_to_all() {
     let (mut order, mut here, mut there) = two();
     let mut streams = [here.subscribe(LastEventId::none()), there.subscribe(LastEventId::none())];
     ["1", "2"].into_iter().for_each(|name| here.broadcast(name));
@@ -126,7 +132,7 @@ fn a_history_that_went_backwards_is_a_gap_with_a_fresh_id_for_everybody() {
     let before: Vec<_> = streams.iter_mut().map(|stream| last_id(&read(stream))).collect();
 
     order.entries.clear();
-    order.last = EventId(0, 0);
+    order.last = EventId::new(0, 0);
     there.read(&mut order, usize::MAX);
     here.read(&mut order, usize::MAX);
     here.broadcast("3");
@@ -136,15 +142,15 @@ fn a_history_that_went_backwards_is_a_gap_with_a_fresh_id_for_everybody() {
         let text = read(stream);
         assert_eq!(gaps(&text), ["reset"]);
         assert_eq!(data(&text), ["3"]);
-        assert!(frames(&text)[0].id > Some(before), "ids never go back");
+        assert!(frames(&text)[0].id > Some(before), "ids must never decrease");
     }
     assert_eq!((here.hub.stats().resets, there.hub.stats().resets), (1, 1));
-    let mut back = here.subscribe(EventId(1, 0));
-    assert_eq!(gaps(&read(&mut back)), ["evicted"], "one that was away is told, too");
+    let mut back = here.subscribe(EventId::new(1, 0));
+    assert_eq!(gaps(&read(&mut back)), ["evicted"], "a reconnecting client must get the gap too");
 }
 
 #[test]
-fn a_confirmation_has_the_id_that_the_clients_see() {
+fn confirmation_has_the_id_on_the_wire() {
     let (mut order, here, mut there) = two();
     let mut stream = there.subscribe(LastEventId::none());
     read(&mut stream);
@@ -158,15 +164,17 @@ fn a_confirmation_has_the_id_that_the_clients_see() {
 
     let lost = here.hub.publish_confirmed(Audience::all(), event()).unwrap();
     here.outbox.0.lock().unwrap().clear();
-    assert!(lost.now_or_never().unwrap().is_err(), "nobody will ever know");
+    assert!(lost.now_or_never().unwrap().is_err(), "the result is unknown for ever");
 }
 
 #[test]
-fn a_full_outbox_is_an_error_and_the_receipt_has_no_id() {
+fn full_outbox_is_an_error() {
     let (_, here, _) = two();
     let _tab = here.subscribe(LastEventId::none());
     let receipt = here.hub.broadcast(Event::new("n")).unwrap();
-    assert_eq!((receipt.id(), receipt.matched()), (None, 1));
+    assert_eq!(receipt.matched(), 1);
+    let confirmation = here.hub.publish_confirmed(Audience::all(), Event::new("n")).unwrap();
+    assert_eq!(confirmation.id(), None, "the event is not placed yet");
     while here.outbox.0.lock().unwrap().len() < 64 {
         here.hub.broadcast(Event::new("n")).unwrap();
     }
@@ -174,11 +182,11 @@ fn a_full_outbox_is_an_error_and_the_receipt_has_no_id() {
 }
 
 #[test]
-fn what_is_no_event_is_counted_and_left_out() {
+fn malformed_entries_are_counted_and_skipped() {
     let (mut order, mut here, _) = two();
     let mut stream = here.subscribe(LastEventId::none());
     for garbage in [&b""[..], b"\x01", b"garbage", b"\x01\x00\x00event: hub:open\ndata: {}\n"] {
-        assert!(here.feed.append(EventId(8_000, 0), garbage).is_err());
+        assert!(here.feed.append(EventId::new(8_000, 0), garbage).is_err());
     }
     assert_eq!(here.hub.stats().malformed, 4);
     here.broadcast("1");
@@ -196,7 +204,7 @@ enum Op {
         hub: usize,
         user: Option<u8>,
     },
-    /// Puts something into the order that is no event, and is for nobody.
+    /// Adds an entry that no hub can decode.
     Command {
         hub: usize,
     },
@@ -218,19 +226,19 @@ enum Op {
         hub: usize,
         count: usize,
     },
-    /// Brings those that were found.
+    /// Delivers the older events that were found.
     Bring {
         hub: usize,
     },
-    /// So much time passes that nobody needs older events any more, unless somebody waits for them.
+    /// Advances time until hubs drop older events that no client waits for.
     Pass {
         hub: usize,
     },
-    /// Loses the last of what is in the order.
+    /// Removes the newest entries of the order.
     RollBack {
         count: usize,
     },
-    /// Loses the oldest.
+    /// Removes the oldest entries.
     Trim {
         count: usize,
     },
@@ -275,33 +283,34 @@ struct Browser {
     user: u8,
     stream: Option<Subscription>,
     last: Option<EventId>,
-    /// All up to here it has or was told that it has not. `None` until it is told.
+    /// The browser has every event up to here, or got a gap for it. `None` before the first gap.
     at: Option<EventId>,
-    /// Events that are gone, and that it neither had from a hub that held them nor was told of yet.
+    /// Lost events that the browser neither received from a hub that held them nor got a gap for.
     owed: BTreeSet<EventId>,
     seen: BTreeSet<EventId>,
     gaps: usize,
     feed: Option<Feed>,
-    /// Where topics are limited, a gap tells all that is lost by then, though what is newer than some of it follows.
+    /// With topic limits, a gap covers all losses so far, although events newer than some of them
+    /// follow.
     told: EventId,
 }
 
-/// What was ever placed.
+/// An event that was placed at some time.
 #[derive(Debug, PartialEq)]
 struct Past {
     id: EventId,
     user: Option<u8>,
-    /// It was rolled back. Hubs may still hold it.
+    /// Rolled back. Hubs may still hold the event.
     gone: bool,
-    /// The order was trimmed. Hubs may still hold it.
+    /// Trimmed from the order. Hubs may still hold the event.
     trimmed: bool,
 }
 
-/// What there is.
+/// All instances, browsers and events.
 #[derive(Debug, Default)]
 struct World {
     history: Vec<Past>,
-    /// How many events a hub holds at most, if it looks back.
+    /// The largest number of events a hub holds after looking back.
     room: usize,
     /// The order never went backwards.
     is_straight: bool,
@@ -309,7 +318,8 @@ struct World {
 }
 
 impl World {
-    /// The newest event in the order that a hub at `head` has room for, of those that a gap told to be lost.
+    /// Returns the newest event that a gap reported as lost, but that the order of a hub at `head`
+    /// holds and the hub has room for.
     fn could_be_had(&self, browser: &Browser, after: EventId, gap: EventId) -> Option<&Past> {
         let head = browser.head();
         let has_room = |id| {
@@ -331,9 +341,9 @@ fn is_for(browser: &Browser, user: Option<u8>) -> bool {
 }
 
 impl Browser {
-    /// How far its hub has read.
+    /// Returns how far the hub has read.
     fn head(&self) -> EventId {
-        self.feed.as_ref().expect("it was connected").head()
+        self.feed.as_ref().expect("the browser is connected").head()
     }
 
     fn take(&mut self, keep: Option<f64>, world: &World) -> Result<bool, TestCaseError> {
@@ -361,7 +371,7 @@ impl Browser {
             match &*frame.event {
                 "hub:open" => {
                     if self.last.is_none() {
-                        self.at = Some(id).filter(|&id| id != EventId(0, 0));
+                        self.at = Some(id).filter(|&id| id != EventId::new(0, 0));
                     }
                 }
                 "hub:gap" => {
@@ -380,7 +390,7 @@ impl Browser {
                     }
                 }
                 _ => {
-                    let at = self.at.expect("a gap or a position before the first event");
+                    let at = self.at.expect("the stream must begin with a gap or a position");
                     let skipped = history.iter().find(|past| {
                         !past.gone
                             && at.max(self.told) < past.id
@@ -424,16 +434,17 @@ fn settings() -> impl Strategy<Value = Settings> {
 fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
     let Settings { retained, per_topic, older } = settings;
     let mut order = Order::default();
-    let retain = Retain::events(retained).any_age();
+    let retain = Retain::default().events(retained).age(None);
     let retain = per_topic.map_or(retain, |limit| retain.per_topic(limit));
-    let history = History::events(older).wait(Duration::from_secs(24 * 3600));
+    let history = History::default().events(older).max_wait(Duration::from_secs(24 * 3600));
+    let history = Some(history).filter(|_| older > 0);
     let new = || Instance::with(|hub| hub.retain(retain).history(history));
     let mut hubs: Vec<_> = (0..HUBS).map(|_| new()).collect();
     hubs.iter_mut().for_each(|hub| hub.read(&mut order, 0));
     let mut browsers: Vec<_> =
         (0..BROWSERS).map(|at| Browser { user: at as u8 % 2, ..Browser::default() }).collect();
     let mut world = World {
-        // A topic's limit can leave what is older than what it lets go of.
+        // A topic's limit can keep events that are older than evicted events.
         room: if older > 0 && per_topic.is_none() { retained + older } else { older },
         is_straight: true,
         limits_topics: per_topic.is_some(),
@@ -467,7 +478,7 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
             }
             Op::Command { hub } => {
                 let nobody = Audience::user("nobody");
-                if hubs[hub].hub.disconnect(&nobody, "out", None).is_ok() {
+                if hubs[hub].hub.disconnect(&nobody, Goodbye::from_static("out")).is_ok() {
                     users[hub].push_back(Some(NOBODY));
                 }
             }
@@ -481,7 +492,7 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
             Op::Pass { hub } => hubs[hub].timer.advance(Duration::from_secs(11)),
             Op::Trim { count } => {
                 is_quiet = false;
-                // What tells that something is gone may go, unread.
+                // The entry that reports the loss may be trimmed before a hub reads it.
                 browsers.iter_mut().for_each(|browser| browser.owed.clear());
                 for placed in order.trim(count) {
                     let past = world.history.iter_mut().find(|past| past.id == placed.id);
@@ -491,7 +502,7 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
             Op::Restart { hub } => {
                 hubs[hub] = new();
                 users[hub].clear();
-                // Nobody may be left who knows that something is gone.
+                // No hub may be left that knows of the loss.
                 browsers.iter_mut().for_each(|browser| browser.owed.clear());
                 is_quiet = false;
             }
@@ -502,7 +513,8 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
                 let is_mark = |placed: &&Placed| matches!(placed.entry, Entry::Mark);
                 let read = hubs.iter().filter_map(|hub| hub.at).max().unwrap_or_default();
                 if gone.iter().filter(is_mark).any(|mark| mark.id > read) {
-                    // Twice at once: what would have told of the first time is gone, unread.
+                    // Two losses at once: the entry that reports the first is trimmed before a hub
+                    // reads it.
                     browsers.iter_mut().for_each(|browser| browser.owed.clear());
                 }
                 for past in &mut world.history {
@@ -523,9 +535,9 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
                     &mut browsers[browser];
                 *feed = Some(hubs[hub].feed.clone());
                 if let Some(ahead) = forged {
-                    // It claims to have all up to there, which may have become true.
+                    // The browser claims every event up to there, which may have become true.
                     is_quiet = false;
-                    *last = Some(EventId(order.clock + u64::from(ahead), 3));
+                    *last = Some(EventId::new(order.clock + u64::from(ahead), 3));
                     *at = *last;
                     owed.clear();
                     seen.clear();
@@ -541,7 +553,7 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
         }
     }
 
-    // All is well again, and everybody has all of it, or was told.
+    // After recovery, every browser must have all events or a gap.
     for _ in 0..2 {
         for hub in 0..HUBS {
             flush(hub, &mut hubs, &mut order, &mut users, &mut world);
@@ -562,15 +574,15 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
             hubs[0].look_back_for_all(&order);
         }
         while browser.take(None, &world)? {}
-        prop_assert_eq!(browser.owed.first(), None, "is gone, and it was not told");
+        prop_assert_eq!(browser.owed.first(), None, "a lost event without a gap");
         let at = browser.at.expect("a position");
         let missing = world
             .history
             .iter()
             .find(|past| !past.gone && past.id > at && is_for(browser, past.user));
-        prop_assert_eq!(missing, None, "it stands at {}", at);
+        prop_assert_eq!(missing, None, "an event is missing at {}", at);
         if is_quiet {
-            prop_assert_eq!(browser.gaps, 0, "nothing was lost");
+            prop_assert_eq!(browser.gaps, 0, "a gap without a loss");
         }
     }
     Ok(())
@@ -578,7 +590,7 @@ fn run(ops: &[Op], settings: Settings) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn browsers_that_go_from_hub_to_hub_miss_nothing_untold(
+    fn moving_browsers_get_all_events_or_gaps(
         ops in vec(op(), 1..80), settings in settings(),
     ) {
         run(&ops, settings)?;

@@ -1,4 +1,5 @@
-//! Connections that do not move, break, or come in crowds: what becomes of them, and of the others.
+//! Connections that stall, break, or never ask: the watchdog cuts them, and other clients see no
+//! effect.
 #![cfg(all(feature = "axum-serve", feature = "tokio"))]
 
 use std::future::pending;
@@ -6,7 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
-use sse_hub::{Cuts, Event, Heartbeat, Hub, HubBuilder, Retain, TokioTimer, Watchdog};
+use sse_hub::watchdog::{Cuts, Watchdog};
+use sse_hub::{Audience, Event, Hub, HubBuilder, Retain, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -16,25 +18,25 @@ use sockets::{Client, DEADLINE, Followed, Seen, Server, eventually, frame, publi
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// It ends no stream by itself, so that what ends one is the connection.
+/// The hub itself ends no stream, so that only the connection can.
 fn hub() -> HubBuilder {
-    Hub::builder(TokioTimer::new()).heartbeat(Heartbeat::off()).never_stalled()
+    Hub::builder(TokioTimer::new()).heartbeat(None).stalled_after(None)
 }
 
-/// A watchdog with `limit` for writes and requests.
+/// A watchdog with `limit` for writes and requests, and a listener for it.
 async fn listen(limit: Duration) -> (Watchdog, TcpListener) {
     let watchdog = Watchdog::builder(TokioTimer::new()).stalled_after(limit).request_within(limit);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     (watchdog.build().unwrap(), listener)
 }
 
-/// A server whose connections are watched by it.
+/// A server under a watchdog.
 async fn watched(hub: &Hub, limit: Duration) -> (Server, Watchdog) {
     let (watchdog, listener) = listen(limit).await;
     (Server::start_on(watchdog.listen(listener), hub, pending()), watchdog)
 }
 
-/// A client for which its own system holds little.
+/// A client with a small receive buffer.
 async fn narrow(address: SocketAddr, path: &str) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
@@ -44,8 +46,8 @@ async fn narrow(address: SocketAddr, path: &str) -> Client {
     client
 }
 
-/// How many bytes wait in the system at the server's end of a client's connection; `None` if it knows no such end, open or
-/// closing.
+/// Returns the number of bytes that wait in the send queue of the server's socket for a client, or
+/// `None` if the system knows no such socket, open or closing.
 #[cfg(target_os = "linux")]
 fn waiting_to_be_sent(server: SocketAddr, client: &Client) -> Option<u64> {
     let ends = format!(":{:04X} 0100007F:{:04X} ", server.port(), client.port());
@@ -56,21 +58,21 @@ fn waiting_to_be_sent(server: SocketAddr, client: &Client) -> Option<u64> {
     Some(u64::from_str_radix(to_send, 16).unwrap())
 }
 
-/// Raises the number of files that this process may have open.
+/// Raises the limit of open files of this process.
 fn allow_files(count: u64) {
     let allowed = rlimit::increase_nofile_limit(count).unwrap();
     assert!(allowed >= count, "{count} open files are needed, and {allowed} allowed: raise it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_stops_reading_is_cut_while_a_thousand_others_see_nothing() {
+async fn a_stalled_client_is_cut_beside_a_thousand_others() {
     const OTHERS: usize = 1000;
     const LIMIT: Duration = SECOND;
     allow_files(2 * OTHERS as u64 + 200);
-    let hub = hub().retain(Retain::events(100_000).bytes(64 << 20)).build().unwrap();
+    let hub = hub().retain(Retain::default().events(100_000).bytes(64 << 20)).build().unwrap();
     let (watchdog, listener) = listen(LIMIT).await;
     let alone = watchdog.listen(listener).tap_io(|io| {
-        // The system gives nobody up by itself.
+        // The system must not give up the peer before the watchdog does.
         #[cfg(target_os = "linux")]
         socket2::SockRef::from(io.get_ref()).set_tcp_user_timeout(None).unwrap();
     });
@@ -91,7 +93,7 @@ async fn a_client_that_stops_reading_is_cut_while_a_thousand_others_see_nothing(
     assert_eq!(hub.stats().clients, OTHERS + 1);
 
     let begun = Instant::now();
-    // More than all buffers between the two hold.
+    // More than all buffers between server and client hold.
     let bulk = "x".repeat(64 << 10);
     for _ in 0..64 {
         let topic = sse_hub::Audience::topic("bulk");
@@ -121,7 +123,7 @@ async fn a_client_that_stops_reading_is_cut_while_a_thousand_others_see_nothing(
         assert!((1 << 10..128 << 10).contains(&most), "{most} bytes were held by the system");
     }
 
-    let id = hub.broadcast(Event::new("end")).unwrap().id().unwrap();
+    let id = hub.publish_confirmed(Audience::all(), Event::new("end")).unwrap().id().unwrap();
     expected.push(frame("end", "", id));
     while let Some(frames) = within("the others have all", others.join_next()).await {
         assert_eq!(frames.unwrap(), expected);
@@ -131,12 +133,12 @@ async fn a_client_that_stops_reading_is_cut_while_a_thousand_others_see_nothing(
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_client_that_reads_nothing_of_a_little_is_given_up_by_the_system() {
+async fn the_system_gives_up_a_client_of_little_traffic() {
     const LIMIT: Duration = SECOND;
     let hub = hub().build().unwrap();
     let (server, watchdog) = watched(&hub, LIMIT).await;
     let stalled = narrow(server.address, "/events").await;
-    // More than the client's system takes, and less than the server's: no write ever finds no room.
+    // More than the client's system takes, and less than the server's: every write finds room.
     for _ in 0..24 {
         hub.broadcast(Event::new("n").data("x".repeat(1 << 10))).unwrap();
     }
@@ -149,7 +151,7 @@ async fn a_client_that_reads_nothing_of_a_little_is_given_up_by_the_system() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_never_end_are_cut_and_hold_nobody_up() {
+async fn requests_that_never_end_are_cut() {
     const SLOW: u64 = 200;
     const LIMIT: Duration = SECOND;
     let hub = hub().build().unwrap();
@@ -165,7 +167,7 @@ async fn requests_that_never_end_are_cut_and_hold_nobody_up() {
         slow.spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_millis(20));
             let mut answer = Vec::new();
-            // A byte now and then, so that it is never silent; a few never begin.
+            // A byte now and then, so that the connection is never silent. A quarter sends none.
             let request =
                 b"GET /events HTTP/1.1\r\nhost: localhost\r\ncookie: ".iter().chain([&b'a'; 9_999]);
             for byte in request.skip(if number % 4 == 0 { usize::MAX } else { 0 }) {
@@ -195,7 +197,7 @@ async fn requests_that_never_end_are_cut_and_hold_nobody_up() {
     assert_eq!(hub.stats().opened, 1);
 }
 
-/// A proxy that resets both of its connections after it has passed on some bytes of the answer, wherever that is.
+/// A proxy that resets both of its connections after some bytes of the response, at any position.
 async fn resetting(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -208,7 +210,8 @@ async fn resetting(server: SocketAddr) -> SocketAddr {
                     let socket = socket2::SockRef::from(socket);
                     socket.set_linger(Some(Duration::ZERO)).unwrap();
                 }
-                // The head and `hub:open` take less than 500; all that follows is cut at every place of a frame.
+                // The head and `hub:open` take less than 500 bytes. Behind them, cuts fall on every
+                // position of a frame.
                 let passed = 500 + (connection * 271) % 4_001;
                 let ((from_near, mut to_near), (from_far, mut to_far)) =
                     (near.split(), far.split());
@@ -225,9 +228,9 @@ async fn resetting(server: SocketAddr) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_proxy_that_resets_connections_within_frames_costs_no_event_and_leaves_no_client() {
+async fn resets_within_frames_lose_no_event() {
     const EVENTS: u64 = 10_000;
-    let hub = hub().retain(Retain::events(20_000)).build().unwrap();
+    let hub = hub().retain(Retain::default().events(20_000)).build().unwrap();
     let (server, _) = watched(&hub, 10 * SECOND).await;
     let proxy = resetting(server.address).await;
 
@@ -240,7 +243,7 @@ async fn a_proxy_that_resets_connections_within_frames_costs_no_event_and_leaves
     eventually(SECOND, "the hub holds no client of them", || hub.stats().clients == 0).await;
 }
 
-/// A host of its own beside this one: a network namespace, joined to this by a pair of devices.
+/// Another host: a network namespace, connected to this one by a pair of devices.
 #[cfg(target_os = "linux")]
 struct Host {
     name: String,
@@ -263,7 +266,7 @@ impl Host {
         host
     }
 
-    /// Starts a program there.
+    /// Starts a program on that host.
     fn start(&self, program: &str) -> std::process::Child {
         let program = format!("netns exec {} {program}", self.name);
         let mut command = std::process::Command::new("ip");
@@ -271,7 +274,7 @@ impl Host {
         command.spawn().expect("`ip` runs: install iproute2")
     }
 
-    /// It is not there any more, and says nothing of it.
+    /// Takes the address away, without a word to the peer.
     fn vanish(&self) {
         ip(&self.name, "addr flush dev sse-hub-there");
     }
@@ -299,10 +302,10 @@ fn ip(namespace: &str, what: &str) {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root, iproute2 and curl"]
-async fn a_client_whose_host_vanished_is_gone_in_time_whether_events_come_or_not() {
+async fn a_client_of_a_vanished_host_is_gone_in_time() {
     const LIMIT: Duration = Duration::from_secs(2);
     let host = Host::new();
-    // With events, what was sent is never acknowledged. Without, nothing moves.
+    // With events, the sent bytes are never acknowledged. Without events, no byte moves.
     for (with_events, bound) in [(true, LIMIT + 2 * SECOND), (false, 2 * LIMIT + 2 * SECOND)] {
         let hub = hub().build().unwrap();
         let watchdog = Watchdog::builder(TokioTimer::new())

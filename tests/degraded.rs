@@ -1,4 +1,4 @@
-//! Clients are told when what orders the events is out of reach, if that lasts.
+//! Clients receive a notice if the order of events is unreachable for a while.
 
 mod support;
 
@@ -7,19 +7,19 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
-use sse_hub::{Event, EventId, Heartbeat, Hub, HubBuilder, ManualTimer, Subscriber, Subscription};
+use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
+use sse_hub::{Event, EventId, Hub, HubBuilder, ManualTimer, Subscriber, Subscription};
 use support::{Counting, SECOND, frames, poll, read, wait, within};
 
 const LOST: &str = "event: hub:degraded\ndata: {\"degraded\":true}\n\n";
 const FOUND: &str = "event: hub:degraded\ndata: {\"degraded\":false}\n\n";
 
-/// An engine that takes all and places nothing.
+/// An engine that accepts every event and places none.
 #[derive(Debug)]
 struct Nowhere;
 
 impl Backplane for Nowhere {
-    fn send(&self, _: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, _: Outgoing) -> Result<(), SendError> {
         Ok(())
     }
 }
@@ -31,23 +31,23 @@ struct Instance {
 }
 
 impl Instance {
-    /// One that has found the end of its order.
+    /// Builds a hub with an engine that has found the end of the order.
     fn new() -> Self {
-        let instance = Self::with(HubBuilder::tell_degraded);
+        let instance = Self::with(|hub: HubBuilder| hub.announce_outages(true));
         instance.load();
         instance
     }
 
     fn with(set: impl FnOnce(HubBuilder) -> HubBuilder) -> Self {
         let timer = ManualTimer::new();
-        let builder = Hub::builder(timer.clone()).backplane(Nowhere).heartbeat(Heartbeat::off());
+        let builder = Hub::builder(timer.clone()).backplane(Nowhere).heartbeat(None);
         let hub = set(builder).build().unwrap();
-        let feed = Feed::of(&hub).unwrap();
+        let feed = Feed::new(&hub).unwrap();
         Self { hub, feed, timer }
     }
 
     fn load(&self) {
-        self.feed.load(EventId(7, 7), None::<(EventId, Duration, &[u8])>);
+        self.feed.load(EventId::new(7, 7), None::<(EventId, Duration, &[u8])>);
         self.feed.degraded(None);
     }
 
@@ -57,7 +57,7 @@ impl Instance {
         stream
     }
 
-    /// As an engine does: at once, and again when it has lasted.
+    /// Reports the outage as an engine does: at once, and again after the delay.
     fn lose(&self) {
         self.feed.degraded(Some("gone"));
         self.timer.advance(SECOND);
@@ -72,14 +72,18 @@ impl Instance {
 }
 
 #[test]
-fn an_outage_that_lasts_is_told_once_and_so_is_its_end() {
+fn lasting_outage_is_announced_once() {
     let here = Instance::new();
     let mut stream = here.open();
     let woken = wait(&mut stream);
     here.feed.degraded(Some("gone"));
     here.timer.advance(SECOND - Duration::from_millis(1));
     here.feed.degraded(Some("gone"));
-    assert_eq!((woken.count(), read(&mut stream)), (0, String::new()), "not yet a second");
+    assert_eq!(
+        (woken.count(), read(&mut stream)),
+        (0, String::new()),
+        "the outage is shorter than a second"
+    );
 
     let woken = wait(&mut stream);
     here.timer.advance(Duration::from_millis(1));
@@ -87,7 +91,11 @@ fn an_outage_that_lasts_is_told_once_and_so_is_its_end() {
     assert_eq!((woken.count(), &*read(&mut stream)), (1, LOST));
     let woken = wait(&mut stream);
     here.lose();
-    assert_eq!((woken.count(), read(&mut stream)), (0, String::new()), "it was told");
+    assert_eq!(
+        (woken.count(), read(&mut stream)),
+        (0, String::new()),
+        "the outage was announced already"
+    );
 
     let woken = wait(&mut stream);
     here.find();
@@ -97,7 +105,7 @@ fn an_outage_that_lasts_is_told_once_and_so_is_its_end() {
 }
 
 #[test]
-fn a_hub_that_was_not_asked_to_tells_nobody() {
+fn announcements_are_off_by_default() {
     let here = Instance::with(|hub| hub);
     here.load();
     let mut stream = here.open();
@@ -108,7 +116,7 @@ fn a_hub_that_was_not_asked_to_tells_nobody() {
 }
 
 #[test]
-fn who_comes_meanwhile_is_told_after_the_opening_and_before_the_events() {
+fn newcomer_gets_outage_between_opening_and_events() {
     let here = Instance::new();
     here.lose();
     let mut stream = here.open();
@@ -118,16 +126,17 @@ fn who_comes_meanwhile_is_told_after_the_opening_and_before_the_events() {
 
     here.lose();
     let snapshot = Event::new("snapshot").data("1");
-    let mut stream = here.hub.subscribe(Subscriber::new()).unwrap().first([snapshot]).unwrap();
+    let mut stream =
+        here.hub.subscribe(Subscriber::new()).unwrap().with_snapshot([snapshot]).unwrap();
     let told: Vec<_> = frames(&read(&mut stream)).into_iter().map(|frame| frame.event).collect();
     assert_eq!(told, ["hub:open", "snapshot", "hub:degraded"]);
 }
 
 #[test]
-fn an_order_that_was_never_found_is_an_outage() {
-    let here = Instance::with(HubBuilder::tell_degraded);
+fn order_never_found_is_an_outage() {
+    let here = Instance::with(|hub: HubBuilder| hub.announce_outages(true));
     let mut stream = here.open();
-    // It answers, but not where the order ends.
+    // The engine answers, but does not know the end of the order.
     here.find();
     assert_eq!(read(&mut stream), LOST);
     here.load();
@@ -136,7 +145,7 @@ fn an_order_that_was_never_found_is_an_outage() {
 }
 
 #[test]
-fn one_that_comes_and_goes_is_told_to_nobody() {
+fn short_outage_is_not_announced() {
     let here = Instance::new();
     let mut stream = here.open();
     let woken = wait(&mut stream);
@@ -151,12 +160,12 @@ fn one_that_comes_and_goes_is_told_to_nobody() {
 }
 
 #[test]
-fn who_did_not_read_is_told_how_it_is_now() {
+fn unread_stream_gets_only_latest_state() {
     let here = Instance::new();
     let (mut knows, mut does_not) = (here.open(), here.open());
     here.lose();
     here.find();
-    assert_eq!(read(&mut knows), "", "it is as it was");
+    assert_eq!(read(&mut knows), "", "the state did not change");
     here.lose();
     assert_eq!(read(&mut knows), LOST);
     here.find();
@@ -166,24 +175,24 @@ fn who_did_not_read_is_told_how_it_is_now() {
 }
 
 #[test]
-fn a_busy_stream_is_told_without_touching_its_timer_and_its_place_stays() {
+fn busy_stream_keeps_timer_and_position() {
     let timer = Counting::default();
     let kept = Kept::default();
     let builder = Hub::builder(timer.clone()).backplane(kept.clone());
-    let hub = builder.tell_degraded().build().unwrap();
-    let feed = Feed::of(&hub).unwrap();
-    feed.load(EventId(7, 0), None::<(EventId, Duration, &[u8])>);
+    let hub = builder.announce_outages(true).build().unwrap();
+    let feed = Feed::new(&hub).unwrap();
+    feed.load(EventId::new(7, 0), None::<(EventId, Duration, &[u8])>);
     feed.degraded(None);
     hub.broadcast(Event::new("n").data("1")).unwrap();
     let entry = kept.0.lock().unwrap().pop().unwrap();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     let mut text = String::new();
-    // Each poll finds something: what is told comes before the next event, and not after the last.
+    // Each poll has an item: the notice must come before the next event, not after the last.
     let mut poll =
         || text += std::str::from_utf8(&support::poll(&mut stream).unwrap().unwrap()).unwrap();
     poll();
     for number in 1..=4 {
-        feed.append(EventId(7, number), &entry).unwrap();
+        feed.append(EventId::new(7, number), &entry).unwrap();
         if number == 3 {
             feed.degraded(Some("gone"));
             timer.timer.advance(SECOND);
@@ -195,23 +204,23 @@ fn a_busy_stream_is_told_without_touching_its_timer_and_its_place_stays() {
     let told = frames(&text);
     let events: Vec<_> = told.iter().map(|frame| &*frame.event).collect();
     assert_eq!(events, ["hub:open", "n", "n", "hub:degraded", "n", "n"]);
-    assert_eq!(told[3].id, None, "it is no place");
-    assert_eq!(support::last_id(&text), EventId(7, 4));
+    assert_eq!(told[3].id, None, "the notice must not carry an id");
+    assert_eq!(support::last_id(&text), EventId::new(7, 4));
     assert_eq!(timer.touched.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
-/// Keeps what is published.
+/// An engine that keeps published events.
 #[derive(Debug, Clone, Default)]
 struct Kept(Arc<std::sync::Mutex<Vec<bytes::Bytes>>>);
 
 impl Backplane for Kept {
-    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, event: Outgoing) -> Result<(), SendError> {
         self.0.lock().unwrap().push(event.entry().clone());
         Ok(())
     }
 }
 
-/// Publishes, connects and asks as soon as it is woken.
+/// A waker that publishes, subscribes and reads statistics.
 struct Meddler(Hub);
 
 impl Wake for Meddler {
@@ -223,7 +232,7 @@ impl Wake for Meddler {
 }
 
 #[test]
-fn ten_thousand_are_woken_with_no_lock_held_and_each_is_told() {
+fn ten_thousand_waiters_wake_without_a_lock() {
     within(Duration::from_secs(60), || {
         let here = Instance::new();
         let mut streams: Vec<_> = (0..10_000).map(|_| here.open()).collect();
@@ -239,7 +248,7 @@ fn ten_thousand_are_woken_with_no_lock_held_and_each_is_told() {
 }
 
 #[test]
-fn a_stream_that_has_ended_tells_nothing_more() {
+fn ended_stream_sends_no_notice() {
     let here = Instance::new();
     let mut stream = here.open();
     here.hub.close();

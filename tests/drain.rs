@@ -1,4 +1,4 @@
-//! Emptying a hub for a shutdown.
+//! Draining a hub for a shutdown.
 
 mod support;
 
@@ -31,7 +31,7 @@ fn crowd(hub: &Hub, count: usize) -> Vec<Subscription> {
     (0..count).map(open).collect()
 }
 
-/// Polls with a waker that counts.
+/// Polls with a counting waker.
 fn poll<F: Future>(future: Pin<&mut F>) -> (Poll<F::Output>, Arc<Woken>) {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
@@ -39,7 +39,7 @@ fn poll<F: Future>(future: Pin<&mut F>) -> (Poll<F::Output>, Arc<Woken>) {
 }
 
 #[test]
-fn a_hub_without_clients_is_drained_at_once() {
+fn empty_hub_drains_at_once() {
     let (hub, _) = hub_with(|hub| hub);
     assert_eq!(hub.drain(PERIOD).now_or_never(), Some(()));
     assert_eq!(hub.drain(Duration::ZERO).now_or_never(), Some(()));
@@ -48,11 +48,11 @@ fn a_hub_without_clients_is_drained_at_once() {
 }
 
 #[test]
-fn a_stream_that_is_asked_a_moment_too_late_is_told_all_the_same() {
+fn stream_polled_late_still_gets_its_end() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 20);
     let mut drain = pin!(hub.drain(PERIOD));
-    // A busy server polls nobody while the whole period goes by.
+    // A busy server may poll no stream during the whole period.
     timer.advance(PERIOD);
     assert_eq!(poll(drain.as_mut()).0, Poll::Ready(()));
     for stream in &mut streams {
@@ -62,7 +62,7 @@ fn a_stream_that_is_asked_a_moment_too_late_is_told_all_the_same() {
 }
 
 #[test]
-fn newcomers_are_refused_softly_from_the_call_on_and_also_when_it_is_dropped() {
+fn drain_refuses_newcomers_softly_even_if_dropped() {
     let (hub, _) = hub_with(|hub| hub);
     let _streams = crowd(&hub, 1);
     let drain = hub.drain(PERIOD);
@@ -79,11 +79,11 @@ fn newcomers_are_refused_softly_from_the_call_on_and_also_when_it_is_dropped() {
 }
 
 #[test]
-fn streams_end_spread_over_the_period_each_after_what_was_published_before() {
+fn streams_end_across_the_period_after_their_backlog() {
     const STREAMS: usize = 300;
-    // Some are behind, and read the rest from the log.
+    // Some streams are behind and read their backlog from the log.
     for window in [2, 1000] {
-        let heartbeat = Heartbeat::every(15 * SECOND);
+        let heartbeat = Heartbeat::default().every(15 * SECOND);
         let (hub, timer) = hub_with(|hub| hub.window(window).heartbeat(heartbeat));
         let mut streams: Vec<(Subscription, String)> =
             crowd(&hub, STREAMS).into_iter().map(|stream| (stream, String::new())).collect();
@@ -93,7 +93,11 @@ fn streams_end_spread_over_the_period_each_after_what_was_published_before() {
         for second in 0..100 {
             for _ in 0..3 {
                 let receipt = hub.broadcast(event(published)).unwrap();
-                assert_eq!(receipt.matched(), streams.len(), "it still publishes");
+                assert_eq!(
+                    receipt.matched(),
+                    streams.len(),
+                    "publishing must work during the drain"
+                );
                 published += 1;
             }
             timer.advance(SECOND);
@@ -104,17 +108,21 @@ fn streams_end_spread_over_the_period_each_after_what_was_published_before() {
                 assert_eq!(reason, "drained");
                 assert!(frames(text).last().unwrap().retry.is_some());
                 let all: Vec<String> = (0..published).map(|number| number.to_string()).collect();
-                assert_eq!(data(text), all, "all that was published before");
+                assert_eq!(data(text), all, "every event from before the drain must arrive");
                 ended.push(second);
                 false
             });
             let gone = streams.is_empty();
-            assert_eq!(poll(drain.as_mut()).0.is_ready(), gone, "ready when the last is gone");
+            assert_eq!(
+                poll(drain.as_mut()).0.is_ready(),
+                gone,
+                "the drain must be ready when the last stream ends"
+            );
             if gone {
                 break;
             }
         }
-        assert_eq!(ended.len(), STREAMS, "none after the period");
+        assert_eq!(ended.len(), STREAMS, "a stream ended after the period");
         for tenth in 0..9 {
             let some = ended.iter().filter(|&&second| second / 10 == tenth).count();
             assert!((5..100).contains(&some), "{some} in tenth {tenth}: {ended:?}");
@@ -122,12 +130,12 @@ fn streams_end_spread_over_the_period_each_after_what_was_published_before() {
         assert_eq!(hub.stats().ended(EndReason::Drained), STREAMS as u64);
         assert_eq!(hub.stats().clients, 0);
         drop(drain);
-        assert_eq!(timer.next_deadline(), None, "nothing is left that waits");
+        assert_eq!(timer.next_deadline(), None, "a deadline is left over");
     }
 }
 
 #[test]
-fn clients_are_told_to_come_back_at_different_times() {
+fn drained_clients_reconnect_at_different_times() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 100);
     let _drain = hub.drain(SECOND);
@@ -139,10 +147,10 @@ fn clients_are_told_to_come_back_at_different_times() {
 }
 
 #[test]
-fn a_drained_client_resumes_elsewhere_in_time_from_where_it_stopped() {
+fn drained_client_resumes_on_another_instance() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
-    let last = hub.broadcast(event("last")).unwrap().id().unwrap();
+    let last = hub.publish_confirmed(Audience::all(), event("last")).unwrap().id().unwrap();
     drop(hub.drain(PERIOD));
     timer.advance(PERIOD);
     let text = read(&mut stream);
@@ -150,12 +158,12 @@ fn a_drained_client_resumes_elsewhere_in_time_from_where_it_stopped() {
 }
 
 #[test]
-fn an_idle_stream_without_heartbeats_is_woken_for_its_end() {
-    let (hub, timer) = hub_with(|hub| hub.heartbeat(Heartbeat::off()));
+fn idle_stream_wakes_for_its_end() {
+    let (hub, timer) = hub_with(|hub| hub.heartbeat(None));
     let [mut stream] = <[Subscription; 1]>::try_from(crowd(&hub, 1)).unwrap();
     let woken = wait(&mut stream);
     drop(hub.drain(PERIOD));
-    assert_eq!(woken.count(), 1, "to arm its timer");
+    assert_eq!(woken.count(), 1, "one wake-up must arm the timer");
     let woken = wait(&mut stream);
     timer.advance(PERIOD);
     assert_eq!(woken.count(), 1);
@@ -163,7 +171,7 @@ fn an_idle_stream_without_heartbeats_is_woken_for_its_end() {
 }
 
 #[test]
-fn streams_that_are_not_read_are_gone_at_the_end_of_the_period_and_then_it_is_ready() {
+fn unread_streams_end_with_the_period() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut stalled = crowd(&hub, 20);
     let mut never_read: Vec<Subscription> =
@@ -176,11 +184,11 @@ fn streams_that_are_not_read_are_gone_at_the_end_of_the_period_and_then_it_is_re
     assert!(polled.is_pending());
     let clients = hub.stats().clients;
     timer.advance(Duration::from_nanos(1));
-    assert_eq!(woken.count(), 1, "by its timer");
+    assert_eq!(woken.count(), 1, "the timer must wake the task");
     assert_eq!(hub.stats().clients, clients);
     assert!(poll(drain.as_mut()).0.is_ready());
     let stats = hub.stats();
-    assert_eq!((stats.clients, stats.names), (0, 0));
+    assert_eq!((stats.clients, stats.client_names), (0, 0));
     assert_eq!(stats.ended(EndReason::Drained), 40);
     for stream in stalled.iter_mut().chain(&mut never_read) {
         read(stream);
@@ -191,7 +199,7 @@ fn streams_that_are_not_read_are_gone_at_the_end_of_the_period_and_then_it_is_re
 }
 
 #[test]
-fn it_is_ready_early_when_the_last_stream_is_dropped() {
+fn drain_ends_when_last_stream_is_dropped() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 3);
     let mut drain = pin!(hub.drain(PERIOD));
@@ -199,14 +207,18 @@ fn it_is_ready_early_when_the_last_stream_is_dropped() {
         let (polled, woken) = poll(drain.as_mut());
         assert!(polled.is_pending());
         drop(stream);
-        assert_eq!(woken.count(), usize::from(streams.is_empty()), "by the last");
+        assert_eq!(
+            woken.count(),
+            usize::from(streams.is_empty()),
+            "only the last stream must wake the drain"
+        );
     }
     assert!(poll(drain.as_mut()).0.is_ready());
     assert!(timer.next_deadline().is_some_and(|deadline| deadline > timer.now()));
 }
 
 #[test]
-fn dropping_it_stops_the_waiting_and_nothing_else() {
+fn dropping_drain_keeps_streams_ending() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 10);
     for polls in 0..3 {
@@ -214,7 +226,7 @@ fn dropping_it_stops_the_waiting_and_nothing_else() {
         let wakers: Vec<_> = (0..polls).map(|_| poll(drain.as_mut()).1).collect();
         drop(drain);
         for woken in wakers {
-            assert_eq!(Arc::strong_count(&woken), 1, "nobody holds its waker");
+            assert_eq!(Arc::strong_count(&woken), 1, "the dropped drain must release its waker");
         }
     }
     timer.advance(PERIOD);
@@ -226,7 +238,7 @@ fn dropping_it_stops_the_waiting_and_nothing_else() {
 }
 
 #[test]
-fn of_its_polls_the_latest_is_woken_and_holds_a_waker() {
+fn only_the_latest_waker_is_kept() {
     let (hub, _) = hub_with(|hub| hub);
     let streams = crowd(&hub, 1);
     let mut drain = pin!(hub.drain(PERIOD));
@@ -237,7 +249,7 @@ fn of_its_polls_the_latest_is_woken_and_holds_a_waker() {
 }
 
 #[test]
-fn two_drains_are_both_ready_and_the_sooner_ends_the_streams() {
+fn two_drains_end_at_the_earlier_deadline() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 50);
     let mut slow = Box::pin(hub.drain(10 * PERIOD));
@@ -259,7 +271,7 @@ fn two_drains_are_both_ready_and_the_sooner_ends_the_streams() {
 }
 
 #[test]
-fn a_drain_without_an_end_waits_and_does_not_panic() {
+fn drain_without_deadline_waits_without_panic() {
     let (hub, _) = hub_with(|hub| hub);
     let streams = crowd(&hub, 100);
     let mut drain = pin!(hub.drain(Duration::from_secs(u64::MAX / 2)));
@@ -269,7 +281,7 @@ fn a_drain_without_an_end_waits_and_does_not_panic() {
 }
 
 #[test]
-fn a_drain_over_no_time_ends_all_at_once() {
+fn zero_period_ends_all_streams() {
     let (hub, _) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 10);
     hub.broadcast(event("before")).unwrap();
@@ -283,7 +295,7 @@ fn a_drain_over_no_time_ends_all_at_once() {
 }
 
 #[test]
-fn a_deadline_within_the_period_still_holds() {
+fn deadline_within_the_period_holds() {
     let (hub, timer) = hub_with(|hub| hub);
     let until = timer.now() + SECOND / 1000;
     let mut streams: Vec<Subscription> =
@@ -295,7 +307,7 @@ fn a_deadline_within_the_period_still_holds() {
 }
 
 #[test]
-fn it_publishes_meanwhile_and_closing_ends_what_is_left() {
+fn closing_during_drain_ends_remaining_streams() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 100);
     let mut drain = pin!(hub.drain(PERIOD));
@@ -314,7 +326,7 @@ fn it_publishes_meanwhile_and_closing_ends_what_is_left() {
 }
 
 #[test]
-fn draining_after_closing_waits_for_those_that_still_read() {
+fn drain_after_close_waits_for_readers() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 3);
     hub.broadcast(event("x")).unwrap();
@@ -324,11 +336,11 @@ fn draining_after_closing_waits_for_those_that_still_read() {
     assert_eq!(data(&read(&mut streams[0])), ["x"]);
     timer.advance(PERIOD);
     assert!(poll(drain.as_mut()).0.is_ready());
-    assert_eq!(hub.count(&Audience::all()), 0);
+    assert_eq!(hub.count(Audience::all()), 0);
 }
 
 #[test]
-fn a_drain_outlives_its_hub() {
+fn drain_outlives_its_hub() {
     let timer = ManualTimer::new();
     let hub = Hub::builder(timer.clone()).build().unwrap();
     let mut streams = crowd(&hub, 3);
@@ -357,14 +369,14 @@ mod over_sockets {
     use super::*;
 
     const STREAMS: usize = 200;
-    /// For what takes far less.
+    /// The limit for operations that take far less time.
     const DEADLINE: Duration = Duration::from_secs(30);
 
     async fn events(State(hub): State<Hub>) -> Result<Subscription, Refused> {
         hub.subscribe(Subscriber::new())
     }
 
-    /// The body of a chunked response, which must be whole.
+    /// Decodes a chunked body and checks that the body is complete.
     fn unchunked(mut raw: &[u8]) -> String {
         let head = raw.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
         assert!(raw.starts_with(b"HTTP/1.1 200 OK\r\n"));
@@ -375,18 +387,18 @@ mod over_sockets {
             let digits = std::str::from_utf8(&raw[..line]).unwrap();
             let length = usize::from_str_radix(digits, 16).unwrap();
             let chunk = &raw[line + 2..];
-            assert_eq!(&chunk[length..length + 2], b"\r\n", "the chunk is whole");
+            assert_eq!(&chunk[length..length + 2], b"\r\n", "the chunk must be complete");
             body.extend_from_slice(&chunk[..length]);
             raw = &chunk[length + 2..];
             if length == 0 {
-                assert_eq!(raw, b"", "nothing comes after the end");
+                assert_eq!(raw, b"", "data after the last chunk");
                 return String::from_utf8(body).unwrap();
             }
         }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_server_that_drains_exits_with_whole_frames_on_200_live_streams() {
+    async fn server_drains_200_live_streams_with_whole_frames() {
         let hub = Hub::builder(TokioTimer::new()).build().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -394,7 +406,7 @@ mod over_sockets {
         let (app, draining) = (Router::new().route("/", get(events)), hub.clone());
         let shutdown = async move {
             stopped.await.unwrap();
-            // The last tenth of it is for a machine that has other things to do.
+            // The last tenth of the time is reserve for a loaded machine.
             draining.drain(Duration::from_secs(3)).await;
         };
         let app = app.with_state(hub.clone());
@@ -417,10 +429,10 @@ mod over_sockets {
             }
         })
         .await
-        .expect("all are let in");
+        .expect("all clients must connect");
         let publisher = hub.clone();
         stop.send(()).unwrap();
-        // On live streams: until the last is gone there is always something on its way.
+        // Publish until the last stream has ended, so that every stream has a backlog.
         let mut published = 0;
         timeout(DEADLINE, async {
             while publisher.stats().clients > 0 {
@@ -431,14 +443,14 @@ mod over_sockets {
             server.await.unwrap().unwrap();
         })
         .await
-        .expect("the server exits");
+        .expect("the server must exit");
 
         for client in clients {
-            let text = timeout(DEADLINE, client).await.expect("its connection closes").unwrap();
+            let text = timeout(DEADLINE, client).await.expect("the connection must close").unwrap();
             assert_eq!(end(&text).as_deref(), Some("drained"));
             let got = data(&text);
             let expected: Vec<String> = (0..got.len()).map(|number| number.to_string()).collect();
-            assert_eq!(got, expected, "each of them from the first on");
+            assert_eq!(got, expected, "events must be contiguous from the first");
         }
         assert_eq!(hub.stats().ended(EndReason::Drained), STREAMS as u64);
         hub.close();

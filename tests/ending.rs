@@ -1,12 +1,12 @@
-//! How streams end: by the application, by their time, because they are not read, because they missed something.
+//! How streams end: disconnected, at a deadline, stalled, or lagging.
 
 mod support;
 
 use std::time::Duration;
 
 use sse_hub::{
-    Audience, DisconnectError, EndReason, Event, EventError, EventId, Heartbeat, Hub, ManualTimer,
-    Retain, Subscriber, Subscription, Timer as _,
+    Audience, DisconnectError, EndReason, Event, EventError, EventId, Goodbye, Heartbeat, Hub,
+    ManualTimer, Retain, Subscriber, Subscription, Timer as _,
 };
 
 use support::{SECOND, data, end, frames, gaps, has_ended, hub_with, last_id, poll, read, wait};
@@ -21,16 +21,24 @@ fn open(hub: &Hub, subscriber: Subscriber) -> Subscription {
     stream
 }
 
+fn goodbye(reason: &str, last: Option<Event>) -> Goodbye {
+    let goodbye = Goodbye::new(reason).unwrap();
+    match last {
+        Some(event) => goodbye.event(event),
+        None => goodbye,
+    }
+}
+
 #[test]
-fn the_application_disconnects_a_client_a_user_a_session_and_a_topic() {
+fn disconnect_selects_client_user_session_and_topic() {
     let (hub, _) = hub_with(|hub| hub);
     let who = || Subscriber::new().user("u").session("s").topic("t");
     let audiences: [fn(&Subscription) -> Audience; 5] = [
-        |stream| Audience::client(stream.client()),
+        |stream| Audience::client(stream.client_id()),
         |_| Audience::user("u"),
         |_| Audience::session("s"),
         |_| Audience::topic("t"),
-        |stream| Audience::topic("t").and(Audience::client(stream.client())),
+        |stream| Audience::topic("t").and(Audience::client(stream.client_id())),
     ];
     let mut other = open(&hub, Subscriber::new().user("s").session("t").topic("u"));
     for (round, audience) in audiences.into_iter().enumerate() {
@@ -38,86 +46,91 @@ fn the_application_disconnects_a_client_a_user_a_session_and_a_topic() {
             let mut stream = open(&hub, who());
             let woken = wait(&mut stream);
             let has_last = last.is_some();
-            assert_eq!(hub.disconnect(&audience(&stream), "log-out_2", last), Ok(1));
+            assert_eq!(hub.disconnect(audience(&stream), goodbye("log-out_2", last)), Ok(1));
             assert_eq!(woken.count(), 1);
-            assert_eq!(hub.stats().clients, 1, "it is forgotten at once");
+            assert_eq!(hub.stats().clients, 1, "the hub must forget the client at once");
             let text = read(&mut stream);
             assert_eq!(text.starts_with("event: goodbye\ndata: two\ndata: lines\n\n"), has_last);
             assert_eq!(frames(&text).len(), 1 + usize::from(has_last), "{round}");
             assert_eq!(end(&text).as_deref(), Some("log-out_2"));
             let retry = frames(&text).last().unwrap().retry.unwrap();
             assert!((2250..=3750).contains(&retry), "{retry}");
-            assert!(has_ended(&mut stream) && has_ended(&mut stream), "it stays ended");
+            assert!(has_ended(&mut stream) && has_ended(&mut stream), "the stream must stay ended");
         }
     }
     assert!(!has_ended(&mut other));
     assert_eq!(hub.stats().ended(EndReason::Disconnected), 10);
-    assert_eq!(hub.disconnect(&Audience::user("nobody"), "x", None), Ok(0));
-    assert_eq!(hub.disconnect(&Audience::all(), "x", None), Ok(1));
+    assert_eq!(hub.disconnect(Audience::user("nobody"), Goodbye::from_static("x")), Ok(0));
+    assert_eq!(hub.disconnect(Audience::all(), Goodbye::from_static("x")), Ok(1));
     assert_eq!(end(&read(&mut other)).as_deref(), Some("x"));
 }
 
 #[test]
-fn a_reason_is_a_word_and_a_last_event_one_that_can_be_sent_or_nobody_is_disconnected() {
+fn invalid_reason_or_last_event_disconnects_no_client() {
     let (hub, _) = hub_with(|hub| hub);
     let mut stream = open(&hub, Subscriber::new());
     let long = "x".repeat(65);
     for reason in ["", "two words", "\"", "\\", "a\n", "ü", "a\0", "a.b", &long] {
-        let error = hub.disconnect(&Audience::all(), reason, None);
-        assert_eq!(error, Err(DisconnectError::Reason), "{reason:?}");
+        assert!(Goodbye::new(reason).is_err(), "{reason:?}");
     }
-    let error = hub.disconnect(&Audience::all(), "x", Some(Event::default()));
+    let error = hub.disconnect(Audience::all(), goodbye("x", Some(Event::default())));
     assert_eq!(error, Err(DisconnectError::Event(EventError::Empty)));
-    let error = hub.disconnect(&Audience::all(), "x", Some(Event::new("hub:end").data("")));
+    let error = hub.disconnect(Audience::all(), goodbye("x", Some(Event::new("hub:end").data(""))));
     assert!(matches!(error, Err(DisconnectError::Event(EventError::Type(_)))));
     assert!(!has_ended(&mut stream));
     let longest = "x".repeat(64);
-    assert_eq!(hub.disconnect(&Audience::all(), &longest, None), Ok(1));
+    assert_eq!(hub.disconnect(Audience::all(), goodbye(&longest, None)), Ok(1));
     assert_eq!(end(&read(&mut stream)), Some(longest));
 }
 
 #[test]
-fn a_last_event_that_has_an_id_of_its_own_is_an_error() {
+fn last_event_with_an_id_is_refused() {
     let (hub, _) = hub_with(|hub| hub);
     let _stream = open(&hub, Subscriber::new());
-    let error = hub.disconnect(&Audience::all(), "x", Some(event("bye").id("own")));
+    let error = hub.disconnect(Audience::all(), goodbye("x", Some(event("bye").id("own"))));
     assert_eq!(error, Err(DisconnectError::Event(EventError::OwnId)));
 }
 
-/// Publishes numbered events for everybody, and returns the last one's id.
+/// Publishes numbered events for all clients, and returns the last id.
 fn publish(hub: &Hub, count: usize) -> EventId {
     let mut last = EventId::default();
     for number in 0..count {
-        last = hub.broadcast(event(number)).unwrap().id().unwrap();
+        last = hub.publish_confirmed(Audience::all(), event(number)).unwrap().id().unwrap();
     }
     last
 }
 
 #[test]
-fn a_disconnected_client_is_not_sent_what_waited_and_loses_nothing_of_it_when_it_resumes() {
+fn disconnected_client_resumes_with_its_backlog() {
     for waiting in [1, 5, 50] {
         let (hub, _) = hub_with(|hub| hub.window(8));
         let mut stream = hub.subscribe(Subscriber::new()).unwrap();
-        let first = hub.broadcast(event("read")).unwrap().id().unwrap();
+        let first = hub.publish_confirmed(Audience::all(), event("read")).unwrap().id().unwrap();
         assert_eq!(data(&read(&mut stream)), ["read"]);
         publish(&hub, waiting);
-        assert_eq!(hub.disconnect(&Audience::all(), "x", Some(Event::new("bye").data(""))), Ok(1));
+        assert_eq!(
+            hub.disconnect(Audience::all(), goodbye("x", Some(Event::new("bye").data("")))),
+            Ok(1)
+        );
         let text = read(&mut stream);
         assert_eq!(frames(&text).len(), 2, "{text}");
-        assert!(frames(&text).iter().all(|frame| frame.id.is_none()), "its position stays");
+        assert!(
+            frames(&text).iter().all(|frame| frame.id.is_none()),
+            "the position must not change"
+        );
         hub.broadcast(event("after")).unwrap();
         let mut again = hub.subscribe(Subscriber::new().resume(first)).unwrap();
-        assert!(again.resumed());
+        assert!(again.is_resumed());
         assert_eq!(data(&read(&mut again)).len(), waiting + 1);
     }
 }
 
 #[test]
-fn a_client_disconnected_before_it_was_read_opens_and_ends() {
+fn unread_disconnected_client_opens_and_ends() {
     let (hub, _) = hub_with(|hub| hub);
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     publish(&hub, 3);
-    hub.disconnect(&Audience::all(), "x", None).unwrap();
+    hub.disconnect(Audience::all(), Goodbye::from_static("x")).unwrap();
     let text = read(&mut stream);
     assert_eq!(frames(&text)[0].event, "hub:open");
     assert_eq!((data(&text).len(), end(&text).as_deref()), (0, Some("x")));
@@ -125,17 +138,17 @@ fn a_client_disconnected_before_it_was_read_opens_and_ends() {
 }
 
 #[test]
-fn a_stream_that_is_about_to_end_softly_is_still_disconnected_at_once() {
+fn disconnect_overrides_a_pending_soft_end() {
     let soft: [fn(&Hub, &ManualTimer); 2] =
         [|hub, _| hub.close(), |_, timer| timer.advance(10 * SECOND)];
     for (case, end_softly) in soft.into_iter().enumerate() {
-        let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
+        let (hub, timer) = hub_with(|hub| hub.max_batch_bytes(1).lifetime(10 * SECOND));
         let mut stream = open(&hub, Subscriber::new());
         publish(&hub, 5);
         end_softly(&hub, &timer);
         assert_eq!(data(std::str::from_utf8(&poll(&mut stream).unwrap().unwrap()).unwrap()), ["0"]);
         let last = Some(Event::new("bye").data("bye"));
-        assert_eq!(hub.disconnect(&Audience::all(), "x", last), Ok(1));
+        assert_eq!(hub.disconnect(Audience::all(), goodbye("x", last)), Ok(1));
         let text = read(&mut stream);
         assert_eq!(data(&text), ["bye"], "case {case}");
         assert_eq!(end(&text).as_deref(), Some("x"));
@@ -144,8 +157,8 @@ fn a_stream_that_is_about_to_end_softly_is_still_disconnected_at_once() {
 }
 
 #[test]
-fn a_deadline_ends_an_idle_stream_when_it_comes() {
-    for heartbeat in [Heartbeat::off(), Heartbeat::every(15 * SECOND)] {
+fn deadline_ends_an_idle_stream() {
+    for heartbeat in [None, Some(Heartbeat::default().every(15 * SECOND))] {
         let (hub, timer) = hub_with(|hub| hub.heartbeat(heartbeat));
         let deadline = timer.now() + 100 * SECOND;
         let mut stream = open(&hub, Subscriber::new().until(deadline));
@@ -159,7 +172,7 @@ fn a_deadline_ends_an_idle_stream_when_it_comes() {
         assert_eq!(end(&told), None);
         let woken = wait(&mut stream);
         timer.advance(SECOND);
-        assert_eq!(woken.count(), 1, "it is woken");
+        assert_eq!(woken.count(), 1, "the deadline must wake the task");
         assert_eq!(end(&read(&mut stream)).as_deref(), Some("expired"));
         assert!(has_ended(&mut stream));
         assert_eq!(end(&read(&mut other)), None);
@@ -169,14 +182,15 @@ fn a_deadline_ends_an_idle_stream_when_it_comes() {
 }
 
 #[test]
-fn a_deadline_ends_a_stream_that_is_never_idle_at_once() {
-    let (hub, timer) = hub_with(|hub| hub.batch(1).window(4));
+fn deadline_ends_a_busy_stream() {
+    let (hub, timer) = hub_with(|hub| hub.max_batch_bytes(1).window(4));
     let deadline = timer.now() + 10 * SECOND;
     let mut stream = open(&hub, Subscriber::new().until(deadline));
     publish(&hub, 100);
     let mut read = 0;
     let last = loop {
-        let item = poll(&mut stream).expect("it is never idle").expect("it tells its end");
+        let item =
+            poll(&mut stream).expect("it is never idle").expect("the stream always has an item");
         let text = String::from_utf8(item.to_vec()).unwrap();
         if end(&text).is_some() {
             break text;
@@ -186,12 +200,12 @@ fn a_deadline_ends_a_stream_that_is_never_idle_at_once() {
         timer.advance(SECOND);
     };
     assert_eq!(end(&last).as_deref(), Some("expired"));
-    assert_eq!(read, 10, "one each second until the tenth, and then none");
+    assert_eq!(read, 10, "one item each second until the tenth");
     assert!(has_ended(&mut stream));
 }
 
 #[test]
-fn a_deadline_in_the_past_ends_a_stream_after_its_opening() {
+fn past_deadline_ends_the_stream_after_its_opening() {
     let (hub, timer) = hub_with(|hub| hub);
     let past = timer.now();
     timer.advance(SECOND);
@@ -201,15 +215,15 @@ fn a_deadline_in_the_past_ends_a_stream_after_its_opening() {
         let late = Subscriber::new().resume(start).until(deadline);
         let text = read(&mut hub.subscribe(late).unwrap());
         assert_eq!(frames(&text)[0].event, "hub:open");
-        assert_eq!(last_id(&text), start, "it comes back to what it has");
+        assert_eq!(last_id(&text), start, "the client must resume from its position");
         assert_eq!((data(&text).len(), end(&text).as_deref()), (0, Some("expired")));
     }
     assert_eq!(hub.stats().clients, 0);
 }
 
 #[test]
-fn a_lifetime_is_between_nine_and_ten_tenths_and_each_has_its_own() {
-    let (hub, timer) = hub_with(|hub| hub.lifetime(1000 * SECOND).heartbeat(Heartbeat::off()));
+fn lifetimes_spread_over_the_last_tenth() {
+    let (hub, timer) = hub_with(|hub| hub.lifetime(1000 * SECOND).heartbeat(None));
     let mut streams: Vec<Subscription> = (0..200).map(|_| open(&hub, Subscriber::new())).collect();
     let mut ended = Vec::new();
     for second in 1..=1000 {
@@ -230,13 +244,13 @@ fn a_lifetime_is_between_nine_and_ten_tenths_and_each_has_its_own() {
 }
 
 #[test]
-fn nothing_is_lost_between_one_lifetime_and_the_next() {
-    let (hub, timer) = hub_with(|hub| hub.lifetime(10 * SECOND).window(2).batch(100));
+fn events_between_two_lifetimes_are_not_lost() {
+    let (hub, timer) = hub_with(|hub| hub.lifetime(10 * SECOND).window(2).max_batch_bytes(100));
     let mut stream = hub.subscribe(Subscriber::new().user("u")).unwrap();
     let (mut page, mut ends) = (String::new(), 0);
     for number in 0..1000 {
         hub.send_to_user("u", event(number)).unwrap();
-        // Now and then it reads, and then all.
+        // Read the whole backlog after every third event.
         if number % 3 == 0 {
             let text = read(&mut stream);
             page += &text;
@@ -246,7 +260,7 @@ fn nothing_is_lost_between_one_lifetime_and_the_next() {
                 hub.send_to_user("u", event("between")).unwrap();
                 let again = Subscriber::new().user("u").resume(last_id(&page));
                 stream = hub.subscribe(again).unwrap();
-                assert!(stream.resumed());
+                assert!(stream.is_resumed());
             }
         }
         timer.advance(SECOND / 4);
@@ -259,7 +273,7 @@ fn nothing_is_lost_between_one_lifetime_and_the_next() {
 }
 
 #[test]
-fn a_lifetime_delivers_what_was_published_before_it_was_over() {
+fn lifetime_delivers_earlier_events_first() {
     let (hub, timer) = hub_with(|hub| hub.lifetime(10 * SECOND).window(2));
     let mut stream = open(&hub, Subscriber::new());
     publish(&hub, 100);
@@ -269,7 +283,7 @@ fn a_lifetime_delivers_what_was_published_before_it_was_over() {
 }
 
 #[test]
-fn nothing_comes_after_the_end_was_told() {
+fn stream_is_silent_after_its_end() {
     let ends: [fn(&Hub, &ManualTimer); 2] =
         [|_, timer| timer.advance(10 * SECOND), |hub, _| drop(hub.drain(Duration::ZERO))];
     for end_it in ends {
@@ -283,7 +297,7 @@ fn nothing_comes_after_the_end_was_told() {
     }
 }
 
-/// Reads an item and publishes two, again and again, until the stream ends.
+/// Reads an item and publishes two, until the stream ends.
 fn never_idle(hub: &Hub, timer: &ManualTimer, stream: &mut Subscription) -> Option<String> {
     publish(hub, 2);
     for _ in 0..100 {
@@ -298,15 +312,15 @@ fn never_idle(hub: &Hub, timer: &ManualTimer, stream: &mut Subscription) -> Opti
 }
 
 #[test]
-fn a_lifetime_ends_a_stream_that_is_never_idle() {
-    let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
+fn lifetime_ends_a_busy_stream() {
+    let (hub, timer) = hub_with(|hub| hub.max_batch_bytes(1).lifetime(10 * SECOND));
     let mut stream = open(&hub, Subscriber::new());
     assert_eq!(never_idle(&hub, &timer, &mut stream).as_deref(), Some("lifetime"));
 }
 
 #[test]
-fn a_deadline_holds_for_a_stream_that_should_have_ended_softly_before() {
-    let (hub, timer) = hub_with(|hub| hub.batch(1).lifetime(10 * SECOND));
+fn deadline_overrides_an_overdue_soft_end() {
+    let (hub, timer) = hub_with(|hub| hub.max_batch_bytes(1).lifetime(10 * SECOND));
     let deadline = timer.now() + 50 * SECOND;
     let mut stream = open(&hub, Subscriber::new().until(deadline));
     publish(&hub, 1000);
@@ -314,12 +328,12 @@ fn a_deadline_holds_for_a_stream_that_should_have_ended_softly_before() {
     assert_eq!(data(std::str::from_utf8(&poll(&mut stream).unwrap().unwrap()).unwrap()), ["0"]);
     timer.advance(40 * SECOND);
     let text = read(&mut stream);
-    assert_eq!(data(&text).len(), 0, "its token has expired");
+    assert_eq!(data(&text).len(), 0, "an expired token must receive no data");
     assert_eq!(end(&text).as_deref(), Some("expired"));
 }
 
 #[test]
-fn of_a_deadline_and_a_lifetime_the_earlier_ends_the_stream() {
+fn earlier_of_deadline_and_lifetime_ends_the_stream() {
     for (deadline, reason) in [(5, "expired"), (500, "lifetime")] {
         let (hub, timer) = hub_with(|hub| hub.lifetime(100 * SECOND));
         let until = timer.now() + deadline * SECOND;
@@ -331,7 +345,7 @@ fn of_a_deadline_and_a_lifetime_the_earlier_ends_the_stream() {
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A hub with a stream for which something waits that nobody reads, just before it is too long.
+/// Returns a hub and a stream with an unread event, just before the stall limit.
 fn stalled(opened: bool) -> (Hub, ManualTimer, Subscription) {
     let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
     let mut stream = hub.subscribe(Subscriber::new().user("slow")).unwrap();
@@ -344,20 +358,20 @@ fn stalled(opened: bool) -> (Hub, ManualTimer, Subscription) {
 }
 
 #[test]
-fn a_stream_that_is_not_read_is_ended_on_whatever_occasion_comes_next() {
+fn any_activity_ends_a_stalled_stream() {
     type Occasion = (&'static str, fn(&Hub));
     let occasions: [Occasion; 5] = [
-        ("something is published to it", |hub| {
+        ("an event for the stalled client", |hub| {
             assert_eq!(hub.send_to_user("slow", event("more")).unwrap().matched(), 0);
         }),
-        ("something is published to others", |hub| {
+        ("an event for other clients", |hub| {
             hub.send_to_user("other", event("x")).unwrap();
         }),
-        ("something is published to everybody", |hub| {
+        ("an event for all clients", |hub| {
             assert_eq!(hub.broadcast(event("x")).unwrap().matched(), 0);
         }),
         ("a client connects", |hub| drop(hub.subscribe(Subscriber::new()).unwrap())),
-        ("a client connects and is refused", |hub| {
+        ("a refused client", |hub| {
             hub.subscribe(Subscriber::new().user("")).unwrap_err();
         }),
     ];
@@ -365,30 +379,31 @@ fn a_stream_that_is_not_read_is_ended_on_whatever_occasion_comes_next() {
         for opened in [false, true] {
             let (hub, timer, mut stream) = stalled(opened);
             hub.broadcast(event("x")).unwrap();
-            assert_eq!(hub.stats().ended(EndReason::Stalled), 0, "{occasion}, just in time");
+            assert_eq!(hub.stats().ended(EndReason::Stalled), 0, "{occasion}, before the limit");
             timer.advance(Duration::from_nanos(1));
-            assert_eq!(hub.stats().clients, 1, "nobody has looked");
+            assert_eq!(hub.stats().clients, 1, "no activity has ended the stream yet");
             occurs(&hub);
             let stats = hub.stats();
-            assert_eq!((stats.clients, stats.names), (0, 0), "{occasion}");
+            assert_eq!((stats.clients, stats.client_names), (0, 0), "{occasion}");
             assert_eq!(stats.ended(EndReason::Stalled), 1, "{occasion}");
             let text = read(&mut stream);
             assert_eq!(text.starts_with("event: hub:open\n"), !opened);
-            assert_eq!(data(&text), [""; 0], "nothing more of it is sent");
+            assert_eq!(data(&text), [""; 0], "the backlog must not be sent");
             assert!(has_ended(&mut stream) && has_ended(&mut stream));
             drop(stream);
             let ended: u64 = EndReason::ALL.iter().map(|&reason| hub.stats().ended(reason)).sum();
             let left = hub.stats().ended(EndReason::Left);
-            assert_eq!(ended - left, 1, "it counts once");
+            assert_eq!(ended - left, 1, "the end must count once");
             assert_eq!(left, u64::from(occasion == "a client connects"));
         }
     }
 }
 
 #[test]
-fn a_stream_that_is_not_read_is_ended_by_the_heartbeat_of_another() {
+fn heartbeat_of_another_ends_a_stalled_stream() {
     let every = 25 * SECOND;
-    let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).heartbeat(Heartbeat::every(every)));
+    let (hub, timer) =
+        hub_with(|hub| hub.stalled_after(LIMIT).heartbeat(Heartbeat::default().every(every)));
     let mut slow = open(&hub, Subscriber::new().user("slow"));
     let mut other = open(&hub, Subscriber::new());
     hub.send_to_user("slow", event("unread")).unwrap();
@@ -403,9 +418,9 @@ fn a_stream_that_is_not_read_is_ended_by_the_heartbeat_of_another() {
 }
 
 #[test]
-fn a_task_that_waits_for_a_stalled_stream_is_woken() {
+fn task_of_a_stalled_stream_is_woken() {
     let (hub, timer, mut stream) = stalled(true);
-    // Its task was woken for the event, and has polled since only for its first.
+    // The task woke for the event, and has polled only for its first event since.
     read(&mut stream);
     let woken = wait(&mut stream);
     hub.send_to_user("slow", event("unread")).unwrap();
@@ -416,11 +431,12 @@ fn a_task_that_waits_for_a_stalled_stream_is_woken() {
 }
 
 #[test]
-fn a_stream_that_is_read_slowly_is_not_ended() {
-    let retain = Retain::events(100).any_age();
+fn slowly_read_stream_is_not_stalled() {
+    let retain = Retain::default().events(100).age(None);
     for (window, batch) in [(1000, 1), (1, 1), (4, 1)] {
-        let (hub, timer) =
-            hub_with(|hub| hub.stalled_after(LIMIT).window(window).batch(batch).retain(retain));
+        let (hub, timer) = hub_with(|hub| {
+            hub.stalled_after(LIMIT).window(window).max_batch_bytes(batch).retain(retain)
+        });
         let mut slow = open(&hub, Subscriber::new());
         let mut other = open(&hub, Subscriber::new().user("other"));
         publish(&hub, 50);
@@ -435,12 +451,12 @@ fn a_stream_that_is_read_slowly_is_not_ended() {
         assert_eq!(hub.stats().ended(EndReason::Stalled), 0);
         timer.advance(2 * LIMIT);
         hub.send_to_user("other", event("look")).unwrap();
-        assert!(!has_ended(&mut slow), "it has read all");
+        assert!(!has_ended(&mut slow), "the stream has no backlog");
     }
 }
 
 #[test]
-fn an_idle_stream_for_which_nothing_waits_is_not_ended() {
+fn idle_stream_is_not_stalled() {
     let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
     let mut idle = open(&hub, Subscriber::new().user("idle"));
     let never_polled = hub.subscribe(Subscriber::new()).unwrap();
@@ -453,7 +469,7 @@ fn an_idle_stream_for_which_nothing_waits_is_not_ended() {
     }
     assert_eq!(hub.stats().clients, 2);
     assert_eq!(hub.stats().ended(EndReason::Stalled), 0);
-    // And what comes after is watched again, from when it came.
+    // The limit of a later event starts when the event is published.
     hub.send_to_user("idle", event("unread")).unwrap();
     timer.advance(LIMIT - SECOND);
     hub.send_to_user("others", event("x")).unwrap();
@@ -465,20 +481,20 @@ fn an_idle_stream_for_which_nothing_waits_is_not_ended() {
 }
 
 #[test]
-fn a_hub_may_let_streams_be_that_are_not_read() {
-    let (hub, timer) = hub_with(|hub| hub.never_stalled());
+fn stall_limit_can_be_disabled() {
+    let (hub, timer) = hub_with(|hub| hub.stalled_after(None));
     let mut stream = open(&hub, Subscriber::new());
     publish(&hub, 1);
     timer.advance(1000 * LIMIT);
     publish(&hub, 1);
     drop(hub.subscribe(Subscriber::new()).unwrap());
     assert_eq!(hub.stats().clients, 1);
-    // The first has been there for longer than is retained.
+    // The first event is older than the retention age.
     assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
 }
 
 #[test]
-fn many_that_are_not_read_are_all_ended_within_a_few_occasions() {
+fn many_stalled_streams_end_within_few_events() {
     let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
     let _streams: Vec<Subscription> = (0..1000).map(|_| open(&hub, Subscriber::new())).collect();
     publish(&hub, 1);
@@ -491,9 +507,9 @@ fn many_that_are_not_read_are_all_ended_within_a_few_occasions() {
 }
 
 #[test]
-fn a_stream_that_came_back_and_does_not_read_its_replay_is_ended() {
+fn unread_replay_counts_as_stalled() {
     for read_first in [0, 2] {
-        let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).batch(1));
+        let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).max_batch_bytes(1));
         let start = publish(&hub, 1);
         publish(&hub, 5);
         let mut stream = hub.subscribe(Subscriber::new().resume(start)).unwrap();
@@ -507,7 +523,7 @@ fn a_stream_that_came_back_and_does_not_read_its_replay_is_ended() {
 }
 
 #[test]
-fn a_stream_that_is_read_again_before_somebody_noticed_goes_on_also_from_the_log() {
+fn late_read_before_detection_keeps_the_stream() {
     for window in [32, 1] {
         let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT).window(window));
         let mut stream = open(&hub, Subscriber::new());
@@ -519,19 +535,19 @@ fn a_stream_that_is_read_again_before_somebody_noticed_goes_on_also_from_the_log
 }
 
 #[test]
-fn a_stalled_stream_that_is_dropped_later_does_not_take_the_next_one_with_it() {
+fn dropping_stalled_stream_keeps_slot_successor() {
     let (hub, timer, stalled) = stalled(true);
     timer.advance(LIMIT);
     hub.broadcast(event("x")).unwrap();
     assert_eq!(hub.stats().clients, 0);
-    // It gets the same place.
+    // The new client takes the same slot.
     let mut next = open(&hub, Subscriber::new().user("next"));
     drop(stalled);
     assert_eq!(hub.stats().clients, 1);
     assert_eq!(hub.stats().ended(EndReason::Left), 0);
     assert_eq!(hub.send_to_user("next", event("x")).unwrap().matched(), 1);
     assert_eq!(data(&read(&mut next)), ["x"]);
-    // Nor is it watched for what the one before it did not read.
+    // The new client must not inherit the stall time of its predecessor.
     timer.advance(LIMIT);
     hub.broadcast(event("x")).unwrap();
     assert!(!has_ended_after_reading(&mut next));
@@ -543,7 +559,7 @@ fn has_ended_after_reading(stream: &mut Subscription) -> bool {
 }
 
 #[test]
-fn a_place_that_was_watched_is_not_held_against_the_next_one_in_it() {
+fn reused_slot_starts_a_new_stall_limit() {
     let (hub, timer) = hub_with(|hub| hub.stalled_after(LIMIT));
     let first = open(&hub, Subscriber::new().user("first"));
     hub.send_to_user("first", event("unread")).unwrap();
@@ -553,7 +569,7 @@ fn a_place_that_was_watched_is_not_held_against_the_next_one_in_it() {
     hub.send_to_user("next", event("unread")).unwrap();
     timer.advance(LIMIT / 2);
     hub.send_to_user("others", event("x")).unwrap();
-    assert_eq!(hub.stats().clients, 1, "it has waited for half as long");
+    assert_eq!(hub.stats().clients, 1, "the new client waited half the limit");
     timer.advance(LIMIT / 2);
     hub.send_to_user("others", event("x")).unwrap();
     assert_eq!(hub.stats().clients, 0);
@@ -561,25 +577,25 @@ fn a_place_that_was_watched_is_not_held_against_the_next_one_in_it() {
 }
 
 #[test]
-fn a_disconnected_stream_that_is_dropped_later_does_not_take_the_next_one_with_it() {
+fn dropping_disconnected_stream_keeps_slot_successor() {
     let (hub, _) = hub_with(|hub| hub);
     let mut first = open(&hub, Subscriber::new());
-    hub.disconnect(&Audience::all(), "x", None).unwrap();
+    hub.disconnect(Audience::all(), Goodbye::from_static("x")).unwrap();
     let next = open(&hub, Subscriber::new().user("secret"));
     hub.send_to_user("secret", event("of the next")).unwrap();
     assert_eq!(data(&read(&mut first)), [""; 0]);
     drop(first);
-    assert_eq!((hub.stats().clients, hub.count(&Audience::user("secret"))), (1, 1));
+    assert_eq!((hub.stats().clients, hub.count(Audience::user("secret"))), (1, 1));
     drop(next);
     assert_eq!(hub.stats().clients, 0);
 }
 
 fn lagging(retain: usize) -> Hub {
-    hub_with(|hub| hub.end_lagging().window(1).retain(Retain::events(retain))).0
+    hub_with(|hub| hub.end_lagging(true).window(1).retain(Retain::default().events(retain))).0
 }
 
 #[test]
-fn a_stream_that_missed_something_is_ended_where_the_hub_is_set_to_and_told_when_it_is_back() {
+fn end_lagging_ends_stream_and_resume_gets_gap() {
     let hub = lagging(3);
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     let position = last_id(&read(&mut stream));
@@ -597,7 +613,7 @@ fn a_stream_that_missed_something_is_ended_where_the_hub_is_set_to_and_told_when
 }
 
 #[test]
-fn a_stream_that_is_behind_but_missed_nothing_is_not_ended() {
+fn stream_behind_without_loss_is_not_ended() {
     let hub = lagging(100);
     let mut stream = open(&hub, Subscriber::new());
     for _ in 0..10 {
@@ -608,7 +624,7 @@ fn a_stream_that_is_behind_but_missed_nothing_is_not_ended() {
 }
 
 #[test]
-fn a_stream_that_came_too_late_is_told_so_and_ended_only_for_what_it_misses_from_then_on() {
+fn late_resume_ends_only_for_new_losses() {
     let hub = lagging(3);
     let start = publish(&hub, 1);
     publish(&hub, 10);
@@ -622,7 +638,7 @@ fn a_stream_that_came_too_late_is_told_so_and_ended_only_for_what_it_misses_from
 }
 
 #[test]
-fn a_stream_that_came_too_late_for_all_of_it_is_ended_for_what_it_misses_from_then_on() {
+fn late_resume_without_replay_ends_for_new_losses() {
     let hub = lagging(3);
     let start = publish(&hub, 1);
     let to = |user: &str, count: usize| {
@@ -640,10 +656,10 @@ fn a_stream_that_came_too_late_for_all_of_it_is_ended_for_what_it_misses_from_th
 }
 
 #[test]
-fn a_stream_that_came_too_late_and_is_capped_is_told_so_and_not_ended() {
+fn capped_late_resume_is_not_ended() {
     let (hub, _) = hub_with(|hub| {
-        let retain = Retain::events(100).per_topic(2);
-        hub.end_lagging().retain(retain).limits(sse_hub::Limits::default().replay(3))
+        let retain = Retain::default().events(100).per_topic(2);
+        hub.end_lagging(true).retain(retain).limits(sse_hub::Limits::default().replay(3))
     });
     let start = publish(&hub, 1);
     hub.send_to_user("u", event("0")).unwrap();
@@ -659,7 +675,7 @@ fn a_stream_that_came_too_late_and_is_capped_is_told_so_and_not_ended() {
 }
 
 #[test]
-fn a_stream_that_came_with_an_unknown_id_and_was_live_since_is_ended_when_it_lags() {
+fn unknown_id_stream_ends_when_it_lags() {
     let hub = lagging(3);
     let mut stream = hub.subscribe(Subscriber::new().resume("garbage")).unwrap();
     assert!(read(&mut stream).contains("\"unknown\""));

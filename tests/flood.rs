@@ -1,5 +1,6 @@
-//! A crowd that connects at the limit: what it costs those who are there. A binary of its own, whose process nothing else
-//! loads; the crowd is another process. In optimised builds only: without, the machine is what delays.
+//! Many clients that connect while the hub is full: the delay of connected clients, and memory. The
+//! test is a binary of its own, so that nothing else loads its process, and the crowd is another
+//! process. Only in optimised builds: without optimisation, the test measures the build.
 #![cfg(all(feature = "axum-serve", feature = "tokio", not(debug_assertions)))]
 
 use std::env;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sse_hub::{Event, Hub, Limits, RefusedCause, TokioTimer, Watchdog};
+use sse_hub::watchdog::Watchdog;
+use sse_hub::{Event, Hub, Limits, RefusedCause, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -20,21 +22,22 @@ use sockets::{Server, within};
 
 const LIVE: usize = 200;
 
-/// How many connect, and in what time.
+/// How many clients connect, and in which time.
 const CROWD: u32 = 20_000;
 const CROWD_WITHIN: Duration = Duration::from_secs(10);
 
-/// It comes in this many waves, with as much quiet before each: what the machine does beside falls on both, and the median
-/// of the waves lets be what falls on few.
+/// The crowd comes in this many waves, with an equal quiet time before each. Other load of the
+/// machine falls on both, and the median over the waves ignores load that falls on few of them.
 const WAVES: u32 = 10;
 
-/// Where the crowd goes, for the process that is the crowd.
+/// The address for the process that is the crowd.
 const TARGET: &str = "SSE_HUB_FLOOD_TARGET";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a machine that does nothing else"]
-async fn a_crowd_at_the_limit_neither_delays_the_others_nor_takes_memory() {
-    let hub = Hub::builder(TokioTimer::new()).limits(Limits::clients(LIVE)).build().unwrap();
+async fn a_crowd_at_the_limit_delays_nobody() {
+    let hub =
+        Hub::builder(TokioTimer::new()).limits(Limits::default().clients(LIVE)).build().unwrap();
     let watchdog = Watchdog::builder(TokioTimer::new()).build().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -49,7 +52,7 @@ async fn a_crowd_at_the_limit_neither_delays_the_others_nor_takes_memory() {
         client.open().await;
         let period = Arc::clone(&period);
         live.spawn(async move {
-            // Of each period: quiet and beside the crowd in turns.
+            // The delays of each period: quiet times and waves in turns.
             let mut delays = vec![Vec::<u32>::new(); 2 * WAVES as usize];
             let mut next = 0u64;
             loop {
@@ -75,7 +78,7 @@ async fn a_crowd_at_the_limit_neither_delays_the_others_nor_takes_memory() {
         for is_quiet in [true, false] {
             period.store((2 * wave + u32::from(!is_quiet)) as usize, Ordering::Relaxed);
             if !is_quiet {
-                // One line lets a wave go.
+                // Each line starts a wave.
                 use std::io::Write as _;
                 writeln!(crowd.stdin.as_ref().unwrap()).unwrap();
             }
@@ -121,14 +124,14 @@ async fn a_crowd_at_the_limit_neither_delays_the_others_nor_takes_memory() {
     assert!(ratio < 1.2, "the crowd delays the others: {ratio:.2}");
 }
 
-/// Bytes of this process that are in memory.
+/// Returns the resident bytes of this process.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0usize);
     pages * 4096
 }
 
-/// Starts the crowd, behind everything else that this machine has to do, as if it were on others.
+/// Starts the crowd at the lowest priority, as if it ran on other machines.
 fn crowd(target: SocketAddr) -> Child {
     let mut command = Command::new("nice");
     command.args(["-n", "19"]).arg(env::current_exe().unwrap());
@@ -157,7 +160,7 @@ async fn the_crowd_itself() {
     }
 }
 
-/// Connects, and is told to come back later.
+/// Connects, and expects a refusal.
 async fn refused(target: SocketAddr) {
     let mut socket = within("the connection", TcpStream::connect(target)).await.unwrap();
     let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";

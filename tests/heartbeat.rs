@@ -1,4 +1,4 @@
-//! Heartbeats by a clock that stands still until it is told to go on.
+//! Heartbeats, with a clock that the tests advance.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::Counting;
 const SECOND: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(15);
 
-fn stream(timer: impl Timer, heartbeat: Heartbeat) -> (Hub, Subscription) {
+fn stream(timer: impl Timer, heartbeat: impl Into<Option<Heartbeat>>) -> (Hub, Subscription) {
     let hub = Hub::builder(timer).heartbeat(heartbeat).build().unwrap();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     assert!(ready(&mut stream).unwrap().starts_with(b"event: hub:open\n"));
@@ -25,9 +25,9 @@ fn ready(stream: &mut Subscription) -> Option<Bytes> {
 }
 
 #[test]
-fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
+fn an_idle_stream_gets_comments() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     for _ in 0..1000 {
         assert_eq!(ready(&mut stream), None);
         timer.advance(EVERY - SECOND);
@@ -38,9 +38,9 @@ fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
 }
 
 #[test]
-fn an_event_puts_the_heartbeat_off() {
+fn an_event_restarts_the_idle_time() {
     let timer = ManualTimer::new();
-    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     for _ in 0..10 {
         timer.advance(EVERY - SECOND);
@@ -55,9 +55,9 @@ fn an_event_puts_the_heartbeat_off() {
 }
 
 #[test]
-fn one_late_heartbeat_stands_for_all_that_were_due() {
+fn a_late_heartbeat_is_sent_once() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     timer.advance(EVERY * 10);
     assert_eq!(ready(&mut stream).unwrap(), ":\n");
@@ -65,9 +65,9 @@ fn one_late_heartbeat_stands_for_all_that_were_due() {
 }
 
 #[test]
-fn events_that_wait_go_before_a_heartbeat_that_is_due() {
+fn events_go_before_a_due_heartbeat() {
     let timer = ManualTimer::new();
-    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     hub.broadcast(Event::new("x")).unwrap();
     timer.advance(EVERY);
@@ -76,18 +76,18 @@ fn events_that_wait_go_before_a_heartbeat_that_is_due() {
 }
 
 #[test]
-fn a_visible_heartbeat_is_an_event() {
+fn visible_heartbeat_is_an_event() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY).visible());
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY).visible(true));
     assert_eq!(ready(&mut stream), None);
     timer.advance(EVERY);
     assert_eq!(ready(&mut stream).unwrap(), "event: hub:heartbeat\ndata: {}\n\n");
 }
 
 #[test]
-fn without_heartbeats_nothing_waits_for_time() {
+fn disabled_heartbeats_arm_no_timer() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::off());
+    let (_hub, mut stream) = stream(timer.clone(), None);
     assert_eq!(ready(&mut stream), None);
     assert_eq!(timer.next_deadline(), None);
     timer.advance(EVERY * 1000);
@@ -95,9 +95,9 @@ fn without_heartbeats_nothing_waits_for_time() {
 }
 
 #[test]
-fn a_dropped_stream_leaves_no_deadline() {
+fn dropped_stream_leaves_no_deadline() {
     let timer = ManualTimer::new();
-    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     assert_eq!(timer.next_deadline(), Some(timer.now() + EVERY));
     drop(stream);
@@ -105,14 +105,15 @@ fn a_dropped_stream_leaves_no_deadline() {
 }
 
 #[test]
-fn a_busy_stream_does_not_touch_its_timer() {
+fn busy_stream_does_not_touch_its_timer() {
     let timer = Counting::default();
-    let (hub, mut stream) = stream(timer.clone(), Heartbeat::every(EVERY));
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
     assert_eq!(ready(&mut stream), None);
     let touched = timer.touched.swap(0, Ordering::Relaxed);
-    assert!(touched > 0, "it is armed when it falls silent first");
+    assert!(touched > 0, "the first silence must arm the timer");
 
-    // An hour with an event every second: the timer goes off at each old deadline and is armed for what is left.
+    // One hour with an event every second: the timer fires at each old deadline and is armed for
+    // the remaining time.
     for _ in 0..3600 {
         timer.timer.advance(SECOND);
         hub.broadcast(Event::new("x")).unwrap();

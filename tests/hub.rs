@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sse_hub::{
-    Audience, ConfigError, Event, EventError, EventId, Heartbeat, Hub, Limits, ManualTimer,
-    NameError, NameKind, PublishError, RefusedCause, Retain, Subscriber, Subscription,
+    Audience, ConfigError, Event, EventError, Heartbeat, Hub, Limits, ManualTimer, NameError,
+    NameKind, PublishError, RefusedCause, Retain, Subscriber, Subscription,
 };
 
 fn hub() -> Hub {
     Hub::builder(ManualTimer::new()).build().unwrap()
 }
 
-/// All that the stream has now.
+/// Reads every available item.
 fn read(stream: &mut Subscription) -> String {
     let mut text = String::new();
     while let Some(Some(bytes)) = stream.next().now_or_never() {
@@ -22,24 +22,26 @@ fn read(stream: &mut Subscription) -> String {
 }
 
 #[test]
-fn a_stream_opens_with_who_it_is_and_where_it_stands() {
+fn opening_carries_client_id_and_position() {
     let hub = hub();
-    let first = hub.broadcast(Event::new("before")).unwrap().id().unwrap();
+    let first = hub.publish_confirmed(Audience::all(), Event::new("before")).unwrap().id().unwrap();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     let opening = read(&mut stream);
     let (start, rest) = opening.split_once("\nretry: ").unwrap();
     let (retry, rest) = rest.split_once('\n').unwrap();
     assert_eq!(start, "event: hub:open");
     assert!((2250..=3750).contains(&retry.parse::<u64>().unwrap()), "3 s, spread: {retry}");
-    let client = stream.client();
+    let client = stream.client_id();
     assert_eq!(
         rest,
-        format!("data: {{\"client\":\"{client}\",\"resumed\":false}}\nid: {first}\n\n")
+        format!(
+            "data: {{\"client\":\"{client}\",\"resumed\":false,\"heartbeat\":15000}}\nid: {first}\n\n"
+        )
     );
 }
 
 #[test]
-fn clients_are_told_to_come_back_at_different_times() {
+fn clients_reconnect_at_different_times() {
     let hub = hub();
     let retry = |_| {
         let opening = read(&mut hub.subscribe(Subscriber::new()).unwrap());
@@ -51,12 +53,12 @@ fn clients_are_told_to_come_back_at_different_times() {
 }
 
 #[test]
-fn each_audience_reaches_those_whom_it_names() {
+fn audience_reaches_the_named_clients() {
     let hub = hub();
     let subscriber = || Subscriber::new().user("a").session("b").topic("c");
     let mut tab = hub.subscribe(subscriber()).unwrap();
     let mut nobody = hub.subscribe(Subscriber::new()).unwrap();
-    // The same names of other kinds.
+    // Names of a kind must not match names of another kind.
     let mut other = hub.subscribe(Subscriber::new().user("c").session("a").topic("b")).unwrap();
     for stream in [&mut tab, &mut nobody, &mut other] {
         read(stream);
@@ -65,7 +67,7 @@ fn each_audience_reaches_those_whom_it_names() {
         Audience::user("a"),
         Audience::session("b"),
         Audience::topic("c"),
-        Audience::client(tab.client()),
+        Audience::client(tab.client_id()),
     ];
     for audience in to {
         assert_eq!(hub.publish(audience, Event::new("x")).unwrap().matched(), 1);
@@ -77,16 +79,19 @@ fn each_audience_reaches_those_whom_it_names() {
 }
 
 #[test]
-fn a_client_that_is_up_to_date_gets_nothing_again() {
+fn resume_at_head_replays_no_event() {
     let hub = hub();
-    let last = hub.broadcast(Event::new("x")).unwrap().id().unwrap();
+    let last = hub.publish_confirmed(Audience::all(), Event::new("x")).unwrap().id().unwrap();
     let mut stream = hub.subscribe(Subscriber::new().resume(last)).unwrap();
-    assert!(stream.resumed());
-    assert!(read(&mut stream).ends_with(&format!("\"resumed\":true}}\nid: {last}\n\n")));
+    assert!(stream.is_resumed());
+    assert!(
+        read(&mut stream)
+            .ends_with(&format!("\"resumed\":true,\"heartbeat\":15000}}\nid: {last}\n\n"))
+    );
 }
 
 #[test]
-fn a_client_that_saw_no_event_yet_resumes_from_where_it_connected() {
+fn client_without_events_resumes_from_its_opening() {
     let hub = hub();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     let opening = read(&mut stream);
@@ -94,14 +99,14 @@ fn a_client_that_saw_no_event_yet_resumes_from_where_it_connected() {
     drop(stream);
     hub.broadcast(Event::new("meanwhile")).unwrap();
     let mut stream = hub.subscribe(Subscriber::new().resume(last.as_str())).unwrap();
-    assert!(stream.resumed());
+    assert!(stream.is_resumed());
     assert!(read(&mut stream).contains("event: meanwhile\n"));
 }
 
-/// What a browser holds that read only the first frame of a stream.
+/// Returns the bytes of a stream that was cut off after its first frame.
 fn cut_after_opening(hub: &Hub, subscriber: Subscriber) -> String {
     let mut stream = hub.subscribe(subscriber).unwrap();
-    assert!(!stream.resumed());
+    assert!(!stream.is_resumed());
     let opening = stream.next().now_or_never().unwrap().unwrap();
     let opening = std::str::from_utf8(&opening).unwrap();
     let (first, _) = opening.split_once("\n\n").unwrap();
@@ -110,11 +115,11 @@ fn cut_after_opening(hub: &Hub, subscriber: Subscriber) -> String {
 }
 
 #[test]
-fn a_stream_cut_between_its_opening_and_the_gap_is_told_the_gap_again_and_repeats_nothing() {
-    let retain = Retain::events(100).per_topic(2);
+fn cut_before_the_gap_repeats_only_the_gap() {
+    let retain = Retain::default().events(100).per_topic(2);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
     let publish = |topic: &str, name: &str| {
-        hub.publish(Audience::topic(topic), Event::new(name)).unwrap().id().unwrap()
+        hub.publish_confirmed(Audience::topic(topic), Event::new(name)).unwrap().id().unwrap()
     };
     publish("b", "seen");
     let last = publish("a", "seen");
@@ -129,68 +134,70 @@ fn a_stream_cut_between_its_opening_and_the_gap_is_told_the_gap_again_and_repeat
 }
 
 #[test]
-fn an_id_of_no_hub_is_told_a_gap_and_goes_on_from_now_also_after_a_cut() {
+fn foreign_id_gets_a_gap_and_continues() {
     let hub = hub();
     hub.broadcast(Event::new("seen")).unwrap();
     let strange =
-        ["garbage", "0", "0-0", "-", "1-", "99999999999999-0", "99999999999999999999999-1"];
+        ["garbage", "0", "0-0", "-", "1-", "9999999999999999999-0", "99999999999999999999999-1"];
     for last in strange {
         let held = cut_after_opening(&hub, Subscriber::new().resume(last));
         hub.broadcast(Event::new("seen")).unwrap();
         let mut stream = hub.subscribe(Subscriber::new().resume(held.as_str())).unwrap();
-        let now = hub.broadcast(Event::new("new")).unwrap().id().unwrap();
+        let now = hub.publish_confirmed(Audience::all(), Event::new("new")).unwrap().id().unwrap();
         let text = read(&mut stream);
-        let EventId(epoch, count) = now;
-        let gap = format!(
-            "event: hub:gap\ndata: {{\"reason\":\"unknown\"}}\nid: {epoch}-{}\n\n",
-            count - 1
-        );
+        let held = now.predecessor();
+        let gap = format!("event: hub:gap\ndata: {{\"reason\":\"unknown\"}}\nid: {held}\n\n");
         assert!(text.contains(&gap), "{last}: {text}");
         assert_eq!((text.matches("seen").count(), text.matches("new").count()), (0, 1), "{last}");
     }
 }
 
 #[test]
-fn replay_is_for_who_the_client_is_now() {
+fn replay_uses_the_current_identity() {
     let hub = hub();
-    let start = hub.broadcast(Event::new("x")).unwrap().id().unwrap();
+    let start = hub.publish_confirmed(Audience::all(), Event::new("x")).unwrap().id().unwrap();
     hub.send_to_user("alice", Event::new("private")).unwrap();
     let mut stream = hub.subscribe(Subscriber::new().user("bob").resume(start)).unwrap();
-    assert!(stream.resumed());
+    assert!(stream.is_resumed());
     assert!(!read(&mut stream).contains("private"));
 }
 
 #[test]
-fn what_a_filter_leaves_out_is_not_missed() {
-    let hub = Hub::builder(ManualTimer::new()).retain(Retain::events(1)).build().unwrap();
-    let start = hub.broadcast(Event::new("wanted")).unwrap().id().unwrap();
+fn filtered_events_are_not_missed() {
+    let hub = Hub::builder(ManualTimer::new()).retain(Retain::default().events(1)).build().unwrap();
+    let start = hub.publish_confirmed(Audience::all(), Event::new("wanted")).unwrap().id().unwrap();
     for _ in 0..10 {
         hub.broadcast(Event::new("other")).unwrap();
     }
     let subscriber = || Subscriber::new().resume(start);
-    assert!(hub.subscribe(subscriber().events(["wanted"])).unwrap().resumed());
-    assert!(!hub.subscribe(subscriber()).unwrap().resumed());
-    assert!(!hub.subscribe(subscriber().events(["wanted", "other"])).unwrap().resumed());
+    assert!(hub.subscribe(subscriber().event_types(["wanted"])).unwrap().is_resumed());
+    assert!(!hub.subscribe(subscriber()).unwrap().is_resumed());
+    assert!(!hub.subscribe(subscriber().event_types(["wanted", "other"])).unwrap().is_resumed());
 }
 
 #[test]
-fn a_busy_topic_does_not_push_out_the_others() {
-    let retain = Retain::events(100).per_topic(2);
+fn busy_topic_does_not_evict_others() {
+    let retain = Retain::default().events(100).per_topic(2);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
-    let start = hub.publish(Audience::topic("quiet"), Event::new("first")).unwrap().id().unwrap();
-    let quiet = hub.publish(Audience::topic("quiet"), Event::new("second")).unwrap().id().unwrap();
+    let start =
+        hub.publish_confirmed(Audience::topic("quiet"), Event::new("first")).unwrap().id().unwrap();
+    let quiet = hub
+        .publish_confirmed(Audience::topic("quiet"), Event::new("second"))
+        .unwrap()
+        .id()
+        .unwrap();
     for _ in 0..10_000 {
         hub.publish(Audience::topic("busy"), Event::new("x")).unwrap();
     }
     assert_eq!(hub.stats().retained, 4);
     let mut stream = hub.subscribe(Subscriber::new().topic("quiet").resume(start)).unwrap();
-    assert!(stream.resumed());
+    assert!(stream.is_resumed());
     assert!(read(&mut stream).ends_with(&format!("id: {quiet}\n\n")));
 }
 
 #[test]
-fn a_large_event_travels_alone_and_a_burst_travels_together() {
-    let hub = Hub::builder(ManualTimer::new()).batch(1000).build().unwrap();
+fn large_events_go_alone_and_bursts_batched() {
+    let hub = Hub::builder(ManualTimer::new()).max_batch_bytes(1000).build().unwrap();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     read(&mut stream);
     hub.broadcast(Event::default().data("x".repeat(5000))).unwrap();
@@ -205,9 +212,11 @@ fn a_large_event_travels_alone_and_a_burst_travels_together() {
 }
 
 #[test]
-fn an_event_larger_than_all_that_is_retained_is_refused() {
-    let hub =
-        Hub::builder(ManualTimer::new()).retain(Retain::events(10).bytes(100)).build().unwrap();
+fn event_larger_than_retention_is_refused() {
+    let hub = Hub::builder(ManualTimer::new())
+        .retain(Retain::default().events(10).bytes(100))
+        .build()
+        .unwrap();
     let error = hub.broadcast(Event::default().data("x".repeat(100))).unwrap_err();
     assert!(matches!(error, PublishError::TooLarge { limit: 100, .. }));
     assert!(error.to_string().contains("Retain::bytes"));
@@ -215,7 +224,7 @@ fn an_event_larger_than_all_that_is_retained_is_refused() {
 }
 
 #[test]
-fn names_that_cannot_be_are_refused_on_both_sides() {
+fn invalid_names_are_refused_everywhere() {
     let hub = hub();
     let long = "x".repeat(257);
     let cases = [
@@ -225,12 +234,12 @@ fn names_that_cannot_be_are_refused_on_both_sides() {
         (
             Audience::user(long.as_str()),
             Subscriber::new().user(long.as_str()),
-            NameError::TooLong { kind: NameKind::User, max_len: 256 },
+            NameError::TooLong { kind: NameKind::User, len: 257, limit: 256 },
         ),
         (
             Audience::topic(long.as_str()),
             Subscriber::new().topic(long.as_str()),
-            NameError::TooLong { kind: NameKind::Topic, max_len: 256 },
+            NameError::TooLong { kind: NameKind::Topic, len: 257, limit: 256 },
         ),
     ];
     for (audience, subscriber, error) in cases {
@@ -248,7 +257,7 @@ fn names_that_cannot_be_are_refused_on_both_sides() {
 }
 
 #[test]
-fn an_invalid_event_is_an_error_and_nothing_is_stored() {
+fn invalid_event_is_refused_and_not_stored() {
     let hub = hub();
     let error = hub.broadcast(Event::new("a\nb").data("x")).unwrap_err();
     assert!(matches!(error, PublishError::Event(EventError::Type(_))));
@@ -257,27 +266,39 @@ fn an_invalid_event_is_an_error_and_nothing_is_stored() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_named() {
+fn contradicting_settings_are_named() {
     let builder = || Hub::builder(ManualTimer::new());
     let wrong = [
-        (builder().heartbeat(Heartbeat::every(Duration::ZERO)), ConfigError::Heartbeat),
-        (builder().retry(Duration::from_micros(999)), ConfigError::Retry),
-        (builder().retain(Retain::events(0)), ConfigError::RetainsNothing("events")),
-        (builder().retain(Retain::events(1).bytes(0)), ConfigError::RetainsNothing("bytes")),
         (
-            builder().retain(Retain::events(1).per_topic(0)),
-            ConfigError::RetainsNothing("per_topic"),
+            builder().heartbeat(Heartbeat::default().every(Duration::ZERO)),
+            ConfigError::Zero { setting: "Heartbeat::every" },
         ),
         (
-            builder().retain(Retain::events(1).age(Duration::ZERO)),
-            ConfigError::RetainsNothing("age"),
+            builder().retry(Duration::from_micros(999)),
+            ConfigError::Retry { retry: Duration::from_micros(999) },
         ),
         (
-            builder().retain(Retain::events(1).per_topic(2)),
+            builder().retain(Retain::default().events(0)),
+            ConfigError::Zero { setting: "Retain::events" },
+        ),
+        (
+            builder().retain(Retain::default().events(1).bytes(0)),
+            ConfigError::Zero { setting: "Retain::bytes" },
+        ),
+        (
+            builder().retain(Retain::default().events(1).per_topic(0)),
+            ConfigError::Zero { setting: "Retain::per_topic" },
+        ),
+        (
+            builder().retain(Retain::default().events(1).age(Duration::ZERO)),
+            ConfigError::Zero { setting: "Retain::age" },
+        ),
+        (
+            builder().retain(Retain::default().events(1).per_topic(2)),
             ConfigError::PerTopic { per_topic: 2, events: 1 },
         ),
-        (builder().window(0), ConfigError::Window),
-        (builder().batch(0), ConfigError::Batch),
+        (builder().window(0), ConfigError::Zero { setting: "window" }),
+        (builder().max_batch_bytes(0), ConfigError::Zero { setting: "max_batch_bytes" }),
     ];
     for (builder, error) in wrong {
         assert_eq!(builder.build().unwrap_err(), error);
@@ -285,7 +306,7 @@ fn settings_that_contradict_each_other_are_named() {
 }
 
 #[test]
-fn a_closed_hub_delivers_what_was_published_and_ends() {
+fn closed_hub_delivers_backlog_and_ends() {
     let hub = hub();
     let mut live = hub.subscribe(Subscriber::new()).unwrap();
     let mut unread = hub.subscribe(Subscriber::new()).unwrap();
@@ -302,13 +323,13 @@ fn a_closed_hub_delivers_what_was_published_and_ends() {
     for stream in [&mut live, &mut unread] {
         assert_eq!(read(stream).matches("event: x\n").count(), 100);
         assert_eq!(stream.next().now_or_never(), Some(None));
-        assert_eq!(stream.next().now_or_never(), Some(None), "it stays ended");
+        assert_eq!(stream.next().now_or_never(), Some(None), "the stream must stay ended");
     }
-    assert_eq!(hub.stats().clients, 0, "a stream that ended is forgotten before it is dropped");
+    assert_eq!(hub.stats().clients, 0, "an ended stream must be forgotten before its drop");
 }
 
 #[test]
-fn the_last_handle_closes_the_hub() {
+fn last_handle_closes_the_hub() {
     let hub = hub();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     read(&mut stream);
@@ -321,7 +342,7 @@ fn the_last_handle_closes_the_hub() {
 
 #[test]
 fn stalled_clients_pin_no_payload() {
-    let retain = Retain::events(8).bytes(1 << 20);
+    let retain = Retain::default().events(8).bytes(1 << 20);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
     let mut stalled: Vec<Subscription> =
         (0..100).map(|_| hub.subscribe(Subscriber::new()).unwrap()).collect();
@@ -339,15 +360,15 @@ fn stalled_clients_pin_no_payload() {
 }
 
 #[test]
-fn a_displaced_client_that_is_behind_reads_nothing_in_the_name_of_its_successor() {
-    let limits = Limits::default().per_user(1).displace_oldest();
+fn displaced_stream_reads_nothing_of_its_successor() {
+    let limits = Limits::default().per_user(1).displace_oldest(true);
     let hub = Hub::builder(ManualTimer::new()).window(1).limits(limits).build().unwrap();
     let mut old = hub.subscribe(Subscriber::new().user("alice")).unwrap();
     read(&mut old);
     for _ in 0..3 {
         hub.send_to_user("alice", Event::new("for-alice")).unwrap();
     }
-    // Takes alice's place, which frees the slot, and bob takes the slot.
+    // The new client displaces alice and frees the slot, which bob takes.
     let other = hub.subscribe(Subscriber::new().user("alice")).unwrap();
     drop(other);
     let _bob = hub.subscribe(Subscriber::new().user("bob")).unwrap();

@@ -1,4 +1,4 @@
-//! Clients that come back from before what the hub retains, when the order is still there.
+//! Clients that resume from before the hub's retention, while the order still holds the events.
 
 mod support;
 
@@ -24,17 +24,17 @@ fn late(count: usize, set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Order, Ins
         early.broadcast(&number.to_string());
         early.settle(&mut order);
     }
-    let mut late = Instance::with(|hub| set(hub.retain(Retain::events(2))));
+    let mut late = Instance::with(|hub| set(hub.retain(Retain::default().events(2))));
     late.read(&mut order, usize::MAX);
     (order, late)
 }
 
-/// The position right after event `number`.
+/// Returns the position right after event `number`.
 fn after(order: &Order, number: usize) -> EventId {
     order.entries[number - 1].id
 }
 
-/// Looks back once, for so many events.
+/// Looks back once, for up to `count` events.
 fn bring(hub: &mut Instance, order: &Order, count: usize) -> bool {
     let is_wanted = hub.look_back(order, count);
     hub.bring();
@@ -50,10 +50,11 @@ fn back(hub: &Instance, order: &Order, number: usize) -> Subscription {
 }
 
 #[test]
-fn a_client_waits_with_heartbeats_and_then_has_all_of_it() {
-    let (mut order, mut hub) = late(9, |hub| hub.heartbeat(Heartbeat::every(15 * SECOND)));
+fn waiting_client_gets_heartbeats_then_all_events() {
+    let (mut order, mut hub) =
+        late(9, |hub| hub.heartbeat(Heartbeat::default().every(15 * SECOND)));
     let mut stream = back(&hub, &order, 1);
-    assert!(stream.resumed());
+    assert!(stream.is_resumed());
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text), last_id(&text)), (vec![], vec![], after(&order, 1)));
     hub.timer.advance(15 * SECOND);
@@ -64,27 +65,31 @@ fn a_client_waits_with_heartbeats_and_then_has_all_of_it() {
     hub.broadcast("10");
     hub.flush(&mut order);
     hub.read(&mut order, usize::MAX);
-    assert_eq!((data(&read(&mut stream)), woken.count()), (vec![], 0), "only in order");
+    assert_eq!(
+        (data(&read(&mut stream)), woken.count()),
+        (vec![], 0),
+        "events must arrive in order only"
+    );
     let woken = wait(&mut stream);
     assert!(bring(&mut hub, &order, 9));
     assert_eq!(woken.count(), 1);
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text)), (names(2, 10), vec![]));
     assert_eq!(hub.hub.stats().restored, 6);
-    assert!(!hub.look_back(&order, 9), "nobody wants more");
+    assert!(!hub.look_back(&order, 9), "no client waits for older events");
 }
 
 #[test]
-fn those_that_wait_are_served_by_the_same_pieces_the_newest_first() {
+fn waiting_clients_share_the_older_events() {
     let (order, mut hub) = late(9, |hub| hub);
     let mut streams: Vec<_> = [1, 4, 6, 8].map(|number| back(&hub, &order, number)).into();
     let texts: Vec<_> = streams.iter_mut().map(read).collect();
-    assert_eq!(data(&texts[3]), ["9"], "that is retained");
+    assert_eq!(data(&texts[3]), ["9"], "the hub retains event 9");
     let [oldest, middle, newest] = [0, 1, 2];
     assert!(bring(&mut hub, &order, 2));
     assert_eq!(data(&read(&mut streams[newest])), names(7, 9));
     assert_eq!(data(&read(&mut streams[middle])), [""; 0]);
-    // One that comes now does not begin anew.
+    // A new client must not restart the look back.
     let mut another = back(&hub, &order, 5);
     assert_eq!(data(&read(&mut another)), names(6, 9));
     assert!(bring(&mut hub, &order, 1));
@@ -95,7 +100,7 @@ fn those_that_wait_are_served_by_the_same_pieces_the_newest_first() {
 }
 
 #[test]
-fn what_the_order_no_longer_has_is_a_gap_and_the_rest_is_brought() {
+fn trimmed_events_are_a_gap_before_the_rest() {
     let (mut order, mut hub) = late(9, |hub| hub);
     let position = after(&order, 1);
     order.trim(4);
@@ -105,14 +110,14 @@ fn what_the_order_no_longer_has_is_a_gap_and_the_rest_is_brought() {
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text)), (names(5, 9), vec!["evicted".to_owned()]));
     let mut stream = hub.subscribe(position);
-    assert!(!stream.resumed(), "that is known by now");
+    assert!(!stream.is_resumed(), "the hub knows the loss by now");
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text)), (names(5, 9), vec!["evicted".to_owned()]));
 }
 
 #[test]
-fn no_more_is_held_than_is_set_and_who_is_further_back_is_told() {
-    let (order, mut hub) = late(20, |hub| hub.history(History::events(5)));
+fn history_limit_bounds_events_and_sends_gaps() {
+    let (order, mut hub) = late(20, |hub| hub.history(History::default().events(5)));
     let mut stream = back(&hub, &order, 1);
     let mut within = back(&hub, &order, 13);
     assert_eq!(data(&(read(&mut stream) + &read(&mut within))), [""; 0]);
@@ -123,8 +128,9 @@ fn no_more_is_held_than_is_set_and_who_is_further_back_is_told() {
     let text = read(&mut within);
     assert_eq!((data(&text), gaps(&text)), (names(14, 20), vec![]));
 
-    let bytes = |hub: HubBuilder| hub.history(History::events(100).bytes(200));
-    let (order, mut hub) = late(20, |hub| bytes(hub.retain(Retain::events(2).bytes(300))));
+    let bytes = |hub: HubBuilder| hub.history(History::default().events(100).bytes(200));
+    let (order, mut hub) =
+        late(20, |hub| bytes(hub.retain(Retain::default().events(2).bytes(300))));
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
     hub.look_back_for_all(&order);
@@ -136,7 +142,7 @@ fn no_more_is_held_than_is_set_and_who_is_further_back_is_told() {
 }
 
 #[test]
-fn what_was_brought_goes_when_nobody_has_read_it_for_a_while_and_can_come_again() {
+fn unused_older_events_expire_and_can_return() {
     let (mut order, mut hub) = late(600, |hub| hub);
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
@@ -151,10 +157,10 @@ fn what_was_brought_goes_when_nobody_has_read_it_for_a_while_and_can_come_again(
         hub.read(&mut order, usize::MAX);
         hub.hub.stats().retained
     };
-    assert_eq!(publish(&mut hub, "601"), 600, "it was of use");
+    assert_eq!(publish(&mut hub, "601"), 600, "a read must keep the older events");
     hub.timer.advance(2 * SECOND);
     let now = publish(&mut hub, "602");
-    assert!((500..600).contains(&now), "not all at once: {now}");
+    assert!((500..600).contains(&now), "the older events must expire in parts: {now}");
     let mut left = 600;
     for number in 603..620 {
         left = publish(&mut hub, &number.to_string());
@@ -168,9 +174,9 @@ fn what_was_brought_goes_when_nobody_has_read_it_for_a_while_and_can_come_again(
 }
 
 #[test]
-fn one_that_waits_for_too_long_is_told_a_gap_and_goes_on_with_what_there_is() {
+fn client_that_waits_too_long_gets_a_gap() {
     let (mut order, mut hub) = late(9, |hub| {
-        hub.history(History::events(100).wait(70 * SECOND)).stalled_after(60 * SECOND)
+        hub.history(History::default().events(100).max_wait(70 * SECOND)).stalled_after(60 * SECOND)
     });
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
@@ -179,7 +185,7 @@ fn one_that_waits_for_too_long_is_told_a_gap_and_goes_on_with_what_there_is() {
     hub.broadcast("10");
     hub.flush(&mut order);
     hub.read(&mut order, usize::MAX);
-    assert_eq!(hub.hub.stats().clients, 1, "one that is held is not one that does not read");
+    assert_eq!(hub.hub.stats().clients, 1, "a waiting client must not count as stalled");
     let woken = {
         read(&mut stream);
         wait(&mut stream)
@@ -193,7 +199,7 @@ fn one_that_waits_for_too_long_is_told_a_gap_and_goes_on_with_what_there_is() {
 }
 
 #[test]
-fn audience_filter_and_conflation_hold_on_what_is_brought() {
+fn audience_filter_and_conflation_hold_on_older_events() {
     let mut order = Order::default();
     let mut early = Instance::new(Retain::default());
     early.settle(&mut order);
@@ -216,9 +222,9 @@ fn audience_filter_and_conflation_hold_on_what_is_brought() {
     }
     publish(Audience::all(), event("last"));
     let from = order.entries[0].id;
-    let mut hub = Instance::with(|hub| hub.retain(Retain::events(1)));
+    let mut hub = Instance::with(|hub| hub.retain(Retain::default().events(1)));
     hub.read(&mut order, usize::MAX);
-    let who = |user: &str| Subscriber::new().user(user).topic("t").events(["n"]).resume(from);
+    let who = |user: &str| Subscriber::new().user(user).topic("t").event_types(["n"]).resume(from);
     let mut streams = ["ann", "bob"].map(|user| hub.hub.subscribe(who(user)).unwrap());
     streams.iter_mut().for_each(|stream| assert_eq!(data(&read(stream)), [""; 0]));
     hub.look_back_for_all(&order);
@@ -232,9 +238,9 @@ fn audience_filter_and_conflation_hold_on_what_is_brought() {
 }
 
 #[test]
-fn what_a_topic_pushed_out_is_put_back_between_the_others() {
+fn older_events_of_a_topic_keep_their_order() {
     let mut order = Order::default();
-    let retain = Retain::events(100).per_topic(2);
+    let retain = Retain::default().events(100).per_topic(2);
     let mut hub = Instance::with(|hub| hub.retain(retain));
     hub.settle(&mut order);
     for number in 1..=12 {
@@ -245,7 +251,7 @@ fn what_a_topic_pushed_out_is_put_back_between_the_others() {
     let who = |topics: &[&str]| Subscriber::new().topics(topics.iter().copied());
     let from = after(&order, 1);
     let mut quiet = hub.hub.subscribe(who(&["quiet"]).resume(from)).unwrap();
-    assert_eq!(data(&read(&mut quiet)), ["6", "12"], "it missed nothing");
+    assert_eq!(data(&read(&mut quiet)), ["6", "12"], "the quiet topic lost no event");
     let mut both = hub.hub.subscribe(who(&["busy", "quiet"]).resume(from)).unwrap();
     assert_eq!(data(&read(&mut both)), [""; 0]);
     hub.look_back_for_all(&order);
@@ -256,11 +262,11 @@ fn what_a_topic_pushed_out_is_put_back_between_the_others() {
     assert_eq!(hub.hub.stats().retained, 11);
     hub.broadcast("13");
     hub.settle(&mut order);
-    assert_eq!(hub.hub.stats().retained, 5, "the limit holds again");
+    assert_eq!(hub.hub.stats().retained, 5, "the topic limit must hold again");
 }
 
 #[test]
-fn no_more_is_replayed_than_the_limit_says() {
+fn replay_limit_caps_older_events() {
     let limits = Limits::default().replay(4);
     let (order, mut hub) = late(20, |hub| hub.limits(limits));
     let mut stream = back(&hub, &order, 1);
@@ -272,9 +278,10 @@ fn no_more_is_replayed_than_the_limit_says() {
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text)), (names(17, 20), vec![]));
 
-    // Also to one that goes on because it has waited for too long, when another had more luck.
+    // The limit also holds for a client that waited too long while another client received the
+    // events.
     let (order, mut hub) =
-        late(20, |hub| hub.limits(limits).history(History::events(100).wait(SECOND)));
+        late(20, |hub| hub.limits(limits).history(History::default().events(100).max_wait(SECOND)));
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
     assert!(bring(&mut hub, &order, 12));
@@ -284,8 +291,8 @@ fn no_more_is_replayed_than_the_limit_says() {
 }
 
 #[test]
-fn a_stream_that_is_to_end_when_it_lags_is_held_only_if_its_client_came_back() {
-    let (mut order, mut hub) = late(9, HubBuilder::end_lagging);
+fn lagging_stream_waits_only_after_a_resume() {
+    let (mut order, mut hub) = late(9, |hub: HubBuilder| hub.end_lagging(true));
     let mut live = hub.subscribe(LastEventId::none());
     let mut resumed = back(&hub, &order, 1);
     read(&mut live);
@@ -295,7 +302,7 @@ fn a_stream_that_is_to_end_when_it_lags_is_held_only_if_its_client_came_back() {
         hub.flush(&mut order);
         hub.read(&mut order, usize::MAX);
     }
-    // The log was longer for the other's sake, and is no longer.
+    // The log was longer for the resumed client, and has shrunk since.
     hub.look_back_for_all(&order);
     assert_eq!(data(&read(&mut resumed)), names(2, 40));
     assert_eq!(data(&read(&mut live)), names(10, 40));
@@ -321,13 +328,13 @@ fn a_stream_that_is_to_end_when_it_lags_is_held_only_if_its_client_came_back() {
 }
 
 #[test]
-fn one_that_came_before_the_order_was_found_is_held_and_told_and_not_ended() {
+fn client_before_the_end_is_found_waits() {
     let (mut order, _) = late(9, |hub| hub);
     let from = after(&order, 1);
     order.trim(4);
-    let mut hub = Instance::with(|hub| hub.retain(Retain::events(2)).end_lagging());
+    let mut hub = Instance::with(|hub| hub.retain(Retain::default().events(2)).end_lagging(true));
     let mut stream = hub.subscribe(from);
-    assert!(stream.resumed());
+    assert!(stream.is_resumed());
     read(&mut stream);
     let woken = wait(&mut stream);
     hub.read(&mut order, usize::MAX);
@@ -339,24 +346,24 @@ fn one_that_came_before_the_order_was_found_is_held_and_told_and_not_ended() {
 }
 
 #[test]
-fn one_that_is_held_when_the_hub_closes_loses_nothing() {
+fn waiting_client_loses_nothing_when_hub_closes() {
     let (order, mut hub) = late(9, |hub| hub);
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
     let woken = wait(&mut stream);
     hub.hub.close();
     assert_eq!(woken.count(), 1);
-    assert!(has_ended(&mut stream), "it comes back with what it came with");
+    assert!(has_ended(&mut stream), "the client must resume from its old position");
     assert_eq!(hub.hub.stats().ended(EndReason::Closed), 1);
-    assert!(!hub.look_back(&order, 9), "and nobody waits");
+    assert!(!hub.look_back(&order, 9), "no client waits");
 }
 
 #[test]
-fn an_order_that_went_backwards_lets_go_of_all_that_wait() {
+fn rolled_back_order_releases_waiting_clients() {
     let (mut order, mut hub) = late(9, |hub| hub);
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
-    // Read from the order as it was, and brought when it is another.
+    // Read from the old order, and delivered after the order was rolled back.
     assert!(hub.look_back(&order, 3));
     order.roll_back(9);
     hub.read(&mut order, usize::MAX);
@@ -366,26 +373,26 @@ fn an_order_that_went_backwards_lets_go_of_all_that_wait() {
     assert_eq!((data(&text), gaps(&text)), (vec![], vec!["reset".to_owned()]));
     assert_eq!(hub.hub.stats().restored, 0);
     let mut other = back_at(&hub, 3);
-    assert_eq!(gaps(&read(&mut other)), ["evicted"], "nobody asks for what is gone");
+    assert_eq!(gaps(&read(&mut other)), ["evicted"], "the lost events must not be requested");
     assert!(!hub.look_back(&order, 9));
 }
 
 fn back_at(hub: &Instance, position: u64) -> Subscription {
-    hub.subscribe(EventId(position, 0))
+    hub.subscribe(EventId::new(position, 0))
 }
 
 #[test]
-fn what_was_done_to_clients_is_passed_over_and_not_done_again() {
+fn older_commands_are_not_applied_again() {
     let mut order = Order::default();
     let mut early = Instance::new(Retain::default());
     early.settle(&mut order);
     for number in 1..=9 {
         early.broadcast(&number.to_string());
-        early.hub.join(&Audience::all(), "t").unwrap();
+        early.hub.join(Audience::all(), "t").unwrap();
         early.settle(&mut order);
     }
     for count in [1, 3] {
-        let mut hub = Instance::with(|hub| hub.retain(Retain::events(1)));
+        let mut hub = Instance::with(|hub| hub.retain(Retain::default().events(1)));
         hub.read(&mut order, usize::MAX);
         // Right after the first event.
         let mut stream = hub.subscribe(order.entries[0].id);
@@ -393,16 +400,16 @@ fn what_was_done_to_clients_is_passed_over_and_not_done_again() {
         while bring(&mut hub, &order, count) {}
         let text = read(&mut stream);
         assert_eq!((data(&text), gaps(&text)), (names(2, 9), vec![]));
-        assert_eq!(hub.hub.count(&Audience::topic("t")), 0);
+        assert_eq!(hub.hub.count(Audience::topic("t")), 0);
     }
 }
 
 #[test]
-fn what_is_malformed_or_does_not_touch_the_log_is_not_taken_in() {
+fn malformed_or_detached_history_is_ignored() {
     let (order, hub) = late(9, |hub| hub);
     let mut stream = back(&hub, &order, 1);
     read(&mut stream);
-    let wanted = hub.feed.wanted().unwrap();
+    let wanted = hub.feed.history_request().unwrap();
     assert_eq!((wanted.upto, wanted.after), (after(&order, 7), after(&order, 1)));
     let piece = |numbers: std::ops::RangeInclusive<usize>| {
         order.entries[numbers.start() - 1..*numbers.end()].iter().map(|placed| {
@@ -422,19 +429,22 @@ fn what_is_malformed_or_does_not_touch_the_log_is_not_taken_in() {
 }
 
 #[test]
-fn a_hub_whose_engine_does_not_look_back_or_that_is_set_not_to_tells_a_gap() {
-    let (order, hub) = late(9, |hub| hub.history(History::none()));
+fn unsupported_or_disabled_look_back_sends_a_gap() {
+    let (order, hub) = late(9, |hub| hub.history(None));
     let mut stream = back(&hub, &order, 1);
-    assert!(!stream.resumed());
+    assert!(!stream.is_resumed());
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text)), (names(8, 9), vec!["evicted".to_owned()]));
-    assert!(hub.feed.wanted().is_none());
+    assert!(hub.feed.history_request().is_none());
 }
 
 #[test]
-fn settings_that_nothing_could_work_with_are_refused() {
-    for history in [History::events(1).bytes(0), History::events(1).wait(Duration::ZERO)] {
+fn unusable_settings_are_refused() {
+    for history in [
+        History::default().events(1).bytes(0),
+        History::default().events(1).max_wait(Duration::ZERO),
+    ] {
         let built = sse_hub::Hub::builder(sse_hub::ManualTimer::new()).history(history).build();
-        assert!(matches!(built, Err(sse_hub::ConfigError::HistoryIsZero(_))), "{built:?}");
+        assert!(matches!(built, Err(sse_hub::ConfigError::Zero { .. })), "{built:?}");
     }
 }

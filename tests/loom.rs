@@ -1,4 +1,4 @@
-//! Every interleaving of a few threads, by loom.
+//! Interleavings of a few threads, checked with loom.
 //!
 //! Run with `RUSTFLAGS="--cfg sse_hub_loom" cargo test --release --test loom`.
 #![cfg(sse_hub_loom)]
@@ -8,17 +8,17 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom::future::block_on;
 use loom::thread;
-use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
+use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
 use sse_hub::{
-    Audience, Event, EventId, Heartbeat, Hub, ManualTimer, Retain, Subscriber, Subscription,
+    Audience, Event, EventId, Goodbye, Hub, ManualTimer, Retain, Subscriber, Subscription,
 };
 
-/// Without heartbeats: time stands still in a model.
+/// Disables heartbeats, because time does not advance in a model.
 fn hub(window: usize, retain: usize) -> Hub {
     Hub::builder(ManualTimer::new())
-        .heartbeat(Heartbeat::off())
+        .heartbeat(None)
         .window(window)
-        .retain(Retain::events(retain))
+        .retain(Retain::default().events(retain))
         .build()
         .unwrap()
 }
@@ -30,10 +30,10 @@ fn opened(hub: &Hub) -> Subscription {
 }
 
 fn publish(hub: &Hub) -> EventId {
-    hub.broadcast(Event::new("x")).unwrap().id().unwrap()
+    hub.publish_confirmed(Audience::all(), Event::new("x")).unwrap().id().unwrap()
 }
 
-/// The next `count` ids, waiting for them.
+/// Waits for the next `count` ids and returns them.
 fn next_ids(stream: &mut Subscription, count: usize) -> Vec<EventId> {
     let mut seen = Vec::new();
     while seen.len() < count {
@@ -45,7 +45,7 @@ fn next_ids(stream: &mut Subscription, count: usize) -> Vec<EventId> {
 
 fn ids(batch: &[u8]) -> Vec<EventId> {
     let text = std::str::from_utf8(batch).unwrap();
-    assert!(!text.contains("hub:gap"), "nothing was lost");
+    assert!(!text.contains("hub:gap"), "a gap without a loss");
     text.lines()
         .filter_map(|line| line.strip_prefix("id: "))
         .map(|id| id.parse().unwrap())
@@ -53,7 +53,7 @@ fn ids(batch: &[u8]) -> Vec<EventId> {
 }
 
 #[test]
-fn a_reader_that_waits_is_woken_by_a_publish() {
+fn publish_wakes_a_waiting_reader() {
     loom::model(|| {
         let hub = hub(4, 4);
         let mut stream = opened(&hub);
@@ -67,7 +67,7 @@ fn a_reader_that_waits_is_woken_by_a_publish() {
 }
 
 #[test]
-fn two_publishers_are_seen_in_one_order_by_all() {
+fn readers_agree_on_the_order_of_publishers() {
     loom::model(|| {
         let hub = hub(4, 4);
         let (mut one, mut other) = (opened(&hub), opened(&hub));
@@ -84,10 +84,10 @@ fn two_publishers_are_seen_in_one_order_by_all() {
 }
 
 #[test]
-fn subscribing_while_an_event_is_published_takes_it_whole_or_not() {
+fn subscribing_during_publish_takes_whole_event_or_none() {
     loom::model(|| {
         let hub = hub(4, 4);
-        // Another client, so that the hand-out comes in pieces.
+        // A second client, so that delivery takes several steps.
         let _steady = opened(&hub);
         let publisher = thread::spawn({
             let hub = hub.clone();
@@ -99,12 +99,12 @@ fn subscribing_while_an_event_is_published_takes_it_whole_or_not() {
         let (first, second) = publisher.join().unwrap();
         let expected: Vec<EventId> = [first, second].into_iter().filter(|&id| id > start).collect();
         assert_eq!(next_ids(&mut stream, expected.len()), expected);
-        assert!(stream.next().now_or_never().is_none(), "and nothing twice");
+        assert!(stream.next().now_or_never().is_none(), "an event must not arrive twice");
     });
 }
 
 #[test]
-fn resuming_while_events_are_published_joins_replay_and_live() {
+fn resuming_during_publishes_joins_replay_and_live() {
     loom::model(|| {
         let hub = hub(1, 8);
         let start = publish(&hub);
@@ -123,7 +123,7 @@ fn resuming_while_events_are_published_joins_replay_and_live() {
 }
 
 #[test]
-fn a_reader_that_falls_behind_catches_up_to_live() {
+fn reader_behind_catches_up_to_live() {
     loom::model(|| {
         let hub = hub(1, 8);
         let mut stream = opened(&hub);
@@ -138,7 +138,7 @@ fn a_reader_that_falls_behind_catches_up_to_live() {
 }
 
 #[test]
-fn dropping_a_stream_while_an_event_is_handed_out_leaves_nothing() {
+fn dropped_stream_during_delivery_leaves_nothing() {
     loom::model(|| {
         let hub = hub(4, 4);
         let (leaving, mut staying) = (opened(&hub), opened(&hub));
@@ -148,13 +148,17 @@ fn dropping_a_stream_while_an_event_is_handed_out_leaves_nothing() {
         });
         drop(leaving);
         let id = publisher.join().unwrap();
-        assert_eq!(next_ids(&mut staying, 1), [id], "whoever stays is met, though places moved");
+        assert_eq!(
+            next_ids(&mut staying, 1),
+            [id],
+            "the remaining client must receive the event after slots moved"
+        );
         assert_eq!(hub.stats().clients, 1);
     });
 }
 
 #[test]
-fn closing_wakes_a_reader_after_what_was_published() {
+fn closing_wakes_a_reader_after_its_backlog() {
     loom::model(|| {
         let hub = hub(4, 4);
         let mut stream = opened(&hub);
@@ -176,19 +180,22 @@ fn closing_wakes_a_reader_after_what_was_published() {
 }
 
 #[test]
-fn joining_a_topic_during_a_publish_takes_the_event_or_not_and_every_later_one() {
+fn joining_during_publish_takes_every_later_event() {
     loom::model(|| {
         let hub = hub(4, 4);
-        // Another follower, so that lists have more than one.
+        // A second follower, so that the lists have several entries.
         let _steady = hub.subscribe(Subscriber::new().topic("t")).unwrap();
         let mut stream = opened(&hub);
         let publisher = thread::spawn({
             let hub = hub.clone();
-            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
+            move || {
+                hub.publish_confirmed(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
+            }
         });
-        assert_eq!(hub.join(&Audience::client(stream.client()), "t"), Ok(1));
+        assert_eq!(hub.join(Audience::client(stream.client_id()), "t"), Ok(1));
         let during = publisher.join().unwrap();
-        let after = hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap();
+        let after =
+            hub.publish_confirmed(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap();
         let seen = next_ids(&mut stream, 1);
         match seen.as_slice() {
             [one] if *one == during => assert_eq!(next_ids(&mut stream, 1), [after]),
@@ -199,7 +206,7 @@ fn joining_a_topic_during_a_publish_takes_the_event_or_not_and_every_later_one()
 }
 
 #[test]
-fn leaving_a_topic_during_a_publish_skips_nobody_who_stays() {
+fn leaving_during_publish_skips_no_remaining_client() {
     loom::model(|| {
         let hub = hub(4, 4);
         let follower = || {
@@ -210,9 +217,11 @@ fn leaving_a_topic_during_a_publish_skips_nobody_who_stays() {
         let (leaving, mut staying) = (follower(), follower());
         let publisher = thread::spawn({
             let hub = hub.clone();
-            move || hub.publish(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
+            move || {
+                hub.publish_confirmed(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
+            }
         });
-        assert_eq!(hub.leave(&Audience::client(leaving.client()), "t"), Ok(1));
+        assert_eq!(hub.leave(Audience::client(leaving.client_id()), "t"), Ok(1));
         let id = publisher.join().unwrap();
         assert_eq!(next_ids(&mut staying, 1), [id]);
         assert!(staying.next().now_or_never().is_none(), "nothing twice");
@@ -226,12 +235,12 @@ fn disconnecting_wakes_a_reader_and_forgets_it_once() {
         let mut stream = opened(&hub);
         let ender = thread::spawn({
             let hub = hub.clone();
-            move || hub.disconnect(&Audience::all(), "logout", None).unwrap()
+            move || hub.disconnect(Audience::all(), Goodbye::from_static("logout")).unwrap()
         });
         let last = block_on(stream.next()).unwrap();
         assert!(last.starts_with(b"event: hub:end\n"));
         assert_eq!(ender.join().unwrap(), 1);
-        // Its place is somebody else's by now.
+        // Another client may have the slot by now.
         let _next = opened(&hub);
         drop(stream);
         assert_eq!(hub.stats().clients, 1);
@@ -239,12 +248,12 @@ fn disconnecting_wakes_a_reader_and_forgets_it_once() {
 }
 
 #[test]
-fn draining_is_over_when_the_last_stream_goes() {
+fn drain_ends_with_the_last_stream() {
     loom::model(|| {
         let hub = hub(4, 4);
         let stream = opened(&hub);
         let leaver = thread::spawn(move || drop(stream));
-        // The period never passes: time stands still.
+        // The period never passes, because time does not advance.
         block_on(hub.drain(Duration::from_secs(3600)));
         leaver.join().unwrap();
         assert_eq!(hub.stats().clients, 0);
@@ -252,7 +261,7 @@ fn draining_is_over_when_the_last_stream_goes() {
 }
 
 #[test]
-fn a_client_that_connects_during_a_drain_is_refused_or_waited_for() {
+fn connecting_during_drain_is_refused_or_awaited() {
     loom::model(|| {
         let hub = hub(4, 4);
         let comer = thread::spawn({
@@ -266,23 +275,23 @@ fn a_client_that_connects_during_a_drain_is_refused_or_waited_for() {
     });
 }
 
-/// An engine that takes all and places nothing.
+/// An engine that accepts every event and places none.
 #[derive(Debug)]
 struct Nowhere;
 
 impl Backplane for Nowhere {
-    fn send(&self, _: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, _: Outgoing) -> Result<(), SendError> {
         Ok(())
     }
 }
 
 #[test]
-fn a_reader_that_comes_or_waits_as_an_outage_is_told_is_told_it() {
+fn reader_during_an_outage_gets_the_notice() {
     loom::model(|| {
         let timer = ManualTimer::new();
-        let builder = Hub::builder(timer.clone()).heartbeat(Heartbeat::off());
-        let hub = builder.backplane(Nowhere).tell_degraded().build().unwrap();
-        let feed = Feed::of(&hub).unwrap();
+        let builder = Hub::builder(timer.clone()).heartbeat(None);
+        let hub = builder.backplane(Nowhere).announce_outages(true).build().unwrap();
+        let feed = Feed::new(&hub).unwrap();
         feed.degraded(Some("gone"));
         timer.advance(Duration::from_secs(1));
         let teller = thread::spawn(move || feed.degraded(Some("gone")));
@@ -292,33 +301,33 @@ fn a_reader_that_comes_or_waits_as_an_outage_is_told_is_told_it() {
     });
 }
 
-/// Keeps what is sent.
+/// An engine that keeps sent events.
 #[derive(Debug, Clone, Default)]
 struct Kept(std::sync::Arc<std::sync::Mutex<Vec<bytes::Bytes>>>);
 
 impl Backplane for Kept {
-    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, event: Outgoing) -> Result<(), SendError> {
         self.0.lock().unwrap().push(event.entry().clone());
         Ok(())
     }
 }
 
 #[test]
-fn a_reader_of_an_order_that_begins_anew_is_told_first_and_gets_nothing_twice() {
+fn reader_of_rolled_back_order_gets_no_repeats() {
     loom::model(|| {
         let kept = Kept::default();
-        let builder = Hub::builder(ManualTimer::new()).heartbeat(Heartbeat::off());
+        let builder = Hub::builder(ManualTimer::new()).heartbeat(None);
         let hub = builder.backplane(kept.clone()).build().unwrap();
         hub.broadcast(Event::new("x")).unwrap();
         let entry = kept.0.lock().unwrap()[0].clone();
-        let feed = Feed::of(&hub).unwrap();
-        feed.load(EventId(1, 0), [(EventId(2, 0), Duration::ZERO, &entry)]);
-        let mut stream = hub.subscribe(Subscriber::new().resume(EventId(1, 0))).unwrap();
+        let feed = Feed::new(&hub).unwrap();
+        feed.load(EventId::new(1, 0), [(EventId::new(2, 0), Duration::ZERO, &entry)]);
+        let mut stream = hub.subscribe(Subscriber::new().resume(EventId::new(1, 0))).unwrap();
         stream.next().now_or_never().unwrap();
 
         let engine = thread::spawn(move || {
-            feed.load(EventId(3, 0), None::<(EventId, Duration, bytes::Bytes)>);
-            feed.append(EventId(4, 0), &entry).unwrap();
+            feed.load(EventId::new(3, 0), None::<(EventId, Duration, bytes::Bytes)>);
+            feed.append(EventId::new(4, 0), &entry).unwrap();
         });
         let mut text = String::new();
         let mut take = |stream: &mut Subscription| {
@@ -332,8 +341,8 @@ fn a_reader_of_an_order_that_begins_anew_is_told_first_and_gets_nothing_twice() 
         let frames: Vec<_> = text
             .lines()
             .filter_map(|line| line.strip_prefix("id: ").or(line.strip_prefix("event: ")))
-            // The position right before the next event says the same.
-            .map(|it| if it == EventId(3, u64::MAX).to_string() { "3-0" } else { it })
+            // The position right before the next event is equivalent.
+            .map(|it| if it == EventId::new(3, u64::MAX).to_string() { "3-0" } else { it })
             .collect();
         let (old, new) = (["x", "2-0"], ["hub:gap", "3-0", "x", "4-0"]);
         let is_right = frames == new || frames == [&old[..], &new[..]].concat();

@@ -1,4 +1,4 @@
-//! Every interleaving of those who watch and those who come and go, by loom.
+//! Interleavings of watchers and users that join and leave, checked with loom.
 //!
 //! Run with `RUSTFLAGS="--cfg sse_hub_loom" cargo test --release --test loom_presence`.
 #![cfg(sse_hub_loom)]
@@ -8,13 +8,13 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom::future::block_on;
 use loom::thread;
-use sse_hub::{Heartbeat, Hub, ManualTimer, Presence, PresenceEvent, Subscriber, Subscription};
+use sse_hub::{Hub, ManualTimer, Presence, PresenceEvent, Subscriber, Subscription};
 
 const GRACE: Duration = Duration::from_secs(1);
 
 fn hub(timer: &ManualTimer) -> Hub {
-    let presence = Presence::with_grace(GRACE);
-    let hub = Hub::builder(timer.clone()).heartbeat(Heartbeat::off()).presence(presence);
+    let presence = Presence::default().grace(GRACE);
+    let hub = Hub::builder(timer.clone()).heartbeat(None).presence(presence);
     hub.build().unwrap()
 }
 
@@ -23,7 +23,7 @@ fn tab(hub: &Hub) -> Subscription {
 }
 
 #[test]
-fn a_watcher_that_waits_is_woken_by_a_join() {
+fn join_wakes_a_waiting_watcher() {
     loom::model(|| {
         let hub = hub(&ManualTimer::new());
         let mut watch = hub.watch().unwrap();
@@ -38,7 +38,7 @@ fn a_watcher_that_waits_is_woken_by_a_join() {
 }
 
 #[test]
-fn a_watcher_that_waits_is_woken_when_a_grace_is_over() {
+fn end_of_grace_wakes_a_waiting_watcher() {
     loom::model(|| {
         let timer = ManualTimer::new();
         let hub = hub(&timer);
@@ -55,7 +55,7 @@ fn a_watcher_that_waits_is_woken_when_a_grace_is_over() {
 }
 
 #[test]
-fn a_list_and_the_events_after_it_tell_the_truth() {
+fn list_and_later_events_agree() {
     loom::model(|| {
         let timer = ManualTimer::new();
         let hub = hub(&timer);
@@ -81,7 +81,7 @@ fn a_list_and_the_events_after_it_tell_the_truth() {
 }
 
 #[test]
-fn a_watcher_that_waits_is_woken_by_the_end() {
+fn closing_wakes_a_waiting_watcher() {
     loom::model(|| {
         let hub = hub(&ManualTimer::new());
         let mut watch = hub.watch().unwrap();

@@ -1,4 +1,4 @@
-//! What a recorder of the `metrics` facade gets when it is scraped.
+//! Values that a recorder of the `metrics` facade receives at a scrape.
 #![cfg(feature = "metrics")]
 
 use std::collections::BTreeMap;
@@ -8,21 +8,20 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use metrics::with_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use sse_hub::{
-    EndReason, Event, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Retain, Subscriber,
-    Subscription,
+    EndReason, Event, Hub, HubBuilder, Limits, ManualTimer, Retain, Subscriber, Subscription,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn builder(timer: &ManualTimer) -> HubBuilder {
-    Hub::builder(timer.clone()).heartbeat(Heartbeat::off())
+    Hub::builder(timer.clone()).heartbeat(None)
 }
 
 fn drained(stream: &mut Subscription) {
     while let Some(Some(_)) = stream.next().now_or_never() {}
 }
 
-/// What a recorder has of each name and its labels.
+/// Returns the recorder's values by name and labels.
 fn scrape(recorder: &DebuggingRecorder) -> BTreeMap<String, DebugValue> {
     let values = recorder.snapshotter().snapshot().into_vec().into_iter();
     let named = values.map(|(key, unit, description, value)| {
@@ -39,12 +38,12 @@ fn one(name: &str) -> String {
 }
 
 #[test]
-fn a_scrape_shows_what_the_hub_counted() {
+fn scrape_matches_the_hub_counts() {
     let timer = ManualTimer::new();
     let hub = builder(&timer)
-        .retain(Retain::events(2))
+        .retain(Retain::default().events(2))
         .window(1)
-        .limits(Limits::clients(2))
+        .limits(Limits::default().clients(2))
         .build()
         .unwrap();
     let recorder = DebuggingRecorder::new();
@@ -77,7 +76,7 @@ fn a_scrape_shows_what_the_hub_counted() {
     assert_eq!(gauge("sse_hub_retained_bytes"), stats.retained_bytes as f64);
     assert_eq!(counter(&one("sse_hub_published_total")), 3);
     assert_eq!(counter(&one("sse_hub_delivered_total")), 2);
-    assert_eq!(counter(&one("sse_hub_bytes_total")), stats.bytes);
+    assert_eq!(counter(&one("sse_hub_bytes_total")), stats.delivered_bytes);
     assert_eq!(counter(&one("sse_hub_lagged_total")), 1);
     assert_eq!(counter(&one("sse_hub_gaps_total")), 1);
     assert_eq!(counter(r#"sse_hub_refused_total["cause=full"]"#), 1);
@@ -85,7 +84,7 @@ fn a_scrape_shows_what_the_hub_counted() {
     assert_eq!(counter(r#"sse_hub_ended_total["reason=left"]"#), 1);
     let total = |prefix: &str| values.keys().filter(|key| key.starts_with(prefix)).count();
     assert_eq!(total("sse_hub_ended_total"), EndReason::ALL.len());
-    assert_eq!(total("sse_hub_refused_total"), 8);
+    assert_eq!(total("sse_hub_refused_total"), 10);
     let DebugValue::Histogram(delays) = &values[&one("sse_hub_delay_seconds")] else { panic!() };
     assert_eq!(delays.iter().map(|delay| delay.0).collect::<Vec<_>>(), [0.004_096]);
 }
@@ -110,7 +109,7 @@ fn labels_tell_hubs_apart() {
 }
 
 #[test]
-fn a_late_scrape_records_a_bounded_sample_of_delays() {
+fn late_scrape_samples_a_bounded_number_of_delays() {
     let timer = ManualTimer::new();
     let hub = builder(&timer).build().unwrap();
     let recorder = DebuggingRecorder::new();
@@ -121,7 +120,7 @@ fn a_late_scrape_records_a_bounded_sample_of_delays() {
             _ => Vec::new(),
         }
     };
-    // The first read of each stream is measured.
+    // The delay of each stream's first read is measured.
     let read = |count: usize, delay| {
         let mut streams: Vec<_> = (0..count)
             .map(|_| {
@@ -140,6 +139,6 @@ fn a_late_scrape_records_a_bounded_sample_of_delays() {
     assert_eq!(first.len(), 3333, "every third");
     read(1, SECOND);
     let second = recorded();
-    assert_eq!(second.len(), 2, "what is rare is not lost");
+    assert_eq!(second.len(), 2, "rare values must not be lost");
     assert!(second.iter().all(|delay| delay.0 > 1.0));
 }

@@ -1,14 +1,18 @@
-//! What `tracing` is told, at which level, and that nothing is held meanwhile.
+//! The `tracing` events, their levels and fields. No lock is held while events are emitted.
 
 mod support;
+
+#[path = "support/order.rs"]
+mod order;
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use order::{Instance, Order};
 use sse_hub::{
-    Audience, Event, EventStream, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Presence,
+    Audience, Event, EventStream, Goodbye, Hub, HubBuilder, Limits, ManualTimer, Presence,
     Subscriber, Subscription,
 };
 use support::within;
@@ -20,7 +24,7 @@ use tracing_subscriber::{filter::LevelFilter, registry};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Writes events as lines of `LEVEL message field=value ...`, fields in the order that they come in.
+/// Formats events as `LEVEL message field=value ...`, with the fields in their original order.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -63,15 +67,15 @@ impl Lines {
     }
 }
 
-/// Captures what this thread tells, as long as the guard lives.
+/// Captures this thread's events until the guard is dropped.
 fn captured(level: Level) -> (Lines, DefaultGuard) {
     let lines = Lines::default();
     let layer = lines.clone().with_filter(LevelFilter::from_level(level));
     (lines, trace_to(registry().with(layer)))
 }
 
-/// While a process has but one subscriber, whichever thread meets an event first decides for all whether it is wanted,
-/// and can do so with what was true before another thread got its own. With one more there are never so few.
+/// While a process has a single subscriber, the first thread that meets an event decides for all
+/// threads whether the event is enabled. A second subscriber prevents that.
 fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
     static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
     LazyLock::force(&ANOTHER);
@@ -79,7 +83,7 @@ fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
 }
 
 fn builder(timer: &ManualTimer) -> HubBuilder {
-    Hub::builder(timer.clone()).heartbeat(Heartbeat::off())
+    Hub::builder(timer.clone()).heartbeat(None)
 }
 
 fn drained(stream: &mut Subscription) {
@@ -87,11 +91,11 @@ fn drained(stream: &mut Subscription) {
 }
 
 #[test]
-fn clients_are_told_of_at_debug_without_names() {
+fn client_events_are_debug_without_names() {
     let (lines, _guard) = captured(Level::TRACE);
     let timer = ManualTimer::new();
     let limits = Limits::default().per_user(1);
-    let presence = Presence::with_grace(SECOND);
+    let presence = Presence::default().grace(SECOND);
     let hub = builder(&timer).limits(limits).presence(presence).build().unwrap();
     let built = lines.take();
     assert_eq!(built.len(), 1);
@@ -99,7 +103,7 @@ fn clients_are_told_of_at_debug_without_names() {
 
     let secret = || Subscriber::new().user("secret-user").session("secret-session");
     let stream = hub.subscribe(secret().topic("secret-topic")).unwrap();
-    let client = stream.client();
+    let client = stream.client_id();
     assert_eq!(
         lines.take(),
         [format!("DEBUG client opened client={client} has_user=true start=fresh")]
@@ -107,7 +111,7 @@ fn clients_are_told_of_at_debug_without_names() {
     hub.subscribe(secret()).unwrap_err();
     assert_eq!(lines.take(), ["DEBUG client refused cause=user-full"]);
     hub.send_to_user("secret-user", Event::new("x").data("secret")).unwrap();
-    assert!(lines.take().is_empty(), "nothing for each event");
+    assert!(lines.take().is_empty(), "events must not be logged at debug");
     drop(stream);
     assert_eq!(
         lines.take(),
@@ -115,27 +119,27 @@ fn clients_are_told_of_at_debug_without_names() {
     );
 
     let resumed = hub.subscribe(Subscriber::new().resume("garbage")).unwrap();
-    let client = resumed.client();
+    let client = resumed.client_id();
     assert_eq!(
         lines.take(),
         [format!("DEBUG client opened client={client} has_user=false start=gap")]
     );
-    hub.disconnect(&Audience::all(), "secret", None).unwrap();
+    hub.disconnect(Audience::all(), Goodbye::from_static("secret")).unwrap();
     let ended = format!("DEBUG client ended client={client} has_user=false reason=disconnected");
     assert_eq!(lines.take(), [ended]);
     drop(resumed);
-    assert!(lines.take().is_empty(), "it had ended before");
+    assert!(lines.take().is_empty(), "the client had ended before");
 }
 
 #[test]
-fn a_client_that_takes_anothers_place_is_told_of_after_it() {
+fn displacing_client_is_logged_after_displaced_client() {
     let (lines, _guard) = captured(Level::DEBUG);
-    let limits = Limits::default().per_user(1).displace_oldest();
+    let limits = Limits::default().per_user(1).displace_oldest(true);
     let hub = builder(&ManualTimer::new()).limits(limits).build().unwrap();
     let old = hub.subscribe(Subscriber::new().user("ann")).unwrap();
     lines.take();
     let new = hub.subscribe(Subscriber::new().user("ann")).unwrap();
-    let (old, new) = (old.client(), new.client());
+    let (old, new) = (old.client_id(), new.client_id());
     assert_eq!(
         lines.take(),
         [
@@ -146,10 +150,10 @@ fn a_client_that_takes_anothers_place_is_told_of_after_it() {
 }
 
 #[test]
-fn no_crowd_can_fill_a_log_at_info() {
+fn info_level_is_independent_of_client_count() {
     let (lines, _guard) = captured(Level::INFO);
     let timer = ManualTimer::new();
-    let hub = builder(&timer).limits(Limits::clients(100)).build().unwrap();
+    let hub = builder(&timer).limits(Limits::default().clients(100)).build().unwrap();
     let mut streams: Vec<_> =
         (0..1000).filter_map(|_| hub.subscribe(Subscriber::new()).ok()).collect();
     assert_eq!(streams.len(), 100);
@@ -171,7 +175,46 @@ fn no_crowd_can_fill_a_log_at_info() {
     assert_eq!(lines.take(), ["INFO hub closed clients=0 published=0"]);
 }
 
-/// Does all that a hub can do whenever it is told of something, as a subscriber may that sends its lines to a page.
+#[test]
+fn closed_hub_reports_what_its_backplane_took() {
+    let (lines, _guard) = captured(Level::INFO);
+    for (tried, taken) in [(0, 0), (1, 1), (63, 63), (64, 64), (70, 64)] {
+        for is_read in [false, true] {
+            let (mut order, mut other) = (Order::default(), Instance::with(|hub| hub));
+            let mut hub = Instance::with(|hub| hub);
+            other.settle(&mut order);
+            hub.settle(&mut order);
+            // Events of another instance, and commands, are not published by this hub.
+            (0..5).for_each(|_| other.broadcast("other"));
+            other.settle(&mut order);
+            hub.settle(&mut order);
+            let mut confirmations = Vec::new();
+            for number in 0..tried {
+                let event = Event::new("x").data(number.to_string());
+                let sent = match number % 2 {
+                    0 => hub.hub.broadcast(event).is_ok(),
+                    _ => {
+                        let sent = hub.hub.publish_confirmed(Audience::all(), event);
+                        sent.map(|sent| confirmations.push(sent)).is_ok()
+                    }
+                };
+                assert_eq!(sent, number < taken);
+            }
+            if is_read {
+                hub.settle(&mut order);
+                let _ = hub.hub.join(Audience::all(), "t").unwrap();
+                hub.hub.disconnect(Audience::all(), Goodbye::from_static("out")).unwrap();
+                hub.settle(&mut order);
+            }
+            lines.take();
+            hub.hub.close();
+            let closed = format!("INFO hub closed clients=0 published={taken}");
+            assert_eq!(lines.take(), [closed], "{tried} {is_read}");
+        }
+    }
+}
+
+/// Calls every method of the hub from a subscriber, like a subscriber that publishes its lines.
 struct Uses(Arc<Mutex<Option<Hub>>>);
 
 impl<S: Tracer> Layer<S> for Uses {
@@ -184,15 +227,15 @@ impl<S: Tracer> Layer<S> for Uses {
 }
 
 #[test]
-fn a_tracer_that_uses_the_hub_does_not_deadlock() {
+fn tracer_that_uses_the_hub_does_not_deadlock() {
     within(SECOND * 10, || {
         let timer = ManualTimer::new();
         let place = Arc::new(Mutex::new(None));
         let _guard = trace_to(registry().with(Uses(Arc::clone(&place))));
-        let limits = Limits::default().per_user(1).displace_oldest();
+        let limits = Limits::default().per_user(1).displace_oldest(true);
         let hub = builder(&timer)
             .limits(limits)
-            .presence(Presence::with_grace(SECOND))
+            .presence(Presence::default().grace(SECOND))
             .stalled_after(SECOND)
             .build()
             .unwrap();
@@ -201,7 +244,7 @@ fn a_tracer_that_uses_the_hub_does_not_deadlock() {
         let open = || hub.subscribe(Subscriber::new().user("ann")).unwrap();
         let _displaced = open();
         let _disconnected = open();
-        hub.disconnect(&Audience::all(), "bye", None).unwrap();
+        hub.disconnect(Audience::all(), Goodbye::from_static("bye")).unwrap();
         let _stalled = open();
         hub.broadcast(Event::new("x")).unwrap();
         timer.advance(SECOND * 2);
@@ -219,7 +262,7 @@ fn a_tracer_that_uses_the_hub_does_not_deadlock() {
 }
 
 #[test]
-fn a_stream_of_ones_own_that_fails_is_told_of_once_at_debug() {
+fn failed_own_stream_is_logged_once_at_debug() {
     let (lines, _guard) = captured(Level::TRACE);
     let all = |items: Vec<Result<Event, &'static str>>| {
         let mut stream = EventStream::new(stream::iter(items), ManualTimer::new());

@@ -1,4 +1,5 @@
-//! One's own stream, byte for byte: ends, errors, heartbeats, ids, and what a parser makes of random items.
+//! Streams without a hub, byte for byte: ends, errors, heartbeats, ids, and random items read by a
+//! parser.
 
 mod support;
 
@@ -38,7 +39,7 @@ fn of<T: IntoEvent>(items: Vec<T>) -> EventStream<impl Stream<Item = T> + Unpin>
     EventStream::new(stream::iter(items), ManualTimer::new())
 }
 
-/// All of a stream that is never pending, as one item each. Polled past its end, which must stay one.
+/// Returns all items of a stream that is never pending. Polls past the end, which must remain.
 fn all(mut stream: impl Stream<Item = Bytes> + Unpin) -> Vec<String> {
     let mut items = Vec::new();
     while let Some(item) = stream.next().now_or_never().expect("nothing is pending") {
@@ -50,12 +51,12 @@ fn all(mut stream: impl Stream<Item = Bytes> + Unpin) -> Vec<String> {
     items
 }
 
-/// What is there now.
+/// Returns the item that is ready.
 fn ready(stream: &mut (impl Stream<Item = Bytes> + Unpin)) -> Option<Bytes> {
     stream.next().now_or_never().map(|item| item.expect("the stream has not ended"))
 }
 
-/// A stream whose items come when they are sent.
+/// A stream whose items are sent by a channel.
 fn sent(timer: impl Timer) -> (UnboundedSender<Item>, EventStream<impl Stream<Item = Item>>) {
     let (sender, receiver) = unbounded_channel();
     (sender, EventStream::new(received(receiver), timer))
@@ -66,7 +67,7 @@ fn received<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
 }
 
 #[test]
-fn each_event_is_an_item_without_an_id_and_nothing_comes_before_it() {
+fn each_event_is_an_item_without_an_id() {
     let events = vec![
         Event::new("token").data("a"),
         Event::default().data("b\r\nc\n"),
@@ -102,7 +103,7 @@ fn a_retry_comes_first_and_once() {
 }
 
 #[test]
-fn an_item_that_is_ready_is_sent_before_the_next_is_asked_for() {
+fn each_poll_takes_one_item() {
     let asked = Rc::new(Cell::new(0));
     let counter = Rc::clone(&asked);
     let events = stream::repeat_with(move || {
@@ -131,7 +132,7 @@ fn an_error_is_shown_if_asked_for() {
     assert_eq!(all(stream), expected);
 }
 
-/// The data of a stream's only event, as JSON.
+/// Returns the data of the only event, as JSON.
 fn json(stream: impl Stream<Item = Bytes> + Unpin) -> serde_json::Value {
     let [item] = &all(stream)[..] else { panic!("one item") };
     let data = item.strip_prefix("event: hub:error\ndata: ").expect(item);
@@ -166,7 +167,7 @@ fn any_text_of_an_error_is_valid_json() {
 }
 
 #[test]
-fn an_error_that_fails_to_say_what_it_is_is_still_told() {
+fn an_error_whose_display_fails_is_sent() {
     struct Broken;
 
     impl fmt::Display for Broken {
@@ -181,7 +182,7 @@ fn an_error_that_fails_to_say_what_it_is_is_still_told() {
 }
 
 #[test]
-fn an_invalid_event_ends_the_stream_however_much_is_shown() {
+fn an_invalid_event_ends_the_stream() {
     for invalid in [
         Event::default(),
         Event::new("two\nlines").data("a"),
@@ -193,6 +194,58 @@ fn an_invalid_event_ends_the_stream_however_much_is_shown() {
         let events = vec![Event::new("a"), invalid, Event::new("b")];
         assert_eq!(all(of(events.clone())), ["event: a\ndata: \n\n", INVALID]);
         assert_eq!(all(of(events).show_errors()), ["event: a\ndata: \n\n", INVALID]);
+    }
+}
+
+#[test]
+fn a_final_event_is_the_last_item() {
+    const FINAL: &str = "event: hub:end\ndata: {\"reason\":\"done\",\"final\":true}\n\n";
+    let events = vec![Event::new("a"), Event::new("b").id("7")];
+    let expected = ["event: a\ndata: \n\n", "event: b\ndata: \nid: 7\n\n", FINAL];
+    assert_eq!(all(of(events).final_event("done")), expected);
+    assert_eq!(all(of(Vec::<Event>::new()).final_event("done")), [FINAL]);
+    let stream = of(Vec::<Event>::new()).retry(SECOND).final_event("no").final_event("done");
+    assert_eq!(all(stream), ["retry: 1000\n\n", FINAL]);
+    assert_eq!(all(of(Vec::<Event>::new())), [""; 0], "without, the end is not final");
+}
+
+#[test]
+fn a_failed_stream_has_no_final_event() {
+    let items = vec![Ok(Event::new("a")), Err("no")];
+    assert_eq!(all(of(items).final_event("done")), ["event: a\ndata: \n\n", ERROR]);
+    let items = vec![Event::new("a"), Event::default(), Event::new("b")];
+    assert_eq!(all(of(items).final_event("done")), ["event: a\ndata: \n\n", INVALID]);
+    let stream = of(vec![Event::new("a")]).retry(Duration::ZERO).final_event("done");
+    assert_eq!(all(stream), [INVALID]);
+}
+
+#[test]
+fn a_final_event_waits_for_the_last_event() {
+    let timer = ManualTimer::new();
+    let (sender, stream) = sent(timer.clone());
+    let mut stream = stream.final_event("done");
+    assert_eq!(ready(&mut stream), None);
+    timer.advance(EVERY);
+    assert_eq!(ready(&mut stream).unwrap(), ":\n");
+    sender.send(Ok(Event::new("a"))).unwrap();
+    drop(sender);
+    assert_eq!(ready(&mut stream).unwrap(), "event: a\ndata: \n\n");
+    assert!(ready(&mut stream).unwrap().starts_with(b"event: hub:end\n"));
+    assert_eq!(stream.next().now_or_never(), Some(None));
+}
+
+#[test]
+fn any_final_reason_is_valid_json() {
+    for reason in
+        ["", "\"", "\\", "a\nb\rc\r\n\n", "\",\"final\":false,\"x\":\"", "\0\u{1f}\u{2028}é"]
+    {
+        let items = all(of(Vec::<Event>::new()).final_event(reason));
+        let [item] = &items[..] else { panic!("{items:?}") };
+        let data =
+            item.strip_prefix("event: hub:end\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+        assert!(!data.contains(['\r', '\n']), "{data:?}");
+        let read: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(read, serde_json::json!({ "reason": reason, "final": true }));
     }
 }
 
@@ -211,7 +264,7 @@ fn the_inner_stream_is_not_polled_after_its_end() {
 }
 
 #[test]
-fn the_inner_stream_is_dropped_when_it_has_ended_or_failed() {
+fn the_inner_stream_is_dropped_at_the_end() {
     let sends: [&[Item]; 3] = [&[], &[Err(String::new())], &[Ok(Event::default())]];
     for items in sends {
         let (sender, mut stream) = sent(ManualTimer::new());
@@ -244,7 +297,7 @@ fn a_next_that_is_dropped_loses_nothing() {
 }
 
 #[test]
-fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
+fn a_silent_stream_sends_heartbeats() {
     let timer = ManualTimer::new();
     let (_sender, mut stream) = sent(timer.clone());
     for _ in 0..1000 {
@@ -257,10 +310,10 @@ fn a_silent_stream_gets_a_comment_after_each_span_of_silence() {
 }
 
 #[test]
-fn an_event_puts_the_heartbeat_off_and_goes_before_one_that_is_due() {
+fn an_event_precedes_a_due_heartbeat() {
     let timer = ManualTimer::new();
     let (sender, stream) = sent(timer.clone());
-    let mut stream = stream.heartbeat(Heartbeat::every(2 * EVERY).visible());
+    let mut stream = stream.heartbeat(Heartbeat::default().every(2 * EVERY).visible(true));
     assert_eq!(ready(&mut stream), None);
     for silence in [2 * EVERY - SECOND, 2 * EVERY, 2 * EVERY + SECOND] {
         timer.advance(silence);
@@ -304,10 +357,10 @@ fn both_an_event_and_a_heartbeat_wake_the_task() {
 }
 
 #[test]
-fn without_heartbeats_nothing_waits_for_time_and_a_dropped_stream_leaves_no_deadline() {
+fn without_heartbeats_no_timer_is_armed() {
     let timer = ManualTimer::new();
     let (_sender, stream) = sent(timer.clone());
-    let mut stream = stream.heartbeat(Heartbeat::off());
+    let mut stream = stream.heartbeat(None);
     assert_eq!(ready(&mut stream), None);
     assert_eq!(timer.next_deadline(), None);
 
@@ -352,7 +405,7 @@ fn a_callers_id_is_the_last_field() {
 }
 
 #[test]
-fn an_id_that_some_client_could_not_send_back_is_refused() {
+fn an_id_that_clients_cannot_send_is_refused() {
     let long = "x".repeat(Event::MAX_ID_LEN + 1);
     let of_bytes =
         (0..=0xFF).map(char::from).filter(|&c| !c.is_ascii_alphanumeric() && !"._~-".contains(c));
@@ -382,7 +435,7 @@ fn a_hub_refuses_an_event_with_an_id() {
     }
     assert_eq!(hub.stats().published, 0);
     let told = PublishError::Event(EventError::OwnId).to_string();
-    assert!(told.ends_with("the event has an id of its own: a hub issues ids itself"), "{told}");
+    assert!(told.ends_with("the event has an id: a hub issues ids itself"), "{told}");
 }
 
 #[test]
@@ -429,7 +482,7 @@ mod over_a_socket {
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// Reads on until what was read ends in `expected`.
+    /// Reads until the text ends in `expected`.
     async fn read_to(socket: &mut TcpStream, expected: &str) -> String {
         let mut read = Vec::new();
         let reading = async {
@@ -441,7 +494,7 @@ mod over_a_socket {
         String::from_utf8(read).unwrap()
     }
 
-    /// Reads on for one chunk, which must be this frame, and `after` it.
+    /// Reads one chunk, which must be this frame, and `after` behind it.
     async fn read_chunk(socket: &mut TcpStream, frame: &str, after: &str) {
         let read = read_to(socket, &format!("\r\n{frame}\r\n{after}")).await;
         let (length, _) = read.split_once("\r\n").unwrap();
@@ -450,7 +503,7 @@ mod over_a_socket {
     }
 
     #[tokio::test]
-    async fn the_head_each_event_and_the_end_leave_at_once() {
+    async fn the_head_and_each_event_leave_at_once() {
         let (sender, receiver) = unbounded_channel::<Item>();
         let only = Arc::new(Mutex::new(Some(receiver)));
         let handler = async move || {
@@ -464,7 +517,7 @@ mod over_a_socket {
 
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-        // Before there is anything to send.
+        // The head arrives before there is an event.
         let head = read_to(&mut socket, "\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         for header in [
@@ -488,10 +541,10 @@ mod over_a_socket {
     }
 }
 
-/// What a page is told of one event, and its id from then on.
+/// The type and data of an event as a page gets it, and the id from then on.
 type Dispatched = (String, String, String);
 
-/// An event of random parts, valid or not.
+/// An event of random parts, valid or invalid.
 #[derive(Debug, Clone)]
 struct Parts {
     event_type: Option<String>,

@@ -1,4 +1,4 @@
-//! Who comes and goes, by a clock that stands still until it is told to go on.
+//! Presence on a manual timer.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, Stream as _, StreamExt as _};
 use sse_hub::{
-    Audience, ConfigError, EndReason, Heartbeat, Hub, HubBuilder, Limits, ManualTimer, Presence,
+    Audience, ConfigError, EndReason, Goodbye, Hub, HubBuilder, Limits, ManualTimer, Presence,
     PresenceEvent, PresenceWatch, Subscriber, Subscription, Timer as _, WatchError,
 };
 use support::within;
@@ -20,12 +20,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 
 fn builder(timer: &ManualTimer, presence: Presence) -> HubBuilder {
-    Hub::builder(timer.clone()).presence(presence).heartbeat(Heartbeat::off())
+    Hub::builder(timer.clone()).presence(presence).heartbeat(None)
 }
 
 fn watched() -> (ManualTimer, Hub, PresenceWatch) {
     let timer = ManualTimer::new();
-    let hub = builder(&timer, Presence::with_grace(GRACE)).build().unwrap();
+    let hub = builder(&timer, Presence::default().grace(GRACE)).build().unwrap();
     let watch = hub.watch().unwrap();
     (timer, hub, watch)
 }
@@ -42,12 +42,12 @@ fn left(user: &str, reason: EndReason) -> PresenceEvent {
     PresenceEvent::Left { user: user.into(), reason }
 }
 
-/// All that the watcher sees now.
+/// Reads every available event.
 fn seen(watch: &mut PresenceWatch) -> Vec<PresenceEvent> {
     std::iter::from_fn(|| watch.next().now_or_never().flatten()).collect()
 }
 
-/// Who is online, with how many clients.
+/// Returns the online users with their number of clients.
 fn users(hub: &Hub) -> BTreeMap<String, usize> {
     let users = hub.users();
     let map: BTreeMap<_, _> =
@@ -60,7 +60,7 @@ fn poll(watch: &mut PresenceWatch, waker: &Waker) -> Poll<Option<PresenceEvent>>
     std::pin::Pin::new(watch).poll_next(&mut Context::from_waker(waker))
 }
 
-/// Counts how often it is woken.
+/// Counts wake-ups.
 #[derive(Default)]
 struct Count(AtomicUsize);
 
@@ -77,7 +77,7 @@ impl Count {
 }
 
 #[test]
-fn a_user_joins_with_the_first_client_and_leaves_a_grace_after_the_last() {
+fn user_joins_first_and_leaves_after_grace() {
     let (timer, hub, mut watch) = watched();
     let ann = tab(&hub, "ann");
     assert_eq!(seen(&mut watch), [joined("ann")]);
@@ -93,7 +93,7 @@ fn a_user_joins_with_the_first_client_and_leaves_a_grace_after_the_last() {
 }
 
 #[test]
-fn a_reload_is_neither_a_leave_nor_a_join() {
+fn reload_within_grace_is_no_change() {
     let (timer, hub, mut watch) = watched();
     let mut ann = tab(&hub, "ann");
     assert_eq!(seen(&mut watch), [joined("ann")]);
@@ -107,11 +107,15 @@ fn a_reload_is_neither_a_leave_nor_a_join() {
     drop(ann);
     timer.advance(GRACE);
     let _ann = tab(&hub, "ann");
-    assert_eq!(seen(&mut watch), [left("ann", EndReason::Left), joined("ann")], "one too late");
+    assert_eq!(
+        seen(&mut watch),
+        [left("ann", EndReason::Left), joined("ann")],
+        "the grace period is over"
+    );
 }
 
 #[test]
-fn a_user_with_two_tabs_leaves_with_the_second() {
+fn user_leaves_with_the_last_tab() {
     let (timer, hub, mut watch) = watched();
     let (one, other) = (tab(&hub, "ann"), tab(&hub, "ann"));
     assert_eq!(users(&hub), [("ann".into(), 2)].into());
@@ -126,12 +130,12 @@ fn a_user_with_two_tabs_leaves_with_the_second() {
 }
 
 #[test]
-fn a_leave_carries_why_the_last_client_ended() {
+fn leave_carries_the_last_end_reason() {
     let (timer, hub, mut watch) = watched();
     let one = tab(&hub, "ann");
     let other = tab(&hub, "ann");
     drop(one);
-    hub.disconnect(&Audience::user("ann"), "logout", None).unwrap();
+    hub.disconnect(Audience::user("ann"), Goodbye::from_static("logout")).unwrap();
     let mut late =
         hub.subscribe(Subscriber::new().user("bob").until(timer.now() + SECOND)).unwrap();
     timer.advance(SECOND);
@@ -147,14 +151,14 @@ fn a_leave_carries_why_the_last_client_ended() {
         ]
     );
     drop(other);
-    assert_eq!(seen(&mut watch), [], "it had ended before");
+    assert_eq!(seen(&mut watch), [], "the client had ended before");
 }
 
 #[test]
-fn a_tab_that_displaces_another_of_its_user_is_no_change() {
+fn displacing_own_tab_is_no_change() {
     let timer = ManualTimer::new();
-    let limits = Limits::default().per_user(1).displace_oldest();
-    let hub = builder(&timer, Presence::with_grace(GRACE)).limits(limits).build().unwrap();
+    let limits = Limits::default().per_user(1).displace_oldest(true);
+    let hub = builder(&timer, Presence::default().grace(GRACE)).limits(limits).build().unwrap();
     let mut watch = hub.watch().unwrap();
     let _old = tab(&hub, "ann");
     let _new = tab(&hub, "ann");
@@ -163,9 +167,9 @@ fn a_tab_that_displaces_another_of_its_user_is_no_change() {
 }
 
 #[test]
-fn without_a_grace_each_reload_is_a_leave_and_a_join() {
+fn zero_grace_reports_each_reload() {
     let timer = ManualTimer::new();
-    let hub = builder(&timer, Presence::with_grace(Duration::ZERO)).build().unwrap();
+    let hub = builder(&timer, Presence::default().grace(Duration::ZERO)).build().unwrap();
     let mut watch = hub.watch().unwrap();
     drop(tab(&hub, "ann"));
     assert_eq!(seen(&mut watch), [joined("ann"), left("ann", EndReason::Left)]);
@@ -173,9 +177,9 @@ fn without_a_grace_each_reload_is_a_leave_and_a_join() {
 }
 
 #[test]
-fn a_grace_beyond_all_clocks_is_never_over() {
+fn grace_beyond_the_clock_never_ends() {
     let timer = ManualTimer::new();
-    let hub = builder(&timer, Presence::with_grace(Duration::MAX)).build().unwrap();
+    let hub = builder(&timer, Presence::default().grace(Duration::MAX)).build().unwrap();
     let mut watch = hub.watch().unwrap();
     drop(tab(&hub, "ann"));
     timer.advance(Duration::from_secs(1 << 29));
@@ -183,7 +187,7 @@ fn a_grace_beyond_all_clocks_is_never_over() {
 }
 
 #[test]
-fn only_users_are_seen() {
+fn only_users_are_reported() {
     let (timer, hub, mut watch) = watched();
     drop(hub.subscribe(Subscriber::new().session("ann").topic("bob")).unwrap());
     timer.advance(GRACE);
@@ -193,7 +197,7 @@ fn only_users_are_seen() {
 }
 
 #[test]
-fn a_hub_without_presence_lists_who_is_connected() {
+fn hub_without_presence_lists_connected_users() {
     let hub = Hub::builder(ManualTimer::new()).build().unwrap();
     assert_eq!(hub.watch().unwrap_err(), WatchError::Off);
     let ann = tab(&hub, "ann");
@@ -204,22 +208,29 @@ fn a_hub_without_presence_lists_who_is_connected() {
 }
 
 #[test]
-fn settings_that_nothing_could_work_with_are_named() {
+fn unusable_settings_are_named() {
     let build = |presence| builder(&ManualTimer::new(), presence).build().unwrap_err();
-    let presence = Presence::with_grace(GRACE);
-    assert_eq!(build(presence.away(0)), ConfigError::PresenceIsZero("away"));
-    assert_eq!(build(presence.events(0)), ConfigError::PresenceIsZero("events"));
+    let presence = Presence::default().grace(GRACE);
+    assert_eq!(build(presence.max_away(0)), ConfigError::Zero { setting: "Presence::max_away" });
+    assert_eq!(
+        build(presence.event_buffer(0)),
+        ConfigError::Zero { setting: "Presence::event_buffer" }
+    );
 }
 
 #[test]
-fn a_watcher_that_falls_behind_is_told_once_and_goes_on_from_now() {
+fn lagging_watcher_gets_one_notice_and_continues() {
     let timer = ManualTimer::new();
-    let hub = builder(&timer, Presence::with_grace(GRACE).events(3)).build().unwrap();
+    let hub = builder(&timer, Presence::default().grace(GRACE).event_buffer(3)).build().unwrap();
     let (mut slow, mut slower) = (hub.watch().unwrap(), hub.watch().unwrap());
     let mut tabs: Vec<_> = ["a", "b", "c"].map(|user| tab(&hub, user)).into();
     assert_eq!(slow.next().now_or_never(), Some(Some(joined("a"))));
     tabs.push(tab(&hub, "d"));
-    assert_eq!(seen(&mut slow), ["b", "c", "d"].map(joined), "not more than are kept");
+    assert_eq!(
+        seen(&mut slow),
+        ["b", "c", "d"].map(joined),
+        "the watcher keeps at most its capacity"
+    );
     assert_eq!(seen(&mut slower), [PresenceEvent::Missed]);
     assert_eq!(users(&hub).len(), 4);
     tabs.push(tab(&hub, "e"));
@@ -227,9 +238,11 @@ fn a_watcher_that_falls_behind_is_told_once_and_goes_on_from_now() {
 }
 
 #[test]
-fn a_crowd_that_left_does_not_overtake_a_watcher_that_reads() {
+fn many_leaves_do_not_overtake_a_reading_watcher() {
     let timer = ManualTimer::new();
-    let hub = builder(&timer, Presence::with_grace(GRACE).events(64).away(1000)).build().unwrap();
+    let hub = builder(&timer, Presence::default().grace(GRACE).event_buffer(64).max_away(1000))
+        .build()
+        .unwrap();
     let tabs: Vec<_> = (0..1000).map(|user| tab(&hub, &user.to_string())).collect();
     let mut watch = hub.watch().unwrap();
     drop(tabs);
@@ -240,9 +253,9 @@ fn a_crowd_that_left_does_not_overtake_a_watcher_that_reads() {
 }
 
 #[test]
-fn a_user_back_too_late_left_before_it_joins_however_many_left_before_it() {
+fn late_return_reports_leave_before_join() {
     let timer = ManualTimer::new();
-    let hub = builder(&timer, Presence::with_grace(GRACE)).build().unwrap();
+    let hub = builder(&timer, Presence::default().grace(GRACE)).build().unwrap();
     drop((0..1000).map(|user| tab(&hub, &user.to_string())).collect::<Vec<_>>());
     timer.advance(GRACE);
     assert!(!hub.is_online("998"));
@@ -259,9 +272,9 @@ fn a_user_back_too_late_left_before_it_joins_however_many_left_before_it() {
 }
 
 #[test]
-fn users_that_are_away_are_bounded_and_the_first_is_given_up() {
+fn away_users_are_bounded_oldest_leaves_first() {
     let timer = ManualTimer::new();
-    let hub = builder(&timer, Presence::with_grace(GRACE).away(2)).build().unwrap();
+    let hub = builder(&timer, Presence::default().grace(GRACE).max_away(2)).build().unwrap();
     let mut watch = hub.watch().unwrap();
     for user in ["a", "b", "c"] {
         drop(tab(&hub, user));
@@ -272,20 +285,20 @@ fn users_that_are_away_are_bounded_and_the_first_is_given_up() {
         [joined("a"), joined("b"), joined("c"), left("a", EndReason::Left)]
     );
     assert_eq!(users(&hub).into_keys().collect::<Vec<_>>(), ["b", "c"]);
-    // Somebody who comes back makes room.
+    // A user that returns frees its entry.
     let _b = tab(&hub, "b");
     drop(tab(&hub, "d"));
     assert_eq!(seen(&mut watch), [joined("d")]);
 }
 
 #[test]
-fn many_watchers_see_the_same() {
+fn watchers_see_the_same_events() {
     let (timer, hub, watch) = watched();
     let mut watchers = vec![watch];
     watchers.extend((0..100).map(|_| hub.watch().unwrap()));
     let ann = tab(&hub, "ann");
     let mut late = hub.watch().unwrap();
-    assert_eq!(users(&hub).len(), 1, "one that comes late lists");
+    assert_eq!(users(&hub).len(), 1, "a late watcher must list users");
     drop(ann);
     timer.advance(GRACE);
     for watch in &mut watchers {
@@ -295,7 +308,7 @@ fn many_watchers_see_the_same() {
 }
 
 #[test]
-fn a_watcher_that_is_dropped_frees_its_place_and_its_waker() {
+fn dropped_watcher_frees_its_slot_and_waker() {
     let (_timer, hub, mut watch) = watched();
     let count = Arc::new(Count::default());
     assert!(poll(&mut watch, &Waker::from(Arc::clone(&count))).is_pending());
@@ -307,11 +320,11 @@ fn a_watcher_that_is_dropped_frees_its_place_and_its_waker() {
     assert_eq!(seen(&mut other), [joined("ann")]);
     drop(other);
     let _bob = tab(&hub, "bob");
-    assert_eq!(seen(&mut hub.watch().unwrap()), [], "what was before it is not seen");
+    assert_eq!(seen(&mut hub.watch().unwrap()), [], "earlier events must not be delivered");
 }
 
 #[test]
-fn no_event_is_kept_while_nobody_watches() {
+fn events_are_dropped_without_watchers() {
     let (_timer, hub, watch) = watched();
     let come = |name: &Arc<str>| hub.subscribe(Subscriber::new().user(Arc::clone(name))).unwrap();
     let (seen, unseen): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
@@ -324,7 +337,7 @@ fn no_event_is_kept_while_nobody_watches() {
 }
 
 #[test]
-fn the_stream_ends_after_what_was_before_the_hub_was_closed() {
+fn watch_ends_after_events_before_close() {
     let (timer, hub, mut watch) = watched();
     let ann = tab(&hub, "ann");
     drop(tab(&hub, "bob"));
@@ -344,19 +357,19 @@ fn the_stream_ends_after_what_was_before_the_hub_was_closed() {
 }
 
 #[test]
-fn a_watch_does_not_keep_its_hub_open() {
+fn watch_does_not_keep_hub_open() {
     let (_timer, hub, mut watch) = watched();
     drop(hub);
     assert_eq!(watch.next().now_or_never(), Some(None));
 }
 
 #[test]
-fn a_watcher_that_waits_is_woken_once_by_a_join_and_by_the_end_of_a_grace() {
+fn waiting_watcher_wakes_once_per_event() {
     let (timer, hub, mut watch) = watched();
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
     assert!(poll(&mut watch, &waker).is_pending());
-    assert_eq!(timer.next_deadline(), None, "nobody is away");
+    assert_eq!(timer.next_deadline(), None, "no user is away");
 
     let ann = tab(&hub, "ann");
     assert_eq!(count.take(), 1);
@@ -366,12 +379,12 @@ fn a_watcher_that_waits_is_woken_once_by_a_join_and_by_the_end_of_a_grace() {
     assert!(poll(&mut watch, &waker).is_pending());
 
     drop(ann);
-    assert_eq!(count.take(), 1, "to arm its timer");
+    assert_eq!(count.take(), 1, "one wake-up must arm the timer");
     assert!(poll(&mut watch, &waker).is_pending());
     assert_eq!(timer.next_deadline(), Some(timer.now() + GRACE));
     timer.advance(SECOND);
     drop(bob);
-    assert_eq!(count.take(), 0, "it will wake before");
+    assert_eq!(count.take(), 0, "the armed timer fires earlier");
 
     timer.advance(GRACE - SECOND);
     assert_eq!(count.take(), 1);
@@ -386,7 +399,7 @@ fn a_watcher_that_waits_is_woken_once_by_a_join_and_by_the_end_of_a_grace() {
 }
 
 #[test]
-fn a_reload_leaves_an_armed_timer_alone_and_loses_no_later_wake_up() {
+fn reload_keeps_armed_timer_and_later_wakes() {
     let (timer, hub, mut watch) = watched();
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -397,7 +410,7 @@ fn a_reload_leaves_an_armed_timer_alone_and_loses_no_later_wake_up() {
     timer.advance(SECOND);
     let ann = tab(&hub, "ann");
     drop(ann);
-    assert_eq!(count.take(), 0, "it wakes before her new grace is over");
+    assert_eq!(count.take(), 0, "the armed timer fires before the new grace ends");
     timer.advance(GRACE - SECOND);
     assert_eq!(count.take(), 1);
     assert!(poll(&mut watch, &waker).is_pending());
@@ -407,7 +420,7 @@ fn a_reload_leaves_an_armed_timer_alone_and_loses_no_later_wake_up() {
 }
 
 #[test]
-fn a_leave_that_another_finds_wakes_those_who_wait() {
+fn leave_found_by_another_call_wakes_watchers() {
     for find in [
         &(|hub: &Hub| drop(tab(hub, "bob"))) as &dyn Fn(&Hub),
         &|hub| assert!(!hub.is_online("bob")),
@@ -427,7 +440,7 @@ fn a_leave_that_another_finds_wakes_those_who_wait() {
 }
 
 #[test]
-fn a_leave_that_one_watcher_finds_wakes_the_others() {
+fn leave_found_by_a_watcher_wakes_the_others() {
     let (timer, hub, mut watch) = watched();
     let mut other = hub.watch().unwrap();
     drop(tab(&hub, "ann"));
@@ -435,13 +448,13 @@ fn a_leave_that_one_watcher_finds_wakes_the_others() {
     let count = Arc::new(Count::default());
     assert!(poll(&mut other, &Waker::from(Arc::clone(&count))).is_pending());
     timer.advance(GRACE);
-    assert_eq!(count.take(), 1, "by its own timer");
+    assert_eq!(count.take(), 1, "its own timer must wake the watcher");
     assert_eq!(seen(&mut watch), [left("ann", EndReason::Left)]);
-    assert_eq!(count.take(), 1, "which is not relied on");
+    assert_eq!(count.take(), 1, "another watcher's read must wake the watcher too");
 }
 
 #[test]
-fn a_watch_moved_to_another_task_wakes_that_one() {
+fn moved_watch_wakes_its_new_task() {
     let (timer, hub, mut watch) = watched();
     drop(tab(&hub, "ann"));
     assert_eq!(seen(&mut watch), [joined("ann")]);
@@ -453,7 +466,7 @@ fn a_watch_moved_to_another_task_wakes_that_one() {
     assert_eq!((first.take(), second.take()), (0, 1));
 }
 
-/// Uses the hub from `wake` and from its drop, as an executor that runs tasks in place would.
+/// Uses the hub from `wake` and from its destructor, like an executor that runs tasks in place.
 struct Uses {
     hub: Hub,
     left: AtomicUsize,
@@ -484,7 +497,7 @@ impl Drop for Uses {
 }
 
 #[test]
-fn a_waker_that_uses_the_hub_does_not_deadlock() {
+fn waker_that_uses_the_hub_does_not_deadlock() {
     within(SECOND * 10, || {
         let (timer, hub, mut watch) = watched();
         let uses = || Waker::from(Arc::new(Uses { hub: hub.clone(), left: AtomicUsize::new(3) }));
@@ -492,7 +505,7 @@ fn a_waker_that_uses_the_hub_does_not_deadlock() {
         for _ in 0..2 {
             assert!(poll(&mut watch, &uses()).is_pending());
             assert!(poll(&mut other, &uses()).is_pending());
-            // The last handles of the first two are dropped.
+            // Drops the last handles of the first two.
             while poll(&mut watch, &uses()).is_ready() {}
             drop(tab(&hub, "ann"));
             while poll(&mut watch, &uses()).is_ready() {}
@@ -510,10 +523,10 @@ fn a_waker_that_uses_the_hub_does_not_deadlock() {
 }
 
 #[test]
-fn watchers_on_many_threads_end_with_what_is_true() {
+fn watchers_on_many_threads_agree_with_the_list() {
     const USERS: usize = 8;
     let timer = ManualTimer::new();
-    let presence = Presence::with_grace(SECOND).events(16).away(4);
+    let presence = Presence::default().grace(SECOND).event_buffer(16).max_away(4);
     let hub = builder(&timer, presence).build().unwrap();
     let watchers: Vec<_> = (0..3)
         .map(|_| {

@@ -8,8 +8,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sse_hub::{
-    Audience, EndReason, Hub, ManualTimer, Presence, PresenceEvent, PresenceWatch, Subscriber,
-    Subscription,
+    Audience, EndReason, Goodbye, Hub, ManualTimer, Presence, PresenceEvent, PresenceWatch,
+    Subscriber, Subscription,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ fn left(user: &str, reason: EndReason) -> PresenceEvent {
     PresenceEvent::Left { user: user.into(), reason }
 }
 
-/// Who is online, with how many clients.
+/// Returns the online users with their number of clients.
 fn users(hub: &Hub) -> BTreeMap<String, usize> {
     hub.users().iter().map(|info| (info.user.to_string(), info.clients)).collect()
 }
@@ -58,7 +58,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What is promised, without regard to cost: leaves happen at their moment, and a watcher sees them when it looks.
+/// The promises without regard to cost: leaves happen at their moment, and a watcher sees them when
+/// it polls.
 #[derive(Default)]
 struct Model {
     now: u64,
@@ -116,15 +117,15 @@ impl Model {
 
 proptest! {
     #[test]
-    fn watchers_see_what_happened(ops in vec(op(), 0..200)) {
+    fn watchers_match_the_naive_model(ops in vec(op(), 0..200)) {
         let timer = ManualTimer::new();
-        let presence = Presence::with_grace(SECOND * MODEL_GRACE as u32)
-            .away(MODEL_AWAY)
-            .events(MODEL_EVENTS);
+        let presence = Presence::default().grace(SECOND * MODEL_GRACE as u32)
+            .max_away(MODEL_AWAY)
+            .event_buffer(MODEL_EVENTS);
         let hub = Hub::builder(timer.clone()).presence(presence).build().unwrap();
         let mut model = Model::default();
         let mut tabs: Vec<Subscription> = Vec::new();
-        // Each with the position of what it sees next.
+        // Each watcher with the position of its next event.
         let mut watchers: VecDeque<(PresenceWatch, usize)> = VecDeque::new();
         for op in ops {
             match op {
@@ -138,7 +139,7 @@ proptest! {
                 }
                 Op::Disconnect { user } => {
                     let who = Audience::user(user.to_string());
-                    hub.disconnect(&who, "bye", None).unwrap();
+                    hub.disconnect(&who, Goodbye::from_static("bye")).unwrap();
                     let mut left = Vec::new();
                     for (at, tab) in std::mem::take(&mut tabs).into_iter().enumerate() {
                         if model.clients[at] != user {
@@ -159,12 +160,13 @@ proptest! {
                     let (watch, at) = &mut watchers[nth];
                     for _ in 0..most {
                         let Some(event) = watch.next().now_or_never().flatten() else {
-                            prop_assert_eq!(*at, model.all.len(), "it has seen all");
+                            prop_assert_eq!(*at, model.all.len(), "the watcher must have seen every event");
                             break;
                         };
                         if event == PresenceEvent::Missed {
                             prop_assert!(model.all.len() - *at > MODEL_EVENTS);
-                            // What it goes on from counts all that it lists.
+                            // The list counts every event up to the position where the watcher
+                            // continues.
                             prop_assert_eq!(users(&hub), model.users());
                             while watch.next().now_or_never().flatten().is_some() {}
                             *at = model.all.len();

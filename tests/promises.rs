@@ -1,5 +1,5 @@
-//! The promises that a hub makes, each under its name. The model, the soak and the loom models hold them under random
-//! schedules; here is each on its own, plain enough to read.
+//! The hub's promises, each as a small test under its number. The model, the soak and the loom
+//! tests check the same promises under random schedules.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +10,15 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sse_hub::{
-    Audience, ClientId, EndReason, Event, EventId, EventType, Heartbeat, Hub, LastEventId, Limits,
-    ManualTimer, Retain, Subscriber, Subscription,
+    Audience, ClientId, EndReason, Event, EventId, EventType, Goodbye, Heartbeat, Hub, LastEventId,
+    Limits, ManualTimer, Retain, Subscriber, Subscription,
 };
 
 fn hub(retain: Retain) -> Hub {
     Hub::builder(ManualTimer::new()).retain(retain).build().unwrap()
 }
 
-/// All that a stream has now.
+/// Reads every available item.
 fn read(stream: &mut Subscription) -> String {
     let mut text = String::new();
     while let Some(Some(item)) = stream.next().now_or_never() {
@@ -27,16 +27,16 @@ fn read(stream: &mut Subscription) -> String {
     text
 }
 
-/// The ids of the application's events in it.
+/// Returns the ids of the application's events in the text.
 fn ids(text: &str) -> Vec<EventId> {
     let frames = text.split_inclusive("\n\n").filter(|frame| !frame.starts_with("event: hub:"));
     frames.filter_map(|frame| frame.rsplit_once("id: ")?.1.trim_end().parse().ok()).collect()
 }
 
 #[test]
-fn b1_any_two_clients_see_the_events_that_both_receive_in_the_same_order() {
+fn b1_clients_agree_on_the_order() {
     const EVENTS: usize = 500;
-    let hub = hub(Retain::events(4 * EVENTS));
+    let hub = hub(Retain::default().events(4 * EVENTS));
     let topics: [&[&str]; 4] = [&["a"], &["b"], &["a", "b"], &["b", "c"]];
     let mut streams = topics.map(|topics| {
         let subscriber = Subscriber::new().topics(topics.iter().copied());
@@ -66,9 +66,9 @@ fn b1_any_two_clients_see_the_events_that_both_receive_in_the_same_order() {
 }
 
 #[test]
-fn b2_inside_retention_nothing_is_lost_and_nothing_comes_twice() {
+fn b2_no_loss_or_repeat_inside_retention() {
     const EVENTS: usize = 5_000;
-    let hub = hub(Retain::events(EVENTS));
+    let hub = hub(Retain::default().events(EVENTS));
     let mut last = None;
     let mut seen = Vec::new();
     let mut connections = 0;
@@ -81,10 +81,10 @@ fn b2_inside_retention_nothing_is_lost_and_nothing_comes_twice() {
             done.store(true, Ordering::SeqCst);
         });
         loop {
-            // Whatever was published before this is in the last connection.
+            // Every event published before this point reaches the last connection.
             let is_last = done.load(Ordering::SeqCst);
             let subscriber = last.map_or_else(
-                || Subscriber::new().last(EVENTS),
+                || Subscriber::new().replay_last(EVENTS),
                 |last: EventId| Subscriber::new().resume(last),
             );
             let mut stream = hub.subscribe(subscriber).unwrap();
@@ -109,8 +109,8 @@ fn b2_inside_retention_nothing_is_lost_and_nothing_comes_twice() {
 }
 
 #[test]
-fn b3_past_retention_the_loss_is_told_before_the_next_event() {
-    let hub = hub(Retain::events(3));
+fn b3_gap_precedes_the_next_event_after_loss() {
+    let hub = hub(Retain::default().events(3));
     let mut reader = hub.subscribe(Subscriber::new()).unwrap();
     let last = ids(&{
         read(&mut reader);
@@ -127,15 +127,15 @@ fn b3_past_retention_the_loss_is_told_before_the_next_event() {
     assert!(frames[1].starts_with("event: hub:gap\n"));
     assert_eq!(frames.len(), 2 + 3);
     let gap: EventId = frames[1].rsplit_once("id: ").unwrap().1.trim().parse().unwrap();
-    assert!(gap > last, "a fresh id, so that the stale one is never sent twice");
-    assert!(hub.subscribe(Subscriber::new().resume(gap)).unwrap().resumed());
+    assert!(gap > last, "the gap must carry a fresh id, so that the stale id is not sent again");
+    assert!(hub.subscribe(Subscriber::new().resume(gap)).unwrap().is_resumed());
 }
 
 #[test]
-fn b5_a_slow_reader_hurts_only_itself() {
+fn b5_slow_reader_does_not_delay_others() {
     const CLIENTS: usize = 1_000;
     let retained = 64 << 10;
-    let hub = hub(Retain::events(1 << 20).bytes(retained));
+    let hub = hub(Retain::default().events(1 << 20).bytes(retained));
     let connect = |_| {
         let mut stream = hub.subscribe(Subscriber::new()).unwrap();
         stream.next().now_or_never().unwrap();
@@ -144,9 +144,13 @@ fn b5_a_slow_reader_hurts_only_itself() {
     let mut live: Vec<Subscription> = (0..CLIENTS).map(connect).collect();
     let mut stalled: Vec<Subscription> = (0..CLIENTS / 10).map(connect).collect();
     for _ in 0..500 {
-        let id = hub.broadcast(Event::default().data("x".repeat(1000))).unwrap().id().unwrap();
+        let id = hub
+            .publish_confirmed(Audience::all(), Event::default().data("x".repeat(1000)))
+            .unwrap()
+            .id()
+            .unwrap();
         for stream in &mut live {
-            assert_eq!(ids(&read(stream)), [id], "at once, and only this");
+            assert_eq!(ids(&read(stream)), [id], "the event must arrive at once and alone");
         }
         assert!(hub.stats().retained_bytes <= retained);
     }
@@ -157,7 +161,7 @@ fn b5_a_slow_reader_hurts_only_itself() {
 }
 
 #[test]
-fn b6_shutdown_ends() {
+fn b6_shutdown_ends_every_stream() {
     const LIVE: usize = 10_000;
     const STALLED: usize = 100;
     let timer = ManualTimer::new();
@@ -189,15 +193,15 @@ fn b6_shutdown_ends() {
         left.push(live.iter().flatten().count());
     }
     assert_eq!(left.last(), Some(&0));
-    assert!((4_000..6_000).contains(&left[8]), "spread over nine tenths: {left:?}");
-    assert!(drain.now_or_never().is_some(), "also those that nobody reads");
+    assert!((4_000..6_000).contains(&left[8]), "the ends must spread over nine tenths: {left:?}");
+    assert!(drain.now_or_never().is_some(), "unread streams must end too");
     assert_eq!(hub.stats().clients, 0);
     assert_eq!(hub.stats().ended(EndReason::Drained), (LIVE + STALLED) as u64);
     drop(stalled);
     assert_eq!(hub.stats().ended(EndReason::Left), 0);
 }
 
-/// Anything that a program may do with a hub.
+/// A call that a program may make on a hub.
 #[derive(Debug, Clone)]
 enum Call {
     Publish { audience: u8, name: String, event_type: String, data: String, key: Option<String> },
@@ -253,17 +257,17 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn b7_no_input_panics(calls in vec(call(), 1..60), limits in any::<[usize; 3]>(), times in any::<[Duration; 3]>()) {
+    fn b7_random_calls_do_not_panic(calls in vec(call(), 1..60), limits in any::<[usize; 3]>(), times in any::<[Duration; 3]>()) {
         let timer = ManualTimer::new();
         let [clients, per_user, replay] = limits.map(|limit| limit % 8);
         let [retry, lifetime, stall] = times;
         let built = Hub::builder(timer.clone())
-            .limits(Limits::clients(clients).per_user(per_user).replay(replay).displace_oldest())
-            .retain(Retain::events(8).per_topic(4).age(lifetime))
+            .limits(Limits::default().clients(clients).per_user(per_user).replay(replay).displace_oldest(true))
+            .retain(Retain::default().events(8).per_topic(4).age(lifetime))
             .retry(retry)
             .lifetime(lifetime)
             .stalled_after(stall)
-            .heartbeat(Heartbeat::every(stall))
+            .heartbeat(Heartbeat::default().every(stall))
             .build();
         let hub = built.unwrap_or_else(|_| Hub::builder(timer.clone()).build().unwrap());
         let mut streams: Vec<Subscription> = Vec::new();
@@ -281,15 +285,15 @@ proptest! {
                     let subscriber = Subscriber::new()
                         .user(user)
                         .topic(topic)
-                        .events(types)
+                        .event_types(types)
                         .resume(LastEventId::from_bytes(&last))
-                        .last(count);
+                        .replay_last(count);
                     streams.extend(hub.subscribe(subscriber));
                 }
                 Call::Claim { bits } => {
                     let text: String = bits.iter().map(|bit| char::from(b"0123456789abcdef"[usize::from(bit % 16)])).collect();
                     let client: ClientId = text.parse().unwrap();
-                    streams.extend(hub.subscribe(Subscriber::new().client(client)));
+                    streams.extend(hub.subscribe(Subscriber::new().client_id(client)));
                 }
                 Call::Read => {
                     for stream in &mut streams {
@@ -299,14 +303,19 @@ proptest! {
                     }
                 }
                 Call::Drop => drop(streams.pop()),
-                Call::Join { name } => drop(hub.join(&Audience::all(), name)),
-                Call::Leave { name } => drop(hub.leave(&Audience::all(), name)),
+                Call::Join { name } => drop(hub.join(Audience::all(), name)),
+                Call::Leave { name } => drop(hub.leave(Audience::all(), name)),
                 Call::Disconnect { reason, last } => {
-                    let _ = hub.disconnect(&Audience::all(), &reason, last.map(Event::new));
+                    let Ok(goodbye) = Goodbye::new(reason) else { continue };
+                    let goodbye = match last {
+                        Some(last) => goodbye.event(Event::new(last)),
+                        None => goodbye,
+                    };
+                    let _ = hub.disconnect(Audience::all(), goodbye);
                 }
                 Call::First { text } => {
                     if let Some(stream) = streams.pop() {
-                        streams.extend(stream.first([Event::new("x"), Event::default().data(text)]));
+                        streams.extend(stream.with_snapshot([Event::new("x"), Event::default().data(text)]));
                     }
                 }
                 Call::Advance { millis } => timer.advance(Duration::from_millis(millis)),
@@ -319,17 +328,22 @@ proptest! {
             }
         }
         drop(streams);
-        prop_assert_eq!((hub.stats().clients, hub.stats().names), (0, 0));
+        prop_assert_eq!((hub.stats().clients, hub.stats().client_names), (0, 0));
     }
 }
 
 #[test]
-fn b7_neither_do_the_edges_of_what_can_be_said() {
-    let hub = hub(Retain::events(1));
+fn b7_extreme_values_do_not_panic() {
+    let hub = hub(Retain::default().events(1));
     let far = Instant::now() + Duration::from_secs(u64::from(u32::MAX));
-    let mut stream = hub.subscribe(Subscriber::new().until(far).last(usize::MAX)).unwrap();
+    let mut stream = hub.subscribe(Subscriber::new().until(far).replay_last(usize::MAX)).unwrap();
     read(&mut stream);
-    let ids = [EventId(0, 0), EventId(0, 1), EventId(u64::MAX, 0), EventId(u64::MAX, u64::MAX)];
+    let ids = [
+        EventId::new(0, 0),
+        EventId::new(0, 1),
+        EventId::new(u64::MAX, 0),
+        EventId::new(u64::MAX, u64::MAX),
+    ];
     for id in ids {
         read(&mut hub.subscribe(Subscriber::new().resume(id)).unwrap());
     }

@@ -1,4 +1,4 @@
-//! Clients that do not read cost no more than they may.
+//! Clients that do not read stay within the memory limits.
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sse_hub::{Audience, Event, Hub, ManualTimer, Retain, Subscriber, Subscription};
@@ -8,7 +8,7 @@ const TOPICS: usize = 1_000;
 const EVENTS: usize = 1_000_000;
 const RETAINED: usize = 4 << 20;
 
-/// Resident memory in bytes, where the system tells it.
+/// Returns the resident memory in bytes, if the system tells it.
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -16,10 +16,10 @@ fn resident() -> Option<usize> {
 }
 
 #[test]
-fn ten_thousand_stalled_clients_and_a_million_events_stay_within_retention() {
+fn stalled_clients_and_million_events_stay_within_retention() {
     let hub = Hub::builder(ManualTimer::new())
-        .retain(Retain::events(1 << 20).bytes(RETAINED))
-        .never_stalled()
+        .retain(Retain::default().events(1 << 20).bytes(RETAINED))
+        .stalled_after(None)
         .build()
         .unwrap();
     let connect = |client: usize| {
@@ -35,7 +35,7 @@ fn ten_thousand_stalled_clients_and_a_million_events_stay_within_retention() {
         let receipt = hub.publish(topic, event_of).unwrap();
         assert_eq!(receipt.matched(), CLIENTS / TOPICS);
     };
-    // The log is full and every window has been.
+    // By now the log is full and every window was filled.
     (0..EVENTS / 10).for_each(publish);
     let before = resident();
     (EVENTS / 10..EVENTS).for_each(publish);
@@ -47,10 +47,10 @@ fn ten_thousand_stalled_clients_and_a_million_events_stay_within_retention() {
     if let (Some(before), Some(after)) = (before, after) {
         let grown = after.saturating_sub(before);
         println!("resident memory: {before} B at a tenth of them, {grown} B more at the end");
-        assert!(grown < RETAINED, "900 MB of events went through, and {grown} bytes stayed");
+        assert!(grown < RETAINED, "900 MB of events were published, and {grown} bytes remained");
     }
     for stream in stalled.iter_mut().step_by(997) {
         let item = stream.next().now_or_never().unwrap().unwrap();
-        assert!(item.starts_with(b"event: hub:gap\n"), "told before the next event");
+        assert!(item.starts_with(b"event: hub:gap\n"), "a gap must precede the next event");
     }
 }

@@ -1,4 +1,4 @@
-//! Who is woken, when, and that nothing is held meanwhile.
+//! Wake-ups: which task, how often, and without a lock held.
 
 mod support;
 
@@ -18,7 +18,7 @@ fn hub() -> Hub {
 
 fn opened(hub: &Hub) -> Subscription {
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
-    stream.next().now_or_never().expect("the opening is there at once");
+    stream.next().now_or_never().expect("the opening is available at once");
     stream
 }
 
@@ -26,7 +26,7 @@ fn poll(stream: &mut Subscription, waker: &Waker) -> Poll<Option<bytes::Bytes>> 
     std::pin::Pin::new(stream).poll_next(&mut Context::from_waker(waker))
 }
 
-/// Counts how often it is woken.
+/// Counts wake-ups.
 #[derive(Default)]
 struct Count(AtomicUsize);
 
@@ -47,7 +47,7 @@ fn text(text: &str) -> Event {
 }
 
 #[test]
-fn a_waiting_stream_is_woken_once_for_a_burst() {
+fn burst_wakes_a_waiting_stream_once() {
     let hub = hub();
     let mut stream = opened(&hub);
     let count = Arc::new(Count::default());
@@ -67,9 +67,9 @@ fn a_waiting_stream_is_woken_once_for_a_burst() {
 }
 
 #[test]
-fn an_event_for_others_wakes_nobody() {
+fn event_for_others_wakes_no_task() {
     let hub = hub();
-    let mut stream = hub.subscribe(Subscriber::new().user("a").events(["wanted"])).unwrap();
+    let mut stream = hub.subscribe(Subscriber::new().user("a").event_types(["wanted"])).unwrap();
     stream.next().now_or_never().unwrap();
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -83,7 +83,7 @@ fn an_event_for_others_wakes_nobody() {
 }
 
 #[test]
-fn a_stream_moved_to_another_task_wakes_that_one() {
+fn moved_stream_wakes_its_new_task() {
     let hub = hub();
     let mut stream = opened(&hub);
     let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
@@ -102,10 +102,10 @@ fn a_stream_moved_to_another_task_wakes_that_one() {
 }
 
 #[test]
-fn a_heartbeat_wakes_the_task_that_polled_last() {
+fn heartbeat_wakes_the_latest_task() {
     let timer = ManualTimer::new();
     let hub = Hub::builder(timer.clone())
-        .heartbeat(Heartbeat::every(Duration::from_secs(15)))
+        .heartbeat(Heartbeat::default().every(Duration::from_secs(15)))
         .build()
         .unwrap();
     let mut stream = opened(&hub);
@@ -116,7 +116,7 @@ fn a_heartbeat_wakes_the_task_that_polled_last() {
     assert_eq!((first.take(), second.take()), (0, 1));
 }
 
-/// Publishes from `wake` and from its drop, as an executor that runs tasks in place would.
+/// Publishes from `wake` and from its destructor, like an executor that runs tasks in place.
 struct Publishes {
     hub: Hub,
     left: AtomicUsize,
@@ -134,16 +134,16 @@ impl Wake for Publishes {
 
 impl Drop for Publishes {
     fn drop(&mut self) {
-        // Refused once the hub is closed, which takes the same locks.
+        // A closed hub refuses the event, after taking the same locks.
         let _ = self.hub.broadcast(text("from drop"));
     }
 }
 
 #[test]
-fn a_waker_that_uses_the_hub_does_not_deadlock() {
+fn waker_that_publishes_does_not_deadlock() {
     within(Duration::from_secs(10), || {
-        // Without heartbeats, whose timer would hold wakers too.
-        let hub = Hub::builder(ManualTimer::new()).heartbeat(Heartbeat::off()).build().unwrap();
+        // Disable heartbeats, because their timer would hold wakers too.
+        let hub = Hub::builder(ManualTimer::new()).heartbeat(None).build().unwrap();
         let publisher = |left| {
             Waker::from(Arc::new(Publishes { hub: hub.clone(), left: AtomicUsize::new(left) }))
         };
@@ -151,30 +151,38 @@ fn a_waker_that_uses_the_hub_does_not_deadlock() {
         assert!(poll(&mut a, &publisher(3)).is_pending());
         assert!(poll(&mut b, &publisher(3)).is_pending());
         hub.broadcast(text("first")).unwrap();
-        assert_eq!(hub.stats().published, 1 + 2 + 2, "each waker published, woken and dropped");
+        assert_eq!(
+            hub.stats().published,
+            1 + 2 + 2,
+            "each waker must publish when woken and when dropped"
+        );
 
         for stream in [&mut a, &mut b] {
             while poll(stream, Waker::noop()).is_ready() {}
         }
         let published = hub.stats().published;
         assert!(poll(&mut a, &publisher(0)).is_pending());
-        // The last handle of that waker is dropped when another takes its place.
+        // The last handle of that waker is dropped when another waker replaces it.
         assert!(poll(&mut a, Waker::noop()).is_pending());
-        assert_eq!(hub.stats().published, published + 1, "the replaced waker published");
+        assert_eq!(hub.stats().published, published + 1, "the replaced waker must publish");
         while poll(&mut a, Waker::noop()).is_ready() {}
         assert!(poll(&mut a, &publisher(0)).is_pending());
         drop(a);
-        assert_eq!(hub.stats().published, published + 2, "the dropped stream's waker published");
+        assert_eq!(
+            hub.stats().published,
+            published + 2,
+            "the waker of the dropped stream must publish"
+        );
         hub.close();
     });
 }
 
 #[test]
-fn publishers_and_readers_on_many_threads_lose_nothing() {
+fn publishers_and_readers_on_threads_lose_nothing() {
     const EVENTS: usize = 2_000;
     const PUBLISHERS: usize = 4;
     let hub = Hub::builder(ManualTimer::new())
-        .retain(Retain::events(EVENTS * PUBLISHERS))
+        .retain(Retain::default().events(EVENTS * PUBLISHERS))
         .window(4)
         .build()
         .unwrap();
@@ -211,13 +219,13 @@ fn publishers_and_readers_on_many_threads_lose_nothing() {
     let orders = orders.into_inner().unwrap();
     assert_eq!(orders.len(), 4);
     let ids: Vec<sse_hub::EventId> = orders[0].iter().map(|id| id.parse().unwrap()).collect();
-    assert!(ids.is_sorted_by(|a, b| a < b), "in the order of their ids, without repeats");
-    assert!(orders.iter().all(|order| order == &orders[0]), "the same order for all");
+    assert!(ids.is_sorted_by(|a, b| a < b), "ids must rise without repeats");
+    assert!(orders.iter().all(|order| order == &orders[0]), "all readers must see the same order");
     assert_eq!(hub.stats().clients, 0);
 }
 
 #[test]
-fn clients_that_come_and_go_during_large_hand_outs_miss_nothing() {
+fn reconnects_during_large_deliveries_lose_no_event() {
     const STEADY: usize = 2_000;
     const EVENTS: usize = 200;
     let hub = Hub::builder(ManualTimer::new()).window(EVENTS).build().unwrap();

@@ -1,4 +1,4 @@
-//! What a watchdog cuts, and what it lets be, by the clock; and the sockets of axum's server under it.
+//! Connections that a watchdog cuts or keeps, on a manual clock.
 #![cfg(feature = "watchdog")]
 
 use std::io::{self, ErrorKind};
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sse_hub::{ConfigError, Cut, Cuts, ManualTimer, Watchdog, WatchdogBuilder, Watched};
+use sse_hub::watchdog::{Cut, Cuts, Watchdog, WatchdogBuilder, Watched};
+use sse_hub::{ConfigError, ManualTimer};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 mod support;
@@ -16,7 +17,7 @@ use support::{Counting, SECOND, Woken};
 
 const NEARLY: Duration = Duration::from_nanos(1);
 
-/// A connection, its peer and its clock. It holds 64 bytes.
+/// A connection with a buffer of 64 bytes, a peer and a clock.
 struct Pair {
     watchdog: Watchdog,
     timer: ManualTimer,
@@ -24,7 +25,7 @@ struct Pair {
     peer: DuplexStream,
 }
 
-/// Ten seconds for writes, twenty for the request, a minute for all else, unless set.
+/// Limits: ten seconds for writes, twenty for a head, a minute without movement, unless set.
 fn pair(set: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> Pair {
     let timer = ManualTimer::new();
     let builder = Watchdog::builder(timer.clone())
@@ -37,7 +38,7 @@ fn pair(set: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> Pair {
 }
 
 impl Pair {
-    /// One whose request is there.
+    /// A pair whose request was read.
     fn asked(set: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> Self {
         let mut pair = pair(set);
         pair.ask(b"GET / HTTP/1.1\r\n\r\n");
@@ -45,17 +46,18 @@ impl Pair {
         pair
     }
 
-    /// The peer sends this, all of which is read.
+    /// Sends bytes from the peer, and reads all of them.
     fn ask(&mut self, bytes: &[u8]) {
         assert_eq!(write(&mut self.peer, bytes), Poll::Ready(Ok(bytes.len())));
         assert_eq!(read(&mut self.watched), Poll::Ready(Ok(bytes.to_vec())));
     }
 
-    /// Whether it is open, with nothing to read.
+    /// Returns true if the connection is open and has no bytes to read.
     fn waits(&mut self) -> bool {
         read(&mut self.watched).is_pending()
     }
 
+    /// Returns the reason for which the connection was cut.
     fn cut(&mut self) -> Option<Cut> {
         match read(&mut self.watched) {
             Poll::Ready(Err(Failed(ErrorKind::TimedOut, cut))) => cut,
@@ -65,7 +67,7 @@ impl Pair {
     }
 }
 
-/// The kind of an error, and what it holds.
+/// The kind of an error, and the `Cut` that it contains.
 #[derive(Debug, PartialEq, Eq)]
 struct Failed(ErrorKind, Option<Cut>);
 
@@ -92,7 +94,7 @@ fn read(io: &mut (impl AsyncRead + Unpin)) -> Poll<Result<Vec<u8>, Failed>> {
 }
 
 #[test]
-fn a_write_that_finds_no_room_for_long_is_the_end_of_its_connection() {
+fn a_write_without_room_is_cut_as_stalled() {
     let mut pair = Pair::asked(|builder| builder);
     assert_eq!(write(&mut pair.watched, &[7; 100]), Poll::Ready(Ok(64)));
     pair.timer.advance(5 * SECOND);
@@ -101,10 +103,10 @@ fn a_write_that_finds_no_room_for_long_is_the_end_of_its_connection() {
     let mut cx = Context::from_waker(&waker);
     assert!(Pin::new(&mut pair.watched).poll_write(&mut cx, &[7; 36]).is_pending());
 
-    // From when it found no room, not from when it last had some.
+    // The limit counts from the first write without room, not from the last write with room.
     pair.timer.advance(10 * SECOND - NEARLY);
     assert_eq!(woken.count(), 0);
-    // A socket flushes at once, whatever it has no room for: that is no movement.
+    // A socket flushes at once even if a write has no room: a flush is no movement.
     assert_eq!(flush(&mut pair.watched), Poll::Ready(Ok(())));
     assert!(Pin::new(&mut pair.watched).poll_write(&mut cx, &[7; 36]).is_pending());
     pair.timer.advance(NEARLY);
@@ -112,16 +114,16 @@ fn a_write_that_finds_no_room_for_long_is_the_end_of_its_connection() {
     let cut = Failed(ErrorKind::TimedOut, Some(Cut::Stalled));
     assert_eq!(write(&mut pair.watched, &[7; 36]), Poll::Ready(Err(cut)));
 
-    // It is over, also for what could go on.
+    // Reads and flushes fail too, although they could continue.
     assert_eq!(read(&mut pair.peer), Poll::Ready(Ok(vec![7; 64])));
     assert_eq!(write(&mut pair.peer, b"more"), Poll::Ready(Ok(4)));
     assert_eq!(pair.cut(), Some(Cut::Stalled));
     assert!(matches!(flush(&mut pair.watched), Poll::Ready(Err(_))));
-    assert_eq!(pair.watchdog.cuts().stalled, 1, "it is counted once");
+    assert_eq!(pair.watchdog.cuts().stalled, 1, "the cut is counted once");
 }
 
 #[test]
-fn a_peer_that_reads_slowly_is_let_be() {
+fn a_slow_reader_is_not_cut() {
     let mut pair = Pair::asked(|builder| builder);
     assert_eq!(write(&mut pair.watched, &[7; 64]), Poll::Ready(Ok(64)));
     for _ in 0..100 {
@@ -137,7 +139,7 @@ fn a_peer_that_reads_slowly_is_let_be() {
     assert_eq!(pair.watchdog.cuts(), Cuts::default());
 }
 
-/// Takes all that is written, and flushes when it is told to, as TLS does.
+/// A writer that takes all bytes and flushes only when allowed, like TLS.
 #[derive(Debug, Default)]
 struct Held(Arc<AtomicBool>);
 
@@ -160,7 +162,7 @@ impl AsyncWrite for Held {
 }
 
 #[test]
-fn a_flush_that_finds_no_room_is_a_stall_too_and_is_over_when_it_is_through() {
+fn a_flush_without_room_is_cut_as_stalled() {
     let Pair { watchdog, timer, .. } = pair(|builder| builder.request_within(Duration::MAX));
     let held = Held::default();
     let may_flush = Arc::clone(&held.0);
@@ -179,7 +181,7 @@ fn a_flush_that_finds_no_room_is_a_stall_too_and_is_over_when_it_is_through() {
 }
 
 #[test]
-fn a_request_has_to_come_whole_in_its_time_however_it_is_cut() {
+fn the_first_head_must_arrive_in_time() {
     let requests: [&[u8]; 4] = [
         b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
         b"\r\n\r\nGET / HTTP/1.1\r\n\r\n",
@@ -198,7 +200,7 @@ fn a_request_has_to_come_whole_in_its_time_however_it_is_cut() {
             in_time.timer.advance(NEARLY);
             assert!(in_time.waits(), "{whole:?} cut at {at}");
         }
-        // Byte by byte, all but the last that counts: it is not whole, however much it moves.
+        // Without its last byte the head is incomplete, however many bytes moved.
         let end = if request.starts_with(b"PRI") { 17 } else { request.len() - 1 };
         let mut late = pair(|builder| builder);
         for byte in &request[..end] {
@@ -213,7 +215,7 @@ fn a_request_has_to_come_whole_in_its_time_however_it_is_cut() {
 }
 
 #[test]
-fn a_connection_that_stands_still_is_cut_and_one_that_moves_either_way_is_not() {
+fn movement_in_either_direction_resets_the_idle_limit() {
     let mut pair = Pair::asked(|builder| builder);
     for round in 0..10 {
         pair.timer.advance(60 * SECOND - NEARLY);
@@ -221,7 +223,7 @@ fn a_connection_that_stands_still_is_cut_and_one_that_moves_either_way_is_not() 
         if round % 2 == 0 {
             assert_eq!(write(&mut pair.watched, b":\n"), Poll::Ready(Ok(2)));
         } else {
-            pair.ask(b"GET / HTTP/1.1\r\n");
+            pair.ask(b"GET / HTTP/1.1\r\n\r\n");
         }
     }
     pair.timer.advance(60 * SECOND - NEARLY);
@@ -232,7 +234,7 @@ fn a_connection_that_stands_still_is_cut_and_one_that_moves_either_way_is_not() 
 }
 
 #[test]
-fn a_limit_of_all_time_is_none_and_one_of_no_time_an_error() {
+fn a_limit_of_max_is_off_and_zero_is_an_error() {
     let mut pair = pair(|builder| {
         builder
             .stalled_after(Duration::MAX)
@@ -254,7 +256,214 @@ fn a_limit_of_all_time_is_none_and_one_of_no_time_an_error() {
     ];
     for (name, set) in settings {
         let refused = set(Watchdog::builder(ManualTimer::new()), Duration::ZERO).build();
-        assert_eq!(refused.unwrap_err(), ConfigError::EndsAtOnce(name));
+        assert_eq!(refused.unwrap_err(), ConfigError::Zero { setting: name });
+    }
+}
+
+/// Requests that may come first on a kept connection, each complete.
+const COMPLETE: [&[u8]; 6] = [
+    b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n\n\nGET",
+    b"POST / HTTP/1.1\r\nContent-Length:  3\r\n\r\n\r\n\r",
+    b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4;x=1\r\n\r\n\r\n\r\n0\r\n\r\n",
+    b"POST / HTTP/1.1\nTransfer-Encoding: gzip, Chunked\n\na\n0123456789\n0\na: b\n\n",
+    b"GET / HTTP/1.1\r\nupgrade: h2c\r\ncontent-length: 0\r\n\r\n",
+];
+
+/// Reads `bytes` in pieces of `len`, with the response of the server after them.
+fn exchange(pair: &mut Pair, bytes: &[u8], len: usize) {
+    bytes.chunks(len).for_each(|piece| pair.ask(piece));
+    assert_eq!(write(&mut pair.watched, b"HTTP/1.1 200 OK\r\n\r\n"), Poll::Ready(Ok(19)));
+    assert!(read(&mut pair.peer).is_ready());
+}
+
+#[test]
+fn a_later_head_must_arrive_in_time() {
+    for complete in COMPLETE {
+        for (next, len) in COMPLETE.iter().flat_map(|next| [(next, 1), (next, 7), (next, 64)]) {
+            let what = String::from_utf8_lossy(&[complete, next].concat()).into_owned();
+            let mut pair = pair(|builder| builder);
+            exchange(&mut pair, complete, len);
+            pair.timer.advance(50 * SECOND);
+            assert!(pair.waits(), "no head has begun: {what:?}");
+
+            // One byte of the next head, and then a byte now and then.
+            pair.ask(&next[..1]);
+            for byte in &next[1..4] {
+                pair.timer.advance(5 * SECOND);
+                pair.ask(std::slice::from_ref(byte));
+            }
+            pair.timer.advance(5 * SECOND - NEARLY);
+            assert!(pair.waits(), "{what:?}");
+            pair.timer.advance(NEARLY);
+            assert_eq!(pair.cut(), Some(Cut::NoRequest), "{what:?}");
+        }
+    }
+}
+
+#[test]
+fn complete_requests_on_a_kept_connection_are_never_cut() {
+    for len in [1, 2, 3, 64] {
+        let mut pair = pair(|builder| builder);
+        for complete in COMPLETE.iter().chain(&COMPLETE).chain(COMPLETE.iter().rev()) {
+            exchange(&mut pair, complete, len);
+            for _ in 0..3 {
+                pair.timer.advance(50 * SECOND);
+                assert!(pair.waits(), "{:?}", String::from_utf8_lossy(complete));
+                assert_eq!(write(&mut pair.watched, b":\n"), Poll::Ready(Ok(2)));
+                assert!(read(&mut pair.peer).is_ready());
+            }
+        }
+        assert_eq!(pair.watchdog.cuts(), Cuts::default());
+    }
+}
+
+#[test]
+fn a_body_has_no_deadline() {
+    let mut pair = pair(|builder| builder);
+    pair.ask(b"POST / HTTP/1.1\r\ncontent-length: 200\r\n\r\n");
+    for _ in 0..200 {
+        pair.timer.advance(50 * SECOND);
+        pair.ask(b"\n");
+    }
+    pair.ask(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n");
+    for _ in 0..200 {
+        for byte in *b"1\r\na\r\n" {
+            pair.timer.advance(50 * SECOND);
+            pair.ask(&[byte]);
+        }
+    }
+    // Trailers are fields, and have one.
+    pair.ask(b"0\r\n");
+    pair.timer.advance(19 * SECOND);
+    pair.ask(b"a: b");
+    pair.timer.advance(SECOND);
+    assert_eq!(pair.cut(), Some(Cut::NoRequest));
+}
+
+#[test]
+fn empty_lines_between_requests_are_no_movement() {
+    for empty in [&b"\r\n"[..], b"\n", b"\r"] {
+        let mut pair = Pair::asked(|builder| builder);
+        for _ in 0..59 {
+            pair.timer.advance(SECOND);
+            pair.ask(empty);
+        }
+        assert!(pair.waits());
+        pair.timer.advance(SECOND);
+        assert_eq!(pair.cut(), Some(Cut::Idle));
+    }
+    // A client may send an empty line after a body. The stream of the response goes on.
+    let mut pair = Pair::asked(|builder| builder);
+    pair.ask(b"\r\n");
+    for _ in 0..100 {
+        pair.timer.advance(15 * SECOND);
+        assert_eq!(write(&mut pair.watched, b":\n"), Poll::Ready(Ok(2)));
+        assert!(read(&mut pair.peer).is_ready());
+        assert!(pair.waits());
+    }
+}
+
+#[test]
+fn a_head_is_not_late_while_the_server_does_not_read() {
+    // The server sends a stream, and leaves the pipelined request in the system.
+    let mut pair = Pair::asked(|builder| builder);
+    pair.ask(b"GET /next HT");
+    let rest = b"TP/1.1\r\n\r\n";
+    assert_eq!(write(&mut pair.peer, rest), Poll::Ready(Ok(rest.len())));
+    for _ in 0..10 {
+        assert_eq!(write(&mut pair.watched, &[7; 64]), Poll::Ready(Ok(64)));
+        assert!(write(&mut pair.watched, b"x").is_pending());
+        pair.timer.advance(9 * SECOND);
+        assert!(write(&mut pair.watched, b"x").is_pending(), "the peer is late");
+        assert_eq!(read(&mut pair.peer), Poll::Ready(Ok(vec![7; 64])));
+    }
+    assert_eq!(write(&mut pair.watched, b"x"), Poll::Ready(Ok(1)));
+    assert_eq!(read(&mut pair.watched), Poll::Ready(Ok(rest.to_vec())));
+    pair.timer.advance(50 * SECOND);
+    assert!(pair.waits());
+}
+
+#[test]
+fn an_upgraded_connection_has_no_heads() {
+    let upgrades: [(&[u8], &[u8]); 2] = [
+        (b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", b"HTTP/1.1 101 Switching\r\n"),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
+    ];
+    for (request, response) in upgrades {
+        let mut pair = pair(|builder| builder);
+        pair.ask(request);
+        assert_eq!(write(&mut pair.watched, response), Poll::Ready(Ok(response.len())));
+        for byte in *b"GET / HTTP/1.1" {
+            pair.ask(&[byte]);
+            pair.timer.advance(50 * SECOND);
+            assert!(pair.waits());
+        }
+        // A server that does not agree goes on with HTTP.
+        let mut pair = self::pair(|builder| builder);
+        pair.ask(request);
+        assert_eq!(write(&mut pair.watched, b"HTTP/1.1 404 \r\n"), Poll::Ready(Ok(15)));
+        pair.ask(b"G");
+        pair.timer.advance(20 * SECOND);
+        assert_eq!(pair.cut(), Some(Cut::NoRequest));
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame of HTTP/2 with a payload of `len` bytes.
+fn h2_frame(kind: u8, flags: u8, len: u8) -> Vec<u8> {
+    let mut frame = vec![0, 0, len, kind, flags, 0, 0, 0, 1];
+    frame.extend(std::iter::repeat_n(b'\n', len.into()));
+    frame
+}
+
+#[test]
+fn http2_heads_must_arrive_in_time() {
+    let (data, headers, settings, ping, continuation) = (0, 1, 4, 6, 9);
+    let heads = [
+        // Of one frame, of several, and of frames that are no body.
+        h2_frame(headers, 4, 20),
+        [h2_frame(headers, 0, 3), h2_frame(continuation, 0, 0), h2_frame(continuation, 4, 5)]
+            .concat(),
+        h2_frame(settings, 0, 6),
+        h2_frame(ping, 0, 8),
+    ];
+    for head in &heads {
+        for at in 1..head.len() {
+            let mut pair = pair(|builder| builder);
+            pair.ask(PREFACE);
+            pair.ask(&h2_frame(settings, 0, 0));
+            // A complete head, and a body of which a part is missing.
+            pair.ask(&h2_frame(headers, 4, 7));
+            pair.ask(&h2_frame(data, 0, 9)[..12]);
+            pair.timer.advance(50 * SECOND);
+            pair.ask(&h2_frame(data, 0, 9)[12..]);
+            pair.timer.advance(50 * SECOND);
+            assert!(pair.waits());
+
+            let (first, rest) = head.split_at(at);
+            pair.ask(first);
+            pair.timer.advance(20 * SECOND - NEARLY);
+            assert!(pair.waits(), "{head:?} cut at {at}");
+            if at % 2 == 0 {
+                pair.ask(rest);
+                pair.timer.advance(30 * SECOND);
+                assert!(pair.waits(), "{head:?} cut at {at}");
+                pair.ask(&h2_frame(data, 1, 1)[..1]);
+                pair.timer.advance(20 * SECOND - NEARLY);
+                assert!(pair.waits());
+            }
+            pair.timer.advance(NEARLY);
+            assert_eq!(pair.cut(), Some(Cut::NoRequest), "{head:?} cut at {at}");
+        }
+    }
+    // The preface is a part of the first head.
+    for at in 1..PREFACE.len() {
+        let mut pair = pair(|builder| builder);
+        pair.ask(&PREFACE[..at]);
+        pair.timer.advance(20 * SECOND);
+        assert_eq!(pair.cut(), Some(Cut::NoRequest), "cut at {at}");
     }
 }
 
@@ -281,5 +490,5 @@ fn a_busy_connection_does_not_touch_its_timer() {
         assert_eq!(read(&mut peer), Poll::Ready(Ok(vec![7; 64])));
         assert!(waits_to_read(&mut watched));
     }
-    assert_eq!((armed, touched()), (2, 2), "made and polled once");
+    assert_eq!((armed, touched()), (2, 2), "the timer was created and polled once");
 }

@@ -1,9 +1,10 @@
-//! The wire format, byte for byte and read back.
+//! The wire format, byte for byte and parsed back.
 //!
-//! First the rules A1 to A9 of the conformance list, each test named after its rule, then the texts of ids, then JSON.
-//! Last, random events with every awkward character in every field are published, and their stream is read by three
-//! parsers that share nothing: one written here from the WHATWG HTML standard, section 9.2.6, and the crates
-//! `eventsource-stream` and `sse-stream`. Everything goes through the public API.
+//! The tests `a1_` to `a9_` check the rules A1 to A9 of the wire format. Then follow the texts of
+//! ids, and JSON. Last, random events with awkward characters in every field are published, and
+//! three independent parsers read the stream: the parser in this file, written from the WHATWG HTML
+//! standard, section 9.2.6, and the crates `eventsource-stream` and `sse-stream`. All tests use the
+//! public API.
 
 use std::convert::Infallible;
 use std::mem;
@@ -16,12 +17,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use sse_hub::{
-    ClientId, Event, EventError, EventId, EventType, Hub, HubBuilder, InvalidEventType,
+    Audience, ClientId, Event, EventError, EventId, EventType, Hub, HubBuilder, InvalidEventType,
     LastEventId, ManualTimer, ParseEventIdError, PublishError, Subscriber, Subscription,
 };
 use sse_stream::SseByteStream;
 
-/// A hub and its only client, whose stream has been read up to what is published next.
+/// A hub with one client. The stream was read up to `hub:open`.
 struct Wire {
     hub: Hub,
     stream: Subscription,
@@ -35,26 +36,28 @@ impl Wire {
 
     fn of(builder: HubBuilder) -> Self {
         let hub = builder.build().expect("the settings are valid");
-        let mut stream = hub.subscribe(Subscriber::new()).expect("an open hub lets everybody in");
-        let open = next(&mut stream).expect("`hub:open` is there at once");
+        let mut stream = hub.subscribe(Subscriber::new()).expect("an open hub accepts clients");
+        let open = next(&mut stream).expect("`hub:open` is available at once");
         Self { hub, stream, open }
     }
 
-    /// Publishes an event and takes its frame off the stream.
+    /// Publishes an event and reads its frame.
     fn frame(&mut self, event: Event) -> Result<(EventId, String), PublishError> {
-        let published = self.hub.broadcast(event);
+        let published = self.hub.publish_confirmed(Audience::all(), event);
         let frame = next(&mut self.stream).map(text);
         match published {
-            Ok(receipt) => Ok((receipt.id().unwrap(), frame.expect("what was published arrives"))),
+            Ok(receipt) => {
+                Ok((receipt.id().unwrap(), frame.expect("a published event must arrive")))
+            }
             Err(error) => {
-                assert_eq!(frame, None, "nothing of a refused event arrives");
+                assert_eq!(frame, None, "a refused event must send nothing");
                 Err(error)
             }
         }
     }
 }
 
-/// The next item of a stream; `None` if there is none yet or ever.
+/// Returns the next item of a stream, if an item is ready.
 fn next(stream: &mut Subscription) -> Option<Bytes> {
     stream.next().now_or_never().flatten()
 }
@@ -63,18 +66,18 @@ fn text(bytes: Bytes) -> String {
     String::from_utf8(bytes.into()).expect("the stream is UTF-8")
 }
 
-/// All of an event's frame before its last field, which is the id that it was published under.
+/// Returns the frame of an event without the last field, which must be the published id.
 #[track_caller]
 fn fields(event: Event) -> String {
     let (id, frame) = Wire::new().frame(event).expect("the event is valid");
     let fields = frame.strip_suffix(&format!("id: {id}\n\n"));
-    fields.unwrap_or_else(|| panic!("the id is not last: {frame:?}")).to_owned()
+    fields.unwrap_or_else(|| panic!("the id must be last: {frame:?}")).to_owned()
 }
 
-/// Why an event is refused.
+/// Returns the error with which `check` and the hub refuse an event.
 #[track_caller]
 fn refusal(event: Event) -> EventError {
-    let checked = event.check().expect_err("`check` finds what `publish` refuses");
+    let checked = event.check().expect_err("`check` must find the error that `publish` reports");
     let mut wire = Wire::new();
     let error = wire.frame(event).expect_err("the event is invalid");
     assert_eq!(error, PublishError::Event(checked));
@@ -98,7 +101,7 @@ fn a1_lines_end_in_lf_alone() {
 }
 
 #[test]
-fn a1_a_stream_has_no_bom_but_those_of_its_events() {
+fn a1_a_stream_adds_no_bom() {
     let mut wire = Wire::new();
     assert!(wire.open.starts_with(b"event: hub:open\n"));
     assert!(!text(wire.open.clone()).contains('\u{FEFF}'));
@@ -108,7 +111,7 @@ fn a1_a_stream_has_no_bom_but_those_of_its_events() {
 }
 
 #[test]
-fn a2_lf_cr_and_crlf_each_start_one_data_line() {
+fn a2_each_line_end_starts_a_data_line() {
     for line_end in ["\n", "\r", "\r\n"] {
         let event = data(&["a", "b", "c"].join(line_end));
         assert_eq!(fields(event), "data: a\ndata: b\ndata: c\n", "{line_end:?}");
@@ -116,7 +119,7 @@ fn a2_lf_cr_and_crlf_each_start_one_data_line() {
 }
 
 #[test]
-fn a2_mixed_line_ends_are_told_apart() {
+fn a2_mixed_line_ends_are_distinguished() {
     assert_eq!(fields(data("a\n\rb")), "data: a\ndata: \ndata: b\n");
     assert_eq!(fields(data("a\r\r\nb")), "data: a\ndata: \ndata: b\n");
     assert_eq!(fields(data("a\r\n\nb")), "data: a\ndata: \ndata: b\n");
@@ -130,7 +133,7 @@ fn a2_no_other_character_starts_a_line() {
 }
 
 #[test]
-fn a2_text_that_looks_like_a_field_stays_data() {
+fn a2_field_like_text_stays_data() {
     assert_eq!(
         fields(data("a\rid: 9\n\nevent: b")),
         "data: a\ndata: id: 9\ndata: \ndata: event: b\n"
@@ -151,7 +154,7 @@ fn a4_empty_data_is_an_event() {
 }
 
 #[test]
-fn a4_a_type_without_data_is_an_event() {
+fn a4_type_without_data_is_an_event() {
     assert_eq!(fields(Event::new("t")), "event: t\ndata: \n");
     assert_eq!(
         fields(Event::new("t").retry(one_ms()).comment("c")),
@@ -169,7 +172,7 @@ fn a4_trailing_newlines_are_kept() {
 }
 
 #[test]
-fn a5_a_type_with_cr_lf_or_nul_is_refused() {
+fn a5_type_with_cr_lf_nul_is_refused() {
     for byte in ["\r", "\n", "\r\n", "\0"] {
         for name in [format!("{byte}a"), format!("a{byte}b"), format!("a{byte}")] {
             let error = EventError::Type(InvalidEventType::Byte);
@@ -181,6 +184,26 @@ fn a5_a_type_with_cr_lf_or_nul_is_refused() {
 }
 
 #[test]
+fn a5_a_star_is_a_type_like_any_other() {
+    assert_eq!(fields(Event::new("*").data("a")), "event: *\ndata: a\n");
+    assert_eq!(EventType::new("*").unwrap().as_str(), "*");
+    let hub = Wire::new().hub;
+    let received = |filter: Option<&str>, event_type: &str| {
+        let who = Subscriber::new();
+        let who = if let Some(only) = filter { who.event_types([only]) } else { who };
+        let mut stream = hub.subscribe(who).unwrap();
+        next(&mut stream).expect("`hub:open` is ready at once");
+        hub.broadcast(Event::new(event_type)).unwrap();
+        let event = next(&mut stream);
+        assert_eq!(next(&mut stream), None, "an event arrives once");
+        event.is_some()
+    };
+    assert!(received(None, "*") && received(Some("*"), "*"));
+    assert!(!received(Some("*"), "other"), "a filter has no wildcard");
+    assert!(!received(Some("other"), "*"));
+}
+
+#[test]
 fn a5_an_empty_type_is_refused() {
     assert_eq!(refusal(Event::new("").data("a")), EventError::Type(InvalidEventType::Empty));
     assert_eq!(EventType::new(""), Err(InvalidEventType::Empty));
@@ -188,7 +211,7 @@ fn a5_an_empty_type_is_refused() {
 
 #[test]
 fn a5_a_type_has_at_most_256_bytes() {
-    // 32 is where a type leaves its inline buffer.
+    // Short types, and the limits.
     for len in [1, 31, 32, 33, 255, 256] {
         let name = "t".repeat(len);
         assert_eq!(fields(Event::new(&name).data("a")), format!("event: {name}\ndata: a\n"));
@@ -201,7 +224,7 @@ fn a5_a_type_has_at_most_256_bytes() {
 }
 
 #[test]
-fn a5_the_names_of_the_hubs_own_events_are_refused() {
+fn a5_a_reserved_type_is_refused() {
     for name in ["hub:", "hub:open", "hub:gap", "hub:mine"] {
         assert_eq!(refusal(Event::new(name)), EventError::Type(InvalidEventType::Reserved));
         assert_eq!(EventType::new(name), Err(InvalidEventType::Reserved));
@@ -212,7 +235,7 @@ fn a5_the_names_of_the_hubs_own_events_are_refused() {
 }
 
 #[test]
-fn a5_a_comment_with_cr_or_lf_is_refused() {
+fn a5_comment_with_cr_or_lf_is_refused() {
     for comment in ["\r", "\n", "\r\n", "a\nb", "a\rb", "a\n", "\ra"] {
         assert_eq!(refusal(data("a").comment(comment)), EventError::Comment, "{comment:?}");
         assert_eq!(refusal(Event::default().comment(comment)), EventError::Comment);
@@ -220,14 +243,14 @@ fn a5_a_comment_with_cr_or_lf_is_refused() {
 }
 
 #[test]
-fn a5_a_comment_is_one_line() {
+fn a5_comment_is_one_line() {
     assert_eq!(fields(data("a").comment("b: c\u{2028}")), "data: a\n: b: c\u{2028}\n");
     assert_eq!(fields(Event::default().comment("only")), ": only\n");
     assert_eq!(fields(Event::default().comment("")), ": \n");
 }
 
 #[test]
-fn a5_the_first_part_that_was_refused_is_named_and_not_healed_by_a_later_call() {
+fn a5_the_first_error_is_kept() {
     let error = EventError::Type(InvalidEventType::Byte);
     assert_eq!(refusal(Event::new("a\nb").comment("\n").event("ok").data("a")), error);
     assert_eq!(refusal(data("a").comment("\n").event("").comment("ok")), EventError::Comment);
@@ -236,20 +259,50 @@ fn a5_the_first_part_that_was_refused_is_named_and_not_healed_by_a_later_call() 
 }
 
 #[test]
-fn a5_an_event_with_nothing_in_it_is_refused() {
+fn a5_an_empty_event_is_refused() {
     assert_eq!(refusal(Event::default()), EventError::Empty);
 }
 
 #[test]
-fn a6_ids_are_digits_and_one_dash_and_rise() {
+fn a6_ids_have_two_numbers_and_increase() {
     let mut wire = Wire::new();
-    let mut last = EventId(0, 0);
+    let mut last = EventId::new(0, 0);
     for _ in 0..1000 {
         let (id, frame) = wire.frame(data("a")).unwrap();
         let written = frame.strip_prefix("data: a\nid: ").unwrap().strip_suffix("\n\n").unwrap();
         let (epoch, count) = written.split_once('-').unwrap();
         assert!([epoch, count].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit())));
         assert_eq!(written.parse(), Ok(id));
+        assert!(id > last, "{id} after {last}");
+        last = id;
+    }
+}
+
+/// Publishes `count` events and returns the id of the last event.
+fn publish(hub: &Hub, count: usize) -> EventId {
+    let ids = (0..count)
+        .map(|_| hub.publish_confirmed(Audience::all(), data("a")).unwrap().id().unwrap());
+    ids.max().expect("at least one event")
+}
+
+#[test]
+fn hubs_of_one_moment_refuse_foreign_ids() {
+    let resumes = |hub: &Hub, id| hub.subscribe(Subscriber::new().resume(id)).unwrap().is_resumed();
+    for _ in 0..200 {
+        let [first, second] = [Wire::new().hub, Wire::new().hub];
+        // With equal epochs, 3 would be a valid position among 9.
+        let (few, many) = (publish(&first, 3), publish(&second, 9));
+        assert!(!resumes(&second, few), "the second hub accepted {few}, at {many}");
+        assert!(!resumes(&first, many), "the first hub accepted {many}, at {few}");
+        assert!(resumes(&first, few) && resumes(&second, many));
+    }
+}
+
+#[test]
+fn ids_increase_over_restarts() {
+    let mut last = EventId::new(0, 0);
+    for _ in 0..200 {
+        let id = publish(&Wire::new().hub, 3);
         assert!(id > last, "{id} after {last}");
         last = id;
     }
@@ -271,7 +324,7 @@ fn a7_retry_is_in_milliseconds() {
 }
 
 #[test]
-fn a7_a_retry_that_browsers_would_take_for_none_is_refused() {
+fn a7_a_retry_out_of_range_is_refused() {
     let too_short = [Duration::ZERO, Duration::from_nanos(1), Duration::from_nanos(999_999)];
     for retry in too_short.into_iter().chain([Duration::from_millis(1 << 31), Duration::MAX]) {
         assert_eq!(refusal(data("a").retry(retry)), EventError::Retry);
@@ -280,7 +333,7 @@ fn a7_a_retry_that_browsers_would_take_for_none_is_refused() {
 }
 
 #[test]
-fn a8_the_id_is_the_last_field() {
+fn a8_id_is_the_last_field() {
     let mut wire = Wire::new();
     let event = Event::new("t").data("a").retry(one_ms()).comment("c");
     let (id, frame) = wire.frame(event).unwrap();
@@ -288,13 +341,13 @@ fn a8_the_id_is_the_last_field() {
 }
 
 #[test]
-fn a8_the_id_is_the_last_field_of_the_hubs_own_events() {
+fn a8_hub_events_end_with_the_id() {
     let wire = Wire::new();
     let open = text(wire.open);
     let retry = read(open.as_bytes()).retries[0];
-    let client = wire.stream.client();
+    let client = wire.stream.client_id();
     let id = read(open.as_bytes()).last_event_id;
-    let data = format!(r#"{{"client":"{client}","resumed":false}}"#);
+    let data = format!(r#"{{"client":"{client}","resumed":false,"heartbeat":15000}}"#);
     assert_eq!(open, format!("event: hub:open\nretry: {retry}\ndata: {data}\nid: {id}\n\n"));
 
     let mut lost = wire.hub.subscribe(Subscriber::new().resume("no id")).unwrap();
@@ -304,14 +357,15 @@ fn a8_the_id_is_the_last_field_of_the_hubs_own_events() {
 }
 
 #[test]
-fn a9_every_item_of_a_stream_ends_at_a_frame_boundary() {
-    // One at a time, all at once, and read from the log because the window is too small.
+fn a9_every_item_ends_at_a_frame_boundary() {
+    // One event per item, all events in one item, and a window that is smaller than the backlog.
     for (window, batch) in [(64, 1), (64, 64 << 10), (64, 70), (1, 1), (1, 64 << 10)] {
-        let mut wire = Wire::of(Hub::builder(ManualTimer::new()).window(window).batch(batch));
+        let mut wire =
+            Wire::of(Hub::builder(ManualTimer::new()).window(window).max_batch_bytes(batch));
         let frames: String = (0..50)
             .map(|n| {
                 let event = Event::new("t").data(format!("{n}\n\n"));
-                let id = wire.hub.broadcast(event).unwrap().id().unwrap();
+                let id = wire.hub.publish_confirmed(Audience::all(), event).unwrap().id().unwrap();
                 format!("event: t\ndata: {n}\ndata: \ndata: \nid: {id}\n\n")
             })
             .collect();
@@ -327,7 +381,7 @@ fn a9_every_item_of_a_stream_ends_at_a_frame_boundary() {
 }
 
 #[test]
-fn a_setter_called_twice_replaces() {
+fn setter_called_twice_replaces() {
     let long = "t".repeat(100);
     assert_eq!(fields(data("a\nb").data("c")), "data: c\n");
     assert_eq!(fields(data("c").data("a\nb")), "data: a\ndata: b\n");
@@ -344,7 +398,7 @@ fn a_setter_called_twice_replaces() {
 }
 
 #[test]
-fn the_order_of_the_setters_does_not_show() {
+fn order_of_setters_does_not_matter() {
     for (name, text) in [("t", "a"), ("t", "a\r\nb\n"), (&"t".repeat(256), ""), ("é", "\n")] {
         let usual = fields(Event::new(name).data(text).retry(one_ms()).comment("c"));
         let reversed = Event::default().comment("c").retry(one_ms()).data(text).event(name);
@@ -354,28 +408,29 @@ fn the_order_of_the_setters_does_not_show() {
 }
 
 #[test]
-fn a_cloned_event_is_an_event_of_its_own() {
+fn a_clone_is_independent() {
     let event = Event::new("t").data("a\nb");
     let other = event.clone().event("u").comment("c");
     assert_eq!(fields(other), "event: u\ndata: a\ndata: b\n: c\n");
     assert_eq!(fields(event), "event: t\ndata: a\ndata: b\n");
 }
 
-/// What a hub writes and nothing else, by way of the numbers' own parser and back.
+/// Parses an id with the parser of the standard library, and accepts only the form that a hub
+/// writes.
 fn canonical(bytes: &[u8]) -> Option<EventId> {
     let (a, b) = std::str::from_utf8(bytes).ok()?.split_once('-')?;
-    let id = EventId(a.parse().ok()?, b.parse().ok()?);
-    (format!("{}-{}", id.0, id.1).as_bytes() == bytes).then_some(id)
+    let id = EventId::new(a.parse().ok()?, b.parse().ok()?);
+    (format!("{}-{}", id.epoch(), id.seq()).as_bytes() == bytes).then_some(id)
 }
 
 #[test]
-fn only_the_form_that_a_hub_writes_is_an_event_id() {
+fn only_the_form_of_a_hub_is_an_id() {
     let max = u64::MAX;
     for (text, id) in [
-        ("0-0".into(), EventId(0, 0)),
-        ("1763-12".into(), EventId(1763, 12)),
-        ("10-100".into(), EventId(10, 100)),
-        (format!("{max}-{max}"), EventId(max, max)),
+        ("0-0".into(), EventId::new(0, 0)),
+        ("1763-12".into(), EventId::new(1763, 12)),
+        ("10-100".into(), EventId::new(10, 100)),
+        (format!("{max}-{max}"), EventId::new(max, max)),
     ] {
         assert_eq!(text.parse(), Ok(id));
         assert_eq!(LastEventId::from_bytes(text.as_bytes()), LastEventId::from(id));
@@ -388,32 +443,32 @@ fn only_the_form_that_a_hub_writes_is_an_event_id() {
     for text in garbage.split(' ').chain(spaced).chain(overflowing).chain(long) {
         assert!(text.parse::<EventId>().is_err(), "{text:?}");
         let last = LastEventId::from_bytes(text.as_bytes());
-        assert!(last.is_some() && last.id().is_none(), "{text:?}");
+        assert!(!last.is_first_connection() && last.id().is_none(), "{text:?}");
         assert_ne!(last, LastEventId::none(), "{text:?}");
     }
     assert!("".parse::<EventId>().is_err());
 }
 
 #[test]
-fn an_empty_last_event_id_says_nothing_and_kilobytes_are_not_understood() {
+fn an_empty_last_event_id_is_a_first_connection() {
     assert_eq!(LastEventId::from_bytes(b""), LastEventId::none());
-    assert!(!LastEventId::none().is_some());
+    assert!(LastEventId::none().is_first_connection());
     for byte in *b"0 9-\xFF\0" {
         let last = LastEventId::from_bytes(&vec![byte; 64 << 10]);
-        assert!(last.is_some() && last.id().is_none());
+        assert!(!last.is_first_connection() && last.id().is_none());
     }
 }
 
 #[test]
-fn a_clients_own_id_parses() {
-    let client = Wire::new().stream.client();
+fn written_client_id_parses() {
+    let client = Wire::new().stream.client_id();
     let text = client.to_string();
     assert!(text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
     assert_eq!(text.parse(), Ok(client));
 }
 
 #[test]
-fn only_32_lower_case_hexadecimal_digits_are_a_client_id() {
+fn a_client_id_has_32_hexadecimal_digits() {
     let digits = "00112233445566778899aabbccddeeff";
     assert_eq!(digits.parse::<ClientId>().unwrap().to_string(), digits);
     let with = |character: &str| digits.replacen("00", character, 1);
@@ -462,15 +517,15 @@ mod json {
     }
 
     #[test]
-    fn json_longer_than_the_first_buffer_is_whole() {
+    fn json_beyond_the_first_buffer_is_whole() {
         let text = "x\n".repeat(5_000);
         let event = Event::new("t").json(&text).unwrap();
         assert_eq!(fields(event), format!("event: t\ndata: \"{}\"\n", "x\\n".repeat(5_000)));
     }
 
     #[test]
-    fn a_payload_goes_out_under_its_own_type() {
-        let event = Event::of(&TWO_LINES).unwrap();
+    fn payload_is_sent_under_its_type() {
+        let event = Event::from_payload(&TWO_LINES).unwrap();
         assert_eq!(fields(event), "event: notification\ndata: {\"title\":\"a\\r\\nb\u{2028}\"}\n");
     }
 
@@ -483,17 +538,17 @@ mod json {
     }
 
     #[test]
-    fn a_value_that_does_not_serialise_is_an_error() {
+    fn an_unserialisable_value_is_an_error() {
         let keys_are_lists = BTreeMap::from([(vec![1], 2)]);
         let error = Event::new("t").json(&keys_are_lists).unwrap_err();
         assert_eq!(error.to_string(), "the payload does not serialise to JSON");
         assert!(std::error::Error::source(&error).is_some());
-        // Half of the value is written by then.
+        // The first half of the value is valid.
         assert!(Event::new("t").json(&("half", keys_are_lists)).is_err());
     }
 
     #[test]
-    fn raw_json_with_line_breaks_is_as_many_lines() {
+    fn raw_json_keeps_its_lines() {
         let raw = RawValue::from_string("[1,\n2,\r\n3,\r4]".into()).unwrap();
         let lines = "data: [1,\ndata: 2,\ndata: 3,\ndata: 4]\n";
         assert_eq!(fields(Event::default().json(&raw).unwrap()), lines);
@@ -503,7 +558,7 @@ mod json {
     }
 }
 
-/// What a browser dispatches.
+/// An event as a browser dispatches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Message {
     event_type: String,
@@ -518,25 +573,25 @@ impl Message {
     }
 }
 
-/// All that one who reads a stream to its end can tell of it.
+/// The content of a stream, as a parser reads it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     messages: Vec<Message>,
-    /// A browser skips them.
+    /// The comments, which a browser skips.
     comments: Vec<String>,
     retries: Vec<u128>,
     last_event_id: String,
 }
 
-/// Reads a stream as section 9.2.6 of the WHATWG HTML standard says.
+/// Parses a stream according to section 9.2.6 of the WHATWG HTML standard.
 fn read(stream: &[u8]) -> Read {
-    // "UTF-8 decode" takes one BOM off and replaces what is invalid.
+    // "UTF-8 decode" removes one BOM and replaces invalid bytes.
     let text = String::from_utf8_lossy(stream);
     let mut rest = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
     let mut read = Read::default();
     let (mut data, mut event_type, mut last_event_id) =
         (String::new(), String::new(), String::new());
-    // What follows the last line end is not a line: "any pending data must be discarded".
+    // Text after the last line end is not a line: "any pending data must be discarded".
     while let Some(end) = rest.find(['\r', '\n']) {
         let line = &rest[..end];
         let line_end = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
@@ -567,7 +622,7 @@ fn read(stream: &[u8]) -> Read {
 }
 
 #[test]
-fn the_parser_reads_the_examples_of_the_standard() {
+fn reference_parser_reads_the_standard_examples() {
     let of = |stream: &str| read(stream.as_bytes()).messages;
     assert_eq!(
         of("data: YHOO\ndata: +2\ndata: 10\n\n"),
@@ -598,7 +653,7 @@ fn the_parser_reads_the_examples_of_the_standard() {
 }
 
 #[test]
-fn the_parser_knows_all_line_ends() {
+fn reference_parser_knows_all_line_ends() {
     for line_end in ["\n", "\r", "\r\n"] {
         let stream = "event: t\ndata: a\ndata: b\nid: 1\n\ndata: c\n\n".replace('\n', line_end);
         let expected = [Message::new("t", "a\nb", "1"), Message::new("message", "c", "1")];
@@ -609,7 +664,7 @@ fn the_parser_knows_all_line_ends() {
 }
 
 #[test]
-fn the_parser_skips_what_a_browser_skips() {
+fn reference_parser_skips_events_browsers_skip() {
     assert_eq!(read("\u{FEFF}data: a\n\n".as_bytes()).messages.len(), 1);
     assert_eq!(read("\u{FEFF}\u{FEFF}data: a\n\n".as_bytes()).messages.len(), 0);
     assert_eq!(read(b"data: a\n").messages, []);
@@ -621,13 +676,13 @@ fn the_parser_skips_what_a_browser_skips() {
 }
 
 #[test]
-fn the_parser_takes_an_id_at_the_blank_line() {
+fn the_parser_stores_an_id_at_the_blank_line() {
     let [without_data, with_nul, unfinished] =
         [&b"id: 1\n\n"[..], b"id: 1\n\nid: \x002\n\n", b"id: 1\n\nid: 2\n"].map(read);
     assert_eq!([without_data, with_nul, unfinished].map(|read| read.last_event_id), ["1"; 3]);
 }
 
-/// One call of a setter.
+/// A call of a setter.
 #[derive(Debug, Clone)]
 enum Part {
     Type(String),
@@ -659,7 +714,7 @@ impl Part {
         }
     }
 
-    /// Whether this is the part that an error names.
+    /// Returns whether an error names this part.
     fn is_named_by(&self, error: EventError) -> bool {
         match self {
             Self::Type(_) => matches!(error, EventError::Type(_)),
@@ -670,7 +725,7 @@ impl Part {
     }
 }
 
-/// What is to arrive of a published event.
+/// A published event, as a client must receive it.
 #[derive(Debug, Default)]
 struct Arrival {
     id: String,
@@ -705,7 +760,7 @@ impl Arrival {
     }
 }
 
-/// Text in which nearly everything means something to some parser.
+/// Text of pieces that have a meaning to some parser.
 fn awkward() -> impl Strategy<Value = String> {
     const PIECES: &[&str] = &[
         "\r", "\n", "\r\n", "\n\n", "\0", ":", " ", "\t", "\u{FEFF}", "\u{2028}", "\u{2029}",
@@ -746,7 +801,7 @@ fn part() -> impl Strategy<Value = Part> {
     ]
 }
 
-/// The bytes of a stream as a network delivers them: in pieces that know nothing of lines or characters.
+/// Cuts a stream into pieces at any byte, as a network does.
 fn pieces(stream: &Bytes, cuts: &[Index]) -> Vec<Result<Bytes, Infallible>> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
     cuts.sort_unstable();
@@ -755,16 +810,16 @@ fn pieces(stream: &Bytes, cuts: &[Index]) -> Vec<Result<Bytes, Infallible>> {
     starts.zip(ends).map(|(start, end)| Ok(stream.slice(start..end))).collect()
 }
 
-/// All items of a stream that is never pending.
+/// Returns all items of a stream that is never pending.
 fn all<T>(stream: impl futures_util::Stream<Item = T>) -> Vec<T> {
-    stream.collect().now_or_never().expect("the pieces are all there")
+    stream.collect().now_or_never().expect("every piece is available")
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_published_is_refused_or_arrives_exactly(
+    fn an_event_is_refused_or_arrives_exactly(
         events in vec(vec(part(), 0..6), 1..12),
         cuts in vec(any::<Index>(), 0..40),
     ) {
@@ -809,17 +864,17 @@ proptest! {
         let dispatched: Vec<Message> = all(stream::iter(pieces.clone()).eventsource())
             .into_iter()
             .map(|event| {
-                let event = event.expect("the stream is one of events");
+                let event = event.expect("the stream contains only events");
                 Message::new(&event.event, &event.data, &event.id)
             })
             .collect();
         prop_assert_eq!(&dispatched, &messages);
 
-        // This one tells of every frame, also of those that a browser does not dispatch.
+        // This parser also returns the frames that a browser does not dispatch.
         let frames: Vec<sse_stream::Sse> = all(SseByteStream::new(stream::iter(pieces)))
             .into_iter()
             .skip(1)
-            .map(|frame| frame.expect("the stream is one of events"))
+            .map(|frame| frame.expect("the stream contains only events"))
             .collect();
         let expected: Vec<sse_stream::Sse> = arrivals
             .into_iter()
@@ -834,8 +889,8 @@ proptest! {
     }
 
     #[test]
-    fn the_text_of_an_event_id_parses_to_it(a: u64, b: u64, short in 0..32u32) {
-        for id in [EventId(a, b), EventId(a >> short, b >> (2 * short)), EventId(b, u64::from(short))] {
+    fn event_id_text_parses_back(a: u64, b: u64, short in 0..32u32) {
+        for id in [EventId::new(a, b), EventId::new(a >> short, b >> (2 * short)), EventId::new(b, u64::from(short))] {
             prop_assert_eq!(id.to_string().parse(), Ok(id));
             prop_assert_eq!(EventId::from_bytes(id.to_string().as_bytes()), Ok(id));
             prop_assert_eq!(LastEventId::from(id.to_string().as_str()).id(), Some(id));
@@ -843,7 +898,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_the_event_id_that_they_write_or_none(
+    fn any_bytes_are_one_event_id_or_none(
         bytes in prop_oneof![
             vec(any::<u8>(), 0..50),
             vec(select(&b"0123456789-"[..]), 0..24),
@@ -855,7 +910,7 @@ proptest! {
         prop_assert_eq!(parsed.ok(), canonical(&bytes));
         let last = LastEventId::from_bytes(&bytes);
         prop_assert_eq!(last.id(), canonical(&bytes));
-        prop_assert_eq!(last.is_some(), !bytes.is_empty());
+        prop_assert_eq!(last.is_first_connection(), bytes.is_empty());
         if let Ok(text) = std::str::from_utf8(&bytes) {
             prop_assert_eq!(text.parse(), parsed);
             prop_assert_eq!(LastEventId::from(text), last);
@@ -863,7 +918,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_the_client_id_that_it_writes_or_none(
+    fn any_text_is_one_client_id_or_none(
         text in prop_oneof![
             any::<u128>().prop_map(|bits| format!("{bits:032x}")),
             "[0-9a-f]{31,33}",

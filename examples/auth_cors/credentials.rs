@@ -1,4 +1,4 @@
-//! Sessions, and the tokens that prove that a request belongs to one.
+//! Sessions, and the tokens that prove that a request belongs to a session.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// What a token is good for. It is signed with it, so that none passes for another kind.
+/// The use of a token. The signature covers the purpose, so a token cannot pass for another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
-    /// In the cookie of a browser.
+    /// The cookie of a browser.
     Cookie,
-    /// In the `Authorization` header of any other client.
+    /// The `Authorization` header of any other client.
     Access,
-    /// In the address of one stream. Addresses end up in logs, so it is of use for moments only.
+    /// The URL of a stream. URLs end up in logs, so a ticket expires within seconds.
     Ticket,
 }
 
@@ -30,7 +30,7 @@ struct Claims {
     expires: u64,
 }
 
-/// A login. Its id is a name and no secret: what proves it is signed.
+/// A login. Its id is a name and no secret: the proof is a signed token.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) id: Arc<str>,
@@ -39,14 +39,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// When its streams are to end.
+    /// Returns the time at which the streams of the session must end.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.expires.duration_since(SystemTime::now()).unwrap_or_default()
     }
 }
 
 pub(crate) struct Sessions {
-    /// Of this process: with several, it is their shared secret.
+    /// A key of this process. Several instances need a shared secret.
     key: Hmac<Sha256>,
     open: Mutex<HashMap<Arc<str>, Session>>,
     pub(crate) last: Duration,
@@ -57,7 +57,7 @@ impl Sessions {
     pub(crate) fn new(last: Duration, tickets_last: Duration) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
-        let key = Hmac::new_from_slice(&key).expect("a key may have any length");
+        let key = Hmac::new_from_slice(&key).expect("a key of any length is valid");
         Ok(Self { key, open: Mutex::default(), last, tickets_last })
     }
 
@@ -80,7 +80,8 @@ impl Sessions {
         self.open.lock().remove(&session.id);
     }
 
-    /// Runs `then` if the session is open, which it stays until that is done. It must not wait.
+    /// Runs `then` if the session is open, and keeps the session open meanwhile. `then` must not
+    /// block.
     pub(crate) fn while_open<T>(&self, session: &Session, then: impl FnOnce() -> T) -> Option<T> {
         let open = self.open.lock();
         open.contains_key(&session.id).then(then)
@@ -98,18 +99,18 @@ impl Sessions {
         format!("{claims}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// The session that a token proves. `None` whatever is wrong with it: a client has no use for the reason, and
-    /// somebody who tries tokens has.
+    /// Returns the session that a token proves. The reason for a failure stays secret: only an
+    /// attacker has a use for it.
     pub(crate) fn verify(&self, purpose: Purpose, token: &str) -> Option<Session> {
         let (claims, signature) = token.split_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        // In constant time. Nothing is read of the claims before.
+        // Compares in constant time, before the claims are parsed.
         self.key.clone().chain_update(claims).verify_slice(&signature).ok()?;
         let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
         if claims.purpose != purpose || claims.expires <= millis(SystemTime::now()) {
             return None;
         }
-        // Gone, if it was logged out. No token lasts longer than its session.
+        // The session is not open after a logout. No token outlives the session.
         self.open.lock().get(claims.session.as_str()).cloned()
     }
 }

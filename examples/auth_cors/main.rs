@@ -1,17 +1,17 @@
-//! Streams for those who are logged in, and for pages of other origins.
+//! Streams for users who are logged in, and for pages of other origins.
 //!
-//! | who | proves itself by | why |
+//! | client | proof | reason |
 //! |---|---|---|
-//! | a page of this site | the cookie of its session | `EventSource` sends it by itself, to another origin with `withCredentials` |
-//! | a page of another site | a ticket in the address of the stream | from there it sends no cookie, and it can never set a header |
-//! | what uses `fetch`, or no browser | `Authorization: Bearer` | it can |
+//! | a page of this site | the cookie of its session | `EventSource` sends the cookie by itself, to another origin with `withCredentials` |
+//! | a page of another site | a ticket in the URL of the stream | such a page sends no cookie, and `EventSource` cannot set a header |
+//! | a client with `fetch`, or without a browser | `Authorization: Bearer` | it can set headers |
 //!
-//! The stream of a session ends when the session does: at its logout, or when it expires.
+//! The stream of a session ends with the session: at the logout, or at the expiry.
 //!
 //! Run with
 //!
 //! ```text
-//! cargo run --example auth_cors --features axum,json,tokio -- --port 3005
+//! cargo run --example auth_cors --features axum-serve,json,tokio -- --port 3005
 //! ```
 //!
 //! and then
@@ -23,7 +23,8 @@
 //! curl --cookie jar --request POST http://127.0.0.1:3005/logout
 //! ```
 //!
-//! A page of another site has an access token (from `/token`, by way of its own server) and opens its stream so:
+//! A page of another site has an access token (from `/token`, through its own server), and opens
+//! its stream like this:
 //!
 //! ```text
 //! let last = "";
@@ -35,11 +36,13 @@
 //!   for (const type of ["hub:open", "hub:gap", "note"])
 //!     stream.addEventListener(type, (event) => last = event.lastEventId);
 //!   stream.addEventListener("logged-out", () => { stream.close(); login(); });
-//!   // It has tried again by itself, with a ticket that was good no longer: get another.
+//!   // The stream reconnected by itself, and its ticket had expired: get another.
 //!   stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) setTimeout(open, 1000); };
 //! }
 //! ```
 
+#[path = "../common/mod.rs"]
+mod common;
 mod credentials;
 
 use std::error::Error;
@@ -49,7 +52,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN, SET_COOKIE, WWW_AUTHENTICATE,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ORIGIN, SET_COOKIE, WWW_AUTHENTICATE,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -60,16 +63,24 @@ use axum::{Json, Router};
 use cookie::{Cookie, SameSite};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sse_hub::{Audience, Event, Hub, LastEventId, Refused, Subscriber, Subscription, TokioTimer};
+use sse_hub::http::ErrorResponse;
+use sse_hub::watchdog::Watchdog;
+use sse_hub::{
+    Audience, Event, Goodbye, Hub, LastEventId, PublishError, Refused, Subscriber, Subscription,
+    TokioTimer,
+};
+use tokio::net::TcpListener;
 use tower_http::cors::CorsLayer;
 
 use crate::credentials::{Purpose, Session, Sessions};
 
-/// The pages of other origins that may use this server. Whole origins, never a pattern: `*` is not allowed with
-/// credentials, and reflecting any origin would be the same by another name.
+/// The origins whose pages may use this server. List whole origins, never a pattern: browsers
+/// refuse `*` together with credentials, and a server that reflects every origin would allow the
+/// same.
 const ORIGINS: [&str; 2] = ["https://app.example.com", "http://localhost:5173"];
 
-/// The prefix makes browsers refuse it from anything but this host itself, over TLS (or on the machine itself).
+/// With this prefix, browsers accept the cookie only from this host, over TLS or from the same
+/// machine.
 const COOKIE_NAME: &str = "__Host-session";
 
 struct App {
@@ -83,22 +94,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::builder(TokioTimer::new()).build()?;
     let sessions =
         Sessions::new(seconds("SESSION_SECONDS", 3600)?, seconds("TICKET_SECONDS", 30)?)?;
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port()?)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", common::port(3005)?)).await?;
     let own = format!("http://{}", listener.local_addr()?);
     let mut origins: Vec<_> = ORIGINS.map(HeaderValue::from_static).into();
-    // A page of one's own sends its origin with a `POST`, too.
+    // The pages of this server send their origin too, with a `POST`.
     origins.push(own.parse()?);
 
     println!("listening on {own}");
-    axum::serve(listener, router(App { hub: hub.clone(), sessions, origins }))
-        .with_graceful_shutdown(async move {
-            // If it cannot be waited for, that is a reason to stop as well.
-            let _ = tokio::signal::ctrl_c().await;
-            hub.drain(Duration::from_secs(2)).await;
-            hub.close();
-        })
-        .await?;
-    Ok(())
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
+    // wait.
+    let listener = Watchdog::new(TokioTimer::new()).listen(listener);
+    let app = router(App { hub: hub.clone(), sessions, origins });
+    let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
+    tokio::select! {
+        served = server => Ok(served?),
+        () = common::overdue() => Ok(()),
+    }
 }
 
 fn router(app: App) -> Router {
@@ -107,8 +118,14 @@ fn router(app: App) -> Router {
         .allow_origin(app.origins.clone())
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST])
-        // What fetch clients send: `EventSource` sends no header that would need to be allowed.
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("last-event-id")])
+        // The headers of clients with `fetch`, and of polyfills of `EventSource`. The browser's own
+        // `EventSource` sends only headers that need no permission.
+        .allow_headers([
+            AUTHORIZATION,
+            CACHE_CONTROL,
+            CONTENT_TYPE,
+            HeaderName::from_static("last-event-id"),
+        ])
         .max_age(Duration::from_secs(600));
     Router::new()
         .route("/login", post(login))
@@ -118,21 +135,23 @@ fn router(app: App) -> Router {
         .route("/events", get(events))
         .route("/note", post(note))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), known_origins_only))
-        // Outermost, so that pages can read refusals as well.
+        // The outermost layer, so that pages can read refusals too.
         .layer(cors)
         .with_state(app)
 }
 
-/// Refuses what comes from a page of an unknown origin, before anything is done for it.
+/// Refuses requests from pages of unknown origins before they have an effect.
 ///
-/// CORS is not enough. It keeps such a page from *reading* the answer; the request was made all the same, with the
-/// user's cookie where the browser sends it, and a stream that nobody can read still takes one of the user's places.
+/// CORS alone is not enough: it only prevents such a page from *reading* the response. The browser
+/// still sends the request, possibly with the user's cookie, and a stream that the page cannot read
+/// still takes one of the user's places.
 async fn known_origins_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let is_known = match headers.get(ORIGIN) {
         Some(origin) => app.origins.contains(origin),
-        // Without are: pages of one's own that get something, all that is no browser, and an image or a script tag of any
-        // page, which a browser tells apart by this header.
+        // Three kinds of request have no origin: a `GET` by a page of this server, a client that is
+        // no browser, and an image or script tag of any page. A browser marks the last with
+        // `sec-fetch-site`.
         None => {
             let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
             matches!(site, None | Some(b"same-origin" | b"none"))
@@ -144,37 +163,51 @@ async fn known_origins_only(State(app): State<Arc<App>>, request: Request, next:
     next.run(request).await
 }
 
-#[derive(Deserialize)]
-struct Opening {
-    ticket: Option<String>,
-}
-
 async fn events(
     State(app): State<Arc<App>>,
-    Query(Opening { ticket }): Query<Opening>,
-    session: Result<Session, Unauthorized>,
+    Viewer(session): Viewer,
     last: LastEventId,
 ) -> Result<Result<Subscription, Refused>, Unauthorized> {
-    let session = match ticket {
-        // Whoever brings a ticket is judged by it alone.
-        Some(ticket) => app.sessions.verify(Purpose::Ticket, &ticket).ok_or(Unauthorized)?,
-        None => session?,
-    };
     let who = Subscriber::new()
         .user(Arc::clone(&session.user))
         .session(Arc::clone(&session.id))
         .until(session.deadline())
         .resume(last);
-    // A logout at this moment closes the session before, and it is refused here, or after, and finds the stream to end.
+    // A concurrent logout either closes the session first, and the client is refused, or comes
+    // later, and ends this stream.
     app.sessions.while_open(&session, || app.hub.subscribe(who)).ok_or(Unauthorized)
 }
 
-/// The answer to who is not known.
+#[derive(Deserialize)]
+struct Opening {
+    ticket: Option<String>,
+}
+
+/// The session that may open a stream, as the ticket in the URL proves, or else the request itself.
+struct Viewer(Session);
+
+impl FromRequestParts<Arc<App>> for Viewer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        let opening = Query::<Opening>::try_from_uri(&parts.uri);
+        let Query(Opening { ticket }) = opening.map_err(IntoResponse::into_response)?;
+        let session = match ticket {
+            // A valid cookie does not replace an invalid ticket.
+            Some(ticket) => app.sessions.verify(Purpose::Ticket, &ticket).ok_or(Unauthorized),
+            None => Session::from_request_parts(parts, app).await,
+        };
+        session.map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
+/// The response to a request without a valid proof.
 ///
-/// `EventSource` never comes back after any status but 200, and here that is right: the same cookie or ticket would be
-/// refused again every few seconds. The page gets an `error` with `readyState` at `CLOSED`, and can get a new ticket, or
-/// ask its user to log in. `204` would say "never come back" too, but a client that uses `fetch` could not tell it from
-/// a stream that ended well.
+/// `EventSource` never reconnects after a status other than 200, and here that is right: the same
+/// cookie or ticket would be refused again every few seconds. The page gets an `error` event with
+/// `readyState` at `CLOSED`, and can get a new ticket or ask its user to log in. A `204` would stop
+/// the `EventSource` too, but a client with `fetch` could not distinguish that from a stream that
+/// ended well.
 struct Unauthorized;
 
 impl IntoResponse for Unauthorized {
@@ -183,8 +216,8 @@ impl IntoResponse for Unauthorized {
     }
 }
 
-/// By its `Authorization`, or else by its cookie. Not by a ticket, which opens a stream and nothing else: one that was found
-/// in a log would get another, and so on for ever.
+/// The session that the `Authorization` header proves, or else the cookie. A ticket is not enough:
+/// with a ticket that leaked through a log, anybody could get the next ticket, and so on for ever.
 impl FromRequestParts<Arc<App>> for Session {
     type Rejection = Unauthorized;
 
@@ -207,8 +240,8 @@ fn cookie_of(headers: &HeaderMap) -> Option<String> {
     cookies.find(|cookie| cookie.name() == COOKIE_NAME).map(|cookie| cookie.value().to_owned())
 }
 
-/// `HttpOnly`: no script reads it. `SameSite=Strict`: nothing that another site starts is done with it, be it a form, a
-/// picture or a stream. `Secure`: never over a plain connection.
+/// `HttpOnly`: scripts cannot read the cookie. `SameSite=Strict`: browsers do not send it with
+/// requests that another site starts. `Secure`: browsers do not send it over a plain connection.
 fn set_cookie(token: String, lasts: Duration) -> [(HeaderName, String); 1] {
     let lasts = lasts.try_into().unwrap_or(cookie::time::Duration::MAX);
     let cookie = Cookie::build((COOKIE_NAME, token))
@@ -227,30 +260,30 @@ struct Login {
 }
 
 impl Login {
-    fn open(self, sessions: &Sessions) -> Result<Session, Failed> {
-        // Your users and the hashes of their passwords belong here.
+    fn open(self, sessions: &Sessions) -> Result<Session, ErrorResponse> {
+        // Check your users and the hashes of their passwords here.
         if self.user.is_empty() || self.password != "demo" {
-            return Err(Failed(StatusCode::UNAUTHORIZED, "wrong user or password".to_owned()));
+            return Err(StatusCode::UNAUTHORIZED.into());
         }
-        sessions.open(&self.user).map_err(Failed::from)
+        sessions.open(&self.user).map_err(|_| StatusCode::SERVICE_UNAVAILABLE.into())
     }
 }
 
-/// For a page of this site. Being JSON, it cannot be sent by a form of another.
+/// For a page of this site. A form of another site cannot send JSON.
 async fn login(
     State(app): State<Arc<App>>,
     Json(login): Json<Login>,
-) -> Result<impl IntoResponse, Failed> {
+) -> Result<impl IntoResponse, ErrorResponse> {
     let session = login.open(&app.sessions)?;
     let cookie = set_cookie(app.sessions.issue(Purpose::Cookie, &session), app.sessions.last);
     Ok((cookie, StatusCode::NO_CONTENT))
 }
 
-/// For what is no page of this site.
+/// For all other clients.
 async fn token(
     State(app): State<Arc<App>>,
     Json(login): Json<Login>,
-) -> Result<Json<Value>, Failed> {
+) -> Result<Json<Value>, ErrorResponse> {
     let session = login.open(&app.sessions)?;
     let token = app.sessions.issue(Purpose::Access, &session);
     Ok(Json(json!({ "token": token, "expires_in": app.sessions.last.as_secs() })))
@@ -264,11 +297,12 @@ async fn ticket(State(app): State<Arc<App>>, session: Session) -> Json<Value> {
 async fn logout(
     State(app): State<Arc<App>>,
     session: Session,
-) -> Result<impl IntoResponse, Failed> {
-    // In this order: see `events`.
+) -> Result<impl IntoResponse, ErrorResponse> {
+    // In this order: `events` relies on it.
     app.sessions.close(&session);
     let goodbye = Event::new("logged-out");
-    app.hub.disconnect(&Audience::session(session.id), "logout", Some(goodbye))?;
+    app.hub
+        .disconnect(Audience::session(session.id), Goodbye::from_static("logout").event(goodbye))?;
     Ok((set_cookie(String::new(), Duration::ZERO), StatusCode::NO_CONTENT))
 }
 
@@ -277,37 +311,17 @@ struct Note {
     text: String,
 }
 
-/// Something to see: a note to oneself, on all one's devices.
+/// A note to the user's own pages, on all devices.
 async fn note(
     State(app): State<Arc<App>>,
     session: Session,
     Json(Note { text }): Json<Note>,
-) -> Result<StatusCode, Failed> {
+) -> Result<StatusCode, PublishError> {
     app.hub.send_to_user(session.user, Event::new("note").data(text))?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-struct Failed(StatusCode, String);
-
-impl<E: Error> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-    }
-}
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        (self.0, self.1).into_response()
-    }
 }
 
 fn seconds(variable: &str, otherwise: u64) -> Result<Duration, ParseIntError> {
     let given = std::env::var(variable).ok().map_or(Ok(otherwise), |given| given.parse());
     given.map(Duration::from_secs)
-}
-
-/// `--port 3005`, or else the variable `PORT`, or else 3005. 0 takes any that is free.
-fn port() -> Result<u16, ParseIntError> {
-    let given = std::env::args().skip_while(|argument| argument != "--port").nth(1);
-    given.or_else(|| std::env::var("PORT").ok()).map_or(Ok(3005), |port| port.parse())
 }

@@ -1,4 +1,4 @@
-//! A background job that tells the page that started it how far it is.
+//! A background job that reports progress to the page that started the job.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sse_hub::http::ErrorResponse;
 use sse_hub::{Audience, ClientId, Event, EventType, Hub, Payload};
 
-use crate::{App, Caller, Failed};
+use crate::{App, Caller};
 
 #[derive(Default)]
 pub(crate) struct Jobs {
@@ -40,7 +41,7 @@ impl Payload for Done<'_> {
 
 #[derive(Deserialize)]
 pub(crate) struct Export {
-    /// The page, by the id that its `hub:open` told it.
+    /// The client id of the page, from its `hub:open`.
     client: String,
     rows: u32,
 }
@@ -49,12 +50,13 @@ pub(crate) async fn start(
     State(app): State<Arc<App>>,
     Caller(user): Caller,
     Json(Export { client, rows }): Json<Export>,
-) -> Result<(StatusCode, Json<Value>), Failed> {
+) -> Result<(StatusCode, Json<Value>), ErrorResponse> {
     let client: ClientId = client.parse()?;
-    // The id came from outside. With its user beside it, it reaches nobody else, whoever's id it is.
+    // The id comes from the request. Together with the user it cannot address another user's page.
     let page = Audience::client(client).and(Audience::user(user));
     if app.hub.count(&page) == 0 {
-        return Err(Failed(StatusCode::CONFLICT, "the page has no stream: open it first".into()));
+        // The page must open a stream first.
+        return Err(StatusCode::CONFLICT.into());
     }
     let job = format!("job-{}", app.jobs.started.fetch_add(1, Ordering::Relaxed));
     let answer = Json(json!({ "job": job }));
@@ -69,20 +71,20 @@ async fn export(hub: Hub, page: Audience, job: String, rows: u32) {
 
         let percent = (u64::from(row) + 1) * 100 / u64::from(rows);
         let progress = Progress { job: &job, percent: percent as u32 };
-        // Each replaces the last: a page that is slow, or was away for a moment, gets only the newest, and a job that
-        // reports often crowds out nothing else that is retained.
-        let event = Event::of(&progress).map(|event| event.conflate(&*job));
+        // Each report replaces the one before: a slow page gets only the newest, and frequent
+        // reports do not evict other events.
+        let event = Event::from_payload(&progress).map(|event| event.conflate(&*job));
         report(&hub, &page, event);
     }
-    report(&hub, &page, Event::of(&Done { job: &job, rows }));
+    report(&hub, &page, Event::from_payload(&Done { job: &job, rows }));
 }
 
-/// The job goes on whether or not it can be told of it.
+/// Publishes a report. The job continues if that fails.
 fn report(hub: &Hub, page: &Audience, event: Result<Event, sse_hub::JsonError>) {
     let published = event.map(|event| hub.publish(page.clone(), event));
     match published {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "a job cannot be reported"),
-        Err(error) => tracing::warn!(%error, "a job cannot be reported"),
+        Ok(Err(error)) => tracing::warn!(%error, "job report failed"),
+        Err(error) => tracing::warn!(%error, "job report failed"),
     }
 }

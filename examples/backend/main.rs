@@ -1,5 +1,6 @@
-//! Recipes of a backend, a file each: a [webhook] whose news reach the user they are about, [jobs] that report to the page
-//! that started them, and [users] that are seen, sent away and told of.
+//! Recipes for a backend, one file each: a [webhook] whose message reaches the pages of its user,
+//! [jobs] that report to the page that started them, and [users] whose presence is shown and who
+//! can be deactivated.
 //!
 //! Run with
 //!
@@ -23,12 +24,13 @@
 //! curl --request POST 'http://127.0.0.1:3007/admin/users/ann/deactivate?user=root'
 //! ```
 
+#[path = "../common/mod.rs"]
+mod common;
 mod jobs;
 mod users;
 mod webhook;
 
 use std::error::Error;
-use std::num::ParseIntError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +41,10 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use sse_hub::{Hub, LastEventId, Presence, Subscriber, TokioTimer, Watchdog};
+use sse_hub::http::stop_response;
+use sse_hub::watchdog::Watchdog;
+use sse_hub::{Hub, LastEventId, Presence, Subscriber, TokioTimer};
+use tokio::net::TcpListener;
 
 struct App {
     hub: Hub,
@@ -52,12 +57,12 @@ struct App {
 async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::builder(TokioTimer::new())
         .retry(Duration::from_secs(1))
-        // Longer than a page takes to come back.
-        .presence(Presence::with_grace(Duration::from_secs(3)))
+        // Longer than the reload of a page takes.
+        .presence(Presence::default().grace(Duration::from_secs(3)))
         .build()?;
     tokio::spawn(users::tell_admins(hub.clone(), hub.watch()?));
 
-    let secret = std::env::var("WEBHOOK_SECRET").map_err(|_| "WEBHOOK_SECRET is to be set")?;
+    let secret = std::env::var("WEBHOOK_SECRET").map_err(|_| "set WEBHOOK_SECRET")?;
     let app = Arc::new(App {
         hub: hub.clone(),
         jobs: jobs::Jobs::default(),
@@ -72,24 +77,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/admin/users/{name}/deactivate", post(users::deactivate))
         .with_state(app);
 
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port()?)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", common::port(3007)?)).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    // Clients that stop reading, or never ask for anything, do not keep their sockets.
-    let listener = Watchdog::builder(TokioTimer::new()).build()?.listen(listener);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move {
-            // If it cannot be waited for, that is a reason to stop as well.
-            let _ = tokio::signal::ctrl_c().await;
-            hub.drain(Duration::from_secs(2)).await;
-            hub.close();
-        })
-        .await?;
-    Ok(())
+    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
+    // wait.
+    let listener = Watchdog::new(TokioTimer::new()).listen(listener);
+    let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
+    tokio::select! {
+        served = server => Ok(served?),
+        () = common::overdue() => Ok(()),
+    }
 }
 
-/// Who makes a request.
+/// The user who sends a request.
 ///
-/// It believes what the address says, in place of your sessions: the example `auth_cors` shows some.
+/// Trusts the URL. Use your sessions instead: the example `auth_cors` shows how.
 struct Caller(String);
 
 impl Caller {
@@ -114,7 +116,7 @@ impl FromRequestParts<Arc<App>> for Caller {
 
 #[derive(Deserialize)]
 struct Page {
-    /// What `hub:open` told a page that opens its stream anew: it goes on getting what is for it alone.
+    /// The id from `hub:open`, if a page opens a stream again and wants the events for this id.
     client: Option<String>,
     order: Option<String>,
 }
@@ -127,10 +129,10 @@ async fn events(
 ) -> Response {
     let mut who = Subscriber::new().user(&*caller.0).resume(last);
     if let Some(client) = client.and_then(|client| client.parse().ok()) {
-        who = who.client(client);
+        who = who.client_id(client);
     }
     if let Some(order) = order {
-        // Whether the caller may see this order is yours to check here.
+        // Check here whether the caller may see this order.
         who = who.topic(webhook::topic_of(&order));
     }
     if caller.is_admin() {
@@ -138,28 +140,7 @@ async fn events(
     }
     match app.users.while_active(&caller.0, || app.hub.subscribe(who)) {
         Some(answer) => answer.into_response(),
-        // To a browser's `EventSource` that says: never come back.
-        None => StatusCode::NO_CONTENT.into_response(),
+        // The `EventSource` of a deactivated user must stop for good.
+        None => stop_response().into_response(),
     }
-}
-
-/// A status and the reason as text.
-struct Failed(StatusCode, String);
-
-impl<E: Error> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
-    }
-}
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        (self.0, self.1).into_response()
-    }
-}
-
-/// `--port 3007`, or else the variable `PORT`, or else 3007. 0 takes any that is free.
-fn port() -> Result<u16, ParseIntError> {
-    let given = std::env::args().skip_while(|argument| argument != "--port").nth(1);
-    given.or_else(|| std::env::var("PORT").ok()).map_or(Ok(3007), |port| port.parse())
 }

@@ -1,4 +1,4 @@
-//! User management: who is online, and sending somebody away for good.
+//! User management: the list of online users, and the end of an account.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,28 +10,30 @@ use axum::http::request::Parts;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use serde::Serialize;
-use sse_hub::{Audience, Event, EventType, Hub, Payload, PresenceEvent, PresenceWatch};
+use sse_hub::http::ErrorResponse;
+use sse_hub::{Audience, Event, EventType, Goodbye, Hub, Payload, PresenceEvent, PresenceWatch};
 
-use crate::{App, Caller, Failed};
+use crate::{App, Caller};
 
-/// The topic of those who manage users. Who follows it is decided when they connect.
+/// The topic of the admins. The server decides at connect time which clients join.
 pub(crate) const ADMINS: &str = "admins";
 
-/// What your database says of them.
+/// Stands for your database.
 #[derive(Default)]
 pub(crate) struct Users {
     deactivated: Mutex<HashSet<String>>,
 }
 
 impl Users {
-    /// Runs `then` if the user is active, which they stay until that is done. It must not wait.
+    /// Runs `then` if the user is active, and keeps the user active meanwhile. `then` must not
+    /// block.
     pub(crate) fn while_active<T>(&self, user: &str, then: impl FnOnce() -> T) -> Option<T> {
         let deactivated = self.deactivated.lock();
         (!deactivated.contains(user)).then(then)
     }
 }
 
-/// A request by one who manages users.
+/// A request by an admin.
 pub(crate) struct Admin;
 
 impl FromRequestParts<Arc<App>> for Admin {
@@ -57,20 +59,23 @@ pub(crate) async fn deactivate(
     State(app): State<Arc<App>>,
     _: Admin,
     Path(user): Path<String>,
-) -> Result<StatusCode, Failed> {
-    // First, so that nobody comes in behind: who connects at this moment is refused, or there to be disconnected.
+) -> Result<StatusCode, ErrorResponse> {
+    // First of all: a page that connects at this moment is refused, or is found and disconnected.
     app.users.deactivated.lock().insert(user.clone());
     let goodbye = Event::new("account-closed").data("Ask your administrator.");
     let who = Audience::user(&*user);
-    let streams = app.hub.disconnect(&who, "deactivated", Some(goodbye))?;
-    app.hub.publish(Audience::topic(ADMINS), Event::of(&Deactivated { user: &user, streams })?)?;
+    let streams = app.hub.disconnect(&who, Goodbye::from_static("deactivated").event(goodbye))?;
+    app.hub.publish(
+        Audience::topic(ADMINS),
+        Event::from_payload(&Deactivated { user: &user, streams })?,
+    )?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Serialize)]
 pub(crate) struct Online {
     user: String,
-    /// 0 for a moment, while they reload the page.
+    /// 0 while the user reloads the page.
     streams: usize,
 }
 
@@ -92,19 +97,24 @@ impl Payload for Changed<'_> {
     const TYPE: EventType = EventType::from_static("user-changed");
 }
 
-/// Publishes who comes and goes. A page gets the list once its stream is open, and makes the changes to it that follow.
+/// Publishes changes of presence. A page fetches the list when the stream is open, and then applies
+/// the changes.
 pub(crate) async fn tell_admins(hub: Hub, mut watch: PresenceWatch) {
-    // It ends when the hub is closed.
+    // The watch ends when the hub is closed.
     while let Some(seen) = watch.next().await {
         let event = match seen {
-            PresenceEvent::Joined { user } => Event::of(&Changed { user: &user, online: true }),
-            PresenceEvent::Left { user, .. } => Event::of(&Changed { user: &user, online: false }),
-            // Too many came and went to be told one by one: pages get the list anew.
+            PresenceEvent::Joined { user } => {
+                Event::from_payload(&Changed { user: &user, online: true })
+            }
+            PresenceEvent::Left { user, .. } => {
+                Event::from_payload(&Changed { user: &user, online: false })
+            }
+            // Too many changes to send each: pages fetch the list again.
             _ => Ok(Event::new("users-changed")),
         };
         let Ok(event) = event else { continue };
         if let Err(error) = hub.publish(Audience::topic(ADMINS), event) {
-            tracing::warn!(%error, "the admins cannot be told who is online");
+            tracing::warn!(%error, "presence change not published");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! A webhook: another service tells something, and whoever it is about sees it at once.
+//! A webhook: another service sends a message, and the pages of the user show the message at once.
 //!
-//! Signed as <https://www.standardwebhooks.com> says. What is signed is the body as it came: it is read as JSON only after.
+//! The signature follows <https://www.standardwebhooks.com>. The signature covers the bytes of the
+//! body, so verify it before parsing the JSON.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use sse_hub::{Audience, Event, EventType, Payload, PublishError};
+use sse_hub::http::ErrorResponse;
+use sse_hub::{Audience, Event, EventType, Payload};
 
-use crate::{App, Failed};
+use crate::App;
 
-/// A message that is older was kept by somebody to be sent again.
+/// The greatest age of a message. An older message may be a replay by an attacker.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 pub(crate) struct Webhooks {
@@ -30,22 +32,22 @@ pub(crate) struct Webhooks {
 impl Webhooks {
     pub(crate) fn new(secret: &str) -> Result<Self, &'static str> {
         let key = secret.strip_prefix("whsec_").and_then(|key| STANDARD.decode(key).ok());
-        let key = key.ok_or("WEBHOOK_SECRET is `whsec_` and a key in Base64")?;
-        let key = Hmac::new_from_slice(&key).expect("a key may have any length");
+        let key = key.ok_or("WEBHOOK_SECRET must be `whsec_` and a key in Base64")?;
+        let key = Hmac::new_from_slice(&key).expect("a key of any length is valid");
         Ok(Self { key, seen: Mutex::default() })
     }
 
-    /// The message's id, if it is from who holds the key, and new.
+    /// Returns the id of the message if the signature is valid and recent.
     fn verify<'a>(&self, headers: &'a HeaderMap, body: &[u8]) -> Option<&'a str> {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let (id, timestamp) = (header("webhook-id")?, header("webhook-timestamp")?);
         let signed = self.key.clone().chain_update(format!("{id}.{timestamp}.")).chain_update(body);
-        // Several, while the key is being replaced.
+        // There are several signatures while the sender replaces the key.
         let mut signatures = header("webhook-signature")?.split(' ');
         let is_genuine = signatures.any(|signature| {
             let signature =
                 signature.strip_prefix("v1,").and_then(|text| STANDARD.decode(text).ok());
-            // In constant time.
+            // Compares in constant time.
             signature.is_some_and(|signature| signed.clone().verify_slice(&signature).is_ok())
         });
         let at = UNIX_EPOCH.checked_add(Duration::from_secs(timestamp.parse().ok()?))?;
@@ -55,8 +57,8 @@ impl Webhooks {
     }
 }
 
-/// Messages that were dealt with. Here the last 10 000; in a service a table of the database, which the message's id is
-/// written to in the transaction that does what it says.
+/// The ids of processed messages, here the last 10,000. In a service, write the id to a table of
+/// the database, in the transaction that processes the message.
 #[derive(Default)]
 struct Seen {
     ids: HashSet<Arc<str>>,
@@ -83,7 +85,7 @@ struct Message {
     state: String,
 }
 
-/// What pages get of it: not the message itself, which may say more than they should know.
+/// The event for pages. Not the message, which may contain more than pages may see.
 #[derive(Serialize)]
 struct OrderChanged {
     order: String,
@@ -94,7 +96,7 @@ impl Payload for OrderChanged {
     const TYPE: EventType = EventType::from_static("order");
 }
 
-/// Whoever looks at the order, whose it may not be.
+/// Returns the topic of the pages that show an order, which may belong to several users.
 pub(crate) fn topic_of(order: &str) -> String {
     format!("order:{order}")
 }
@@ -103,28 +105,23 @@ pub(crate) async fn order(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<StatusCode, Failed> {
+) -> Result<StatusCode, ErrorResponse> {
     let Some(id) = app.webhooks.verify(&headers, &body) else {
-        return Err(Failed(StatusCode::UNAUTHORIZED, "not signed, or too old".to_owned()));
+        return Err(StatusCode::UNAUTHORIZED.into());
     };
-    let Message { user, order, state } = serde_json::from_slice(&body)?;
+    let message = serde_json::from_slice(&body).map_err(|_| StatusCode::UNPROCESSABLE_ENTITY)?;
+    let Message { user, order, state } = message;
 
-    // Held until it is published, which waits for nobody: the same message may come twice at once.
+    // Locked until the event is published, because the same message may arrive twice at once.
     let mut seen = app.webhooks.seen.lock();
     if seen.ids.contains(id) {
-        // As the first time: its sender missed the answer.
+        // The same response as the first time: the sender did not receive the first.
         return Ok(StatusCode::NO_CONTENT);
     }
     let audience = Audience::user(user).or(Audience::topic(topic_of(&order)));
-    app.hub.publish(audience, Event::of(&OrderChanged { order, state })?).map_err(|error| {
-        let status = match error {
-            // Its sender tries again, and finds the next instance.
-            PublishError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        Failed(status, error.to_string())
-    })?;
-    // Only now: what failed is to be tried again.
+    // After a 503 the sender tries again, and reaches the next instance.
+    app.hub.publish(audience, Event::from_payload(&OrderChanged { order, state })?)?;
+    // Only now: a message that failed must be processed when the sender tries again.
     seen.insert(id);
     Ok(StatusCode::NO_CONTENT)
 }

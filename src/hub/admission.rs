@@ -2,51 +2,54 @@
 
 use std::sync::Arc;
 
-use super::config::Config;
-use super::end::{End, EndReason, Until};
-use super::later::Later;
 use super::shared::Shared;
-use super::state::{Client, Inbox, State};
 use super::subscriber::Subscriber;
-use super::telemetry;
+use crate::core::client::{Client, Inbox};
+use crate::core::config::Config;
+use crate::core::deferred::Work;
+use crate::core::end::{End, EndReason, Ending};
+use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
-use crate::log::audience::{ClientId, Key};
 use crate::log::departed::Owner;
-use crate::log::mailbox::Mailbox;
+use crate::log::identity::Filter;
+use crate::log::key::{ClientId, Key};
+use crate::log::mailbox::{GapReason, Mailbox, Pace};
 use crate::sync::Mutex;
 use crate::wire::id::{EventId, Resume};
 
-/// A client just let in.
-pub(crate) struct Admitted {
-    pub(crate) client: Arc<Client>,
-    pub(crate) slot: usize,
-    pub(crate) start: Start,
+/// A client that was let in.
+pub(super) struct Admitted {
+    pub(super) client: Arc<Client>,
+    pub(super) slot: usize,
+    pub(super) start: Start,
+    /// The newest event when the client was let in: a snapshot replaces the events up to here.
+    pub(super) head: EventId,
 }
 
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(super) enum Start {
     /// A first connection, after this event.
     Fresh(EventId),
-    /// Right after the client's own position.
+    /// Directly after the client's own position.
     Resumed(EventId),
-    /// Right after the client's own position, if what it missed can be brought from where the order is kept.
+    /// Directly after the client's own position, if the backplane brings the events that it missed.
     Sought(EventId),
-    /// After the client's own position, with a gap that the log tells as it is read.
+    /// After the client's own position, with a gap that the log reports as it is read.
     Behind(EventId),
-    /// After a gap that is told at once.
+    /// After a gap that is reported at once.
     Gap {
-        /// The position that leads a client that is cut off before the gap back to it.
+        /// The position of `hub:open`. A client that is cut off before the gap comes back to it.
         held: EventId,
-        /// Where it goes on.
+        /// Where the stream continues.
         now: EventId,
-        reason: &'static str,
+        reason: GapReason,
     },
 }
 
 impl Start {
-    /// One word for it.
-    const fn as_str(self) -> &'static str {
+    /// The word for the log.
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh(_) => "fresh",
             Self::Resumed(_) | Self::Sought(_) => "resumed",
@@ -54,190 +57,207 @@ impl Start {
         }
     }
 
-    /// Where the stream goes on.
-    pub(crate) fn position(self) -> EventId {
+    /// Where the stream continues.
+    pub(super) fn position(self) -> EventId {
         match self {
             Self::Fresh(id) | Self::Resumed(id) | Self::Sought(id) | Self::Behind(id) => id,
             Self::Gap { now, .. } => now,
         }
     }
-}
 
-impl Shared {
-    pub(crate) fn subscribe(&self, subscriber: Subscriber) -> Result<Admitted, Refused> {
-        let mut later = Later::default();
-        let has_user = subscriber.user.is_some();
-        let admitted = self.admit(subscriber, &mut later);
-        later.run();
-        match &admitted {
-            Ok(Admitted { client, start, .. }) => {
-                telemetry::opened(client.id, has_user, start.as_str());
-            }
-            Err(refused) => telemetry::refused(refused.cause()),
-        }
-        admitted
+    /// Whether the client continues where it stopped.
+    pub(super) const fn is_resumed(self) -> bool {
+        matches!(self, Self::Resumed(_) | Self::Sought(_))
     }
 
-    fn admit(&self, subscriber: Subscriber, later: &mut Later) -> Result<Admitted, Refused> {
-        let config = &self.config;
-        let Ok(fresh) = ClientId::random() else {
-            self.state.lock().counts.refused[RefusedCause::NoRandomness.index()] += 1;
-            return Err(Refused::new(RefusedCause::NoRandomness, config.retry, config.refusals));
-        };
-        let Subscriber { client: claimed, user, session, topics, filter, resume, last, until } =
-            subscriber;
-        let owner = Owner { user: user.clone(), session: session.clone() };
-        let topic_count = topics.len();
-        let mut keys = vec![Key::All, Key::Client(fresh)];
-        keys.extend(user.map(Key::User));
-        keys.extend(session.map(Key::Session));
-        keys.extend(topics.into_iter().map(Key::Topic));
-        let checked = keys.iter().try_for_each(|key| key.check(config.limits.name_len));
-        let now = config.timer.now();
+    const fn pace(self) -> Pace {
+        match self {
+            Self::Fresh(_) | Self::Resumed(_) => Pace::Reading,
+            Self::Sought(_) | Self::Behind(_) | Self::Gap { .. } => Pace::Excused,
+        }
+    }
+}
 
-        let mut evicted = Vec::new();
-        let mut state = self.state.lock();
-        state.expel_stalled(now, config, later);
-        let room = match checked {
-            Err(error) => Err(error.into()),
-            Ok(()) if topic_count > config.limits.topics => {
-                Err(RefusedCause::TooManyTopics { limit: config.limits.topics })
-            }
-            Ok(()) => state.make_room(&owner, config, later),
-        };
-        if let Err(cause) = room {
+/// Lets a client in.
+///
+/// The caller must free the client if its stream is not handed out.
+pub(super) fn admit(
+    shared: &Shared,
+    subscriber: Subscriber,
+    work: &mut Work<'_>,
+) -> Result<Admitted, Refused> {
+    let config = work.config;
+    let fresh = ClientId::random();
+    let retry = fresh.as_ref().map_or(config.retry, |&id| config.retry(id));
+    let checked = fresh.map_err(|_| RefusedCause::NoRandomness);
+    // Work that grows with the request is done here, before the lock.
+    let checked = checked.and_then(|fresh| subscriber.check(&config.limits).map(|()| fresh));
+    let filter = Filter::new(subscriber.types.as_ref(), &shared.hasher);
+    let mut state = shared.state.lock();
+    state.expel_stalled(work);
+    let ids = checked.and_then(|fresh| Ok((fresh, make_room(&mut state, &subscriber, work)?)));
+    let (fresh, kept) = match ids {
+        Ok(ids) => ids,
+        Err(cause) => {
             state.counts.refused[cause.index()] += 1;
-            return Err(Refused::new(cause, config.retry(fresh), config.refusals));
+            return Err(Refused::new(cause, retry, config.refusals));
         }
-        let mut id = fresh;
-        if let Some(claimed) = claimed
-            && state.departed.was(claimed, &owner)
-            && state.routes.members(&Key::Client(claimed)).is_empty()
-        {
-            id = claimed;
-            keys[1] = Key::Client(claimed);
-        }
-
-        state.log.expire(now, &mut evicted);
-        state.counts.opened += 1;
-        // The position is fixed and the client registered under one lock: what is appended from here on is handed to
-        // it, and what is there already is not.
-        let head = state.log.head();
-        let client = Arc::new(Client {
-            id,
-            serial: state.counts.opened,
-            filter,
-            inbox: Mutex::new(Inbox::new(Mailbox::new(head, head, head, config.window, now))),
-        });
-        let slot = state.routes.add(keys, Arc::clone(&client));
-        state.note_arrival(slot, now, later);
-        let start = state.start(slot, resume, last, config);
+    };
+    let id = kept.unwrap_or(fresh);
+    let lost_id = subscriber.client_id.filter(|&claimed| claimed != id);
+    let keys = subscriber.keys(id);
+    state.log.expire(work.now, &mut work.evicted);
+    state.counts.opened += 1;
+    // The position is fixed and the client registered under one lock: the client is handed every
+    // event that is appended from here on, and none that is in the log already.
+    let head = state.log.head();
+    let now = work.now;
+    let position =
+        |start: Start| Mailbox::new(start.position(), head, config.window, start.pace(), now);
+    let lifetime = config.lifetime(fresh).and_then(|lifetime| work.now.checked_add(lifetime));
+    let until = lifetime.map(|at| (at, EndReason::Lifetime));
+    let ending = Ending::open(until, subscriber.deadline(work.now));
+    let client = Arc::new(Client {
+        id,
+        serial: state.counts.opened,
+        filter,
+        inbox: Mutex::new(Inbox::new(position(Start::Fresh(head)), ending)),
+    });
+    let slot = state.routes.add(keys, Arc::clone(&client));
+    state.note_arrival(slot, work);
+    // Where the client begins depends on the keys that it is registered under.
+    let start = start(&state, slot, &subscriber, lost_id, work);
+    if start.position() != head {
         let mut inbox = client.inbox.lock();
-        let missable = if let Start::Fresh(_) = start { head } else { EventId::ORIGIN };
-        inbox.mailbox = Mailbox::new(start.position(), head, missable, config.window, now);
-        let waits = inbox.mailbox.waiting_since().is_some();
-        if let Some(at) = until {
-            inbox.end_by(Until { at, reason: EndReason::Expired });
+        inbox.mailbox = position(start);
+        if let Start::Fresh(_) = start {
+            inbox.mailbox.excuse(state.log.evictions());
         }
-        if let Some(at) = config.lifetime(fresh).and_then(|lifetime| now.checked_add(lifetime)) {
-            inbox.end_by(Until { at, reason: EndReason::Lifetime });
-        }
-        drop(inbox);
-        if waits {
-            state.watch(slot, now, config);
-        }
-        let is_ahead = start.position() > head;
-        if is_ahead {
-            state.note_ahead(slot, client.serial, start.position());
-        }
-        drop(state);
-        drop(evicted);
-        if is_ahead && let Some(backplane) = &config.backplane {
-            backplane.look_ahead();
-        }
-        Ok(Admitted { client, slot, start })
     }
+    if start.position() < head {
+        state.watch(slot, work);
+    }
+    if start.position() > head {
+        let State { ahead, log, routes, .. } = &mut *state;
+        ahead.add(slot, &client, start.position(), log, routes);
+        work.note_client_ahead();
+    }
+    Ok(Admitted { client, slot, start, head })
 }
 
-impl State {
-    /// Whether one more client may come in; the oldest of its user or session may have to go for it.
-    fn make_room(
-        &mut self,
-        owner: &Owner,
-        config: &Config,
-        later: &mut Later,
-    ) -> Result<(), RefusedCause> {
-        let limits = &config.limits;
-        if self.closed {
-            return Err(RefusedCause::Closed);
-        }
-        if self.draining {
-            return Err(RefusedCause::Draining);
-        }
+/// Makes room for one more client. Returns the id that the client keeps, if any.
+///
+/// A client that returns before its old connection is known to be dead takes its id over, and the
+/// old stream ends. The oldest client of the user or session may have to leave, too. No client
+/// leaves for a client that is refused.
+fn make_room(
+    state: &mut State,
+    subscriber: &Subscriber,
+    work: &mut Work<'_>,
+) -> Result<Option<ClientId>, RefusedCause> {
+    match state.lifecycle {
+        Lifecycle::Open => {}
+        Lifecycle::Draining => return Err(RefusedCause::Draining),
+        Lifecycle::Closed => return Err(RefusedCause::Closed),
+    }
+    let config = work.config;
+    let limits = &config.limits;
+    let owner = Owner { user: subscriber.user.clone(), session: subscriber.session.clone() };
+    let old = subscriber.client_id.and_then(|id| connection_of(state, id, &owner));
+    // The old connection has the same user and session: it leaves room in each.
+    let freed = usize::from(old.is_some());
+    let crowded = |state: &State| {
         let of_user = owner.user.clone().map(Key::User);
         let of_session = owner.session.clone().map(Key::Session);
-        let full = [
-            (of_user, limits.per_user, RefusedCause::UserFull { limit: limits.per_user }),
-            (
-                of_session,
-                limits.per_session,
-                RefusedCause::SessionFull { limit: limits.per_session },
-            ),
-        ];
-        let at_limit = |state: &Self, key: &Option<Key>, limit| {
-            key.as_ref().is_some_and(|key| state.routes.members(key).len() >= limit)
-        };
-        let crowded = |state: &Self| {
-            full.iter().find(|(key, limit, _)| at_limit(state, key, *limit)).cloned()
-        };
-        // Refuses before it displaces: nobody has to go for a client that is not let in.
-        let leaves_room = limits.displaces && crowded(self).is_some();
-        if self.routes.len() >= limits.clients && !leaves_room {
-            return Err(RefusedCause::Full { limit: limits.clients });
-        }
-        while let Some((key, _, cause)) = crowded(self) {
-            let oldest = key.and_then(|key| {
-                let members = self.routes.members(&key).iter();
-                members.min_by_key(|member| member.reach.serial).map(|member| member.slot)
-            });
-            let Some(oldest) = oldest.filter(|_| limits.displaces) else { return Err(cause) };
-            self.expel(
-                oldest,
-                |client| End::told(EndReason::Displaced, config.retry(client.id)),
-                later,
-            );
-        }
-        Ok(())
+        let user_full = RefusedCause::UserFull { limit: limits.per_user };
+        let session_full = RefusedCause::SessionFull { limit: limits.per_session };
+        let full =
+            [(of_user, limits.per_user, user_full), (of_session, limits.per_session, session_full)];
+        full.into_iter().find_map(|(key, limit, cause)| {
+            let key = key?;
+            (state.routes.members(&key).len() - freed >= limit).then_some((key, cause))
+        })
+    };
+    let leaves_room = freed > 0 || limits.displace_oldest && crowded(state).is_some();
+    if state.routes.len() >= limits.clients && !leaves_room {
+        return Err(RefusedCause::Full { limit: limits.clients });
     }
+    while let Some((key, cause)) = crowded(state) {
+        let members = state.routes.members(&key).iter().filter(|member| Some(member.slot) != old);
+        let oldest = members.min_by_key(|member| member.reach.serial).map(|member| member.slot);
+        let Some(oldest) = oldest.filter(|_| limits.displace_oldest) else { return Err(cause) };
+        displace(state, oldest, config, work);
+    }
+    if let Some(old) = old {
+        displace(state, old, config, work);
+    }
+    let claimed = subscriber.client_id.filter(|&id| {
+        // The id of a connected client of another owner is never given away.
+        old.is_some()
+            || state.departed.was(id, &owner) && state.routes.members(&Key::Client(id)).is_empty()
+    });
+    Ok(claimed)
+}
 
-    /// Where a client that was just added begins.
-    fn start(&self, slot: usize, resume: Resume, last: usize, config: &Config) -> Start {
-        let (head, replay) = (self.log.head(), config.limits.replay);
-        let Some(client) = self.identity(slot) else { return Start::Fresh(head) };
-        match resume {
-            Resume::Fresh if last > 0 => {
-                Start::Fresh(self.log.before_last(last.min(replay), client).0)
-            }
-            Resume::Fresh => Start::Fresh(head),
-            Resume::After(id) if EventId::ORIGIN < id && id <= head => {
-                if replay < self.log.len()
-                    && let (now, true) = self.log.before_last(replay, client)
-                    && now > id
-                {
-                    Start::Gap { held: id, now, reason: "capped" }
-                } else if self.log.lost_since(id, client).is_none() {
-                    Start::Resumed(id)
-                } else if self.hopes_for(id, config) {
-                    Start::Sought(id)
-                } else {
-                    Start::Behind(id)
-                }
-            }
-            // Others have read further. Its own position counts until the order's end is found to lie before it.
-            Resume::After(id) if id > head && config.backplane.is_some() => Start::Resumed(id),
-            Resume::After(_) | Resume::Unknown => {
-                Start::Gap { held: EventId::ORIGIN, now: head, reason: "unknown" }
+/// Finds the open connection of a client id, if it has this owner.
+fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Option<usize> {
+    let slot = state.routes.members(&Key::Client(id)).first()?.slot;
+    (state.owner(slot) == *owner).then_some(slot)
+}
+
+fn displace(state: &mut State, slot: usize, config: &Config, work: &mut Work<'_>) {
+    let end = |client: &Client| End::announced(EndReason::Displaced, config.retry(client.id));
+    state.expel(slot, end, work);
+}
+
+/// Where a client that was just registered begins. `lost_id`: the id that the client had before and
+/// could not keep.
+fn start(
+    state: &State,
+    slot: usize,
+    subscriber: &Subscriber,
+    lost_id: Option<ClientId>,
+    work: &Work<'_>,
+) -> Start {
+    let (head, replay) = (state.log.head(), work.config.limits.replay);
+    let Some(client) = state.identity(slot) else { return Start::Fresh(head) };
+    match subscriber.resume {
+        Resume::Fresh if subscriber.replay_last > 0 => {
+            let count = subscriber.replay_last.min(replay);
+            Start::Fresh(state.log.before_last(count, client).0)
+        }
+        Resume::Fresh => Start::Fresh(head),
+        Resume::After(id) if EventId::ORIGIN < id && id <= head => {
+            if replay < state.log.len()
+                && let (now, true) = state.log.before_last(replay, client)
+                && now > id
+            {
+                Start::Gap { held: id, now, reason: GapReason::Capped }
+            } else if lost_id.is_some_and(|lost| had_events(state, lost, id)) {
+                Start::Gap { held: id, now: id, reason: GapReason::Evicted }
+            } else if state.log.lost_since(id, client).is_none() {
+                Start::Resumed(id)
+            } else if state.held.is_hopeful(id, &state.log) {
+                Start::Sought(id)
+            } else {
+                Start::Behind(id)
             }
         }
+        // Another instance has read further. The client's own position counts, unless the end of
+        // the order turns out to lie before it.
+        Resume::After(id) if id > head && work.config.backplane.is_some() => Start::Resumed(id),
+        Resume::After(_) | Resume::Unknown => {
+            Start::Gap { held: EventId::ORIGIN, now: head, reason: GapReason::Unknown }
+        }
     }
+}
+
+/// Whether events after `after` were addressed to a client id that its client could not keep. If
+/// the id is known to be of another owner, the client never was that client, and missed nothing.
+fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
+    let key = Key::Client(lost);
+    if state.departed.knows(lost) || !state.routes.members(&key).is_empty() {
+        return false;
+    }
+    state.log.had_events(&key, after)
 }

@@ -4,88 +4,98 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::end::{End, EndReason, Until};
-use super::later::Later;
 use super::shared::Shared;
-use super::state::Client;
-use super::telemetry;
+use crate::core::client::Client;
+use crate::core::deferred::Work;
+use crate::core::end::{End, EndReason};
+use crate::core::state::Lifecycle;
+use crate::core::telemetry;
+use crate::sync;
 use crate::time::timer::Sleep;
 
-/// Ready when the last stream is gone: [`Hub::drain`](crate::Hub::drain) makes it.
+/// The part of the period over which the ends of streams are spread. The rest is for servers that
+/// take a moment to read the end.
+const SPREAD: f64 = 0.9;
+
+/// Resolves when the last stream has ended, as [`Hub::drain`](crate::Hub::drain) returns it.
 ///
 /// # Cancel safety
 ///
-/// The draining began with the call that made it. Dropping it stops nothing but the waiting, and what makes streams that
-/// are not read go at the end of the period.
-#[must_use = "streams that are not read end only if it is awaited"]
+/// The drain began with the call that returned this future. Dropping the future ends the waiting,
+/// and the forced end of unread streams at the end of the period.
+#[must_use = "unread streams end only if the drain is awaited"]
 pub struct Drain {
     shared: Arc<Shared>,
-    /// Gone once its end was told.
+    /// When the drain began, until its end is logged.
     began: Option<Instant>,
-    /// When all that is left is ended.
+    /// When the remaining streams end by force.
     until: Option<Instant>,
     sleep: Option<Pin<Box<dyn Sleep>>>,
-    /// Its place among those who wait.
-    place: Option<usize>,
+    /// The key of this task among those that wait for the last client.
+    key: Option<usize>,
 }
 
-impl Shared {
-    pub(crate) fn drain(self: &Arc<Self>, over: Duration) -> Drain {
-        let now = self.config.timer.now();
-        let mut state = self.state.lock();
-        state.draining = true;
-        let mut later = Later::default();
-        later.extend(state.routes.iter().filter_map(|(_, client)| {
-            let mut inbox = client.inbox.lock();
-            // The last tenth is for those whose server takes a while to read them.
-            if let Some(at) = now.checked_add(over.mul_f64(0.9 * client.id.spread())) {
-                inbox.end_by(Until { at, reason: EndReason::Drained });
-            }
-            // It is to arm its timer anew.
-            inbox.waker.take()
-        }));
-        let clients = state.routes.len();
-        drop(state);
-        later.run();
-        telemetry::drain_started(clients, over);
-        Drain {
-            shared: Arc::clone(self),
-            began: Some(now),
-            until: now.checked_add(over),
-            sleep: None,
-            place: None,
-        }
+/// Refuses new clients, and schedules the end of every stream within the period.
+pub(super) fn start(shared: &Arc<Shared>, over: Duration) -> Drain {
+    let mut work = Work::begin(&shared.config);
+    let now = work.now;
+    let mut state = shared.state.lock();
+    if state.lifecycle == Lifecycle::Open {
+        state.lifecycle = Lifecycle::Draining;
     }
+    work.extend(state.routes.iter().filter_map(|(_, client)| {
+        let mut inbox = client.inbox.lock();
+        if let Some(at) = now.checked_add(over.mul_f64(SPREAD * client.id.spread())) {
+            inbox.ending.schedule(at, EndReason::Drained);
+        }
+        // The stream must arm its timer again.
+        inbox.take_waker()
+    }));
+    let clients = state.routes.len();
+    drop(state);
+    work.run();
+    telemetry::drain_started(clients, over);
+    Drain {
+        shared: Arc::clone(shared),
+        began: Some(now),
+        until: now.checked_add(over),
+        sleep: None,
+        key: None,
+    }
+}
 
-    /// Ends and forgets all streams at once, and counts them.
-    fn expel_all(&self) -> usize {
-        let mut later = Later::default();
-        let mut state = self.state.lock();
-        let slots: Vec<usize> = state.routes.iter().map(|(slot, _)| slot).collect();
-        for &slot in &slots {
-            // One that was only slow to be polled may still be read to its end.
-            let end = |client: &Client| End::told(EndReason::Drained, self.config.retry(client.id));
-            state.expel(slot, end, &mut later);
-        }
-        drop(state);
-        later.run();
-        slots.len()
+/// Ends and forgets every client at once. Returns how many there were.
+fn expel_all(shared: &Shared) -> usize {
+    let mut work = Work::begin(&shared.config);
+    let mut state = shared.state.lock();
+    let slots: Vec<usize> = state.routes.iter().map(|(slot, _)| slot).collect();
+    for &slot in &slots {
+        // A stream whose poll is only late may still be read to its end.
+        let end =
+            |client: &Client| End::announced(EndReason::Drained, shared.config.retry(client.id));
+        state.expel(slot, end, &mut work);
     }
+    drop(state);
+    work.run();
+    slots.len()
 }
 
 impl Drain {
-    /// Whether all are gone; otherwise whoever goes last wakes this task.
+    /// Whether every client is gone. If not, the departure of the last client wakes this task.
     fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<()> {
+        // Cloned before the lock is taken: cloning a waker is foreign code.
+        sync::assert_unlocked();
         let waker = cx.waker().clone();
         let mut state = self.shared.state.lock();
         if state.routes.len() == 0 {
+            drop(state);
             return Poll::Ready(());
         }
         let waiting = &mut state.waiting_for_last;
-        let old = match self.place.and_then(|place| waiting.get_mut(place)) {
+        let old = match self.key.and_then(|key| waiting.get_mut(key)) {
             Some(known) => Some(std::mem::replace(known, waker)),
             None => {
-                self.place = Some(waiting.insert(waker));
+                self.key = Some(waiting.insert(waker));
                 None
             }
         };
@@ -96,7 +106,7 @@ impl Drain {
 
     fn ended(&mut self, cut: usize) -> Poll<()> {
         if let Some(began) = self.began.take() {
-            let took = self.shared.config.timer.now().saturating_duration_since(began);
+            let took = self.shared.now().saturating_duration_since(began);
             telemetry::drain_ended(cut, took);
         }
         Poll::Ready(())
@@ -112,14 +122,14 @@ impl Future for Drain {
             return this.ended(0);
         }
         let Some(until) = this.until else { return Poll::Pending };
-        let timer = &this.shared.config.timer;
         loop {
-            if until <= timer.now() {
-                // Whatever is left is not read, or just about to end.
+            if until <= this.shared.now() {
+                // The streams that are left are not read, or about to end.
                 this.until = None;
-                let cut = this.shared.expel_all();
+                let cut = expel_all(&this.shared);
                 return this.ended(cut);
             }
+            let timer = &this.shared.config.timer;
             let sleep = this.sleep.get_or_insert_with(|| timer.sleep_until(until));
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
@@ -131,8 +141,8 @@ impl Future for Drain {
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        let Some(place) = self.place else { return };
-        let waker = self.shared.state.lock().waiting_for_last.try_remove(place);
+        let Some(key) = self.key else { return };
+        let waker = self.shared.state.lock().waiting_for_last.try_remove(key);
         drop(waker);
     }
 }

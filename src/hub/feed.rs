@@ -1,216 +1,318 @@
 //! The other half of the port: ordered events in.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::apply::{self, Aged};
 use super::hub::Hub;
-use super::later::Later;
-use super::link::Mark;
 use super::shared::Shared;
-use super::telemetry;
-use crate::log::command::Received;
-use crate::log::log::{Entry, Log, Parts};
-use crate::log::packed::Packed;
+use crate::core::ahead::AheadUpTo;
+use crate::core::backplane::UserChange;
+use crate::core::deferred::Work;
+use crate::core::end::EndReason;
+use crate::core::held::HistoryRequest;
+use crate::core::telemetry;
+use crate::log::codec::Received;
+use crate::log::key::Key;
 use crate::wire::id::EventId;
 
-/// Where an engine puts what comes out of the order: the other part of a [`Backplane`](super::backplane::Backplane).
+/// Where an engine puts the events of the order: the other part of a
+/// [`Backplane`](crate::backplane::Backplane).
 ///
-/// The order is a sequence of events with increasing ids. An engine [loads](Self::load) the end of it once, and then
-/// [appends](Self::append) what follows. Until it has loaded, clients are let in and wait.
+/// The order is a sequence of entries with increasing ids. An engine [loads](Self::load) the end of
+/// the order once, and then [appends](Self::append) the next entries. Until the first load, clients are
+/// let in and wait.
 ///
-/// Does not keep the hub alive.
+/// A feed does not keep its hub alive. After the hub is dropped, every method does nothing.
+///
+/// # Presence
+///
+/// An instance tells the others which users have clients on it. These reports are sets: a report
+/// that comes twice changes nothing, and an engine that lost count can begin again with
+/// [every user](Self::take_users).
+///
+/// ```
+/// use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
+/// use sse_hub::{Hub, ManualTimer, Presence, Subscriber};
+///
+/// #[derive(Debug)]
+/// struct Engine;
+///
+/// impl Backplane for Engine {
+///     fn send(&self, event: Outgoing) -> Result<(), SendError> {
+///         Ok(()) // An engine puts the event into the order.
+///     }
+/// }
+///
+/// let hub = || {
+///     Hub::builder(ManualTimer::new()).presence(Presence::default()).backplane(Engine).build()
+/// };
+/// let (here, there) = (hub()?, hub()?);
+/// let _tab = here.subscribe(Subscriber::new().user("ann"))?;
+///
+/// // When the engine is told that presence changed:
+/// let (from, to) = (Feed::new(&here).unwrap(), Feed::new(&there).unwrap());
+/// to.change_users("first", from.take_changes(1000));
+/// assert!(there.is_online("ann"));
+/// to.remove_instance("first");
+/// assert_eq!(there.users()[0].other_instances, 0, "away, until the grace period is over");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Feed {
-    pub(super) shared: Weak<Shared>,
+    shared: Weak<Shared>,
 }
 
-/// What was read is not an event that a hub has written.
+/// An entry that no hub has written, or a hub of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an entry of a hub, or of a later version")]
+#[error("malformed entry, or an entry of a later version")]
 pub struct Malformed(());
 
+/// How much of the order is worth loading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TailLimits {
+    /// The most events.
+    pub events: usize,
+    /// The most bytes of these events.
+    pub bytes: usize,
+    /// The greatest age of an event, if it is limited.
+    pub age: Option<Duration>,
+}
+
 impl Feed {
-    /// The feed of a hub, if it was built with a [backplane](crate::HubBuilder::backplane).
+    /// Creates the feed of a hub. Returns `None` if the hub was built without a
+    /// [backplane](crate::HubBuilder::backplane).
     #[must_use]
-    pub fn of(hub: &Hub) -> Option<Self> {
+    pub fn new(hub: &Hub) -> Option<Self> {
         let shared = hub.shared();
         shared.config.backplane.is_some().then(|| Self { shared: Arc::downgrade(shared) })
     }
 
-    /// Begins with a piece of the order, or with another.
+    /// Begins with the end of the order, or with another order.
     ///
-    /// `floor` is the position before all that is known: nothing between it and the first of `tail` is missing. What the
-    /// hub held before is forgotten. Whoever stands before the floor is told a gap and goes on from there, and so is who
-    /// came before the first load without an id; the others go on where they are.
+    /// `floor` is the position before everything that is known: between `floor` and the first entry
+    /// of `tail` the order has no entry. The hub forgets the events that it held. A client before
+    /// the floor gets a gap and continues from the floor. So does a client that came before the
+    /// first load without an id. Other clients continue where they are.
     ///
-    /// Called again when what follows is not known to follow: the order went backwards, or part of it is gone. A floor
-    /// that is not newer than all before is taken for one that is, so that no client sees an order that goes back.
+    /// Call this again if the next entries are not known to follow the entries before: the order went
+    /// backwards, or part of it is gone. A floor that is not newer than every entry before is taken
+    /// for one that is, so that no client sees ids go back.
     ///
-    /// Each event of `tail` comes with its age. What is malformed in it is left out, and counted. So is, uncounted, what
-    /// was to be done to clients: to those that there were then.
+    /// Each entry of `tail` comes with its age. Malformed entries are skipped and counted.
+    /// Commands are skipped: they were for the clients of their time.
     pub fn load<T: AsRef<[u8]>>(
         &self,
         floor: EventId,
         tail: impl IntoIterator<Item = (EventId, Duration, T)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let mut malformed = 0;
-        let events =
-            tail.into_iter().filter_map(|(id, age, entry)| match Received::read(entry.as_ref()) {
-                Some(Received::Event(packed)) => Some((id, age, packed)),
-                Some(Received::Command(_)) => None,
-                None => {
-                    malformed += 1;
-                    None
-                }
-            });
-        let events: Vec<_> = events.collect();
-        shared.load(floor, events, malformed);
+        apply::load(&shared, floor, parse(tail));
     }
 
-    /// Hands out the next event of the order, or does to the hub's clients what another hub, or this one, was asked to do
-    /// to all ([`Hub::disconnect`], [`Hub::join`], [`Hub::leave`]): that is an entry like an event. One that is not newer
-    /// than all before was had already, and is left.
+    /// Applies the next entry of the order: hands out an event, or applies a command to this hub's
+    /// clients ([`Hub::disconnect`], [`Hub::finish`], [`Hub::join`], [`Hub::leave`]).
+    ///
+    /// An entry that is not newer than every entry before is skipped.
     ///
     /// # Errors
     ///
-    /// [`Malformed`], and the event was counted and left out.
+    /// Returns [`Malformed`] if the entry cannot be read. The entry is skipped and counted.
     pub fn append(&self, id: EventId, entry: &[u8]) -> Result<(), Malformed> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
         match Received::read(entry) {
-            Some(Received::Event(packed)) => shared.take_in(id, packed),
-            Some(Received::Command(command)) => shared.obey(id, command),
+            Some(Received::Event(event)) => apply::event(&shared, id, event),
+            Some(Received::Command(command)) => apply::command(&shared, id, command),
             None => {
-                shared.state.lock().counts.malformed += 1;
+                apply::malformed(&shared);
                 return Err(Malformed(()));
             }
         }
         Ok(())
     }
 
-    /// The newest position, `0-0` before the first load.
+    /// Counts an entry that the engine itself cannot read. The entry is skipped.
+    pub fn skip_malformed(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            apply::malformed(&shared);
+        }
+    }
+
+    /// Returns the newest position: `0-0` before the first load.
     #[must_use]
     pub fn head(&self) -> EventId {
-        self.shared.upgrade().map_or(EventId(0, 0), |shared| shared.state.lock().log.head())
+        self.shared.upgrade().map_or(EventId::ORIGIN, |shared| shared.state.lock().log.head())
     }
 
-    /// Names the clients that have come until now with an id that the hub has not read up to. `None`, if there are none.
-    ///
-    /// Such a client was on an instance that has read further, or its id is of no order. It is let in at its own
-    /// position and waits until the hub has come there. To be asked before the end of the order is, and then given to
-    /// [`disown`](Self::disown).
+    /// Returns how much of the order is worth [loading](Self::load).
     #[must_use]
-    pub fn ahead(&self) -> Option<Mark> {
-        self.shared.upgrade()?.state.lock().ahead()
+    pub fn tail_limits(&self) -> TailLimits {
+        let shared = self.shared.upgrade();
+        shared.map_or(TailLimits { events: 0, bytes: 0, age: None }, |shared| {
+            let retain = &shared.config.retain;
+            TailLimits { events: retain.events, bytes: retain.bytes, age: retain.age }
+        })
     }
 
-    /// Tells those among the clients of `mark` a gap whose id lies after `end`, the newest position of the order as it
-    /// was found after the mark was taken. Their ids are of no order, or it went backwards.
-    pub fn disown(&self, mark: Mark, end: EventId) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let now = shared.config.timer.now();
-        let mut later = Later::default();
-        shared.state.lock().disown(mark, end, now, &shared, &mut later);
-        later.run();
-    }
-
-    /// Says whether events are held up, because the engine cannot reach what orders them. `cause` is for people to
-    /// read; it is told to `tracing` with every change, and not more than a few times a minute.
+    /// Returns a mark of the clients that have come so far with an id that the hub has not read up
+    /// to. Returns `None` if there are none.
     ///
-    /// To be said again a second after it changed: clients are [told](crate::HubBuilder::tell_degraded) of what has lasted for
-    /// as long, and nothing but this call looks at the clock for it.
+    /// Such a client was on an instance that has read further, or its id is of no order. The client
+    /// is let in at its own position, and waits until the hub has read up to it. Take the mark
+    /// first, then ask for the end of the order, then call [`disown`](Self::disown) with both.
+    #[must_use]
+    pub fn ahead(&self) -> Option<AheadUpTo> {
+        let shared = self.shared.upgrade()?;
+        let mut state = shared.state.lock();
+        let state = &mut *state;
+        state.ahead.mark(&state.log, &state.routes)
+    }
+
+    /// Tells a gap to the clients of `mark` whose id lies after `end`, the newest position of the
+    /// order. Their ids are of no order, or the order went backwards.
+    pub fn disown(&self, mark: AheadUpTo, end: EventId) {
+        if let Some(shared) = self.shared.upgrade() {
+            apply::disown(&shared, mark, end);
+        }
+    }
+
+    /// Reports whether the engine can reach what orders the events: `None`, or a `cause` for people
+    /// to read.
+    ///
+    /// The cause is logged at most once in ten seconds. An engine must repeat the report a second
+    /// after a change: clients are [told](crate::HubBuilder::announce_outages) of a state that has
+    /// lasted for a second, and only this call looks at the clock for that.
     pub fn degraded(&self, cause: Option<&str>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        if shared.degrade(cause.is_some()) {
+        if apply::health(&shared, cause.is_some()) {
             telemetry::degraded(cause);
         }
     }
 
-    /// Whether the hub was closed, and is fed in vain.
+    /// Returns whether the hub was closed: an engine has nothing more to do.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared.upgrade().is_none_or(|shared| shared.state.lock().closed)
-    }
-
-    /// How many events are worth loading, and how many bytes of them, and of which age at most.
-    #[must_use]
-    pub fn retained(&self) -> (usize, usize, Option<Duration>) {
-        self.shared.upgrade().map_or((0, 0, None), |shared| {
-            let retain = &shared.config.retain;
-            (retain.events, retain.bytes, retain.age)
-        })
+        self.shared.upgrade().is_none_or(|shared| shared.order.lock().is_closed)
     }
 }
 
-impl Shared {
-    /// Publishes what the order brings.
-    fn take_in(&self, id: EventId, packed: Packed) {
-        let Packed { audience, conflation, sealed } = packed;
-        let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
-        let now = self.config.timer.now();
-        let mut later = Later::default();
-        {
-            let mut order = self.order.lock();
-            // Nothing is in order before the first load.
-            let is_next = id > order.last && order.last != EventId::ORIGIN;
-            if !order.closed && is_next {
-                self.put(&mut order, id, sealed, parts, now, &mut later);
-            }
-        }
-        later.run();
-    }
-
-    fn load(&self, floor: EventId, events: Vec<(EventId, Duration, Packed)>, malformed: u64) {
-        let now = self.config.timer.now();
-        let entry = |(id, age, packed): (EventId, Duration, Packed)| {
-            let Packed { audience, conflation, sealed } = packed;
-            let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
-            let at = now.checked_sub(age).unwrap_or(now);
-            Arc::new(Entry::new(id, sealed.finish(id), parts, at))
+/// # Older events
+impl Feed {
+    /// Returns which older events clients wait for, if they do.
+    ///
+    /// Ask after [`Backplane::on_history_wanted`](crate::backplane::Backplane::on_history_wanted),
+    /// and again after each answer until the result is `None`. One request covers every waiting
+    /// client; the engine decides how often it reads the order. An engine that cannot read must try
+    /// again. Clients that wait [too long](crate::History::max_wait) go on by themselves.
+    #[must_use]
+    pub fn history_request(&self) -> Option<HistoryRequest> {
+        let shared = self.shared.upgrade()?;
+        shared.config.history?;
+        let mut work = Work::begin(&shared.config);
+        let request = {
+            let mut state = shared.state.lock();
+            state.release_served(&mut work);
+            state.held.request(&state.log)
         };
-        let entries: Vec<_> = events.into_iter().map(entry).collect();
+        work.run();
+        request
+    }
 
-        let mut later = Later::default();
-        let mut evicted = Vec::new();
-        let mut order = self.order.lock();
-        if order.closed {
-            return;
-        }
-        let mut state = self.state.lock();
-        let is_first = !state.link.loaded;
-        let floor = floor.max(if is_first { EventId(0, 1) } else { order.last });
-        let fresh = Log::new(self.config.retain, floor, self.marker.clone());
-        let old = std::mem::replace(&mut state.log, fresh);
-        for entry in entries.into_iter() {
-            if entry.id > state.log.head() {
-                state.log.append(entry, &mut evicted);
-            }
-        }
-        order.last = state.log.head();
-        state.link.loaded = true;
-        state.link.resets += u64::from(!is_first);
-        state.counts.malformed += malformed;
-        if !is_first {
-            state.link.gone = floor;
-        }
-        state.move_to(floor, is_first, now, self, &mut later);
-        let (are_ahead, are_behind) = (state.ahead().is_some(), !state.link.behind.is_empty());
-        drop(state);
-        drop(order);
-        // A log of many events is not freed under the locks.
-        drop((old, evicted));
-        later.run();
-        if are_ahead && let Some(backplane) = &self.config.backplane {
-            backplane.look_ahead();
-        }
-        if are_behind && let Some(backplane) = &self.config.backplane {
-            backplane.look_back();
-        }
-        if !is_first {
-            telemetry::reset(floor);
+    /// Brings older events: *every* entry of the order after `floor` and up to `upto`, in order and
+    /// with its age. `upto` must be that of the [request](Self::history_request).
+    ///
+    /// The hub ignores a piece that does not end where its log begins by now, and events that it
+    /// has no room for. If an entry is malformed, everything up to it counts as
+    /// [gone](Self::gone).
+    pub fn restore<T: AsRef<[u8]>>(
+        &self,
+        upto: EventId,
+        floor: EventId,
+        piece: impl IntoIterator<Item = (EventId, Duration, T)>,
+    ) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        apply::restore(&shared, upto, floor, parse(piece));
+    }
+
+    /// The order has no entries up to `position`. Clients that wait for them get a gap.
+    pub fn gone(&self, position: EventId) {
+        if let Some(shared) = self.shared.upgrade() {
+            apply::gone(&shared, position);
         }
     }
+}
+
+/// # Users of other instances
+impl Feed {
+    /// Returns the most users of other instances that the hub wants to know of. Returns `None` if
+    /// the hub does not share [presence](crate::Presence).
+    #[must_use]
+    pub fn presence_limit(&self) -> Option<usize> {
+        let shared = self.shared.upgrade()?;
+        shared.config.presence.map(|presence| presence.max_remote_users)
+    }
+
+    /// Takes at most `most` users that came or left since the last call, each once.
+    ///
+    /// [`Backplane::on_presence_changed`](crate::backplane::Backplane::on_presence_changed) says
+    /// when there are changes. A user that came and left in between is not among them. The engine
+    /// must announce the changes to the other instances.
+    #[must_use]
+    pub fn take_changes(&self, most: usize) -> Vec<UserChange> {
+        let Some(shared) = self.shared.upgrade() else { return Vec::new() };
+        let mut state = shared.state.lock();
+        state.remote.as_mut().map_or_else(Vec::new, |remote| remote.take_changes(most))
+    }
+
+    /// Lists every user that has clients on this instance. Later [changes](Self::take_changes)
+    /// happened after this list.
+    #[must_use]
+    pub fn take_users(&self) -> Vec<Arc<str>> {
+        let Some(shared) = self.shared.upgrade() else { return Vec::new() };
+        let mut state = shared.state.lock();
+        let Some(remote) = &mut state.remote else { return Vec::new() };
+        remote.clear_changes();
+        let users = state.routes.lists().filter_map(|(key, _)| match key {
+            Key::User(user) => Some(Arc::clone(user)),
+            _ => None,
+        });
+        users.collect()
+    }
+
+    /// Sets the users of another instance: these users have clients there, and no others.
+    pub fn replace_users(&self, instance: &str, users: impl IntoIterator<Item = Arc<str>>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let users: HashSet<Arc<str>> = users.into_iter().collect();
+        let mut gone = apply::users_of(&shared, instance);
+        gone.retain(|user| !users.contains(user));
+        let gone = gone.into_iter().map(|user| UserChange::Left(user, EndReason::Left));
+        let changes = users.into_iter().map(UserChange::Joined).chain(gone);
+        apply::user_changes(&shared, instance, changes);
+    }
+
+    /// Applies changes of another instance's users.
+    pub fn change_users(&self, instance: &str, changes: impl IntoIterator<Item = UserChange>) {
+        if let Some(shared) = self.shared.upgrade() {
+            apply::user_changes(&shared, instance, changes);
+        }
+    }
+
+    /// Forgets another instance that died, with all its users.
+    pub fn remove_instance(&self, instance: &str) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let users = apply::users_of(&shared, instance).into_iter();
+        let gone = users.map(|user| UserChange::Left(user, EndReason::Vanished));
+        apply::user_changes(&shared, instance, gone);
+    }
+}
+
+/// Reads entries. The iterator is foreign code: it must run before a lock is taken.
+fn parse<T: AsRef<[u8]>>(entries: impl IntoIterator<Item = (EventId, Duration, T)>) -> Vec<Aged> {
+    let entries = entries.into_iter();
+    entries.map(|(id, age, entry)| (id, age, Received::read(entry.as_ref()))).collect()
 }
 
 impl fmt::Debug for Feed {

@@ -1,81 +1,94 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use super::backplane::{Backplane, Confirmation};
-use super::config::Config;
-use super::drain::Drain;
-use super::history::History;
-use super::limits::Limits;
-use super::members::ClientInfo;
-use super::presence::Presence;
-use super::receipt::Receipt;
+use super::builder::HubBuilder;
+use super::disconnect;
+use super::drain::{self, Drain};
+#[cfg(feature = "metrics")]
+use super::metrics;
+use super::presence::{self, PresenceWatch};
 use super::shared::Shared;
-use super::stats::Stats;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
-use super::telemetry;
-use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refusals, Refused};
-use crate::log::audience::{Audience, ClientId};
-use crate::log::log::Budget;
-use crate::log::retain::Retain;
-use crate::time::heartbeat::Heartbeat;
+use super::topics::{self, ClientInfo};
+use crate::core::end::Goodbye;
+use crate::core::receipt::{Confirmation, Receipt};
+use crate::core::roster::UserInfo;
+use crate::core::stats::Stats;
+use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refused, WatchError};
+use crate::log::audience::Audience;
+use crate::log::codec::EndKind;
+use crate::log::key::ClientId;
 use crate::time::timer::Timer;
 use crate::wire::event::Event;
-use crate::wire::id::EventId;
 
-/// Takes events in and hands them to the clients that they are for.
+/// Takes events from the application and delivers each to the clients that it is for.
 ///
-/// Clones are cheap and are the same hub. When the last one is dropped the hub is [closed](Self::close).
+/// A `Hub` is a cheap handle: clones share one hub. When the last handle is dropped, the hub is
+/// [closed](Self::close).
 ///
 /// # Ordering
 ///
-/// A hub has one order. [Ids](EventId) are issued strictly increasing, each client receives its events in the order
-/// of their ids without repeats, and so any two clients see the events that both receive in the same order. Events
-/// that one thread publishes one after the other are in that order.
+/// A hub has one order. It issues strictly increasing [ids](crate::EventId), and each client
+/// receives its events in the order of their ids, without repeats. So any two clients see the events
+/// that both receive in the same order. The events of one thread keep the order in which the thread
+/// published them.
 ///
 /// # Resuming and gaps
 ///
-/// The hub retains the latest events within the limits of [`Retain`]. A client that comes back with a
-/// `Last-Event-ID` gets everything for it since, judged by who it is now, and then goes on live; nothing is lost or
-/// repeated where the two meet. If something for it has left the log, or if its id is none of this hub's, it gets a
-/// `hub:gap` event first. That is exact (a gap is told only if something *for this client* was lost) as long as the
-/// hub remembers what it let go of: about as many events as it retains if each was for another name, far more if names
-/// recur, and of [combined](Audience::and) audiences the last 256. Past that a gap may be told that was none, and none
-/// is ever left out.
+/// The hub retains the latest events, within the limits of [`Retain`](crate::Retain). A client that
+/// comes back with a `Last-Event-ID` receives every later event that is for it, judged by its
+/// identity now, and then continues live. Nothing is lost or repeated where replay and live delivery
+/// meet.
 ///
-/// With a [backplane](HubBuilder::backplane) that still has what has left the log, the hub looks back for it: see
-/// [`History`].
+/// If an event for this client has left the log, or the id is not of this hub, the client gets a
+/// `hub:gap` event first. Gaps are exact (there is a gap only if an event *for this client* was
+/// lost) as long as the hub remembers the evicted events: about as many events as it retains if each
+/// has a name of its own, far more if names recur, and the last 256 events for
+/// [combined](Audience::and) audiences. Beyond that the hub may report a gap that is none. It never
+/// leaves out a gap.
+///
+/// With a [backplane](HubBuilder::backplane) that still has the events, the hub reads them: see
+/// [`History`](crate::History).
 ///
 /// # Slow clients
 ///
-/// A publisher never waits for a client. One that does not read is left behind and costs no more than a small window
-/// of handles: it reads from the log when it reads again, and is told of a gap if the log has moved on (or its stream
-/// ends: [`HubBuilder::end_lagging`]). Of events with a [conflation key](Event::conflate) it gets only the newest.
+/// A publisher never waits for a client. A client that does not read falls behind, and costs only a
+/// small window of handles. When it reads again, it reads the log. If the log has moved on, the
+/// client gets a gap, or its stream ends ([`HubBuilder::end_lagging`]). Of events with a
+/// [conflation key](Event::conflate) it gets only the newest.
 ///
-/// A stream for which something waits and that is not read [for a minute](HubBuilder::stalled_after) is ended and its
-/// client forgotten. A server that holds back a stalled connection does not poll its stream, so a timer inside it would
-/// not go off: others notice it, as they publish, connect and send heartbeats. The connection itself is the server's, and
-/// closes when the server next looks at it.
+/// A stream that is not read [for a minute](HubBuilder::stalled_after) although events wait is
+/// ended, and its client forgotten. A server does not poll the stream of a stalled connection, so no
+/// timer inside the stream can fire: other operations notice, as they publish, connect and send
+/// heartbeats. The connection itself belongs to the server, and closes when the server next looks
+/// at it, or when a [watchdog](crate#where-to-read-on) cuts it.
 ///
 /// # Limits
 ///
-/// [`Limits`] bound the clients in total, of a user and of a session, the topics of a client, the length of names, and
-/// what a client that comes back gets replayed. Who is refused leaves no trace, and is told so in a way that makes a
-/// browser come back: [`Refused`].
+/// [`Limits`](crate::Limits) bound the clients in total, per user and per session, the topics and
+/// event types of a client, the length of names, and the replay. A refused client leaves no trace,
+/// and is told so in a way that lets a browser come back: see [`Refused`].
 ///
 /// # Presence
 ///
-/// [`watch`](Self::watch) tells when users come and go, if the hub is [set to](HubBuilder::presence): users and not
-/// connections, so a page that reloads does not leave. [`users`](Self::users) lists who is online. With a
-/// [backplane](HubBuilder::backplane) both are about the users of all instances.
+/// [`watch`](Self::watch) reports users that come and go, if [presence](HubBuilder::presence) is on:
+/// users and not connections, so a page that reloads does not leave. [`users`](Self::users) lists
+/// the users that are online. With a backplane both cover all instances.
 ///
 /// # Closing
 ///
-/// [`disconnect`](Self::disconnect) ends the streams of an audience at once, a [deadline](Subscriber::until) one at its
-/// time. [`drain`](Self::drain) empties the hub over a period, and [`close`](Self::close) at once: after it every stream
-/// delivers what was published before and ends. All end at the end of a frame. A stream that the hub ends before its
-/// closing ends with a `hub:end` event that says why and when to come back, unless it was not read.
+/// | method | ends | when | does the client come back? |
+/// |---|---|---|---|
+/// | [`finish`](Self::finish) | an audience | after everything published before | no |
+/// | [`disconnect`](Self::disconnect) | an audience | at once | yes, unless refused |
+/// | [`Subscriber::expires_in`] | one client | at its time | yes, unless refused |
+/// | [`drain`](Self::drain) | all | over a period, after what was published before | yes |
+/// | [`close`](Self::close) | all | after what was published before | yes |
+///
+/// Every stream ends at the end of a frame. A stream that ends before the hub is closed ends with a
+/// `hub:end` event, with the reason and a reconnect delay, unless the client stalled.
 ///
 /// ```
 /// use futures_util::StreamExt as _;
@@ -87,9 +100,9 @@ use crate::wire::id::EventId;
 /// let opening = stream.next().await.unwrap();
 /// assert!(opening.starts_with(b"event: hub:open\n"));
 ///
-/// let receipt = hub.send_to_user("42", Event::new("greeting").data("hello"))?;
+/// hub.send_to_user("42", Event::new("greeting").data("hello"))?;
 /// let frame = stream.next().await.unwrap();
-/// assert_eq!(frame, format!("event: greeting\ndata: hello\nid: {}\n\n", receipt.id().unwrap()));
+/// assert!(frame.starts_with(b"event: greeting\ndata: hello\nid: "));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -98,42 +111,40 @@ pub struct Hub {
     handle: Arc<Handle>,
 }
 
-/// Closes the hub when the last of its users is gone.
+/// Closes the hub when the last handle is dropped.
 struct Handle {
     shared: Arc<Shared>,
 }
 
 impl Hub {
-    /// Starts with a timer, without which heartbeats could not fire, and usual settings for all else.
+    /// Starts a builder with a timer and default settings. A hub needs a timer for its heartbeats.
     pub fn builder(timer: impl Timer) -> HubBuilder {
-        HubBuilder { config: Config::new(timer) }
+        HubBuilder::new(timer)
     }
 
     /// Publishes to every client.
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish).
+    /// Returns the errors of [`publish`](Self::publish).
     pub fn broadcast(&self, event: Event) -> Result<Receipt, PublishError> {
         self.publish(Audience::all(), event)
     }
 
-    /// Publishes to one client.
-    ///
-    /// Whether it is connected is in the receipt: see [`Receipt::require_match`].
+    /// Publishes to one client. [`Receipt::require_match`] tells whether the client is connected.
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish).
+    /// Returns the errors of [`publish`](Self::publish).
     pub fn send_to_client(&self, client: ClientId, event: Event) -> Result<Receipt, PublishError> {
         self.publish(Audience::client(client), event)
     }
 
-    /// Publishes to all clients of a user.
+    /// Publishes to every client of a user.
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish).
+    /// Returns the errors of [`publish`](Self::publish).
     pub fn send_to_user(
         &self,
         user: impl Into<Arc<str>>,
@@ -142,11 +153,11 @@ impl Hub {
         self.publish(Audience::user(user), event)
     }
 
-    /// Publishes to all clients of a session.
+    /// Publishes to every client of a session.
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish).
+    /// Returns the errors of [`publish`](Self::publish).
     pub fn send_to_session(
         &self,
         session: impl Into<Arc<str>>,
@@ -157,27 +168,45 @@ impl Hub {
 
     /// Publishes to an audience.
     ///
-    /// Never waits for a client, and does not fail because there is none: the event is retained for those who come
-    /// back. May be called from any thread, async or not, also from a `Waker`.
+    /// Never waits for a client, and does not fail if there is none: the log keeps the event for
+    /// clients that come back. Any thread may call this, async or not, also from a `Waker`.
     ///
     /// # Errors
     ///
-    /// [`PublishError`], when the event or the audience is invalid, the event is larger than all that is retained, or
-    /// the hub is closed. Nothing was stored or sent then.
-    pub fn publish(&self, audience: Audience, event: Event) -> Result<Receipt, PublishError> {
-        self.handle.shared.publish(audience, event)
+    /// Returns [`PublishError`] if the event or the audience is invalid, the event is larger than
+    /// the log, the hub is closed, or the backplane takes no more events. The event has no effect
+    /// then.
+    ///
+    /// ```
+    /// use sse_hub::{Audience, Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let audience = Audience::topic("orders").except(Audience::user("42"));
+    /// let receipt = hub.publish(audience, Event::new("order").data("17"))?;
+    /// assert_eq!(receipt.matched(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn publish(
+        &self,
+        audience: impl Into<Audience>,
+        event: Event,
+    ) -> Result<Receipt, PublishError> {
+        self.shared().publish(audience.into(), event)
     }
 
-    /// Publishes to an audience, and tells once the event has its place in the order: with a
-    /// [backplane](HubBuilder::backplane), when what orders the events has acknowledged it. Alone, that is at once.
+    /// Publishes to an audience, and returns a future of the event's id.
     ///
-    /// The event is handed over before this returns, awaited or not. How durable a confirmed event is, is the
-    /// backplane's to say. It waits as long as the backplane is away: give up by a timeout, if you must, but that is not
-    /// an answer. Publish again with the same [idempotency key](Event::idempotency_key) if it must land and once.
+    /// With a [backplane](HubBuilder::backplane), the future resolves when the backplane has
+    /// acknowledged the event. Without, it is ready at once: see [`Confirmation::id`].
+    ///
+    /// The event is handed over before this method returns, whether the future is awaited or not.
+    /// The backplane decides how durable a confirmed event is. The future waits as long as the
+    /// backplane cannot be reached. A timeout is not an answer: to publish the event once and for
+    /// certain, publish it again with the same [idempotency key](Event::idempotency_key).
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish).
+    /// Returns the errors of [`publish`](Self::publish).
     ///
     /// ```
     /// use sse_hub::{Audience, Event, Hub, ManualTimer};
@@ -190,137 +219,346 @@ impl Hub {
     /// ```
     pub fn publish_confirmed(
         &self,
-        audience: Audience,
+        audience: impl Into<Audience>,
         event: Event,
     ) -> Result<Confirmation, PublishError> {
-        self.handle.shared.publish_confirmed(audience, event)
+        self.shared().publish_confirmed(audience.into(), event)
     }
 
-    /// Lets a client in: from this moment it is handed what is for it.
+    /// Lets a client in. From this moment the client is handed every event that is for it.
     ///
     /// # Errors
     ///
-    /// [`Refused`], which the adapters turn into a response.
+    /// Returns [`Refused`] if the client exceeds a limit, a name is invalid, or the hub is draining
+    /// or closed. The adapters turn `Refused` into a response.
     pub fn subscribe(&self, subscriber: Subscriber) -> Result<Subscription, Refused> {
-        Subscription::open(&self.handle.shared, subscriber)
+        Subscription::open(self.shared(), subscriber)
     }
 
-    /// Adds clients to a topic: they get what is published to it from now on. Returns how many were not in it.
+    /// Adds clients to a topic: they receive what is published to the topic from now on. Returns
+    /// how many clients did not follow the topic before.
     ///
-    /// An open stream changes, and nothing else: a client that comes back follows what it subscribes to then.
+    /// Only the open stream changes. After a reconnect, the topics of the new [`Subscriber`] apply.
     ///
-    /// With a [backplane](HubBuilder::backplane) they join wherever they are, and as an event would, in its order: they get
-    /// what is published to the topic after this, on every instance. It counts those of this instance, as they are now. A
-    /// client of another that has as many topics as it may does not join; a client that is between two instances follows
-    /// what it subscribes to when it comes.
+    /// With a [backplane](HubBuilder::backplane), clients join on every instance, at one place in
+    /// the order: they receive what is published to the topic after this call, by any instance. The
+    /// result counts the clients of this instance. A client of another instance that has as many
+    /// topics as it may does not join. A client that is reconnecting to another instance may be
+    /// missed.
     ///
     /// # Errors
     ///
-    /// [`JoinError`], and then none of them joined.
+    /// Returns [`JoinError`] if the audience or the topic is invalid, or a client would have too
+    /// many topics. No client joins then.
     ///
     /// ```
     /// use sse_hub::{Audience, Event, Hub, ManualTimer, Subscriber};
     ///
     /// let hub = Hub::builder(ManualTimer::new()).build()?;
-    /// let _tab = hub.subscribe(Subscriber::new().user("42"))?;
-    /// hub.join(&Audience::user("42"), "orders")?;
+    /// let tab = hub.subscribe(Subscriber::new().user("42"))?;
+    /// hub.join(tab.client_id(), "orders")?;
     /// assert_eq!(hub.publish(Audience::topic("orders"), Event::new("order"))?.matched(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn join(&self, who: &Audience, topic: impl Into<Arc<str>>) -> Result<usize, JoinError> {
-        self.handle.shared.join(who, topic.into())
+    pub fn join(
+        &self,
+        who: impl Into<Audience>,
+        topic: impl Into<Arc<str>>,
+    ) -> Result<usize, JoinError> {
+        topics::join(self.shared(), who.into(), topic.into())
     }
 
-    /// Takes clients from a topic. Returns how many were in it. What was published before and not read yet may or may
-    /// not still arrive. With a backplane wherever they are, as for [`join`](Self::join).
+    /// Removes clients from a topic. Returns how many followed it. With a backplane, clients leave
+    /// on every instance, as for [`join`](Self::join).
+    ///
+    /// Events that were published before and not read yet may or may not still arrive.
     ///
     /// # Errors
     ///
-    /// [`JoinError`], when the audience cannot be one.
-    pub fn leave(&self, who: &Audience, topic: impl Into<Arc<str>>) -> Result<usize, JoinError> {
-        self.handle.shared.leave_topic(who, topic.into())
+    /// Returns [`JoinError`] if the audience is invalid.
+    pub fn leave(
+        &self,
+        who: impl Into<Audience>,
+        topic: impl Into<Arc<str>>,
+    ) -> Result<usize, JoinError> {
+        topics::leave(self.shared(), who.into(), topic.into())
     }
 
-    /// Lists an audience's clients, in no particular order. Takes the time and the memory of a list of them. With a
-    /// backplane: those of this instance.
+    /// Lists the clients of an audience, in no particular order. Takes time and memory in proportion
+    /// to the list. With a backplane: the clients of this instance.
     #[must_use]
-    pub fn clients(&self, who: &Audience) -> Vec<ClientInfo> {
-        self.handle.shared.clients(who)
+    pub fn clients(&self, who: impl Into<Audience>) -> Vec<ClientInfo> {
+        topics::clients(self.shared(), &who.into())
     }
 
-    /// Counts an audience's clients: at once, if it is only one name. With a backplane: those of this instance.
+    /// Counts the clients of an audience: in constant time if the audience is one name. With a
+    /// backplane: the clients of this instance.
     #[must_use]
-    pub fn count(&self, who: &Audience) -> usize {
-        self.handle.shared.count(who)
+    pub fn count(&self, who: impl Into<Audience>) -> usize {
+        self.shared().count(&who.into())
     }
 
-    /// Ends the streams of an audience at once, and returns how many. Each is sent `last` if there is one, and then
-    /// `hub:end` with `reason`.
+    /// Ends the streams of an audience at once. Returns how many.
     ///
-    /// Clients that reconnect by themselves do so: refuse them, or answer `204` to stop a browser's `EventSource` for
-    /// good. What was published before and not read yet is not sent; whoever is let in again resumes.
+    /// Each stream sends the last event of `goodbye`, if any, and then `hub:end`. Use this
+    /// to revoke access; to complete a stream, use [`finish`](Self::finish). Events that were
+    /// published before and not read yet are not sent: a client that is let in again resumes.
     ///
-    /// With a [backplane](HubBuilder::backplane) it reaches clients wherever they are, in the order of the events: each
-    /// instance ends the streams that it has when it reads that, and this one, too. So it takes what an event takes, and
-    /// counts the clients of this instance, as they are now. A client that is between two instances has no stream to end,
-    /// and one that is back sooner than its new instance has read this is ended once more. An instance that cannot reach
-    /// the backplane ends its streams when it can, unless the entry was lost or trimmed meanwhile: a
-    /// [deadline](Subscriber::until) needs nobody's word.
+    /// Clients that reconnect by themselves will do so. Refuse them, or answer `204` to stop a
+    /// browser's `EventSource` for good.
+    ///
+    /// With a [backplane](HubBuilder::backplane), streams end on every instance, at one place in the
+    /// order. Each instance ends its streams when it reads the entry, this one too. The result
+    /// counts the clients of this instance. A client that is reconnecting to another instance may be
+    /// missed, or ended once more after it came. An instance that cannot reach the backplane ends
+    /// its streams when it can, unless the entry was lost or trimmed in the meantime: a
+    /// [deadline](Subscriber::expires_in) needs no message.
     ///
     /// # Errors
     ///
-    /// [`DisconnectError`], and then nobody was disconnected.
+    /// Returns [`DisconnectError`] if the audience or the last event is invalid, or the backplane
+    /// takes no more entries. No stream ends then.
     ///
     /// ```
-    /// use sse_hub::{Audience, Event, Hub, ManualTimer, Subscriber};
+    /// use sse_hub::{Audience, Event, Goodbye, Hub, ManualTimer, Subscriber};
     ///
     /// let hub = Hub::builder(ManualTimer::new()).build()?;
     /// let _tab = hub.subscribe(Subscriber::new().session("s9"))?;
-    /// let goodbye = Event::new("logged-out");
-    /// assert_eq!(hub.disconnect(&Audience::session("s9"), "logout", Some(goodbye))?, 1);
+    /// let goodbye = Goodbye::new("logout")?.event(Event::new("logged-out"));
+    /// assert_eq!(hub.disconnect(Audience::session("s9"), goodbye)?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn disconnect(
         &self,
-        who: &Audience,
-        reason: &str,
-        last: Option<Event>,
+        who: impl Into<Audience>,
+        goodbye: Goodbye,
     ) -> Result<usize, DisconnectError> {
-        self.handle.shared.disconnect(who, reason, last)
+        disconnect::end_streams(self.shared(), who.into(), EndKind::Disconnect, goodbye)
     }
 
-    /// Empties the hub for a shutdown: refuses newcomers in a way that makes them come back, and ends the streams
-    /// spread over nine tenths of a period, each after what was published before and with a time of its own to come
-    /// back.
+    /// Completes the streams of an audience. Returns how many.
     ///
-    /// Await it: it is ready when the last stream is gone, and at the end of the period it ends those that are not
-    /// read. The hub still publishes meanwhile.
+    /// Each stream delivers every event that was published before, at the speed of its client, then
+    /// the last event of `goodbye`, if any, and then `hub:end` with `"final": true`. The
+    /// crate's browser client does not reconnect after a final end. A browser's own `EventSource`
+    /// reconnects after any end: answer its next request with `204` to stop it for good.
+    ///
+    /// From this call on the streams take no further events. A client that
+    /// [stalls](HubBuilder::stalled_after) before it has read everything is ended as stalled, and
+    /// comes back.
+    ///
+    /// With a [backplane](HubBuilder::backplane), streams are completed on every instance, at one
+    /// place in the order, as for [`disconnect`](Self::disconnect).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DisconnectError`] as [`disconnect`](Self::disconnect) does.
+    ///
+    /// ```
+    /// use futures_util::StreamExt as _;
+    /// use sse_hub::{Audience, Event, Goodbye, Hub, ManualTimer, Subscriber};
+    ///
+    /// # futures_executor::block_on(async {
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let answer = hub.subscribe(Subscriber::new().topic("answer-7"))?;
+    /// hub.publish(Audience::topic("answer-7"), Event::new("token").data("Hello"))?;
+    /// hub.finish(Audience::topic("answer-7"), Goodbye::new("done")?)?;
+    ///
+    /// let frames: Vec<_> = answer.collect().await;
+    /// let text = String::from_utf8(frames.concat())?;
+    /// assert!(text.contains("data: Hello\n"));
+    /// assert!(text.ends_with("data: {\"reason\":\"done\",\"final\":true}\n\n"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn finish(
+        &self,
+        who: impl Into<Audience>,
+        goodbye: Goodbye,
+    ) -> Result<usize, DisconnectError> {
+        disconnect::end_streams(self.shared(), who.into(), EndKind::Finish, goodbye)
+    }
+
+    /// Empties the hub before a shutdown.
+    ///
+    /// The hub refuses new clients in a way that makes them come back, and ends the streams spread
+    /// over nine tenths of the period. Each stream ends after what was published before, with a
+    /// reconnect delay of its own. The hub still publishes in the meantime.
+    ///
+    /// Await the result: it resolves when the last stream is gone, and at the end of the period it
+    /// ends the streams that are not read.
     ///
     /// ```no_run
     /// # async fn shutdown(hub: sse_hub::Hub) {
-    /// // In axum: `axum::serve(listener, app).with_graceful_shutdown(...)`, with this at the end of the signal's future.
+    /// // In axum, at the end of the future that `with_graceful_shutdown` takes:
     /// hub.drain(std::time::Duration::from_secs(10)).await;
     /// hub.close();
     /// # }
     /// ```
     pub fn drain(&self, over: Duration) -> Drain {
-        self.handle.shared.drain(over)
+        drain::start(self.shared(), over)
     }
 
-    /// Ends the hub: nothing is published and nobody let in any more, and streams end after what was published
-    /// before. A second call does nothing.
+    /// Closes the hub: no event is published and no client let in any more, and streams end after
+    /// what was published before. A second call does nothing.
     pub fn close(&self) {
-        self.handle.shared.close();
+        disconnect::close(self.shared());
     }
 
-    /// What the hub holds and has done.
+    /// Returns a snapshot of the hub's counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.handle.shared.stats()
+        self.shared().stats()
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
+    }
+}
+
+// Here and not with the other methods of the builder: a builder and its product name each other,
+// and this file is above `builder`.
+impl HubBuilder {
+    /// Builds the hub.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ConfigError`], which names the setting, if settings contradict each other or no
+    /// hub could work with them.
+    ///
+    /// ```
+    /// use sse_hub::{ConfigError, Hub, Limits, ManualTimer};
+    ///
+    /// let limits = Limits::default().clients(0);
+    /// let error = Hub::builder(ManualTimer::new()).limits(limits).build().unwrap_err();
+    /// assert_eq!(error, ConfigError::Zero { setting: "Limits::clients" });
+    /// ```
+    pub fn build(self) -> Result<Hub, ConfigError> {
+        let shared = Arc::new(self.into_shared()?);
+        Ok(Hub { handle: Arc::new(Handle { shared }) })
+    }
+}
+
+/// # Presence
+impl Hub {
+    /// Watches which users come and go from now on: with a [backplane](HubBuilder::backplane), on
+    /// all instances that have presence on.
+    ///
+    /// To also know who is online, watch first and then list: a change in between is in the list
+    /// already, and applying it again to a set of users changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WatchError`] if the hub was built without [presence](HubBuilder::presence).
+    ///
+    /// ```
+    /// use std::collections::HashSet;
+    /// use std::time::Duration;
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{EndReason, Hub, ManualTimer, Presence, PresenceEvent, Subscriber};
+    ///
+    /// # futures_executor::block_on(async {
+    /// let timer = ManualTimer::new();
+    /// let grace = Duration::from_secs(10);
+    /// let hub =
+    ///     Hub::builder(timer.clone()).presence(Presence::default().grace(grace)).build()?;
+    /// let tab = hub.subscribe(Subscriber::new().user("ann"))?;
+    ///
+    /// let mut watch = hub.watch()?;
+    /// let mut online: HashSet<_> = hub.users().into_iter().map(|info| info.user).collect();
+    /// assert!(online.contains("ann"));
+    ///
+    /// // A reload of the page is neither a leave nor a join.
+    /// drop(tab);
+    /// let tab = hub.subscribe(Subscriber::new().user("ann"))?;
+    /// assert!(watch.next().now_or_never().is_none());
+    ///
+    /// // Ann closes the page.
+    /// drop(tab);
+    /// assert!(hub.is_online("ann"), "she may come back");
+    /// timer.advance(grace);
+    /// match watch.next().await {
+    ///     Some(PresenceEvent::Joined { user }) => drop(online.insert(user)),
+    ///     Some(PresenceEvent::Left { user, reason }) => {
+    ///         assert_eq!(reason, EndReason::Left);
+    ///         online.remove(&user);
+    ///     }
+    ///     // The watch fell behind: list the users again.
+    ///     Some(_) => online = hub.users().into_iter().map(|info| info.user).collect(),
+    ///     None => println!("the hub is closed"),
+    /// }
+    /// assert!(online.is_empty() && !hub.is_online("ann"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn watch(&self) -> Result<PresenceWatch, WatchError> {
+        presence::watch(self.shared())
+    }
+
+    /// Returns whether a user has a client on any instance, or is [away](crate::Presence) and may
+    /// come back.
+    #[must_use]
+    pub fn is_online(&self, user: &str) -> bool {
+        presence::is_online(self.shared(), user.into())
+    }
+
+    /// Lists the users that are online, each once, in no particular order. Users that are
+    /// [away](crate::Presence) are listed, too. Takes time in proportion to the names that clients
+    /// have.
+    ///
+    /// Without [presence](HubBuilder::presence) no user is away, and the list covers the users with
+    /// clients on this instance.
+    #[must_use]
+    pub fn users(&self) -> Vec<UserInfo> {
+        presence::users(self.shared())
+    }
+}
+
+/// # Metrics
+#[cfg(feature = "metrics")]
+impl Hub {
+    /// Records the hub's counters into the recorder of the [`metrics`](::metrics) crate. Feature
+    /// `metrics`.
+    ///
+    /// Call this when metrics are collected: in the handler that a scraper asks, or every few
+    /// seconds for an exporter that pushes.
+    ///
+    /// ```
+    /// # fn render() -> String { String::new() }
+    /// # let hub = sse_hub::Hub::builder(sse_hub::ManualTimer::new()).build().unwrap();
+    /// // GET /metrics
+    /// hub.record_metrics(&[]);
+    /// let page = render(); // For example of `metrics-exporter-prometheus`.
+    /// ```
+    ///
+    /// A hub does not record as it goes: a recorder is foreign code, which must run neither for each
+    /// delivery nor near a lock. Metrics that are not scraped cost nothing.
+    ///
+    /// `labels` are added to each metric, to tell several hubs of one program apart. They must be
+    /// the same in each call for one hub.
+    ///
+    /// | name | kind | labels | meaning |
+    /// |---|---|---|---|
+    /// | `sse_hub_clients` | gauge | | open streams |
+    /// | `sse_hub_retained_events` | gauge | | events in the log |
+    /// | `sse_hub_retained_bytes` | gauge | | bytes of them, as [`Retain::bytes`](crate::Retain::bytes) counts |
+    /// | `sse_hub_published_total` | counter | | events published |
+    /// | `sse_hub_delivered_total` | counter | | events delivered, once for each stream |
+    /// | `sse_hub_bytes_total` | counter | | bytes of the delivered events |
+    /// | `sse_hub_lagged_total` | counter | | streams that fell behind their window |
+    /// | `sse_hub_gaps_total` | counter | | gaps reported to clients |
+    /// | `sse_hub_degraded` | gauge | | with a backplane: 1 while it cannot be reached |
+    /// | `sse_hub_resets_total` | counter | | with a backplane: orders that were replaced |
+    /// | `sse_hub_malformed_total` | counter | | with a backplane: malformed entries |
+    /// | `sse_hub_restored_total` | counter | | with a backplane: older events read back |
+    /// | `sse_hub_refused_total` | counter | `cause` | clients refused, by [`RefusedCause::as_str`](crate::RefusedCause::as_str) |
+    /// | `sse_hub_ended_total` | counter | `reason` | streams ended, by [`EndReason::as_str`](crate::EndReason::as_str) |
+    /// | `sse_hub_delay_seconds` | histogram | | from publish to read |
+    ///
+    /// Delays are rounded up to a power of two microseconds. One read in sixteen is measured, and one
+    /// call records at most 4,096 delays, in proportion, so that a late call does not take long.
+    pub fn record_metrics(&self, labels: &[(&'static str, &str)]) {
+        metrics::record(self.shared(), labels);
     }
 }
 
@@ -332,157 +570,6 @@ impl fmt::Debug for Hub {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.close();
-    }
-}
-
-/// Settings for a [`Hub`].
-///
-/// # Memory
-///
-/// Beside what [`Retain`] allows, and [`History`] while it looks back, a hub takes for each client 0.8 KiB, or 1.3 KiB if it has a user, a session and a
-/// topic (measured on 64 bits, its [`Subscription`] included; the runtime's and the server's share come on top). While it
-/// has events to read it takes up to `window` handles of 8 bytes, each of which can keep about 190 bytes of an event
-/// that has left the log (not its frame). Of the clients that left last it remembers the id, the user and the session: as
-/// many as it retains events, and 1024 at least.
-///
-/// ```
-/// use std::time::Duration;
-/// use sse_hub::{Heartbeat, Hub, ManualTimer, Retain};
-///
-/// let hub = Hub::builder(ManualTimer::new())
-///     .heartbeat(Heartbeat::every(Duration::from_secs(15)))
-///     .retain(Retain::events(4096).per_topic(256).bytes(16 << 20))
-///     .retry(Duration::from_secs(3))
-///     .build()?;
-/// # Ok::<(), sse_hub::ConfigError>(())
-/// ```
-#[derive(Debug)]
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct HubBuilder {
-    config: Config,
-}
-
-impl HubBuilder {
-    /// What is sent on silent streams. A comment after 15 seconds, unless set.
-    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
-        self.config.heartbeat = heartbeat;
-        self
-    }
-
-    /// How much is kept for clients that come back or fall behind.
-    pub fn retain(mut self, retain: Retain) -> Self {
-        self.config.retain = retain;
-        self
-    }
-
-    /// How long a client that lost its connection waits before it comes back: 3 seconds, unless set. Each is told a
-    /// time of its own, between three and five quarters of it. From a millisecond to 24 days.
-    pub fn retry(mut self, retry: Duration) -> Self {
-        self.config.retry = retry;
-        self
-    }
-
-    /// How many clients there may be, and what one may ask for.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.config.limits = limits;
-        self
-    }
-
-    /// How clients that may come back are told that they are not let in now: by a stream, unless set.
-    pub fn refusals(mut self, refusals: Refusals) -> Self {
-        self.config.refusals = refusals;
-        self
-    }
-
-    /// How long a stream may be open before it is ended and its client comes back: for ever, unless set. Each has a time
-    /// of its own, between nine and ten tenths of it. Nothing is lost on the way.
-    pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.config.lifetime = Some(lifetime);
-        self
-    }
-
-    /// Ends a stream for which something has waited for this long without a read: 60 seconds, unless set.
-    ///
-    /// Noticed when something is published, when clients connect or catch up, and with the heartbeats of other streams.
-    pub fn stalled_after(mut self, limit: Duration) -> Self {
-        self.config.stall = Some(limit);
-        self
-    }
-
-    /// Lets streams be that are not read.
-    pub fn never_stalled(mut self) -> Self {
-        self.config.stall = None;
-        self
-    }
-
-    /// Ends a stream that missed events because it was read too slowly, in place of telling it a gap and going on. Its
-    /// client comes back and is told the gap then.
-    pub fn end_lagging(mut self) -> Self {
-        self.config.end_lagging = true;
-        self
-    }
-
-    /// Tells who comes and goes, by [`Hub::watch`]: off, unless set.
-    pub fn presence(mut self, presence: Presence) -> Self {
-        self.config.presence = Some(presence);
-        self
-    }
-
-    /// Makes it one of several instances that are as one hub: see [`backplane`](crate::backplane) and
-    /// `sse_hub::redis`. Alone, unless set.
-    pub fn backplane(mut self, backplane: impl Backplane) -> Self {
-        self.config.backplane = Some(Arc::new(backplane));
-        self
-    }
-
-    /// Tells each client with a `hub:degraded` event when the [backplane](Self::backplane) has been out of reach for a
-    /// second, `{"degraded":true}`, and when it has been back for one, `{"degraded":false}`: off, unless set.
-    ///
-    /// A client that comes meanwhile is told after `hub:open`. One that did not read is told how it is now, unless it knows.
-    /// The event is none of the log's: it has no id, and moves nobody's place.
-    pub fn tell_degraded(mut self) -> Self {
-        self.config.tells_degraded = true;
-        self
-    }
-
-    /// How far it looks back for clients that come back from before what is retained, if there is a backplane that can.
-    pub fn history(mut self, history: History) -> Self {
-        self.config.history = Some(history);
-        self
-    }
-
-    /// How many bytes of waiting events one item of a [`Subscription`] joins: 64 KiB, unless set. A larger event is
-    /// an item of its own.
-    pub fn batch(mut self, bytes: usize) -> Self {
-        self.config.batch = Budget { bytes };
-        self
-    }
-
-    /// How many events a client may have waiting before it reads them from the log: 32, unless set. More makes
-    /// bursts cheaper, less makes clients smaller.
-    pub fn window(mut self, events: usize) -> Self {
-        self.config.window = events;
-        self
-    }
-
-    /// Builds the hub. Its epoch is the time now.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] names settings that contradict each other or that nothing could work with.
-    pub fn build(mut self) -> Result<Hub, ConfigError> {
-        self.config.check()?;
-        let looks_back = self.config.backplane.as_ref().is_some_and(|engine| engine.looks_back());
-        self.config.history =
-            self.config.history.filter(|history| looks_back && history.allowance.events > 0);
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let epoch = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let is_alone = self.config.backplane.is_none();
-        // Where an order that comes from elsewhere stands is not known yet.
-        let birth = if is_alone { EventId(epoch, 0) } else { EventId::ORIGIN };
-        let shared = Arc::new(Shared::new(self.config, birth));
-        telemetry::built(birth);
-        Ok(Hub { handle: Arc::new(Handle { shared }) })
+        disconnect::close(&self.shared);
     }
 }

@@ -1,75 +1,83 @@
-//! What a hub and its subscriptions share.
+//! The state that a hub and its subscriptions share, and the paths of an event: publish, hand out, read.
 //!
-//! Lock order: the *ordering* lock, then the *state* lock, then a client's *inbox*. A thread that holds one takes
-//! only those after it. Wakers are woken, and dropped, when none is held: both are foreign code.
+//! Lock order: the *ordering* lock, then the *state* lock, then a client's *inbox*. A thread that
+//! holds a lock may take only the locks after it. No foreign code runs under a lock.
 //!
-//! The ordering lock is the publishers' own and is held from the issuing of an id until its event has been handed to
-//! everybody, so hand-outs come in id order. The state lock is let go of between the pieces of a large hand-out, so
-//! that a client that connects or catches up meanwhile waits for a piece of it and not for all.
+//! Publishers hold the ordering lock from the issue of an id until the event is handed to every
+//! client, so events are handed out in the order of their ids. A large hand-out releases the state
+//! lock between its pieces: a client that connects or reads the log waits for one piece only.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::backplane::{Backplane, Confirmation, Outgoing, Unsent};
-use super::catch_up::CaughtUp;
-use super::config::Config;
-use super::end::EndReason;
-use super::later::Later;
-use super::receipt::Receipt;
-use super::state::{Client, State};
-use super::stats::{Reads, Stats};
+use crate::core::backplane::Outgoing;
+use crate::core::client::Client;
+use crate::core::config::Config;
+use crate::core::deferred::Work;
+use crate::core::end::EndReason;
+use crate::core::receipt::{Confirmation, Receipt};
+use crate::core::state::{LogRead, State};
+#[cfg(feature = "metrics")]
+use crate::core::stats::Recorded;
+use crate::core::stats::{Reads, Stats};
 use crate::error::PublishError;
 use crate::log::audience::Audience;
-use crate::log::log::{self, Entry, Log, Parts};
-use crate::log::lost::Marker;
-use crate::log::packed::Packed;
+use crate::log::codec;
+use crate::log::entry::{Encoded, Entry, Prepared};
+use crate::log::hash::KeyHasher;
+use crate::log::log::Log;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
-use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 
-/// How many events go at once of those that were kept beyond the retention.
-const FEW: usize = 64;
+/// The most older events that a publisher or a reader frees when a history read is over.
+const MAX_LOWERED: usize = 64;
+
+/// The most older events that a heartbeat frees: heartbeats hold nobody up.
+const MAX_LOWERED_IDLE: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(super) marker: Marker,
+    pub(super) hasher: KeyHasher,
     pub(super) reads: Reads,
     #[cfg(feature = "metrics")]
-    pub(super) recorded: Mutex<super::recorded::Recorded>,
+    pub(super) recorded: Mutex<Recorded>,
     pub(super) order: Mutex<Order>,
     pub(super) state: Mutex<State>,
-    /// What every stream is to have told of the backplane: a degraded hub, or one that is not.
-    pub(super) tells_degraded: AtomicBool,
+    /// Whether streams must show the hub as degraded. Written under the state lock.
+    pub(super) shows_degraded: AtomicBool,
+    /// How many events this hub gave to its backplane.
+    sent: AtomicU64,
 }
 
-/// Behind the ordering lock.
+/// The data that the ordering lock guards.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) last: EventId,
-    pub(super) closed: bool,
-    /// Events on their way out, dropped when the state lock is released. Kept for its allocation.
+    pub(super) is_closed: bool,
+    /// Evicted events, freed after the state lock is released. Kept for its allocation.
     evicted: Vec<Arc<Entry>>,
 }
 
 impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
-        let marker = Marker::default();
-        let state = State::new(&config, Log::new(config.retain, birth, marker.clone()));
-        let order = Order { last: birth, closed: false, evicted: Vec::new() };
+        let hasher = KeyHasher::default();
+        let state = State::new(&config, Log::new(config.retain, birth, hasher.clone()));
+        let order = Order { last: birth, is_closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {
             config,
-            marker,
+            hasher,
             reads: Reads::default(),
             #[cfg(feature = "metrics")]
-            recorded: Mutex::new(super::recorded::Recorded::default()),
+            recorded: Mutex::new(Recorded::default()),
             order,
             state,
-            tells_degraded: AtomicBool::new(false),
+            shows_degraded: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
         }
     }
 
@@ -78,16 +86,15 @@ impl Shared {
         audience: Audience,
         event: Event,
     ) -> Result<Receipt, PublishError> {
-        let Some(backplane) = &self.config.backplane else {
-            let (id, matched) = self.publish_here(self.check(audience, event)?.0)?;
-            return Ok(Receipt { id: Some(id), matched });
-        };
-        let (packed, key) = self.check(audience, event)?;
-        let outgoing = Outgoing::new(packed.write(), key);
-        // Before it is sent: afterwards somebody may be here because of it.
-        let matched = self.count(&packed.audience);
-        send(&**backplane, outgoing)?;
-        Ok(Receipt { id: None, matched })
+        let (event, key) = self.check(audience, event)?;
+        if self.config.backplane.is_none() {
+            return Ok(Receipt::new(self.publish_here(event)?.1));
+        }
+        let outgoing = Outgoing::new(codec::write_event(&event), key);
+        // Count before the send: afterwards a client may have connected because of the event.
+        let matched = self.count(&event.audience);
+        self.send(outgoing)?;
+        Ok(Receipt::new(matched))
     }
 
     pub(crate) fn publish_confirmed(
@@ -95,157 +102,178 @@ impl Shared {
         audience: Audience,
         event: Event,
     ) -> Result<Confirmation, PublishError> {
-        let (packed, key) = self.check(audience, event)?;
-        let Some(backplane) = &self.config.backplane else {
-            return self.publish_here(packed).map(|(id, _)| Confirmation::ready(id));
-        };
-        let mut outgoing = Outgoing::new(packed.write(), key);
+        let (event, key) = self.check(audience, event)?;
+        if self.config.backplane.is_none() {
+            return self.publish_here(event).map(|(id, _)| Confirmation::ready(id));
+        }
+        let mut outgoing = Outgoing::new(codec::write_event(&event), key);
         let confirmation = outgoing.confirmation();
-        send(&**backplane, outgoing)?;
+        self.send(outgoing)?;
         Ok(confirmation)
     }
 
-    /// An event that can be published, and its idempotency key.
+    fn send(&self, event: Outgoing) -> Result<(), PublishError> {
+        if let Some(backplane) = &self.config.backplane {
+            sync::assert_unlocked();
+            backplane.send(event)?;
+            self.sent.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Returns an event that can be published, and its idempotency key.
     fn check(
         &self,
         audience: Audience,
         mut event: Event,
-    ) -> Result<(Packed, Option<Box<str>>), PublishError> {
+    ) -> Result<(Encoded, Option<Box<str>>), PublishError> {
         audience.check(self.config.limits.name_len)?;
         event.check_for_hub()?;
         let (conflation, key) = event.take_keys();
-        let sealed = event.seal();
-        let (bytes, limit) =
-            (sealed.max_len() + log::weight_of(&audience), self.config.retain.bytes);
+        let event = Encoded { audience, conflation, sealed: event.seal() };
+        let (bytes, limit) = (event.max_weight(), self.config.retain.bytes);
         if bytes > limit {
             return Err(PublishError::TooLarge { bytes, limit });
         }
-        Ok((Packed { audience, conflation, sealed }, key))
+        Ok((event, key))
     }
 
-    /// Publishes in an order of the hub's own.
-    fn publish_here(&self, packed: Packed) -> Result<(EventId, usize), PublishError> {
-        let Packed { audience, conflation, sealed } = packed;
-        let parts = Parts::new(audience, sealed.event_type(), conflation, &self.marker);
-        // A foreign clock is read before the lock; two publishers may be a moment out of order by it.
-        let now = self.config.timer.now();
-        let mut later = Later::default();
+    /// Publishes in the hub's own order.
+    fn publish_here(&self, event: Encoded) -> Result<(EventId, usize), PublishError> {
+        let prepared = Prepared::new(event, &self.hasher);
+        let mut work = Work::begin(&self.config);
         let published = {
             let mut order = self.order.lock();
-            if order.closed {
+            if order.is_closed {
                 return Err(PublishError::Closed);
             }
-            let EventId(epoch, count) = order.last;
-            let id = EventId(epoch, count + 1);
-            (id, self.put(&mut order, id, sealed, parts, now, &mut later))
+            let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
+            (id, self.put(&mut order, id, prepared, &mut work))
         };
-        later.run();
+        work.run();
         Ok(published)
     }
 
-    /// Gives an event its place and hands it out; returns how many it was for.
+    /// Appends an event under `id` and hands it out. Returns how many clients took it.
     pub(super) fn put(
         &self,
         order: &mut Order,
         id: EventId,
-        sealed: Sealed,
-        parts: Parts,
-        now: Instant,
-        later: &mut Later,
+        prepared: Prepared,
+        work: &mut Work<'_>,
     ) -> usize {
         order.last = id;
-        let entry = Arc::new(Entry::new(id, sealed.finish(id), parts, now));
+        let entry = prepared.into_entry(id, work.now);
         let mut state = self.state.lock();
         state.log.append(Arc::clone(&entry), &mut order.evicted);
-        state.lower(entry.at, FEW, &mut order.evicted);
+        state.lower(MAX_LOWERED, entry.at, &mut order.evicted);
         state.counts.published += 1;
-        let matched = self.hand_out(state, &entry, later);
+        let matched = hand_out(&self.state, state, &entry, work);
         order.evicted.clear();
         matched
     }
 
-    /// Hands an appended event to everybody it is for, piece by piece, and counts them.
-    ///
-    /// The ordering lock is held. Lists are walked from their end: see [`Routes::remove`]. Whoever connects between
-    /// two pieces has a position after the event and does not take it.
-    fn hand_out<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        entry: &Arc<Entry>,
-        later: &mut Later,
-    ) -> usize {
-        let mut matched = 0;
-        for key in entry.keys() {
-            let mut left = usize::MAX;
-            loop {
-                state.expel_stalled(entry.at, &self.config, later);
-                let (given, rest) = state.hand_piece(entry, key, left, &self.config, later);
-                matched += given;
-                left = rest;
-                if left == 0 {
-                    break;
-                }
-                state = sync::let_others(&self.state, state);
-            }
-        }
-        matched
-    }
-
-    /// Forgets a client whose stream ended or was dropped, unless the hub has already.
+    /// Forgets a client whose stream ended or was dropped, unless the hub has forgotten it already.
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
-        let mut later = Later::default();
+        let mut work = Work::begin_release(&self.config);
         let mut state = self.state.lock();
         if state.has(slot, client) {
-            let reason = client.inbox.lock().end.as_ref().map_or(EndReason::Left, |end| end.reason);
-            state.forget(slot, reason, &mut later);
+            let reason = client.inbox.lock().ending.reason().unwrap_or(EndReason::Left);
+            state.forget(slot, reason, &mut work);
         }
         drop(state);
-        later.run();
+        work.run();
     }
 
-    /// Reads the log for a client that is behind; `None` if it was forgotten.
+    /// Reads the log for a client that is behind.
     pub(crate) fn catch_up(
         &self,
         slot: usize,
         client: &Arc<Client>,
-        may_look_back: bool,
         out: &mut Vec<Arc<Entry>>,
-    ) -> Option<CaughtUp> {
-        let now = self.config.timer.now();
-        let mut evicted = Vec::new();
-        let mut later = Later::default();
+    ) -> LogRead {
+        let mut work = Work::begin(&self.config);
         let mut state = self.state.lock();
-        state.log.expire(now, &mut evicted);
-        state.lower(now, FEW, &mut evicted);
-        let caught_up = state.read_log(slot, client, may_look_back, now, &self.config, out);
-        // After it has read, or it could find that it is stalled itself.
-        state.expel_stalled(now, &self.config, &mut later);
+        state.log.expire(work.now, &mut work.evicted);
+        state.lower(MAX_LOWERED, work.now, &mut work.evicted);
+        let read = state.read_log(slot, client, out, &mut work);
+        // After the read: otherwise the client could be found to be stalled itself.
+        state.expel_stalled(&mut work);
         drop(state);
-        drop(evicted);
-        later.run();
-        if caught_up.is_some_and(|caught_up| caught_up.is_held)
-            && let Some(backplane) = &self.config.backplane
-        {
-            backplane.look_back();
+        work.run();
+        read
+    }
+
+    /// Does the hub's housekeeping, on the occasion of a heartbeat: ends stalled streams, and frees
+    /// events beyond the retention.
+    pub(crate) fn housekeep(&self) {
+        if self.config.stall.is_none() && self.config.history.is_none() {
+            return;
         }
-        caught_up
+        let mut work = Work::begin(&self.config);
+        let mut state = self.state.lock();
+        state.lower(MAX_LOWERED_IDLE, work.now, &mut work.evicted);
+        state.expel_stalled(&mut work);
+        drop(state);
+        work.run();
+    }
+
+    /// Counts an audience's clients.
+    pub(crate) fn count(&self, audience: &Audience) -> usize {
+        let state = self.state.lock();
+        match audience.key() {
+            Some(key) => state.routes.members(key).len(),
+            None => state.matching(audience).len(),
+        }
+    }
+
+    /// Returns how many events this hub published: `local` counts those of a hub without a backplane.
+    pub(super) fn published(&self, local: u64) -> u64 {
+        match self.config.backplane {
+            Some(_) => self.sent.load(Ordering::Relaxed),
+            None => local,
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
-        let state = &*state;
         let mut stats = Stats::new(&state.routes, &state.log, state.counts, self.reads.sum());
-        if self.config.backplane.is_some() {
-            stats.degraded = state.link.degraded || !state.link.loaded;
-            stats.resets = state.link.resets;
-        }
+        stats.degraded = state.health.is_degraded() || !state.is_loaded;
         stats
+    }
+
+    /// Reads the clock for a caller that holds no lock.
+    pub(crate) fn now(&self) -> Instant {
+        self.config.now()
     }
 }
 
-fn send(backplane: &dyn Backplane, event: Outgoing) -> Result<(), PublishError> {
-    backplane.send(event).map_err(|unsent| match unsent {
-        Unsent::Full => PublishError::Backlog,
-        Unsent::Closed => PublishError::Closed,
-    })
+/// Hands an appended event to every client that it is for, piece by piece. Returns how many
+/// took it.
+///
+/// The caller holds the ordering lock, so no later event overtakes this one. Lists are walked
+/// from their end, so a client that moves in its list between two pieces was met before: see
+/// [`Routes::remove`](crate::log::routes::Routes::remove). A client that connects between two
+/// pieces has a position after the event, and does not take it.
+fn hand_out<'a>(
+    lock: &'a Mutex<State>,
+    mut state: MutexGuard<'a, State>,
+    entry: &Arc<Entry>,
+    work: &mut Work<'_>,
+) -> usize {
+    let mut matched = 0;
+    for key in entry.keys() {
+        let mut left = usize::MAX;
+        loop {
+            state.expel_stalled(work);
+            let (given, rest) = state.hand_piece(entry, key, left, work);
+            matched += given;
+            left = rest;
+            if left == 0 {
+                break;
+            }
+            state = sync::yield_lock(lock, state);
+        }
+    }
+    matched
 }

@@ -1,58 +1,68 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::log::audience::{ClientId, Filter};
+use crate::core::settings::Limits;
+use crate::error::RefusedCause;
+use crate::log::key::{ClientId, Key};
 use crate::wire::id::{LastEventId, Resume};
 
-/// Who connects: what the application knows of a client when it lets it in.
+/// A client that connects, as the application describes it to
+/// [`Hub::subscribe`](crate::Hub::subscribe).
 ///
-/// All of it is the application's word. A hub authenticates nobody: put here what the handler has verified.
+/// A hub authenticates nobody: put here only what the handler has verified.
 ///
 /// ```
-/// use sse_hub::{EventId, Subscriber};
+/// use std::time::Duration;
+/// use sse_hub::{LastEventId, Subscriber};
 ///
-/// let somebody = Subscriber::new();
+/// let anonymous = Subscriber::new();
 /// let tab = Subscriber::new()
 ///     .user("42")
 ///     .session("s9")
 ///     .topic("orders")
-///     .events(["order", "alert"])
-///     .resume(EventId(1763, 12));
+///     .event_types(["order", "alert"])
+///     .expires_in(Duration::from_secs(3600))
+///     .resume(LastEventId::from("1763-12"));
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Subscriber {
-    pub(crate) user: Option<Arc<str>>,
-    pub(crate) session: Option<Arc<str>>,
-    pub(crate) topics: Vec<Arc<str>>,
-    pub(crate) filter: Filter,
-    pub(crate) resume: Resume,
-    pub(crate) client: Option<ClientId>,
-    pub(crate) last: usize,
-    pub(crate) until: Option<Instant>,
+    pub(super) user: Option<Arc<str>>,
+    pub(super) session: Option<Arc<str>>,
+    /// A set: a request with many topics, repeated or not, costs little.
+    topics: BTreeSet<Arc<str>>,
+    /// The selected event types; `None` for all types.
+    pub(super) types: Option<BTreeSet<Box<str>>>,
+    pub(super) resume: Resume,
+    pub(super) client_id: Option<ClientId>,
+    pub(super) replay_last: usize,
+    until: Option<Instant>,
+    expires_in: Option<Duration>,
 }
 
 impl Subscriber {
-    /// A client without user, session and topics: it gets what is for everybody, and what is for it alone.
+    /// Creates a client without user, session and topics. It receives the events for all clients,
+    /// and those for its own client id.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whose client it is. All tabs and devices of one person share a user.
+    /// Sets the user. All tabs and devices of one person share a user.
     #[must_use]
     pub fn user(mut self, user: impl Into<Arc<str>>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Which session it belongs to, such as that of a login cookie.
+    /// Sets the session, such as that of a login cookie.
     #[must_use]
     pub fn session(mut self, session: impl Into<Arc<str>>) -> Self {
         self.session = Some(session.into());
         self
     }
 
-    /// Adds a topic. Twice the same is once.
+    /// Adds a topic. A topic that is added twice counts once.
     #[must_use]
     pub fn topic(self, topic: impl Into<Arc<str>>) -> Self {
         self.topics([topic])
@@ -62,50 +72,116 @@ impl Subscriber {
     #[must_use]
     pub fn topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(Into::into));
-        self.topics.sort_unstable();
-        self.topics.dedup();
         self
     }
 
-    /// Only events of these types; `message` stands for those without one.
+    /// Selects event types: the client receives only events of these types. `message` stands for
+    /// events without a type. A second call replaces the selection.
     ///
-    /// The hub's own events (`hub:open`, `hub:gap` ...) always come. Without this call, so do all others; with an
-    /// empty list, none. Events that the filter leaves out are neither sent nor counted as missed.
+    /// The hub's own events (`hub:open`, `hub:gap` and others) always come. Without this call the
+    /// client receives events of all types; with an empty list, none. Events of other types are
+    /// neither sent nor counted as missed. [`Limits::event_types`](crate::Limits::event_types)
+    /// bounds the number of types.
     #[must_use]
-    pub fn events<T: Into<Box<str>>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
-        self.filter = Filter::Types(types.into_iter().map(Into::into).collect());
+    pub fn event_types<T: Into<Box<str>>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.types = Some(types.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Goes on where the client stopped: a [`LastEventId`], or an [`EventId`](crate::EventId).
+    /// Continues where the client stopped: after a [`LastEventId`] or an
+    /// [`EventId`](crate::EventId).
     #[must_use]
     pub fn resume(mut self, last: impl Into<LastEventId>) -> Self {
         self.resume = last.into().0;
         self
     }
 
-    /// The id that the client had before, as `hub:open` told it. It keeps it if it was here lately as the same user in
-    /// the same session, and if nobody uses it: what was sent to it alone meanwhile is replayed too. Otherwise it gets a
-    /// new one.
+    /// Sets the client id that `hub:open` gave this client on its last connection.
     ///
-    /// A hub remembers as many of the clients that left last as it retains events, and 1024 at least.
+    /// The client keeps the id if it was connected as the same user in the same session, and the
+    /// hub remembers it. Events that were sent to the id alone are replayed then, too. If the hub
+    /// has not noticed yet that the old connection is dead, the old stream ends as
+    /// [`Displaced`](crate::EndReason::Displaced). Otherwise the client gets a new id, and a gap if
+    /// events for the old id may be lost.
+    ///
+    /// A hub remembers as many of the clients that left last as it retains events, and at least
+    /// 1,024.
     #[must_use]
-    pub fn client(mut self, client: ClientId) -> Self {
-        self.client = Some(client);
+    pub fn client_id(mut self, client: ClientId) -> Self {
+        self.client_id = Some(client);
         self
     }
 
-    /// On a first connection, begins with the last `events` that it would have got.
+    /// On a first connection, begins with the last `events` events that the client would have
+    /// received. A [snapshot](crate::Subscription::with_snapshot) replaces them.
     #[must_use]
-    pub fn last(mut self, events: usize) -> Self {
-        self.last = events;
+    pub fn replay_last(mut self, events: usize) -> Self {
+        self.replay_last = events;
         self
     }
 
-    /// Ends the stream at this time, by the hub's timer: when the token it was opened with expires.
+    /// Ends the stream at `deadline`, by the clock of the hub's timer. For tokens, see
+    /// [`expires_in`](Self::expires_in) and [`expires_at`](Self::expires_at).
     #[must_use]
     pub fn until(mut self, deadline: Instant) -> Self {
         self.until = Some(deadline);
         self
+    }
+
+    /// Ends the stream so long after the client was let in: when its token expires. With zero, the
+    /// stream ends at once.
+    #[must_use]
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.expires_in = Some(lifetime);
+        self
+    }
+
+    /// Ends the stream at a time of the system's clock: when its token expires. A time in the past
+    /// ends the stream at once.
+    ///
+    /// Later changes of the system's clock do not move the end.
+    #[must_use]
+    pub fn expires_at(self, time: SystemTime) -> Self {
+        self.expires_in(time.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    /// When the stream must end, for a client that is let in at `now`.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let expiry = self.expires_in.and_then(|lifetime| now.checked_add(lifetime));
+        [self.until, expiry].into_iter().flatten().min()
+    }
+
+    /// Checks the limits of one request. Takes time in proportion to the request, and no lock.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), RefusedCause> {
+        if self.topics.len() > limits.topics {
+            return Err(RefusedCause::TooManyTopics { limit: limits.topics });
+        }
+        if let Some(types) = &self.types {
+            if types.len() > limits.event_types {
+                return Err(RefusedCause::TooManyEventTypes { limit: limits.event_types });
+            }
+            let longest = types.iter().map(|name| name.len()).max().unwrap_or_default();
+            if longest > limits.name_len {
+                return Err(RefusedCause::EventTypeTooLong {
+                    len: longest,
+                    limit: limits.name_len,
+                });
+            }
+        }
+        let user = self.user.clone().map(Key::User);
+        let session = self.session.clone().map(Key::Session);
+        let topics = self.topics.iter().cloned().map(Key::Topic);
+        let mut keys = user.into_iter().chain(session).chain(topics);
+        keys.try_for_each(|key| key.check(limits.name_len))?;
+        Ok(())
+    }
+
+    /// The keys of the client, each once.
+    pub(super) fn keys(&self, id: ClientId) -> Vec<Key> {
+        let mut keys = vec![Key::All, Key::Client(id)];
+        keys.extend(self.user.clone().map(Key::User));
+        keys.extend(self.session.clone().map(Key::Session));
+        keys.extend(self.topics.iter().cloned().map(Key::Topic));
+        keys
     }
 }

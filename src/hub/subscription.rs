@@ -1,149 +1,207 @@
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 
-use super::admission::{Admitted, Start};
-use super::catch_up::CaughtUp;
-use super::config::Config;
-use super::end::{End, EndReason};
+use super::admission::{self, Admitted, Start};
 use super::shared::Shared;
-use super::state::{Client, Inbox};
 use super::subscriber::Subscriber;
+use crate::core::client::{Client, Inbox};
+use crate::core::config::Config;
+use crate::core::deferred::Work;
+use crate::core::state::LogRead;
+use crate::core::telemetry;
 use crate::error::Refused;
-use crate::log::audience::ClientId;
-use crate::log::log::Entry;
-use crate::log::mailbox::Taken;
-use crate::sync::MutexGuard;
-use crate::time::heartbeat::{Due, Silence};
+use crate::log::entry::Entry;
+use crate::log::key::ClientId;
+use crate::log::mailbox::{GapReason, Taken};
+use crate::sync::{self, MutexGuard};
+use crate::time::deadline::{Due, IdleDeadline};
+use crate::time::heartbeat::Heartbeat;
 use crate::wire::event::{Event, EventError};
 use crate::wire::frame;
 use crate::wire::id::EventId;
 
-/// The server's end of a client's stream: [`Hub::subscribe`](crate::Hub::subscribe) makes it.
+/// One read in this many measures the delay of its oldest event.
+const MEASURED_READS: u32 = 16;
+
+/// The server's end of a client's stream, as [`Hub::subscribe`](crate::Hub::subscribe) returns it.
 ///
-/// A `Stream` of `Bytes`, each item one or more whole frames (or a heartbeat), to be written to the response as they
-/// come. The first is `hub:open`. It is not a queue: a client that does not read costs no memory for what it does
-/// not read. The stream ends when the hub is closed.
+/// A `Stream` of `Bytes`. Each item is one or more whole frames, or a heartbeat, and must be written
+/// to the response as it comes. The first item begins with `hub:open`. A subscription is not a
+/// queue: events that a client does not read cost no memory for that client.
+///
+/// The stream ends for the reasons that [`EndReason`](crate::EndReason) lists. If the hub ends the
+/// stream, the last frame is `hub:end`, unless the hub was closed or the client stalled.
 ///
 /// # Cancel safety
 ///
-/// An item is taken off only when it is returned, so a `next()` that is dropped before it is ready loses nothing.
+/// An item is taken only when it is returned, so dropping `next()` before it is ready loses nothing.
 /// Dropping the subscription frees everything that the hub holds for the client, at once.
 ///
-/// Purposefully not `Clone`: it is one client's place.
+/// Purposefully not `Clone`: a subscription is the position of one client.
 #[must_use = "dropping a subscription disconnects its client"]
 pub struct Subscription {
     shared: Arc<Shared>,
     client: Arc<Client>,
-    /// Gone once the client was forgotten.
+    /// `None` once the client was forgotten.
     slot: Option<usize>,
+    /// Where the stream began.
     start: Start,
-    /// What comes after `hub:open` and before all else.
-    first: Vec<Event>,
-    opened: bool,
-    /// It came too late for something, and has not caught up since: it is told of a gap, and not ended for it.
-    is_late: bool,
-    silence: Silence,
-    /// What the poll under way has taken. Empty between polls; kept for its allocation.
+    /// The newest event when the client was let in.
+    head: EventId,
+    phase: Phase,
+    /// When the next heartbeat is due.
+    idle: IdleDeadline,
+    /// The stream ends at a set time: its polls must read the clock.
+    is_timed: bool,
+    /// The events of the poll under way. Empty between polls; kept for its allocation.
     batch: Vec<Arc<Entry>>,
-    /// How many items it has sent.
+    /// How many items the stream has returned.
     items: u32,
-    /// What it was told last of the backplane.
+    /// The state of the backplane that the client was told last.
     told_degraded: bool,
+    /// A clone of the task's waker, made before the lock is taken: cloning is foreign code.
+    spare_waker: Option<Waker>,
+}
+
+/// The next part of the stream.
+enum Phase {
+    /// `hub:open`, a gap if events were missed, and the snapshot.
+    Opening(Vec<Event>),
+    /// Events.
+    Live,
 }
 
 impl Subscription {
-    pub(crate) fn open(shared: &Arc<Shared>, subscriber: Subscriber) -> Result<Self, Refused> {
-        let Admitted { client, slot, start } = shared.subscribe(subscriber)?;
-        Ok(Self {
+    pub(super) fn open(shared: &Arc<Shared>, subscriber: Subscriber) -> Result<Self, Refused> {
+        let mut work = Work::begin(&shared.config);
+        let has_user = subscriber.user.is_some();
+        let admitted = admission::admit(shared, subscriber, &mut work);
+        // The subscription frees the client when it is dropped. It must exist before foreign code
+        // runs: a panic there must not leave a client without a stream.
+        let admitted = admitted.map(|admitted| Self::new(shared, admitted));
+        work.run();
+        match &admitted {
+            Ok(stream) => telemetry::opened(stream.client.id, has_user, stream.start.as_str()),
+            Err(refused) => telemetry::refused(refused.cause()),
+        }
+        admitted
+    }
+
+    fn new(shared: &Arc<Shared>, Admitted { client, slot, start, head }: Admitted) -> Self {
+        Self {
             shared: Arc::clone(shared),
             client,
             slot: Some(slot),
             start,
-            first: Vec::new(),
-            opened: false,
-            is_late: !matches!(start, Start::Fresh(_) | Start::Resumed(_)),
-            silence: Silence::new(shared.config.heartbeat),
+            head,
+            phase: Phase::Opening(Vec::new()),
+            idle: IdleDeadline::new(shared.config.heartbeat),
+            is_timed: false,
             batch: Vec::new(),
             items: 0,
             told_degraded: false,
-        })
+            spare_waker: None,
+        }
     }
 
-    /// The client's id, as `hub:open` tells it.
+    /// Returns the client's id, as `hub:open` tells it to the client.
     #[must_use]
-    pub fn client(&self) -> ClientId {
+    pub fn client_id(&self) -> ClientId {
         self.client.id
     }
 
-    /// Whether the client goes on where it stopped, without a gap.
+    /// Returns whether the client continues where it stopped, without a gap.
     ///
-    /// With a backplane that is what is to be expected: where the order ends, or whether what it missed can still be
-    /// [looked back](crate::History) for, is found out after it was let in. If not, it is told a gap later.
+    /// With a backplane the answer is an expectation: the hub learns later where the order ends, or
+    /// whether the [older events](crate::History) can be read. If not, the client gets a gap.
     #[must_use]
-    pub fn resumed(&self) -> bool {
-        matches!(self.start, Start::Resumed(_) | Start::Sought(_))
+    pub fn is_resumed(&self) -> bool {
+        self.start.is_resumed()
     }
 
-    /// Puts events of its own before the live ones: a snapshot, then its changes.
+    /// Sends a snapshot before the live events: the state, and then its changes.
     ///
-    /// Everything published since the client was let in comes after them, so state that is read *after* subscribing is
-    /// neither missing a change nor older than the one that follows. A client that is cut off before it has all of them
-    /// does not count as one that saw the first: it comes back to a gap, and is not [`resumed`](Self::resumed).
+    /// The client receives `hub:open`, a gap if it missed events, the snapshot, and then exactly the
+    /// events that were published after it subscribed. The snapshot replaces every event before: a
+    /// resumed client and [`Subscriber::replay_last`] get no replay. So subscribe first, and then
+    /// read the state: it misses no change. A change that is in the state already may come once
+    /// more.
+    ///
+    /// If the client is cut off before the whole snapshot was sent, it returns to a gap, and is not
+    /// [resumed](Self::is_resumed). Without events, this method changes nothing.
     ///
     /// # Errors
     ///
-    /// [`EventError`] for one that cannot be sent.
+    /// Returns [`EventError`] if an event cannot be sent, or if the stream was polled before.
     ///
     /// ```
     /// use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription};
     ///
     /// fn orders(hub: &Hub, last: LastEventId) -> Result<Subscription, Box<dyn std::error::Error>> {
     ///     let stream = hub.subscribe(Subscriber::new().topic("orders").resume(last))?;
-    ///     if stream.resumed() {
+    ///     if stream.is_resumed() {
     ///         return Ok(stream);
     ///     }
-    ///     let orders = "[17, 18]"; // Read from the database now, and not before.
-    ///     Ok(stream.first([Event::new("orders").data(orders)])?)
+    ///     let orders = "[17, 18]"; // Read from the database after subscribing.
+    ///     Ok(stream.with_snapshot([Event::new("orders").data(orders)])?)
     /// }
     /// ```
-    pub fn first(mut self, events: impl IntoIterator<Item = Event>) -> Result<Self, EventError> {
+    pub fn with_snapshot(
+        mut self,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Self, EventError> {
+        let Phase::Opening(snapshot) = &mut self.phase else { return Err(EventError::Late) };
         for event in events {
             event.check_for_hub()?;
-            self.first.push(event);
+            snapshot.push(event);
+        }
+        if !snapshot.is_empty() {
+            let now = self.shared.now();
+            self.client.inbox.lock().mailbox.skip_to(self.head, now);
         }
         Ok(self)
     }
 
-    /// The first frames.
+    /// Returns the first frames.
     ///
-    /// The id of `hub:open` is where the client stands before any gap is told, and before it has the events of its own.
-    /// If it is cut off between, it must come back to the gap, and not as one that missed nothing.
-    fn opening(&mut self) -> Bytes {
-        let position = self.start.position();
-        let has_first = !self.first.is_empty();
-        let held = match self.start {
-            _ if has_first => EventId::ORIGIN,
-            Start::Gap { held, .. } => held,
-            Start::Fresh(_) | Start::Resumed(_) | Start::Sought(_) | Start::Behind(_) => position,
+    /// The id of `hub:open` is the client's position before a gap is reported and before the
+    /// snapshot. A client that is cut off in between must return to the gap.
+    fn opening(&self, snapshot: Vec<Event>) -> Bytes {
+        let has_snapshot = !snapshot.is_empty();
+        let (held, gap) = match self.start {
+            Start::Gap { held, reason, now } => (held, Some((now, reason))),
+            // The events that the client missed are not replayed: report the loss now.
+            Start::Behind(_) | Start::Sought(_) if has_snapshot => {
+                (EventId::ORIGIN, Some((EventId::ORIGIN, GapReason::Evicted)))
+            }
+            Start::Fresh(id) | Start::Resumed(id) | Start::Sought(id) | Start::Behind(id) => {
+                (id, None)
+            }
         };
-        let client = self.client.id;
-        let retry = self.shared.config.retry(client);
-        let mut frames = vec![frame::open(held, retry, &client.to_string(), self.resumed())];
-        if let Start::Gap { reason, .. } = self.start {
+        // Only the last frame of a snapshot moves the client to where the stream continues.
+        let held = if has_snapshot { EventId::ORIGIN } else { held };
+        let heartbeat = self.shared.config.heartbeat.map(|heartbeat| heartbeat.every);
+        let (id, retry) = (self.client.id, self.shared.config.retry(self.client.id));
+        // A client that gets a snapshot must not take the snapshot for a repeat.
+        let is_resumed = self.is_resumed() && !has_snapshot;
+        let open = frame::open(held, retry, &id.to_string(), is_resumed, heartbeat);
+        let mut frames = vec![open];
+        if let Some((position, reason)) = gap {
             self.shared.reads.gap(self.client.serial);
-            frames.push(frame::gap(if has_first { held } else { position }, reason));
+            frames.push(frame::gap(if has_snapshot { held } else { position }, reason.as_str()));
         }
-        let last = self.first.pop();
-        for event in self.first.drain(..) {
-            frames.push(event.seal().finish_without_id());
-        }
+        let mut snapshot = snapshot.into_iter();
+        let last = snapshot.next_back();
+        frames.extend(snapshot.map(|event| event.seal().finish_without_id()));
+        let position = self.head.max(self.start.position());
         frames.extend(last.map(|event| event.seal().finish(position).into_bytes()));
         match frames.as_slice() {
             [one] => one.clone(),
@@ -151,76 +209,93 @@ impl Subscription {
         }
     }
 
-    /// The next events, if there are any; otherwise registers the waker, or finds that the stream has ended.
-    fn poll_events(&mut self, cx: &Context<'_>, end: &mut Option<Instant>) -> Poll<Option<Bytes>> {
-        let config = &self.shared.config;
+    /// Returns the next events, if there are any. Otherwise registers the waker, or finds that the
+    /// stream has ended. Leaves in `due` when the stream must be polled again.
+    fn poll_events(&mut self, cx: &Context<'_>, due: &mut Option<Instant>) -> Poll<Option<Bytes>> {
         loop {
+            let now = self.is_timed.then(|| self.shared.now());
+            self.refresh_waker(cx);
             let mut inbox = self.client.inbox.lock();
-            *end = inbox.next_end();
-            if end.is_some() {
-                inbox.pass(config.timer.now(), config.retry(self.client.id));
-            }
-            if inbox.end.as_ref().is_some_and(End::is_immediate) {
-                return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
-            }
-            if inbox.held.is_some() {
-                if let Some(end) = &mut inbox.end {
-                    // What it misses is for whoever comes back.
-                    return Poll::Ready(end.last.take());
+            *due = inbox.next_at();
+            match (*due, now) {
+                (Some(_), Some(now)) => {
+                    inbox.pass(now, self.shared.config.retry(self.client.id));
+                    *due = inbox.next_at();
                 }
-                self.is_late = true;
-                return wait(inbox, cx);
+                (Some(_), None) => {
+                    // The clock must not be read under the lock: begin again.
+                    self.is_timed = true;
+                    continue;
+                }
+                (None, _) => self.is_timed = false,
             }
-            match inbox.mailbox.take(config.batch, || config.timer.now(), &mut self.batch) {
+            if let Some(last) = inbox.ending.take_over() {
+                return Poll::Ready(last);
+            }
+            match inbox.mailbox.take(self.shared.config.batch, &mut self.batch) {
                 Taken::Batch => {
-                    drop(inbox);
-                    self.is_late = false;
+                    self.settle(inbox);
                     return Poll::Ready(Some(self.take_batch(None)));
                 }
                 Taken::Gap(id, reason) => {
-                    drop(inbox);
-                    self.is_late = true;
-                    self.shared.reads.gap(self.client.serial);
-                    return Poll::Ready(Some(frame::gap(id, reason)));
+                    self.settle(inbox);
+                    return Poll::Ready(Some(self.gap(id, reason)));
                 }
                 Taken::Behind => {
                     drop(inbox);
-                    let may_look_back = self.is_late || !config.end_lagging;
-                    let caught_up = self.slot.and_then(|slot| {
-                        let batch = &mut self.batch;
-                        self.shared.catch_up(slot, &self.client, may_look_back, batch)
-                    });
-                    let Some(CaughtUp { gap, is_live, .. }) = caught_up else {
-                        // It is forgotten. What it has not read it gets when it comes back.
-                        let mut inbox = self.client.inbox.lock();
-                        return Poll::Ready(inbox.end.as_mut().and_then(|end| end.last.take()));
-                    };
-                    let excused = self.is_late;
-                    self.is_late &= !is_live;
-                    if gap.is_some() && config.end_lagging && !excused {
-                        self.batch.clear();
-                        let end = End::told(EndReason::Lagged, config.retry(self.client.id));
-                        let waker = self.client.inbox.lock().end(end);
-                        drop(waker);
-                        continue;
+                    if let Some(item) = self.read_log() {
+                        return Poll::Ready(item);
                     }
-                    let gap = gap.map(|id| frame::gap(id, "evicted"));
-                    if gap.is_some() {
-                        self.shared.reads.gap(self.client.serial);
-                    }
-                    if gap.is_some() || !self.batch.is_empty() {
-                        return Poll::Ready(Some(self.take_batch(gap)));
-                    }
-                    // Nothing of it was for this client, which is live now; or it is held, or told a gap next.
+                    // No event of the log was for this client, which keeps up now; or the client
+                    // is held, or must report a gap first, or has ended.
                 }
-                Taken::Nothing => {
-                    if let Some(end) = &mut inbox.end {
-                        return Poll::Ready(end.last.take());
-                    }
-                    self.is_late = false;
-                    return wait(inbox, cx);
+                Taken::Held if inbox.ending.is_final() || inbox.ending.is_open() => {
+                    return wait(inbox, &mut self.spare_waker, cx);
+                }
+                // The client comes back, and gets the missing events then.
+                Taken::Held | Taken::Nothing => {
+                    return match inbox.ending.take_last() {
+                        Some(last) => Poll::Ready(last),
+                        None => wait(inbox, &mut self.spare_waker, cx),
+                    };
                 }
             }
+        }
+    }
+
+    /// Reads the log. Returns the item to send, or `None` if the inbox must be looked at again.
+    fn read_log(&mut self) -> Option<Option<Bytes>> {
+        let Some(slot) = self.slot else { return Some(None) };
+        match self.shared.catch_up(slot, &self.client, &mut self.batch) {
+            LogRead::Retry => None,
+            // A client that was forgotten reads no more. It gets the rest when it comes back, so it
+            // must not be told that its stream is complete.
+            LogRead::Forgotten => {
+                let mut inbox = self.client.inbox.lock();
+                let last = inbox.ending.take_last().flatten();
+                Some(last.filter(|_| !inbox.ending.is_final()))
+            }
+            LogRead::Events { gap: None } if self.batch.is_empty() => None,
+            LogRead::Events { gap } => {
+                let gap = gap.map(|id| self.gap(id, GapReason::Evicted));
+                Some(Some(self.take_batch(gap)))
+            }
+        }
+    }
+
+    fn gap(&self, id: EventId, reason: GapReason) -> Bytes {
+        self.shared.reads.gap(self.client.serial);
+        frame::gap(id, reason.as_str())
+    }
+
+    /// Sets the time of a read that left events behind, for which the lock must be released: the
+    /// clock is foreign code.
+    fn settle(&self, inbox: MutexGuard<'_, Inbox>) {
+        let is_settled = inbox.mailbox.is_settled();
+        drop(inbox);
+        if !is_settled {
+            let now = self.shared.now();
+            self.client.inbox.lock().mailbox.settle_read(now);
         }
     }
 
@@ -235,21 +310,29 @@ impl Subscription {
     }
 
     fn count_batch(&mut self, bytes: usize) {
-        const MEASURED: u32 = 16;
         let Some(oldest) = self.batch.first() else { return };
-        let Shared { reads, config, .. } = &*self.shared;
+        let Shared { reads, .. } = &*self.shared;
         reads.count(self.client.serial, self.batch.len(), bytes);
-        if self.items.is_multiple_of(MEASURED) {
-            let delay = config.timer.now().saturating_duration_since(oldest.at);
+        if self.items.is_multiple_of(MEASURED_READS) {
+            let delay = self.shared.now().saturating_duration_since(oldest.at);
             reads.delay(self.client.serial, delay);
         }
         self.items = self.items.wrapping_add(1);
     }
 
-    fn has_outage_to_tell(&self) -> bool {
-        let tells = self.shared.tells_degraded.load(Ordering::Acquire);
-        // After its end it tells nothing.
-        tells != self.told_degraded && self.slot.is_some()
+    /// Makes a spare clone of the task's waker, unless a spare exists.
+    fn refresh_waker(&mut self, cx: &Context<'_>) {
+        if self.spare_waker.as_ref().is_none_or(|spare| !spare.will_wake(cx.waker())) {
+            sync::assert_unlocked();
+            self.spare_waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Whether the client must be told that the backplane was lost or found.
+    fn must_tell_health(&self) -> bool {
+        let is_degraded = self.shared.shows_degraded.load(Ordering::Acquire);
+        // After its end a stream tells nothing.
+        is_degraded != self.told_degraded && self.slot.is_some()
     }
 
     fn leave(&mut self) {
@@ -264,38 +347,40 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self.get_mut();
-        if !this.opened {
-            this.opened = true;
-            this.silence.end();
-            return Poll::Ready(Some(this.opening()));
+        if let Phase::Opening(snapshot) = &mut this.phase {
+            let snapshot = mem::take(snapshot);
+            this.phase = Phase::Live;
+            this.idle.restart();
+            return Poll::Ready(Some(this.opening(snapshot)));
         }
         loop {
-            if this.has_outage_to_tell() {
+            if this.must_tell_health() {
                 this.told_degraded = !this.told_degraded;
-                this.silence.end();
+                this.idle.restart();
                 return Poll::Ready(Some(frame::degraded(this.told_degraded)));
             }
-            let mut end = None;
-            match this.poll_events(cx, &mut end) {
+            let mut due = None;
+            match this.poll_events(cx, &mut due) {
                 Poll::Ready(Some(events)) => {
-                    this.silence.end();
+                    this.idle.restart();
                     return Poll::Ready(Some(events));
                 }
                 Poll::Ready(None) => {
                     this.leave();
                     return Poll::Ready(None);
                 }
-                // Whoever tells it now finds the waker; who did before that may not have.
-                Poll::Pending if this.has_outage_to_tell() => continue,
+                // A thread that changes the state from here on finds the waker. A thread that
+                // changed the state before may have found no waker.
+                Poll::Pending if this.must_tell_health() => continue,
                 Poll::Pending => {}
             }
             let Config { heartbeat, timer, .. } = &this.shared.config;
-            match ready!(this.silence.poll(cx, &**timer, end)) {
+            match ready!(this.idle.poll(cx, &**timer, due)) {
                 Due::Heartbeat => {
-                    this.shared.look_around();
-                    return Poll::Ready(Some(heartbeat.frame()));
+                    this.shared.housekeep();
+                    return Poll::Ready(heartbeat.map(Heartbeat::frame));
                 }
-                // Its end has come, which the next round finds.
+                // The stream is due to end: the next round ends it.
                 Due::End => {}
             }
         }
@@ -311,17 +396,26 @@ impl Drop for Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
-            .field("client", &self.client.id)
-            .field("resumed", &self.resumed())
+            .field("client_id", &self.client.id)
+            .field("is_resumed", &self.is_resumed())
             .finish_non_exhaustive()
     }
 }
 
-/// Checked and registered under one lock: whoever fills the mailbox next, or lets the client go on, finds the waker.
-fn wait<T>(mut inbox: MutexGuard<'_, Inbox>, cx: &Context<'_>) -> Poll<T> {
-    let is_known = inbox.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-    let old = if is_known { None } else { inbox.waker.replace(cx.waker().clone()) };
+/// Registers the waker under the lock under which the inbox was found empty: the next thread that
+/// fills the inbox finds the waker.
+fn wait<T>(
+    mut inbox: MutexGuard<'_, Inbox>,
+    spare: &mut Option<Waker>,
+    cx: &Context<'_>,
+) -> Poll<T> {
+    if inbox.will_wake(cx.waker()) {
+        return Poll::Pending;
+    }
+    let old = spare.take().and_then(|waker| inbox.register(waker));
+    // The destructor of a waker is foreign code.
     drop(inbox);
+    sync::assert_unlocked();
     drop(old);
     Poll::Pending
 }

@@ -1,21 +1,24 @@
+//! The clients that left recently.
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::audience::ClientId;
+use super::key::ClientId;
 
-/// The clients that left last, so that one that returns with its id can be known as the same.
+/// Remembers the clients that left last, so that a returning client can keep its id.
 ///
-/// Bounded: those that left first are forgotten first.
+/// Bounded: the client that left first is forgotten first.
 #[derive(Debug)]
 pub(crate) struct Departed {
     owners: HashMap<ClientId, (Owner, u64)>,
-    /// Who left, and when in the order of leaving. One that left again stands here twice, and the last counts.
+    /// Departures in order, each with its number. A client that left twice has two rows; the row
+    /// with the number in `owners` is the valid row.
     order: VecDeque<(ClientId, u64)>,
     count: u64,
     capacity: usize,
 }
 
-/// Whose client it was.
+/// The user and the session of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) user: Option<Arc<str>>,
@@ -37,6 +40,7 @@ impl Departed {
                 self.owners.remove(&client);
             }
         }
+        // Clients that return and leave again add rows without adding owners.
         if self.order.len() > 2 * self.capacity {
             let mut order = std::mem::take(&mut self.order);
             order.retain(|&(client, at)| self.is_latest(client, at));
@@ -44,9 +48,14 @@ impl Departed {
         }
     }
 
-    /// Whether this client was here, as the same user in the same session.
+    /// Returns whether this client left recently, as the same user and in the same session.
     pub(crate) fn was(&self, client: ClientId, owner: &Owner) -> bool {
         self.owners.get(&client).is_some_and(|(known, _)| known == owner)
+    }
+
+    /// Whether this client is remembered, whoever its owner is.
+    pub(crate) fn knows(&self, client: ClientId) -> bool {
+        self.owners.contains_key(&client)
     }
 
     fn is_latest(&self, client: ClientId, at: u64) -> bool {

@@ -1,213 +1,125 @@
+//! The log: the hub's bounded memory of events.
+//!
+//! # Raising
+//!
+//! With a backplane, the log can grow at its old end: events that it evicted or never held are put
+//! back in their place, and clients read them as they read any event. While the log is *raised* it
+//! keeps more than its retention, by an allowance, and limits neither topics nor the age of events:
+//! an event must not be evicted between its restoration and its read.
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::hash::{Hash, Hasher};
-use std::slice;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::audience::{Audience, Identity, Key};
-use super::lost::{Lost, Marker, Marks};
+use super::entry::{Budget, Conflation, Entry};
+use super::evicted::Evicted;
+use super::hash::{KeyHasher, KeyMap};
+use super::identity::Identity;
+use super::key::Key;
 use super::retain::{Allowance, Retain};
-use crate::wire::frame::Frame;
 use crate::wire::id::EventId;
 
-/// An event in its place in the order.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) id: EventId,
-    pub(crate) frame: Frame,
-    pub(crate) audience: Audience,
-    /// When it was published.
-    pub(crate) at: Instant,
-    /// The keys that index it, where its audience is not just one.
-    keys: Option<Box<[Key]>>,
-    marks: Marks,
-    /// What it is the latest value of.
-    pub(super) conflation: Option<Arc<Conflation>>,
-}
+/// Rows of evicted events for each retained event: two rows per event, times two. A client that
+/// returns after the whole retention was replaced still gets an exact answer, unless every event
+/// had a unique name.
+const EVICTED_ROWS_PER_EVENT: usize = 4;
 
-/// A later event with the same one takes the place of an earlier.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Conflation {
-    /// Computed before the lock is taken: an audience may have many names.
-    hash: u64,
-    audience: Audience,
-    event_type: Box<[u8]>,
-    key: Box<str>,
-}
+/// The fewest rows of evicted events, for hubs that retain a few events only.
+const MIN_EVICTED_ROWS: usize = 1024;
 
-impl Hash for Conflation {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-/// What an entry is made of, but for its place in the order.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) audience: Audience,
-    keys: Option<Box<[Key]>>,
-    marks: Marks,
-    conflation: Option<Arc<Conflation>>,
-}
-
-impl Parts {
-    pub(crate) fn new(
-        audience: Audience,
-        event_type: &[u8],
-        conflation: Option<Box<str>>,
-        marker: &Marker,
-    ) -> Self {
-        let (keys, marks) = match audience.key() {
-            Some(key) => (None, marker.marks(slice::from_ref(key), event_type)),
-            None => {
-                let keys = audience.index().into_boxed_slice();
-                let marks = marker.marks(&keys, event_type);
-                (Some(keys), marks)
-            }
-        };
-        let conflation = conflation.map(|key| {
-            let hash = marker.hash(&(&audience, event_type, &key));
-            let (audience, event_type) = (audience.clone(), event_type.into());
-            Arc::new(Conflation { hash, audience, event_type, key })
-        });
-        Self { audience, keys, marks, conflation }
-    }
-}
-
-/// What retaining an audience counts for, if it is not just one name.
-pub(crate) fn weight_of(audience: &Audience) -> usize {
-    const NAME: usize = 64;
-    if audience.key().is_some() { 0 } else { NAME * audience.names() }
-}
-
-impl Entry {
-    pub(crate) fn new(id: EventId, frame: Frame, parts: Parts, at: Instant) -> Self {
-        let Parts { audience, keys, marks, conflation } = parts;
-        Self { id, frame, audience, at, keys, marks, conflation }
-    }
-
-    /// The keys that index it.
-    pub(crate) fn keys(&self) -> &[Key] {
-        match (&self.keys, self.audience.key()) {
-            (Some(keys), _) => keys,
-            (None, Some(key)) => slice::from_ref(key),
-            (None, None) => &[],
-        }
-    }
-
-    /// Whether everybody who holds one of its keys is in its audience.
-    pub(crate) fn is_for_all_holders(&self) -> bool {
-        self.keys.is_none() || self.audience.is_its_index()
-    }
-
-    /// Whether it is for a client that holds one of its keys.
-    fn is_for(&self, client: Identity<'_>) -> bool {
-        client.filter.admits(self.frame.event_type())
-            && (self.is_for_all_holders() || client.is_in(&self.audience, self.id))
-    }
-
-    /// How long its frame is.
-    pub(crate) fn len(&self) -> usize {
-        self.frame.bytes().len()
-    }
-
-    /// What retaining it counts for.
-    pub(super) fn weight(&self) -> usize {
-        self.len() + weight_of(&self.audience)
-    }
-}
-
-/// How much one read takes: at least one event, then no more than this.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Budget {
-    pub(crate) bytes: usize,
-}
-
-impl Budget {
-    /// Whether a batch that holds `taken` may take `entry` too.
-    pub(crate) fn allows(self, taken: &[Arc<Entry>], taken_bytes: usize, entry: &Entry) -> bool {
-        taken.is_empty() || taken_bytes + entry.len() <= self.bytes
-    }
-}
-
-/// The hub's bounded memory: the only owner of events.
+/// The only owner of events.
 #[derive(Debug)]
 pub(crate) struct Log {
-    pub(super) retain: Retain,
-    /// More than that, while what was let go of is wanted.
-    pub(super) raised: Option<Raised>,
-    /// All that is retained, in order. An event that its topic pushed out leaves a hole.
-    pub(super) order: VecDeque<(EventId, Option<Arc<Entry>>)>,
-    pub(super) holes: usize,
-    pub(super) bytes: usize,
-    /// The same by key, each in order.
-    pub(super) index: HashMap<Key, VecDeque<Arc<Entry>>>,
-    /// Which retained event is the latest of its conflation.
-    pub(super) latest: HashMap<Arc<Conflation>, EventId>,
-    pub(super) lost: Lost,
+    retain: Retain,
+    raised: Option<Raised>,
+    /// The retained events in id order. An event that left before older events leaves a hole.
+    order: VecDeque<(EventId, Option<Arc<Entry>>)>,
+    holes: usize,
+    /// The sum of the weights of the retained events.
+    bytes: usize,
+    /// The retained events of each key, in id order.
+    index: KeyMap<VecDeque<Arc<Entry>>>,
+    /// The latest retained event of each conflation.
+    latest: HashMap<Arc<Conflation>, EventId>,
+    evicted: Evicted,
+    hasher: KeyHasher,
     head: EventId,
+    /// How many events this log has evicted.
+    evictions: u64,
 }
 
-/// The log keeps more than its retention.
+/// The log keeps more than its retention: see the module's documentation.
 #[derive(Debug)]
-pub(super) struct Raised {
-    pub(super) by: Allowance,
-    /// From where on the log was whole before.
-    pub(super) base: EventId,
-    /// Something did not fit.
-    pub(super) full: bool,
+struct Raised {
+    by: Allowance,
+    /// The position after which the log was complete before the raise.
+    base: EventId,
+    /// An event did not fit.
+    full: bool,
 }
 
 impl Log {
-    pub(crate) fn new(retain: Retain, birth: EventId, marker: Marker) -> Self {
-        // Two rows for each event and as many again: a client that comes back after all that was retained when it
-        // left has gone still gets an exact answer, unless every event had a name of its own.
-        let rows = retain.events.saturating_mul(4).max(1024);
+    pub(crate) fn new(retain: Retain, birth: EventId, hasher: KeyHasher) -> Self {
+        let rows = retain.events.saturating_mul(EVICTED_ROWS_PER_EVENT).max(MIN_EVICTED_ROWS);
         Self {
             retain,
             raised: None,
             order: VecDeque::new(),
             holes: 0,
             bytes: 0,
-            index: HashMap::new(),
+            index: KeyMap::new(),
             latest: HashMap::new(),
-            lost: Lost::new(marker, rows, birth),
+            evicted: Evicted::new(rows, birth),
+            hasher,
             head: birth,
+            evictions: 0,
         }
     }
 
-    /// The position after everything that was ever appended.
+    /// Returns how many events this log has evicted so far. While the number stays the same, no
+    /// client loses an event.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Returns the hasher of the hub.
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// Returns the newest position.
     pub(crate) fn head(&self) -> EventId {
         self.head
     }
 
-    /// Goes past a position that is no event's.
+    /// Moves the head to a position without an event.
     pub(crate) fn pass(&mut self, id: EventId) {
         self.head = self.head.max(id);
     }
 
-    /// How many events are retained.
+    /// Returns the number of retained events.
     pub(crate) fn len(&self) -> usize {
         self.order.len() - self.holes
     }
 
-    /// What the retained frames and combined audiences count for, in bytes.
+    /// Returns the bytes that the retained events count for.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many keys have something retained.
+    /// Returns the number of keys with retained events.
     pub(crate) fn keys(&self) -> usize {
         self.index.len()
     }
 
-    /// What limits the log now.
-    pub(super) fn limit(&self) -> Retain {
+    /// Returns the limits that hold now.
+    fn limit(&self) -> Retain {
         self.raised.as_ref().map_or(self.retain, |raised| self.retain.raised(raised.by))
     }
 
-    /// Appends an event, which is newer than all before, and moves what has to go for it to `evicted`.
+    /// Appends an event, which must be newer than every event before, and moves the events that
+    /// must go for it to `evicted`: the caller frees them after unlocking.
     pub(crate) fn append(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
         debug_assert!(entry.id > self.head);
         self.expire(entry.at, evicted);
@@ -215,14 +127,15 @@ impl Log {
         self.head = entry.id;
         self.bytes += entry.weight();
         self.order.push_back((entry.id, Some(Arc::clone(&entry))));
-        if let Some(conflation) = &entry.conflation
-            && let Some(older) = self.latest.insert(Arc::clone(conflation), entry.id)
-        {
-            // Not lost: whoever has not read it is to read this one.
-            self.take_out(older, evicted);
+        if let Some(conflation) = &entry.conflation {
+            // Removed first: an insertion would keep the old key, and with it a second copy.
+            let older = self.latest.remove(conflation);
+            self.latest.insert(Arc::clone(conflation), entry.id);
+            // Not recorded as evicted: a client that has not read it reads the new value.
+            older.into_iter().for_each(|older| drop(self.take_out(older, evicted)));
         }
-        for key in entry.keys() {
-            let entries = self.index.entry(key.clone()).or_default();
+        for (hash, key) in entry.hashed_keys() {
+            let entries = self.index.get_or_default(hash, key);
             entries.push_back(Arc::clone(&entry));
             let full = limit.per_topic.is_some_and(|limit| entries.len() > limit);
             if full && matches!(key, Key::Topic(_)) {
@@ -235,7 +148,7 @@ impl Log {
         }
     }
 
-    /// Lets go of what is too old at `now`.
+    /// Evicts the events that are too old at `now`.
     pub(crate) fn expire(&mut self, now: Instant, evicted: &mut Vec<Arc<Entry>>) {
         let Some(age) = self.limit().age else { return };
         while let Some((_, Some(oldest))) = self.order.front() {
@@ -246,9 +159,11 @@ impl Log {
         }
     }
 
-    /// Reads what is retained after a position for a client, in order.
+    /// Reads the retained events for a client after a position, in order. Returns whether these
+    /// were all.
     ///
-    /// Returns whether that was all. The cost follows what is read, not what is retained for others.
+    /// Merges the lists of the client's keys, so the cost follows the number of events under these
+    /// keys, not the number of retained events.
     pub(crate) fn read(
         &self,
         after: EventId,
@@ -270,7 +185,7 @@ impl Log {
         while let Some(Reverse((id, list, at))) = next.pop() {
             let (entries, _) = lists[list];
             let entry = &entries[at];
-            // An event under two of the client's keys stands in both lists.
+            // An event under two keys of the client is in both lists.
             if id > newest && entry.is_for(client) {
                 if !budget.allows(out, bytes, entry) {
                     return false;
@@ -286,7 +201,8 @@ impl Log {
         true
     }
 
-    /// The position after which the last `count` events lie that are retained for a client, and whether there are more.
+    /// Returns the position before the last `count` retained events for a client, and whether older
+    /// events for the client are retained.
     pub(crate) fn before_last(&self, count: usize, client: Identity<'_>) -> (EventId, bool) {
         let lists = self.lists(client);
         let mut next: BinaryHeap<(EventId, usize, usize)> = lists
@@ -312,47 +228,58 @@ impl Log {
                 next.push((entries[at].id, list, at));
             }
         }
-        (oldest.map_or(self.head, EventId::before), false)
+        (oldest.map_or(self.head, EventId::predecessor), false)
     }
 
-    /// What is retained for each of a client's keys, and from where on it holds them.
+    /// Returns the retained events of each of a client's keys, with the position after which the
+    /// client holds the key.
     fn lists<'a>(&'a self, client: Identity<'a>) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
-        let places = client.places.iter();
-        places.filter_map(|place| Some((self.index.get(&place.key)?, place.since))).collect()
+        let memberships = client.memberships.iter();
+        memberships
+            .filter_map(|held| Some((self.index.get(held.hash, &held.key)?, held.since)))
+            .collect()
     }
 
-    /// The newest event after `after` that was for this client and is no longer retained, if there is one.
+    /// Returns the newest evicted event for this client after `after`.
     pub(crate) fn lost_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
-        self.lost.since(after, client)
+        self.evicted.since(after, client)
     }
 
-    pub(super) fn evict_oldest(&mut self, evicted: &mut Vec<Arc<Entry>>) {
+    /// Returns whether an event for a holder of `key` came after `after`, retained or evicted.
+    pub(crate) fn had_events(&self, key: &Key, after: EventId) -> bool {
+        let hash = self.hasher.key(key);
+        let newest = self.index.get(hash, key).and_then(|entries| entries.back());
+        newest.is_some_and(|entry| entry.id > after) || self.evicted.had_events(hash, after)
+    }
+
+    fn evict_oldest(&mut self, evicted: &mut Vec<Arc<Entry>>) {
         if let Some(&(oldest, _)) = self.order.front() {
             self.evict(oldest, evicted);
         }
     }
 
-    pub(super) fn evict(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) {
+    fn evict(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) {
         let Some(entry) = self.take_out(id, evicted) else { return };
-        self.lost.record(id, &entry.audience, &entry.marks);
+        self.evictions += 1;
+        self.evicted.record(id, &entry.recipients, &entry.hashes);
         if let Some(conflation) = &entry.conflation {
             self.latest.remove(conflation);
         }
     }
 
-    /// Takes an event out of all but the memory of what was lost.
+    /// Removes an event from the log, without recording it as evicted.
     fn take_out(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) -> Option<Arc<Entry>> {
         let at = self.order.binary_search_by_key(&id, |&(id, _)| id).ok()?;
         let entry = self.order[at].1.take()?;
         self.holes += 1;
         self.bytes -= entry.weight();
-        for key in entry.keys() {
-            let Some(entries) = self.index.get_mut(key) else { continue };
+        for (hash, key) in entry.hashed_keys() {
+            let Some(entries) = self.index.get_mut(hash, key) else { continue };
             if let Ok(at) = entries.binary_search_by_key(&id, |entry| entry.id) {
                 entries.remove(at);
             }
             if entries.is_empty() {
-                self.index.remove(key);
+                self.index.remove(hash, key);
             }
         }
         evicted.push(Arc::clone(&entry));
@@ -360,7 +287,7 @@ impl Log {
         Some(entry)
     }
 
-    /// Keeps the oldest place filled and the holes fewer than the events.
+    /// Keeps the oldest element an event, and the holes fewer than the events.
     fn close_holes(&mut self) {
         while let Some((_, None)) = self.order.front() {
             self.order.pop_front();
@@ -370,5 +297,288 @@ impl Log {
             self.order.retain(|(_, entry)| entry.is_some());
             self.holes = 0;
         }
+    }
+
+    /// Returns the position after which no event is missing for any client.
+    pub(crate) fn whole_from(&self) -> EventId {
+        self.evicted.whole_from()
+    }
+
+    /// Starts to keep more than the retention.
+    pub(crate) fn raise(&mut self, by: Allowance) {
+        let base = self.whole_from();
+        self.raised.get_or_insert(Raised { by, base, full: false });
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.raised.is_some()
+    }
+
+    /// Returns the number of events that still fit into the log, raised by this allowance.
+    pub(crate) fn room(&self, by: Allowance) -> usize {
+        let limit = self.retain.events.saturating_add(by.events);
+        match &self.raised {
+            Some(raised) if raised.full => 0,
+            _ => limit.saturating_sub(self.len()),
+        }
+    }
+
+    /// Returns whether a read after this position returns events that the retention alone would not
+    /// keep.
+    pub(crate) fn reaches_back(&self, after: EventId) -> bool {
+        let Some(Raised { base, .. }) = &self.raised else { return false };
+        let usual = self.order.len().checked_sub(self.retain.events);
+        let usual = usual.and_then(|at| self.order.get(at)).map(|&(id, _)| id);
+        after < usual.map_or(*base, |usual| usual.max(*base))
+    }
+
+    /// Notes that the log holds every event after this position.
+    pub(crate) fn reach_back(&mut self, position: EventId) {
+        self.evicted.restore(position);
+    }
+
+    /// Puts the newest missing event back; `previous` is the position of the event before it in the
+    /// order. Returns `false` if there is no room.
+    ///
+    /// An event can be in the log already, between events that the limit of a topic evicted: then
+    /// only the position moves. So it does for an event whose conflation has a later value.
+    pub(crate) fn restore(&mut self, entry: Arc<Entry>, previous: EventId) -> bool {
+        let at = self.order.binary_search_by_key(&entry.id, |&(id, _)| id);
+        let is_there = at.is_ok_and(|at| self.order[at].1.is_some());
+        let is_outdated =
+            entry.conflation.as_ref().is_some_and(|key| self.latest.contains_key(key));
+        if is_there || is_outdated {
+            self.evicted.restore(previous);
+            return true;
+        }
+        let limit = self.limit();
+        let bytes = self.bytes + entry.weight();
+        if self.len() >= limit.events || bytes > limit.bytes {
+            if let Some(raised) = &mut self.raised {
+                raised.full = true;
+            }
+            return false;
+        }
+        if let Some(conflation) = &entry.conflation {
+            self.latest.insert(Arc::clone(conflation), entry.id);
+        }
+        self.bytes = bytes;
+        for (hash, key) in entry.hashed_keys() {
+            let entries = self.index.get_or_default(hash, key);
+            let at = entries.partition_point(|other| other.id < entry.id);
+            entries.insert(at, Arc::clone(&entry));
+        }
+        self.evicted.restore(previous);
+        match at {
+            Ok(hole) => {
+                self.order[hole].1 = Some(entry);
+                self.holes -= 1;
+            }
+            Err(at) => self.order.insert(at, (entry.id, Some(entry))),
+        }
+        true
+    }
+
+    /// Returns to the retention by evicting at most `most` events, so that the lock is held for a
+    /// short time. The caller must repeat the call while the log [is raised](Self::is_raised).
+    pub(crate) fn lower(&mut self, most: usize, evicted: &mut Vec<Arc<Entry>>) {
+        for _ in 0..most {
+            if self.len() <= self.retain.events && self.bytes <= self.retain.bytes {
+                self.raised = None;
+                self.limit_topics(evicted);
+                return;
+            }
+            self.evict_oldest(evicted);
+        }
+    }
+
+    fn limit_topics(&mut self, evicted: &mut Vec<Arc<Entry>>) {
+        let Some(limit) = self.retain.per_topic else { return };
+        let topics = self.index.iter().filter(|(key, _)| matches!(key, Key::Topic(_)));
+        let surplus = topics.flat_map(|(_, entries)| {
+            entries.iter().take(entries.len().saturating_sub(limit)).map(|entry| entry.id)
+        });
+        for id in surplus.collect::<Vec<_>>() {
+            self.evict(id, evicted);
+        }
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::audience::Audience;
+    use crate::log::entry::{Encoded, Prepared};
+    use crate::log::identity::{Filter, Membership};
+    use crate::wire::event::Event;
+
+    const KINDS: usize = 5;
+
+    /// Topic `b` has events for all its followers, and events that exclude user `u`.
+    fn audience(kind: usize) -> Audience {
+        match kind {
+            0 => Audience::all(),
+            1 => Audience::topic("a"),
+            2 => Audience::topic("b"),
+            3 => Audience::topic("a").or(Audience::user("u")),
+            _ => Audience::topic("b").except(Audience::user("u")),
+        }
+    }
+
+    /// Clients: the topics, whether the user is `u`, and the kinds of events for the client.
+    const CLIENTS: [(&[&str], bool, [bool; KINDS]); 4] = [
+        (&["a"], false, [true, true, false, true, false]),
+        (&["b"], true, [true, false, true, true, false]),
+        (&["b"], false, [true, false, true, false, true]),
+        (&[], false, [true, false, false, false, false]),
+    ];
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Append { kind: usize, conflates: bool },
+        Raise,
+        Restore { count: usize },
+        Lower { most: usize },
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            8 => (0..KINDS, prop::bool::weighted(0.2))
+                .prop_map(|(kind, conflates)| Op::Append { kind, conflates }),
+            2 => Just(Op::Raise),
+            4 => (1..6usize).prop_map(|count| Op::Restore { count }),
+            2 => (1..6usize).prop_map(|most| Op::Lower { most }),
+        ]
+    }
+
+    struct Model {
+        log: Log,
+        /// Every appended event, with its kind and whether it conflates.
+        all: Vec<(Arc<Entry>, usize, bool)>,
+    }
+
+    impl Model {
+        fn append(&mut self, kind: usize, conflates: bool, hasher: &KeyHasher, now: Instant) {
+            let id = EventId::new(1, self.all.len() as u64 + 1);
+            let conflation = conflates.then(|| "key".into());
+            let sealed = Event::new("n").data("x").seal();
+            let event = Encoded { audience: audience(kind), conflation, sealed };
+            let entry = Prepared::new(event, hasher).into_entry(id, now);
+            self.log.append(Arc::clone(&entry), &mut Vec::new());
+            self.all.push((entry, kind, conflates));
+        }
+
+        fn restore(&mut self, count: usize) {
+            for _ in 0..count {
+                let at = self.log.whole_from().seq();
+                if at == 0 || !self.log.is_raised() {
+                    return;
+                }
+                let (entry, ..) = &self.all[at as usize - 1];
+                if !self.log.restore(Arc::clone(entry), EventId::new(1, at - 1)) {
+                    return;
+                }
+            }
+        }
+
+        /// Returns whether a later event conflates this one.
+        fn is_outdated(&self, at: usize) -> bool {
+            let (_, kind, conflates) = self.all[at];
+            let later = |(_, other, also): &(_, usize, bool)| *also && *other == kind;
+            conflates && self.all[at + 1..].iter().any(later)
+        }
+
+        fn check(&self) -> Result<(), TestCaseError> {
+            let limit = self.log.limit();
+            prop_assert!(self.log.len() <= limit.events);
+            let held = self.log.order.iter().filter_map(|(_, entry)| entry.as_ref());
+            prop_assert_eq!(
+                self.log.bytes(),
+                held.clone().map(|entry| entry.weight()).sum::<usize>()
+            );
+            prop_assert_eq!(self.log.len(), held.count());
+            prop_assert!(self.log.order.iter().is_sorted_by(|(a, _), (b, _)| a < b));
+            for (topics, is_u, kinds) in CLIENTS {
+                let user = is_u.then(|| Key::User("u".into()));
+                let topics = topics.iter().map(|&topic| Key::Topic(topic.into()));
+                let keys = [Key::All].into_iter().chain(user).chain(topics);
+                let hold = |key| {
+                    let hash = self.log.hasher().key(&key);
+                    Membership { key, hash, since: EventId::ORIGIN, index: 0 }
+                };
+                let memberships: Vec<Membership> = keys.map(hold).collect();
+                let client = Identity { memberships: &memberships, filter: &Filter::Everything };
+                for after in 0..=self.all.len() {
+                    let position = EventId::new(1, after as u64);
+                    let expected = (after..self.all.len())
+                        .filter(|&at| kinds[self.all[at].1] && !self.is_outdated(at))
+                        .map(|at| self.all[at].0.id);
+                    let expected: Vec<EventId> = expected.collect();
+                    let mut read = Vec::new();
+                    self.log.read(position, client, Budget { bytes: usize::MAX }, &mut read);
+                    let read: Vec<EventId> = read.into_iter().map(|entry| entry.id).collect();
+                    match self.log.lost_since(position, client) {
+                        None => prop_assert_eq!(read, expected, "after {}", position),
+                        Some(lost) => {
+                            prop_assert!(position < lost && lost <= self.log.whole_from());
+                            let is_there = |id: &EventId| *id <= lost || read.contains(id);
+                            prop_assert!(expected.iter().all(is_there), "{expected:?} {read:?}");
+                        }
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_gets_every_event_or_a_gap(
+            ops in vec(op(), 1..50), events in 1..8usize, per_topic in prop::option::of(1..4usize),
+            older in 1..12usize,
+        ) {
+            let mut retain = Retain::default().events(events).age(None);
+            retain.per_topic = per_topic.map(|limit| limit.min(events));
+            let (hasher, now) = (KeyHasher::default(), Instant::now());
+            let mut model = Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
+            for op in ops {
+                match op {
+                    Op::Append { kind, conflates } => model.append(kind, conflates, &hasher, now),
+                    Op::Raise => model.log.raise(Allowance { events: older, bytes: 1 << 20 }),
+                    Op::Restore { count } => model.restore(count),
+                    Op::Lower { most } => model.log.lower(most, &mut Vec::new()),
+                }
+                model.check()?;
+            }
+            let most = model.all.len() + 1;
+            model.log.lower(most, &mut Vec::new());
+            prop_assert!(!model.log.is_raised() && model.log.len() <= events);
+            for topic in ["a", "b"] {
+                let key = Key::Topic(topic.into());
+                let kept = model.log.index.get(hasher.key(&key), &key).map_or(0, |kept| kept.len());
+                prop_assert!(retain.per_topic.is_none_or(|limit| kept <= limit));
+            }
+            model.check()?;
+        }
+    }
+
+    #[test]
+    fn a_raised_log_expires_no_event() {
+        let (hasher, now) = (KeyHasher::default(), Instant::now());
+        let retain = Retain::default().events(9).age(Duration::from_secs(1));
+        let mut model =
+            Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
+        model.append(0, false, &hasher, now);
+        model.log.raise(Allowance { events: 1, bytes: 1 });
+        model.append(0, false, &hasher, now + Duration::from_secs(5));
+        assert_eq!(model.log.len(), 2);
+        model.log.lower(1, &mut Vec::new());
+        model.log.expire(now + Duration::from_secs(5), &mut Vec::new());
+        assert_eq!(model.log.len(), 1);
     }
 }

@@ -1,97 +1,171 @@
+//! The position of a client in the log, and its window on the log's tail.
+
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::log::{Budget, Entry};
+use super::entry::{Budget, Entry};
 use crate::wire::id::EventId;
 
-/// A client's bounded window on the tail of the log.
+/// The position of one client in the log, and how the client gets its next events.
 ///
-/// It holds weak handles: a client that does not read pins no event. One that falls behind, because more came than
-/// the window holds or because the log let go of what was in it, is told to read the log from [`cursor`](Self::cursor).
+/// A client that keeps up reads its window: weak handles to the newest events. The window pins no
+/// event. A client falls behind if more events come than the window holds, or if the log drops an
+/// event of the window. Then the client reads the log from its [`cursor`](Self::cursor).
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    window: VecDeque<Weak<Entry>>,
+    reading: Reading,
+    /// The most handles that the window holds.
     capacity: usize,
-    /// All for this client up to here was taken.
+    /// The client has received every event for it up to here.
     cursor: EventId,
-    /// All for this client up to here was taken, is in the window, or is to be read from the log.
+    /// Every event for the client up to here was received, is in the window, or must be read from
+    /// the log. The mailbox takes no event at or before this position.
     tail: EventId,
-    behind: bool,
-    /// It is behind, and has begun to read the log.
-    reading: bool,
-    /// What was lost up to here is none of its concern.
-    missable: EventId,
-    /// How long something has waited without a read.
-    waiting_since: Option<Instant>,
-    /// Why a gap at the cursor is to be told before all else.
-    owed: Option<&'static str>,
+    waiting: Waiting,
+    /// How many events the log had evicted when the client connected and asked for the last few
+    /// events, or when a gap was reported. While the log has evicted no more, the client has
+    /// nothing new to be told.
+    evicted_before: Option<u64>,
 }
 
-/// What there is to take.
+/// How a client gets its next events.
+#[derive(Debug)]
+enum Reading {
+    /// From the window.
+    Window(VecDeque<Weak<Entry>>),
+    /// From the log. `requested`: losses up to this id were already requested from the backplane;
+    /// they must not be requested again.
+    Log { pace: Pace, requested: EventId },
+    /// Not before the backplane has brought the events that the client missed, or until `until`.
+    Held { until: Instant },
+    /// After a gap at the cursor, which must be reported first.
+    Gap(GapReason),
+}
+
+/// Why a client reads the log. Decides whether a loss is the fault of a slow reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// The client kept up, and has just fallen behind.
+    FellBehind,
+    /// The client has begun to read: it resumed, or fell behind before.
+    Reading,
+    /// A gap was reported, and the client has not kept up since: the loss is known.
+    Excused,
+    /// The client was held, and has not read since. Otherwise as `Excused`.
+    Released,
+}
+
+/// Why events are missing, as `hub:gap` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GapReason {
+    /// The log dropped them.
+    Evicted,
+    /// There are more than `Limits::replay` allows.
+    Capped,
+    /// The client's id is not of this order.
+    Unknown,
+    /// The order was replaced by another.
+    Reset,
+}
+
+impl GapReason {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Capped => "capped",
+            Self::Unknown => "unknown",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+/// How long events have waited for a client that does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Nothing waits, or the client cannot read yet.
+    No,
+    Since(Instant),
+    /// The client reads now. The reader sets the time, which it must not ask for under the lock.
+    ReadNow,
+}
+
+/// The result of [`Mailbox::take`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
+    /// Events of the window.
     Batch,
     Nothing,
-    /// Tell a gap that moves the client here, and why.
-    Gap(EventId, &'static str),
-    /// Read the log from the cursor.
+    /// A gap that moves the client to this id.
+    Gap(EventId, GapReason),
+    /// The client must read the log from its cursor.
     Behind,
+    /// The client must wait for older events.
+    Held,
 }
 
 impl Mailbox {
-    /// A mailbox for a client at `cursor`, when the log is at `head`, that is told what it misses after `missable`.
+    /// Creates the mailbox of a client at `cursor`, when the log ends at `head`.
     pub(crate) fn new(
         cursor: EventId,
         head: EventId,
-        missable: EventId,
         capacity: usize,
+        pace: Pace,
         now: Instant,
     ) -> Self {
-        let behind = cursor < head;
-        let window = VecDeque::new();
+        let is_behind = cursor < head;
         Self {
-            window,
+            reading: if is_behind {
+                Reading::Log { pace, requested: EventId::ORIGIN }
+            } else {
+                Reading::Window(VecDeque::new())
+            },
             capacity,
             cursor,
-            // A cursor ahead of the log has all up to there, whoever gave it.
+            // A client ahead of the log has every event up to its cursor from another instance.
             tail: head.max(cursor),
-            behind,
-            reading: behind,
-            missable,
-            waiting_since: behind.then_some(now),
-            owed: None,
+            waiting: if is_behind { Waiting::Since(now) } else { Waiting::No },
+            evicted_before: None,
         }
     }
 
-    /// Starts anew at its cursor, when what the log holds is no longer what it was.
-    pub(crate) fn restart(&mut self, head: EventId, now: Instant) {
-        let owed = self.owed;
-        *self = Self::new(self.cursor, head, self.missable, self.capacity, now);
-        self.owed = owed;
+    /// Excuses every loss until the log has evicted more than `evicted` events.
+    pub(crate) fn excuse(&mut self, evicted: u64) {
+        self.evicted_before = Some(evicted);
     }
 
-    /// Moves to `cursor` without what lies between, which is told as a gap.
-    pub(crate) fn jump(
-        &mut self,
-        cursor: EventId,
-        head: EventId,
-        reason: &'static str,
-        now: Instant,
-    ) {
-        *self = Self::new(cursor, head, cursor, self.capacity, now);
-        self.owed = Some(reason);
-        self.waiting_since = Some(now);
+    /// Keeps the cursor, when the log was replaced by one that ends at `head`.
+    pub(crate) fn restart(&mut self, head: EventId, now: Instant) {
+        let pace = if self.is_excused() { Pace::Excused } else { Pace::Reading };
+        let fresh = Self::new(self.cursor, head, self.capacity, pace, now);
+        match mem::replace(self, fresh).reading {
+            // A gap that is not reported yet must not be lost.
+            Reading::Gap(reason) => {
+                self.reading = Reading::Gap(reason);
+                self.waiting = Waiting::Since(now);
+            }
+            Reading::Window(_) | Reading::Log { .. } | Reading::Held { .. } => {}
+        }
+    }
+
+    /// Moves to `cursor`. The events before it are reported as a gap.
+    pub(crate) fn jump(&mut self, cursor: EventId, head: EventId, reason: GapReason, now: Instant) {
+        *self = Self::new(cursor, head, self.capacity, Pace::Excused, now);
+        self.reading = Reading::Gap(reason);
+        self.waiting = Waiting::Since(now);
+    }
+
+    /// Moves to `position` without a gap: a snapshot replaces the events before it.
+    pub(crate) fn skip_to(&mut self, position: EventId, now: Instant) {
+        if position > self.cursor {
+            let tail = self.tail;
+            *self = Self::new(position, tail, self.capacity, Pace::Reading, now);
+        }
     }
 
     pub(crate) fn cursor(&self) -> EventId {
         self.cursor
-    }
-
-    /// The position after which a loss is to be told.
-    pub(crate) fn told(&self) -> EventId {
-        self.cursor.max(self.missable)
     }
 
     /// The newest event for this client.
@@ -99,58 +173,79 @@ impl Mailbox {
         self.tail
     }
 
-    /// Since when something has waited without a read.
-    pub(crate) fn waiting_since(&self) -> Option<Instant> {
-        self.waiting_since
+    /// Whether a loss since the cursor must be reported, when the log has evicted `evicted` events.
+    pub(crate) fn must_report_loss(&self, evicted: u64) -> bool {
+        self.evicted_before != Some(evicted)
     }
 
-    /// What waits for it has waited since `now` and not longer: it could not read before.
-    pub(crate) fn wait_from(&mut self, now: Instant) {
-        if let Some(since) = &mut self.waiting_since {
-            *since = now;
+    /// Since when events have waited for a client that could read them.
+    pub(crate) fn waiting(&self) -> Waiting {
+        match self.reading {
+            Reading::Held { .. } => Waiting::No,
+            Reading::Window(_) | Reading::Log { .. } | Reading::Gap(_) => self.waiting,
         }
     }
 
-    /// Adds an event for this client; `false` if it had that one already.
+    /// Whether something waits for the client, also if the client is held.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting != Waiting::No
+    }
+
+    /// Whether the last read needs no [`settle_read`](Self::settle_read).
+    pub(crate) fn is_settled(&self) -> bool {
+        self.waiting != Waiting::ReadNow
+    }
+
+    /// Sets the time of a read that left events behind.
+    pub(crate) fn settle_read(&mut self, now: Instant) {
+        if self.waiting == Waiting::ReadNow {
+            self.waiting = Waiting::Since(now);
+        }
+    }
+
+    /// Adds an event for this client. Returns whether the event is new to it.
     ///
-    /// Events come in order, but one that was appended before this client connected, or before it had read the log
-    /// to its end, may still be on its way here.
+    /// Events come in order. An event that was appended before the client connected, or before the
+    /// client had read the log to its end, may still be on its way here.
     pub(crate) fn push(&mut self, entry: &Arc<Entry>) -> bool {
         if entry.id <= self.tail {
             return false;
         }
-        if !self.behind {
-            if self.window.is_empty() {
-                // Nothing for this client lies between. Keeps the cursor fresh for whoever seldom gets anything.
-                self.cursor = entry.id.before();
+        if let Reading::Window(window) = &mut self.reading {
+            if window.is_empty() {
+                // No event for this client lies between. The cursor stays fresh for a client that
+                // seldom gets an event, so that its next resume finds no gap.
+                self.cursor = entry.id.predecessor();
             }
-            if self.window.len() < self.capacity {
-                self.window.push_back(Arc::downgrade(entry));
+            if window.len() < self.capacity {
+                window.push_back(Arc::downgrade(entry));
             } else {
                 self.fall_behind();
             }
         }
         self.tail = entry.id;
-        self.waiting_since.get_or_insert(entry.at);
+        if self.waiting == Waiting::No {
+            self.waiting = Waiting::Since(entry.at);
+        }
         true
     }
 
-    /// Takes the oldest events of the window. The clock is read only if some are left.
-    pub(crate) fn take(
-        &mut self,
-        budget: Budget,
-        now: impl FnOnce() -> Instant,
-        out: &mut Vec<Arc<Entry>>,
-    ) -> Taken {
-        if let Some(reason) = self.owed.take() {
-            self.waiting_since = self.behind.then(now);
-            return Taken::Gap(self.cursor, reason);
-        }
-        if self.behind {
-            return Taken::Behind;
-        }
+    /// Takes the oldest events of the window, within `budget`.
+    ///
+    /// If events are left, the caller must [`settle_read`](Self::settle_read).
+    pub(crate) fn take(&mut self, budget: Budget, out: &mut Vec<Arc<Entry>>) -> Taken {
+        let window = match &mut self.reading {
+            Reading::Window(window) => window,
+            Reading::Log { .. } => return Taken::Behind,
+            Reading::Held { .. } => return Taken::Held,
+            Reading::Gap(reason) => {
+                let reason = *reason;
+                self.report_gap();
+                return Taken::Gap(self.cursor, reason);
+            }
+        };
         let mut bytes = 0;
-        while let Some(oldest) = self.window.front() {
+        while let Some(oldest) = window.front() {
             let Some(entry) = oldest.upgrade() else {
                 if !out.is_empty() {
                     break;
@@ -163,43 +258,89 @@ impl Mailbox {
             }
             bytes += entry.len();
             self.cursor = entry.id;
-            self.window.pop_front();
+            window.pop_front();
             out.push(entry);
         }
         if out.is_empty() {
             return Taken::Nothing;
         }
-        self.waiting_since = if self.window.is_empty() { None } else { Some(now()) };
+        self.waiting = if window.is_empty() { Waiting::No } else { Waiting::ReadNow };
         Taken::Batch
     }
 
-    /// Whether the log is to be read next, and nothing told before.
-    pub(crate) fn reads_the_log(&self) -> bool {
-        self.behind && self.owed.is_none()
+    /// The gap is being reported: the client goes on from its cursor.
+    fn report_gap(&mut self) {
+        if self.cursor < self.tail {
+            self.reading = Reading::Log { pace: Pace::Excused, requested: EventId::ORIGIN };
+            self.waiting = Waiting::ReadNow;
+        } else {
+            self.reading = Reading::Window(VecDeque::new());
+            self.waiting = Waiting::No;
+        }
     }
 
-    /// Whether a client that was live begins to read the log.
-    pub(crate) fn starts_reading_the_log(&mut self) -> bool {
-        !mem::replace(&mut self.reading, true)
+    /// How the client reads the log, and up to where losses were requested. `None` if it does not.
+    pub(crate) fn reads_log(&self) -> Option<(Pace, EventId)> {
+        match self.reading {
+            Reading::Log { pace, requested } => Some((pace, requested)),
+            Reading::Window(_) | Reading::Held { .. } | Reading::Gap(_) => None,
+        }
     }
 
-    /// The log was read up to `cursor` at `now`, and that is not all of it.
+    /// Whether a loss is known to the client, and no fault of a slow reader.
+    fn is_excused(&self) -> bool {
+        match self.reading {
+            Reading::Window(_) => false,
+            Reading::Log { pace, .. } => pace.is_excused(),
+            Reading::Held { .. } | Reading::Gap(_) => true,
+        }
+    }
+
+    /// Holds a client that reads the log until the events that it missed are there.
+    pub(crate) fn hold(&mut self, until: Instant) {
+        self.reading = Reading::Held { until };
+    }
+
+    /// Until when the client is held, if it is.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        match self.reading {
+            Reading::Held { until } => Some(until),
+            Reading::Window(_) | Reading::Log { .. } | Reading::Gap(_) => None,
+        }
+    }
+
+    /// Lets a held client read the log. Losses up to `requested` must not be requested again.
+    pub(crate) fn release(&mut self, requested: EventId, now: Instant) {
+        self.reading = Reading::Log { pace: Pace::Released, requested };
+        // The client could not read before.
+        self.waiting = Waiting::Since(now);
+    }
+
+    /// The client has read the log up to `cursor`, and events are left.
     pub(crate) fn advance(&mut self, cursor: EventId, now: Instant) {
         self.cursor = cursor;
-        self.waiting_since = Some(now);
+        self.waiting = Waiting::Since(now);
+        if let Reading::Log { pace, .. } = &mut self.reading {
+            *pace = if pace.is_excused() { Pace::Excused } else { Pace::Reading };
+        }
     }
 
-    /// The log was read to its end, which is `head`, and cannot have grown since.
+    /// The client has read the log to its end, which is `head`, under the lock of the log.
     pub(crate) fn catch_up(&mut self, head: EventId) {
         self.cursor = head;
         self.tail = head;
-        self.behind = false;
-        self.reading = false;
-        self.waiting_since = None;
+        self.reading = Reading::Window(VecDeque::new());
+        self.waiting = Waiting::No;
+        self.evicted_before = None;
     }
 
     fn fall_behind(&mut self) {
-        self.window = VecDeque::new();
-        self.behind = true;
+        self.reading = Reading::Log { pace: Pace::FellBehind, requested: EventId::ORIGIN };
+    }
+}
+
+impl Pace {
+    pub(crate) const fn is_excused(self) -> bool {
+        matches!(self, Self::Excused | Self::Released)
     }
 }

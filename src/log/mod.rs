@@ -1,13 +1,17 @@
-//! The log and what reads it: plain types behind `&mut self`, without locks, wakers, clocks or async.
+//! The log and its readers: plain types behind `&mut self`, without locks, wakers, clocks or async.
 
 pub(crate) mod audience;
-pub(crate) mod command;
+pub(crate) mod codec;
 pub(crate) mod departed;
-pub(crate) mod history;
-#[expect(clippy::module_inception, reason = "it is the log, on the floor named for it")]
+pub(crate) mod entry;
+pub(crate) mod evicted;
+pub(crate) mod hash;
+pub(crate) mod identity;
+pub(crate) mod key;
+#[expect(clippy::module_inception, reason = "the folder is named for its main type")]
 pub(crate) mod log;
-pub(crate) mod lost;
 pub(crate) mod mailbox;
-pub(crate) mod packed;
+pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;
+pub(crate) mod shrink;

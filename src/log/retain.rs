@@ -1,22 +1,49 @@
+//! How much the log keeps.
+
 use std::time::Duration;
 
 use crate::error::ConfigError;
 
-/// How much a hub keeps for clients that come back or fall behind.
+/// The events that a hub keeps for clients that reconnect or fall behind.
 ///
-/// What is kept is all that the hub holds of its events, whatever its clients do (but for what it
-/// [looks back](crate::History) for, if it has a backplane): at most `bytes` of frames (the
-/// allocation of a frame can be a quarter larger than it), and for each of `events` about 450 bytes of bookkeeping. To
-/// remember what was lost to whom takes up to 200 bytes more for each of `events` (of 1024 at least). Measured on 64 bits,
-/// with the slack of allocations: 270 to 350 in all where events are for everybody or for one topic, 610 to 660 where
-/// each is for another user.
+/// By default 4096 events, at most 16 MiB, each for at most 5 minutes.
 ///
 /// ```
 /// use std::time::Duration;
-/// use sse_hub::Retain;
+/// use sse_hub::{Hub, ManualTimer, Retain};
 ///
-/// let retain = Retain::events(4096).per_topic(256).bytes(16 << 20).age(Duration::from_secs(300));
+/// let retain = Retain::default()
+///     .events(10_000)
+///     .per_topic(256)
+///     .bytes(32 << 20)
+///     .age(Duration::from_secs(600));
+/// let hub = Hub::builder(ManualTimer::new()).retain(retain).build()?;
+/// # Ok::<(), sse_hub::ConfigError>(())
 /// ```
+///
+/// # Memory
+///
+/// The retention bounds the memory that a hub takes for events, however its clients behave. With a
+/// backplane, [`History`](crate::History) allows more for a while. On 64 bits the bound is:
+///
+/// ```text
+/// 1.25 * bytes  +  700 B * max(events, 1024)  +  2 MiB if audiences use `and` or `except`
+/// ```
+///
+/// `bytes` counts for each event:
+///
+/// | part of the event | bytes |
+/// |---|---|
+/// | the frame | its length |
+/// | the names in its audience | their length |
+/// | each key of an audience with several names (`users`, `topics`, `or` ...) | 192 |
+/// | each name in an audience with an `and` or an `except` | 128 |
+/// | a conflation key | 192, its length, the length of the type, and 64 for each of several names |
+///
+/// An allocation can be a quarter larger than its frame: hence the factor. The cost per event is
+/// the entry, its index, and the record of evicted events. The 2 MiB are the audiences of the last
+/// 256 evicted events. For small events, 270 to 350 bytes per event are usual if the events are for
+/// every client or for one topic, and 610 to 660 bytes if each event is for a different user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retain {
@@ -27,41 +54,38 @@ pub struct Retain {
 }
 
 impl Retain {
-    /// This many events, at most 16 MiB of them, each for at most five minutes.
+    /// Sets the most events. Must not be zero.
     #[must_use]
-    pub const fn events(events: usize) -> Self {
-        Self { events, per_topic: None, bytes: 16 << 20, age: Some(Duration::from_secs(300)) }
-    }
-
-    /// At most this many events of each topic, so that a busy one does not push out the others.
-    #[must_use]
-    pub const fn per_topic(mut self, events: usize) -> Self {
-        self.per_topic = Some(events);
+    pub const fn events(mut self, events: usize) -> Self {
+        self.events = events;
         self
     }
 
-    /// At most this many bytes of frames in all. A larger event is refused.
+    /// Sets the most events of each topic, so that a busy topic does not evict the others; `None`
+    /// for no limit, the default. Must not be zero, and not more than [`events`](Self::events).
+    #[must_use]
+    pub fn per_topic(mut self, events: impl Into<Option<usize>>) -> Self {
+        self.per_topic = events.into();
+        self
+    }
+
+    /// Sets the most bytes of all events together, counted as in [Memory](Self#memory). Must not be
+    /// zero. A larger event is refused.
     #[must_use]
     pub const fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// Each event for at most this long, counted from its publishing. Decided when the hub is next used.
+    /// Sets the most time that an event is kept after it was published; `None` for no limit. Must
+    /// not be zero. The hub evicts an old event when it is next used.
     #[must_use]
-    pub const fn age(mut self, age: Duration) -> Self {
-        self.age = Some(age);
+    pub fn age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.age = age.into();
         self
     }
 
-    /// Each event until another limit pushes it out.
-    #[must_use]
-    pub const fn any_age(mut self) -> Self {
-        self.age = None;
-        self
-    }
-
-    /// The same and an allowance. Then no topic is limited of its own, and nothing is too old.
+    /// Adds an allowance, and removes the limits of topics and of age.
     pub(super) fn raised(mut self, by: Allowance) -> Self {
         self.events = self.events.saturating_add(by.events);
         self.bytes = self.bytes.saturating_add(by.bytes);
@@ -71,13 +95,13 @@ impl Retain {
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let zero = [
-            ("events", self.events == 0),
-            ("per_topic", self.per_topic == Some(0)),
-            ("bytes", self.bytes == 0),
-            ("age", self.age == Some(Duration::ZERO)),
+            ("Retain::events", self.events == 0),
+            ("Retain::per_topic", self.per_topic == Some(0)),
+            ("Retain::bytes", self.bytes == 0),
+            ("Retain::age", self.age == Some(Duration::ZERO)),
         ];
         if let Some((setting, _)) = zero.into_iter().find(|&(_, is_zero)| is_zero) {
-            return Err(ConfigError::RetainsNothing(setting));
+            return Err(ConfigError::Zero { setting });
         }
         match self.per_topic {
             Some(per_topic) if per_topic > self.events => {
@@ -89,13 +113,13 @@ impl Retain {
 }
 
 impl Default for Retain {
-    /// `Retain::events(4096)`.
+    /// 4096 events, at most 16 MiB, each for at most 5 minutes.
     fn default() -> Self {
-        Self::events(4096)
+        Self { events: 4096, per_topic: None, bytes: 16 << 20, age: Some(Duration::from_secs(300)) }
     }
 }
 
-/// What may be kept beyond the retention.
+/// What the log may keep beyond its retention while it is raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allowance {
     pub(crate) events: usize,

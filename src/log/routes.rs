@@ -1,152 +1,164 @@
+//! The connected clients by key.
+
 use std::collections::HashMap;
 
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::audience::{Key, Place};
+use super::hash::KeyHasher;
+use super::identity::Membership;
+use super::key::Key;
+use super::shrink::{is_sparse, shrink};
 use crate::wire::id::EventId;
 
-/// Who is connected, and under which keys.
+/// The members of each key, and the keys of each member.
 ///
-/// `T` is what a member is reached by. Finding, adding and removing a member costs the same however many there are,
-/// and a key without members is forgotten: names come from outside.
+/// `T` is the handle to a member. Adding and removing a member takes constant time per key. A key
+/// without members is removed, because names come from outside.
 #[derive(Debug)]
 pub(crate) struct Routes<T> {
+    hasher: KeyHasher,
     members: HashMap<Key, Members<T>>,
     slots: Slab<Slot<T>>,
 }
 
-/// Room that is kept though it is not used.
-const KEPT: usize = 1024;
-
-/// Most keys have one member: a client's own id, mostly its session.
+/// Most keys have one member, such as the client's id and usually its session.
 type Members<T> = SmallVec<[Member<T>; 1]>;
 
-/// A member, as one key lists it.
+/// A member in the list of one key.
 #[derive(Debug)]
 pub(crate) struct Member<T> {
     pub(crate) reach: T,
     pub(crate) slot: usize,
-    /// Which of the slot's places this is.
-    place: usize,
+    /// The index of the key among the memberships of the slot.
+    membership: usize,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
     reach: T,
-    places: Vec<Place>,
+    memberships: Vec<Membership>,
 }
 
 impl<T: Clone> Routes<T> {
-    pub(crate) fn new() -> Self {
-        Self { members: HashMap::new(), slots: Slab::new() }
+    pub(crate) fn new(hasher: KeyHasher) -> Self {
+        Self { hasher, members: HashMap::new(), slots: Slab::new() }
     }
 
-    /// Adds a member under each of `keys`, which are all different, and returns its slot.
+    /// Adds a member under each of `keys`, which must differ, and returns its slot.
     pub(crate) fn add(&mut self, keys: Vec<Key>, reach: T) -> usize {
-        let places = Vec::with_capacity(keys.len());
-        let slot = self.slots.insert(Slot { reach, places });
+        let memberships = Vec::with_capacity(keys.len());
+        let slot = self.slots.insert(Slot { reach, memberships });
         for key in keys {
             self.join(slot, key, EventId::ORIGIN);
         }
         slot
     }
 
-    /// Adds a member to the holders of a key, for events after `since`; `false` if it is one.
+    /// Adds a key to a member, for events after `since`. Returns `false` if the member holds the
+    /// key already.
     pub(crate) fn join(&mut self, slot: usize, key: Key, since: EventId) -> bool {
-        let Some(Slot { reach, places }) = self.slots.get_mut(slot) else { return false };
-        if places.iter().any(|place| place.key == key) {
+        let Some(Slot { reach, memberships }) = self.slots.get_mut(slot) else { return false };
+        if memberships.iter().any(|held| held.key == key) {
             return false;
         }
         let members = self.members.entry(key.clone()).or_default();
-        members.push(Member { reach: reach.clone(), slot, place: places.len() });
-        places.push(Place { key, since, index: members.len() - 1 });
+        members.push(Member { reach: reach.clone(), slot, membership: memberships.len() });
+        let hash = self.hasher.key(&key);
+        memberships.push(Membership { key, hash, since, index: members.len() - 1 });
         true
     }
 
-    /// Takes a member from the holders of a key; `false` if it is none.
+    /// Takes a key from a member. Returns `false` if the member does not hold the key.
     pub(crate) fn leave(&mut self, slot: usize, key: &Key) -> bool {
-        let Some(Slot { places, .. }) = self.slots.get_mut(slot) else { return false };
-        let Some(at) = places.iter().position(|place| place.key == *key) else { return false };
-        let Place { index, .. } = places.swap_remove(at);
-        if let Some(moved) = places.get(at)
+        let Some(Slot { memberships, .. }) = self.slots.get_mut(slot) else { return false };
+        let Some(at) = memberships.iter().position(|held| held.key == *key) else { return false };
+        let Membership { index, .. } = memberships.swap_remove(at);
+        // The last membership took the free index: its key's list must point there.
+        if let Some(moved) = memberships.get(at)
             && let Some(members) = self.members.get_mut(&moved.key)
         {
-            members[moved.index].place = at;
+            members[moved.index].membership = at;
         }
         self.unlist(key, index);
         true
     }
 
-    /// Removes a member from everywhere.
+    /// Removes a member with all its keys.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<T> {
-        let Slot { reach, places } = self.slots.try_remove(slot)?;
-        for Place { key, index, .. } in places {
+        let Slot { reach, memberships } = self.slots.try_remove(slot)?;
+        for Membership { key, index, .. } in memberships {
             self.unlist(&key, index);
         }
         self.shrink();
         Some(reach)
     }
 
-    /// Takes one out of the list of a key's members.
+    /// Removes an element from the member list of a key, by moving the last element into its index.
     ///
-    /// The last takes its place. A hand-out that walks a list from its end, a piece at a time, therefore meets every
-    /// member that stays: those that move have been met already.
+    /// A hand-out walks a list from the end and releases the lock between pieces. It still meets
+    /// every member that stays: an element moves only to a lower index, so it was met already or
+    /// lies ahead.
     fn unlist(&mut self, key: &Key, index: usize) {
         let Some(members) = self.members.get_mut(key) else { return };
         members.swap_remove(index);
         if let Some(moved) = members.get(index) {
-            self.slots[moved.slot].places[moved.place].index = index;
+            self.slots[moved.slot].memberships[moved.membership].index = index;
         } else if members.is_empty() {
             self.members.remove(key);
             return;
         }
-        if members.capacity() > KEPT && members.len() < members.capacity() / 4 {
+        if is_sparse(members.len(), members.capacity()) {
             members.shrink_to_fit();
         }
     }
 
-    /// Who holds this key.
+    /// Returns the members that hold this key.
     pub(crate) fn members(&self, key: &Key) -> &[Member<T>] {
         self.members.get(key).map_or(&[], SmallVec::as_slice)
     }
 
-    /// Every key, and how many hold it.
+    /// Returns every key with the number of its members.
     pub(crate) fn lists(&self) -> impl Iterator<Item = (&Key, usize)> {
         self.members.iter().map(|(key, members)| (key, members.len()))
     }
 
-    /// How to reach the member in a slot.
+    /// Returns the handle of the member in a slot.
     pub(crate) fn get(&self, slot: usize) -> Option<&T> {
         self.slots.get(slot).map(|slot| &slot.reach)
     }
 
-    /// What a member holds.
-    pub(crate) fn places(&self, slot: usize) -> &[Place] {
-        self.slots.get(slot).map_or(&[], |slot| &slot.places)
+    /// Returns the keys of the member in a slot.
+    pub(crate) fn memberships(&self, slot: usize) -> &[Membership] {
+        self.slots.get(slot).map_or(&[], |slot| &slot.memberships)
     }
 
-    /// Everybody, by slot.
+    /// Returns all members in the order of their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.slots.iter().map(|(slot, member)| (slot, &member.reach))
     }
 
-    /// How many members there are.
+    /// Returns the number of members.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// How many keys have members.
+    /// Returns the length at which a list with an entry for some of the members must be pruned. At
+    /// least half of a longer list is about members that left, so pruning pays for itself.
+    pub(crate) fn prune_at(&self) -> usize {
+        2 * self.len() + 64
+    }
+
+    /// Returns the number of keys with members.
     pub(crate) fn keys(&self) -> usize {
         self.members.len()
     }
 
-    /// Gives memory back once three quarters of it are unused, so that a crowd that came once is not paid for ever.
+    /// Gives memory back after a peak. A slab cannot move its elements, so the slots shrink only
+    /// once all of them are free.
     fn shrink(&mut self) {
-        if self.members.capacity() > KEPT && self.members.len() < self.members.capacity() / 4 {
-            self.members.shrink_to(self.members.len() * 2);
-        }
-        if self.slots.is_empty() && self.slots.capacity() > KEPT {
+        shrink(&mut self.members);
+        if self.slots.is_empty() && is_sparse(0, self.slots.capacity()) {
             self.slots = Slab::new();
         }
     }

@@ -1,22 +1,26 @@
-//! For axum: [`LastEventId`] is an extractor, [`Subscription`], [`EventStream`] and [`Refused`] are responses.
+//! For axum: [`LastEventId`] is an extractor; [`Subscription`], [`EventStream`], [`Refused`] and
+//! the errors of the crate are responses.
 
-use std::convert::Infallible;
-
+use ::http::Method;
 use ::http::request::Parts;
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use futures_core::Stream;
 
-use super::http;
-use super::stream::{EventStream, IntoEvent};
-use crate::error::Refused;
+use super::event_stream::{EventStream, IntoEvent};
+use super::http::{self, ErrorResponse, HeadRequest};
+use crate::error::{AudienceError, DisconnectError, JoinError, NameError, PublishError, Refused};
 use crate::hub::subscription::Subscription;
+use crate::log::key::ParseClientIdError;
+use crate::wire::event::EventError;
+#[cfg(feature = "json")]
+use crate::wire::event::JsonError;
 use crate::wire::id::LastEventId;
 
 impl IntoResponse for Subscription {
     fn into_response(self) -> Response {
-        http::response(self).map(Body::new)
+        http::stream_response(self).map(Body::new)
     }
 }
 
@@ -26,30 +30,66 @@ where
     S::Item: IntoEvent,
 {
     fn into_response(self) -> Response {
-        http::response(self).map(Body::new)
+        http::stream_response(self).map(Body::new)
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        http::refusal::<Subscription>(&self).map(Body::new)
+        http::refusal(&self).map(Body::new)
     }
 }
 
-/// Never rejects a request: a first connection is [`LastEventId::none`], and garbage becomes a gap in the stream.
-impl<S: Sync> FromRequestParts<S> for LastEventId {
-    type Rejection = Infallible;
+impl IntoResponse for HeadRequest {
+    fn into_response(self) -> Response {
+        http::head_response().map(Body::new)
+    }
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+macro_rules! error_responses {
+    ($($(#[$meta:meta])* $error:ty,)*) => {$(
+        $(#[$meta])*
+        impl IntoResponse for $error {
+            fn into_response(self) -> Response {
+                http::error_response(self).map(Body::new)
+            }
+        }
+    )*};
+}
+
+error_responses! {
+    ErrorResponse,
+    PublishError,
+    JoinError,
+    DisconnectError,
+    EventError,
+    #[cfg(feature = "json")]
+    JsonError,
+    AudienceError,
+    NameError,
+    ParseClientIdError,
+}
+
+/// Rejects only `HEAD`, with the response for it: axum calls the handler of `GET` for `HEAD` too,
+/// and a handler that extracts this type must not subscribe then. For a first connection the value
+/// is [`LastEventId::none`], and for an invalid header an unknown id, which becomes a gap.
+impl<S: Sync> FromRequestParts<S> for LastEventId {
+    type Rejection = HeadRequest;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HeadRequest> {
+        if parts.method == Method::HEAD {
+            return Err(HeadRequest::new());
+        }
         Ok(Self::from_request(&parts.headers, &parts.uri))
     }
 }
 
-/// `None` for a first connection.
+/// `None` for a first connection. Rejects `HEAD`, as the extractor without `Option` does.
 impl<S: Sync> OptionalFromRequestParts<S> for LastEventId {
-    type Rejection = Infallible;
+    type Rejection = HeadRequest;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
-        Ok(Some(Self::from_request(&parts.headers, &parts.uri)).filter(|last| last.is_some()))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, HeadRequest> {
+        let last = <Self as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        Ok(Some(last).filter(|last| !last.is_first_connection()))
     }
 }

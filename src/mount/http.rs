@@ -1,72 +1,185 @@
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ::http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
-use ::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use ::http::{HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use futures_core::Stream;
 use http_body::Frame;
 
-use crate::error::{Refusals, Refused, RefusedCause};
+use crate::error::{
+    AudienceError, DisconnectError, JoinError, NameError, PublishError, RefusalStyle, Refused,
+    RefusedCause,
+};
 use crate::hub::subscription::Subscription;
+use crate::log::key::ParseClientIdError;
+use crate::wire::event::EventError;
+#[cfg(feature = "json")]
+use crate::wire::event::JsonError;
 use crate::wire::frame;
-use crate::wire::id::LastEventId;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The response to a client that was let in or refused: what [`Hub::subscribe`](crate::Hub::subscribe) returned.
+/// Returns the response for the result of [`Hub::subscribe`](crate::Hub::subscribe): a stream, or
+/// the [`refusal`].
 ///
 /// ```
 /// use sse_hub::{Hub, ManualTimer, Subscriber};
 ///
 /// let hub = Hub::builder(ManualTimer::new()).build()?;
-/// let response = sse_hub::http::respond(hub.subscribe(Subscriber::new()));
+/// let response = sse_hub::http::into_response(hub.subscribe(Subscriber::new()));
 /// assert_eq!(response.status(), 200);
 /// assert_eq!(response.headers()["content-type"], "text/event-stream");
 /// # Ok::<(), sse_hub::ConfigError>(())
 /// ```
-pub fn respond(subscribed: Result<Subscription, Refused>) -> Response<Body> {
+pub fn into_response(subscribed: Result<Subscription, Refused>) -> Response<Body> {
     match subscribed {
-        Ok(subscription) => response(subscription),
+        Ok(subscription) => stream_response(subscription),
         Err(refused) => refusal(&refused),
     }
 }
 
-/// A response that streams `frames`, with the headers that keep proxies from holding it back.
-pub fn response<S>(frames: S) -> Response<Body<S>> {
+/// Returns a response that streams `frames`: a [`Subscription`], an
+/// [`EventStream`](crate::EventStream), or any stream of frames. Its headers stop proxies from
+/// buffering and compressing the stream.
+///
+/// ```
+/// use futures_util::stream;
+/// use sse_hub::{Event, EventStream, ManualTimer};
+///
+/// let rows = stream::iter([Event::new("row").data("1"), Event::new("row").data("2")]);
+/// let stream = EventStream::new(rows, ManualTimer::new());
+/// let response = sse_hub::http::stream_response(stream);
+/// assert_eq!(response.headers()["cache-control"], "no-cache, no-transform");
+/// ```
+pub fn stream_response<S>(frames: S) -> Response<Body<S>> {
     event_stream(Body { content: Content::Stream { frames } })
 }
 
-/// The response to a client that is not let in.
+/// Returns the response for a refused client.
 ///
-/// A browser's `EventSource` never comes back after any status but 200. A client that may try again therefore gets a
-/// stream of one `hub:refused` event, which says why and when to come back, and its end; or, if the hub is set to
-/// [`Refusals::Status`], a `503` or `429` with `retry-after`. One that may not gets `400`. Those have the reason as text.
-pub fn refusal<S>(refused: &Refused) -> Response<Body<S>> {
-    let status = match (refused.is_temporary(), refused.refusals(), refused.cause()) {
-        (true, Refusals::Stream, cause) => {
-            return event_stream(Body::whole(frame::refused(refused.retry(), cause.as_str())));
-        }
-        (false, ..) => StatusCode::BAD_REQUEST,
-        (true, _, RefusedCause::UserFull { .. } | RefusedCause::SessionFull { .. }) => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
-        (true, ..) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let mut response = Response::new(Body::whole(refused.to_string()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if refused.is_temporary() {
+/// A browser's `EventSource` never reconnects after a status other than 200. If the client may try
+/// again, the response is therefore a stream with one `hub:refused` event, which carries the reason
+/// and the delay before the next attempt, and then ends. If the hub is set to
+/// [`RefusalStyle::Status`], the response is `503` or `429` with `retry-after`. A client that must
+/// not try again gets `400`. The text of these statuses is the reason.
+///
+/// If the hub is draining or closed, the response has `connection: close`, so that an HTTP/1.1
+/// client opens its next connection to another instance. Servers remove that header on HTTP/2,
+/// where the server's graceful shutdown closes the connection.
+///
+/// ```
+/// use sse_hub::{Hub, ManualTimer, Subscriber};
+///
+/// let hub = Hub::builder(ManualTimer::new()).build()?;
+/// hub.close();
+/// let refused = hub.subscribe(Subscriber::new()).unwrap_err();
+/// let response = sse_hub::http::refusal(&refused);
+/// assert_eq!((response.status().as_u16(), &response.headers()["connection"]), (200, &"close".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn refusal(refused: &Refused) -> Response<Body> {
+    let cause = refused.cause();
+    let mut response = if !refused.is_temporary() {
+        text(StatusCode::BAD_REQUEST, refused.to_string())
+    } else if refused.style() == RefusalStyle::Stream {
+        event_stream(Body::whole(frame::refused(refused.retry(), cause.as_str())))
+    } else {
+        let status = match cause {
+            RefusedCause::UserFull { .. } | RefusedCause::SessionFull { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut response = text(status, refused.to_string());
         let seconds = refused.retry().as_millis().div_ceil(1000);
-        headers.insert(RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).into());
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        response
+    };
+    if matches!(cause, RefusedCause::Draining | RefusedCause::Closed) {
+        end_connection(&mut response);
     }
     response
+}
+
+/// Returns the response for a `HEAD` request to the URL of a stream: the headers that `GET` would
+/// get, and no body. Answer `HEAD` with this response instead of subscribing, because a request
+/// for headers must have no side effects: a subscription announces its user and takes a place of
+/// the user's limit.
+///
+/// The axum extractor [`LastEventId`](crate::LastEventId) answers `HEAD` by itself.
+///
+/// ```
+/// use http::{Method, Request, Response};
+/// use sse_hub::http::{Body, head_response, into_response};
+/// use sse_hub::{Hub, LastEventId, Subscriber};
+///
+/// fn events(hub: &Hub, request: &Request<()>) -> Response<Body> {
+///     if request.method() == Method::HEAD {
+///         return head_response();
+///     }
+///     let last = LastEventId::from_request(request.headers(), request.uri());
+///     into_response(hub.subscribe(Subscriber::new().resume(last)))
+/// }
+/// ```
+pub fn head_response() -> Response<Body> {
+    event_stream(Body::empty())
+}
+
+/// Returns a `204 No Content` response, which stops a browser's `EventSource` for good.
+///
+/// A native `EventSource` takes every end of a stream for a lost connection and connects again.
+/// Give this response to the request after the end, if the server can tell that nothing more will
+/// follow: the request's `Last-Event-ID` is the id of the last event
+/// ([`EventStream::final_event`](crate::EventStream::final_event) shows this), the job of the
+/// URL is done, or the account of the user was deactivated.
+///
+/// Do not give this response to a client that may succeed later, such as one whose session expired:
+/// use `401` for a page that can log in again, and a [`refusal`] for one that should retry. The
+/// response has `cache-control: no-store`, because a cached `204` would also stop later streams of
+/// the same URL.
+pub fn stop_response() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Returns the response for an error of this crate: see [`ErrorResponse`].
+///
+/// ```
+/// use sse_hub::{Event, Hub, ManualTimer};
+///
+/// let hub = Hub::builder(ManualTimer::new()).build()?;
+/// let error = hub.broadcast(Event::new("two\nlines")).unwrap_err();
+/// assert_eq!(sse_hub::http::error_response(error).status(), 400);
+/// # Ok::<(), sse_hub::ConfigError>(())
+/// ```
+pub fn error_response(error: impl Into<ErrorResponse>) -> Response<Body> {
+    let ErrorResponse { status, ends_connection } = error.into();
+    let mut response = text(status, status.canonical_reason().unwrap_or_default());
+    if ends_connection {
+        end_connection(&mut response);
+    }
+    response
+}
+
+/// The rejection of the axum extractor [`LastEventId`](crate::LastEventId) for a `HEAD` request. As a
+/// response, it is the [`head_response`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a HEAD request opens no stream")]
+pub struct HeadRequest(());
+
+impl HeadRequest {
+    #[cfg(feature = "axum")]
+    pub(super) const fn new() -> Self {
+        Self(())
+    }
 }
 
 fn event_stream<S>(body: Body<S>) -> Response<Body<S>> {
@@ -79,30 +192,193 @@ fn event_stream<S>(body: Body<S>) -> Response<Body<S>> {
     response
 }
 
-impl LastEventId {
-    /// Reads it from a request: see [`from_parts`](Self::from_parts).
-    ///
-    /// ```
-    /// use http::{HeaderMap, Uri};
-    /// use sse_hub::{EventId, LastEventId};
-    ///
-    /// let uri = Uri::from_static("/events?lastEventId=1763-12");
-    /// assert_eq!(LastEventId::from_request(&HeaderMap::new(), &uri).id(), Some(EventId(1763, 12)));
-    /// ```
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::whole(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Without this header, a kept connection would bring the next request to the same instance.
+fn end_connection(response: &mut Response<Body>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// The response for an error of this crate, as a status. A handler that returns
+/// `Result<_, ErrorResponse>` can use `?` on all of them and on a [`StatusCode`] of its own.
+///
+/// | status | error |
+/// |---|---|
+/// | `400` | an invalid event, audience, topic, name or client id, and too many topics |
+/// | `413` | an event larger than the hub retains |
+/// | `503` | the backplane's backlog is full, or the hub is closed (with `connection: close`) |
+/// | `500` | the program must be changed: a payload that does not serialise, an event with an id of its own or without content, an invalid reason to disconnect |
+///
+/// The body is the name of the status. The text of the error stays in the server, where it is
+/// logged: `request failed` at `ERROR` for `500`, and at `DEBUG` for the others.
+///
+/// With feature `axum`, this type and the errors themselves are `IntoResponse`; with feature
+/// `warp`, they are `Reply`. For other servers, [`error_response`] returns the response.
+///
+/// ```
+/// use http::StatusCode;
+/// use sse_hub::http::ErrorResponse;
+/// use sse_hub::{Audience, Event, Hub};
+///
+/// fn greet(hub: &Hub, client: &str) -> Result<(), ErrorResponse> {
+///     let page = Audience::client(client.parse()?);
+///     if hub.count(&page) == 0 {
+///         return Err(StatusCode::NOT_FOUND.into());
+///     }
+///     hub.publish(page, Event::new("greeting"))?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorResponse {
+    status: StatusCode,
+    ends_connection: bool,
+}
+
+impl ErrorResponse {
+    /// Returns the status.
     #[must_use]
-    pub fn from_request(headers: &HeaderMap, uri: &Uri) -> Self {
-        Self::from_headers(headers, uri.query().unwrap_or_default())
+    pub const fn status(self) -> StatusCode {
+        self.status
+    }
+}
+
+impl From<StatusCode> for ErrorResponse {
+    fn from(status: StatusCode) -> Self {
+        Self { status, ends_connection: false }
+    }
+}
+
+impl<E: HttpError> From<E> for ErrorResponse {
+    fn from(error: E) -> Self {
+        let status = error.status();
+        let code = status.as_u16();
+        // Requests cause these errors: a higher level could fill a disk.
+        tracing::debug!(target: "sse_hub", %error, status = code, "request failed");
+        Self { status, ends_connection: error.ends_connection() }
+    }
+}
+
+/// An error of this crate that can be a response. Purposefully sealed: convert the errors of your
+/// program to a [`StatusCode`].
+pub trait HttpError: sealed::HttpError {}
+
+impl<E: sealed::HttpError> HttpError for E {}
+
+mod sealed {
+    use super::{StatusCode, fmt};
+
+    #[expect(unnameable_types, reason = "the trait is a seal")]
+    pub trait HttpError: fmt::Display {
+        fn status(&self) -> StatusCode;
+
+        /// Returns true if a retry must reach another instance.
+        fn ends_connection(&self) -> bool {
+            false
+        }
+    }
+}
+
+// The table of statuses, for all adapters. `500` is for errors that no other request can avoid:
+// only a change of the program can.
+
+impl sealed::HttpError for PublishError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Event(error) => error.status(),
+            Self::Audience(error) => error.status(),
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Backlog | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
 
-    pub(super) fn from_headers(headers: &HeaderMap, query: &str) -> Self {
-        Self::from_parts(headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes), query)
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+impl sealed::HttpError for JoinError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Topic(_) | Self::Audience(_) | Self::TooManyTopics { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Backlog | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+impl sealed::HttpError for DisconnectError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Event(error) => error.status(),
+            Self::Audience(error) => error.status(),
+            Self::Backlog | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+impl sealed::HttpError for EventError {
+    fn status(&self) -> StatusCode {
+        match self {
+            // The values may come from the request.
+            Self::Type(_)
+            | Self::Comment
+            | Self::Retry
+            | Self::Key
+            | Self::IdempotencyKey
+            | Self::Id => StatusCode::BAD_REQUEST,
+            // The program sets an id for a hub, or nothing at all, or a snapshot too late.
+            Self::OwnId | Self::Late | Self::Empty => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+#[cfg(feature = "json")]
+impl sealed::HttpError for JsonError {
+    fn status(&self) -> StatusCode {
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
+}
+
+impl sealed::HttpError for AudienceError {
+    fn status(&self) -> StatusCode {
+        StatusCode::BAD_REQUEST
+    }
+}
+
+impl sealed::HttpError for NameError {
+    fn status(&self) -> StatusCode {
+        StatusCode::BAD_REQUEST
+    }
+}
+
+impl sealed::HttpError for ParseClientIdError {
+    fn status(&self) -> StatusCode {
+        StatusCode::BAD_REQUEST
     }
 }
 
 pin_project_lite::pin_project! {
-    /// An `http_body::Body` that streams frames as they come. It ends when its stream does.
+    /// An `http_body::Body` that sends each frame when the stream yields it, and ends with the
+    /// stream.
     ///
-    /// It is a `Stream` of `Result`s as well, for servers that take their bodies in that form.
+    /// The body is also a `Stream` of `Result`s, for servers that take their bodies in that form.
     #[derive(Debug)]
     pub struct Body<S = Subscription> {
         #[pin]
@@ -122,6 +398,10 @@ pin_project_lite::pin_project! {
 impl<S> Body<S> {
     fn whole(bytes: impl Into<Bytes>) -> Self {
         Self { content: Content::Whole { rest: Some(bytes.into()) } }
+    }
+
+    fn empty() -> Self {
+        Self { content: Content::Whole { rest: None } }
     }
 }
 

@@ -1,10 +1,12 @@
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::address::{Address, FoundBy, parse};
-use super::clock::millis;
+use super::connect::address::{Address, FoundBy, parse};
+use super::connect::credentials::{AskCredentials, Credentials};
+use super::connect::tls::Tls;
 use super::error::RedisConfigError;
-use super::tls::Tls;
+use super::store::clock::millis;
 
 /// Settings for a [`RedisBackplane`](super::RedisBackplane).
 ///
@@ -20,41 +22,49 @@ use super::tls::Tls;
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Redis {
-    pub(super) address: Address,
-    pub(super) tls: Tls,
-    pub(super) prefix: String,
-    pub(super) keep: Keep,
-    pub(super) outbox_events: usize,
-    pub(super) outbox_bytes: usize,
-    pub(super) remember: Duration,
-    pub(super) timeout: Duration,
-    pub(super) lease: Duration,
+    pub(crate) address: Address,
+    pub(crate) tls: Tls,
+    pub(crate) prefix: String,
+    pub(crate) keep: Keep,
+    pub(crate) outbox_events: usize,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) remember: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) lease: Duration,
 }
 
-/// What the stream is trimmed to, roughly.
+/// The limit that the stream is trimmed to, about.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Keep {
+pub(crate) enum Keep {
     Events(u64),
     Age(Duration),
 }
 
 impl Keep {
-    /// As `XADD` takes it; an age in milliseconds, for the script to count back.
-    pub(super) fn strategy(self) -> (&'static str, u64) {
+    /// Returns the limit as `XADD` takes it. An age is in milliseconds; the script subtracts it
+    /// from the clock.
+    pub(crate) fn strategy(self) -> (&'static str, u64) {
         match self {
-            Self::Events(events) => ("MAXLEN", events),
+            // The greatest number that Redis reads.
+            Self::Events(events) => ("MAXLEN", events.min(i64::MAX as u64)),
             Self::Age(age) => ("MINID", millis(age)),
         }
     }
 }
 
+/// A time to live that means "for ever". Redis refuses times that overflow the clock.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(4), Duration::from_secs(3600));
+const LEASES: (Duration, Duration) = (Duration::from_millis(8), Duration::from_secs(24 * 3600));
+
 impl Redis {
-    /// Starts with an address: `redis://user:password@host:port/database`, `rediss://` for the same over TLS (feature
-    /// `redis-tls`), or `unix:///path` for a socket.
+    /// Starts with an address: `redis://user:password@host:port/database`, `rediss://` for the same
+    /// over TLS (feature `redis-tls`), or `unix:///path` for a socket.
     ///
     /// # Errors
     ///
-    /// [`RedisConfigError`] names what the address cannot be. Nothing is connected to yet.
+    /// Returns [`RedisConfigError`] if the address is invalid. Does not connect.
     pub fn new(address: &str) -> Result<Self, RedisConfigError> {
         Ok(Self {
             address: Address::new(address)?,
@@ -69,9 +79,10 @@ impl Redis {
         })
     }
 
-    /// Asks sentinels for the server with every connection. The host of the address that was given first is then the
-    /// *name* of the master, and its port means nothing; its user, password, database and TLS are for the master, and
-    /// those of a sentinel's address for that sentinel.
+    /// Asks sentinels for the server with each connection. The host of the first address is then
+    /// the *name* of the master, and the port is ignored. The user, the password, the database and
+    /// TLS of the first address are for the master, and those of a sentinel's address for that
+    /// sentinel.
     ///
     /// ```
     /// use sse_hub::redis::Redis;
@@ -94,9 +105,9 @@ impl Redis {
         Ok(self)
     }
 
-    /// The address is a node's of a Redis Cluster: asks it and `more` nodes, with every connection, for the one that owns
-    /// the keys. All keys of a prefix have one owner. The user, the password and TLS of the first address are for the owner
-    /// too.
+    /// Treats the address as a node of a Redis Cluster: asks this node and `more` nodes, with each
+    /// connection, for the owner of the keys. All keys of a prefix have the same owner. The user,
+    /// the password and TLS of the first address are also for the owner.
     ///
     /// ```
     /// use sse_hub::redis::Redis;
@@ -119,8 +130,37 @@ impl Redis {
         Ok(self)
     }
 
-    /// The certificates of those who may vouch for the server, in PEM form, in place of those that the system trusts. Needs
-    /// an address that begins with `rediss://`.
+    /// Asks `credentials` for the password with each connection, in place of the address's:
+    /// for passwords that are rotated and tokens that expire. In a cluster they hold for all nodes;
+    /// sentinels keep those of their own addresses.
+    ///
+    /// If the function fails, or takes longer than the [timeout](Self::timeout), the connection
+    /// fails, and the function is asked again with the next attempt. An open connection stays open
+    /// when the password is changed, until Redis closes the connection.
+    ///
+    /// ```
+    /// use sse_hub::redis::{Credentials, Redis};
+    ///
+    /// let backplane = Redis::new("redis://127.0.0.1:6379")?
+    ///     .credentials(|| async {
+    ///         let password = std::fs::read_to_string("/run/secrets/redis")?;
+    ///         Ok::<_, std::io::Error>(Credentials::new("hub", password.trim()))
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), sse_hub::redis::RedisConfigError>(())
+    /// ```
+    pub fn credentials<F, A, E>(mut self, credentials: F) -> Self
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.address.credentials = Some(AskCredentials::new(credentials));
+        self
+    }
+
+    /// Sets the authorities to trust, in PEM form, in place of those of the system. Needs an
+    /// address that begins with `rediss://`.
     ///
     /// ```no_run
     /// use sse_hub::redis::Redis;
@@ -137,7 +177,8 @@ impl Redis {
         self
     }
 
-    /// The certificate that a server with `tls-auth-clients yes` asks for, and its key, in PEM form.
+    /// Sets the client's certificate and key, in PEM form, for a server with
+    /// `tls-auth-clients yes`.
     #[cfg(feature = "redis-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
     pub fn identity(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
@@ -145,59 +186,162 @@ impl Redis {
         self
     }
 
-    /// What the names of all keys begin with, in braces: `sse-hub`, unless set. Hubs with the same prefix are one hub,
-    /// and those with others know nothing of them.
+    /// Sets the prefix of the names of all keys, which stands in braces. The default is `sse-hub`.
+    /// Hubs with the same prefix are one hub, and hubs with different prefixes share nothing.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// About how many events Redis keeps: 100 000, unless set. Should be more than a hub
-    /// [retains](crate::Retain), and more than are published while an instance is cut off.
+    /// Sets about how many events Redis keeps. The default is 100,000. Set more than a hub
+    /// [retains](crate::Retain), and more than are published while an instance is cut off. With
+    /// `u64::MAX` Redis keeps all events, until the memory is full.
     pub fn keep_events(mut self, events: u64) -> Self {
         self.keep = Keep::Events(events);
         self
     }
 
-    /// For about how long Redis keeps events, in place of how many.
+    /// Sets about how long Redis keeps events, in place of how many.
     pub fn keep_for(mut self, age: Duration) -> Self {
         self.keep = Keep::Age(age);
         self
     }
 
-    /// How many events, and how many bytes of them, may wait to be acknowledged: 16 384 and 16 MiB, unless set. Beyond
-    /// that publishing is an error: [`PublishError::Backlog`](crate::PublishError::Backlog).
+    /// Sets how many events, and how many bytes of them, may wait to be acknowledged. The defaults
+    /// are 16,384 events and 16 MiB. Beyond that, publishing returns
+    /// [`PublishError::Backlog`](crate::PublishError::Backlog).
     pub fn outbox(mut self, events: usize, bytes: usize) -> Self {
         (self.outbox_events, self.outbox_bytes) = (events, bytes);
         self
     }
 
-    /// How long Redis remembers [idempotency keys](crate::Event::idempotency_key), and what a publisher that it does not
-    /// hear from had sent: a day, unless set.
+    /// Sets how long Redis remembers an [idempotency key](crate::Event::idempotency_key), and the
+    /// latest batch of a publisher that is silent. The default is a day, and the most is a hundred
+    /// years: a longer time is shortened to that.
     pub fn remember(mut self, time: Duration) -> Self {
-        self.remember = time;
+        self.remember = time.min(FOR_EVER);
         self
     }
 
-    /// How long Redis may take to answer before the connection is given up for another: 2 seconds, unless set. A
-    /// connection may take a quarter of it to be made.
+    /// Sets how long Redis may take to answer before the connection is replaced: from 4 ms to 1
+    /// hour. The default is 2 seconds. A quarter of this time is the limit for making a connection.
+    /// On a slow line an answer that cannot be made smaller gets up to 32 times as long.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// For how long an instance may be cut off from Redis before the others take it for dead: 10 seconds, unless set.
-    /// Should be several times the [timeout](Self::timeout). The users of one that has died leave when the
-    /// [grace](crate::Presence) is over that begins between five and seven quarters of this later.
+    /// Sets how long an instance may be cut off from Redis before the other instances hold it for
+    /// dead: from 8 ms to 1 day. The default is 10 seconds. Set several times the
+    /// [timeout](Self::timeout). The [grace](crate::Presence) of a dead instance's users begins
+    /// between five and seven quarters of this time after the death.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
+    }
+
+    /// Checks the settings, except for the certificates.
+    pub(crate) fn check(&self) -> Result<(), RedisConfigError> {
+        if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
+            return Err(RedisConfigError::Prefix(self.prefix.clone()));
+        }
+        let at_least_1 = |setting, value: u64| match value {
+            0 => Err(RedisConfigError::out_of_range(setting, value, "at least 1")),
+            _ => Ok(()),
+        };
+        let at_least_1_ms = |setting, value: Duration| match millis(value) {
+            0 => Err(RedisConfigError::out_of_range(setting, Shown(value), "at least 1 ms")),
+            _ => Ok(()),
+        };
+        let within = |setting, value, (least, most), limit| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(RedisConfigError::out_of_range(setting, Shown(value), limit))
+        };
+        match self.keep {
+            Keep::Events(events) => at_least_1("keep_events", events)?,
+            Keep::Age(age) => at_least_1_ms("keep_for", age)?,
+        }
+        at_least_1("outbox events", self.outbox_events as u64)?;
+        at_least_1("outbox bytes", self.outbox_bytes as u64)?;
+        at_least_1_ms("remember", self.remember)?;
+        within("timeout", self.timeout, TIMEOUTS, "from 4 ms to 1 hour")?;
+        within("lease", self.lease, LEASES, "from 8 ms to 1 day")?;
+        self.address.check()
+    }
+}
+
+/// A duration as errors show it.
+struct Shown(Duration);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
     }
 }
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the client: its address holds a password.
+        // Not the address: that holds a password.
         f.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redis() -> Redis {
+        Redis::new("redis://127.0.0.1").unwrap()
+    }
+
+    #[track_caller]
+    fn refused(redis: Redis, parts: [&str; 3]) {
+        let error = redis.build().unwrap_err();
+        assert!(matches!(error, RedisConfigError::OutOfRange { .. }), "{error}");
+        for part in parts {
+            assert!(error.to_string().contains(part), "{error} does not name {part}");
+        }
+    }
+
+    #[test]
+    fn errors_name_setting_value_and_limit() {
+        let ms = Duration::from_millis;
+        refused(redis().timeout(ms(3)), ["`timeout`", "3ms", "from 4 ms"]);
+        refused(redis().timeout(Duration::MAX), ["`timeout`", "18446744073709551615", "1 hour"]);
+        refused(redis().timeout(TIMEOUTS.1 + ms(1)), ["`timeout`", "3600.001s", "1 hour"]);
+        refused(redis().lease(ms(7)), ["`lease`", "7ms", "from 8 ms"]);
+        refused(redis().lease(Duration::MAX), ["`lease`", "18446744073709551615", "1 day"]);
+        refused(redis().keep_events(0), ["`keep_events`", "0", "at least 1"]);
+        refused(redis().keep_for(Duration::ZERO), ["`keep_for`", "0ns", "at least 1 ms"]);
+        refused(redis().remember(Duration::ZERO), ["`remember`", "0ns", "at least 1 ms"]);
+        refused(redis().outbox(0, 1), ["`outbox events`", "0", "at least 1"]);
+        refused(redis().outbox(1, 0), ["`outbox bytes`", "0", "at least 1"]);
+        refused(redis().sentinels([]).unwrap(), ["`sentinels`", "0", "at least 1"]);
+        let braces = redis().prefix("a{b").build().unwrap_err().to_string();
+        assert!(braces.contains("`prefix`") && braces.contains("\"a{b\""), "{braces}");
+    }
+
+    #[test]
+    fn limits_themselves_are_allowed() {
+        for timeout in [TIMEOUTS.0, TIMEOUTS.1] {
+            redis().timeout(timeout).build().unwrap();
+        }
+        for lease in [LEASES.0, LEASES.1] {
+            redis().lease(lease).build().unwrap();
+        }
+        let ever = redis().remember(Duration::MAX).keep_for(Duration::MAX);
+        assert_eq!(ever.remember, FOR_EVER);
+        ever.build().unwrap();
+        let all = redis().keep_events(u64::MAX).outbox(usize::MAX, usize::MAX);
+        assert_eq!(all.keep.strategy().1, i64::MAX as u64);
+        all.build().unwrap();
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        let shown = format!("{:?}", Credentials::new("hub", "secret"));
+        assert!(shown.contains("hub") && !shown.contains("secret"), "{shown}");
     }
 }

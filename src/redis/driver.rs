@@ -1,70 +1,63 @@
-//! The backplane, and the future that drives its parts.
+//! The backplane, and the future that runs the tasks.
 
 use std::fmt;
+use std::panic;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
-use super::announcer::Announcer;
-use super::clock::millis;
 use super::config::Redis;
 use super::error::RedisConfigError;
-use super::observer::Observer;
-use super::reader::Reader;
-use super::shared::Shared;
-use crate::backplane::{Backplane, Feed, Outgoing, Unsent};
-use crate::hub::hub::Hub;
-use crate::log::audience::ClientId;
+use super::shared::RedisShared;
+use super::tasks::announcer::Announcer;
+use super::tasks::history::HistoryReader;
+use super::tasks::observer::Observer;
+use super::tasks::reader::Reader;
+use super::tasks::sender::Sender;
+use crate::ClientId;
+use crate::Hub;
+use crate::backplane::{Backplane, Feed, Outgoing, SendError};
 
-/// Redis as a hub's [`backplane`](crate::HubBuilder::backplane): [`Redis`] builds it.
+/// Redis as the [backplane](crate::HubBuilder::backplane) of a hub. Built by [`Redis::build`].
 ///
-/// Clones are cheap and are the same. It is of one hub, which it is given to before it is [run](Self::run).
+/// Clones are cheap, and are the same backplane. Each hub needs a backplane of its own, which must
+/// be given to the hub before it is [run](Self::run).
 #[derive(Clone)]
 pub struct RedisBackplane {
-    shared: Arc<Shared>,
+    shared: Arc<RedisShared>,
 }
 
+// Here and not in `config`: settings and their product name each other, and this file uses `config`.
 impl Redis {
-    /// Checks the settings. Connects to nothing: [`RedisBackplane::run`] does.
+    /// Checks the settings. Does not connect: [`RedisBackplane::run`] does.
     ///
     /// # Errors
     ///
-    /// [`RedisConfigError`] names settings that nothing could work with.
+    /// Returns [`RedisConfigError`] if a setting cannot work.
     pub fn build(mut self) -> Result<RedisBackplane, RedisConfigError> {
-        if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
-            return Err(RedisConfigError::Prefix);
-        }
-        let (_, kept) = self.keep.strategy();
-        let zero = [
-            ("keep", kept == 0),
-            ("outbox", self.outbox_events == 0 || self.outbox_bytes == 0),
-            ("remember", millis(self.remember) == 0),
-            ("timeout", millis(self.timeout) < 4),
-            ("lease", millis(self.lease) < 8),
-        ];
-        if let Some((setting, _)) = zero.into_iter().find(|&(_, is_zero)| is_zero) {
-            return Err(RedisConfigError::Zero(setting));
-        }
-        self.address.check()?;
+        self.check()?;
         std::mem::take(&mut self.tls).apply(self.address.servers_mut())?;
         let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?;
-        let shared = Shared::new(self, &publisher.to_string());
+        let shared = RedisShared::new(self, &publisher.to_string());
         Ok(RedisBackplane { shared: Arc::new(shared) })
     }
 }
 
 impl RedisBackplane {
-    /// Connects the hub with Redis, for as long as it is awaited: spawn it, in a tokio runtime. Nothing is read or sent
-    /// without.
+    /// Connects the hub with Redis while the returned future is awaited. Spawn it, in a tokio
+    /// runtime. Otherwise nothing is read or sent.
     ///
-    /// Never gives up: while Redis is away it tries again several times a second. Ends when the hub is closed and all
-    /// that was published is acknowledged, and the other instances are told that its users are gone; if Redis is away
-    /// then that may never be, so give it a limit.
+    /// While Redis is away, the future tries again several times a second, without end. The future
+    /// ends when the hub was closed, all events are acknowledged, and the other instances know that
+    /// the users of this instance are gone. If Redis is away then, that may never be: set a limit.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it ends at once. What was not acknowledged is told to be [`Unconfirmed`](crate::Unconfirmed).
+    /// If the future is dropped, the backplane ends at once. Events that Redis has not acknowledged
+    /// are [`Unconfirmed`](crate::Unconfirmed), and `tracing` says how many those are.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -88,126 +81,133 @@ impl RedisBackplane {
     /// # }
     /// ```
     pub fn run(&self, hub: &Hub) -> impl Future<Output = ()> + Send + use<> {
-        let (shared, feed) = (Arc::clone(&self.shared), Feed::of(hub));
-        // Made here, so that it is dropped also with a future that was never polled.
-        let closes = Closes(Arc::clone(&shared));
+        let (shared, feed) = (Arc::clone(&self.shared), Feed::new(hub));
+        // Made here: a future that is dropped before its first poll must abandon the outbox too.
+        let abandons = Abandons(Arc::clone(&shared));
         async move {
-            let _closes = closes;
+            // The first local variable is dropped last: the sender, with the batch, must be gone
+            // when the events that are left are counted.
+            let _abandons = abandons;
             let Some(feed) = feed else {
                 tracing::error!(target: "sse_hub", "the hub was built without a backplane");
                 return;
             };
-            // Each returns whether it has an end of its own, which is waited for.
-            let mut parts = JoinSet::new();
-            let reader = Reader::new(Arc::clone(&shared), feed.clone());
-            parts.spawn(async move {
-                reader.run().await;
-                // It notices the end of the hub late, or never.
-                false
-            });
-            let (looks, of_older) = (Arc::clone(&shared), feed.clone());
-            parts.spawn(async move {
-                looks.look_back(&of_older).await;
-                false
-            });
-            let (teller, outage) = (Arc::clone(&shared), feed.clone());
-            parts.spawn(async move {
-                teller.troubles.say_again(&outage).await;
-                false
-            });
-            let watcher = Arc::clone(&shared);
-            parts.spawn(async move {
-                watcher.address.watch(watcher.timeout, &watcher.moves).await;
-                false
-            });
-            let (sender, fed) = (Arc::clone(&shared), feed.clone());
-            parts.spawn(async move {
-                sender.send_all(&fed).await;
-                true
-            });
-            let mut awaited = 1;
-            if let Some(most) = feed.shares_presence() {
-                let observer = Observer::new(Arc::clone(&shared), feed.clone(), most);
-                parts.spawn(async move {
-                    observer.run().await;
-                    false
-                });
-                let announcer = Announcer::new(shared, feed);
-                parts.spawn(async move {
-                    announcer.run().await;
-                    true
-                });
-                awaited += 1;
-            }
-            while awaited > 0
-                && let Some(Ok(is_awaited)) = parts.join_next().await
-            {
-                awaited -= u32::from(is_awaited);
-            }
+            run(shared, feed).await;
         }
     }
 
-    /// Waits until the hub has read the end of the stream. Clients that come earlier are let in, and wait; those without
-    /// a `Last-Event-ID` are told a gap then, for nobody knows what they missed. So a server awaits this before it
-    /// listens, with a limit, if it would rather serve without Redis than not at all.
+    /// Waits until the hub has read the end of the stream.
+    ///
+    /// Clients that come earlier are let in, and wait. Those without a `Last-Event-ID` then get a
+    /// gap, because nobody knows which events they missed. So a server should await this before it
+    /// listens, with a limit if it must serve without Redis.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it stops nothing but the waiting.
+    /// Dropping the future has no effect.
     pub async fn ready(&self) {
-        // Its sender lives as long as `self`.
+        // The sender of this channel lives as long as `self`.
         let _ = self.shared.is_loaded.subscribe().wait_for(|loaded| *loaded).await;
     }
 
-    /// How many events wait to be acknowledged.
+    /// Returns how many events are not acknowledged yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.shared.outbox.len()
     }
 }
 
+/// Runs the tasks until the sender and the announcer have ended. The other tasks notice the end of
+/// the hub late or never, and are aborted then.
+async fn run(shared: Arc<RedisShared>, feed: Feed) {
+    let mut background = JoinSet::new();
+    let (mut announcing, most_users) = (JoinSet::new(), feed.presence_limit());
+    background.spawn(Reader::new(Arc::clone(&shared), feed.clone()).run());
+    background.spawn(HistoryReader::new(Arc::clone(&shared), feed.clone()).run());
+    background.spawn(repeat_health(Arc::clone(&shared), feed.clone()));
+    background.spawn(watch_sentinels(Arc::clone(&shared)));
+    if let Some(most) = most_users {
+        background.spawn(Observer::new(Arc::clone(&shared), feed.clone(), most).run());
+        announcing.spawn(Announcer::new(Arc::clone(&shared), feed.clone()).run());
+    }
+    let mut ending = pin!(async {
+        // Not spawned: a task that is aborted can go on for a moment, and confirm events that were
+        // already counted as lost.
+        Sender::new(shared, feed).run().await;
+        while let Some(ended) = announcing.join_next().await {
+            resume_panic(ended);
+        }
+    });
+    std::future::poll_fn(|cx| {
+        // A panic of any task ends all: without a reader, for example, a hub would be silent for no
+        // visible reason.
+        while let Poll::Ready(Some(ended)) = background.poll_join_next(cx) {
+            resume_panic(ended);
+        }
+        ending.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// Goes on with the panic of a task. A task that was cancelled is no panic: the runtime shuts down.
+fn resume_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        panic::resume_unwind(panic);
+    }
+}
+
+async fn repeat_health(shared: Arc<RedisShared>, feed: Feed) {
+    shared.health.repeat(&feed).await;
+}
+
+async fn watch_sentinels(shared: Arc<RedisShared>) {
+    shared.address.watch(shared.timeout, &shared.master).await;
+}
+
 impl Backplane for RedisBackplane {
-    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, event: Outgoing) -> Result<(), SendError> {
         self.shared.outbox.push(event)
     }
 
-    fn look_ahead(&self) {
-        self.shared.looks.store(true, Ordering::Release);
+    fn on_client_ahead(&self) {
+        self.shared.is_client_ahead.store(true, Ordering::Release);
     }
 
-    fn presence(&self) {
+    fn on_presence_changed(&self) {
         self.shared.presence.changed.notify_one();
     }
 
-    fn looks_back(&self) -> bool {
+    fn supports_history(&self) -> bool {
         true
     }
 
-    fn look_back(&self) {
-        self.shared.looks_back.notify_one();
+    fn on_history_wanted(&self) {
+        self.shared.history_wanted.notify_one();
     }
 
-    fn close(&self) {
+    fn on_close(&self) {
         self.shared.outbox.close();
         self.shared.presence.changed.notify_one();
     }
 }
 
-/// Nobody sends any more.
-struct Closes(Arc<Shared>);
+/// Abandons the outbox when the future that sends is gone.
+struct Abandons(Arc<RedisShared>);
 
-impl Drop for Closes {
+impl Drop for Abandons {
     fn drop(&mut self) {
         let left = self.0.outbox.abandon();
         if left > 0 {
-            tracing::warn!(target: "sse_hub", left, "the backplane ended before all was acknowledged");
+            tracing::warn!(target: "sse_hub", left, "backplane ended with unacknowledged events");
         }
     }
 }
 
 impl fmt::Debug for RedisBackplane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the client: its address holds a password.
+        // Not the settings: the address holds a password.
         f.debug_struct("RedisBackplane").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }

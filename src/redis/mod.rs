@@ -1,4 +1,4 @@
-//! More than one instance: hubs that are one, over Redis Streams. Feature `redis`.
+//! A backplane on Redis Streams: any number of instances act as a single hub. Feature `redis`.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -10,170 +10,195 @@
 //! let backplane = Redis::new("redis://127.0.0.1:6379")?.prefix("shop").build()?;
 //! let hub = Hub::builder(TokioTimer::new()).backplane(backplane.clone()).build()?;
 //! let running = tokio::spawn(backplane.run(&hub));
-//! // Then listen. Without Redis after five seconds, too: it catches up.
+//! // Then listen. If Redis does not answer within five seconds, serve without it for now.
 //! let _ = tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await;
 //!
-//! // As ever.
+//! // Publish as with a hub alone.
 //! hub.broadcast(Event::new("alert").data("hello"))?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Any number of instances behind any load balancer. A browser that reconnects to another one goes on there with its
-//! native `Last-Event-ID`: nothing is lost and nothing comes twice.
+//! The instances may stand behind any load balancer. A browser that reconnects to another instance
+//! resumes there with the native `Last-Event-ID`: no event is lost, and no event is repeated.
 //!
 //! # How it works
 //!
-//! Every event is an entry of one stream, and the entry's id is the event's. Each instance publishes over one connection
-//! and reads the stream by position over another (`XREAD BLOCK`): no pub/sub, so a lost connection costs time and never an
-//! event. On its start an instance loads as much of the stream's end as its hub [retains](crate::Retain).
+//! Each event is an entry of a stream, and the id of the entry is the id of the event. An instance
+//! publishes over a connection and reads the stream by position over another (`XREAD BLOCK`).
+//! Pub/sub is not used, so a lost connection costs time and never an event. When an instance
+//! starts, it loads the end of the stream, as much as the hub [retains](crate::Retain).
 //!
-//! What waits to be published goes out in batches, each one script, which Redis runs whole or not at all. It keeps the
-//! number of each publisher's latest batch and the ids that this got: a batch whose answer was lost is sent again and
-//! answered, and not added twice.
+//! Events are published in batches. Each batch is a script, which Redis runs as a whole or not at
+//! all. Redis remembers the number and the ids of each publisher's latest batch. So if the answer
+//! to a batch is lost, the batch is sent again, and is answered but not added twice.
 //!
-//! Each entry names the one that was written before it. So an instance knows without asking whether what it reads
-//! follows what it has, whatever became of the stream meanwhile.
+//! Each entry names the previous entry. So an instance knows whether new entries follow the known
+//! entries, whatever happened to the stream.
 //!
-//! A client that comes back from before what its hub retains waits, with heartbeats, while the instance reads the stream
-//! backwards (`XREVRANGE`), as far as [`History`](crate::History) allows. It reads about a megabyte at a time, and at most
-//! once in 100 ms for all its clients together: whoever comes meanwhile is served by what is read already, and those that
-//! missed least go on first. What was read becomes part of the hub's log for a while, and is read again for nobody.
-//! Clients that are connected and fall behind what is retained are served likewise.
+//! A client may come back from before the events that the hub retains. Then the client waits, with
+//! heartbeats, while the instance reads the stream backwards, as far as [`History`](crate::History)
+//! allows. The instance reads at most a megabyte at a time, at most once in 100 ms, and once for
+//! all clients that wait. These events become part of the hub's log for a while. The same holds for
+//! connected clients that fall behind the retained events.
 //!
-//! # What is promised
+//! The size of each read adapts to the line. If an answer does not arrive within the
+//! [timeout](Redis::timeout), the next read asks for less, down to a single entry.
 //!
-//! - One order for all instances. Events that one thread publishes one after the other are in that order.
-//! - A confirmed event ([`publish_confirmed`](crate::Hub::publish_confirmed)) is as durable as that Redis makes it: with
-//!   `appendonly yes` and `appendfsync always` it is on its disk, with `everysec` the last second can be lost with the
-//!   machine, and a replica that takes over lacks what it had not got.
-//! - What Redis loses that any instance had read is told: `hub:gap` with the reason `reset` to every client of every
-//!   instance. It can be told twice. What it lost before anybody had read it, nobody can know of.
-//! - An unconfirmed event that was taken waits in the outbox, and is lost with its process.
+//! # Guarantees
 //!
-//! | what happens | what clients see |
-//! |---|---|
-//! | Redis is restarted, paused, cut off, refuses the password, is out of memory | nothing, and then all that was published |
-//! | an instance dies | they come back to another and go on |
-//! | Redis is emptied, goes back to an older dump, or a replica without the end takes over | `hub:gap`, `reset` |
-//! | the stream is deleted or trimmed before an instance had read it | `hub:gap`, `reset` |
-//! | an instance starts while Redis is away | streams are open; whoever came without an id gets `hub:gap`, `unknown`, when it is back |
-//! | a client was away for longer than the hub retains | what it missed, after a moment |
-//! | for longer than Redis keeps, or than [`History`](crate::History) allows | `hub:gap`, `evicted`, and then what there is |
-//! | Redis does not answer meanwhile | nothing, until it does; after a [minute](crate::History::wait) `hub:gap`, `evicted` |
-//! | a client comes with an id that Redis has not given | `hub:gap`, `unknown`, within about half of the [timeout](Redis::timeout) |
+//! - All instances have the same order. Events that a thread publishes keep their order.
+//! - A confirmed event ([`publish_confirmed`](crate::Hub::publish_confirmed)) is as durable as your
+//!   Redis makes it. With `appendonly yes` and `appendfsync always` the event is on disk. With
+//!   `everysec` the last second can be lost with the machine. A replica that takes over lacks the
+//!   events that had not arrived there.
+//! - If Redis loses events that any instance has read, every client of every instance gets
+//!   `hub:gap` with the reason `reset`, possibly twice. Nobody can know of events that Redis lost
+//!   before any instance had read them.
+//! - An unconfirmed event waits in the outbox, and is lost with the process. When a process ends in
+//!   order, `tracing` says how many events Redis had not acknowledged.
 //!
-//! While it cannot reach Redis a hub is [degraded](crate::Stats::degraded), says so to `tracing` (`backplane lost`, and
-//! `backplane found again`), and tries again after a time by chance of up to 250 ms. Publishing goes on until the
-//! [outbox](Redis::outbox) is full, and is then an error. If it is [set to](crate::HubBuilder::tell_degraded), the hub tells
-//! its clients of an outage that lasts for a second, and of its end, with a `hub:degraded` event.
+//! In detail:
 //!
-//! # Who is online, and what is done to clients
+//! - If Redis restarts, pauses, is cut off or refuses the password: clients see nothing, and later
+//!   all events.
+//! - If Redis closes an idle connection, or a firewall forgets it: clients see nothing. The first
+//!   failure of a connection that worked is retried over a new connection.
+//! - If the memory of Redis is full (`maxmemory`): the oldest eighth of the stream is removed, and
+//!   again until there is room, and `tracing` says so. Clients that had not got these events see
+//!   `hub:gap`.
+//! - If an instance dies: clients reconnect to another instance and resume.
+//! - If Redis is emptied, goes back to an older dump, or a replica without the end takes over:
+//!   `hub:gap`, `reset`.
+//! - If the stream is deleted or trimmed before an instance has read it: `hub:gap`, `reset`.
+//! - If an instance starts while Redis is away: open streams; clients without an id get `hub:gap`,
+//!   `unknown`, when Redis is back.
+//! - If a client was away for longer than the hub retains: the missed events, after a moment.
+//! - If a client was away for longer than Redis keeps, or than [`History`](crate::History) allows:
+//!   `hub:gap`, `evicted`, and then the events that there are.
+//! - If Redis does not answer while a client waits for older events: nothing until then, or after a
+//!   [minute](crate::History::max_wait) `hub:gap`, `evicted`.
+//! - If a client comes with an id that Redis has not given: `hub:gap`, `unknown`, within about half
+//!   of the [timeout](Redis::timeout).
 //!
-//! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and [`leave`](crate::Hub::leave) reach clients wherever
-//! they are: each is an entry of the stream, in one order with the events, and is done by every instance when it reads
-//! that. So what is published to a topic after a `join` reaches whom it joined. It takes what an event takes, waits in the
-//! outbox while Redis is away, and shares an event's fate: an instance that starts later, or that Redis has lost it before,
-//! does not do it. Nor is it done to a client that is between two instances at that moment: whoever lets clients in decides
-//! about those.
+//! While an instance cannot reach Redis, the hub is [degraded](crate::Stats::degraded). `tracing`
+//! says `backplane unreachable`, and later `backplane reachable again`. The instance tries again
+//! after a random time of up to 250 ms. Publishing goes on until the [outbox](Redis::outbox) is
+//! full, and is an error then. A hub that [announces outages](crate::HubBuilder::announce_outages)
+//! sends its clients `hub:degraded` when an outage has lasted for a second, and again at the end of
+//! the outage.
 //!
-//! A hub with [presence](crate::HubBuilder::presence) shares who is online with all others that have it. Each instance keeps
-//! a set of its users in Redis and tells what changes, every tenth of a second at most, in a small stream of its own. One
-//! that has missed something reads the set.
+//! # Presence, and commands to clients
 //!
-//! | what happens | who is online |
-//! |---|---|
-//! | a user comes or goes | is known everywhere within some 100 ms |
-//! | an instance is closed | its users are away at once: they have left after the [grace](crate::Presence), unless they come elsewhere |
-//! | an instance dies, or is cut off for longer | the same, between 5 and 7 quarters of the [lease](Redis::lease) later |
-//! | an instance is cut off for less than the lease | nothing |
-//! | one that was cut off comes back | its users join again; it kept what it knew of the others, and hears of what has changed |
-//! | Redis is away from all, for however long, emptied, or goes back to an older dump | nothing: each instance tells anew who is there |
+//! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and
+//! [`leave`](crate::Hub::leave) reach clients on all instances. Each call is an entry of the
+//! stream, in the same order as the events, and each instance obeys the entry when reading it. So
+//! an event that is published to a topic after a `join` reaches the clients that joined. A command
+//! waits in the outbox while Redis is away. An instance that starts later does not obey, and nobody
+//! obeys an entry that Redis has lost. A client that is between two instances at that moment is not
+//! reached: your handler must decide when the client comes back.
 //!
-//! Instances that cannot be reached through Redis are not reached otherwise: while it is away, who comes and goes is told
-//! where it happens, and elsewhere when it is back. With a grace of zero a user that changes instances can be seen to
-//! leave and join.
+//! Hubs with [presence](crate::HubBuilder::presence) share their users with each other. Each
+//! instance keeps a set of local users in Redis, and announces changes at most ten times a second
+//! in a small stream. An instance that has missed an announcement reads the set.
+//!
+//! - If a user joins or leaves: all instances know within some 100 ms.
+//! - If an instance is closed: the users are away at once, and leave when the
+//!   [grace](crate::Presence) is over, unless they join elsewhere.
+//! - If an instance dies, or is cut off for longer than the lease: the same, between 5 and 7
+//!   quarters of the [lease](Redis::lease) later.
+//! - If an instance is cut off for less than the lease: nothing.
+//! - If an instance comes back after a longer cut: the users join again; the instance has kept the other
+//!   users, and catches up.
+//! - If Redis is away from all instances, is emptied, or goes back to an older dump: nothing: each
+//!   instance announces the users again.
+//!
+//! While Redis is away, an instance sees changes of local users only. With a grace of zero, a user
+//! that changes instances can be seen to leave and to join.
 //!
 //! [`clients`](crate::Hub::clients), [`count`](crate::Hub::count), [`stats`](crate::Hub::stats),
-//! [`Receipt::matched`](crate::Receipt::matched) and what `disconnect`, `join` and `leave` return count the clients of the
-//! instance that is asked; [limits](crate::Limits), [`drain`](crate::Hub::drain) and [`close`](crate::Hub::close) are its own.
+//! [`Receipt::matched`](crate::Receipt::matched) and the results of `disconnect`, `join` and
+//! `leave` count the clients of this instance. [Limits](crate::Limits),
+//! [`drain`](crate::Hub::drain) and [`close`](crate::Hub::close) are for this instance.
 //!
-//! # For whoever runs the Redis
+//! # For the operator of Redis
 //!
-//! Redis 6.2 or later. Tested with 7.0.15: what happens above with one server, and of the others what is named.
+//! Redis 6.2 or later. Tested with 7.0.15: all of the above with a single server, and of the
+//! others:
 //!
-//! | where it is | how | what is tested |
-//! |---|---|---|
-//! | one server | [`Redis::new`] | all of the above, over TCP and a Unix socket, without a password and by the ACL user below; a replica that takes over at the same address |
-//! | over TLS, feature `redis-tls` | `rediss://` | a CA of one's own (`ca`), a certificate of one's own (`identity`); another CA's certificate and one for another name are told to `tracing` and tried again. Not tested: the system's own CAs |
-//! | Sentinel | [`Redis::sentinels`] | three sentinels: the master is killed, with and without events that its replica lacks; an ordered failover; the old master comes back; a sentinel names a replica. Not tested: TLS with it, a password of the sentinels' own |
-//! | Cluster | [`Redis::cluster`] | three masters and a replica: the slot is moved under load, an ordered failover, the owner is killed. Not tested: TLS with it |
+//! - a single server, [`Redis::new`]: TCP and a Unix socket, a database other than 0, with and
+//!   without a password; a replica that takes over at the same address.
+//! - over TLS, feature `redis-tls`, `rediss://`: an own authority (`ca`), a client certificate
+//!   (`identity`); a wrong certificate is reported to `tracing`, and tried again. Not tested: the
+//!   system's authorities.
+//! - Sentinel, [`Redis::sentinels`]: three sentinels: the master is killed, with and without events
+//!   that its replica lacks; an ordered failover; the old master comes back; a sentinel names a
+//!   replica; ACL users at the sentinels. Not tested: with TLS.
+//! - Cluster, [`Redis::cluster`]: three masters and a replica: the slot is moved under load, an
+//!   ordered failover, the owner is killed. Not tested: with TLS.
 //!
-//! A server is looked for with every connection: a replica that takes over, and a slot that has moved, are found when the old
-//! connection fails or is answered `MOVED`, and the failover itself takes what it takes. Sentinels are also asked once in a
-//! second, as an old master goes on for some ten seconds after an ordered failover. While the slot of its keys is being
-//! moved a hub waits. All keys of a prefix are in one slot, so a hub is on one node of a cluster and is not spread over more;
-//! `ASK` is not followed, and replicas are not read. Only the nodes and sentinels that were given are asked: give several.
-//! A sentinel that has not heard of a failover yet, which takes some seconds, can lead an instance to an old master that is
-//! back. What is published to a server that others take for no master, there or where an old one goes on alone, is lost when
-//! it follows the new one, and told (`min-replicas-to-write` bounds it).
+//! Each connection looks the server up again. So a replica that takes over, or a slot that has
+//! moved, is found when the old connection fails or answers `MOVED`. Sentinels are also asked once
+//! a second, because an old master answers for some ten seconds after an ordered failover. While
+//! the slot of the keys moves, a hub waits. All keys of a prefix are in the same slot, so a hub
+//! uses a single node of a cluster. A hub does not follow `ASK`, and does not read from replicas.
+//! Only the given nodes and sentinels are asked: give several. For some seconds, a sentinel that
+//! has not heard of a failover can lead an instance to an old master that is back. Events that are
+//! published there are lost when the old master becomes a replica, and are reported
+//! (`min-replicas-to-write` limits this).
 //!
-//! TLS is rustls with ring, which needs a C compiler and no cmake to build. If your program has installed another
-//! `CryptoProvider` before it runs the backplane, that is used.
+//! TLS is rustls with ring, which needs a C compiler and no cmake to build. If your program has
+//! installed another `CryptoProvider` before, the backplane uses that.
 //!
-//! | key | what | size |
-//! |---|---|---|
-//! | `{prefix}:events` | the stream | [`keep_events`](Redis::keep_events) times the event's frame and about 100 bytes |
-//! | `{prefix}:last`, `{prefix}:mark` | positions | one each |
-//! | `{prefix}:publisher:*` | each publisher's latest batch | one for each hub that was built in a [day](Redis::remember), up to 21 KiB |
-//! | `{prefix}:once:*` | idempotency keys | one for each in a [day](Redis::remember) |
-//! | `{prefix}:users:*` | who is online, with presence: a set for each instance, which expires after two [leases](Redis::lease) | its users |
-//! | `{prefix}:instances` | which instances there are | one for each, and for twenty leases after its death |
-//! | `{prefix}:presence` | who came and went last | about 256 entries, each of up to 1024 users |
+//! Passwords that change, and tokens that expire: see [`Redis::credentials`].
 //!
-//! Set `maxmemory-policy noeviction`: a key that is evicted is a history that is gone. Commands: `EVALSHA`, `EVAL`, `GET`,
-//! `SET`, `TIME`, `XADD`, `XDEL`, `XREAD`, `XREVRANGE`; and with presence `DEL`, `HDEL`, `HGET`, `HGETALL`, `HSET`, `PEXPIRE`,
-//! `SADD`, `SCARD`, `SREM`, `SSCAN`. Each instance has two connections, and four with presence; one more while it looks back.
-//! As an ACL line:
+//! - `{prefix}:events`: the stream; [`keep_events`](Redis::keep_events) times the event's frame and
+//!   about 100 bytes.
+//! - `{prefix}:last`, `{prefix}:reset`: positions; 1 each.
+//! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub that was built in a
+//!   [day](Redis::remember), up to 21 KiB.
+//! - `{prefix}:once:*`: idempotency keys; 1 for each in a [day](Redis::remember).
+//! - `{prefix}:users:*`: with presence: the set of an instance's users, which expires after two
+//!   [leases](Redis::lease); the users.
+//! - `{prefix}:instances`: the instances; 1 for each, until twenty leases after the death.
+//! - `{prefix}:presence`: announcements; about 256 entries, each of up to 1024 users.
+//!
+//! Set `maxmemory-policy noeviction`: with another policy Redis can evict the stream, which is a
+//! single key. Each instance has two connections, four with presence, and another while a client
+//! waits for older events. TCP keepalive is on. The rights that an instance needs, as an ACL line:
 //!
 //! ```text
-//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +time +xadd +xdel +xread +xrevrange +del +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
+//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrange +xread +xrevrange +xtrim +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
 //! ```
 //!
-//! With sentinels also `+role`; in a cluster also `+cluster|keyslot +cluster|slots`.
+//! Without presence, the rights from `+hdel` on are not needed. Further rights:
 //!
-//! Whoever can write to the streams can publish to every client, end their streams and say who is online. What they write
-//! is checked to be whole frames, and not the hub's own ones, and is left out otherwise
-//! ([counted](crate::Stats::malformed), and told to `tracing` once a minute at most). Several hubs share a Redis under several
-//! prefixes.
+//! - for a database other than 0, also of a socket: `+select`
+//! - with sentinels, at the master and its replicas: `+role`
+//! - at a sentinel that has ACL users: `+sentinel|get-master-addr-by-name`, and no keys
+//! - in a cluster, at all nodes: `+cluster|keyslot +cluster|slots`
 //!
-//! Instances of versions that write another form of event can run side by side: what one cannot read, its clients are told
-//! as a gap.
+//! A client that can write to the keys can publish to all clients, end their streams, and forge
+//! presence. The hub checks that entries are whole frames with plausible ids, and that they are not
+//! the hub's own frames. Others are skipped, [counted](crate::Stats::malformed), and reported to
+//! `tracing` at most once a minute. If a forged entry stands so far in the future (ten years) that
+//! the stream has no room for others, the stream is made anew from the newest plausible entries. A
+//! key that holds a value of another type is reported; the keys of single events and publishers are
+//! replaced. Several hubs share a Redis under different prefixes.
+//!
+//! Instances of different versions can run side by side: events that an older version cannot read
+//! are gaps for its clients.
 
-mod address;
-mod announcer;
-mod back_off;
-mod changes;
-mod clock;
 mod config;
+mod connect;
 mod driver;
-mod entry;
 mod error;
-mod history;
-mod lease;
-mod moves;
-mod observer;
-mod outbox;
-mod reader;
-mod script;
-mod sender;
+mod health;
 mod shared;
-mod tail;
-#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
-mod tls;
-mod trouble;
-mod unshared;
+mod store;
+mod tasks;
 
 pub use self::config::Redis;
+pub use self::connect::credentials::Credentials;
 pub use self::driver::RedisBackplane;
 pub use self::error::RedisConfigError;

@@ -1,4 +1,4 @@
-//! What the parts of the backplane share.
+//! The state that the tasks of a backplane share.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -7,55 +7,49 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
 
-use super::address::Address;
-use super::clock::millis;
 use super::config::Redis;
-use super::lease::Lease;
-use super::moves::Moves;
-use super::outbox::Outbox;
-use super::script::{Keys, Scripts};
-use super::trouble::{Part, Troubles};
-use crate::backplane::Feed;
+use super::connect::address::Address;
+use super::connect::failover::MasterGeneration;
+use super::health::Health;
+use super::store::clock::millis;
+use super::store::lease::Lease;
+use super::store::outbox::Outbox;
+use super::store::script::{Keys, Scripts};
 
-/// What the parts share.
-pub(super) struct Shared {
-    pub(super) scripts: Scripts,
-    pub(super) presence: Lease,
-    pub(super) outbox: Outbox,
-    pub(super) is_loaded: watch::Sender<bool>,
-    /// Somebody came ahead of what was read.
-    pub(super) looks: AtomicBool,
-    /// Somebody waits for older events.
-    pub(super) looks_back: Notify,
-    pub(super) address: Address,
-    pub(super) moves: Moves,
-    pub(super) timeout: Duration,
-    pub(super) troubles: Troubles,
+/// The state that the tasks of a backplane share.
+pub(crate) struct RedisShared {
+    pub(crate) scripts: Scripts,
+    pub(crate) presence: Lease,
+    pub(crate) outbox: Outbox,
+    pub(crate) is_loaded: watch::Sender<bool>,
+    /// A client came with an id that the hub has not read up to.
+    pub(crate) is_client_ahead: AtomicBool,
+    /// A client waits for older events.
+    pub(crate) history_wanted: Notify,
+    pub(crate) address: Address,
+    pub(crate) master: MasterGeneration,
+    pub(crate) timeout: Duration,
+    pub(crate) health: Health,
 }
 
-impl Shared {
-    pub(super) fn new(settings: Redis, publisher: &str) -> Self {
+impl RedisShared {
+    pub(crate) fn new(settings: Redis, publisher: &str) -> Self {
         let keys = Keys::new(&settings.prefix, publisher);
         Self {
             presence: Lease::new(&settings.prefix, publisher, settings.lease),
             scripts: Scripts::new(keys, settings.keep, millis(settings.remember)),
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
-            looks: AtomicBool::new(false),
-            looks_back: Notify::new(),
+            is_client_ahead: AtomicBool::new(false),
+            history_wanted: Notify::new(),
             address: settings.address,
-            moves: Moves::default(),
+            master: MasterGeneration::default(),
             timeout: settings.timeout,
-            troubles: Troubles::default(),
+            health: Health::default(),
         }
     }
 
-    pub(super) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.moves).await
-    }
-
-    /// A part of it is in trouble, or no longer.
-    pub(super) fn tell(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
-        self.troubles.tell(feed, part, trouble);
+    pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        self.address.connect(self.timeout, &self.scripts.keys().stream, &self.master).await
     }
 }

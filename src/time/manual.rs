@@ -1,16 +1,18 @@
+//! A clock for tests.
+
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-
-use std::sync::Arc;
 
 use slab::Slab;
 
 use super::timer::{Sleep, Timer};
-use crate::sync::Mutex;
+use crate::sync::{self, Mutex};
 
-/// A clock that stands still until it is told to go on: hours of heartbeats in a test without waiting.
+/// A clock that moves only when a test [advances](Self::advance) it: a test of hours of heartbeats
+/// takes milliseconds.
 ///
 /// Clones share the clock.
 ///
@@ -21,9 +23,10 @@ use crate::sync::Mutex;
 /// # use futures_util::FutureExt as _;
 ///
 /// let timer = ManualTimer::new();
-/// let hub = Hub::builder(timer.clone()).heartbeat(Heartbeat::every(Duration::from_secs(15))).build()?;
+/// let heartbeat = Heartbeat::default().every(Duration::from_secs(15));
+/// let hub = Hub::builder(timer.clone()).heartbeat(heartbeat).build()?;
 /// let mut stream = hub.subscribe(Subscriber::new())?;
-/// stream.next().now_or_never().expect("`hub:open` is there at once");
+/// stream.next().now_or_never().expect("`hub:open` is ready at once");
 /// assert!(stream.next().now_or_never().is_none());
 ///
 /// timer.advance(Duration::from_secs(15));
@@ -46,14 +49,15 @@ struct Pending {
 }
 
 impl ManualTimer {
-    /// A clock that shows the present.
+    /// Creates a clock that starts at the present.
     #[must_use]
     pub fn new() -> Self {
         let clock = Clock { now: Instant::now(), sleeps: Slab::new() };
         Self { clock: Arc::new(Mutex::new(clock)) }
     }
 
-    /// Moves the clock on and wakes what was due by then. A time beyond what an `Instant` can be is left out.
+    /// Advances the clock and wakes the sleeps whose deadline has passed. Does nothing if the time
+    /// would exceed the range of `Instant`.
     pub fn advance(&self, by: Duration) {
         let due: Vec<Waker> = {
             let mut clock = self.clock.lock();
@@ -62,10 +66,11 @@ impl ManualTimer {
             let due = clock.sleeps.iter_mut().filter(|(_, sleep)| sleep.deadline <= now);
             due.filter_map(|(_, sleep)| sleep.waker.take()).collect()
         };
+        // After unlocking: a waker may call this timer.
         due.into_iter().for_each(Waker::wake);
     }
 
-    /// The earliest deadline that somebody waits for.
+    /// Returns the earliest deadline for which a task waits.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let clock = self.clock.lock();
@@ -108,13 +113,16 @@ struct ManualSleep {
 
 impl Sleep for ManualSleep {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // Cloned before the lock is taken, and dropped after it: a waker may call this timer.
+        sync::assert_unlocked();
+        let waker = cx.waker().clone();
         let mut clock = self.clock.lock();
         let now = clock.now;
         let sleep = &mut clock.sleeps[self.key];
         if sleep.deadline <= now {
             return Poll::Ready(());
         }
-        let old = sleep.waker.replace(cx.waker().clone());
+        let old = sleep.waker.replace(waker);
         drop(clock);
         drop(old);
         Poll::Pending
@@ -128,7 +136,7 @@ impl Sleep for ManualSleep {
 impl Drop for ManualSleep {
     fn drop(&mut self) {
         let pending = self.clock.lock().sleeps.remove(self.key);
-        // The lock is released: dropping the waker runs foreign code.
+        // After unlocking: the destructor of a waker is foreign code.
         drop(pending);
     }
 }

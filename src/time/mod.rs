@@ -1,5 +1,8 @@
-//! Where time comes in. The rest of the crate reads no clock and starts no timer of its own.
+//! Time: the port to a clock, its two implementations, the deadlines of an idle stream, and the
+//! epochs of hubs. The rest of the crate reads no clock and starts no timer.
 
+pub(crate) mod deadline;
+pub(crate) mod epoch;
 pub(crate) mod heartbeat;
 pub(crate) mod manual;
 pub(crate) mod timer;

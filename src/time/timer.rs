@@ -1,15 +1,17 @@
+//! The port to a runtime's clock and timers.
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// Time, as a hub gets it: a clock and a way to be woken.
+/// A clock, and a way to be woken at a deadline.
 ///
-/// `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer) are ready made; another runtime's takes
-/// a dozen lines. A hub reads the clock when it publishes and when a stream has nothing to send, and holds at most
-/// one [`Sleep`] for each open stream, which is not touched while the stream is busy, and one for each
-/// [`PresenceWatch`](crate::PresenceWatch).
+/// `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer) implement it; a timer for
+/// another runtime takes a dozen lines. A hub reads the clock when it publishes and when a stream
+/// is idle. The hub holds at most one [`Sleep`] per open stream, which a busy stream does not
+/// touch, and one per [`PresenceWatch`](crate::PresenceWatch).
 ///
 /// ```
 /// use std::pin::Pin;
@@ -33,11 +35,14 @@ use std::time::Instant;
 /// }
 /// ```
 pub trait Timer: fmt::Debug + Send + Sync + 'static {
-    /// The time now. Never goes back.
+    /// Returns the time now. Must never go back.
     fn now(&self) -> Instant;
 
-    /// What is ready once [`now`](Self::now) has reached `deadline`, and not a moment before. A timer that is coarser than
-    /// its clock rounds up: a stream that is woken early leaves its sleep alone, as one that is still to go off.
+    /// Returns a sleep that is ready once [`now`](Self::now) has reached `deadline`, and never
+    /// before.
+    ///
+    /// A timer that is coarser than its clock must round up: a stream that is woken early assumes
+    /// that its sleep will still fire.
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>>;
 }
 
@@ -51,14 +56,15 @@ impl<T: Timer + ?Sized> Timer for Arc<T> {
     }
 }
 
-/// A deadline to wait for, made by [`Timer::sleep_until`].
+/// A wait for a deadline: [`Timer::sleep_until`] returns it.
 ///
-/// It is not a `Future` because it is used again and again: after it was ready, [`reset`](Self::reset) arms it
-/// anew.
+/// A sleep is not a `Future`, because a stream reuses it: after it was ready,
+/// [`reset`](Self::reset) arms it again.
 pub trait Sleep: Send + Sync + 'static {
-    /// Ready once the deadline has passed. Until then the waker of the *latest* call is woken when it does.
+    /// Returns ready if the deadline has passed. Otherwise wakes the waker of the *latest* call
+    /// when the deadline passes.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Waits for another deadline instead.
+    /// Sets another deadline.
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 }

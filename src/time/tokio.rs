@@ -1,3 +1,5 @@
+//! The timer of tokio.
+
 use std::pin::Pin;
 use std::sync::Once;
 use std::task::{Context, Poll};
@@ -7,17 +9,25 @@ use tokio::runtime::Handle;
 
 use super::timer::{Sleep, Timer};
 
-/// tokio's timer.
+/// The timer of tokio.
 ///
-/// Streams must be polled inside a tokio runtime whose timer is enabled, which is where axum and warp poll them.
-/// Outside of one there are no heartbeats, and a log line at `ERROR` says so. In a runtime built without
-/// `enable_time` tokio panics, as it does for its own timers. Obeys `tokio::time::pause`.
+/// Streams must be polled inside a tokio runtime with an enabled timer; axum and warp do that.
+/// Outside of a runtime a stream sends no heartbeats, and the crate logs this once at `ERROR`. In a
+/// runtime that was built without `enable_time`, tokio panics, as for its own timers. Obeys
+/// `tokio::time::pause`.
+///
+/// ```
+/// use sse_hub::{Hub, TokioTimer};
+///
+/// let hub = Hub::builder(TokioTimer::new()).build()?;
+/// # Ok::<(), sse_hub::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct TokioTimer;
 
 impl TokioTimer {
-    /// May be called anywhere, also before there is a runtime.
+    /// Creates the timer. May be called outside of a runtime.
     #[must_use]
     pub const fn new() -> Self {
         Self
@@ -33,11 +43,12 @@ impl Timer for TokioTimer {
         if Handle::try_current().is_ok() {
             return Box::pin(TokioSleep { sleep: tokio::time::sleep_until(deadline.into()) });
         }
-        // Once: this is a fault of the program, and every stream would repeat it.
-        static TOLD: Once = Once::new();
-        TOLD.call_once(|| {
+        // Log once: this is a mistake in the program, and every stream would repeat it.
+        static LOGGED: Once = Once::new();
+        LOGGED.call_once(|| {
             tracing::error!(
-                "streams are polled outside of a tokio runtime: they send no heartbeats"
+                target: "sse_hub",
+                "stream polled outside of a tokio runtime: no heartbeats"
             );
         });
         Box::pin(Never)

@@ -1,3 +1,5 @@
+//! Events, as an application builds them.
+
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
@@ -6,19 +8,21 @@ use bytes::Bytes;
 
 use super::frame::{Draft, RETRY_RANGE, Sealed};
 
-/// What an application sends: a type, data, and now and then a `retry` or a comment.
+/// A message to clients: a type, data, and sometimes a `retry` or a comment.
 ///
-/// Setters take and return the event, and a later call of one replaces what an earlier one set. An invalid part
-/// (a line break in the type, say) is remembered and refused by whatever the event is given to, before a byte of it
-/// is written; [`check`](Self::check) asks at once.
+/// Setters take and return the event; a second call of a setter replaces the first value. If a
+/// value is invalid, such as a type with a line break, the event remembers the error and every
+/// method that takes the event refuses it, before any byte is written. [`check`](Self::check)
+/// returns the error at once.
 ///
-/// What a hub publishes gets its id from the hub. An event of [one's own stream](crate::EventStream) may be given
-/// one: [`id`](Self::id).
+/// Events have two uses. A [`Hub`](crate::Hub) publishes an event and issues its id. A standalone
+/// [`EventStream`](crate::EventStream) encodes an event for one client, with an [`id`](Self::id) of
+/// the caller's choice or none.
 ///
 /// # Data
 ///
-/// Data is text. CRLF, CR and LF in it each end a line, and a client gets the lines back joined by LF; nothing
-/// else is changed. Binary data wants an encoding of its own, such as Base64.
+/// Data is text. CRLF, CR and LF each end a line, and the client receives the lines joined by LF;
+/// everything else arrives unchanged. Encode binary data as text, for example in Base64.
 ///
 /// ```
 /// use sse_hub::Event;
@@ -31,7 +35,7 @@ use super::frame::{Draft, RETRY_RANGE, Sealed};
 #[derive(Debug, Clone, Default)]
 pub struct Event {
     draft: Draft,
-    /// Apart, because hardly an event has any of it and all are moved about.
+    /// Boxed, because few events have these parts and every event is moved several times.
     rare: Option<Box<Rare>>,
     invalid: Option<EventError>,
 }
@@ -46,7 +50,7 @@ struct Rare {
 }
 
 impl Rare {
-    /// Whether nothing of it is sent.
+    /// Returns whether no part appears on the wire.
     fn is_empty(&self) -> bool {
         self.retry.is_none() && self.comment.is_none() && self.own_id.is_none()
     }
@@ -57,24 +61,24 @@ impl Rare {
 }
 
 impl Event {
-    /// The longest id that a caller may set, in bytes.
+    /// The longest [`id`](Self::id), in bytes.
     pub const MAX_ID_LEN: usize = 128;
 
-    /// An event of this type, which a page receives by `addEventListener(event_type, ...)`.
+    /// Creates an event of this type, for the page's `addEventListener(event_type, ...)`.
     ///
-    /// [`Event::default`] is one without a type, which a page receives as `message`. Two names to avoid are `open`
-    /// and `error`: a browser dispatches events of its own under them.
+    /// [`Event::default`] has no type; a page receives it as `message`. Avoid the types `open` and
+    /// `error`: a browser dispatches its own events under these names.
     #[must_use]
     #[inline]
     pub fn new(event_type: impl AsRef<str>) -> Self {
         Self::default().event(event_type)
     }
 
-    /// A typed payload as JSON, under the type that it declares.
+    /// Creates an event from a typed payload: its JSON, under the type that the payload declares.
     ///
     /// # Errors
     ///
-    /// [`JsonError`] when the payload does not serialise.
+    /// Returns [`JsonError`] if the payload does not serialise.
     ///
     /// ```
     /// use serde::Serialize;
@@ -89,15 +93,15 @@ impl Event {
     ///     const TYPE: EventType = EventType::from_static("notification");
     /// }
     ///
-    /// let event = Event::of(&Notification { title: "Your report is ready".into() })?;
+    /// let event = Event::from_payload(&Notification { title: "Your report is ready".into() })?;
     /// # Ok::<(), sse_hub::JsonError>(())
     /// ```
     #[cfg(feature = "json")]
-    pub fn of<T: Payload>(payload: &T) -> Result<Self, JsonError> {
+    pub fn from_payload<T: Payload>(payload: &T) -> Result<Self, JsonError> {
         Self::new(T::TYPE).json(payload)
     }
 
-    /// Sets the type. See [`EventType`] for what one may be.
+    /// Sets the type. It must be a valid [`EventType`].
     #[must_use]
     #[inline]
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
@@ -109,7 +113,7 @@ impl Event {
         self
     }
 
-    /// Sets the data. Empty data is an event all the same.
+    /// Sets the data. An event with empty data is delivered like any other.
     #[must_use]
     #[inline]
     pub fn data(mut self, data: impl AsRef<str>) -> Self {
@@ -121,14 +125,23 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`JsonError`] when the value does not serialise (a map whose keys are not text, for example).
+    /// Returns [`JsonError`] if the value does not serialise, such as a map with keys that are not
+    /// text.
+    ///
+    /// ```
+    /// use sse_hub::Event;
+    ///
+    /// let event = Event::new("point").json(&[3, 4])?;
+    /// assert_eq!(event.encode()?, "event: point\ndata: [3,4]\n\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "json")]
     pub fn json<T: serde::Serialize + ?Sized>(mut self, value: &T) -> Result<Self, JsonError> {
         self.draft.set_data_with(|buf| serde_json::to_writer(buf, value))?;
         Ok(self)
     }
 
-    /// Tells the client how long to wait before it reconnects, from now on: from a millisecond to 24 days.
+    /// Sets the delay of the client before a reconnect, from now on. Must be from 1 ms to 24 days.
     #[must_use]
     pub fn retry(mut self, retry: Duration) -> Self {
         if !RETRY_RANGE.contains(&retry) {
@@ -138,7 +151,7 @@ impl Event {
         self
     }
 
-    /// Sets a comment: one line that clients skip and people who watch the stream see.
+    /// Sets a comment of one line. Clients skip comments; they help to debug a stream.
     #[must_use]
     pub fn comment(mut self, comment: impl Into<Box<str>>) -> Self {
         let comment = comment.into();
@@ -149,11 +162,15 @@ impl Event {
         self
     }
 
-    /// Makes it the latest value of something: a hub keeps only the newest event of each key.
+    /// For a hub: sets the conflation key. The hub retains only the newest event with a key.
     ///
-    /// For values that replace each other, such as prices or positions. Events have the same key if their audience and
-    /// their type are the same, too. A client that reads at once gets all of them, one that is behind or comes back only
-    /// the newest, and what was replaced is not missed. From 1 to [`Event::MAX_KEY_LEN`] bytes; it is not sent.
+    /// For values that replace each other, such as prices or positions. An event replaces an
+    /// earlier event if the key, the audience and the type are equal. A client that keeps up
+    /// receives all of them. A client that is behind or reconnects receives the newest only,
+    /// without a gap.
+    ///
+    /// Must have 1 to [`Event::MAX_KEY_LEN`] bytes. The key is not sent. A standalone stream
+    /// ignores it.
     ///
     /// ```
     /// use sse_hub::Event;
@@ -170,12 +187,15 @@ impl Event {
         self
     }
 
-    /// Makes it land once, however often it is published with this key: across instances and restarts, for as long as
-    /// the backplane is set to remember.
+    /// For a hub with a backplane: sets the idempotency key. Of several events with the same key,
+    /// only the first is delivered, across instances and restarts, for as long as the backplane
+    /// remembers the key.
     ///
-    /// For what is published again because nobody knows whether it was the first time: a webhook that is delivered
-    /// twice, a job that was killed and starts over. Without a [backplane](crate::HubBuilder::backplane) nothing is
-    /// remembered and the key means nothing. From 1 to [`Event::MAX_KEY_LEN`] bytes; it is not sent.
+    /// Use the key if a publish may be repeated: a webhook that is delivered twice, or a job that
+    /// was killed and starts again. A hub without a [backplane](crate::HubBuilder::backplane) and a
+    /// standalone stream ignore the key.
+    ///
+    /// Must have 1 to [`Event::MAX_KEY_LEN`] bytes. The key is not sent.
     ///
     /// ```
     /// use sse_hub::Event;
@@ -192,26 +212,28 @@ impl Event {
         self
     }
 
-    /// The longest [conflation key](Self::conflate) or [idempotency key](Self::idempotency_key), in bytes.
+    /// The longest [conflation key](Self::conflate) or [idempotency key](Self::idempotency_key), in
+    /// bytes.
     pub const MAX_KEY_LEN: usize = 256;
 
-    /// The key of its conflation, and that of its idempotency.
+    /// Takes the conflation key and the idempotency key.
     pub(crate) fn take_keys(&mut self) -> (Option<Box<str>>, Option<Box<str>>) {
         let Some(rare) = &mut self.rare else { return (None, None) };
         (rare.conflation.take(), rare.idempotency.take())
     }
 
-    /// Sets the id of an event of one's own stream, which a client that comes back sends as `Last-Event-ID`. A hub
-    /// issues ids itself and refuses an event that has one.
+    /// For a standalone [`EventStream`](crate::EventStream): sets the id, which the client sends as
+    /// `Last-Event-ID` when it reconnects. A hub issues ids itself and refuses an event with an id.
     ///
-    /// From 1 to [`Event::MAX_ID_LEN`] bytes, each a letter or digit of ASCII or one of `.`, `_`, `~` and `-`: with
-    /// others some clients could never connect again. An event with an id alone moves a client's position, and no page
-    /// sees it.
+    /// Must have 1 to [`Event::MAX_ID_LEN`] bytes, each an ASCII letter or digit or one of `.`,
+    /// `_`, `~` and `-`: some clients cannot send other characters and would never connect again.
+    /// An event with only an id moves the client's position and is not dispatched to the page.
     ///
     /// ```
     /// use sse_hub::Event;
     ///
-    /// assert_eq!(Event::new("token").data("a").id("answer-7.1").encode()?, "event: token\ndata: a\nid: answer-7.1\n\n");
+    /// let event = Event::new("token").data("a").id("answer-7.1");
+    /// assert_eq!(event.encode()?, "event: token\ndata: a\nid: answer-7.1\n\n");
     /// assert!(Event::new("token").id("two words").check().is_err());
     /// # Ok::<(), sse_hub::EventError>(())
     /// ```
@@ -226,11 +248,11 @@ impl Event {
         self
     }
 
-    /// Whether the event can be sent. A hub refuses one that has an [`id`](Self::id), too.
+    /// Returns whether the event can be sent. A hub also refuses an event with an [`id`](Self::id).
     ///
     /// # Errors
     ///
-    /// The first part that was refused, or that there is nothing in the event at all.
+    /// Returns the error of the first invalid part, or [`EventError::Empty`].
     #[inline]
     pub fn check(&self) -> Result<(), EventError> {
         match self.invalid {
@@ -240,23 +262,25 @@ impl Event {
         }
     }
 
-    /// As [`check`](Self::check), for a hub.
+    /// Checks the event for a hub.
     #[inline]
     pub(crate) fn check_for_hub(&self) -> Result<(), EventError> {
         self.check()?;
         if self.own_id().is_some() { Err(EventError::OwnId) } else { Ok(()) }
     }
 
-    /// The event's bytes on the wire. [`EventStream`](crate::EventStream) makes a whole stream of them.
+    /// Returns the event's bytes on the wire. [`EventStream`](crate::EventStream) encodes a whole
+    /// stream.
     ///
     /// # Errors
     ///
-    /// As for [`check`](Self::check).
+    /// Returns the error of [`check`](Self::check).
     ///
     /// ```
     /// use sse_hub::Event;
     ///
-    /// assert_eq!(Event::new("token").data("a\r\nb").encode()?, "event: token\ndata: a\ndata: b\n\n");
+    /// let event = Event::new("token").data("a\r\nb");
+    /// assert_eq!(event.encode()?, "event: token\ndata: a\ndata: b\n\n");
     /// # Ok::<(), sse_hub::EventError>(())
     /// ```
     #[inline]
@@ -268,7 +292,7 @@ impl Event {
         })
     }
 
-    /// The event, which was [checked](Self::check), as a frame that lacks its id.
+    /// Encodes the event without its id. The event must have been [checked](Self::check).
     #[inline]
     pub(crate) fn seal(self) -> Sealed {
         match self.rare {
@@ -294,17 +318,24 @@ impl Event {
     }
 }
 
-/// A type that is sent as JSON under an event type of its own.
+/// A type that is sent as JSON under its own event type.
+///
+/// [`Event::from_payload`] has an example.
 #[cfg(feature = "json")]
 pub trait Payload: serde::Serialize {
-    /// The event type that a page listens for. [`EventType::from_static`] checks it when the program is compiled.
+    /// The event type that a page listens for. [`EventType::from_static`] checks the name when the
+    /// program is compiled.
     const TYPE: EventType;
 }
 
-/// The name of a kind of event, known to be valid.
+/// A valid event type.
 ///
-/// From 1 to [`EventType::MAX_LEN`] bytes, without CR, LF and NUL, and not beginning with `hub:`, which names the
-/// hub's own events.
+/// An event type has 1 to [`EventType::MAX_LEN`] bytes, contains no CR, LF or NUL, and does not
+/// begin with `hub:`, the prefix of the hub's own events.
+///
+/// No character has a special meaning: `*` is a type like any other, for a hub, for a filter of
+/// [`Subscriber`](crate::Subscriber) and for a native `EventSource`. In the browser client of this
+/// project, a listener for `*` receives every event, and an event of the type `*` once.
 ///
 /// ```
 /// use sse_hub::EventType;
@@ -320,22 +351,22 @@ impl EventType {
     /// The longest type, in bytes.
     pub const MAX_LEN: usize = 256;
 
-    /// Checks a name that is known only when the program runs.
+    /// Checks a name at run time.
     ///
     /// # Errors
     ///
-    /// [`InvalidEventType`] says which rule it breaks.
+    /// Returns the rule that the name breaks.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidEventType> {
         let name = name.into();
         check_type(&name)?;
         Ok(Self(name))
     }
 
-    /// Checks a name that stands in the program: in a `const` an invalid one does not compile.
+    /// Checks a literal name. In a `const`, an invalid name does not compile.
     ///
     /// # Panics
     ///
-    /// When it is invalid and not evaluated at compile time.
+    /// Panics if the name is invalid and the call is not evaluated at compile time.
     #[must_use]
     pub const fn from_static(name: &'static str) -> Self {
         match check_type(name) {
@@ -379,7 +410,7 @@ const fn check_type(name: &str) -> Result<(), InvalidEventType> {
     if matches!(bytes, [b'h', b'u', b'b', b':', ..]) {
         return Err(InvalidEventType::Reserved);
     }
-    // Without a way out of the loop, which therefore becomes a few vector instructions.
+    // No early exit, so that the compiler vectorises the loop.
     let (mut at, mut broken) = (0, false);
     while at < bytes.len() {
         broken |= bytes[at] == b'\r' || bytes[at] == b'\n' || bytes[at] == 0;
@@ -393,55 +424,58 @@ fn is_id(id: &[u8]) -> bool {
     (1..=Event::MAX_ID_LEN).contains(&id.len()) && id.iter().all(is_safe)
 }
 
-/// Why a name is not an [`EventType`].
+/// A name is not an [`EventType`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidEventType {
-    /// It is empty.
+    /// The name is empty.
     #[error("the event type is empty: leave it out to send a plain `message`")]
     Empty,
-    /// It is longer than [`EventType::MAX_LEN`].
+    /// The name is longer than [`EventType::MAX_LEN`].
     #[error("the event type is longer than {} bytes", EventType::MAX_LEN)]
     TooLong,
-    /// It begins with `hub:`.
+    /// The name begins with `hub:`.
     #[error("event types beginning `hub:` are the hub's own")]
     Reserved,
-    /// It contains CR, LF or NUL.
+    /// The name contains CR, LF or NUL.
     #[error("the event type contains CR, LF or NUL, which would end or break its line")]
     Byte,
 }
 
-/// Why an [`Event`] cannot be sent.
+/// An [`Event`] cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventError {
-    /// Its type is not one.
+    /// The type is invalid.
     #[error(transparent)]
     Type(#[from] InvalidEventType),
-    /// Its comment has more than one line.
+    /// The comment has more than one line.
     #[error("the comment contains CR or LF: send one line")]
     Comment,
-    /// Its `retry` is below one millisecond or above 24 days.
+    /// The `retry` is below 1 ms or above 24 days.
     #[error("retry is below one millisecond or above 24 days: clients would reconnect in a loop")]
     Retry,
-    /// Its conflation key is empty or too long.
+    /// The conflation key is empty or too long.
     #[error("the conflation key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]
     Key,
-    /// Its idempotency key is empty or too long.
+    /// The idempotency key is empty or too long.
     #[error("the idempotency key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]
     IdempotencyKey,
-    /// Its id is not one that every client can send back.
-    #[error("the id is not 1 to {} bytes of `[A-Za-z0-9._~-]`", Event::MAX_ID_LEN)]
+    /// The id has bytes that some clients cannot send back, or it is empty or too long.
+    #[error("invalid id: expected 1 to {} bytes of `[A-Za-z0-9._~-]`", Event::MAX_ID_LEN)]
     Id,
-    /// It was given to a hub and has an id of its own.
-    #[error("the event has an id of its own: a hub issues ids itself")]
+    /// The event was given to a hub and has an id.
+    #[error("the event has an id: a hub issues ids itself")]
     OwnId,
-    /// Nothing was set.
+    /// The event belongs to a snapshot of a stream that has begun.
+    #[error("the stream has begun: add the snapshot before the first poll")]
+    Late,
+    /// No part was set.
     #[error("the event is empty: set a type, data, a retry or a comment")]
     Empty,
 }
 
-/// A payload did not serialise to JSON.
+/// A payload does not serialise to JSON.
 #[cfg(feature = "json")]
 #[derive(Debug, thiserror::Error)]
 #[error("the payload does not serialise to JSON")]

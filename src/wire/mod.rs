@@ -1,6 +1,6 @@
-//! The wire format: events, ids and their bytes. Nothing here knows of hubs, clients or time.
+//! The wire format: events, ids and their bytes. Independent of hubs, clients and time.
 
+pub(crate) mod decode;
 pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod id;
-pub(crate) mod received;

@@ -1,4 +1,4 @@
-//! How every server answers a request, whatever mounts the hub: statuses, headers, and what it makes of an id.
+//! The answers of every server to a request: statuses, headers, and the treatment of an id.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use axum::http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sse_hub::{Event, EventId, Limits, Refusals, Subscriber};
+use sse_hub::{Audience, Event, EventId, Limits, RefusalStyle, Subscriber};
 use tokio::net::TcpStream;
 
 use crate::http1::{Client, NO_HEADERS};
@@ -14,8 +14,7 @@ use crate::servers::{Adapter, Mount, ORIGIN, Server};
 use crate::{bare, hub, within};
 
 #[tokio::test]
-async fn the_head_keeps_proxies_and_caches_out_of_the_way_and_leaves_at_once_with_the_first_frame()
-{
+async fn head_disables_buffering_and_leaves_at_once() {
     for adapter in Adapter::ALL {
         let hub = hub().retry(Duration::from_secs(4)).build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -46,7 +45,7 @@ async fn the_head_keeps_proxies_and_caches_out_of_the_way_and_leaves_at_once_wit
 }
 
 #[tokio::test]
-async fn over_http2_it_is_the_same_without_the_headers_of_a_connection() {
+async fn http2_answers_match_without_connection_headers() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let mut mount = Mount::new(adapter);
@@ -58,7 +57,7 @@ async fn over_http2_it_is_the_same_without_the_headers_of_a_connection() {
         let (mut client, connection) = handshake.await.unwrap();
         let connection = tokio::spawn(connection);
 
-        // More than browsers would let through over HTTP/1.1, on one connection.
+        // More streams on one connection than browsers open over HTTP/1.1.
         let mut bodies = Vec::new();
         for _ in 0..7 {
             let uri = format!("http://{}/events", server.address);
@@ -81,7 +80,11 @@ async fn over_http2_it_is_the_same_without_the_headers_of_a_connection() {
             assert!(open.into_data().unwrap().starts_with(b"event: hub:open\n"), "{adapter:?}");
             bodies.push(body);
         }
-        let id = hub.broadcast(Event::new("n").data("all at once")).unwrap().id().unwrap();
+        let id = hub
+            .publish_confirmed(Audience::all(), Event::new("n").data("all at once"))
+            .unwrap()
+            .id()
+            .unwrap();
         for body in &mut bodies {
             let frame = within("the event", body.frame()).await.unwrap().unwrap();
             let expected = format!("event: n\ndata: all at once\nid: {id}\n\n");
@@ -98,13 +101,17 @@ fn without_date<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(&
 }
 
 #[tokio::test]
-async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
+async fn any_last_id_gets_a_stream() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
-        let [first, second] =
-            ["0", "1"].map(|data| hub.broadcast(Event::new("n").data(data)).unwrap().id().unwrap());
-        let ahead = EventId(first.0, u64::MAX).to_string();
+        let [first, second] = ["0", "1"].map(|data| {
+            hub.publish_confirmed(Audience::all(), Event::new("n").data(data))
+                .unwrap()
+                .id()
+                .unwrap()
+        });
+        let ahead = EventId::new(first.epoch(), u64::MAX).to_string();
         let (digits, bytes) = ([b'7'; 4096], [0xe9; 4096]);
         let garbage: [&[u8]; 9] = [
             b"\xff\xfe",
@@ -120,7 +127,7 @@ async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
         let good = format!("/events?lastEventId={first}");
         for (id, path) in garbage.iter().flat_map(|id| [(id, "/events"), (id, good.as_str())]) {
             let what = format!("{adapter:?} {path} {}", String::from_utf8_lossy(id));
-            // The header wins, also if the query says something better.
+            // The header wins, even if the query has a valid id.
             let mut client = Client::get(server.address, path, &[("last-event-id", id)]).await;
             assert_eq!(client.status(), "200 OK", "{what}");
             assert!(client.frame().await.unwrap().contains("\"resumed\":false"), "{what}");
@@ -164,15 +171,18 @@ async fn whatever_is_sent_as_the_last_id_is_answered_with_a_stream() {
 }
 
 #[tokio::test]
-async fn only_who_may_never_come_gets_another_status_than_200() {
+async fn temporary_refusal_has_status_200() {
     for adapter in Adapter::ALL {
         let full = |refusals| {
-            let hub =
-                hub().limits(Limits::clients(1).per_user(1)).refusals(refusals).build().unwrap();
+            let hub = hub()
+                .limits(Limits::default().clients(1).per_user(1))
+                .refusals(refusals)
+                .build()
+                .unwrap();
             let occupant = hub.subscribe(Subscriber::new().user("ann")).unwrap();
             (hub, occupant)
         };
-        let (hub, _occupant) = full(Refusals::Stream);
+        let (hub, _occupant) = full(RefusalStyle::Stream);
         let server = Server::start(adapter, &hub).await;
         let mut client = Client::get(server.address, "/events", NO_HEADERS).await;
         assert_eq!(client.status(), "200 OK", "{adapter:?}");
@@ -181,7 +191,7 @@ async fn only_who_may_never_come_gets_another_status_than_200() {
         assert!(stream.starts_with("event: hub:refused\nretry: "), "{adapter:?} {stream}");
         assert!(stream.ends_with("\ndata: {\"reason\":\"full\"}\n\n"), "{adapter:?} {stream}");
 
-        let (hub, _occupant) = full(Refusals::Status);
+        let (hub, _occupant) = full(RefusalStyle::Status);
         let server = Server::start(adapter, &hub).await;
         for (path, status) in
             [("/events", "503 Service Unavailable"), ("/events?session=", "400 Bad Request")]
@@ -201,7 +211,7 @@ async fn only_who_may_never_come_gets_another_status_than_200() {
 }
 
 #[tokio::test]
-async fn a_page_of_the_one_allowed_origin_may_read_with_credentials_and_no_other() {
+async fn only_allowed_origin_reads_with_credentials() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let mut mount = Mount::new(adapter);

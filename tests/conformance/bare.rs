@@ -1,5 +1,5 @@
-//! The service without a framework, by hyper and `sse_hub::http`; and the loop that serves any of the services where
-//! their own servers cannot: with HTTP/2, and with TLS.
+//! The service without a framework, on hyper and `sse_hub::http`, and the loop that serves any of
+//! the services over HTTP/2 and TLS, if their own servers cannot.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -24,7 +24,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::servers::{ORIGIN, Service, Who, page};
 
-/// What the loop speaks: HTTP/1.1, and HTTP/2 if the client begins with it or TLS has it agreed upon.
+/// The protocols of the loop: HTTP/1.1, and HTTP/2 if the client starts with HTTP/2 or TLS
+/// negotiates HTTP/2.
 #[derive(Clone, Default)]
 pub(crate) struct Listening {
     pub(crate) tls: Option<TlsAcceptor>,
@@ -67,11 +68,11 @@ fn answer(service: &Service, request: &Request<Incoming>) -> Response<Body> {
         "/events" => {
             let last = LastEventId::from_request(request.headers(), request.uri());
             let who = who(request.uri().query().unwrap_or_default());
-            sse_hub::http::respond(service.events(who, last)).map(Body::new)
+            sse_hub::http::into_response(service.events(who, last)).map(Body::new)
         }
-        "/own" => sse_hub::http::response(Service::own()).map(Body::new),
+        "/own" => sse_hub::http::stream_response(Service::own()).map(Body::new),
         "/gone" => match service.gone() {
-            Some(stream) => sse_hub::http::response(stream).map(Body::new),
+            Some(stream) => sse_hub::http::stream_response(stream).map(Body::new),
             None => status(StatusCode::NO_CONTENT),
         },
         _ => status(StatusCode::NOT_FOUND),
@@ -84,7 +85,7 @@ fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// Names in the tests hold nothing that a query would encode.
+/// The names in the tests contain no character that a query would encode.
 fn who(query: &str) -> Who {
     let mut who = Who::default();
     for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
@@ -101,7 +102,7 @@ fn who(query: &str) -> Who {
 
 fn allow(request: &Request<Incoming>, response: &mut Response<Body>) {
     let headers = response.headers_mut();
-    // Also where the origin is another: what was answered to that one must not be kept for this.
+    // Also for other origins: a cache must not serve their responses to this origin.
     headers.insert(VARY, HeaderValue::from_static("origin"));
     if request.headers().get(ORIGIN_HEADER).is_none_or(|origin| origin != ORIGIN) {
         return;
@@ -140,7 +141,7 @@ pub(crate) async fn serve<S, B>(
         tokio::spawn(async move {
             match tls {
                 None => connection(socket, service, watcher).await,
-                // A browser that does not trust the certificate yet breaks off.
+                // A browser that does not trust the certificate yet breaks the connection.
                 Some(tls) => {
                     if let Ok(socket) = tls.accept(socket).await {
                         connection(socket, service, watcher).await;
@@ -165,6 +166,6 @@ where
 {
     let builder = auto::Builder::new(TokioExecutor::new());
     let serving = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-    // That a client closes its connection is no failure.
+    // A closed connection is no failure.
     let _ = watcher.watch(serving).await;
 }

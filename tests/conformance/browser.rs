@@ -1,4 +1,4 @@
-//! What only a browser shows: its limits on connections, and whether it comes back.
+//! Behaviour that only a browser shows: the limit of connections, and reconnects.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use fantoccini::wd::WindowHandle;
 use rcgen::CertifiedKey;
 use serde_json::{Value, json};
-use sse_hub::{Event, Hub, Limits, Refusals, Subscriber};
+use sse_hub::{Audience, Event, Hub, Limits, RefusalStyle, Subscriber};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::chromium::{Browser, FOLLOW};
+use crate::ports::Port;
 use crate::servers::{Adapter, Mount, Server};
 use crate::{bare, clients, eventually, hub, within};
 
@@ -19,7 +20,7 @@ const TABS: usize = 7;
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver"]
-async fn seven_tabs_are_live_over_http2_where_the_seventh_would_wait_over_http1() {
+async fn seventh_tab_is_live_over_http2_only() {
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
@@ -44,21 +45,21 @@ async fn seven_tabs_are_live_over_http2_where_the_seventh_would_wait_over_http1(
         }
     })
     .await;
-    // Any of them: the browser gives its connections to whom it likes.
+    // Any six tabs: the browser chooses the streams that get connections.
     let [waiting] = waiting.as_slice() else { panic!("{} tabs wait", waiting.len()) };
     browser.client.switch_to_window(waiting.clone()).await.unwrap();
     let waits = browser.execute("return [source.readyState, seen.length]", &[]).await;
-    assert_eq!(waits, json!([0, 0]), "the seventh is not even connected");
+    assert_eq!(waits, json!([0, 0]), "the seventh tab must not be connected");
     assert_eq!(hub.stats().opened, 6);
 
     browser.client.switch_to_window(live[0].clone()).await.unwrap();
     browser.execute("source.close()", &[]).await;
     browser.client.switch_to_window(waiting.clone()).await.unwrap();
-    browser.eventually("the seventh is let in by its browser", &has_event("hub:open", "")).await;
+    browser.eventually("the browser connects the seventh tab", &has_event("hub:open", "")).await;
     browser.close().await;
 }
 
-/// The tabs that have an event, and those that have it not.
+/// Returns the tabs that have an event, and those that do not.
 async fn by_event(
     browser: &Browser,
     tabs: &[WindowHandle],
@@ -85,7 +86,7 @@ async fn open_tabs(
     while tabs.len() < TABS {
         tabs.push(browser.client.new_window(true).await.unwrap().handle);
     }
-    // Pages first: they need connections, too.
+    // The pages load first, because they need connections too.
     for tab in &tabs {
         browser.client.switch_to_window(tab.clone()).await.unwrap();
         browser.goto(&url).await;
@@ -109,27 +110,30 @@ async fn close_tabs(browser: &Browser, tabs: &[WindowHandle]) {
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver"]
-async fn a_refused_client_comes_back_by_itself_once_there_is_room() {
+async fn refused_client_reconnects_when_there_is_room() {
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
-        let (hub, occupant) = full(Refusals::Stream);
+        let (hub, occupant) = full(RefusalStyle::Stream);
         let server = Server::start(adapter, &hub).await;
         follow(&browser, &server, "/events").await;
-        browser.eventually("it is refused again and again", &count_of("hub:refused", 3)).await;
+        browser.eventually("the client is refused repeatedly", &count_of("hub:refused", 3)).await;
         browser
-            .eventually("it is told why", &has_event("hub:refused", r#"{"reason":"full"}"#))
+            .eventually(
+                "the client receives the reason",
+                &has_event("hub:refused", r#"{"reason":"full"}"#),
+            )
             .await;
 
         drop(occupant);
-        browser.eventually("it is let in", &has_event("hub:open", "")).await;
-        publish(&hub, "to whom was refused");
-        browser.eventually("it is live", &has_event("n", "to whom was refused")).await;
+        browser.eventually("the client connects", &has_event("hub:open", "")).await;
+        publish(&hub, "to the refused client");
+        browser.eventually("the client is live", &has_event("n", "to the refused client")).await;
 
-        // What a status would have done.
-        let (hub, _occupant) = full(Refusals::Status);
+        // A status would have stopped the page.
+        let (hub, _occupant) = full(RefusalStyle::Status);
         let server = Server::start(adapter, &hub).await;
         follow(&browser, &server, "/events").await;
-        browser.eventually("it is closed for good", "source.readyState === 2").await;
+        browser.eventually("the client is closed for good", "source.readyState === 2").await;
         assert_eq!(server.service.asked("/events").len(), 1);
     }
     browser.close().await;
@@ -137,18 +141,18 @@ async fn a_refused_client_comes_back_by_itself_once_there_is_room() {
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver"]
-async fn a_204_stops_a_client_for_good() {
+async fn status_204_stops_a_client_for_good() {
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
-        let (hub, _occupant) = full(Refusals::Stream);
+        let (hub, _occupant) = full(RefusalStyle::Stream);
         let server = Server::start(adapter, &hub).await;
         follow(&browser, &server, "/gone").await;
-        browser.eventually("it is closed", "source.readyState === 2").await;
+        browser.eventually("the client is closed", "source.readyState === 2").await;
         let asked = server.service.asked("/gone").len();
-        assert_eq!(asked, 3, "{adapter:?}: two streams, to which it came back, and the 204");
+        assert_eq!(asked, 3, "{adapter:?}: two streams, and then the 204");
 
-        // Another that is refused and comes back tells the time: ten of its waits, each longer than the one that the
-        // first was told.
+        // Another refused client measures the time with ten reconnects, each after a longer delay
+        // than the delay of the first client.
         browser.execute(FOLLOW, &[json!("/events"), json!(clients::types())]).await;
         browser.eventually("time passes", &count_of("hub:refused", 10)).await;
         assert_eq!(server.service.asked("/gone").len(), asked, "{adapter:?}");
@@ -158,42 +162,52 @@ async fn a_204_stops_a_client_for_good() {
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver"]
-async fn clients_of_a_drained_server_come_to_its_successor_spread_out_and_are_told_the_gap() {
+async fn drained_clients_spread_out_to_the_successor() {
     const CLIENTS: usize = 20;
     let browser = Browser::start().await;
     for adapter in Adapter::ALL {
-        // Long against what the first of them takes to make the connection, which the others wait for.
+        // Long compared to the time that the first client needs to connect, for which the others
+        // wait.
         let retry = Duration::from_secs(2);
         let first = hub().retry(retry).build().unwrap();
-        let server = over_tls(adapter, &first, "h2", 0).await;
-        let port = server.address.port();
+        // The successor needs the same port: no other program may take the port in between.
+        let reserved = Port::take();
+        let port = reserved.number();
+        let server = over_tls(adapter, &first, "h2", port).await;
         browser.goto(&format!("https://localhost:{port}/")).await;
         browser.execute(FOLLOW_MANY, &[json!(CLIENTS), json!(clients::types())]).await;
-        eventually("all are there", || first.stats().clients == CLIENTS).await;
+        eventually("all clients are connected", || first.stats().clients == CLIENTS).await;
         publish(&first, "of the first life");
-        browser.eventually("all have it", &every(&has_event("n", "of the first life"))).await;
+        browser
+            .eventually("all clients have the event", &every(&has_event("n", "of the first life")))
+            .await;
 
         first.drain(Duration::from_secs(1)).await;
         first.close();
         server.stop().await;
         let second = hub().retry(retry).build().unwrap();
         let server = over_tls(adapter, &second, "h2", port).await;
-        eventually("all are back", || second.stats().clients == CLIENTS).await;
+        eventually("all clients are back", || second.stats().clients == CLIENTS).await;
         let gap = has_event("hub:gap", r#"{"reason":"evicted"}"#);
-        browser.eventually("all are told the gap", &every(&gap)).await;
+        browser.eventually("all clients have the gap", &every(&gap)).await;
         let end = has_event("hub:end", r#"{"reason":"drained"}"#);
-        browser.eventually("all were told the end", &every(&end)).await;
+        browser.eventually("all clients have the end", &every(&end)).await;
         let asked = server.service.asked("/events");
         assert_eq!(asked.len(), CLIENTS);
-        let life =
-            |hub: &Hub| hub.broadcast(Event::new("n").data("which life")).unwrap().id().unwrap().0;
+        let life = |hub: &Hub| {
+            hub.publish_confirmed(Audience::all(), Event::new("n").data("which life"))
+                .unwrap()
+                .id()
+                .unwrap()
+                .epoch()
+        };
         let id_of_the_second = life(&second);
         for asked in &asked {
-            let last = asked.last.as_ref().expect("it comes with what it saw last");
+            let last = asked.last.as_ref().expect("the client sends the last id");
             let (epoch, _) = last.split_once('-').unwrap();
             assert!(epoch.parse::<u64>().unwrap() < id_of_the_second, "{last}");
         }
-        browser.eventually("all are live", &every(&has_event("n", "which life"))).await;
+        browser.eventually("all clients are live", &every(&has_event("n", "which life"))).await;
 
         let times: Vec<Instant> = asked.iter().map(|asked| asked.at).collect();
         let fullest = fullest(&times, Duration::from_millis(50));
@@ -206,7 +220,7 @@ async fn clients_of_a_drained_server_come_to_its_successor_spread_out_and_are_to
     browser.close().await;
 }
 
-/// How many come within any span of this length.
+/// Returns the greatest number of arrivals within a span of this length.
 fn fullest(times: &[Instant], span: Duration) -> usize {
     let within = |from: &Instant| {
         times.iter().filter(|&at| at >= from && at.duration_since(*from) < span).count()
@@ -214,9 +228,9 @@ fn fullest(times: &[Instant], span: Duration) -> usize {
     times.iter().map(within).max().unwrap_or(0)
 }
 
-/// A hub with room for one, who is there.
-fn full(refusals: Refusals) -> (Hub, sse_hub::Subscription) {
-    let builder = hub().retry(Duration::from_millis(20)).limits(Limits::clients(1));
+/// Returns a hub with room for one client, and that client.
+fn full(refusals: RefusalStyle) -> (Hub, sse_hub::Subscription) {
+    let builder = hub().retry(Duration::from_millis(20)).limits(Limits::default().clients(1));
     let hub = builder.refusals(refusals).build().unwrap();
     let occupant = hub.subscribe(Subscriber::new()).unwrap();
     (hub, occupant)
@@ -231,7 +245,7 @@ fn publish(hub: &Hub, data: &str) {
     hub.broadcast(Event::new("n").data(data)).unwrap();
 }
 
-/// Whether the page has seen an event whose data begins so.
+/// Returns true if the page has an event with data that begins with this text.
 fn has_event(kind: &str, data: &str) -> String {
     let (kind, data) = (Value::from(kind), Value::from(data));
     format!("seen.some((event) => event.type === {kind} && event.data.startsWith({data}))")
@@ -241,7 +255,7 @@ fn count_of(kind: &str, count: usize) -> String {
     format!("seen.filter((event) => event.type === {}).length >= {count}", Value::from(kind))
 }
 
-/// Whether it holds for each of many sources.
+/// Returns for each of many sources whether the expression is true.
 fn every(expression: &str) -> String {
     format!("seenByEach.every((seen) => {expression})")
 }

@@ -1,4 +1,4 @@
-//! Debian's Chromium, through its driver.
+//! Debian's Chromium, driven by chromedriver.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::http1::find;
 use crate::standard::Callback;
 use crate::within;
 
-/// A browser with a profile of its own. All of it is gone when it is dropped.
+/// A browser with a new profile. Dropping the browser removes the profile too.
 pub(crate) struct Browser {
     pub(crate) client: Client,
     _driver: Child,
@@ -32,7 +32,7 @@ impl Browser {
     pub(crate) async fn start() -> Self {
         let profile = TempDir::new().unwrap();
         let mut command = Command::new("chromedriver");
-        // It makes directories of its own there, and leaves them when it is killed.
+        // The driver creates directories there, and does not remove the directories if killed.
         let command = command.arg("--port=0").env("TMPDIR", profile.path());
         let command = command.stdout(Stdio::piped()).kill_on_drop(true);
         let mut driver = command.spawn().unwrap_or_else(|error| {
@@ -48,7 +48,7 @@ impl Browser {
             }
         });
         let port = port.await;
-        // Its output must go somewhere.
+        // The output must be read, or the driver would block.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 
         let chromium = program("chromium");
@@ -104,10 +104,12 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// A test that failed has not closed the browser, which outlives its driver. The profile is nobody else's.
+    /// A failed test does not close the browser, and the browser outlives the driver. No other
+    /// browser uses the profile.
     fn drop(&mut self) {
         let profile = self.profile.path().as_os_str().as_encoded_bytes();
-        // They write into the profile until they are gone, and it could not be removed.
+        // The processes write into the profile until they end. Removing the profile earlier would
+        // fail.
         for _ in 0..1_000 {
             let processes = processes_with(profile);
             if processes.is_empty() {
@@ -119,7 +121,7 @@ impl Drop for Browser {
     }
 }
 
-/// The processes in whose command this is.
+/// Returns the processes with this text in the command.
 fn processes_with(text: &[u8]) -> Vec<OsString> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     let processes = processes.flatten().filter(|process| {
@@ -135,7 +137,8 @@ fn program(name: &str) -> PathBuf {
     places.find(|place| place.exists()).unwrap_or_else(|| panic!("{name} is missing: install it"))
 }
 
-/// Its `EventSource` as one client among others: one run at a time, since a page is of one origin.
+/// The browser's `EventSource` as a client of the matrix. Runs are sequential, because a page has a
+/// single origin.
 #[derive(Clone)]
 pub(crate) struct Shared(Arc<Mutex<Browser>>);
 
@@ -179,14 +182,14 @@ async fn poll(browser: OwnedMutexGuard<Browser>, tell: mpsc::UnboundedSender<Sai
     }
 }
 
-/// Follows a stream, and keeps what it calls back with in `seen`.
+/// Follows a stream, and collects the callbacks in `seen`.
 pub(crate) const FOLLOW: &str = "
     const [url, types] = arguments
     window.seen = []
     window.source = new EventSource(url)
     for (const type of new Set(types)) {
         source.addEventListener(type, (event) => {
-            // Events of the connection itself have no data.
+            // Events of the connection have no data.
             if (typeof event.data !== 'string') return
             seen.push({ type: event.type, data: event.data, id: event.lastEventId })
         })

@@ -1,4 +1,4 @@
-//! Clients that others wrote, each as something that is given an address and tells what it was called back with.
+//! Clients of other authors. Each receives an address, and reports callbacks.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -15,20 +15,20 @@ use tokio::time::timeout;
 use crate::standard::Callback;
 use crate::{DEADLINE, corpus};
 
-/// What a client said.
+/// A report of a client.
 #[derive(Debug)]
 pub(crate) enum Said {
     Callback(Callback),
-    /// The library ended where it should have come back. A new one was made.
+    /// The library ended instead of reconnecting. The driver created a new client.
     GaveUp(String),
-    /// It can go no further.
+    /// The client cannot continue.
     Failed(String),
 }
 
-/// One client at one server, until it is dropped.
+/// A client connected to a server, until the drop.
 pub(crate) struct Run {
     said: mpsc::UnboundedReceiver<Said>,
-    /// Callbacks that came while something else was waited for.
+    /// Callbacks that arrived while the test waited for another report.
     kept: VecDeque<Callback>,
     pub(crate) gave_up: Vec<String>,
     _stop: Box<dyn Send>,
@@ -41,7 +41,7 @@ impl Run {
 
     /// # Errors
     ///
-    /// What kept the client from going on.
+    /// The reason for which the client cannot continue.
     pub(crate) async fn next(&mut self) -> Result<Callback, String> {
         if let Some(kept) = self.kept.pop_front() {
             return Ok(kept);
@@ -58,12 +58,12 @@ impl Run {
                 Some(Said::Callback(callback)) => return Ok(callback),
                 Some(Said::GaveUp(why)) => self.gave_up.push(why),
                 Some(Said::Failed(why)) => return Err(why),
-                None => return Err("its driver is gone".to_owned()),
+                None => return Err("the driver of the client has exited".to_owned()),
             }
         }
     }
 
-    /// Waits for something else, unless the client fails meanwhile.
+    /// Waits for `other`, unless the client fails meanwhile.
     pub(crate) async fn meanwhile<T>(
         &mut self,
         other: impl Future<Output = T>,
@@ -78,7 +78,7 @@ impl Run {
         }
     }
 
-    /// What it was called back with, up to the event of this type.
+    /// Returns the callbacks up to the event of this type.
     pub(crate) async fn until(&mut self, kind: &str) -> Result<Vec<Callback>, String> {
         let mut callbacks = Vec::new();
         loop {
@@ -91,14 +91,14 @@ impl Run {
     }
 }
 
-/// The types of the hub and of the tests themselves.
+/// The types of the hub and of the tests.
 pub(crate) fn types() -> Vec<String> {
     let ours =
         ["hub:open", "hub:gap", "hub:end", "hub:refused", "hub:heartbeat", "cut", "end", "n"];
     corpus::types().into_iter().chain(ours.map(str::to_owned)).collect()
 }
 
-/// Where `tests/clients/install` puts what it installs.
+/// The folder in which `tests/clients/install` installs clients.
 fn installed() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let at = target.join("clients");
@@ -106,11 +106,11 @@ fn installed() -> PathBuf {
     at
 }
 
-/// A process that drives clients of one language, all runs at once.
+/// A process that runs all clients of a language.
 pub(crate) struct Driver {
     commands: mpsc::UnboundedSender<String>,
     runs: Arc<Mutex<Runs>>,
-    /// Killed when it is dropped.
+    /// Killed on drop.
     _process: Child,
 }
 
@@ -134,7 +134,7 @@ struct Line {
 impl Driver {
     pub(crate) fn node() -> Self {
         let mut node = Command::new("node");
-        // That a client is experimental is nothing to warn of here.
+        // Node's warning about experimental clients is irrelevant here.
         node.arg("--no-warnings");
         Self::start(node, "driver.cjs")
     }
@@ -170,7 +170,7 @@ impl Driver {
                     let _ = tell.send(line.said());
                 }
             }
-            // Whoever waits for more is told so.
+            // Tell a test that waits for more.
             told.lock().unwrap().tell.clear();
         });
         Self { commands, runs, _process: process }

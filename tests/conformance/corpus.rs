@@ -1,10 +1,11 @@
-//! Events that hold every byte that a client or a server has stumbled over, and what a client is to make of each.
+//! Events with bytes at which clients or servers have failed, and the callbacks that a client must
+//! make.
 
 use sse_hub::Event;
 
 use crate::standard::Callback;
 
-/// Something to publish.
+/// An event to publish.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     kind: Option<String>,
@@ -28,7 +29,8 @@ impl Entry {
         event.data(&self.data)
     }
 
-    /// By the rules, and not by the encoder: CRLF, CR and LF are the ends of lines, and the lines come back joined by LF.
+    /// By the rules of the standard, independent of the encoder: CRLF, CR and LF end lines, and the
+    /// lines come back joined by LF.
     pub(crate) fn expected(&self, id: impl ToString) -> Callback {
         Callback {
             kind: self.kind.clone().unwrap_or_else(|| "message".to_owned()),
@@ -38,7 +40,7 @@ impl Entry {
     }
 }
 
-/// The types that clients which ask for a list must listen to.
+/// The types that a client with a list of types must listen to.
 pub(crate) fn types() -> Vec<String> {
     let mut types: Vec<String> = entries().into_iter().filter_map(|entry| entry.kind).collect();
     types.sort_unstable();
@@ -57,7 +59,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         for next in ["\r", "\n", "\r\n"] {
             add(&[&[end, next].concat(), &["a", end, next, "b"].concat()]);
         }
-        // What would be fields, if an end of a line were not seen as one.
+        // Text that would become fields if a line end were missed.
         for field in
             ["id: 9-9", "event: forged", "retry: 1", "data: forged", ":", ": comment", "id"]
         {
@@ -66,11 +68,11 @@ pub(crate) fn entries() -> Vec<Entry> {
         add(&[&["a", end, end, "data: forged", end, end].concat()]);
         add(&[&end.repeat(3), &["a", &end.repeat(4)].concat(), &[&end.repeat(2), "a"].concat()]);
     }
-    // What is no end of a line, whatever the library of a client's language thinks.
+    // Characters that are no line ends, although some languages treat them so.
     for other in ["\u{2028}", "\u{2029}", "\u{85}", "\u{b}", "\u{c}", "\u{1c}", "\u{1d}", "\u{1e}"]
     {
         add(&[other, &["a", other, "b"].concat(), &["a", other, "data: c"].concat()]);
-        // Also where there is a real one before it.
+        // Also behind a real line end.
         add(&[&["a\n", other, "b", other, "data: c"].concat()]);
     }
     add(&["\u{feff}", "\u{feff}marked", "a\n\u{feff}b", "a\u{feff}", "\u{feff}\u{feff}twice"]);
@@ -126,16 +128,16 @@ pub(crate) fn entries() -> Vec<Entry> {
         &longest,
     ];
     entries.extend(kinds.map(Entry::kind));
-    // The last with a type must not leave it to the next.
+    // The event before has a type, which must not apply to the next event.
     entries.push(Entry::data("without a type again"));
     entries
 }
 
-/// Around the sizes of buffers: of the hub's batch, of sockets, of the line buffers of clients.
+/// Sizes around those of buffers: the hub's batch, sockets, the line buffers of clients.
 fn long() -> impl Iterator<Item = String> {
     let one_line = [65_527, 65_536, 65_537, 100_000, 250_000].map(|length| "x".repeat(length));
     let lines = [
-        // Characters of four bytes, which pieces of any even length but one in two split.
+        // Characters of four bytes: most even pieces split them.
         format!("y{}", "\u{1f600}".repeat(25_000)),
         format!("{}\n", "z".repeat(79)).repeat(1_000),
         "\n".repeat(1_000),
@@ -145,7 +147,7 @@ fn long() -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn the_corpus_is_large_and_every_event_of_it_may_be_sent() {
+fn corpus_is_large_and_valid() {
     let entries = entries();
     assert!(entries.len() >= 100, "{}", entries.len());
     for entry in &entries {

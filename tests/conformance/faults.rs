@@ -1,5 +1,5 @@
-//! Where a client is at fault itself: what it makes of what it was sent, and why. A client that is mended fails its test,
-//! and its line here is to go.
+//! Known faults of clients: the wrong callbacks and the reasons. If a client is fixed, the test
+//! fails, and the entry here must be removed.
 
 use crate::proxy::Anatomy;
 use crate::standard::Callback;
@@ -13,11 +13,11 @@ pub(crate) struct Fault {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Damage {
-    /// What it makes of a callback.
+    /// The callback that the client makes of an event.
     Corpus(fn(Callback) -> Callback),
-    /// Whether it loses an event whose item is cut after so many bytes.
+    /// Returns true if the client loses an event when the item is cut after this many bytes.
     Cuts(fn(Anatomy, usize) -> bool),
-    /// It does not come back after a cut, and the application must make a new one.
+    /// The client does not reconnect after a cut. The application must create a new client.
     GivesUp,
 }
 

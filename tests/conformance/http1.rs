@@ -1,4 +1,5 @@
-//! HTTP/1.1 read byte by byte, by nobody's library: what the tests' own client and the proxy are made of.
+//! HTTP/1.1 read byte by byte without a library: the basis of the tests' own client and of the
+//! proxy.
 
 use std::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::within;
 
-/// Takes a connection apart. Each method may be dropped before it is ready, and nothing is lost.
+/// Parses a connection. Dropping a pending method loses no bytes.
 pub(crate) struct Reader<R> {
     from: R,
     unread: Vec<u8>,
@@ -16,19 +17,19 @@ pub(crate) struct Reader<R> {
 
 pub(crate) struct Head {
     pub(crate) raw: Vec<u8>,
-    /// The request's or the status line.
+    /// The line of the request or of the status.
     pub(crate) first: String,
     /// Names in lower case, in order.
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
-/// A piece of a body as the server made it: empty data is the end.
+/// A piece of a body as the server wrote the piece. Empty data is the end.
 pub(crate) struct Chunk {
     pub(crate) raw: Vec<u8>,
     pub(crate) data: Vec<u8>,
 }
 
-/// How long a body is.
+/// The framing of a body.
 #[derive(Clone, Copy)]
 pub(crate) enum Framing {
     Chunked,
@@ -41,7 +42,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self { from, unread: Vec::new() }
     }
 
-    /// Reads on. `false` if the other side has ended.
+    /// Reads more bytes. Returns `false` if the other side has ended.
     pub(crate) async fn more(&mut self) -> bool {
         self.from.read_buf(&mut self.unread).await.is_ok_and(|read| read > 0)
     }
@@ -84,7 +85,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
         }
         let raw: Vec<u8> = self.unread.drain(..data_at + length + 2).collect();
-        assert!(raw.ends_with(b"\r\n"), "a chunk has the length that it says");
+        assert!(raw.ends_with(b"\r\n"), "a chunk must have the announced length");
         let data = raw[data_at..data_at + length].to_vec();
         Some(Chunk { raw, data })
     }
@@ -108,7 +109,7 @@ impl Head {
         Self { raw, first, headers }
     }
 
-    /// The values of all headers of this name, joined.
+    /// Returns the values of all headers of this name, joined.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         let named = self.headers.iter().filter(|(known, _)| known == name);
         let values: Vec<_> = named.map(|(_, value)| String::from_utf8_lossy(value)).collect();
@@ -128,16 +129,16 @@ impl Head {
 
 pub(crate) const NO_HEADERS: &[(&str, &str)] = &[];
 
-/// A connection with one request on it.
+/// A connection for a single request.
 pub(crate) struct Client {
     pub(crate) head: Head,
-    /// The items that the stream was sent in, as far as the server left them apart.
+    /// The items of the stream, as far as the server wrote them separately.
     pub(crate) chunks: Vec<Vec<u8>>,
     reader: Reader<OwnedReadHalf>,
     framing: Framing,
     body: Vec<u8>,
     ended: bool,
-    /// Closes the connection when it is dropped.
+    /// Closes the connection on drop.
     _writer: OwnedWriteHalf,
 }
 
@@ -184,7 +185,7 @@ impl Client {
         self.head.first.strip_prefix("HTTP/1.1 ").expect(&self.head.first)
     }
 
-    /// Reads on. `false` at the end of the response.
+    /// Reads more bytes. Returns `false` at the end of the response.
     pub(crate) async fn more(&mut self) -> bool {
         if self.ended {
             return false;
@@ -212,20 +213,25 @@ impl Client {
         !self.ended
     }
 
-    /// The next frame with its blank line, or `None` at the end of the response, which is not within a frame.
+    /// Returns the next frame with its blank line, or `None` at the end of the response, which must
+    /// not be within a frame.
     pub(crate) async fn frame(&mut self) -> Option<String> {
         loop {
             if let Some(at) = find(&self.body, b"\n\n") {
                 return Some(String::from_utf8(self.body.drain(..at + 2).collect()).unwrap());
             }
             if !self.more().await {
-                assert_eq!(self.body.escape_ascii().to_string(), "", "it ends within a frame");
+                assert_eq!(
+                    self.body.escape_ascii().to_string(),
+                    "",
+                    "the body must not end within a frame"
+                );
                 return None;
             }
         }
     }
 
-    /// Everything up to this text and with it.
+    /// Returns the text up to this part, and the part itself.
     pub(crate) async fn until(&mut self, sought: &str) -> Vec<u8> {
         let mut searched = 0;
         loop {
@@ -237,7 +243,7 @@ impl Client {
         }
     }
 
-    /// All that is still to come.
+    /// Returns the rest of the body.
     pub(crate) async fn rest(&mut self) -> String {
         while self.more().await {}
         String::from_utf8(std::mem::take(&mut self.body)).unwrap()

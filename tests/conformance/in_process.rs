@@ -1,4 +1,4 @@
-//! Clients that need no driver: the crates, and curl, whose bytes are read as the standard says.
+//! Clients without a driver: the crates, and curl with a parser for the output.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::clients::{Run, Said};
 use crate::standard::{Callback, EventSource};
 
-/// Ends a task with its run.
+/// Aborts a task on drop.
 struct Abort(JoinHandle<()>);
 
 impl Drop for Abort {
@@ -29,7 +29,7 @@ impl Drop for Abort {
     }
 }
 
-/// What the application around a parser keeps from one connection to the next.
+/// The state that the application around a parser keeps between connections.
 struct Follower {
     address: SocketAddr,
     last: String,

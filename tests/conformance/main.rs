@@ -1,6 +1,8 @@
-//! The hub's servers held against the standard, and against clients that others wrote, over real sockets.
+//! Compares the hub's servers with the standard, and with clients of other authors, over real
+//! sockets.
 //!
-//! What needs programs is ignored unless asked for. `tests/clients/install` installs the clients that are not crates.
+//! Tests that need programs are ignored by default. `tests/clients/install` installs the clients
+//! that are not crates.
 
 use std::time::Duration;
 
@@ -15,15 +17,17 @@ mod http1;
 mod in_process;
 mod matrix;
 mod nginx;
+#[path = "../support/ports.rs"]
+mod ports;
 mod proxy;
 mod scenarios;
 mod servers;
 mod standard;
 mod wire;
 
-use sse_hub::{Heartbeat, Hub, HubBuilder, Retain, TokioTimer};
+use sse_hub::{Hub, HubBuilder, Retain, TokioTimer};
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The limit for steps that take milliseconds on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -40,9 +44,9 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     within(what, holds).await;
 }
 
-/// A hub that is silent between events, and whose log holds the corpus.
+/// A hub without heartbeats, with a log that holds the corpus.
 pub(crate) fn hub() -> HubBuilder {
     Hub::builder(TokioTimer::new())
-        .heartbeat(Heartbeat::off())
-        .retain(Retain::events(4096).bytes(16 << 20))
+        .heartbeat(None)
+        .retain(Retain::default().events(4096).bytes(16 << 20))
 }

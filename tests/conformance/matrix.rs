@@ -43,13 +43,13 @@ const CRATES: [Client; 2] = [
 ];
 
 #[tokio::test]
-async fn the_crates_get_everything_from_every_adapter() {
+async fn crates_get_all_events_from_every_adapter() {
     hold(CRATES.into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs node, python3 (tests/clients/install), chromium, chromedriver and curl"]
-async fn every_client_gets_everything_from_every_adapter() {
+async fn every_client_works_with_every_adapter() {
     let browser = Shared::new(Browser::start().await);
     let (node, python) = (Arc::new(Driver::node()), Arc::new(Driver::python()));
     let npm = ["eventsource", "eventsource-parser", "@microsoft/fetch-event-source", "undici"];
@@ -63,7 +63,7 @@ async fn every_client_gets_everything_from_every_adapter() {
     hold(clients).await;
 }
 
-/// Puts them through everything, and prints a table of how they came out.
+/// Runs all scenarios for all clients, and prints a table of the results.
 async fn hold(clients: Vec<Client>) {
     let runs = clients.iter().flat_map(|client| {
         Adapter::ALL.map(|adapter| {
@@ -73,7 +73,7 @@ async fn hold(clients: Vec<Client>) {
                 for scenario in Scenario::ALL {
                     let client = client.clone();
                     let faults: Vec<_> = faults::of(client.name).collect();
-                    // A task of its own, so that one that panics does not hide the others.
+                    // Each run is a separate task, so that a panic does not hide the other results.
                     let put_through = tokio::spawn(async move {
                         let connect = async |address| client.connect(address).await;
                         scenario.put_through(adapter, connect, &faults).await
@@ -85,7 +85,7 @@ async fn hold(clients: Vec<Client>) {
             }
         })
     });
-    // A few at a time, so that they are not slow for each other's sake.
+    // A few at a time, so that they do not slow each other down.
     let outcomes: Vec<_> = stream::iter(runs).buffered(4).collect().await;
 
     let mut table = String::new();
@@ -112,7 +112,7 @@ async fn hold(clients: Vec<Client>) {
             writeln!(table, "    but {}", fault.cause).unwrap();
         }
     }
-    // Past what keeps a test's output to itself: the table is to be seen also if all is well.
+    // Written past the capture of the test's output, so that the table is visible on success too.
     std::io::stdout().write_all(format!("\n{table}\n").as_bytes()).unwrap();
-    assert!(!failed, "clients failed that are marked so above");
+    assert!(!failed, "clients failed, see the table above");
 }

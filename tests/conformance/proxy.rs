@@ -1,5 +1,5 @@
-//! A proxy that forwards everything as it is, tells what went by, and cuts a connection after exactly so many bytes; or
-//! that forwards a stream in other pieces than it came in, which is every proxy's right.
+//! A proxy that forwards all bytes unchanged, reports the traffic, and cuts a connection after an
+//! exact number of bytes; or that forwards a stream in other pieces, as every proxy may.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -14,36 +14,37 @@ use tokio::task::JoinHandle;
 use crate::http1::{Chunk, Framing, Reader, find};
 use crate::within;
 
-/// What went by of the streams. Other responses are not told of.
+/// The traffic of streams. Other responses are not reported.
 #[derive(Debug)]
 pub(crate) enum Passed {
-    /// A request for a stream, with the id that it came with.
+    /// A request for a stream, with the id.
     Request { last: Option<String> },
-    /// An item of a stream, all of which was forwarded.
+    /// A completely forwarded item of a stream.
     Item(Vec<u8>),
-    /// The connection was cut.
+    /// The proxy cut the connection.
     Cut(Anatomy),
 }
 
-/// What is to be cut: the item that this is in, after so many of its bytes on the connection.
+/// A planned cut: in the item that contains this text, after this many bytes of the item on the
+/// connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Cut {
     pub(crate) within: String,
     pub(crate) after: usize,
 }
 
-/// How many bytes an item took on the connection, and which of them are the frames in it.
+/// The number of bytes of an item on the connection, and the range of its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Anatomy {
     pub(crate) all: usize,
     pub(crate) frames_end: usize,
 }
 
-/// What the bytes of a stream are forwarded in.
+/// The pieces in which the bytes of a stream are forwarded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pieces {
     AsTheyCome,
-    /// In pieces of a few bytes, which end within fields, lines and characters.
+    /// Pieces of a few bytes, which end within fields, lines and characters.
     Small,
 }
 
@@ -79,7 +80,7 @@ impl Proxy {
         within("something on the wire", self.passed.recv()).await.expect("the proxy runs")
     }
 
-    /// The next item in which this is, after all others.
+    /// Cuts the next item that contains the text, after all planned cuts.
     pub(crate) async fn item_with(&mut self, sought: &str) -> Vec<u8> {
         loop {
             if let Passed::Item(item) = self.next().await
@@ -130,12 +131,12 @@ impl Forwarding {
         }
     }
 
-    /// Until one side goes away. Closing is all that there is to do then, and dropping does it.
+    /// Runs until one side closes. The drop then closes the other.
     async fn run(mut self) {
         while self.exchange().await.is_ok_and(|another| another) {}
     }
 
-    /// A request and its response. Whether another may follow.
+    /// Forwards a request and its response. Returns true if another may follow.
     async fn exchange(&mut self) -> io::Result<bool> {
         let Some(request) = self.from_client.head().await else { return Ok(false) };
         self.to_server.write_all(&request.raw).await?;
@@ -163,16 +164,17 @@ impl Forwarding {
         loop {
             let chunk = tokio::select! {
                 chunk = self.from_server.chunk() => chunk,
-                // It asks for nothing while it has a stream, so this is its end.
+                // A client sends nothing during a stream, so this read is the end.
                 _ = self.from_client.more() => return Ok(false),
             };
             let Some(chunk) = chunk else { return Ok(false) };
             if let Some(after) = self.is_to_be_cut(&chunk) {
                 self.to_client.write_all(&chunk.raw[..after]).await?;
                 let anatomy = Anatomy { all: chunk.raw.len(), frames_end: chunk.raw.len() - 2 };
-                // First, because the client may be back before this goes on.
+                // Reported before the close, because the client may reconnect before this line
+                // continues.
                 let _ = self.tell.send(Passed::Cut(anatomy));
-                // As a connection ends whose server is gone, and not as a response does.
+                // End the connection without the end of the response, like a server that crashed.
                 self.to_client.shutdown().await?;
                 return Ok(false);
             }
@@ -189,7 +191,8 @@ impl Forwarding {
             return self.to_client.write_all(&chunk.raw).await;
         }
         let sizes: &[usize] = match chunk.data.len() {
-            // Many small events come in one item. Only the long ones would take too long in pieces as small.
+            // Several small events share an item. Only long items would take too long in such small
+            // pieces.
             ..32_768 => &[1, 3, 2, 7, 5, 29, 11, 61],
             _ => &[16_381],
         };
@@ -200,7 +203,7 @@ impl Forwarding {
             let length = format!("{:x}\r\n", piece.len());
             let piece = [length.as_bytes(), piece, b"\r\n"].concat();
             self.to_client.write_all(&piece).await?;
-            // So that the client reads each by itself, as far as it can be made to.
+            // A pause, so that the client reads each piece separately, as far as possible.
             tokio::time::sleep(Duration::from_millis(1)).await;
             rest = others;
         }

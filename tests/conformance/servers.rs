@@ -1,4 +1,4 @@
-//! One small service, mounted in each of the ways that there are.
+//! A small service, mounted in every way that the crate supports.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +24,7 @@ use warp::Filter as _;
 
 use crate::{bare, within};
 
-/// How the service is mounted.
+/// The mount of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Adapter {
     Axum,
@@ -36,19 +36,19 @@ impl Adapter {
     pub(crate) const ALL: [Self; 3] = [Self::Axum, Self::Warp, Self::Hyper];
 }
 
-/// The origin of the pages that are let in where [`Mount::cors`] is set.
+/// The allowed origin, if [`Mount::cors`] is set.
 pub(crate) const ORIGIN: &str = "https://app.example";
 
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// What a browser opens before it has a stream.
+/// The page that a browser opens before the stream.
 pub(crate) const PAGE: &str = "<!doctype html><link rel=icon href='data:,'><title>page</title>";
 
-/// What stands behind the routes.
+/// The state behind the routes.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) hub: Hub,
-    /// Each request for a stream, as it came.
+    /// All requests for streams, in order.
     requests: Mutex<Vec<Asked>>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Who {
     pub(crate) topics: Option<String>,
 }
 
-/// How often `/gone` is still answered with a stream, before it says for good that there is none.
+/// How many times `/gone` still answers with a stream, before the answer 204.
 const STREAMS_BEFORE_GONE: usize = 2;
 
 impl Service {
@@ -85,7 +85,7 @@ impl Service {
         self.hub.subscribe(subscriber)
     }
 
-    /// `GET /own`: events with ids of their own, the last of which cannot be one.
+    /// `GET /own`: events with ids of their own. The last id is invalid.
     pub(crate) fn own() -> EventStream<impl Stream<Item = Event> + Send + Sync + 'static> {
         let events = [
             Event::new("token").data("a\rid: 9").id("answer-7.1_~"),
@@ -97,7 +97,7 @@ impl Service {
         EventStream::new(stream::iter(events), TokioTimer::new()).retry(Duration::from_secs(2))
     }
 
-    /// `GET /gone`: a stream that ends at once and is asked for again, and then none: 204.
+    /// `GET /gone`: a stream that ends at once and is requested again, and finally 204.
     pub(crate) fn gone(
         &self,
     ) -> Option<EventStream<impl Stream<Item = Event> + Send + Sync + 'static>> {
@@ -115,19 +115,19 @@ impl Service {
         self.requests.lock().unwrap().push(asked);
     }
 
-    /// The requests for a path so far.
+    /// Returns the requests for a path so far.
     pub(crate) fn asked(&self, path: &str) -> Vec<Asked> {
         let requests = self.requests.lock().unwrap();
         requests.iter().filter(|asked| asked.path == path).cloned().collect()
     }
 }
 
-/// How a server is to be started.
+/// How a server is started.
 #[derive(Clone)]
 pub(crate) struct Mount {
     pub(crate) adapter: Adapter,
     pub(crate) cors: bool,
-    /// By a loop of ours over the adapter's service, in place of the adapter's own server.
+    /// By the loop of the tests over the adapter's service, instead of the adapter's own server.
     pub(crate) looped: Option<bare::Listening>,
     pub(crate) port: u16,
 }
@@ -182,7 +182,7 @@ impl Mount {
     }
 }
 
-/// A service that runs until it is dropped.
+/// A service that runs until the drop.
 pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
     pub(crate) address: SocketAddr,
@@ -195,7 +195,7 @@ impl Server {
         Mount::new(adapter).start(hub).await
     }
 
-    /// Closes the listener, waits for what is answered now, and closes all connections.
+    /// Closes the listener, waits for open responses, and closes all connections.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
         within("the server stops", self.serving).await.unwrap();
@@ -247,7 +247,7 @@ fn routes(
 ) -> warp::filters::BoxedFilter<(Box<dyn warp::Reply>,)> {
     let noting = Arc::clone(&service);
     let uri = warp::path::full().map(|path: warp::path::FullPath| {
-        Uri::try_from(path.as_str()).expect("it was one in the request")
+        Uri::try_from(path.as_str()).expect("the request had this URI")
     });
     let note = warp::get()
         .and(uri)
@@ -274,7 +274,7 @@ fn routes(
         .allow_credentials(true)
         .allow_method(Method::GET)
         .allow_headers([LAST_EVENT_ID, AUTHORIZATION]);
-    // Warp's layer leaves `vary` out: a cache could give one origin's answer to another.
+    // Warp's layer omits `vary`: a cache could serve a response to another origin.
     let vary = warp::reply::with::header("vary", "origin");
     routes.with(cors).with(vary).map(boxed).boxed()
 }

@@ -1,6 +1,6 @@
-//! What the HTML standard, section 9.2.6, makes of a stream, written from its text and from nothing else.
+//! An interpreter of streams by section 9.2.6 of the HTML standard, written only from the text.
 
-/// An event as a page would get it.
+/// An event for a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Callback {
     pub(crate) kind: String,
@@ -8,7 +8,8 @@ pub(crate) struct Callback {
     pub(crate) id: String,
 }
 
-/// An event source: what outlives its connections, and what is pending of the present one.
+/// An event source: the state that outlives connections, and the pending state of the current
+/// connection.
 #[derive(Default)]
 pub(crate) struct EventSource {
     pub(crate) last_event_id: String,
@@ -22,7 +23,7 @@ pub(crate) struct EventSource {
 }
 
 impl EventSource {
-    /// The connection was lost: what is pending is, too.
+    /// Resets the pending fields after a lost connection.
     pub(crate) fn reconnect(&mut self) {
         *self = Self {
             last_event_id: self.last_event_id.clone(),
@@ -48,7 +49,7 @@ impl EventSource {
     fn end_of_line(&mut self) -> Option<Callback> {
         let line = std::mem::take(&mut self.line);
         let mut line = String::from_utf8_lossy(&line).into_owned();
-        // One byte order mark before the stream is no part of it.
+        // A byte order mark at the start of the stream is not part of the stream.
         if !std::mem::replace(&mut self.started, true) && line.starts_with('\u{feff}') {
             line.remove(0);
         }
@@ -67,7 +68,7 @@ impl EventSource {
             "retry" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 self.retry_ms = value.parse().ok().or(self.retry_ms);
             }
-            // An unknown field, or a comment, whose name is empty.
+            // An unknown field, or a comment, which has an empty field name.
             _ => {}
         }
         None
@@ -84,7 +85,7 @@ impl EventSource {
 }
 
 #[test]
-fn the_standards_own_examples_come_out_as_it_says() {
+fn examples_of_the_standard_hold() {
     let callback = |data: &str, id: &str| Callback {
         kind: "message".to_owned(),
         data: data.to_owned(),
@@ -102,7 +103,7 @@ fn the_standards_own_examples_come_out_as_it_says() {
         ),
         ("data\n\ndata\ndata\n\ndata:", &[callback("", ""), callback("\n", "")]),
         ("data:test\n\ndata: test\n\n", &[callback("test", ""), callback("test", "")]),
-        // Not of the standard's examples, but of its grammar.
+        // Cases from the grammar of the standard, not from its examples.
         (
             "\u{feff}data: a\rdata: b\r\n\ndata: \u{feff}c\r\r",
             &[callback("a\nb", ""), callback("\u{feff}c", "")],
@@ -110,7 +111,7 @@ fn the_standards_own_examples_come_out_as_it_says() {
         ("id: 1\n\nid: 2\0\ndata: x\n\n:\nretry: 7\nretry: x\nevent: e\n\n", &[callback("x", "1")]),
     ];
     for (stream, expected) in examples {
-        // Also where it arrives byte by byte.
+        // The result is the same if the bytes arrive one by one.
         for size in [stream.len(), 1] {
             let mut source = EventSource::default();
             let pieces = stream.as_bytes().chunks(size);

@@ -1,9 +1,9 @@
-//! What every server puts on the wire, whatever mounts the hub.
+//! The bytes that every server writes, independent of the mount.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sse_hub::{Audience, Event, Heartbeat, Hub, ManualTimer, PublishError, Timer as _};
+use sse_hub::{Audience, Event, Goodbye, Heartbeat, Hub, ManualTimer, PublishError, Timer as _};
 
 use crate::corpus;
 use crate::http1::{Client, NO_HEADERS};
@@ -12,7 +12,7 @@ use crate::standard::EventSource;
 use crate::{DEADLINE, eventually, hub};
 
 #[tokio::test]
-async fn the_corpus_is_text_of_whole_fields_that_the_standard_reads_back() {
+async fn standard_parser_reads_the_corpus_back() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -20,19 +20,22 @@ async fn the_corpus_is_text_of_whole_fields_that_the_standard_reads_back() {
         let mut bytes = client.until("\n\n").await;
         let mut expected = Vec::new();
         for entry in corpus::entries() {
-            let id = hub.broadcast(entry.event()).unwrap().id().unwrap();
+            let id = hub.publish_confirmed(Audience::all(), entry.event()).unwrap().id().unwrap();
             let frame = client.until(&format!("id: {id}\n\n")).await;
             let callback = entry.expected(id);
-            let text = str::from_utf8(&frame).expect("it is UTF-8");
-            assert!(!text.contains('\r'), "{adapter:?}: its lines end in LF alone: {text:?}");
+            let text = str::from_utf8(&frame).expect("the frame is UTF-8");
+            assert!(!text.contains('\r'), "{adapter:?}: lines must end in LF alone: {text:?}");
             let lines = text.split('\n').filter(|line| line.starts_with("data: ")).count();
             assert_eq!(lines, callback.data.matches('\n').count() + 1, "{adapter:?}: {text:?}");
-            let id_at = text.find("\nid: ").expect("it has an id");
-            assert_eq!(text[id_at..], format!("\nid: {id}\n\n"), "the id is its last field");
+            let id_at = text.find("\nid: ").expect("the frame has an id");
+            assert_eq!(text[id_at..], format!("\nid: {id}\n\n"), "the id must be the last field");
             bytes.extend(frame);
             expected.push(callback);
         }
-        assert!(!bytes.starts_with("\u{feff}".as_bytes()), "no byte order mark");
+        assert!(
+            !bytes.starts_with("\u{feff}".as_bytes()),
+            "the stream must not start with a byte order mark"
+        );
         let mut callbacks = EventSource::default().read(&bytes);
         assert_eq!(callbacks.remove(0).kind, "hub:open");
         assert_eq!(callbacks, expected, "{adapter:?}");
@@ -40,7 +43,7 @@ async fn the_corpus_is_text_of_whole_fields_that_the_standard_reads_back() {
 }
 
 #[tokio::test]
-async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a_byte_is_sent() {
+async fn fields_that_would_break_a_line_are_refused() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -68,7 +71,7 @@ async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a
             Event::new(""),
             Event::new("a").id("7\0"),
             Event::new("a").id("é"),
-            // A hub issues ids itself.
+            // Only the hub issues ids.
             Event::new("a").id("fine"),
             Event::new("a").retry(Duration::ZERO),
             Event::new("a").retry(Duration::from_secs(25 * 24 * 3600)),
@@ -78,7 +81,10 @@ async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a
         }
         assert_eq!(refused, 44);
         let id = hub
-            .broadcast(Event::new("good").retry(Duration::from_millis(1_500)))
+            .publish_confirmed(
+                Audience::all(),
+                Event::new("good").retry(Duration::from_millis(1_500)),
+            )
             .unwrap()
             .id()
             .unwrap();
@@ -89,7 +95,7 @@ async fn a_type_a_comment_or_an_id_that_would_break_its_line_is_refused_before_a
 }
 
 #[tokio::test]
-async fn ids_of_ones_own_are_sent_as_they_are_and_an_invalid_one_ends_the_stream_between_frames() {
+async fn own_ids_are_sent_unchanged() {
     for adapter in Adapter::ALL {
         let hub = hub().build().unwrap();
         let server = Server::start(adapter, &hub).await;
@@ -107,7 +113,7 @@ async fn ids_of_ones_own_are_sent_as_they_are_and_an_invalid_one_ends_the_stream
 }
 
 #[tokio::test]
-async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
+async fn stream_ends_between_frames() {
     for adapter in Adapter::ALL {
         for ending in ["close", "drain", "disconnect", "stop"] {
             let hub = hub().retry(Duration::from_secs(2)).build().unwrap();
@@ -118,7 +124,7 @@ async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
                 client.until("\n\n").await;
                 clients.push(client);
             }
-            // Enough for the end to come while much of it is under way.
+            // Enough events that the end comes while many are in transit.
             for number in 0..200 {
                 let data = format!("{number}\n").repeat(100);
                 hub.broadcast(Event::new("n").data(data)).unwrap();
@@ -127,7 +133,8 @@ async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
                 "close" => hub.close(),
                 "disconnect" => {
                     let goodbye = Event::new("goodbye");
-                    hub.disconnect(&Audience::user("ann"), "logout", Some(goodbye)).unwrap();
+                    let goodbye = Goodbye::from_static("logout").event(goodbye);
+                    hub.disconnect(Audience::user("ann"), goodbye).unwrap();
                 }
                 _ => {}
             }
@@ -135,7 +142,8 @@ async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
                 match ending {
                     "drain" => hub.drain(Duration::from_secs(1)).await,
                     "stop" => {
-                        // As a service would that shuts down: its streams end, and then the server does.
+                        // A service shuts down in this order: first the streams end, then the
+                        // server.
                         hub.close();
                         server.stop().await;
                     }
@@ -165,10 +173,10 @@ async fn a_stream_ends_at_the_end_of_a_frame_however_it_ends() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_is_a_colon_and_a_line_feed_after_fifteen_seconds_of_silence() {
+async fn default_heartbeat_is_a_comment_line() {
     for adapter in Adapter::ALL {
         let timer = ManualTimer::new();
-        // As it is unless set.
+        // The default heartbeat.
         let hub = Hub::builder(timer.clone()).build().unwrap();
         let server = Server::start(adapter, &hub).await;
         let mut client = Client::get(server.address, "/events", NO_HEADERS).await;
@@ -177,7 +185,7 @@ async fn a_heartbeat_is_a_colon_and_a_line_feed_after_fifteen_seconds_of_silence
         for _ in 0..3 {
             eventually("it waits", || timer.next_deadline().is_some()).await;
             timer.advance(Duration::from_secs(15) - Duration::from_nanos(1));
-            assert!(timer.next_deadline().is_some(), "{adapter:?}: nothing was woken early");
+            assert!(timer.next_deadline().is_some(), "{adapter:?}: a stream was woken early");
             timer.advance(Duration::from_nanos(1));
             client.more().await;
         }
@@ -188,10 +196,10 @@ async fn a_heartbeat_is_a_colon_and_a_line_feed_after_fifteen_seconds_of_silence
 }
 
 #[tokio::test]
-async fn events_get_through_a_heartbeat_of_every_few_milliseconds() {
+async fn events_pass_frequent_heartbeats() {
     for adapter in Adapter::ALL {
         let every = Duration::from_millis(2);
-        let hub = hub().heartbeat(Heartbeat::every(every)).build().unwrap();
+        let hub = hub().heartbeat(Heartbeat::default().every(every)).build().unwrap();
         let server = Server::start(adapter, &hub).await;
         let mut client = Client::get(server.address, "/events", NO_HEADERS).await;
         let mut source = EventSource::default();

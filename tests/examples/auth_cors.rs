@@ -1,11 +1,11 @@
-//! Every rule that the example keeps.
+//! The rules of the example.
 
 use serde_json::json;
 
 use crate::client::{Request, Response};
 use crate::server::Server;
 
-/// One of those that the example knows.
+/// An origin that the example allows.
 const FRIEND: &str = "https://app.example.com";
 const STRANGER: &str = "https://app.example.com.evil.example";
 
@@ -13,7 +13,7 @@ fn start() -> Server {
     Server::start("auth_cors")
 }
 
-/// A login by a page of the same site, and what its requests then carry.
+/// Logs in as a page of the same site. Returns the cookie for later requests.
 fn cookie(server: &Server) -> String {
     let login = json!({ "user": "ann", "password": "demo" });
     let response = server.post("/login").json(&login);
@@ -45,7 +45,7 @@ fn is_unauthorized(response: Response) {
 }
 
 #[test]
-fn the_cookie_of_a_session_opens_its_stream_and_is_hard_to_abuse() {
+fn session_cookie_opens_the_stream() {
     let server = start();
     let login = json!({ "user": "ann", "password": "demo" });
     let response = server.post("/login").json(&login);
@@ -54,10 +54,10 @@ fn the_cookie_of_a_session_opens_its_stream_and_is_hard_to_abuse() {
     assert!(cookie.starts_with("__Host-session="), "{set}");
     let mut attributes: Vec<_> = attributes.split("; ").collect();
     attributes.sort_unstable();
-    // No `Domain`, so that it is for this host alone.
+    // Without `Domain`, the cookie is for this host alone.
     assert_eq!(attributes, ["HttpOnly", "Max-Age=3600", "Path=/", "SameSite=Strict", "Secure"]);
 
-    // The browser has others as well.
+    // The browser has other cookies too.
     let cookies = format!("theme=dark; {cookie}; lang=en");
     let (mut page, _) = server.get("/events").header("cookie", &cookies).send().opened();
     let note = server.post("/note").header("cookie", cookie).json(&json!({ "text": "hello" }));
@@ -67,7 +67,7 @@ fn the_cookie_of_a_session_opens_its_stream_and_is_hard_to_abuse() {
 }
 
 #[test]
-fn a_login_takes_the_right_password_and_no_form() {
+fn login_takes_json_and_no_form() {
     let server = start();
     let wrong = json!({ "user": "ann", "password": "guess" });
     let response = server.post("/login").json(&wrong);
@@ -75,13 +75,13 @@ fn a_login_takes_the_right_password_and_no_form() {
     let form = server.post("/login").header("content-type", "application/x-www-form-urlencoded");
     let response = form.body("user=ann&password=demo");
     assert_eq!((response.status, response.header("set-cookie")), (415, None));
-    // What a form of another site can disguise as.
+    // A form of another site can send this content type.
     let text = server.post("/login").header("content-type", "text/plain");
     assert_eq!(text.body(r#"{"user":"ann","password":"demo"}"#).status, 415);
 }
 
 #[test]
-fn who_proves_nothing_gets_a_401_which_stops_a_browser_from_asking_again() {
+fn request_without_proof_gets_401() {
     let server = start();
     is_unauthorized(server.get("/events").send());
     is_unauthorized(server.get("/events").header("cookie", "__Host-session=x.y").send());
@@ -93,7 +93,7 @@ fn who_proves_nothing_gets_a_401_which_stops_a_browser_from_asking_again() {
 }
 
 #[test]
-fn a_client_that_sets_headers_opens_its_stream_with_its_token() {
+fn token_opens_the_stream() {
     let server = start();
     let bearer = format!("Bearer {}", token(&server));
     let (mut stream, open) = server.get("/events").header("authorization", &bearer).send().opened();
@@ -101,7 +101,7 @@ fn a_client_that_sets_headers_opens_its_stream_with_its_token() {
     assert_eq!(note.json(&json!({ "text": "one" })).status, 204);
     assert_eq!(stream.frame().data, "one");
 
-    // It goes on where it was.
+    // The stream resumes.
     drop(stream);
     let back = server.get("/events").header("authorization", &bearer);
     let last = open.id.unwrap().to_string();
@@ -109,13 +109,13 @@ fn a_client_that_sets_headers_opens_its_stream_with_its_token() {
     assert!(open.data.contains("\"resumed\":true"));
     assert_eq!(stream.frame().data, "one");
 
-    // A wrong one is not made up for by a right cookie: the request would be somebody else's than it says.
+    // A valid cookie must not replace an invalid token: the request would act for another user.
     let request = server.get("/events").header("cookie", &cookie(&server));
     is_unauthorized(request.header("authorization", "Bearer x.y").send());
 }
 
 #[test]
-fn a_page_of_another_site_opens_its_stream_with_a_ticket() {
+fn ticket_opens_the_stream() {
     let server = start();
     let bearer = format!("Bearer {}", token(&server));
     let request = server.post("/ticket").header("authorization", &bearer).header("origin", FRIEND);
@@ -135,19 +135,19 @@ fn a_page_of_another_site_opens_its_stream_with_a_ticket() {
 }
 
 #[test]
-fn a_ticket_is_good_for_moments_and_for_streams_only() {
+fn ticket_is_short_lived_and_for_streams_only() {
     let server = Server::start_with("auth_cors", &[("TICKET_SECONDS", "0")]);
     let bearer = format!("Bearer {}", token(&server));
     let expired = ticket(&server, &bearer);
     is_unauthorized(with_ticket(&server, &expired).send());
-    // Nor is it made up for by a cookie.
+    // A cookie does not replace the ticket either.
     let request = with_ticket(&server, &expired).header("cookie", &cookie(&server));
     is_unauthorized(request.send());
 
     let server = start();
     let access = token(&server);
     let good = ticket(&server, &format!("Bearer {access}"));
-    // Each kind of token is none of the others.
+    // No token passes for another kind.
     let bearer = format!("Bearer {good}");
     is_unauthorized(server.post("/ticket").header("authorization", &bearer).send());
     is_unauthorized(server.get("/events").header("authorization", &bearer).send());
@@ -159,7 +159,7 @@ fn a_ticket_is_good_for_moments_and_for_streams_only() {
 }
 
 #[test]
-fn a_forged_ticket_opens_nothing() {
+fn forged_ticket_is_refused() {
     let server = start();
     let good = ticket(&server, &format!("Bearer {}", token(&server)));
     let (claims, signature) = good.split_once('.').unwrap();
@@ -179,7 +179,7 @@ fn a_forged_ticket_opens_nothing() {
         format!("{claims}.{signature}{signature}"),
         "%00.%ff".to_owned(),
     ];
-    // Another character at each place.
+    // With another character at each position.
     for at in 0..good.len() {
         let changed = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
         forged.push(format!("{}{changed}{}", &good[..at], &good[at + 1..]));
@@ -188,7 +188,7 @@ fn a_forged_ticket_opens_nothing() {
         is_unauthorized(with_ticket(&server, &forged).send());
     }
 
-    // Nor does one of another server, which has another key.
+    // A ticket of another server has another key.
     let elsewhere = start();
     let foreign = ticket(&elsewhere, &format!("Bearer {}", token(&elsewhere)));
     is_unauthorized(with_ticket(&server, &foreign).send());
@@ -196,7 +196,7 @@ fn a_forged_ticket_opens_nothing() {
 }
 
 #[test]
-fn an_unknown_origin_is_refused_before_it_subscribes_whatever_it_proves() {
+fn unknown_origin_is_refused() {
     let server = start();
     let cookie = cookie(&server);
     let (mut mine, _) = server.get("/events").header("cookie", &cookie).send().opened();
@@ -220,12 +220,12 @@ fn an_unknown_origin_is_refused_before_it_subscribes_whatever_it_proves() {
         assert_eq!(response.status, 403);
         assert_eq!(response.header("access-control-allow-origin"), None);
     }
-    // Not even the logout was done.
+    // The logout had no effect either.
     let note = server.post("/note").header("cookie", &cookie);
     assert_eq!(note.json(&json!({ "text": "still here" })).status, 204);
     assert_eq!(mine.frame().data, "still here");
 
-    // The same from known ones, with and without their telling.
+    // The same requests from allowed origins, with and without `sec-fetch-site`.
     let own = format!("http://{}", server.address);
     for request in [
         with_cookie("/events").header("origin", FRIEND).header("sec-fetch-site", "cross-site"),
@@ -237,12 +237,12 @@ fn an_unknown_origin_is_refused_before_it_subscribes_whatever_it_proves() {
 }
 
 #[test]
-fn a_preflight_allows_what_fetch_clients_send_to_known_origins_and_never_to_all() {
+fn preflight_allows_known_origins_and_headers() {
     let server = start();
     let preflight = |origin| {
         let request = server.options("/events").header("origin", origin);
         let request = request.header("access-control-request-method", "GET");
-        let headers = "authorization,last-event-id";
+        let headers = "authorization,cache-control,last-event-id";
         request.header("access-control-request-headers", headers).send()
     };
     let response = preflight(FRIEND);
@@ -250,21 +250,21 @@ fn a_preflight_allows_what_fetch_clients_send_to_known_origins_and_never_to_all(
     assert_eq!(response.header("access-control-allow-origin"), Some(FRIEND));
     assert_eq!(response.header("access-control-allow-credentials"), Some("true"));
     let allowed = response.header("access-control-allow-headers").unwrap();
-    for header in ["authorization", "last-event-id", "content-type"] {
+    for header in ["authorization", "cache-control", "last-event-id", "content-type"] {
         assert!(allowed.split(',').any(|name| name == header), "{header} of {allowed}");
     }
     let methods = response.header("access-control-allow-methods").unwrap();
     assert_eq!(methods, "GET,POST");
 
     assert_eq!(preflight(STRANGER).header("access-control-allow-origin"), None);
-    // Refusals can be read by pages of known origins, too.
+    // Pages of allowed origins can read refusals too.
     let response = server.get("/events").header("origin", FRIEND).send();
     assert_eq!(response.header("access-control-allow-origin"), Some(FRIEND));
     is_unauthorized(response);
 }
 
 #[test]
-fn a_logout_ends_the_streams_of_its_session_and_what_proved_it() {
+fn logout_ends_streams_and_tokens() {
     let server = start();
     let cookie = cookie(&server);
     let access = token(&server);
@@ -290,12 +290,12 @@ fn a_logout_ends_the_streams_of_its_session_and_what_proved_it() {
     }
     is_unauthorized(server.get("/events").header("cookie", &cookie).send());
 
-    // The user's other session is as it was.
+    // The user's other session is unaffected.
     let note = server.post("/note").header("authorization", &bearer);
     assert_eq!(note.json(&json!({ "text": "here" })).status, 204);
     assert_eq!(other.frame().data, "here");
 
-    // Its ticket ends with it, though it would have been good for a while.
+    // A ticket ends with the session, before the ticket's own expiry.
     let (mut by_ticket, _) = with_ticket(&server, &good).send().opened();
     assert_eq!(server.post("/logout").header("authorization", &bearer).send().status, 204);
     assert_eq!(by_ticket.frame().event, "logged-out");
@@ -304,7 +304,7 @@ fn a_logout_ends_the_streams_of_its_session_and_what_proved_it() {
 }
 
 #[test]
-fn a_stream_ends_when_what_it_was_opened_with_expires() {
+fn stream_ends_when_its_session_expires() {
     let server = Server::start_with("auth_cors", &[("SESSION_SECONDS", "4")]);
     let bearer = format!("Bearer {}", token(&server));
     let good = ticket(&server, &bearer);

@@ -1,4 +1,4 @@
-//! The recipes do what they say, and do not what they should not.
+//! The recipes work, and refuse misuse.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,7 +35,7 @@ struct Message {
     key: &'static [u8],
 }
 
-/// A genuine one, from now.
+/// A genuine message of now.
 fn message(id: &'static str, body: &Value) -> Message {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let body = body.to_string();
@@ -65,7 +65,7 @@ fn shipped(order: &str) -> Value {
 }
 
 #[test]
-fn a_webhook_reaches_whom_it_is_about_and_says_no_more_than_they_should_know() {
+fn webhook_reaches_the_pages_of_its_user() {
     let server = start();
     let (mut ann, _) = stream(&server, "user=ann");
     let (mut support, _) = stream(&server, "user=bob&order=17");
@@ -82,13 +82,13 @@ fn a_webhook_reaches_whom_it_is_about_and_says_no_more_than_they_should_know() {
 }
 
 #[test]
-fn a_webhook_that_comes_again_is_told_once() {
+fn repeated_webhook_is_published_once() {
     let server = start();
     let (mut ann, _) = stream(&server, "user=ann");
     let first = message("m1", &shipped("17"));
     assert_eq!(first.send(&server), 204);
     assert_eq!(first.send(&server), 204);
-    // A later attempt is signed anew.
+    // A later attempt has a new signature.
     let later = Message { timestamp: first.timestamp + 1, ..message("m1", &shipped("17")) };
     assert_ne!(later.signature(), first.signature());
     assert_eq!(later.send(&server), 204);
@@ -97,14 +97,14 @@ fn a_webhook_that_comes_again_is_told_once() {
     assert_eq!(json_of(&ann.frame())["order"], "17");
     assert_eq!(json_of(&ann.frame())["order"], "18");
 
-    // What could not be done is not remembered as done.
-    assert_eq!(message("m3", &shipped(&"9".repeat(1000))).send(&server), 422);
+    // A failed message is not remembered as processed.
+    assert_eq!(message("m3", &shipped(&"9".repeat(1000))).send(&server), 400);
     assert_eq!(message("m3", &shipped("19")).send(&server), 204);
     assert_eq!(json_of(&ann.frame())["order"], "19");
 }
 
 #[test]
-fn a_webhook_that_is_not_genuine_is_refused() {
+fn forged_webhook_is_refused() {
     let server = start();
     let (mut ann, _) = stream(&server, "user=ann");
     let genuine = || message("m1", &shipped("17"));
@@ -112,7 +112,7 @@ fn a_webhook_that_is_not_genuine_is_refused() {
     let refused = [
         Message { key: b"another key", ..genuine() },
         Message { sent: shipped("18").to_string(), ..genuine() },
-        // JSON that means the same is not what was signed.
+        // The signature covers the bytes, not the meaning of the JSON.
         Message { sent: format!("{} ", genuine().sent), ..genuine() },
         Message { timestamp: now - 5 * 60 - 1, ..genuine() },
         Message { timestamp: now + 5 * 60 + 60, ..genuine() },
@@ -132,19 +132,19 @@ fn a_webhook_that_is_not_genuine_is_refused() {
     let unsigned = server.post("/webhooks/orders").body(&genuine().sent);
     assert_eq!(unsigned.status, 401);
 
-    // While the key is being replaced there are two signatures. And nothing came of those before.
+    // While the key is replaced there are two signatures. The refused messages had no effect.
     let old = Message { key: b"the old key", ..genuine() }.signature();
     assert_eq!(genuine().send_with(&server, &format!("{old} {signature}")), 204);
     assert_eq!(json_of(&ann.frame())["order"], "17");
 }
 
-/// What `hub:open` told.
+/// Returns the client id of `hub:open`.
 fn client_of(open: &Frame) -> String {
     json_of(open)["client"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_job_reports_to_the_page_that_started_it_and_to_no_other() {
+fn job_reports_only_to_its_page() {
     let server = start();
     let (mut page, open) = stream(&server, "user=ann");
     let (mut other, _) = stream(&server, "user=ann");
@@ -172,18 +172,18 @@ fn a_job_reports_to_the_page_that_started_it_and_to_no_other() {
         ("job-done", json!({ "job": job, "rows": 20 }))
     );
 
-    // What comes to the other page next is not of the job.
+    // The next event of the other page is not from the job.
     assert_eq!(message("m1", &shipped("17")).send(&server), 204);
     assert_eq!(other.frame().event, "order");
 
-    // Somebody else who knows the page's id sends nothing to it.
+    // Another user with the id of the page must not send to the page.
     assert_eq!(server.post("/jobs?user=eve").json(&export).status, 409);
     let garbage = json!({ "client": "nobody", "rows": 1 });
-    assert_eq!(server.post("/jobs?user=ann").json(&garbage).status, 422);
+    assert_eq!(server.post("/jobs?user=ann").json(&garbage).status, 400);
 }
 
 #[test]
-fn a_page_that_was_away_gets_the_newest_progress_and_the_end_of_its_job() {
+fn returning_page_gets_the_newest_progress() {
     let server = start();
     let (page, open) = stream(&server, "user=ann");
     let (client, last) = (client_of(&open), open.id.unwrap());
@@ -191,20 +191,20 @@ fn a_page_that_was_away_gets_the_newest_progress_and_the_end_of_its_job() {
     assert_eq!(server.post("/jobs?user=ann").json(&export).status, 202);
     drop(page);
 
-    // Another page waits for a longer job, so that the first is done by then.
+    // Another page waits for a longer job, so that the first job ends before.
     let (mut clock, open) = stream(&server, "user=ann");
     let export = json!({ "client": client_of(&open), "rows": 60 });
     assert_eq!(server.post("/jobs?user=ann").json(&export).status, 202);
     while clock.frame().event != "job-done" {}
-    // A page keeps its id once nobody has it any more.
+    // A page keeps the client id after the server has noticed the lost connection.
     let began = Instant::now();
     while server.get("/admin/online?user=root").send().json()[0]["streams"] != 1 {
-        assert!(began.elapsed() < DEADLINE, "the server does not notice that the page is gone");
+        assert!(began.elapsed() < DEADLINE, "the server must notice the lost connection");
     }
 
     let query = format!("user=ann&client={client}&lastEventId={last}");
     let (mut back, open) = stream(&server, &query);
-    assert_eq!(client_of(&open), client, "it keeps its id");
+    assert_eq!(client_of(&open), client, "the page must keep its client id");
     let progress = back.frame();
     assert_eq!(
         (progress.event.as_str(), &json_of(&progress)["percent"]),
@@ -214,13 +214,13 @@ fn a_page_that_was_away_gets_the_newest_progress_and_the_end_of_its_job() {
 }
 
 #[test]
-fn a_deactivated_user_is_sent_away_for_good_and_the_admins_are_told() {
+fn deactivated_user_is_stopped() {
     let server = start();
     let (mut admin, _) = stream(&server, "user=root");
     let (mut tab, open) = stream(&server, "user=ann");
     let (mut phone, _) = stream(&server, "user=ann");
     let (mut bob, _) = stream(&server, "user=bob");
-    // Each user is told of once, whatever number of streams they have.
+    // Each user is announced once, independent of the number of streams.
     for name in ["root", "ann", "bob"] {
         let frame = admin.frame();
         assert_eq!(frame.event, "user-changed");
@@ -248,7 +248,7 @@ fn a_deactivated_user_is_sent_away_for_good_and_the_admins_are_told() {
     let left = admin.frame();
     assert_eq!(json_of(&left), json!({ "user": "ann", "online": false }), "after the grace");
 
-    // A browser comes back, and is told never to.
+    // A browser reconnects, and is stopped.
     let back =
         server.get("/events?user=ann").header("last-event-id", &open.id.unwrap().to_string());
     let back = back.send();
@@ -256,7 +256,7 @@ fn a_deactivated_user_is_sent_away_for_good_and_the_admins_are_told() {
     let online = server.get("/admin/online?user=root").send().json();
     assert_eq!(online.as_array().unwrap().len(), 2);
 
-    // Others neither saw it nor were touched.
+    // Other users received no event of this, and stay connected.
     let shipped = json!({ "user": "bob", "order": "17", "state": "shipped" });
     assert_eq!(message("m1", &shipped).send(&server), 204);
     assert_eq!(bob.frame().event, "order");
@@ -270,7 +270,7 @@ fn only_admins_manage_users() {
     assert_eq!(server.get("/admin/online").send().status, 401);
     assert_eq!(server.post("/admin/users/ann/deactivate?user=eve").send().status, 403);
     assert_eq!(server.get("/events").send().status, 401);
-    // She is still there, until the server is stopped.
+    // Her stream is open until the server stops.
     server.interrupt();
     let end = ann.frame();
     assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "drained"));

@@ -1,4 +1,4 @@
-//! An HTTP client that knows no library, for one request each.
+//! An HTTP client without a library, with a connection for each request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -18,6 +18,12 @@ impl Request {
     pub(crate) fn new(address: SocketAddr, method: &str, path: &str) -> Self {
         let head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n");
         Self { address, head }
+    }
+
+    /// Replaces the host.
+    pub(crate) fn host(mut self, host: &str) -> Self {
+        self.head = self.head.replacen(&format!("host: {}", self.address), host, 1);
+        self
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -45,12 +51,12 @@ impl Request {
     }
 }
 
-/// A response, of which the body is read as it comes.
+/// A response. The body is read piece by piece.
 pub(crate) struct Response {
     socket: BufReader<TcpStream>,
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
-    /// What was read of the body and not taken.
+    /// The part of the body that is read and not returned yet.
     text: String,
 }
 
@@ -58,7 +64,7 @@ impl Response {
     fn read(mut socket: BufReader<TcpStream>) -> Self {
         let mut line = || {
             let mut line = String::new();
-            socket.read_line(&mut line).expect("a response comes");
+            socket.read_line(&mut line).expect("the server must respond");
             line.trim_end().to_owned()
         };
         let status = line();
@@ -73,11 +79,16 @@ impl Response {
         Self { socket, status, headers, text: String::new() }
     }
 
+    /// The connection, for its options and addresses.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.socket.get_ref()
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// Checks that it is a stream, whose frames can be taken.
+    /// Asserts that the response is a stream.
     #[track_caller]
     pub(crate) fn stream(self) -> Self {
         let status = self.status;
@@ -88,7 +99,7 @@ impl Response {
         self
     }
 
-    /// Checks that it is a hub's stream, and takes its first frame.
+    /// Asserts that the response is the stream of a hub, and takes the first frame.
     #[track_caller]
     pub(crate) fn opened(self) -> (Self, Frame) {
         let mut stream = self.stream();
@@ -97,13 +108,13 @@ impl Response {
         (stream, open)
     }
 
-    /// The next frame. Heartbeats are left out.
+    /// Returns the next frame. Skips heartbeats.
     #[track_caller]
     pub(crate) fn frame(&mut self) -> Frame {
         self.next_frame().expect("a frame, and not the end")
     }
 
-    /// The next frame, or nothing at the end.
+    /// Returns the next frame, or `None` at the end.
     pub(crate) fn next_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
@@ -112,14 +123,14 @@ impl Response {
                 return support::frames(&frame).pop();
             }
             if !self.read_chunk() {
-                // Heartbeats may be all that is left.
+                // Only heartbeats may be left.
                 assert_eq!(support::frames(&self.text), []);
                 return None;
             }
         }
     }
 
-    /// Waits for a heartbeat, before which nothing else comes.
+    /// Waits for a heartbeat, which must be the next item.
     pub(crate) fn heartbeat(&mut self) {
         while self.text.is_empty() {
             assert!(self.read_chunk(), "the stream has ended");
@@ -128,7 +139,7 @@ impl Response {
         assert_eq!(self.text.remove(0), '\n');
     }
 
-    /// All of the body.
+    /// Returns the rest of the body.
     pub(crate) fn text(mut self) -> String {
         match self.header("content-length").map(|length| length.parse::<u64>().unwrap()) {
             Some(length) => {
@@ -149,16 +160,16 @@ impl Response {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
     }
 
-    /// False for the last chunk.
+    /// Returns false for the last chunk.
     fn read_chunk(&mut self) -> bool {
         assert_eq!(self.header("transfer-encoding"), Some("chunked"));
         let mut size = String::new();
-        self.socket.read_line(&mut size).expect("the stream goes on");
+        self.socket.read_line(&mut size).expect("the stream must not end");
         let size = usize::from_str_radix(size.trim_end(), 16).expect("a chunk, not a cut");
         let mut chunk = vec![0; size + 2];
         self.socket.read_exact(&mut chunk).unwrap();
         assert_eq!(chunk.split_off(size), b"\r\n");
-        // A chunk of a stream is of whole frames, and so of whole characters.
+        // A chunk of a stream contains whole frames, and so whole characters.
         self.text += str::from_utf8(&chunk).unwrap();
         size > 0
     }

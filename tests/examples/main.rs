@@ -1,11 +1,13 @@
-//! Each example is started as the program that it is, and does over real sockets what its user would expect.
+//! Runs each example as a process, and tests the process over real sockets.
 //!
-//! `cargo test --all-features` builds the examples before it runs this. `cargo test --test examples` does not: see what
-//! [`server::Server::start`] says then.
+//! `cargo test --all-features` builds the examples first. `cargo test --test examples` does not,
+//! and [`server::Server::start`] then says how to build them.
 
 mod auth_cors;
 mod backend;
 mod client;
+mod demo;
+mod every;
 mod server;
 mod smallest;
 #[path = "../support/mod.rs"]

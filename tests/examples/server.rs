@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use crate::client::Request;
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The limit for steps that take milliseconds on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A running example. It is gone when this is dropped.
+/// A running example. Dropping the value kills the process.
 pub(crate) struct Server {
     process: Child,
-    /// What it prints of addresses. Disconnected once it has ended.
+    /// The addresses that the process prints. Disconnected when the process has ended.
     printed: Receiver<String>,
     pub(crate) address: SocketAddr,
 }
@@ -27,11 +27,20 @@ impl Server {
         Self::start_with(example, &[])
     }
 
-    /// With variables of its environment.
+    /// Starts the example with environment variables.
     pub(crate) fn start_with(example: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_program(example, variables, &[])
+    }
+
+    pub(crate) fn start_program(
+        example: &str,
+        variables: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
         let program = program(example);
         let mut process = Command::new(&program)
             .args(["--port", "0"])
+            .args(arguments)
             .env_remove("PORT")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
@@ -46,7 +55,7 @@ impl Server {
             });
         let stdout = BufReader::new(process.stdout.take().unwrap());
         let (told, printed) = mpsc::channel();
-        // Reads on to the end, or the program could not print any more.
+        // Reads to the end: a full pipe would block the program.
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if let Some((_, address)) = line.split_once("http://") {
@@ -54,10 +63,11 @@ impl Server {
                 }
             }
         });
-        // It ends with this process's guard from here on, whatever comes.
+        // From here on, the guard kills the process.
         let mut server = Self { process, printed, address: ([127, 0, 0, 1], 0).into() };
-        let address = server.printed.recv_timeout(DEADLINE).expect("it prints its address");
-        server.address = address.parse().expect("it prints a socket address");
+        let address =
+            server.printed.recv_timeout(DEADLINE).expect("the example must print its address");
+        server.address = address.parse().expect("the example must print a socket address");
         assert!(server.address.ip().is_loopback() && server.address.port() != 0);
         server
     }
@@ -78,18 +88,23 @@ impl Server {
         Request::new(self.address, "OPTIONS", path)
     }
 
-    /// What ctrl-c does.
+    /// Sends the signal of ctrl-c.
     pub(crate) fn interrupt(&self) {
-        // The standard library sends no signals; every shell does.
-        let kill = format!("kill -INT {}", self.process.id());
+        self.signal("INT");
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: &str) {
+        // The standard library cannot send signals, and every shell can.
+        let kill = format!("kill -{signal} {}", self.process.id());
         let sent = Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
         assert!(sent.success());
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub(crate) fn exit(&mut self) -> ExitStatus {
         let ended = self.printed.recv_timeout(DEADLINE);
-        assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "it does not end");
+        assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "the process does not end");
         self.process.wait().unwrap()
     }
 }
@@ -101,7 +116,7 @@ impl Drop for Server {
     }
 }
 
-/// Where cargo puts an example: beside the directory of the tests.
+/// Returns the path of an example: cargo puts examples beside the directory of the tests.
 pub(crate) fn program(example: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");

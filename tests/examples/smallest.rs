@@ -1,10 +1,12 @@
-//! The same server on four frameworks.
+//! The smallest servers, on four frameworks.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::server::{Server, program};
 
-/// What every one of them does, and the stream that is still open.
+/// Tests the behaviour that all four share. Returns a stream that is still open.
 fn works(server: &Server) -> crate::client::Response {
     let (mut page, open) = server.get("/events").send().opened();
     assert!(open.data.contains("\"resumed\":false"), "{open:?}");
@@ -17,7 +19,7 @@ fn works(server: &Server) -> crate::client::Response {
     assert!(first.id > open.id);
     assert_eq!(other.frame(), first);
 
-    // A page that was cut off goes on where it was: by its header, or by the query if it cannot set one.
+    // A page that lost the connection resumes by the header, or by the query without a header.
     drop(page);
     assert_eq!(server.post("/say").body("missed").status, 200);
     let last = first.id.unwrap().to_string();
@@ -28,7 +30,7 @@ fn works(server: &Server) -> crate::client::Response {
         assert!(open.data.contains("\"resumed\":true"), "{open:?}");
         assert_eq!(back.frame().data, "missed");
     }
-    // What no hub wrote is a gap, and never an error page.
+    // An id that no hub wrote becomes a gap, and never an error page.
     let request = server.get("/events").header("Last-Event-ID", "\u{e9}\u{e9}");
     let (mut lost, _) = request.send().opened();
     let gap = lost.frame();
@@ -39,42 +41,30 @@ fn works(server: &Server) -> crate::client::Response {
     other
 }
 
-/// Ends its streams before itself at ctrl-c, and well.
-fn drains(example: &str) {
-    let mut server = Server::start(example);
-    let mut page = works(&server);
-    server.interrupt();
-    let end = page.frame();
-    assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "drained"));
-    assert!(end.retry.is_some(), "it is told when to come back: {end:?}");
-    assert_eq!(page.next_frame(), None);
-    assert!(server.exit().success());
-}
-
 #[test]
 fn axum() {
-    drains("axum");
+    works(&Server::start("axum"));
 }
 
 #[test]
 fn warp() {
-    drains("warp");
+    works(&Server::start("warp"));
 }
 
 #[test]
 fn actix() {
-    drains("actix");
+    works(&Server::start("actix"));
 }
 
 #[test]
-fn hyper_on_smol_works_and_sends_heartbeats_without_a_tokio_runtime() {
+fn hyper_on_smol_runs_without_tokio() {
     let server = Server::start("hyper_smol");
     let mut page = works(&server);
-    // The timer is the example's own, and goes off again and again.
+    // The timer of the example fires repeatedly.
     page.heartbeat();
     page.heartbeat();
 
-    // There is no thread of one, while another example has them ...
+    // The process has no thread of tokio, and another example has some.
     let tokios = |server: &Server| {
         let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
         let names =
@@ -87,12 +77,37 @@ fn hyper_on_smol_works_and_sends_heartbeats_without_a_tokio_runtime() {
     let on_tokio = Server::start("axum");
     assert_ne!(tokios(&on_tokio), [""; 0]);
 
-    // ... and nothing that could start one was linked: the builder, which makes every kind, names its threads.
+    // The program contains no code that could start a runtime: the builder would name the threads.
     let builds = |example| {
         let program = fs::read(program(example)).unwrap();
         memchr::memmem::find(&program, b"tokio-rt-worker").is_some()
     };
     assert!(!builds("hyper_smol"));
-    // Many threads, and one.
+    // Runtimes with many threads, and with a single thread.
     assert!(builds("axum") && builds("actix"));
+}
+
+/// actix-web must notice a client that closes the connection without a write. The system shows the
+/// result: the server's socket must not stay half-closed.
+#[cfg(target_os = "linux")]
+#[test]
+fn actix_notices_a_disconnected_client() {
+    let server = Server::start("actix");
+    let (stream, _) = server.get("/events").send().opened();
+    let ends = format!(
+        ":{:04X} 0100007F:{:04X} ",
+        server.address.port(),
+        stream.socket().local_addr().unwrap().port()
+    );
+    let is_there = || {
+        let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+        sockets.lines().any(|line| line.contains(&ends))
+    };
+    assert!(is_there());
+    drop(stream);
+    let begun = Instant::now();
+    while is_there() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the server keeps its end open");
+        thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -1,41 +1,41 @@
-//! What is done to clients wherever they are.
+//! Commands to clients, on several instances.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent};
+use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
 use sse_hub::{
-    Audience, DisconnectError, EndReason, Event, EventId, Hub, HubBuilder, JoinError, Limits,
-    ManualTimer, Subscriber, Subscription,
+    Audience, DisconnectError, EndReason, Event, EventId, Goodbye, Hub, HubBuilder, JoinError,
+    Limits, ManualTimer, Subscriber, Subscription,
 };
 
 use crate::support::{data, end, gaps, has_ended, last_id, read};
 
-/// What a hub has sent and what has no place in the order yet.
+/// Sent entries that are not placed yet.
 #[derive(Debug, Clone, Default)]
 struct Outbox(Arc<Mutex<VecDeque<Outgoing>>>, Arc<AtomicBool>);
 
 impl Backplane for Outbox {
-    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, event: Outgoing) -> Result<(), SendError> {
         if self.1.load(Ordering::Relaxed) {
-            return Err(Unsent::Closed);
+            return Err(SendError::Closed);
         }
         let mut waiting = self.0.lock().unwrap();
         if waiting.len() >= 8 {
-            return Err(Unsent::Full);
+            return Err(SendError::Full);
         }
         waiting.push_back(event);
         Ok(())
     }
 
-    fn close(&self) {
+    fn on_close(&self) {
         self.1.store(true, Ordering::Relaxed);
     }
 }
 
-/// A hub that has read so much of the order.
+/// A hub and the number of entries that it has read.
 struct Instance {
     hub: Hub,
     feed: Feed,
@@ -43,11 +43,11 @@ struct Instance {
     read: usize,
 }
 
-/// Entries without their ids, which are their places, from 1 on.
+/// Entries without ids: an id is the index in the list plus one.
 type Order = Vec<bytes::Bytes>;
 
 fn id(at: usize) -> EventId {
-    EventId(at as u64 + 1, 0)
+    EventId::new(at as u64 + 1, 0)
 }
 
 impl Instance {
@@ -55,13 +55,13 @@ impl Instance {
         let outbox = Outbox::default();
         let builder = Hub::builder(ManualTimer::new()).backplane(outbox.clone());
         let hub = set(builder).build().unwrap();
-        let feed = Feed::of(&hub).unwrap();
+        let feed = Feed::new(&hub).unwrap();
         Self { hub, feed, outbox, read: 0 }
     }
 
     fn new() -> Self {
         let instance = Self::with(|hub| hub);
-        instance.feed.load(EventId(1, 0), None::<(EventId, Duration, Vec<u8>)>);
+        instance.feed.load(EventId::new(1, 0), None::<(EventId, Duration, Vec<u8>)>);
         instance
     }
 
@@ -76,14 +76,14 @@ impl Instance {
         }
     }
 
-    fn client(&self, who: Subscriber) -> Subscription {
+    fn connect(&self, who: Subscriber) -> Subscription {
         let mut client = self.hub.subscribe(who).unwrap();
         read(&mut client);
         client
     }
 }
 
-/// Everything that was sent reaches everybody.
+/// Places every sent entry, and reads every entry on every instance.
 fn settle<const N: usize>(order: &mut Order, instances: [&mut Instance; N]) {
     instances.iter().for_each(|instance| instance.flush(order));
     instances.into_iter().for_each(|instance| instance.read(order));
@@ -98,13 +98,15 @@ fn event(data: &str) -> Event {
 }
 
 #[test]
-fn a_user_is_disconnected_on_every_instance_with_the_last_event_and_the_reason() {
+fn disconnect_ends_user_streams_on_every_instance() {
     let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
-    let mut hers = [here.client(ann()), there.client(ann())];
-    let mut other = there.client(Subscriber::new().user("bob"));
-    let ended = here.hub.disconnect(&Audience::user("ann"), "kicked", Some(event("bye")));
-    assert_eq!(ended, Ok(1), "so many are here");
-    assert_eq!(here.hub.stats().clients, 1, "it has no place in the order yet");
+    let mut hers = [here.connect(ann()), there.connect(ann())];
+    let mut other = there.connect(Subscriber::new().user("bob"));
+    let ended = here
+        .hub
+        .disconnect(Audience::user("ann"), Goodbye::from_static("kicked").event(event("bye")));
+    assert_eq!(ended, Ok(1), "the count must cover local clients");
+    assert_eq!(here.hub.stats().clients, 1, "the command is not placed yet");
     settle(&mut order, [&mut here, &mut there]);
     for client in &mut hers {
         let text = read(client);
@@ -119,50 +121,50 @@ fn a_user_is_disconnected_on_every_instance_with_the_last_event_and_the_reason()
 }
 
 #[test]
-fn what_was_done_is_not_done_again_to_those_who_come_after_it() {
+fn command_skips_clients_that_come_later() {
     let (mut here, mut order) = (Instance::new(), Order::new());
-    here.hub.disconnect(&Audience::all(), "x", None).unwrap();
+    here.hub.disconnect(Audience::all(), Goodbye::from_static("x")).unwrap();
     settle(&mut order, [&mut here]);
-    let mut client = here.client(ann());
+    let mut client = here.connect(ann());
     here.feed.append(id(1), &order[0]).unwrap();
-    assert!(!has_ended(&mut client), "an engine that reads twice");
+    assert!(!has_ended(&mut client), "reading a command twice must not end the client");
 }
 
 #[test]
-fn what_is_published_after_a_join_reaches_whom_it_joined_wherever_they_are() {
+fn events_after_a_join_reach_all_instances() {
     let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
-    let mut hers = [here.client(ann()), there.client(ann())];
+    let mut hers = [here.connect(ann()), there.connect(ann())];
     let publish = |data: &str| here.hub.publish(Audience::topic("t"), event(data)).unwrap();
     publish("before");
-    assert_eq!(here.hub.join(&Audience::user("ann"), "t"), Ok(1));
+    assert_eq!(here.hub.join(Audience::user("ann"), "t"), Ok(1));
     publish("joined");
-    assert_eq!(here.hub.leave(&Audience::user("ann"), "t"), Ok(0), "none of them is in it yet");
+    assert_eq!(here.hub.leave(Audience::user("ann"), "t"), Ok(0), "the join is not placed yet");
     publish("left");
     settle(&mut order, [&mut here, &mut there]);
     for client in &mut hers {
-        // It was in the window when they left.
+        // The event was in the window when the clients left.
         let text = read(client);
         assert_eq!(data(&text), ["joined"]);
         assert_eq!(gaps(&text), [""; 0]);
     }
-    there.hub.join(&Audience::user("ann"), "t").unwrap();
+    there.hub.join(Audience::user("ann"), "t").unwrap();
     settle(&mut order, [&mut here, &mut there]);
     here.hub.publish(Audience::topic("t"), event("again")).unwrap();
     settle(&mut order, [&mut here, &mut there]);
     assert_eq!(hers.each_mut().map(|client| data(&read(client))), [["again"], ["again"]]);
-    assert_eq!(here.hub.leave(&Audience::all(), "t"), Ok(1));
+    assert_eq!(here.hub.leave(Audience::all(), "t"), Ok(1));
     settle(&mut order, [&mut here, &mut there]);
-    assert_eq!(here.hub.leave(&Audience::all(), "t"), Ok(0));
+    assert_eq!(here.hub.leave(Audience::all(), "t"), Ok(0));
 }
 
 #[test]
-fn a_client_resumes_at_the_place_of_a_command() {
+fn client_resumes_at_position_of_a_command() {
     let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
-    here.hub.join(&Audience::all(), "t").unwrap();
+    here.hub.join(Audience::all(), "t").unwrap();
     settle(&mut order, [&mut here]);
     let mut client = here.hub.subscribe(Subscriber::new()).unwrap();
     let opening = read(&mut client);
-    assert_eq!(last_id(&opening), id(1), "where it stands");
+    assert_eq!(last_id(&opening), id(1), "the opening carries the position of the command");
     here.hub.broadcast(event("1")).unwrap();
     settle(&mut order, [&mut here]);
     let mut client = there.hub.subscribe(Subscriber::new().resume(last_id(&opening))).unwrap();
@@ -172,13 +174,13 @@ fn a_client_resumes_at_the_place_of_a_command() {
 }
 
 #[test]
-fn what_was_done_before_a_hub_loads_is_left_out() {
+fn commands_before_loading_are_ignored() {
     let (here, mut order) = (Instance::new(), Order::new());
-    here.hub.disconnect(&Audience::all(), "x", None).unwrap();
+    here.hub.disconnect(Audience::all(), Goodbye::from_static("x")).unwrap();
     here.hub.broadcast(event("1")).unwrap();
     here.flush(&mut order);
     let there = Instance::with(|hub| hub);
-    let mut early = there.client(Subscriber::new().resume(id(0)));
+    let mut early = there.connect(Subscriber::new().resume(id(0)));
     let mut tail = Vec::new();
     for (at, entry) in order.iter().enumerate() {
         tail.push((id(at + 1), Duration::ZERO, entry));
@@ -190,37 +192,36 @@ fn what_was_done_before_a_hub_loads_is_left_out() {
 }
 
 #[test]
-fn a_full_outbox_and_a_closed_hub_are_errors() {
+fn full_outbox_and_closed_hub_are_errors() {
     let here = Instance::new();
     while here.hub.broadcast(event("")).is_ok() {}
     let who = Audience::all();
-    assert_eq!(here.hub.disconnect(&who, "x", None), Err(DisconnectError::Backlog));
+    assert_eq!(here.hub.disconnect(&who, Goodbye::from_static("x")), Err(DisconnectError::Backlog));
     assert_eq!(here.hub.join(&who, "t"), Err(JoinError::Backlog));
     assert_eq!(here.hub.leave(&who, "t"), Err(JoinError::Backlog));
-    assert_eq!(here.hub.disconnect(&who, "two words", None), Err(DisconnectError::Reason));
-    assert_eq!(here.hub.leave(&who, ""), Ok(0), "nobody can be in it");
+    assert_eq!(here.hub.leave(&who, ""), Ok(0), "an empty topic has no members");
     here.hub.close();
-    assert_eq!(here.hub.disconnect(&who, "x", None), Err(DisconnectError::Closed));
+    assert_eq!(here.hub.disconnect(&who, Goodbye::from_static("x")), Err(DisconnectError::Closed));
     assert_eq!(here.hub.join(&who, "t"), Err(JoinError::Closed));
     assert_eq!(here.hub.leave(&who, "t"), Err(JoinError::Closed));
 }
 
 #[test]
-fn a_client_elsewhere_that_has_no_room_does_not_join() {
+fn remote_client_at_topic_limit_does_not_join() {
     let limits =
         |topics: usize| move |hub: HubBuilder| hub.limits(Limits::default().topics(topics));
     let mut order = Order::new();
     let (mut here, mut there) = (Instance::with(limits(2)), Instance::with(limits(1)));
     for instance in [&here, &there] {
-        instance.feed.load(EventId(1, 0), None::<(EventId, Duration, Vec<u8>)>);
+        instance.feed.load(EventId::new(1, 0), None::<(EventId, Duration, Vec<u8>)>);
     }
-    let _tabs = [here.client(ann().topic("a")), there.client(ann().topic("a"))];
-    let _free = there.client(ann());
-    assert_eq!(here.hub.join(&Audience::user("ann"), "b"), Ok(1));
+    let _tabs = [here.connect(ann().topic("a")), there.connect(ann().topic("a"))];
+    let _free = there.connect(ann());
+    assert_eq!(here.hub.join(Audience::user("ann"), "b"), Ok(1));
     settle(&mut order, [&mut here, &mut there]);
-    let joined = [&here, &there].map(|instance| instance.hub.count(&Audience::topic("b")));
+    let joined = [&here, &there].map(|instance| instance.hub.count(Audience::topic("b")));
     assert_eq!(joined, [1, 1]);
     let error = JoinError::TooManyTopics { limit: 2 };
-    assert_eq!(here.hub.join(&Audience::user("ann"), "c"), Err(error));
-    assert!(here.outbox.0.lock().unwrap().is_empty(), "nothing was sent");
+    assert_eq!(here.hub.join(Audience::user("ann"), "c"), Err(error));
+    assert!(here.outbox.0.lock().unwrap().is_empty(), "a refused command must not be sent");
 }

@@ -1,4 +1,4 @@
-//! What is done to clients wherever they are, and who is online anywhere, over engines that are lists.
+//! Commands to clients and presence on several instances, over engines that are lists.
 #![cfg(not(sse_hub_loom))]
 
 mod commands;

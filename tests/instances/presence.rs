@@ -1,4 +1,4 @@
-//! Who is online anywhere: some hubs whose engine is a list, against sets of users.
+//! Presence on several instances, over an engine that is a list, against a naive model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sse_hub::backplane::{Backplane, Change, Feed, Outgoing, Unsent};
+use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError, UserChange};
 use sse_hub::{
     Audience, EndReason, Event, Hub, Limits, ManualTimer, Presence, PresenceEvent, PresenceWatch,
     Subscriber, Subscription,
@@ -15,16 +15,16 @@ use sse_hub::{
 
 use crate::support::SECOND;
 
-/// Counts how often it is told that users came or went.
+/// Counts calls of `on_presence_changed`.
 #[derive(Debug, Clone, Default)]
 struct Told(Arc<AtomicUsize>);
 
 impl Backplane for Told {
-    fn send(&self, _: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, _: Outgoing) -> Result<(), SendError> {
         Ok(())
     }
 
-    fn presence(&self) {
+    fn on_presence_changed(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -35,13 +35,13 @@ fn hub(timer: &ManualTimer, presence: Presence) -> (Hub, Feed, Told) {
     let told = Told::default();
     let hub = Hub::builder(timer.clone()).presence(presence).backplane(told.clone());
     let hub = hub.limits(Limits::default().name_len(8)).build().unwrap();
-    let feed = Feed::of(&hub).unwrap();
+    let feed = Feed::new(&hub).unwrap();
     (hub, feed, told)
 }
 
 fn one() -> (Hub, Feed, Told, ManualTimer) {
     let timer = ManualTimer::new();
-    let (hub, feed, told) = hub(&timer, Presence::with_grace(SECOND * GRACE));
+    let (hub, feed, told) = hub(&timer, Presence::default().grace(SECOND * GRACE));
     (hub, feed, told, timer)
 }
 
@@ -49,12 +49,12 @@ fn tab(hub: &Hub, user: &str) -> Subscription {
     hub.subscribe(Subscriber::new().user(user)).unwrap()
 }
 
-fn came(user: &str) -> Change {
-    Change::Came(user.into())
+fn came(user: &str) -> UserChange {
+    UserChange::Joined(user.into())
 }
 
-fn gone(user: &str) -> Change {
-    Change::Gone(user.into(), EndReason::Left)
+fn gone(user: &str) -> UserChange {
+    UserChange::Left(user.into(), EndReason::Left)
 }
 
 fn joined(user: &str) -> PresenceEvent {
@@ -69,31 +69,32 @@ fn next(watch: &mut PresenceWatch) -> Option<PresenceEvent> {
     watch.next().now_or_never().flatten()
 }
 
-/// Who is online, with how many clients here and on how many instances elsewhere.
+/// Returns the online users, with the number of local clients and of other instances.
 fn users(hub: &Hub) -> BTreeMap<String, (usize, usize)> {
     let users = hub.users();
-    let all = users.iter().map(|info| (info.user.to_string(), (info.clients, info.elsewhere)));
+    let all =
+        users.iter().map(|info| (info.user.to_string(), (info.clients, info.other_instances)));
     let by_name: BTreeMap<_, _> = all.collect();
-    assert_eq!(by_name.len(), users.len(), "each is listed once");
+    assert_eq!(by_name.len(), users.len(), "each user must be listed once");
     by_name
 }
 
 #[test]
-fn a_user_who_is_anywhere_is_online_and_leaves_when_they_are_nowhere() {
+fn user_leaves_when_no_instance_has_it() {
     let (hub, feed, _, timer) = one();
     let mut watch = hub.watch().unwrap();
-    feed.present("b", ["ann".into()]);
+    feed.replace_users("b", ["ann".into()]);
     assert_eq!(next(&mut watch), Some(joined("ann")));
     let hers = tab(&hub, "ann");
-    feed.changed("c", [came("ann"), came("ann")]);
+    feed.change_users("c", [came("ann"), came("ann")]);
     assert_eq!(users(&hub), BTreeMap::from([("ann".into(), (1, 2))]));
     drop(hers);
-    feed.changed("b", [gone("ann")]);
+    feed.change_users("b", [gone("ann")]);
     timer.advance(SECOND * GRACE * 2);
     assert_eq!(next(&mut watch), None);
     assert!(hub.is_online("ann"));
-    assert_eq!(hub.count(&Audience::user("ann")), 0, "none is here");
-    feed.changed("c", [Change::Gone("ann".into(), EndReason::Expired)]);
+    assert_eq!(hub.count(Audience::user("ann")), 0, "the user has no local client");
+    feed.change_users("c", [UserChange::Left("ann".into(), EndReason::Expired)]);
     assert_eq!(users(&hub), BTreeMap::from([("ann".into(), (0, 0))]), "away");
     timer.advance(SECOND * GRACE);
     assert_eq!(next(&mut watch), Some(left("ann", EndReason::Expired)));
@@ -101,36 +102,40 @@ fn a_user_who_is_anywhere_is_online_and_leaves_when_they_are_nowhere() {
 }
 
 #[test]
-fn users_of_an_instance_that_dies_leave_after_the_grace_unless_they_are_elsewhere() {
+fn users_of_dead_instance_leave_after_grace() {
     let (hub, feed, _, timer) = one();
     let mut watch = hub.watch().unwrap();
-    feed.present("b", ["ann".into(), "bob".into(), "cid".into()]);
-    feed.present("c", ["bob".into()]);
+    feed.replace_users("b", ["ann".into(), "bob".into(), "cid".into()]);
+    feed.replace_users("c", ["bob".into()]);
     let _tab = tab(&hub, "cid");
     while next(&mut watch).is_some() {}
-    feed.absent("b");
+    feed.remove_instance("b");
     timer.advance(SECOND * GRACE);
     assert_eq!(next(&mut watch), Some(left("ann", EndReason::Vanished)));
     assert_eq!(next(&mut watch), None);
     assert_eq!(users(&hub), BTreeMap::from([("bob".into(), (0, 1)), ("cid".into(), (1, 0))]));
-    feed.absent("b");
-    feed.absent("never seen");
+    feed.remove_instance("b");
+    feed.remove_instance("never seen");
 }
 
 #[test]
-fn the_engine_is_told_once_and_takes_what_is_not_known_yet() {
+fn engine_is_notified_once_for_pending_changes() {
     let (hub, feed, told, _) = one();
     let told = || told.0.load(Ordering::Relaxed);
     let ann = tab(&hub, "ann");
     let more = tab(&hub, "ann");
     assert_eq!(told(), 1);
     let bob = tab(&hub, "bob");
-    assert_eq!(told(), 1, "there was something to tell already");
+    assert_eq!(told(), 1, "an earlier notification is pending");
     drop(bob);
-    assert_eq!(feed.take_changes(9), [came("ann")], "who came and went between is not among them");
+    assert_eq!(
+        feed.take_changes(9),
+        [came("ann")],
+        "a user that joined and left must not be listed"
+    );
     assert_eq!(feed.take_changes(9), []);
     drop(ann);
-    assert_eq!(told(), 1, "she has another tab");
+    assert_eq!(told(), 1, "a second tab must not notify the engine");
     drop(more);
     assert_eq!(told(), 2);
     let _tabs: Vec<_> = ["c", "d", "e"].into_iter().map(|user| tab(&hub, user)).collect();
@@ -140,43 +145,43 @@ fn the_engine_is_told_once_and_takes_what_is_not_known_yet() {
     let _f = tab(&hub, "f");
     let all: BTreeSet<_> = feed.take_users().iter().map(|user| user.to_string()).collect();
     assert_eq!(all, ["c", "d", "e", "f"].map(String::from).into());
-    assert_eq!(feed.take_changes(9), [], "what is taken next has happened since");
+    assert_eq!(feed.take_changes(9), [], "take_users must consume the pending changes");
     drop(_tabs);
     assert_eq!(feed.take_changes(9).len(), 3);
 }
 
 #[test]
-fn a_hub_alone_or_without_presence_tells_nothing() {
+fn hub_without_backplane_or_presence_notifies_no_engine() {
     let told = Told::default();
     let hub = Hub::builder(ManualTimer::new()).backplane(told.clone()).build().unwrap();
-    let feed = Feed::of(&hub).unwrap();
+    let feed = Feed::new(&hub).unwrap();
     let _tab = tab(&hub, "ann");
-    feed.present("b", ["bob".into()]);
-    assert_eq!((feed.shares_presence(), told.0.load(Ordering::Relaxed)), (None, 0));
+    feed.replace_users("b", ["bob".into()]);
+    assert_eq!((feed.presence_limit(), told.0.load(Ordering::Relaxed)), (None, 0));
     assert_eq!(users(&hub), BTreeMap::from([("ann".into(), (1, 0))]));
     assert_eq!((feed.take_changes(9), feed.take_users()), (vec![], vec![]));
 }
 
 #[test]
-fn users_beyond_the_limit_and_names_that_are_none_are_not_seen() {
+fn excess_users_and_invalid_names_are_ignored() {
     let timer = ManualTimer::new();
-    let (hub, feed, _) = hub(&timer, Presence::with_grace(SECOND).elsewhere(2));
-    assert_eq!(feed.shares_presence(), Some(2));
-    feed.present("b", ["".into(), "123456789".into(), "a".into()]);
-    feed.changed("c", [came("a"), came("b")]);
+    let (hub, feed, _) = hub(&timer, Presence::default().grace(SECOND).max_remote_users(2));
+    assert_eq!(feed.presence_limit(), Some(2));
+    feed.replace_users("b", ["".into(), "123456789".into(), "a".into()]);
+    feed.change_users("c", [came("a"), came("b")]);
     assert_eq!(users(&hub), BTreeMap::from([("a".into(), (0, 2))]));
-    feed.changed("b", [gone("a"), came("b")]);
-    assert_eq!(users(&hub).len(), 2, "there is room again");
+    feed.change_users("b", [gone("a"), came("b")]);
+    assert_eq!(users(&hub).len(), 2, "the hub has room again");
 }
 
 #[test]
-fn the_end_of_a_hub_is_seen_by_those_who_watch_and_nothing_after_it() {
+fn watch_ends_after_the_hub_closes() {
     let (hub, feed, told, _) = one();
     let mut watch = hub.watch().unwrap();
     let tab = tab(&hub, "ann");
-    feed.present("b", ["bob".into()]);
+    feed.replace_users("b", ["bob".into()]);
     hub.close();
-    feed.present("b", ["cid".into()]);
+    feed.replace_users("b", ["cid".into()]);
     drop(tab);
     assert_eq!(told.0.load(Ordering::Relaxed), 1);
     assert_eq!([next(&mut watch), next(&mut watch)], [Some(joined("ann")), Some(joined("bob"))]);
@@ -215,19 +220,20 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What an engine carries.
+/// A message that an engine carries.
 #[derive(Debug, Clone)]
 enum Message {
-    Changed(Vec<Change>),
+    Changed(Vec<UserChange>),
     All(Vec<Arc<str>>),
     Gone,
 }
 
-/// What one hub is to see, without regard to cost.
+/// The expected state of one hub, without regard to cost.
 #[derive(Default)]
 struct Model {
     now: u32,
-    /// Of each instance that it knows of, itself among them: users, and how many clients (1, of others).
+    /// The users of every known instance, this instance included, with their number of clients (1
+    /// for other instances).
     clients: BTreeMap<String, BTreeMap<String, usize>>,
     away: Vec<(u32, String, EndReason)>,
     all: Vec<PresenceEvent>,
@@ -270,9 +276,10 @@ impl Model {
             Message::Changed(changes) => {
                 for change in changes {
                     match change {
-                        Change::Came(user) if known(self).contains(&user.to_string()) => {}
-                        Change::Came(user) => self.come(from, user),
-                        Change::Gone(user, reason) => self.go(from, user, *reason),
+                        UserChange::Joined(user) if known(self).contains(&user.to_string()) => {}
+                        UserChange::Joined(user) => self.come(from, user),
+                        UserChange::Left(user, reason) => self.go(from, user, *reason),
+                        other => panic!("unknown change: {other:?}"),
                     }
                 }
             }
@@ -317,7 +324,7 @@ impl Model {
     }
 }
 
-/// A hub, its engine and what it is to see.
+/// A hub, its engine and its expected state.
 struct Instance {
     name: String,
     hub: Hub,
@@ -326,16 +333,16 @@ struct Instance {
     watch: PresenceWatch,
     seen: usize,
     model: Model,
-    /// How much of the list it has read.
+    /// The number of entries of the list that the hub has read.
     at: usize,
     is_cut: bool,
-    /// The others have nothing of it.
+    /// The other instances have no users of this instance.
     is_unknown: bool,
 }
 
 impl Instance {
     fn new(name: String, timer: &ManualTimer, now: u32) -> Self {
-        let (hub, feed, told) = hub(timer, Presence::with_grace(SECOND * GRACE));
+        let (hub, feed, told) = hub(timer, Presence::default().grace(SECOND * GRACE));
         let watch = hub.watch().unwrap();
         let model = Model { now, ..Model::default() };
         let (seen, at, is_cut, is_unknown) = (0, 0, false, true);
@@ -363,17 +370,17 @@ impl Instance {
             if *from == self.name {
                 continue;
             }
-            // In the order in which the hub does it, for what is shown in its events.
+            // Applied in the same order as by the hub, because the order shows in the events.
             match message {
-                Message::Changed(changes) => self.feed.changed(from, changes.clone()),
-                Message::All(users) => self.feed.present(from, users.clone()),
-                Message::Gone => self.feed.absent(from),
+                Message::Changed(changes) => self.feed.change_users(from, changes.clone()),
+                Message::All(users) => self.feed.replace_users(from, users.clone()),
+                Message::Gone => self.feed.remove_instance(from),
             }
             self.model.hear(from, message);
         }
     }
 
-    /// Events of one moment come in any order.
+    /// Events of the same moment may come in any order.
     fn check(&mut self) -> Result<(), TestCaseError> {
         prop_assert_eq!(users(&self.hub), self.model.users(&self.name));
         let mut seen: Vec<PresenceEvent> = std::iter::from_fn(|| next(&mut self.watch)).collect();
@@ -447,7 +454,7 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
         hubs.iter_mut().try_for_each(Instance::check)?;
     }
 
-    // All is well again: everybody sees everybody who has a tab, and nobody else once the grace is over.
+    // After recovery, every hub sees every user with a tab, and no other user after the grace.
     list.extend(dead.into_iter().map(|name| (name, Message::Gone)));
     for hub in &mut hubs {
         hub.is_cut = false;
@@ -466,10 +473,14 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
             match event {
                 PresenceEvent::Joined { user } => prop_assert!(told.insert(user.to_string())),
                 PresenceEvent::Left { user, .. } => prop_assert!(told.remove(&**user)),
-                _ => unreachable!("the model tells no other"),
+                _ => unreachable!("the model reports no other event"),
             }
         }
-        prop_assert_eq!(&told, &online, "joins and leaves take turns, and end with who is there");
+        prop_assert_eq!(
+            &told,
+            &online,
+            "joins and leaves must alternate, and end with the online users"
+        );
         prop_assert!(hub.feed.take_changes(1).is_empty());
         prop_assert!(
             hub.told.0.load(Ordering::Relaxed) > 0 || !hub.model.clients.contains_key(&hub.name)
@@ -480,15 +491,15 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn every_hub_sees_who_is_online_anywhere(ops in vec(op(), 1..120)) {
+    fn every_hub_sees_users_of_all_instances(ops in vec(op(), 1..120)) {
         run(&ops)?;
     }
 }
 
 #[test]
-fn presence_goes_on_while_events_wait() {
+fn presence_continues_while_events_wait() {
     let (hub, feed, _, _) = one();
-    feed.present("b", ["ann".into()]);
-    assert!(hub.is_online("ann"), "it needs no order of events");
+    feed.replace_users("b", ["ann".into()]);
+    assert!(hub.is_online("ann"), "presence must not depend on the order of events");
     assert!(hub.broadcast(Event::new("n")).is_ok());
 }

@@ -1,8 +1,8 @@
-//! What is done to clients, among the events of a real Redis.
+//! Commands to clients, among the events of a real Redis.
 
 use std::time::Duration;
 
-use sse_hub::{Audience, EndReason, Event, Subscriber};
+use sse_hub::{Audience, EndReason, Event, Goodbye, Subscriber};
 
 use crate::load::{Instance, until};
 use crate::server::{Line, Server, Wire};
@@ -10,7 +10,7 @@ use crate::support::{data, read};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn clients_and_late_instances_go_past_what_was_done() {
+async fn clients_and_late_instances_pass_commands() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let mut client = here.client();
@@ -21,7 +21,8 @@ async fn clients_and_late_instances_go_past_what_was_done() {
             here.hub.join(&nobody, format!("{topic}")).unwrap();
             here.hub.leave(&nobody, format!("{topic}")).unwrap();
         }
-        here.hub.disconnect(&nobody, "x", Some(Event::new("bye").data(""))).unwrap();
+        let goodbye = Goodbye::from_static("x").event(Event::new("bye").data(""));
+        here.hub.disconnect(&nobody, goodbye).unwrap();
         expected.push(name.to_owned());
         here.publish(name).await;
     };
@@ -30,8 +31,8 @@ async fn clients_and_late_instances_go_past_what_was_done() {
     client.disconnect();
     done(&here, "2").await;
     done(&here, "3").await;
-    // More of that than of events stands at the end of the stream.
-    here.hub.join(&Audience::all(), "t").unwrap();
+    // The end of the stream has more commands than events.
+    here.hub.join(Audience::all(), "t").unwrap();
     let late = Instance::ready(&server.url()).await;
     client.connect(&late.hub);
     client.until("3").await;
@@ -52,7 +53,7 @@ async fn clients_and_late_instances_go_past_what_was_done() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_is_done_while_redis_is_away_waits_for_it() {
+async fn commands_wait_while_redis_is_away() {
     let mut server = Server::durable();
     let wire = Wire::to(&server).await;
     let (here, cut) = (Instance::ready(&server.url()).await, Instance::ready(&wire.url()).await);
@@ -61,27 +62,27 @@ async fn what_is_done_while_redis_is_away_waits_for_it() {
     let first = connect();
     let ended = |instance: &Instance| instance.hub.stats().ended(EndReason::Disconnected);
 
-    // Of two that are to do it, one cannot be reached.
+    // Only one of two instances can obey.
     wire.set(Line::Down);
     cut.until("a hub that knows", |hub| hub.stats().degraded).await;
-    here.hub.disconnect(&Audience::user("ann"), "x", None).unwrap();
+    here.hub.disconnect(Audience::user("ann"), Goodbye::from_static("x")).unwrap();
     until("her end here", || ended(&here) == 1).await;
     assert_eq!(ended(&cut), 0);
     wire.set(Line::Open);
     until("her end there", || ended(&cut) == 1).await;
 
-    // And neither can Redis.
+    // Redis cannot be reached either.
     drop(first);
     let mut tabs = connect();
     server.kill();
-    here.hub.join(&Audience::user("ann"), "t").unwrap();
+    here.hub.join(Audience::user("ann"), "t").unwrap();
     here.hub.publish(Audience::topic("t"), Event::new("n").data("joined")).unwrap();
-    here.hub.disconnect(&Audience::user("ann"), "x", None).unwrap();
+    here.hub.disconnect(Audience::user("ann"), Goodbye::from_static("x")).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!((ended(&here), ended(&cut)), (1, 1));
     server.restart();
     until("her end at both", || (ended(&here), ended(&cut)) == (2, 2)).await;
     let [here, there] = tabs.each_mut().map(|tab| data(&read(tab)));
-    // An end at once takes what was not read.
+    // A disconnect drops unread events.
     assert!([&here, &there].into_iter().all(|seen| seen.is_empty() || *seen == ["joined"]));
 }

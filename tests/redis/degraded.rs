@@ -1,4 +1,4 @@
-//! Clients are told of an outage of a real Redis.
+//! Clients hear of an outage of a real Redis.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::load::Instance;
 use crate::server::{DEADLINE, Server};
 use crate::support::frames;
 
-/// What `hub:degraded` says next.
+/// Returns the data of the next `hub:degraded`.
 pub(crate) async fn told(stream: &mut Subscription) -> String {
     let telling = async {
         while let Some(bytes) = stream.next().await {
@@ -27,8 +27,8 @@ pub(crate) async fn told(stream: &mut Subscription) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn an_outage_is_told_and_so_is_its_end_also_where_nothing_is_published() {
-    // One that comes back with all: a mark in a history that is gone would be read at once.
+async fn outage_and_its_end_are_told_without_publishing() {
+    // The server must come back with all data: a reset entry would wake the reader at once.
     let mut server = Server::durable();
     // The longer Redis may take to answer, the longer a read waits for the next event.
     let slow = Duration::from_secs(600);
@@ -36,7 +36,7 @@ async fn an_outage_is_told_and_so_is_its_end_also_where_nothing_is_published() {
         let here = Instance::with(
             &server.url(),
             |redis| redis.timeout(patience),
-            HubBuilder::tell_degraded,
+            |hub: HubBuilder| hub.announce_outages(true),
         );
         here.backplane.ready().await;
         let mut stream = here.hub.subscribe(Subscriber::new()).unwrap();
@@ -47,21 +47,22 @@ async fn an_outage_is_told_and_so_is_its_end_also_where_nothing_is_published() {
         server.restart();
         assert_eq!(told(&mut stream).await, r#"{"degraded":false}"#);
         assert_eq!(told(&mut newcomer).await, r#"{"degraded":false}"#);
-        assert!(!here.hub.stats().degraded);
+        here.until("a hub that works", |hub| !hub.stats().degraded).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn connections_that_are_killed_and_made_anew_are_told_to_nobody() {
+async fn killed_connections_are_no_outage_for_clients() {
     let server = Server::start(&[]);
-    let here = Instance::with(&server.url(), |redis| redis, HubBuilder::tell_degraded);
+    let here =
+        Instance::with(&server.url(), |redis| redis, |hub: HubBuilder| hub.announce_outages(true));
     here.backplane.ready().await;
     let mut client = here.client();
     for round in 0..20 {
         let _: u32 = server.run("CLIENT KILL TYPE normal SKIPME yes");
         tokio::time::sleep(Duration::from_millis(100)).await;
-        // It panics at a frame without an id.
+        // `until` panics at a frame without an id.
         here.publish(&round.to_string()).await;
         client.until(&round.to_string()).await;
     }

@@ -1,4 +1,4 @@
-//! Two demos are one.
+//! Two demos act as one.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use crate::load::until;
 use crate::server::{DEADLINE, Server};
 use crate::users::Tab;
 
-/// Killed when it is dropped.
+/// Dropping the value kills the process.
 struct Demo {
     child: Child,
     port: u16,
@@ -44,7 +44,7 @@ impl Demo {
     async fn post(&self, path: &str, json: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let request = format!(
-            "POST {path} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}",
+            "POST {path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}",
             json.len()
         );
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -61,7 +61,7 @@ impl Drop for Demo {
     }
 }
 
-/// What a page was told of who is online.
+/// The users that a page shows as online.
 fn told(tab: &Tab) -> Vec<String> {
     let frames = tab.frames().into_iter();
     frames.filter(|frame| frame.event == "presence").map(|frame| frame.data).collect()
@@ -69,7 +69,7 @@ fn told(tab: &Tab) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn two_demos_share_who_is_online_and_what_is_done_to_clients() {
+async fn two_demos_share_presence_and_commands() {
     let server = Server::start(&[]);
     let (here, there) = (Demo::start(&server), Demo::start(&server));
     let mut ann = Tab::open(here.port, "ann").await;
@@ -78,7 +78,7 @@ async fn two_demos_share_who_is_online_and_what_is_done_to_clients() {
     let both = r#"{"users":["ann","bob"]}"#;
     ann.until("both", |frames| frames.last().unwrap().data == both).await;
     bob.until("both", |frames| frames.last().unwrap().data == both).await;
-    // Each page is told once, by the demo that it is on.
+    // Each page hears once, from its own demo.
     assert_eq!(told(&ann), [r#"{"users":["ann"]}"#, both]);
     assert_eq!(told(&bob).last().map(String::as_str), Some(both));
 
@@ -90,7 +90,7 @@ async fn two_demos_share_who_is_online_and_what_is_done_to_clients() {
     there.post("/api/custom", order).await;
     here.post("/api/custom", order).await;
     let is_order = |frame: &crate::support::Frame| frame.event == "order";
-    // The first was published elsewhere, at about the time of the join.
+    // The first event comes from the other demo, at about the time of the join.
     bob.until("an order", |frames| frames.iter().any(is_order)).await;
 
     assert_eq!(here.post("/api/kick", r#"{"user":"bob"}"#).await, r#"{"changed":1}"#);

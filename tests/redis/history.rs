@@ -1,22 +1,23 @@
-//! Clients that come back from before what their hub retains, and what Redis is asked for them.
+//! Clients that come back from before the retained events, and the reads that Redis serves for
+//! them.
 
 use std::time::{Duration, Instant};
 
 use sse_hub::{Audience, Event, EventId, History, HubBuilder, Retain};
 use tokio::time::timeout;
 
-use crate::back::{publish, reads, ready};
+use crate::back::{Reads, publish, ready};
 use crate::load::{Client, Instance, Load, until};
 use crate::server::{DEADLINE, Line, Server, Wire};
 
 const EVENTS: usize = 5_000;
 
-/// An instance that retains next to nothing.
+/// Retains very few events.
 fn little(hub: HubBuilder) -> HubBuilder {
-    hub.retain(Retain::events(16))
+    hub.retain(Retain::default().events(16))
 }
 
-/// It has the events from one number to another, and was told so many gaps that something was gone.
+/// Checks that the client has the events `from..=to`, and got so many `evicted` gaps.
 #[track_caller]
 fn check(client: &Client, from: usize, to: usize, gaps: usize) {
     assert_eq!(client.gaps, vec!["evicted"; gaps]);
@@ -27,18 +28,19 @@ fn check(client: &Client, from: usize, to: usize, gaps: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_client_goes_on_from_five_thousand_events_back() {
+async fn client_resumes_from_five_thousand_events_back() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let running = ready(&server.url(), little).await;
     let ids = publish(&here, EVENTS, 0).await;
+    let reads = Reads::of(&server);
     let started_since = ready(&server.url(), little).await;
     let mut clients = Vec::new();
     for there in [&running, &started_since] {
         let mut newest = Client::at(ids[EVENTS - 2]);
         newest.connect(&there.hub);
         newest.until("5000").await;
-        let (before, start) = (reads(&server), Instant::now());
+        let (before, start) = (reads.count(&server), Instant::now());
         let mut client = Client::at(ids[0]);
         client.connect(&there.hub);
         client.until("5000").await;
@@ -46,8 +48,8 @@ async fn a_client_goes_on_from_five_thousand_events_back() {
         check(&client, 2, EVENTS, 0);
         assert_eq!(there.hub.stats().restored, EVENTS as u64 - 17);
 
-        // It is there for whoever comes next.
-        let read = reads(&server);
+        // Further clients need no further read.
+        let read = reads.count(&server);
         assert!((3..=6).contains(&(read - before)), "{} reads", read - before);
         for back in [ids[1], ids[2_500], ids[4_990]] {
             let mut other = Client::at(back);
@@ -55,7 +57,7 @@ async fn a_client_goes_on_from_five_thousand_events_back() {
             other.until("5000").await;
             assert_eq!(other.gaps, [""; 0]);
         }
-        assert_eq!(reads(&server), read);
+        assert_eq!(reads.count(&server), read);
         clients.push(client);
     }
     let next = here.publish("next").await;
@@ -67,11 +69,11 @@ async fn a_client_goes_on_from_five_thousand_events_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn who_is_further_back_than_the_cap_is_told_and_goes_on_with_the_oldest_there_is() {
+async fn client_beyond_the_history_limit_gets_a_gap() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, EVENTS, 0).await;
-    let cap = |hub: HubBuilder| little(hub).history(History::events(1_000));
+    let cap = |hub: HubBuilder| little(hub).history(History::default().events(1_000));
     let there = ready(&server.url(), cap).await;
     let mut client = Client::at(ids[0]);
     client.connect(&there.hub);
@@ -88,7 +90,7 @@ async fn who_is_further_back_than_the_cap_is_told_and_goes_on_with_the_oldest_th
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_was_trimmed_is_a_gap_and_the_rest_is_brought() {
+async fn trimmed_events_are_a_gap_before_the_rest() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, EVENTS, 0).await;
@@ -113,7 +115,7 @@ async fn emptied_while_it_is_read() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, 4 * EVENTS, 0).await;
-    let all = |hub: HubBuilder| little(hub).history(History::events(100_000));
+    let all = |hub: HubBuilder| little(hub).history(History::default().events(100_000));
     let there = ready(&server.url(), all).await;
     let mut client = Client::at(ids[0]);
     client.connect(&there.hub);
@@ -125,7 +127,7 @@ async fn emptied_while_it_is_read() {
     there.until("the first of it", |hub| hub.stats().restored > 0).await;
     let _: String = server.run("FLUSHALL");
     there.until("the news", |hub| hub.stats().resets > 0 || hub.stats().gaps > 0).await;
-    // What comes while a history that went backwards is told can be passed over with it.
+    // An event that comes during a reset can be part of the loss.
     until("the end", || {
         here.hub.broadcast(Event::new("n").data("end")).unwrap();
         reading.is_finished()
@@ -143,7 +145,7 @@ async fn connections_killed_while_it_is_read() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, 4 * EVENTS, 0).await;
-    let all = |hub: HubBuilder| little(hub).history(History::events(100_000));
+    let all = |hub: HubBuilder| little(hub).history(History::default().events(100_000));
     let there = ready(&server.url(), all).await;
     let mut client = Client::at(ids[0]);
     client.connect(&there.hub);
@@ -166,14 +168,14 @@ async fn connections_killed_while_it_is_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn while_redis_does_not_answer_who_comes_waits_but_not_for_ever() {
+async fn client_waits_for_a_silent_redis_within_limits() {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, EVENTS, 0).await;
     let patient = ready(&wire.url(), little).await;
     let soon = |hub: HubBuilder| {
-        little(hub).history(History::events(10_000).wait(Duration::from_millis(300)))
+        little(hub).history(History::default().events(10_000).max_wait(Duration::from_millis(300)))
     };
     let hasty = ready(&wire.url(), soon).await;
     wire.set(Line::Silent);
@@ -196,7 +198,7 @@ async fn while_redis_does_not_answer_who_comes_waits_but_not_for_ever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_is_no_event_between_is_passed_over() {
+async fn malformed_entries_and_commands_are_skipped() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let mut ids = publish(&here, 500, 0).await;
@@ -205,14 +207,14 @@ async fn what_is_no_event_between_is_passed_over() {
         let _: String = server.run(&format!("XADD {{sse-hub}}:events * {pair}"));
     }
     for number in 0..600 {
-        here.hub.join(&Audience::user(number.to_string()), "t").unwrap();
+        here.hub.join(Audience::user(number.to_string()), "t").unwrap();
     }
     ids.extend(publish(&here, 500, 0).await);
-    here.hub.leave(&Audience::all(), "t").unwrap();
+    here.hub.leave(Audience::all(), "t").unwrap();
     let there = ready(&server.url(), little).await;
     let mut client = Client::at(ids[0]);
     client.connect(&there.hub);
-    // The second of that name.
+    // The second event of that name.
     let reading = async {
         while client.seen.last().is_none_or(|(id, _)| *id < ids[999]) {
             assert!(client.read().await);
@@ -226,14 +228,22 @@ async fn what_is_no_event_between_is_passed_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn under_load_nobody_misses_anything_though_next_to_nothing_is_retained() {
+async fn nothing_is_missed_with_little_retention_under_load() {
     let server = Server::start(&[]);
-    let far = |hub: HubBuilder| little(hub).history(History::events(1_000_000).bytes(1 << 30));
+    let far =
+        |hub: HubBuilder| little(hub).history(History::default().events(1_000_000).bytes(1 << 30));
     let instances = [ready(&server.url(), far).await, ready(&server.url(), far).await];
     let load = Load::start(&instances.each_ref(), 4, 48);
     let start = Instant::now();
+    let mut bursts = 0;
     while start.elapsed() < Duration::from_secs(3) {
         let _: u32 = server.run("CLIENT KILL TYPE normal SKIPME yes");
+        // More than is retained, in a batch.
+        for number in 0..64 {
+            let event = Event::new("n").data(format!("burst-{bursts}-{number}"));
+            instances[bursts % 2].hub.broadcast(event).unwrap();
+        }
+        bursts += 1;
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let confirmed = load.confirmed();
@@ -245,16 +255,17 @@ async fn under_load_nobody_misses_anything_though_next_to_nothing_is_retained() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_hub_that_is_set_not_to_does_not_look_back() {
+async fn hub_without_history_reads_none() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, 100, 0).await;
-    let none = |hub: HubBuilder| little(hub).history(History::none());
+    let none = |hub: HubBuilder| little(hub).history(None);
     let there = ready(&server.url(), none).await;
-    let before = reads(&server);
+    let reads = Reads::of(&server);
+    let before = reads.count(&server);
     let mut client = Client::at(ids[0]);
     client.connect(&there.hub);
     client.until("100").await;
     check(&client, 85, 100, 1);
-    assert_eq!(reads(&server), before);
+    assert_eq!(reads.count(&server), before);
 }

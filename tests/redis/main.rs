@@ -1,16 +1,24 @@
 //! Many instances over a real Redis, which the tests start and stop themselves.
 #![cfg(all(feature = "redis", feature = "tokio"))]
 
+mod access;
 mod back;
 mod cluster;
 mod commands;
 mod degraded;
 #[cfg(all(feature = "axum-serve", feature = "json"))]
 mod demo;
+mod exit;
 mod faults;
 mod history;
+mod idle;
 mod instances;
+mod line;
 mod load;
+mod memory;
+mod poison;
+#[path = "../support/ports.rs"]
+mod ports;
 mod presence;
 #[cfg(feature = "axum")]
 mod processes;
@@ -20,5 +28,6 @@ mod server;
 mod support;
 #[cfg(feature = "redis-tls")]
 mod tls;
+mod told;
 #[cfg(feature = "axum")]
 mod users;

@@ -1,19 +1,21 @@
-//! Who is online anywhere, and what goes wrong with the Redis that says so.
+//! Presence over a real Redis, and its faults.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{EndReason, Hub, Presence, PresenceEvent, PresenceWatch, Subscriber, Subscription};
+use sse_hub::{
+    EndReason, Goodbye, Hub, Presence, PresenceEvent, PresenceWatch, Subscriber, Subscription,
+};
 
 use crate::load::{Instance, until};
 use crate::server::{Line, Server, Wire};
 
-/// Short, so that the tests are; long enough for a machine that has much else to do.
+/// Short for quick tests, and long enough for a busy machine.
 pub(crate) const LEASE: Duration = Duration::from_millis(1200);
 pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
-/// An instance that shares who is online.
+/// Returns an instance with presence.
 pub(crate) fn instance(url: &str) -> Instance {
     instance_with(url, GRACE)
 }
@@ -21,20 +23,22 @@ pub(crate) fn instance(url: &str) -> Instance {
 fn instance_with(url: &str, grace: Duration) -> Instance {
     let redis =
         |redis: sse_hub::redis::Redis| redis.lease(LEASE).timeout(Duration::from_millis(200));
-    Instance::with(url, redis, |hub| hub.presence(Presence::with_grace(grace).events(100_000)))
+    Instance::with(url, redis, |hub| {
+        hub.presence(Presence::default().grace(grace).event_buffer(100_000))
+    })
 }
 
 pub(crate) fn tab(hub: &Hub, user: &str) -> Subscription {
     hub.subscribe(Subscriber::new().user(user)).unwrap()
 }
 
-/// Who is online, with how many clients here and on how many instances elsewhere.
+/// Returns the users, with their numbers of local clients and of other instances.
 fn users(hub: &Hub) -> BTreeMap<String, (usize, usize)> {
     let users = hub.users().into_iter();
-    users.map(|info| (info.user.to_string(), (info.clients, info.elsewhere))).collect()
+    users.map(|info| (info.user.to_string(), (info.clients, info.other_instances))).collect()
 }
 
-/// Names of who came, and of who left with a `-` before.
+/// Returns the users that joined, and with a `-` the users that left.
 pub(crate) fn seen(watch: &mut PresenceWatch) -> Vec<String> {
     let mut seen = Vec::new();
     while let Some(Some(event)) = watch.next().now_or_never() {
@@ -57,7 +61,7 @@ async fn until_seen(watch: &mut PresenceWatch, all: &mut Vec<String>, count: usi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn users_of_all_instances_are_online_at_each() {
+async fn users_are_online_at_all_instances() {
     let server = Server::start(&[]);
     let early = instance(&server.url());
     let ann = tab(&early.hub, "ann");
@@ -76,9 +80,12 @@ async fn users_of_all_instances_are_online_at_each() {
     until("everybody", || there.hub.users().len() == 2).await;
     until("ann on two", || users(&there.hub)["ann"] == (0, 2)).await;
 
-    // She goes on elsewhere, and he is gone.
+    // Ann stays on another instance, and Bob leaves.
     drop(ann);
-    there.hub.disconnect(&sse_hub::Audience::user("bob\n:|\u{0}"), "bye", None).unwrap();
+    there
+        .hub
+        .disconnect(sse_hub::Audience::user("bob\n:|\u{0}"), Goodbye::from_static("bye"))
+        .unwrap();
     until("bob has left", || !here.hub.is_online("bob\n:|\u{0}")).await;
     drop(bob);
     let mut all = Vec::new();
@@ -92,7 +99,7 @@ async fn users_of_all_instances_are_online_at_each() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn an_instance_that_is_closed_takes_its_users_with_it_at_once() {
+async fn closed_instance_takes_its_users_at_once() {
     let server = Server::start(&[]);
     let (here, there) = (instance(&server.url()), instance(&server.url()));
     let _ann = tab(&there.hub, "ann");
@@ -110,10 +117,10 @@ async fn an_instance_that_is_closed_takes_its_users_with_it_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn who_is_cut_off_for_less_than_the_lease_never_left() {
+async fn short_cut_is_no_departure() {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
-    // A grace that is none shows every step.
+    // Without a grace, each step is an event.
     let [here, cut] = [server.url(), wire.url()].map(|url| instance_with(&url, Duration::ZERO));
     let (_ann, _bob) = (tab(&here.hub, "ann"), tab(&cut.hub, "bob"));
     here.until("bob", |hub| hub.is_online("bob")).await;
@@ -123,7 +130,7 @@ async fn who_is_cut_off_for_less_than_the_lease_never_left() {
         wire.set(line);
         tokio::time::sleep(LEASE * 3 / 4).await;
         wire.set(Line::Open);
-        // What happens now is told after all that was held up.
+        // Later changes are announced after the earlier ones.
         let mark = tab(&cut.hub, "mark");
         here.until("a mark", |hub| hub.is_online("mark")).await;
         drop(mark);
@@ -136,7 +143,7 @@ async fn who_is_cut_off_for_less_than_the_lease_never_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn who_is_cut_off_for_longer_has_left_and_joins_again() {
+async fn long_cut_is_a_departure_and_a_return() {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
     let (here, cut) = (instance(&server.url()), instance(&wire.url()));
@@ -171,7 +178,7 @@ async fn who_is_cut_off_for_longer_has_left_and_joins_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_redis_that_forgets_is_told_anew_and_nobody_notices() {
+async fn emptied_redis_gets_all_users_again_unnoticed() {
     let mut server = Server::start(&[]);
     let instances = [instance(&server.url()), instance(&server.url())];
     let (ann, _bob) = (tab(&instances[0].hub, "ann"), tab(&instances[1].hub, "bob"));
@@ -191,7 +198,7 @@ async fn a_redis_that_forgets_is_told_anew_and_nobody_notices() {
     let keys: Vec<String> = server.run("KEYS {sse-hub}:users:*");
     let _: u32 = server.run(&format!("DEL {}", keys[0]));
     until("all is told anew", || is_whole(&server)).await;
-    // Away for longer than any lease, and empty then.
+    // Redis is away for longer than any lease, and empty then.
     server.kill();
     tokio::time::sleep(LEASE * 2).await;
     server.restart();
@@ -211,12 +218,12 @@ async fn a_redis_that_forgets_is_told_anew_and_nobody_notices() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn an_older_redis_whose_clock_is_behind_is_told_anew() {
+async fn older_redis_gets_all_users_again() {
     let server = Server::start(&[]);
     let (here, there) = (instance(&server.url()), instance(&server.url()));
     let _ann = tab(&there.hub, "ann");
     here.until("ann", |hub| hub.is_online("ann")).await;
-    // A position that is ahead of all that comes, and then a stream that is not.
+    // A position ahead of all others, and then a stream with lower positions.
     let _: String = server.run("XADD {sse-hub}:presence 99999999999999-1 x y");
     let bob = tab(&there.hub, "bob");
     here.until("bob", |hub| hub.is_online("bob")).await;
@@ -224,7 +231,7 @@ async fn an_older_redis_whose_clock_is_behind_is_told_anew() {
     let cid = tab(&there.hub, "cid");
     here.until("cid", |hub| hub.is_online("cid")).await;
     tokio::time::sleep(LEASE / 2).await;
-    // From here on the stream is enough.
+    // From here on, no set needs to be read.
     let sets_read = || {
         let stats: String = server.run("INFO commandstats");
         stats.lines().find(|line| line.starts_with("cmdstat_sscan:")).unwrap().to_owned()
@@ -237,7 +244,7 @@ async fn an_older_redis_whose_clock_is_behind_is_told_anew() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_was_trimmed_before_it_was_read_is_found_all_the_same() {
+async fn trimmed_announcements_are_found_in_the_sets() {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
     let [here, there, other] = [wire.url(), server.url(), server.url()].map(|url| instance(&url));
@@ -259,7 +266,7 @@ async fn what_was_trimmed_before_it_was_read_is_found_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_crowd_that_comes_and_goes_is_told_in_a_few_entries() {
+async fn crowd_is_announced_in_few_entries() {
     const CROWD: usize = 10_000;
     let server = Server::start(&[]);
     let (here, there) = (instance(&server.url()), instance(&server.url()));
@@ -268,14 +275,14 @@ async fn a_crowd_that_comes_and_goes_is_told_in_a_few_entries() {
     let mut crowd: Vec<_> = (0..CROWD).map(|user| tab(&here.hub, &user.to_string())).collect();
     there.until("the crowd", |hub| hub.users().len() == CROWD).await;
     let came = start.elapsed();
-    // As a reload does: all are gone, and back before anybody is told, or right after.
+    // As a reload does: all leave, and come back before or right after the announcement.
     for _ in 0..3 {
         crowd.clear();
         crowd.extend((0..CROWD).map(|user| tab(&here.hub, &user.to_string())));
     }
     let late = instance(&server.url());
     late.until("the crowd", |hub| hub.users().len() == CROWD).await;
-    // As many as come in a second or so, one by one.
+    // Users that join singly, for about a second.
     for user in CROWD..CROWD + 500 {
         crowd.push(tab(&here.hub, &user.to_string()));
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -290,7 +297,7 @@ async fn a_crowd_that_comes_and_goes_is_told_in_a_few_entries() {
     let added: usize = redis::from_redis_value(added.unwrap().clone()).unwrap();
     let took = start.elapsed();
     println!("{CROWD} users came in {came:?} and went in {gone:?}: {added} entries in {took:?}");
-    // A full one for each thousand, and one for each tenth of a second.
+    // A full entry for each thousand, and an entry for each tenth of a second.
     let full = 8 * CROWD / 1024;
     assert!(added <= full + took.as_millis() as usize / 100 + 3 + 8, "{added} in {took:?}");
 }
@@ -301,7 +308,7 @@ fn is_text(value: &redis::Value, text: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_no_hub_has_written_is_left_out_and_what_is_in_the_way_is_waited_for() {
+async fn malformed_announcements_are_skipped() {
     let server = Server::start(&[]);
     let (here, there) = (instance(&server.url()), instance(&server.url()));
     let _ann = tab(&there.hub, "ann");
@@ -335,7 +342,7 @@ async fn what_no_hub_has_written_is_left_out_and_what_is_in_the_way_is_waited_fo
     tokio::time::sleep(LEASE / 2).await;
     assert!(here.hub.is_online("bob"));
     let id = there.publish("events go on").await;
-    assert!(id.0 > 0 && !here.hub.stats().degraded);
+    assert!(id.epoch() > 0 && !here.hub.stats().degraded);
     let _: u32 = server.run("DEL {sse-hub}:presence");
     here.until("bob has left", |hub| !hub.is_online("bob")).await;
     assert!(here.hub.is_online("ann"));
@@ -344,7 +351,7 @@ async fn what_no_hub_has_written_is_left_out_and_what_is_in_the_way_is_waited_fo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_set_that_others_took_away_is_not_read_as_if_all_had_left() {
+async fn removed_set_is_not_read_as_empty() {
     let server = Server::start(&[]);
     let here = instance_with(&server.url(), Duration::ZERO);
     let tell = |name: &str, version: u64| {
@@ -363,13 +370,13 @@ async fn a_set_that_others_took_away_is_not_read_as_if_all_had_left() {
 
     let _: u32 = server.run("DEL {sse-hub}:users:first");
     tell("first", 2);
-    // What is heard after that.
+    // The next announcement.
     let _: u32 = server.run("SADD {sse-hub}:users:second mark");
     tell("second", 1);
     here.until("mark", |hub| hub.is_online("mark")).await;
     assert_eq!(seen(&mut watch), ["mark"]);
 
-    // It is told anew, and is another.
+    // A new announcement, of another set.
     let _: u32 = server.run("SADD {sse-hub}:users:first ann");
     tell("first", 3);
     here.until("ann", |hub| hub.is_online("ann")).await;
@@ -378,13 +385,14 @@ async fn a_set_that_others_took_away_is_not_read_as_if_all_had_left() {
     assert_eq!(all, ["-zed", "ann"]);
 }
 
-/// Users who come and go at three instances, whose connections are killed, cut, and whose Redis forgets.
+/// Users join and leave at three instances, while connections are killed and cut, and Redis is
+/// emptied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn whatever_happens_everybody_sees_the_same_in_the_end() {
+async fn instances_agree_after_all_faults() {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
-    // A grace that is none shows every step.
+    // Without a grace, each step is an event.
     let all =
         [server.url(), wire.url(), server.url()].map(|url| instance_with(&url, Duration::ZERO));
     let mut watches = all.each_ref().map(|instance| instance.hub.watch().unwrap());
@@ -411,7 +419,7 @@ async fn whatever_happens_everybody_sees_the_same_in_the_end() {
             _ if tabs.is_empty() => {}
             _ => drop(tabs.swap_remove(next(tabs.len() as u64) as usize)),
         }
-        // Short beside the lease and long beside the pace, by turns.
+        // Sometimes shorter than the pace, always shorter than the lease.
         tokio::time::sleep(Duration::from_millis(next(60))).await;
         for (all, watch) in events.iter_mut().zip(&mut watches) {
             all.extend(seen(watch));
@@ -443,18 +451,11 @@ async fn whatever_happens_everybody_sees_the_same_in_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_hub_that_is_closed_while_redis_is_away_ends() {
+async fn closed_hub_ends_while_redis_is_away() {
     let mut server = Server::start(&[]);
     let here = instance(&server.url());
     let _ann = tab(&here.hub, "ann");
     until("ann in Redis", || server.run::<u32>("XLEN {sse-hub}:presence") > 0).await;
     server.kill();
     here.close().await;
-}
-
-#[test]
-fn a_lease_that_is_none_is_an_error() {
-    let error =
-        sse_hub::redis::Redis::new("redis://localhost").unwrap().lease(Duration::ZERO).build();
-    assert_eq!(error.unwrap_err().to_string(), "`lease` is zero");
 }

@@ -1,4 +1,4 @@
-//! Instances as processes of their own, over real sockets: killed, and their clients go on at another.
+//! Instances as processes, over real sockets: they are killed, and their clients resume at others.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -20,12 +20,12 @@ use crate::server::{DEADLINE, Server};
 
 pub(crate) const URL: &str = "SSE_HUB_INSTANCE_OF";
 
-/// Not a test: what the other tests run as a process of its own.
+/// Not a test: the other tests run this as a process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "needs redis-server"]
 async fn instance() {
     let Ok(url) = std::env::var(URL) else { return };
-    let retain = |hub: sse_hub::HubBuilder| hub.retain(Retain::events(20_000));
+    let retain = |hub: sse_hub::HubBuilder| hub.retain(Retain::default().events(20_000));
     let instance = Instance::with(&url, |redis| redis, retain);
     instance.backplane.ready().await;
     let app = Router::new()
@@ -51,7 +51,7 @@ async fn publish(State(hub): State<Hub>, Query(Publish { name }): Query<Publish>
     hub.publish_confirmed(Audience::all(), event).unwrap().await.unwrap().to_string()
 }
 
-/// Killed when it is dropped.
+/// Dropping the value kills the process.
 pub(crate) struct Process {
     child: Child,
     pub(crate) port: u16,
@@ -62,7 +62,7 @@ impl Process {
         Self::of(server, "processes::instance")
     }
 
-    /// Runs a test that is none.
+    /// Runs a function of this program as a process.
     pub(crate) fn of(server: &Server, test: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", test])
@@ -95,7 +95,7 @@ impl Drop for Process {
     }
 }
 
-/// A browser's `EventSource`, as far as it matters here.
+/// A browser's `EventSource`, as far as these tests need.
 #[derive(Default)]
 struct EventSource {
     last: Option<String>,
@@ -106,7 +106,7 @@ struct EventSource {
 }
 
 impl EventSource {
-    /// Whether it saw the end.
+    /// Returns whether the end came.
     async fn connect(&mut self, port: u16, end: &str, open: &AtomicUsize) -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let last =
@@ -115,7 +115,7 @@ impl EventSource {
         stream.write_all(request.as_bytes()).await?;
         let mut lines = tokio::io::BufReader::new(stream).lines();
         let (mut kind, mut data, mut id) = (String::new(), String::new(), None);
-        // The sizes of chunks are lines that mean nothing to it.
+        // Lines with the sizes of chunks are ignored.
         while let Some(line) = lines.next_line().await? {
             match line.split_once(": ") {
                 Some(("event", value)) => kind = value.to_owned(),
@@ -146,7 +146,7 @@ impl EventSource {
     }
 }
 
-/// Where instances listen: one that is started again has another port.
+/// The ports of the instances: a restarted instance has another port.
 type Ports = Arc<Mutex<Vec<u16>>>;
 
 fn port(ports: &Ports, turn: usize) -> u16 {
@@ -154,7 +154,7 @@ fn port(ports: &Ports, turn: usize) -> u16 {
     ports[turn % ports.len()]
 }
 
-/// Publishes at one instance after the other until it is answered: the key makes it land once.
+/// Publishes at one instance after another until there is an answer. The key prevents repeats.
 async fn post(ports: &Ports, at: usize, name: &str) -> EventId {
     let mut turn = at;
     loop {
@@ -177,7 +177,7 @@ async fn try_post(port: u16, name: &str) -> std::io::Result<Option<EventId>> {
     Ok(answer.rsplit("\r\n\r\n").next().and_then(|id| id.parse().ok()))
 }
 
-/// So many clients and publishers, at instances that are killed so often.
+/// Runs clients and publishers, at instances that are killed several times.
 async fn kill_instances(
     server: &Server,
     count: usize,
@@ -271,7 +271,7 @@ async fn kill_instances(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn an_instance_is_killed_and_its_clients_go_on_at_another() {
+async fn clients_of_a_killed_instance_resume_at_another() {
     let server = Server::start(&[]);
     let kills = std::env::var("SSE_HUB_ROUNDS").ok().and_then(|kills| kills.parse().ok());
     kill_instances(&server, 2, 20, 2, kills.unwrap_or(5)).await;
@@ -279,7 +279,7 @@ async fn an_instance_is_killed_and_its_clients_go_on_at_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn a_thousand_clients_of_three_instances_and_eight_publishers() {
+async fn thousand_clients_of_three_killed_instances() {
     let server = Server::start(&[]);
     kill_instances(&server, 3, 1_000, 8, 3).await;
 }

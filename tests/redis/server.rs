@@ -1,10 +1,10 @@
-//! A redis-server of one's own, and a wire to it that can be cut.
+//! A redis-server for a test, and a wire to the server that can be slow, silent or cut.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,22 +15,31 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+use crate::ports::Port;
+
+/// The limit for steps that take milliseconds on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many bytes of each connection are recorded.
+/// The number of recorded bytes of each connection.
 const RECORDED: usize = 8 << 10;
 
-/// Killed, and its directory removed, when it is dropped.
+/// A running redis-server. Dropping it kills the process and removes its directory.
 pub(crate) struct Server {
     child: Child,
     directory: PathBuf,
-    port: u16,
+    /// The first is the server's own.
+    ports: Vec<Port>,
     options: Vec<String>,
 }
 
+/// Stands for a further port in the options of [`Server::start`].
+pub(crate) const PORT: &str = "{port}";
+
+/// How often a server that exits is started at other ports.
+pub(crate) const ATTEMPTS: usize = 20;
+
 impl Server {
-    /// One that writes each command to its disk before it answers.
+    /// Starts a server that writes each command to its disk before it answers.
     pub(crate) fn durable() -> Self {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
@@ -41,36 +50,62 @@ impl Server {
         let name = format!("sse-hub-redis-{}-{count}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).expect("a directory for redis-server");
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let port = free_port();
-        let child = spawn(&directory, port, &options);
-        let server = Self { child, directory, port, options };
-        server.wait_until_it_answers();
-        server
+        for _ in 0..ATTEMPTS {
+            let mut ports = vec![Port::take()];
+            let mut resolved = Vec::new();
+            for &option in options {
+                if option == PORT {
+                    ports.push(Port::take());
+                    resolved.push(ports.last().unwrap().number().to_string());
+                } else {
+                    resolved.push(option.to_owned());
+                }
+            }
+            let child = spawn(&directory, ports[0].number(), &resolved);
+            let directory = directory.clone();
+            let mut server = Self { child, directory, ports, options: resolved };
+            if server.answers() {
+                return server;
+            }
+            // Another program has one of its ports.
+            server.directory = PathBuf::new();
+        }
+        panic!("redis-server exits at {ATTEMPTS} different ports: start it by hand to see why");
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.ports[0].number()
+    }
+
+    /// Returns the ports that stand for [`PORT`] in the options.
+    pub(crate) fn further_port(&self, index: usize) -> u16 {
+        self.ports[1 + index].number()
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// As when its machine loses power, but for what the operating system has not written.
+    /// Kills the server: data that the operating system has not written stays intact.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it was killed");
     }
 
-    /// Starts it again after it was killed. Returns when it answers.
+    /// Starts the server again after it was killed. Returns when it answers.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.directory, self.port, &self.options);
-        self.wait_until_it_answers();
+        let start = Instant::now();
+        loop {
+            self.child = spawn(&self.directory, self.port(), &self.options);
+            if self.answers() {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "redis-server exits at its old port");
+        }
     }
 
     pub(crate) fn pause(&self) {
@@ -100,14 +135,36 @@ impl Server {
         command.arg(parts.collect::<Vec<_>>()).query(&mut connection)
     }
 
-    fn wait_until_it_answers(&self) {
-        let start = Instant::now();
-        while let Err(error) = self.try_run::<String>("PING") {
-            assert!(start.elapsed() < DEADLINE, "redis-server does not answer: {error}");
-            // Nothing tells when it does.
-            thread::sleep(Duration::from_millis(2));
-        }
+    /// Waits until the server answers. Returns `false` if it has exited.
+    fn answers(&mut self) -> bool {
+        let port = self.port();
+        answers(&mut self.child, port)
     }
+}
+
+/// Waits until a redis-server or a sentinel answers at its port. Returns `false` if it has exited.
+pub(crate) fn answers(child: &mut Child, port: u16) -> bool {
+    let start = Instant::now();
+    // Another server that has the port must not be taken for this one.
+    let own = format!("process_id:{}\r\n", child.id());
+    loop {
+        if child.try_wait().expect("a child").is_some() {
+            return false;
+        }
+        let info = info(port);
+        if info.as_ref().is_ok_and(|info| info.contains(&own)) {
+            return true;
+        }
+        assert!(start.elapsed() < DEADLINE, "redis-server does not answer: {info:?}");
+        // No signal says when it does.
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn info(port: u16) -> redis::RedisResult<String> {
+    let client = redis::Client::open(("127.0.0.1", port))?;
+    let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+    redis::cmd("INFO").arg("server").query(&mut connection)
 }
 
 impl Drop for Server {
@@ -118,7 +175,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path, port: u16, options: &Vec<String>) -> Child {
+fn spawn(directory: &Path, port: u16, options: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
@@ -130,16 +187,27 @@ fn spawn(directory: &Path, port: u16, options: &Vec<String>) -> Child {
         .expect("redis-server on the PATH: install it (Debian: redis-server)")
 }
 
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+/// An address at which nothing listens, and at which nothing will while this value lives.
+pub(crate) struct Nobody(tokio::net::TcpSocket);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // Bound, so that no other program gets the port; it never listens.
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
 }
 
-/// What becomes of what is sent.
+/// The fate of sent bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Line {
     Open,
-    /// Nothing arrives, and nobody is told. What was sent arrives when it is open again.
+    /// Nothing arrives, without an error. The bytes arrive when the line is open again.
     Silent,
     /// Connections are dropped.
     Down,
@@ -150,9 +218,34 @@ pub(crate) struct Wire {
     port: u16,
     line: watch::Sender<(Line, u32)>,
     target: Arc<Mutex<u16>>,
-    /// What was sent to the server first, over each connection.
+    /// The first bytes that each connection sent to the server.
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
+    meter: Arc<Meter>,
     accepting: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Meter {
+    /// Bytes in a second, each way, of each connection. Zero is no limit.
+    speed: AtomicU64,
+    /// The bytes that the server has sent.
+    received: AtomicU64,
+    /// Connections before this one carry nothing any more.
+    forgotten: AtomicUsize,
+}
+
+impl Meter {
+    /// Waits as long as the bytes take.
+    async fn carry(&self, bytes: usize) {
+        let speed = self.speed.load(Ordering::Relaxed);
+        if speed > 0 {
+            tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / speed as f64)).await;
+        }
+    }
+
+    fn has_forgotten(&self, connection: usize) -> bool {
+        connection < self.forgotten.load(Ordering::Relaxed)
+    }
 }
 
 impl Wire {
@@ -164,6 +257,8 @@ impl Wire {
         let (lines, to) = (line.clone(), Arc::clone(&target));
         let sent = Arc::new(Mutex::new(Vec::new()));
         let all_sent = Arc::clone(&sent);
+        let meter = Arc::new(Meter::default());
+        let metered = Arc::clone(&meter);
         let accepting = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
@@ -171,6 +266,7 @@ impl Wire {
                 let (_, downs) = *line.borrow_and_update();
                 let to = Arc::clone(&to);
                 let sent = Arc::clone(&all_sent);
+                let meter = Arc::clone(&metered);
                 tokio::spawn(async move {
                     if !opens(&mut line, downs).await {
                         return;
@@ -190,12 +286,18 @@ impl Wire {
                         let room = RECORDED - sent.len();
                         sent.extend_from_slice(&bytes[..bytes.len().min(room)]);
                     };
-                    tokio::spawn(carry(from_client, to_server, line.clone(), downs, record));
-                    carry(from_server, to_client, line, downs, |_| {}).await;
+                    let there = Way { line: line.clone(), downs, meter, connection };
+                    let back = there.clone();
+                    let count = Arc::clone(&back.meter);
+                    tokio::spawn(there.carry(from_client, to_server, record));
+                    let record = move |bytes: &[u8]| {
+                        count.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    };
+                    back.carry(from_server, to_client, record).await;
                 });
             }
         });
-        Self { port, line, target, sent, accepting }
+        Self { port, line, target, sent, meter, accepting }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -204,7 +306,7 @@ impl Wire {
 
     pub(crate) fn set(&self, line: Line) {
         self.line.send_modify(|(now, downs)| {
-            // Counted, so that it is noticed however short it is.
+            // Counted, so that connections notice also a short cut.
             *downs += u32::from(line == Line::Down);
             *now = line;
         });
@@ -214,7 +316,24 @@ impl Wire {
         self.sent.lock().unwrap().clone()
     }
 
-    /// Leads to another server, once it is open again.
+    /// Carries so many bytes in a second from now on, each way, on each connection.
+    pub(crate) fn limit(&self, bytes_a_second: u64) {
+        self.meter.speed.store(bytes_a_second, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes the server has sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.meter.received.load(Ordering::Relaxed)
+    }
+
+    /// Stops carrying bytes of the present connections, without closing them: as a firewall does
+    /// that forgets them. New connections work.
+    pub(crate) fn forget(&self) {
+        let connections = self.sent.lock().unwrap().len();
+        self.meter.forgotten.store(connections, Ordering::Relaxed);
+    }
+
+    /// Leads new connections to another server.
     pub(crate) fn lead_to(&self, server: &Server) {
         *self.target.lock().unwrap() = server.port();
     }
@@ -227,30 +346,50 @@ impl Drop for Wire {
     }
 }
 
-/// Carries bytes until the line is down, or was since it was down so often.
-async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut line: watch::Receiver<(Line, u32)>,
+/// One way of a connection.
+#[derive(Clone)]
+struct Way {
+    line: watch::Receiver<(Line, u32)>,
+    /// How often the line had been down when the connection was made.
     downs: u32,
-    mut record: impl FnMut(&[u8]),
-) {
-    let mut buffer = vec![0; 64 << 10];
-    let mut other = line.clone();
-    loop {
-        let read = tokio::select! {
-            _ = other.wait_for(|(_, now)| *now != downs) => return,
-            read = from.read(&mut buffer) => read,
-        };
-        let Ok(count @ 1..) = read else { return };
-        record(&buffer[..count]);
-        if !opens(&mut line, downs).await || to.write_all(&buffer[..count]).await.is_err() {
-            return;
+    meter: Arc<Meter>,
+    connection: usize,
+}
+
+impl Way {
+    /// Carries bytes until the line is down, or was down meanwhile.
+    async fn carry(
+        mut self,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        mut record: impl FnMut(&[u8]),
+    ) {
+        let mut buffer = vec![0; 64 << 10];
+        let mut other = self.line.clone();
+        loop {
+            // Small pieces, so that a slow line is a steady one.
+            let most =
+                if self.meter.speed.load(Ordering::Relaxed) > 0 { 4 << 10 } else { 64 << 10 };
+            let read = tokio::select! {
+                _ = other.wait_for(|(_, now)| *now != self.downs) => return,
+                read = from.read(&mut buffer[..most]) => read,
+            };
+            let Ok(count @ 1..) = read else { return };
+            record(&buffer[..count]);
+            self.meter.carry(count).await;
+            if self.meter.has_forgotten(self.connection) {
+                let _ = other.wait_for(|(_, now)| *now != self.downs).await;
+                return;
+            }
+            let opens = opens(&mut self.line, self.downs).await;
+            if !opens || to.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
         }
     }
 }
 
-/// Waits while the line is silent; `false` if it was down.
+/// Waits while the line is silent. Returns `false` if the line was down.
 async fn opens(line: &mut watch::Receiver<(Line, u32)>, downs: u32) -> bool {
     let changed = line.wait_for(|(line, now)| *line != Line::Silent || *now != downs).await;
     changed.is_ok_and(|now| *now == (Line::Open, downs))

@@ -1,10 +1,10 @@
-//! Who is online on instances that are processes of their own and are killed, and what is done to clients there.
+//! Presence and commands with instances that are processes and are killed.
 
 use std::time::{Duration, Instant};
 
 use axum::extract::{Query, State};
 use axum::{Router, routing};
-use sse_hub::{Audience, Event, Hub, LastEventId, Refused, Subscriber, Subscription};
+use sse_hub::{Audience, Event, Goodbye, Hub, LastEventId, Refused, Subscriber, Subscription};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,7 +15,7 @@ use crate::processes::{Process, URL};
 use crate::server::{DEADLINE, Server};
 use crate::support::{Frame, frames};
 
-/// Not a test: what the other tests run as a process of its own.
+/// Not a test: the other tests run this as a process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "needs redis-server"]
 async fn instance() {
@@ -56,16 +56,18 @@ async fn publish(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>)
 }
 
 async fn join(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>) -> String {
-    hub.join(&Audience::user(user), topic).unwrap().to_string()
+    hub.join(Audience::user(user), topic).unwrap().to_string()
 }
 
 async fn leave(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>) -> String {
-    hub.leave(&Audience::user(user), topic).unwrap().to_string()
+    hub.leave(Audience::user(user), topic).unwrap().to_string()
 }
 
 async fn disconnect(State(hub): State<Hub>, Query(Ask { user, .. }): Query<Ask>) -> String {
     let goodbye = Event::new("bye").data("bye");
-    hub.disconnect(&Audience::user(user), "kicked", Some(goodbye)).unwrap().to_string()
+    hub.disconnect(Audience::user(user), Goodbye::from_static("kicked").event(goodbye))
+        .unwrap()
+        .to_string()
 }
 
 async fn send(port: u16, request: &str) -> TcpStream {
@@ -84,7 +86,7 @@ async fn post(port: u16, request: &str) -> String {
     answer.rsplit("\r\n\r\n").next().unwrap().to_owned()
 }
 
-/// A tab, whose stream is read as it comes.
+/// A tab that reads its stream over a socket.
 pub(crate) struct Tab {
     stream: TcpStream,
     text: String,
@@ -98,7 +100,7 @@ impl Tab {
         tab
     }
 
-    /// Reads until it is so, or to the end.
+    /// Reads until the condition holds. Panics at the end of the stream.
     pub(crate) async fn until(&mut self, what: &str, is_so: impl Fn(&[Frame]) -> bool) {
         let start = Instant::now();
         let mut buffer = [0; 4096];
@@ -124,7 +126,7 @@ impl Tab {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn users_of_an_instance_that_is_killed_leave_when_its_lease_is_over() {
+async fn users_of_killed_instance_leave_after_lease() {
     let server = Server::start(&[]);
     let here = presence::instance(&server.url());
     let mut watch = here.hub.watch().unwrap();
@@ -135,8 +137,10 @@ async fn users_of_an_instance_that_is_killed_leave_when_its_lease_is_over() {
         Tab::open(first.port, "bob").await,
         Tab::open(second.port, "bob").await,
     ];
-    here.until("both", |hub| hub.users().iter().map(|user| user.elsewhere).sum::<usize>() == 3)
-        .await;
+    here.until("both", |hub| {
+        hub.users().iter().map(|user| user.other_instances).sum::<usize>() == 3
+    })
+    .await;
     let mut all = presence::seen(&mut watch);
     all.sort();
     assert_eq!(all, ["ann", "bob"]);
@@ -147,12 +151,12 @@ async fn users_of_an_instance_that_is_killed_leave_when_its_lease_is_over() {
     let took = start.elapsed();
     println!("kill -9: users have left after {took:?} (lease {LEASE:?}, grace {GRACE:?})");
     assert!(took >= LEASE + GRACE, "{took:?}");
-    // Seven quarters of the lease, and more where a machine has much else to do.
+    // Seven quarters of the lease, and more on a busy machine.
     assert!(took < LEASE * 3 + GRACE, "{took:?}");
     let all = presence::seen(&mut watch);
     assert_eq!(all, ["-ann"], "bob is elsewhere");
 
-    // One that is started has nothing to do with what was.
+    // A new process starts without the old users.
     let again = Process::of(&server, "users::instance");
     let _ann = Tab::open(again.port, "ann").await;
     here.until("ann", |hub| hub.is_online("ann")).await;
@@ -165,13 +169,13 @@ async fn users_of_an_instance_that_is_killed_leave_when_its_lease_is_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn what_is_done_to_a_user_at_one_process_is_done_at_the_other() {
+async fn commands_reach_users_at_other_processes() {
     let server = Server::start(&[]);
     let instances = [(); 2].map(|()| Process::of(&server, "users::instance"));
     let [here, there] = instances.each_ref().map(|instance| instance.port);
     let mut hers = [Tab::open(here, "ann").await, Tab::open(there, "ann").await];
     let mut bob = Tab::open(there, "bob").await;
-    // What is confirmed comes before what is asked for next, wherever that is.
+    // A confirmed event comes before the next command, at any instance.
     for round in 0..20 {
         let (one, other) = if round % 2 == 0 { (here, there) } else { (there, here) };
         post(one, "/join?user=ann&topic=t").await;

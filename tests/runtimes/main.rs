@@ -1,4 +1,5 @@
-//! One suite of behaviours, on every runtime: tokio with many threads and with one, smol, and none at all.
+//! A suite of behaviours on every runtime: tokio with several threads and with a single thread,
+//! smol, and no runtime.
 
 mod runtime;
 #[path = "../support/mod.rs"]
@@ -22,7 +23,7 @@ use sse_hub::{
 };
 use support::{Frame, frames, within};
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The limit for steps that take milliseconds on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 macro_rules! suite {
@@ -33,17 +34,17 @@ macro_rules! suite {
 
             tests! {
                 $runtime:
-                a_stream_opens_at_once,
-                events_of_many_tasks_reach_many_tasks_in_one_order,
-                a_silent_stream_has_heartbeats_at_their_time,
-                a_client_that_comes_back_goes_on_where_it_was,
-                a_drain_ends_all_streams_within_its_time,
-                a_stream_ends_at_its_deadline,
-                a_watch_sees_users_come_and_go,
-                a_next_that_is_dropped_loses_nothing,
-                a_subscription_that_moves_to_another_task_wakes_that_one,
-                a_heartbeat_wakes_the_task_that_has_the_subscription_now,
-                a_stalled_client_is_ended_and_hurts_nobody,
+                stream_opens_at_once,
+                many_tasks_see_one_order,
+                silent_stream_gets_heartbeats_on_time,
+                client_resumes_its_position,
+                drain_ends_all_streams_in_time,
+                stream_ends_at_its_deadline,
+                watch_sees_users_join_and_leave,
+                dropped_next_loses_no_event,
+                moved_subscription_wakes_its_new_task,
+                heartbeat_wakes_the_current_task,
+                stalled_client_ends_without_delaying_others,
             }
         }
     )*};
@@ -70,26 +71,26 @@ suite! {
     no_runtime on Bare;
 }
 
-async fn a_stream_opens_at_once<R: Runtime>(runtime: &R) {
+async fn stream_opens_at_once<R: Runtime>(runtime: &R) {
     let hub = hub(runtime).build().unwrap();
     let mut stream = hub.subscribe(Subscriber::new()).unwrap();
     assert_eq!(hub.stats().clients, 1);
-    // Nothing has to happen for it, be it on this task or another.
-    let opening = stream.next().now_or_never().expect("it is there").unwrap();
+    // No other step is needed, neither on this task nor on another.
+    let opening = stream.next().now_or_never().expect("the opening is available at once").unwrap();
     let [open] = &*frames(str::from_utf8(&opening).unwrap()) else { panic!("{opening:?}") };
     assert_eq!(open.event, "hub:open");
     assert!(open.id.is_some() && open.retry.is_some());
 
     let other = hub.subscribe(Subscriber::new()).unwrap();
-    let client = other.client();
+    let client = other.client_id();
     let (opening, mut other) = runtime.spawn(read_one(other)).await;
     assert!(opening.data.contains(&client.to_string()), "{opening:?}");
-    assert!(other.next().now_or_never().is_none(), "there is no more");
+    assert!(other.next().now_or_never().is_none(), "the stream must have no other item");
     drop((stream, other));
     assert_eq!(hub.stats().clients, 0);
 }
 
-async fn events_of_many_tasks_reach_many_tasks_in_one_order<R: Runtime>(runtime: &R) {
+async fn many_tasks_see_one_order<R: Runtime>(runtime: &R) {
     const EACH: usize = 100;
     let hub = hub(runtime).build().unwrap();
     let readers: Vec<Task<Vec<Frame>>> = (0..3)
@@ -113,7 +114,7 @@ async fn events_of_many_tasks_reach_many_tasks_in_one_order<R: Runtime>(runtime:
     let mut orders = BTreeSet::new();
     for reader in readers {
         let frames = reader.await;
-        assert!(frames.is_sorted_by(|one, next| one.id < next.id), "in the order of their ids");
+        assert!(frames.is_sorted_by(|one, next| one.id < next.id), "ids must rise");
         for publisher in ["a", "b"] {
             let of = frames.iter().filter(|frame| frame.event == publisher);
             let numbers: Vec<usize> = of.map(|frame| frame.data.parse().unwrap()).collect();
@@ -125,10 +126,10 @@ async fn events_of_many_tasks_reach_many_tasks_in_one_order<R: Runtime>(runtime:
     assert_eq!(orders.len(), 1);
 }
 
-async fn a_silent_stream_has_heartbeats_at_their_time<R: Runtime>(runtime: &R) {
+async fn silent_stream_gets_heartbeats_on_time<R: Runtime>(runtime: &R) {
     const BEATS: u32 = 3;
     let timer = runtime.timer();
-    let heartbeat = Heartbeat::every(R::WHILE);
+    let heartbeat = Heartbeat::default().every(R::WHILE);
     let hub = hub(runtime).heartbeat(heartbeat).build().unwrap();
     let mut stream = opened(&hub, Subscriber::new());
     let silent_since = timer.now();
@@ -151,7 +152,7 @@ async fn a_silent_stream_has_heartbeats_at_their_time<R: Runtime>(runtime: &R) {
     }
 }
 
-async fn a_client_that_comes_back_goes_on_where_it_was<R: Runtime>(runtime: &R) {
+async fn client_resumes_its_position<R: Runtime>(runtime: &R) {
     let hub = hub(runtime).build().unwrap();
     let ann = || Subscriber::new().user("ann");
     let stream = opened(&hub, ann());
@@ -160,13 +161,14 @@ async fn a_client_that_comes_back_goes_on_where_it_was<R: Runtime>(runtime: &R) 
     assert_eq!(seen.data, "seen");
     drop(stream);
 
-    // More than its window holds, so that it reads the log, and others publish while it does.
+    // More events than the window of a client, so that the client reads the log while others
+    // publish.
     for number in 0..100 {
         hub.send_to_user("ann", text(&number.to_string())).unwrap();
-        hub.send_to_user("bob", text("not for her")).unwrap();
+        hub.send_to_user("bob", text("for another user")).unwrap();
     }
     let mut back = hub.subscribe(ann().resume(seen.id.unwrap())).unwrap();
-    assert!(back.resumed());
+    assert!(back.is_resumed());
     let publishing = hub.clone();
     let publisher = runtime.spawn(async move {
         for number in 100..200 {
@@ -181,8 +183,8 @@ async fn a_client_that_comes_back_goes_on_where_it_was<R: Runtime>(runtime: &R) 
     assert_eq!(numbers, (0..200).collect::<Vec<_>>());
 }
 
-async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
-    // The last tenth is for what is not read at once, on a busy machine.
+async fn drain_ends_all_streams_in_time<R: Runtime>(runtime: &R) {
+    // The last tenth leaves room for late reads on a busy machine.
     let over = R::WHILE * 50;
     let hub = hub(runtime).build().unwrap();
     let readers: Vec<Task<Vec<Frame>>> = (0..20)
@@ -192,8 +194,8 @@ async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
         })
         .collect();
     hub.broadcast(text("before")).unwrap();
-    // They wait again, for longer than the drain lets them.
-    until("all have read", || hub.stats().delivered == 20).await;
+    // The clients wait again, for longer than the drain allows.
+    until("all clients have read", || hub.stats().delivered == 20).await;
     let draining = runtime.spawn(hub.drain(over));
     assert_eq!(hub.subscribe(Subscriber::new()).unwrap_err().cause(), RefusedCause::Draining);
     until("somebody waits", || runtime.is_waited_for()).await;
@@ -208,10 +210,10 @@ async fn a_drain_ends_all_streams_within_its_time<R: Runtime>(runtime: &R) {
     }
 }
 
-async fn a_stream_ends_at_its_deadline<R: Runtime>(runtime: &R) {
+async fn stream_ends_at_its_deadline<R: Runtime>(runtime: &R) {
     let timer = runtime.timer();
     let hub = hub(runtime).build().unwrap();
-    // It opens before.
+    // The stream opens first.
     let span = R::WHILE * 10;
     let deadline = timer.now() + span;
     let mut stream = opened(&hub, Subscriber::new().until(deadline));
@@ -222,13 +224,13 @@ async fn a_stream_ends_at_its_deadline<R: Runtime>(runtime: &R) {
     let (frames, at) = reading.await;
     let [end] = &*frames else { panic!("{frames:?}") };
     assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "expired"));
-    assert!(at >= deadline, "not before its time");
+    assert!(at >= deadline, "the stream ended before the deadline");
     assert_eq!(hub.stats().clients, 0);
 }
 
-async fn a_watch_sees_users_come_and_go<R: Runtime>(runtime: &R) {
+async fn watch_sees_users_join_and_leave<R: Runtime>(runtime: &R) {
     let (timer, grace) = (runtime.timer(), R::WHILE * 10);
-    let hub = hub(runtime).presence(Presence::with_grace(grace)).build().unwrap();
+    let hub = hub(runtime).presence(Presence::default().grace(grace)).build().unwrap();
     let mut watch = hub.watch().unwrap();
     let clock = timer.clone();
     let watching = runtime.spawn(async move {
@@ -239,17 +241,17 @@ async fn a_watch_sees_users_come_and_go<R: Runtime>(runtime: &R) {
     let tab = hub.subscribe(Subscriber::new().user("ann")).unwrap();
     drop(tab);
     let gone = timer.now();
-    assert!(hub.is_online("ann"), "she may come back");
+    assert!(hub.is_online("ann"), "the user is online during the grace");
     until("the watcher waits", || runtime.is_waited_for()).await;
     runtime.pass(grace);
     let (joined, left, at) = watching.await;
     assert_eq!(joined, PresenceEvent::Joined { user: "ann".into() });
     assert_eq!(left, PresenceEvent::Left { user: "ann".into(), reason: EndReason::Left });
-    assert!(at >= gone + grace, "not before her grace is over");
+    assert!(at >= gone + grace, "the user left before the end of the grace");
     assert!(!hub.is_online("ann"));
 }
 
-async fn a_next_that_is_dropped_loses_nothing<R: Runtime>(runtime: &R) {
+async fn dropped_next_loses_no_event<R: Runtime>(runtime: &R) {
     const EVENTS: usize = 100;
     let hub = hub(runtime).build().unwrap();
     let mut stream = opened(&hub, Subscriber::new());
@@ -266,7 +268,8 @@ async fn a_next_that_is_dropped_loses_nothing<R: Runtime>(runtime: &R) {
         read
     });
     for number in 0..EVENTS {
-        // At least one was dropped since the last event, and with threads the next may be right now.
+        // A subscription was dropped since the last event. With threads, the next drop may be in
+        // progress.
         let before = dropped.load(Ordering::Relaxed);
         until("a next is dropped", || dropped.load(Ordering::Relaxed) > before).await;
         hub.broadcast(text(&number.to_string())).unwrap();
@@ -276,11 +279,12 @@ async fn a_next_that_is_dropped_loses_nothing<R: Runtime>(runtime: &R) {
     assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>());
 }
 
-async fn a_subscription_that_moves_to_another_task_wakes_that_one<R: Runtime>(runtime: &R) {
+async fn moved_subscription_wakes_its_new_task<R: Runtime>(runtime: &R) {
     let hub = hub(runtime).build().unwrap();
     let mut stream = opened(&hub, Subscriber::new());
     for number in 0..20 {
-        // One task waits for it and gives it away, and another is the one to be woken.
+        // The first task waits for the stream and gives the stream away. The wake must reach the
+        // second task.
         stream = runtime.spawn(waited_for(stream)).await;
         let waits = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&waits);
@@ -298,11 +302,11 @@ async fn a_subscription_that_moves_to_another_task_wakes_that_one<R: Runtime>(ru
     }
 }
 
-async fn a_heartbeat_wakes_the_task_that_has_the_subscription_now<R: Runtime>(runtime: &R) {
-    // Long enough for both tasks to have waited before it is due.
+async fn heartbeat_wakes_the_current_task<R: Runtime>(runtime: &R) {
+    // Long enough that both tasks have waited before the heartbeat is due.
     let every = R::WHILE * 10;
-    let hub = hub(runtime).heartbeat(Heartbeat::every(every)).build().unwrap();
-    // Its timer is armed to wake a task that is over.
+    let hub = hub(runtime).heartbeat(Heartbeat::default().every(every)).build().unwrap();
+    // The timer of the stream is armed for a task that has ended.
     let stream = opened(&hub, Subscriber::new());
     let stream = runtime.spawn(waited_for(stream)).await;
     let waits = Arc::new(AtomicBool::new(false));
@@ -317,8 +321,8 @@ async fn a_heartbeat_wakes_the_task_that_has_the_subscription_now<R: Runtime>(ru
     assert_eq!(reading.await.unwrap(), ":\n");
 }
 
-async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
-    // Longer than a reader is kept from reading by a busy machine.
+async fn stalled_client_ends_without_delaying_others<R: Runtime>(runtime: &R) {
+    // Longer than a busy machine delays a reader.
     let limit = R::WHILE * 20;
     let hub = hub(runtime).stalled_after(limit).build().unwrap();
     let mut stalled = opened(&hub, Subscriber::new());
@@ -331,7 +335,7 @@ async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
     let mut published = 1;
     until("the reader has read", || hub.stats().delivered == published).await;
     runtime.pass(limit);
-    // What notices it is that others are sent something.
+    // The hub notices a stalled client when publishing to other clients.
     until("the stalled client is noticed", || {
         if hub.stats().delivered == published {
             published += 1;
@@ -340,7 +344,7 @@ async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
         ended() == 1
     })
     .await;
-    assert!(runtime.timer().now() >= began + limit, "not before its time");
+    assert!(runtime.timer().now() >= began + limit, "the client ended before the limit");
     assert_eq!(hub.stats().clients, 1);
     assert_eq!(read_to_the_end(&mut stalled).await, []);
 
@@ -351,8 +355,8 @@ async fn a_stalled_client_is_ended_and_hurts_nobody<R: Runtime>(runtime: &R) {
 }
 
 fn hub(runtime: &impl Runtime) -> HubBuilder {
-    // A heartbeat would come between frames where a test is slow.
-    Hub::builder(runtime.timer()).heartbeat(Heartbeat::off())
+    // A heartbeat would come between frames if a test is slow.
+    Hub::builder(runtime.timer()).heartbeat(None)
 }
 
 fn text(text: &str) -> Event {
@@ -361,13 +365,13 @@ fn text(text: &str) -> Event {
 
 fn opened(hub: &Hub, who: Subscriber) -> Subscription {
     let mut stream = hub.subscribe(who).unwrap();
-    let opening = stream.next().now_or_never().flatten().expect("it is there at once");
+    let opening = stream.next().now_or_never().flatten().expect("the opening is available at once");
     assert!(opening.starts_with(b"event: hub:open\n"));
     stream
 }
 
 fn frames_of(item: Option<Bytes>) -> Vec<Frame> {
-    frames(str::from_utf8(&item.expect("it goes on")).unwrap())
+    frames(str::from_utf8(&item.expect("the stream must not end")).unwrap())
 }
 
 async fn read(stream: &mut Subscription, count: usize) -> Vec<Frame> {
@@ -379,7 +383,7 @@ async fn read(stream: &mut Subscription, count: usize) -> Vec<Frame> {
 }
 
 async fn read_one(mut stream: Subscription) -> (Frame, Subscription) {
-    let [frame] = read(&mut stream, 1).await.try_into().expect("one is all there is");
+    let [frame] = read(&mut stream, 1).await.try_into().expect("exactly one frame");
     (frame, stream)
 }
 
@@ -391,7 +395,7 @@ async fn read_to_the_end(stream: &mut Subscription) -> Vec<Frame> {
     read
 }
 
-/// The stream, after the task that runs this has begun to wait for it.
+/// Returns the stream after a task that runs this function has begun to wait for the stream.
 async fn waited_for(mut stream: Subscription) -> Subscription {
     poll_fn(|cx| {
         assert!(stream.poll_next_unpin(cx).is_pending());
@@ -401,7 +405,7 @@ async fn waited_for(mut stream: Subscription) -> Subscription {
     stream
 }
 
-/// Lets the others run.
+/// Yields to the other tasks.
 async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -417,7 +421,7 @@ async fn yield_now() {
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < DEADLINE, "it does not come to it: {what}");
+        assert!(began.elapsed() < DEADLINE, "not within the deadline: {what}");
         yield_now().await;
     }
 }

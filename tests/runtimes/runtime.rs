@@ -1,4 +1,4 @@
-//! The four runtimes, behind the little that a test needs of one.
+//! The four runtimes, behind the few operations that a test needs.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) trait Runtime: 'static {
     type Timer: Timer + Clone;
 
-    /// A while: as short as can be told from none where it has to be waited for.
+    /// A short time, just long enough to be distinguished from none.
     const WHILE: Duration;
 
     fn start() -> Self;
@@ -21,19 +21,21 @@ pub(crate) trait Runtime: 'static {
 
     fn block_on<T>(&self, test: impl Future<Output = T>) -> T;
 
-    /// Runs beside the test, and is ready with its result.
+    /// Runs a future beside the test. The returned future completes with the result.
     fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T>;
 
-    /// Moves a clock on that stands still. A real one goes by itself.
+    /// Advances a manual clock. A real clock needs no call.
     fn pass(&self, _: Duration) {}
 
-    /// Whether somebody waits for a clock that stands still: before, it may be too early to move it.
+    /// Returns true if a task waits for a manual clock: advancing the clock before would be too
+    /// early.
     fn is_waited_for(&self) -> bool {
         true
     }
 }
 
-/// Tests wait for it and bound it only from below: a busy machine may take longer.
+/// Tests wait for this time and use the time only as a lower bound, because a busy machine may take
+/// longer.
 const REAL_WHILE: Duration = Duration::from_millis(40);
 
 #[cfg(feature = "tokio")]
@@ -105,7 +107,7 @@ pub(crate) mod with_tokio {
     }
 }
 
-/// smol, with the test on one thread and its executor's on another.
+/// smol. The test and the executor run on different threads.
 pub(crate) struct Smol;
 
 impl Runtime for Smol {
@@ -155,13 +157,13 @@ impl Sleep for SmolSleep {
     }
 }
 
-/// No runtime: threads that block, and a clock that stands still until it is told to go on.
+/// No runtime: blocking threads, and a manual clock.
 pub(crate) struct Bare(ManualTimer);
 
 impl Runtime for Bare {
     type Timer = ManualTimer;
 
-    /// It costs nothing.
+    /// Costs no real time.
     const WHILE: Duration = Duration::from_secs(3600);
 
     fn start() -> Self {
@@ -178,7 +180,7 @@ impl Runtime for Bare {
 
     fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
         let thread = thread::spawn(|| futures_executor::block_on(task));
-        // Blocks the thread of the test, and no other.
+        // Blocks only the thread of the test.
         Box::pin(async { thread.join().unwrap() })
     }
 

@@ -1,4 +1,4 @@
-//! A page whose connection is cut again and again.
+//! A page that loses the connection repeatedly.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use sse_hub::{Event, EventId, Hub};
 
 use super::{Client, DEADLINE, eventually};
 
-/// What a page saw over many connections of one `EventSource`.
+/// Everything that a page received over the connections of an `EventSource`.
 #[derive(Default)]
 pub(crate) struct Followed {
     pub(crate) seen: Vec<Seen>,
@@ -24,8 +24,9 @@ pub(crate) enum Seen {
 }
 
 impl Followed {
-    /// Lets another thread publish `total` numbered events while the page's connection is cut after up to `longest`
-    /// bytes each time, its head included. `away` says how many are published before the page is back.
+    /// Publishes `total` numbered events on another thread, while the page's connection is cut
+    /// after up to `longest` bytes each time, head included. `away` returns how many events are
+    /// published before the page reconnects.
     pub(crate) async fn follow(
         hub: &Hub,
         address: SocketAddr,
@@ -48,8 +49,8 @@ impl Followed {
         let mut allowed = 0;
         let mut next = 0;
         while next < total {
-            // A page that never saw a frame has no position to come back to, so the first connection gets as far as
-            // one.
+            // A page without a frame has no position to resume from, so the first connection must
+            // deliver a frame.
             let first = if page.last_event_id.is_empty() { 1_000 } else { 0 };
             let budget = usize::try_from(first + chance.below(longest)).unwrap();
             page.reconnect();
@@ -97,10 +98,10 @@ impl Followed {
     }
 }
 
-/// What the HTML standard, section 9.2.6, makes of a stream whose lines end in LF.
+/// Interprets a stream with LF line ends as section 9.2.6 of the HTML standard requires.
 #[derive(Default)]
 pub(crate) struct EventSource {
-    /// The last event ID string: it outlives the connection, and changes only with a whole event.
+    /// The last event ID string. Outlives the connection, and changes only with a whole event.
     pub(crate) last_event_id: String,
     line: Vec<u8>,
     event: String,
@@ -149,7 +150,7 @@ impl EventSource {
         let (event, data) = (std::mem::take(&mut self.event), std::mem::take(&mut self.data));
         let id = self.id.parse().unwrap();
         match event.as_str() {
-            "hub:open" => Some(Seen::Open { resumed: data.ends_with("\"resumed\":true}") }),
+            "hub:open" => Some(Seen::Open { resumed: data.contains("\"resumed\":true") }),
             "hub:gap" => Some(Seen::Gap { id }),
             "n" => Some(Seen::Event { number: data.parse().unwrap(), id }),
             _ => panic!("a stray event: {event:?}"),
@@ -157,19 +158,19 @@ impl EventSource {
     }
 }
 
-/// Numbers that differ from run to run.
+/// Numbers that differ in each run.
 pub(crate) struct Chance(u64);
 
 impl Chance {
     pub(crate) fn new() -> Self {
         let seed = RandomState::new().build_hasher().finish() | 1;
-        // Seen when the test fails.
+        // Printed if the test fails.
         println!("seed {seed}");
         Self(seed)
     }
 
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        // Xorshift; its high bits are the better ones.
+        // Xorshift. The high bits are of better quality.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

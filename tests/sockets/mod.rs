@@ -1,4 +1,4 @@
-//! A server on a real socket, and a client of it that knows no library.
+//! A server on a real socket, and a client without a library.
 #![allow(dead_code, unused_imports, reason = "no test uses all of it")]
 
 use std::collections::BTreeMap;
@@ -12,7 +12,9 @@ use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::serve::Listener;
 use serde::Deserialize;
-use sse_hub::{ClientId, Event, EventId, Hub, LastEventId, Refused, Subscriber, Subscription};
+use sse_hub::{
+    Audience, ClientId, Event, EventId, Hub, LastEventId, Refused, Subscriber, Subscription,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -20,11 +22,14 @@ use tokio::task::JoinHandle;
 mod follow;
 pub(crate) use follow::{Followed, Seen};
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The limit for steps that take milliseconds on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) fn publish(hub: &Hub, number: u64) -> EventId {
-    hub.broadcast(Event::new("n").data(number.to_string())).unwrap().id().unwrap()
+    hub.publish_confirmed(Audience::all(), Event::new("n").data(number.to_string()))
+        .unwrap()
+        .id()
+        .unwrap()
 }
 
 pub(crate) fn frame(event: &str, data: &str, id: EventId) -> String {
@@ -119,16 +124,16 @@ pub(crate) async fn last(last: Option<LastEventId>) -> String {
     }
 }
 
-/// A connection with one request on it.
+/// A connection for a single request.
 pub(crate) struct Client {
     pub(crate) socket: TcpStream,
-    /// How many bytes may still be read until the connection is cut.
+    /// How many bytes may be read before the connection is cut.
     pub(crate) budget: usize,
     pub(crate) head: Head,
     pub(crate) framing: Framing,
-    /// Everything that was read after the head.
+    /// All bytes read after the head.
     pub(crate) raw: Vec<u8>,
-    /// The same without its transfer encoding, as far as it was not taken.
+    /// The same without the transfer encoding and without the returned frames.
     pub(crate) body: Vec<u8>,
 }
 
@@ -146,7 +151,7 @@ pub(crate) struct Open {
 }
 
 impl Client {
-    /// `None` if the connection is cut before the end of the head.
+    /// Returns `None` if the connection is cut before the end of the head.
     pub(crate) async fn get(
         address: SocketAddr,
         path: &str,
@@ -157,7 +162,7 @@ impl Client {
         Self::ask(socket, path, last, budget).await
     }
 
-    /// The same on a socket that is there.
+    /// Sends the request on a connected socket.
     pub(crate) async fn ask(
         socket: TcpStream,
         path: &str,
@@ -204,12 +209,12 @@ impl Client {
         Some(client)
     }
 
-    /// Of its own end.
+    /// Returns the client's port.
     pub(crate) fn port(&self) -> u16 {
         self.socket.local_addr().unwrap().port()
     }
 
-    /// Reads on. `false` if the connection was cut or closed.
+    /// Reads more bytes. Returns `false` if the connection is cut or closed.
     pub(crate) async fn more(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let room = self.budget.min(buffer.len());
@@ -227,7 +232,8 @@ impl Client {
         read > 0
     }
 
-    /// The next frame, or `None` at the end of the response, which is not within a frame.
+    /// Returns the next frame, or `None` at the end of the response, which must not be within a
+    /// frame.
     pub(crate) async fn frame(&mut self) -> Option<String> {
         loop {
             if let Some(end) = find(&self.body, b"\n\n") {
@@ -243,7 +249,7 @@ impl Client {
         }
     }
 
-    /// All that is still to come.
+    /// Returns the rest of the body.
     pub(crate) async fn rest(mut self) -> String {
         while !self.framing.is_at_end() {
             assert!(self.more().await, "the connection ended before the response");
@@ -251,13 +257,15 @@ impl Client {
         String::from_utf8(self.body).unwrap()
     }
 
-    /// The first frame of a stream, which must be exactly that.
+    /// Returns the first frame of a stream, which must be a valid `hub:open`.
     pub(crate) async fn open(&mut self) -> Open {
         let frame = self.frame().await.unwrap();
         let rest = frame.strip_prefix("event: hub:open\nretry: ").expect(&frame);
         let (retry, rest) = rest.split_once("\ndata: {\"client\":\"").expect(&frame);
         let (client, rest) = rest.split_once("\",\"resumed\":").expect(&frame);
         let (resumed, rest) = rest.split_once("}\nid: ").expect(&frame);
+        // The period of heartbeats follows, unless the hub sends none.
+        let resumed = resumed.split_once(',').map_or(resumed, |(resumed, _)| resumed);
         let id = rest.strip_suffix("\n\n").expect(&frame);
         Open {
             client: client.parse().expect(&frame),
@@ -267,7 +275,7 @@ impl Client {
         }
     }
 
-    /// A gap, which must be the next frame, and its id.
+    /// Returns the id of a gap, which must be the next frame.
     pub(crate) async fn gap(&mut self, reason: &str) -> EventId {
         let frame = self.frame().await.unwrap();
         let rest = frame.strip_prefix("event: hub:gap\n").expect(&frame);
@@ -281,18 +289,18 @@ pub(crate) fn find(bytes: &[u8], sought: &[u8]) -> Option<usize> {
     bytes.windows(sought.len()).position(|window| window == sought)
 }
 
-/// How far the body of a response was read.
+/// The position of the reader in the body of a response.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Framing {
-    /// Not yet.
+    /// In the head.
     Head,
-    /// Within the line that tells the length of a chunk, read up to here.
+    /// In the line with the length of a chunk, read up to here.
     ChunkLength(Vec<u8>),
-    /// This much of a chunk is to come.
+    /// In a chunk of which this many bytes are missing.
     Chunk(usize),
-    /// This much of the line end after a chunk is to come.
+    /// In the line end after a chunk. True if the chunk is the last.
     ChunkEnd(&'static [u8], bool),
-    /// This much of a response that told its length is to come.
+    /// In a body of known length of which this many bytes are missing.
     Length(usize),
     End,
 }

@@ -1,4 +1,4 @@
-//! What several tests share: reading streams, and taking frames apart.
+//! Shared by several tests: reading streams, and parsing frames.
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::pin::Pin;
@@ -14,18 +14,18 @@ use sse_hub::{EventId, Hub, HubBuilder, ManualTimer, Sleep, Subscription, Timer}
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// A hub, and the clock that it goes by.
+/// Returns a hub and its manual timer.
 pub(crate) fn hub_with(set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Hub, ManualTimer) {
     let timer = ManualTimer::new();
     (set(Hub::builder(timer.clone())).build().unwrap(), timer)
 }
 
-/// One item: `None` if there is none now, `Some(None)` at the end.
+/// Returns the next item: `None` if no item is available, `Some(None)` at the end.
 pub(crate) fn poll(stream: &mut Subscription) -> Option<Option<Bytes>> {
     stream.next().now_or_never()
 }
 
-/// All that the stream has now.
+/// Reads every available item.
 pub(crate) fn read(stream: &mut Subscription) -> String {
     let mut text = String::new();
     while let Some(Some(bytes)) = poll(stream) {
@@ -34,12 +34,12 @@ pub(crate) fn read(stream: &mut Subscription) -> String {
     text
 }
 
-/// Whether the stream, of which all was read, has ended.
+/// Returns whether a fully read stream has ended.
 pub(crate) fn has_ended(stream: &mut Subscription) -> bool {
     match poll(stream) {
         None => false,
         Some(None) => true,
-        Some(Some(more)) => panic!("there is more to read: {more:?}"),
+        Some(Some(more)) => panic!("the stream still has an item: {more:?}"),
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// A frame without its line ends.
+    /// Parses a frame without its line ends.
     fn parse(text: &str) -> Self {
         let mut frame = Self { event: String::new(), data: String::new(), id: None, retry: None };
         for line in text.lines() {
@@ -71,47 +71,53 @@ impl Frame {
         self.event.starts_with("hub:")
     }
 
-    /// What `hub:gap` and `hub:end` say.
+    /// Returns the reason in `hub:gap` or `hub:end`.
     pub(crate) fn reason(&self) -> &str {
         let data = self.data.strip_prefix("{\"reason\":\"").expect(&self.data);
-        data.strip_suffix("\"}").expect(&self.data)
+        let reason = data.strip_suffix("\",\"final\":true}").or_else(|| data.strip_suffix("\"}"));
+        reason.expect(&self.data)
+    }
+
+    /// Whether this is a `hub:end` after which the client must not come back.
+    pub(crate) fn is_final(&self) -> bool {
+        self.event == "hub:end" && self.data.ends_with("\",\"final\":true}")
     }
 }
 
-/// The frames of a text that ends with one. Heartbeats are left out.
+/// Parses complete frames. Skips heartbeats.
 pub(crate) fn frames(text: &str) -> Vec<Frame> {
     let text: String = text.split_inclusive('\n').filter(|&line| line != ":\n").collect();
-    assert!(text.is_empty() || text.ends_with("\n\n"), "it ends within a frame: {text:?}");
+    assert!(text.is_empty() || text.ends_with("\n\n"), "the text must end with a frame: {text:?}");
     text.split_terminator("\n\n").map(Frame::parse).collect()
 }
 
-/// The data of the application's events.
+/// Returns the data of the application's events.
 pub(crate) fn data(text: &str) -> Vec<String> {
     let frames = frames(text).into_iter();
     frames.filter(|frame| !frame.is_of_the_hub()).map(|frame| frame.data).collect()
 }
 
-/// What the page would come back with that read this.
+/// Returns the id that a page would resume from after reading the text.
 pub(crate) fn last_id(text: &str) -> EventId {
     frames(text).iter().rev().find_map(|frame| frame.id).expect("an id")
 }
 
-/// The reasons of the gaps that were told.
+/// Returns the reasons of the gaps.
 pub(crate) fn gaps(text: &str) -> Vec<String> {
     let frames = frames(text).into_iter();
     frames.filter(|frame| frame.event == "hub:gap").map(|gap| gap.reason().to_owned()).collect()
 }
 
-/// The reason of the end, which is told once and is the last frame.
+/// Returns the reason of the end, which must be the last frame.
 pub(crate) fn end(text: &str) -> Option<String> {
     let frames = frames(text);
     let ends = frames.iter().filter(|frame| frame.event == "hub:end").count();
     let last = frames.last().filter(|frame| frame.event == "hub:end");
-    assert_eq!(ends, usize::from(last.is_some()), "the end is the last frame: {text}");
+    assert_eq!(ends, usize::from(last.is_some()), "the end must be the last frame: {text}");
     last.map(|end| end.reason().to_owned())
 }
 
-/// A waker that counts.
+/// A waker that counts wake-ups.
 #[derive(Debug, Default)]
 pub(crate) struct Woken(AtomicUsize);
 
@@ -127,7 +133,7 @@ impl Wake for Woken {
     }
 }
 
-/// Polls with a waker of its own, and says whether the stream waits.
+/// Polls with a new counting waker, and asserts that the stream waits.
 pub(crate) fn wait(stream: &mut Subscription) -> Arc<Woken> {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
@@ -136,7 +142,7 @@ pub(crate) fn wait(stream: &mut Subscription) -> Arc<Woken> {
     woken
 }
 
-/// Fails instead of hanging when `test` deadlocks.
+/// Fails instead of hanging if `test` deadlocks.
 pub(crate) fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
     let (done, finished) = std::sync::mpsc::channel();
     let running = thread::spawn(move || {
@@ -149,7 +155,7 @@ pub(crate) fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Counts how often its sleeps are made, polled and reset.
+/// Counts the sleeps that are created, polled and reset.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counting {
     pub(crate) timer: ManualTimer,

@@ -1,4 +1,4 @@
-//! Hubs on one order, which is a list.
+//! Hubs on a shared order, held in a list.
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::collections::VecDeque;
@@ -6,28 +6,27 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sse_hub::backplane::{Backplane, Feed, Outgoing, Unsent, Wanted};
+use sse_hub::backplane::{Backplane, Feed, HistoryRequest, Outgoing, SendError};
 use sse_hub::{
-    Event, EventId, History, Hub, HubBuilder, LastEventId, ManualTimer, Retain, Subscriber,
-    Subscription,
+    Event, EventId, Hub, HubBuilder, LastEventId, ManualTimer, Retain, Subscriber, Subscription,
 };
 
-/// The order, and the clock that its ids come from.
+/// The order, and the clock of its ids.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     pub(crate) entries: Vec<Placed>,
     pub(crate) last: EventId,
-    /// Of the last entry that says that the order went backwards.
+    /// The id of the latest mark.
     pub(crate) mark: EventId,
     pub(crate) clock: u64,
-    /// The newest position, and the newest mark, of what was trimmed.
+    /// The newest position and the newest mark among the trimmed entries.
     pub(crate) trimmed: [EventId; 2],
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Placed {
     pub(crate) id: EventId,
-    /// The id of the one before, when it was placed.
+    /// The last id of the order when this entry was placed.
     pub(crate) previous: EventId,
     pub(crate) entry: Entry,
 }
@@ -40,14 +39,15 @@ pub(crate) enum Entry {
 }
 
 impl Order {
-    /// Tells those who cannot know by themselves that it went backwards before `since`, once.
+    /// Adds a mark for a rollback before `since`, if the order has none yet. Instances that did not
+    /// read the removed entries need the mark.
     pub(crate) fn mark(&mut self, since: EventId) {
         if self.mark <= since {
             self.mark = self.place(Entry::Mark, since);
         }
     }
 
-    /// Loses the oldest entries, and returns them.
+    /// Removes the oldest entries, and returns them.
     pub(crate) fn trim(&mut self, count: usize) -> Vec<Placed> {
         let trimmed: Vec<_> = self.entries.drain(..count.min(self.entries.len())).collect();
         for placed in &trimmed {
@@ -59,7 +59,7 @@ impl Order {
         trimmed
     }
 
-    /// Loses the newest entries, and returns them.
+    /// Removes the newest entries, and returns them.
     pub(crate) fn roll_back(&mut self, count: usize) -> Vec<Placed> {
         let gone = self.entries.split_off(self.entries.len().saturating_sub(count));
         let is_mark = |placed: &&Placed| matches!(placed.entry, Entry::Mark);
@@ -71,33 +71,33 @@ impl Order {
 
     pub(crate) fn place(&mut self, entry: Entry, floor: EventId) -> EventId {
         self.clock += 1;
-        let id = EventId(self.clock, 0).max(EventId(floor.0, floor.1 + 1));
+        let id = EventId::new(self.clock, 0).max(EventId::new(floor.epoch(), floor.seq() + 1));
         self.entries.push(Placed { id, previous: self.last, entry });
         self.last = id;
         id
     }
 }
 
-/// What a hub has sent and what has not been placed yet.
+/// Sent events that are not placed yet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outbox(pub(crate) Arc<Mutex<VecDeque<Outgoing>>>);
 
 impl Backplane for Outbox {
-    fn send(&self, event: Outgoing) -> Result<(), Unsent> {
+    fn send(&self, event: Outgoing) -> Result<(), SendError> {
         let mut waiting = self.0.lock().unwrap();
         if waiting.len() >= 64 {
-            return Err(Unsent::Full);
+            return Err(SendError::Full);
         }
         waiting.push_back(event);
         Ok(())
     }
 
-    fn looks_back(&self) -> bool {
+    fn supports_history(&self) -> bool {
         true
     }
 }
 
-/// Older events, on their way to a hub.
+/// Older events that were found and not delivered yet.
 #[derive(Debug)]
 pub(crate) struct Found {
     upto: EventId,
@@ -110,22 +110,22 @@ pub(crate) struct Instance {
     pub(crate) hub: Hub,
     pub(crate) feed: Feed,
     pub(crate) outbox: Outbox,
-    /// How far it has read.
+    /// The last position that was read.
     pub(crate) at: Option<EventId>,
     pub(crate) timer: ManualTimer,
-    /// What was looked back for and not brought yet.
+    /// The result of a look back that was not delivered yet.
     pub(crate) found: Option<Found>,
 }
 
 impl Instance {
     pub(crate) fn new(retain: Retain) -> Self {
-        Self::with(|hub| hub.retain(retain).history(History::none()))
+        Self::with(|hub| hub.retain(retain).history(None))
     }
 
     pub(crate) fn with(set: impl FnOnce(HubBuilder) -> HubBuilder) -> Self {
         let (outbox, timer) = (Outbox::default(), ManualTimer::new());
         let hub = set(Hub::builder(timer.clone()).backplane(outbox.clone())).build().unwrap();
-        let feed = Feed::of(&hub).unwrap();
+        let feed = Feed::new(&hub).unwrap();
         Self { hub, feed, outbox, at: None, timer, found: None }
     }
 
@@ -133,7 +133,7 @@ impl Instance {
         self.hub.broadcast(Event::new("n").data(name)).unwrap();
     }
 
-    /// Places what it has sent.
+    /// Places the sent events.
     pub(crate) fn flush(&self, order: &mut Order) {
         for event in self.outbox.0.lock().unwrap().drain(..) {
             let id = order.place(Entry::Event(event.entry().clone()), self.at.unwrap_or_default());
@@ -141,7 +141,7 @@ impl Instance {
         }
     }
 
-    /// Reads so many entries, as an engine does.
+    /// Reads up to `count` entries, as an engine does.
     pub(crate) fn read(&mut self, order: &mut Order, count: usize) {
         let mut at = match self.at {
             None => self.find_the_end(order),
@@ -160,7 +160,7 @@ impl Instance {
                         if placed.previous < at {
                             order.mark(placed.id);
                         }
-                        self.begin_anew(before(placed.id));
+                        self.begin_anew(placed.id.predecessor());
                     }
                     self.feed.append(placed.id, &entry).unwrap();
                 }
@@ -169,7 +169,7 @@ impl Instance {
             at = placed.id;
         }
         if after == order.entries.len() && order.last > at {
-            // What was written is gone, and nothing will ever say so.
+            // The removed entries leave no mark behind, so no later entry reports the loss.
             at = order.last;
             self.begin_anew(at);
         }
@@ -182,9 +182,9 @@ impl Instance {
 
     fn find_the_end(&self, order: &mut Order) -> EventId {
         const TAIL: usize = 4;
-        if order.last == EventId(0, 0) {
+        if order.last == EventId::new(0, 0) {
             order.clock += 1;
-            order.last = EventId(order.clock, 0);
+            order.last = EventId::new(order.clock, 0);
         }
         let tail = &order.entries[order.entries.len().saturating_sub(TAIL)..];
         let mut floor = tail.first().map_or(order.last, |first| first.previous);
@@ -192,7 +192,7 @@ impl Instance {
         let mut events = Vec::new();
         for placed in tail {
             if placed.previous != at {
-                floor = before(placed.id);
+                floor = placed.id.predecessor();
                 events.clear();
             }
             match &placed.entry {
@@ -208,17 +208,19 @@ impl Instance {
         at
     }
 
-    /// Looks for the end of the order, for those who are ahead.
+    /// Looks for the end of the order, for clients that are ahead.
     pub(crate) fn look(&self, order: &Order) {
         if let Some(mark) = self.feed.ahead() {
             self.feed.disown(mark, order.last);
         }
     }
 
-    /// Looks for older events, as an engine does: each has to be the one that the next named. `false` if nothing is
-    /// wanted.
+    /// Looks for older events, as an engine does. Each event must be the predecessor that the next
+    /// event names. Returns `false` if the hub requests no events.
     pub(crate) fn look_back(&mut self, order: &Order, count: usize) -> bool {
-        let Some(Wanted { upto, after, .. }) = self.feed.wanted() else { return false };
+        let Some(HistoryRequest { upto, after, .. }) = self.feed.history_request() else {
+            return false;
+        };
         let mut found = Found { upto, floor: upto, piece: VecDeque::new(), is_all: false };
         let known = order.entries.partition_point(|placed| placed.id <= upto);
         let mut older = order.entries[..known].iter().rev();
@@ -235,7 +237,7 @@ impl Instance {
         true
     }
 
-    /// Brings what was found.
+    /// Delivers the events that were found.
     pub(crate) fn bring(&mut self) {
         let Some(Found { upto, floor, piece, is_all }) = self.found.take() else { return };
         self.feed.restore(upto, floor, piece);
@@ -244,7 +246,7 @@ impl Instance {
         }
     }
 
-    /// All of it.
+    /// Places, reads and looks back until no step is left.
     pub(crate) fn settle(&mut self, order: &mut Order) {
         self.flush(order);
         self.read(order, usize::MAX);
@@ -261,14 +263,10 @@ impl Instance {
             }
             self.bring();
         }
-        panic!("more is wanted than there is");
+        panic!("the hub requests events beyond the order");
     }
 
     pub(crate) fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
         self.hub.subscribe(Subscriber::new().resume(last)).unwrap()
     }
-}
-
-pub(crate) fn before(id: EventId) -> EventId {
-    if id.1 > 0 { EventId(id.0, id.1 - 1) } else { EventId(id.0 - 1, u64::MAX) }
 }

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "react";
+import { useSSE, type SSEEvent } from "sse-hub-client/react";
 import type { DemoEvents } from "./events";
-import { useSSE, type SSEEvent } from "./useSSE";
 
 type DemoEvent = SSEEvent<DemoEvents>;
 
@@ -9,7 +9,7 @@ const HISTORY = 50;
 
 const STATUS = { idle: "Off", connecting: "Connecting", open: "Connected", retrying: "Reconnecting", closed: "Closed" };
 
-/** What an event says, in a sentence. Each type is known, from the Rust types that were sent. */
+/** Returns an event as a sentence. The types come from the Rust types of the server. */
 function textOf(event: DemoEvent): string {
   switch (event.type) {
     case "notification":
@@ -38,7 +38,10 @@ async function post(path: string, body: object): Promise<string> {
 
 type Props = { userId: string; sessionId: string; silence?: number; isShared?: boolean };
 
-/** What the server asks for where it was started with `--login`: got when it is needed, and again when it has expired. */
+/**
+ * The token, if the server runs with `--login`. The page fetches a token after a 401, also when the
+ * token has expired.
+ */
 let token = "";
 
 const client = {
@@ -71,7 +74,7 @@ export function SSEDemo({ userId, sessionId, silence, isShared = false }: Props)
     share,
     client: { ...client, silence },
   });
-  // Once for each frame with events, however many came.
+  // Runs once for each frame with events, for all events of the frame.
   useEffect(() => {
     const news = arrived.current;
     arrived.current = [];
@@ -93,13 +96,13 @@ export function SSEDemo({ userId, sessionId, silence, isShared = false }: Props)
         <h1>sse-hub in React</h1>
         <p className="status" role="status" data-state={status} data-degraded={degraded}>{degraded ? "Connected, held up" : STATUS[status]}</p>
       </header>
-      {degraded && <p className="notice" id="degraded">Events are held up: the server cannot reach its other instances. They arrive when it can.</p>}
-      {error && <p className="notice" id="error">Not connected ({error.message}). It comes back by itself unless it is closed.</p>}
-      {gaps > 0 && <p className="notice" id="gap">{gaps === 1 ? "A gap" : `${gaps} gaps`}: events were missed, and the state is to be fetched anew.</p>}
+      {degraded && <p className="notice" id="degraded">Events are held up: the server cannot reach its other instances. The events arrive when it can.</p>}
+      {error && <p className="notice" id="error">{status === "closed" ? `Closed (${error.message}). Press Reconnect to open the stream again.` : `Not connected (${error.message}). The page reconnects by itself.`}</p>}
+      {gaps > 0 && <p className="notice" id="gap">{gaps === 1 ? "A gap" : `${gaps} gaps`}: events were missed. An application fetches its state here.</p>}
 
       <section aria-labelledby="latest">
         <h2 id="latest">Latest message</h2>
-        <p className="latest" id="latest-text" aria-live={shown?.type === "tick" ? "off" : "polite"}>{shown ? textOf(shown) : "Waiting for the first"}</p>
+        <p className="latest" id="latest-text" aria-live={shown?.type === "tick" ? "off" : "polite"}>{shown ? textOf(shown) : "Waiting for the first message"}</p>
         <p className="quiet">{lastEvent ? `${lastEvent.type} · ${lastEvent.id}` : `for ${userId}`}</p>
       </section>
 

@@ -1,4 +1,4 @@
-// Generated from examples/demo/events.rs by tests/demo_types.rs. Do not edit.
+// Generated from examples/demo/server/events.rs by tests/demo_types.rs. Do not edit.
 
 export type Level = "info" | "warning" | "critical";
 

@@ -6,7 +6,7 @@ import "./style.css";
 const query = new URLSearchParams(location.search);
 const user = query.get("user") ?? "alice";
 const session = query.get("session") ?? "s-react";
-// For trying out: ?silence=2000 finds a dead stream sooner.
+// ?silence=2000 detects a dead stream sooner, to try this out.
 const silence = Number(query.get("silence")) || undefined;
 
 createRoot(document.getElementById("root")!).render(

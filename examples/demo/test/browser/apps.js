@@ -1,4 +1,4 @@
-// The page and the React app as a test sees them: both show where the stream stands, what came, and what was missed.
+// The page and the React app, for tests: both show the status, the events and the gaps of a stream.
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -6,7 +6,7 @@ import { eventually, history, openPage } from "./support.js";
 
 const build = join(dirname(fileURLToPath(import.meta.url)), "../../../react/dist");
 
-/** What the demo needs to serve the React app as well. */
+/** Returns the arguments with which the demo also serves the React app. */
 export function serveBuild() {
   if (!existsSync(join(build, "index.html"))) throw new Error("examples/react is not built: `npm ci && npm run build` there");
   return ["--web", build];
@@ -14,7 +14,7 @@ export function serveBuild() {
 
 const texts = (page, selector) => page.$$eval(selector, (nodes) => nodes.map((node) => node.textContent));
 
-/** Numbers are told as alerts, which both show. */
+/** Publishes a number as an alert, which both show. */
 export const publishNumber = (demo, n) => demo.post("alert", { level: "info", message: String(n) });
 
 const page = {
@@ -22,9 +22,9 @@ const page = {
   path: "/",
   status: "#status",
   share: "by=shared",
-  /** The numbers that it shows, oldest first. */
+  /** The numbers in the history, oldest first. */
   numbers: async (tab) => (await history(tab)).filter(([type]) => type === "alert").map(([, text]) => Number(JSON.parse(text).message)),
-  /** What it says of gaps. */
+  /** The texts of gaps. */
   gaps: async (tab) => (await history(tab)).filter(([type]) => type === "hub:gap").map(([, text]) => text),
   why: (tab) => tab.textContent("#why"),
 };
@@ -55,7 +55,7 @@ const common = {
   has(tab, count) {
     return eventually(`${count} numbers`, async () => (await this.numbers(tab)).length >= count);
   },
-  /** Notes each state that it is in, from now on. Returns what tells them. */
+  /** Records each state from now on. Returns a function that returns the states. */
   async watchStates(tab) {
     await tab.evaluate((selector) => {
       const pill = document.querySelector(selector);
@@ -73,5 +73,5 @@ const common = {
 
 export const apps = [page, react].map((app) => ({ ...common, ...app }));
 
-/** From 1 to `last`. */
+/** Returns the numbers from 1 to `last`. */
 export const upTo = (last) => Array.from({ length: last }, (_, at) => at + 1);

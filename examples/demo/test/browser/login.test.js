@@ -1,4 +1,5 @@
-// Streams whose tokens expire: the page asks whoever sits there, the React app gets another by itself.
+// Tests of tokens that expire: the page asks the user to sign in, and the React app fetches a
+// token.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { apps, publishNumber, serveBuild, upTo } from "./apps.js";
@@ -9,7 +10,7 @@ const [page, react] = apps;
 const isSignedOut = (tab) => eventually("it is signed out", async () => (await tab.textContent("#status")) === "Signed out" && (await tab.isVisible("#sign-in")));
 
 for (const query of ["user=ann", `user=ann&${page.share}`]) {
-  test(`a page whose token expires is signed out, and signed in goes on without loss (${query})`, async (t) => {
+  test(`an expired token loses no event (${query})`, async (t) => {
     const demo = await startDemo(t, "--login", "2");
     const context = await (await startBrowser(t)).newContext();
     const answers = [];
@@ -36,7 +37,7 @@ for (const query of ["user=ann", `user=ann&${page.share}`]) {
   });
 }
 
-test("who is signed out can leave it at that", async (t) => {
+test("a signed-out page can disconnect", async (t) => {
   const demo = await startDemo(t, "--login", "60");
   const context = await (await startBrowser(t)).newContext();
   const tab = await openPage(t, context, `${demo.url}/?user=ann`);
@@ -48,7 +49,7 @@ test("who is signed out can leave it at that", async (t) => {
   await isSignedOut(tab);
 });
 
-test("an app that gets its token by itself goes on without a word", async (t) => {
+test("the app renews its token without a notice", async (t) => {
   const demo = await startDemo(t, "--login", "2", ...serveBuild());
   const context = await (await startBrowser(t)).newContext();
   const tab = await react.visit(t, context, demo.url, "user=ann");

@@ -1,10 +1,10 @@
-// How the page looks, and whether those can use it who see and click less.
+// Tests of the layout and the accessibility of the page.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { eventually, faults, hasRow, isOpen, openPage, shot, startBrowser, startDemo } from "./support.js";
 
 for (const colorScheme of ["light", "dark"]) {
-  test(`the page is whole and accessible, ${colorScheme}, wide and narrow`, async (t) => {
+  test(`the page fits and is accessible, ${colorScheme}, wide and narrow`, async (t) => {
     const demo = await startDemo(t);
     const browser = await startBrowser(t);
     for (const [name, viewport] of [["wide", { width: 1440, height: 1000 }], ["narrow", { width: 390, height: 844 }]]) {
@@ -17,19 +17,19 @@ for (const colorScheme of ["light", "dark"]) {
       await page.click("#flood");
       await eventually("the flood is over", async () => (await page.textContent("#latest-text")) === "Event 20000 of many");
       await page.click("#miss");
-      await eventually("the gap is told", async () => (await page.textContent("#gap-text")).includes("missed"));
+      await eventually("the gap is shown", async () => (await page.textContent("#gap-text")).includes("missed"));
       await eventually("the chart shows a second", async () => (await page.getAttribute("#rate-chart path", "d")) !== "M0 0");
       await page.evaluate(() => scrollTo(0, 0));
       await page.screenshot({ path: shot(`page-${name}-${colorScheme}.png`), fullPage: name === "narrow" });
       assert.deepEqual(await faults(page), []);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.equal(overflow, 0, "nothing sticks out");
+      assert.equal(overflow, 0, "nothing overflows");
       await context.close();
     }
   });
 }
 
-test("every button is reached by keyboard, and has a name", async (t) => {
+test("the keyboard reaches every button", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const page = await openPage(t, await browser.newContext(), `${demo.url}/?user=alice`);

@@ -1,4 +1,5 @@
-// A browser without a network: its own word for it, and a proxy that cuts what was open, as losing the network does.
+// Tests of a browser without a network. A proxy cuts the connections, as the loss of a network
+// does.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { apps, publishNumber, serveBuild, upTo } from "./apps.js";
@@ -6,13 +7,13 @@ import { eventually, startBrowser, startDemo, startSwallower } from "./support.j
 
 for (const app of apps) {
   for (const query of ["user=ann", `user=ann&${app.share}`]) {
-    test(`offline it asks for nothing, and online at once (${app.name}, ${query})`, async (t) => {
+    test(`reconnects when online, not while offline (${app.name}, ${query})`, async (t) => {
       const demo = await startDemo(t, ...serveBuild());
       const proxy = await startSwallower(t, demo.port);
       const context = await (await startBrowser(t)).newContext();
       const tab = await app.visit(t, context, proxy.url, query);
       const states = await app.watchStates(tab);
-      // Also what the browser itself fails, so that it does not reach the proxy.
+      // These include requests that the browser fails by itself, which do not reach the proxy.
       const asked = [];
       tab.on("request", (request) => request.url().includes("/events?") && asked.push(Date.now()));
 
@@ -24,7 +25,7 @@ for (const app of apps) {
       await app.isIn(tab, "retrying");
       assert.match(await app.why(tab), /offline/);
       for (let n = 2; n <= 6; n += 1) await publishNumber(demo, n);
-      // Longer than the server's retry and the first windows together.
+      // Longer than the server's `retry:` and the first windows together.
       const began = Date.now();
       await eventually("a while", () => Date.now() - began > 6000);
       assert.deepEqual(asked, []);
@@ -46,13 +47,13 @@ for (const app of apps) {
   }
 }
 
-test("a network that is cut and back before a byte was missed is asked anew", async (t) => {
+test("a network change without an error reconnects", async (t) => {
   const [app] = apps;
   const demo = await startDemo(t);
   const proxy = await startSwallower(t, demo.port);
   const context = await (await startBrowser(t)).newContext();
   const tab = await app.visit(t, context, proxy.url, "user=ann");
-  // What is sent does not arrive, and nobody is told, as when the address has changed.
+  // Bytes are lost without an error, as after a change of the address.
   proxy.swallow();
   await context.setOffline(true);
   await publishNumber(demo, 1);

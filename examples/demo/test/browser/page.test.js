@@ -1,4 +1,4 @@
-// The page in a real browser: what it receives, and what becomes of it when things go wrong.
+// Tests of the page in a real browser: its events, and its behavior when connections fail.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { eventually, hasRow, history, isOpen, openPage, startBrowser, startDemo, startGuard, startSwallower, staysSmooth } from "./support.js";
@@ -8,14 +8,14 @@ const stateIs = (page, state) => eventually(`the page is ${state}`, async () => 
 const types = async (page) => (await history(page)).map(([type]) => type);
 const received = async (page) => Number((await page.textContent("#received")).replace(/\D/g, ""));
 
-/** A page of a user, connected. */
+/** Opens a page, and waits for its stream. */
 async function visit(t, context, url, query) {
   const page = await openPage(t, context, `${url}/?${query}`);
   await isOpen(page);
   return page;
 }
 
-/** Notes each state that the page was in, from now on. */
+/** Records each state of the page from now on. */
 const watchStates = (page) => page.evaluate(() => {
   const pill = document.getElementById("status");
   window.states = [pill.dataset.state];
@@ -31,11 +31,11 @@ async function publish(demo, from, to) {
   for (let n = from; n <= to; n += 1) await demo.post("custom", { event: "number", data: n, to: { kind: "all" } });
 }
 
-/** The numbers that the history shows. */
+/** Returns the numbers in the history. */
 const numbers = async (page) => (await history(page)).filter(([type]) => type === "number").map(([, text]) => Number(text));
 
 for (const by of ["fetch", "native", "shared"]) {
-  test(`events reach exactly those whom they are for, and only of the types that were chosen (${by})`, async (t) => {
+  test(`events reach their audience and selected types (${by})`, async (t) => {
     const demo = await startDemo(t);
     const browser = await startBrowser(t);
     const [first, second] = [await browser.newContext(), await browser.newContext()];
@@ -62,7 +62,7 @@ for (const by of ["fetch", "native", "shared"]) {
     for (const page of [ann, bob]) await latest(page, "Maintenance starts at 22:00");
     const shown = async (page) => (await history(page)).filter(([type]) => !type.startsWith("hub:")).map(([type]) => type);
     assert.deepEqual(await shown(ann), ["notification", "alert"]);
-    // A native stream does not know the type that another page invented.
+    // A native stream does not receive a type that only another page uses.
     assert.deepEqual(await shown(bob), ["notification", "notification", ...(by === "native" ? [] : ["headline"]), "alert"]);
 
     await bob.check("#filter-alert");
@@ -79,7 +79,7 @@ for (const by of ["fetch", "native", "shared"]) {
 
 const hasReceipt = (page, output, text) => eventually(`a receipt with ${text}`, async () => (await page.textContent(output)).includes(text));
 
-test("a job reports to its tab alone, and who is online is seen at once", async (t) => {
+test("a job reports to its tab; presence is live", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
@@ -97,7 +97,7 @@ test("a job reports to its tab alone, and who is online is seen at once", async 
 });
 
 for (const by of ["fetch", "native", "shared"]) {
-  test(`a server that is killed and started again is come back to, and the gap is told (${by})`, async (t) => {
+  test(`a restarted server causes a reconnect and gap (${by})`, async (t) => {
     const demo = await startDemo(t);
     const browser = await startBrowser(t);
     const page = await visit(t, await browser.newContext(), demo.url, `user=ann&by=${by}`);
@@ -108,7 +108,7 @@ for (const by of ["fetch", "native", "shared"]) {
     await stateIs(page, "retrying");
     await demo.start();
     await stateIs(page, "open");
-    await eventually("the gap is told", async () => (await page.textContent("#gap-text")).includes("missed"));
+    await eventually("the gap is shown", async () => (await page.textContent("#gap-text")).includes("missed"));
     const seen = await states(page);
     assert.equal(seen[0], "open");
     assert.equal(seen[1], "retrying");
@@ -135,7 +135,7 @@ test("a lost connection loses no event and repeats none", async (t) => {
   assert.ok(!(await types(page)).includes("hub:gap"));
 });
 
-test("a proxy that swallows bytes silently is noticed, and nothing is lost", async (t) => {
+test("a proxy that swallows bytes loses no event", async (t) => {
   const demo = await startDemo(t, "--heartbeat", "0.5");
   const proxy = await startSwallower(t, demo.port);
   const browser = await startBrowser(t);
@@ -143,18 +143,18 @@ test("a proxy that swallows bytes silently is noticed, and nothing is lost", asy
   await watchStates(page);
   await publish(demo, 1, 1);
   await eventually("the first", async () => (await numbers(page)).length === 1);
-  // Heartbeats keep it open for longer than the silence that it stands.
+  // Heartbeats keep the stream open for longer than `silence`.
   const heard = Date.now();
   await eventually("a while", () => Date.now() - heard > 3000);
   assert.deepEqual(await states(page), ["open"]);
   proxy.swallow();
   await publish(demo, 2, 3);
   await hasRow(page, "reconnecting", "nothing was heard");
-  await eventually("what was swallowed", async () => (await numbers(page)).length === 3);
+  await eventually("the swallowed events", async () => (await numbers(page)).length === 3);
   assert.deepEqual(await numbers(page), [1, 2, 3]);
 });
 
-test("a network that goes and comes is come back to at once", async (t) => {
+test("a network that returns causes a reconnect", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
@@ -164,13 +164,13 @@ test("a network that goes and comes is come back to at once", async (t) => {
   await publish(demo, 1, 3);
   await context.setOffline(false);
   const began = Date.now();
-  await eventually("what was published meanwhile", async () => (await numbers(page)).length === 3);
+  await eventually("the events of the meantime", async () => (await numbers(page)).length === 3);
   await stateIs(page, "open");
   t.diagnostic(`${Date.now() - began} ms after the network came back; states: ${await states(page)}`);
   assert.deepEqual(await numbers(page), [1, 2, 3]);
 });
 
-test("one that is refused comes in when there is room", async (t) => {
+test("a refused page connects when there is room", async (t) => {
   const demo = await startDemo(t, "--clients", "1");
   const browser = await startBrowser(t);
   const first = await visit(t, await browser.newContext(), demo.url, "user=ann");
@@ -182,7 +182,7 @@ test("one that is refused comes in when there is room", async (t) => {
   await isOpen(second);
 });
 
-test("events that were missed are told as a gap", async (t) => {
+test("missed events are shown as a gap", async (t) => {
   const demo = await startDemo(t, "--retain", "50");
   const browser = await startBrowser(t);
   const page = await visit(t, await browser.newContext(), demo.url, "user=ann");
@@ -193,7 +193,7 @@ test("events that were missed are told as a gap", async (t) => {
   assert.ok(rows.indexOf("hub:gap") < rows.indexOf("tick"), "before what follows");
 });
 
-test("a drained page counts down and comes back", async (t) => {
+test("a drained page counts down and reconnects", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const page = await visit(t, await browser.newContext(), demo.url, "user=ann");
@@ -207,7 +207,7 @@ test("a drained page counts down and comes back", async (t) => {
   await latest(page, "Maintenance starts at 22:00");
 });
 
-test("a user who is kicked is told, and comes back", async (t) => {
+test("a kicked user sees the reason and reconnects", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
@@ -221,7 +221,7 @@ test("a user who is kicked is told, and comes back", async (t) => {
   assert.ok(!(await types(ann)).includes("hub:end"));
 });
 
-test("a page that stalls holds up nobody, and is told what it missed", async (t) => {
+test("a stalled page delays no other page", async (t) => {
   const demo = await startDemo(t, "--retain", "500");
   const browser = await startBrowser(t);
   const context = await browser.newContext();
@@ -232,7 +232,8 @@ test("a page that stalls holds up nobody, and is told what it missed", async (t)
   await isOpen(bob);
   await ann.bringToFront();
   await ann.click("#stall");
-  // The sockets of both ends and the browser take tens of megabytes before the server notices. Only ann gets these.
+  // The sockets and the browser buffer tens of megabytes before the server notices. Only ann
+  // receives these events.
   for (let round = 0, unread = 0; unread < 1000; round += 1) {
     assert.ok(round < 20, "it takes 400 MB");
     const { published } = await demo.stats();
@@ -247,7 +248,7 @@ test("a page that stalls holds up nobody, and is told what it missed", async (t)
   await ann.bringToFront();
   await ann.click("#stall");
   await latest(ann, "Still here");
-  await eventually("the gap is told", async () => (await ann.textContent("#gap-text")).includes("missed"));
+  await eventually("the gap is shown", async () => (await ann.textContent("#gap-text")).includes("missed"));
 });
 
 test("ten thousand events a second do not freeze the page", async (t) => {
@@ -264,22 +265,22 @@ test("ten thousand events a second do not freeze the page", async (t) => {
   assert.equal(await page.$$eval("#history > li", (rows) => rows.length), 200);
 });
 
-test("a page that gets no frames, as when it is hidden, goes on receiving", async (t) => {
+test("a page without frames receives events", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
   const page = await visit(t, context, demo.url, "user=ann");
-  // Headless, all pages are in view: what is asked for here is what a hidden one is like, which gets no frames.
+  // A headless browser shows all pages. This page is made hidden, and gets no frames.
   await page.evaluate(() => {
     Object.defineProperty(document, "hidden", { value: true, configurable: true });
     window.requestAnimationFrame = () => 0;
   });
   await publish(demo, 1, 3);
-  await eventually("they have come", async () => (await received(page)) === 3);
+  await eventually("three events", async () => (await received(page)) === 3);
   assert.deepEqual(await numbers(page), [1, 2, 3]);
 });
 
-test("a closed page frees its stream on the server within a second", async (t) => {
+test("a closed page frees its stream at once", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
@@ -292,7 +293,7 @@ test("a closed page frees its stream on the server within a second", async (t) =
   await demo.clients(0, 1000);
 });
 
-test("204 stops it for good, and credentials are renewed on 401", async (t) => {
+test("204 closes the stream; 401 renews credentials", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   let asked = 0;
@@ -308,7 +309,7 @@ test("204 stops it for good, and credentials are renewed on 401", async (t) => {
 
   rule = ({ headers }) => (headers.authorization === "Bearer 2" ? undefined : 401);
   const seen = await page.evaluate(async () => {
-    const { SSEClient } = await import("./sse-client.js");
+    const { SSEClient } = await import("sse-hub-client");
     let token = 1;
     const statuses = [];
     const client = new SSEClient("events?user=ann", { headers: () => ({ authorization: `Bearer ${token}` }), renew: () => { token += 1; } });
@@ -326,7 +327,7 @@ test("204 stops it for good, and credentials are renewed on 401", async (t) => {
   assert.deepEqual(seen, ["connecting", "connecting unauthorized", "open"]);
 });
 
-test("tabs that share a stream have one, and hand it over without loss", async (t) => {
+test("tabs hand over a shared stream without loss", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
@@ -337,7 +338,7 @@ test("tabs that share a stream have one, and hand it over without loss", async (
   let next = 1;
   while (tabs.length > 1) {
     await publish(demo, next, next + 9);
-    // While it is being closed, more is published.
+    // Events are published while the tab closes.
     await Promise.all([publish(demo, next + 10, next + 29), tabs.shift().close()]);
     next += 30;
     for (const tab of tabs) {
@@ -350,7 +351,7 @@ test("tabs that share a stream have one, and hand it over without loss", async (
   }
 });
 
-test("a tab that crashes with the stream of all gives it back", async (t) => {
+test("another tab takes over from a crashed tab", async (t) => {
   const demo = await startDemo(t);
   const browser = await startBrowser(t);
   const context = await browser.newContext();
@@ -364,7 +365,7 @@ test("a tab that crashes with the stream of all gives it back", async (t) => {
   session.send("Page.crash").catch(() => {});
   await publish(demo, 4, 20);
   await second.bringToFront();
-  // It may have gone on for some of them.
+  // The first tab may have received some of the events.
   await eventually("the second leads", async () => (await second.textContent("#holder")) === "this tab, for all");
   await publish(demo, 21, 25);
   await eventually("all of them", async () => (await numbers(second)).length >= 25);

@@ -1,4 +1,4 @@
-// The React app in a real browser, as the demo serves its build.
+// Tests of the React app in a real browser. The demo serves the build.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { serveBuild } from "./apps.js";
@@ -19,7 +19,7 @@ const stateIs = (page, state) => eventually(`the app is ${state}`, async () => (
 const latest = (page, text) => eventually(`the latest is ${text}`, async () => (await page.textContent("#latest-text")) === text);
 
 for (const colorScheme of ["light", "dark"]) {
-  test(`the app shows what comes, is whole and accessible, ${colorScheme}`, async (t) => {
+  test(`the app shows events, fits and is accessible, ${colorScheme}`, async (t) => {
     const { demo, browser } = await start(t);
     const context = await browser.newContext({ colorScheme, viewport: { width: 800, height: 900 }, reducedMotion: "reduce" });
     const page = await visit(t, context, demo, "ann");
@@ -32,11 +32,11 @@ for (const colorScheme of ["light", "dark"]) {
     await page.screenshot({ path: shot(`react-${colorScheme}.png`) });
     assert.deepEqual(await faults(page), []);
     await page.setViewportSize({ width: 360, height: 740 });
-    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, "nothing sticks out");
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, "nothing overflows");
   });
 }
 
-test("events are for whom they are for, and of the types that were chosen", async (t) => {
+test("events reach their audience and selected types", async (t) => {
   const { demo, browser } = await start(t);
   const ann = await visit(t, await browser.newContext(), demo, "ann");
   const bob = await visit(t, await browser.newContext(), demo, "bob");
@@ -52,7 +52,7 @@ test("events are for whom they are for, and of the types that were chosen", asyn
   assert.equal(await ann.$$eval("#events > li", (rows) => rows.length), 2);
 });
 
-test("a server that is killed and started again is come back to, and the gap is shown", async (t) => {
+test("a restarted server causes a reconnect and gap", async (t) => {
   const { demo, browser } = await start(t);
   const page = await visit(t, await browser.newContext(), demo, "ann");
   await demo.kill();
@@ -86,7 +86,7 @@ test("a lost network and a proxy that swallows bytes lose no event", async (t) =
   assert.deepEqual(await rows(page), ["alert info: three", "alert info: two", "alert info: one"]);
 });
 
-test("one that is refused comes in when there is room", async (t) => {
+test("a refused app connects when there is room", async (t) => {
   const { demo, browser } = await start(t, "--clients", "1");
   const first = await visit(t, await browser.newContext(), demo, "ann");
   const second = await openPage(t, await browser.newContext(), `${demo.url}/app/?user=bob`);
@@ -95,7 +95,7 @@ test("one that is refused comes in when there is room", async (t) => {
   await stateIs(second, "open");
 });
 
-test("a drained app comes back, and one that was away for too long is shown the gap", async (t) => {
+test("a drained app reconnects; long absence shows a gap", async (t) => {
   const { demo, browser } = await start(t, "--retain", "20");
   const page = await visit(t, await browser.newContext(), demo, "ann");
   await page.click("text=Close");
@@ -126,14 +126,14 @@ test("204 closes the app's stream for good", async (t) => {
   assert.equal(asked, 1);
 });
 
-test("what is unmounted frees its stream on the server within a second", async (t) => {
+test("enabled off frees the stream at once", async (t) => {
   const { demo, browser } = await start(t);
   const page = await visit(t, await browser.newContext(), demo, "ann");
   await page.uncheck("text=Enabled");
   await demo.clients(0, 1000);
 });
 
-test("a thousand times on and off leaves nothing, here and on the server", async (t) => {
+test("a thousand toggles of enabled leak nothing", async (t) => {
   const { demo, browser } = await start(t);
   const context = await browser.newContext();
   const page = await visit(t, context, demo, "ann");
@@ -158,7 +158,7 @@ test("a thousand times on and off leaves nothing, here and on the server", async
   const { opened } = await demo.stats();
   t.diagnostic(`${opened} streams were opened; the heap grew by ${after - before} of ${before} bytes`);
   assert.ok(opened > 500, `${opened} streams`);
-  // A client that is kept is some kilobytes, and a thousand of them megabytes.
+  // A leaked client is some kilobytes: a thousand leaked clients are megabytes.
   assert.ok(after - before < 1_000_000, `${after - before} bytes`);
 });
 

@@ -1,48 +1,57 @@
-// A redis-server of a test's own, which can be killed and started again. It is ended, and its directory removed, with the test.
+// Starts a redis-server that a test can kill and start again. The server and its directory end with
+// the test.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eventually } from "./support.js";
 
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
-}
+/**
+ * Returns a port outside the range of outgoing connections, which could take a free port at any
+ * time.
+ */
+const somePort = () => 10_000 + Math.floor(Math.random() * 20_000);
 
-/** Whether it answers, and has read what it had written. */
-async function ping(port) {
+/** Returns whether the process `pid` answers on the port, and has loaded its data. */
+async function answers(port, pid) {
   const socket = connect(port, "127.0.0.1");
-  try {
-    socket.write("PING\r\n");
-    const [answer] = await once(socket, "data");
-    return answer.toString().startsWith("+PONG");
-  } finally {
-    socket.destroy();
+  // Another server on this port may never answer.
+  socket.setTimeout(1000, () => socket.destroy());
+  socket.write("PING\r\nINFO server\r\n");
+  let text = "";
+  for await (const bytes of socket) {
+    text += bytes;
+    const found = /\nprocess_id:(\d+)\r/.exec(text);
+    // Breaking the loop closes the socket.
+    if (found) return text.startsWith("+PONG") && Number(found[1]) === pid;
   }
+  return false;
 }
 
-/** One that writes each command to its disk before it answers. */
+/** Starts a server that writes each command to its disk before the answer. */
 export async function startRedis(t) {
   const directory = mkdtempSync(join(tmpdir(), "sse-hub-demo-redis-"));
-  const port = await freePort();
-  const options = ["--bind", "127.0.0.1", "--port", String(port), "--dir", directory, "--save", "", "--appendonly", "yes", "--appendfsync", "always"];
-  const redis = { url: `redis://127.0.0.1:${port}`, process: undefined };
-  redis.start = async () => {
+  const redis = { url: "", process: undefined };
+  let port = somePort();
+  /**
+   * Returns whether the server has started. A server that ends at once may have found its port in
+   * use.
+   */
+  const tryStart = async () => {
+    const options = ["--bind", "127.0.0.1", "--port", String(port), "--dir", directory, "--save", "", "--appendonly", "yes", "--appendfsync", "always"];
     const child = spawn("redis-server", options, { stdio: "ignore" });
     redis.process = child;
     let failure;
+    let hasEnded = false;
     child.once("error", () => { failure = new Error("there is no redis-server on the PATH: install Debian's package redis-server"); });
-    child.once("exit", (code) => { failure ??= new Error(`redis-server ended with ${code}`); });
-    await eventually("redis-server answers", () => failure ?? ping(port));
+    child.once("exit", () => { hasEnded = true; });
+    await eventually("redis-server answers", () => failure ?? (hasEnded || answers(port, child.pid)));
     if (failure) throw failure;
+    return !hasEnded;
   };
+  redis.start = () => eventually(`redis-server starts on port ${port}`, tryStart);
   redis.kill = async () => {
     const { process: child } = redis;
     if (!child?.pid || child.exitCode !== null || child.signalCode) return;
@@ -54,6 +63,10 @@ export async function startRedis(t) {
     await redis.kill();
     rmSync(directory, { recursive: true, force: true });
   });
-  await redis.start();
+  for (let attempt = 0; !(await tryStart()); attempt += 1) {
+    if (attempt === 10) throw new Error("redis-server did not start on any of ten ports");
+    port = somePort();
+  }
+  redis.url = `redis://127.0.0.1:${port}`;
   return redis;
 }

@@ -1,4 +1,4 @@
-// Two servers that share a Redis, and what a page sees of it when one of the three goes.
+// Tests of two servers that share a Redis, when a server or Redis is killed.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,7 +6,7 @@ import { apps, publishNumber, serveBuild, upTo } from "./apps.js";
 import { startRedis } from "./redis.js";
 import { eventually, startBrowser, startDemo, startSwallower } from "./support.js";
 
-/** The React app shows fifty. */
+/** The React app shows at most fifty events. */
 const MOST = 40;
 
 async function start(t) {
@@ -17,7 +17,10 @@ async function start(t) {
   return { redis, here, there, context };
 }
 
-/** Publishes numbers from 1 on through `demo`, one after the other, while `act` goes on and five more after. Returns the last. */
+/**
+ * Publishes numbers from 1 through `demo` while `act` runs, and five more afterwards. Returns the
+ * last number.
+ */
 async function whilePublishing(demo, act) {
   let last = 0;
   let isOver = false;
@@ -42,7 +45,7 @@ const flows = (count, last) => eventually("some were published", () => last() >=
 
 for (const app of apps) {
   for (const query of ["user=ann", `user=ann&${app.share}`, ...(app.name === "page" ? ["user=ann&by=native"] : [])]) {
-    test(`the server is killed and started again while events come from the other: none is lost, none comes twice (${app.name}, ${query})`, async (t) => {
+    test(`a restarted server loses and repeats no event (${app.name}, ${query})`, async (t) => {
       const { here, there, context } = await start(t);
       const tab = await app.visit(t, context, here.url, query);
       const states = await app.watchStates(tab);
@@ -62,12 +65,12 @@ for (const app of apps) {
       const seen = await states();
       assert.deepEqual(seen.slice(0, 2), ["open", "retrying"]);
       assert.equal(seen.at(-1), "open");
-      assert.deepEqual(seen.filter((state) => state === "open").length, 2, `it was open twice: ${seen}`);
+      assert.deepEqual(seen.filter((state) => state === "open").length, 2, `open twice: ${seen}`);
       t.diagnostic(`${last} events; states: ${seen}`);
     });
   }
 
-  test(`moved from one server to the other and back, it misses nothing (${app.name})`, async (t) => {
+  test(`a move between servers loses no event (${app.name})`, async (t) => {
     const { here, there, context } = await start(t);
     const proxy = await startSwallower(t, here.port);
     const tab = await app.visit(t, context, proxy.url, "user=ann");
@@ -93,7 +96,7 @@ for (const app of apps) {
     assert.equal(seen.filter((state) => state === "open").length, 3, `${seen}`);
   });
 
-  test(`Redis is killed and started again: the stream stays open, events are held up, and then all arrive (${app.name})`, async (t) => {
+  test(`a restarted Redis delays events, and loses none (${app.name})`, async (t) => {
     const { redis, here, there, context } = await start(t);
     const tab = await app.visit(t, context, here.url, "user=ann");
     const states = await app.watchStates(tab);
@@ -105,12 +108,12 @@ for (const app of apps) {
       await app.isDegraded(tab, true);
       assert.match(await app.why(tab), /held up/);
       const before = (await app.numbers(tab)).length;
-      // Who comes meanwhile is told as well.
+      // A client that connects meanwhile sees the delay, too.
       const late = await app.visit(t, context, here.url, "user=bob");
       await app.isDegraded(late, true);
       await late.close();
       await tab.bringToFront();
-      assert.equal((await app.numbers(tab)).length, before, "nothing comes past Redis");
+      assert.equal((await app.numbers(tab)).length, before, "no event arrives without Redis");
       await redis.start();
       await app.isDegraded(tab, false);
     });

@@ -1,7 +1,8 @@
-// Builds the demo, unless SSE_HUB_DEMO names one, and runs the tests in Chromium: one file after the other.
+// Builds the demo, unless SSE_HUB_DEMO names one, and runs the tests in Chromium: one file after
+// the other.
 import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -10,7 +11,7 @@ let demo = process.env.SSE_HUB_DEMO;
 if (!demo) {
   const build = ["build", "--locked", "--example", "demo", "--all-features"];
   execFileSync("cargo", build, { cwd: root, stdio: "inherit" });
-  demo = join(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/examples/demo");
+  demo = resolve(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/examples/demo");
 }
 const named = process.argv.slice(2);
 const files = named.length > 0 ? named : readdirSync(here).filter((name) => name.endsWith(".test.js")).map((name) => join(here, name));

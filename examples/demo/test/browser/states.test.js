@@ -1,4 +1,4 @@
-// How the page and the React app look when not all is well, and whether they are accessible then.
+// Tests of the layout and the accessibility of the page and the React app during failures.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { apps, publishNumber, serveBuild } from "./apps.js";
@@ -12,10 +12,10 @@ async function look(tab, name) {
   await tab.screenshot({ path: shot(`${name}.png`) });
   assert.deepEqual(await faults(tab), []);
   const overflow = () => tab.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  assert.equal(await overflow(), 0, "nothing sticks out");
+  assert.equal(await overflow(), 0, "nothing overflows");
   await tab.setViewportSize({ width: 320, height: 700 });
   await tab.screenshot({ path: shot(`${name}-320.png`) });
-  assert.equal(await overflow(), 0, "nor where it is as narrow as can be");
+  assert.equal(await overflow(), 0, "nothing overflows at 320 pixels");
 }
 
 for (const colorScheme of ["light", "dark"]) {
@@ -25,7 +25,7 @@ for (const colorScheme of ["light", "dark"]) {
     return Promise.all(Object.entries(VIEWS).map(async (view) => [view[0], await context(view)]));
   };
 
-  test(`events that are held up are seen, ${colorScheme}, wide and narrow`, async (t) => {
+  test(`a delay is shown, ${colorScheme}, wide and narrow`, async (t) => {
     const redis = await startRedis(t);
     const demo = await startDemo(t, "--redis", redis.url, ...serveBuild());
     const tabs = [];
@@ -45,7 +45,7 @@ for (const colorScheme of ["light", "dark"]) {
     }
   });
 
-  test(`a page that is signed out says so, ${colorScheme}, wide and narrow`, async (t) => {
+  test(`a signed-out page says so, ${colorScheme}, wide and narrow`, async (t) => {
     const demo = await startDemo(t, "--login", "60");
     for (const [view, context] of await contexts(t)) {
       const tab = await openPage(t, context, `${demo.url}/?user=ann`);
@@ -54,7 +54,7 @@ for (const colorScheme of ["light", "dark"]) {
     }
   });
 
-  test(`a server that is away is seen, ${colorScheme}, wide and narrow`, async (t) => {
+  test(`a lost server is shown, ${colorScheme}, wide and narrow`, async (t) => {
     const demo = await startDemo(t, ...serveBuild());
     const tabs = [];
     for (const [view, context] of await contexts(t)) {

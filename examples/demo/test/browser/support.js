@@ -1,4 +1,4 @@
-// The demo on a port of its own, a browser, and a proxy between them. All are ended with the test, however it ends.
+// Starts the demo, a browser, and a proxy between them. All end with the test.
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createServer, request } from "node:http";
@@ -12,7 +12,7 @@ const PATIENCE = 15_000;
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** Waits until `check` returns something true, and returns it. Fails with what it is about. */
+/** Waits until `check` returns a true value, and returns the value. Fails with the text `what`. */
 export async function eventually(what, check, patience = PATIENCE) {
   const until = Date.now() + patience;
   let last;
@@ -34,7 +34,7 @@ function program() {
   throw new Error("SSE_HUB_DEMO must name the demo's program: run `npm run test:browser`, which builds it");
 }
 
-/** Starts the demo. `port` is kept when it is started again. */
+/** Starts the demo. A restart uses the same port. */
 export async function startDemo(t, ...args) {
   const demo = { port: 0, process: undefined };
   demo.start = async () => {
@@ -68,15 +68,16 @@ export async function startDemo(t, ...args) {
   return demo;
 }
 
-export async function startBrowser(t) {
+/** Starts Chromium. `options` are Playwright's launch options. */
+export async function startBrowser(t, options = {}) {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   if (!existsSync(executablePath)) throw new Error(`there is no ${executablePath}: install Debian's package chromium, or set CHROMIUM`);
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"] });
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"], ...options });
   t.after(() => browser.close());
   return browser;
 }
 
-/** A page whose errors fail the test. */
+/** Opens a page. Errors of the page fail the test. */
 export async function openPage(t, context, url) {
   const page = await context.newPage();
   const errors = [];
@@ -96,8 +97,9 @@ export const history = async (page) => (await page.$$eval("#history > li", (rows
 export const hasRow = (page, type, text = "") => eventually(`a row ${type} ${text}`, async () => (await history(page)).some(([is, said]) => is === type && said.includes(text)));
 
 /**
- * Passes connections on to `port`, which may be changed, until it is told to cut them, or to swallow the streams' bytes, as a
- * dead proxy does. It counts the streams that are asked for, and the connections, as `asked` and `made`.
+ * Starts a proxy to `port`, which may change. `cut` closes the connections. `swallow` drops the
+ * bytes of streams, as a dead proxy does. `asked` counts the requests for streams, and `made` the
+ * connections.
  */
 export async function startSwallower(t, port) {
   const sockets = new Set();
@@ -118,7 +120,7 @@ export async function startSwallower(t, port) {
         outer.destroy();
       });
     }
-    // The browser keeps connections for other requests, which live.
+    // The browser also sends other requests over its connections: those are passed on.
     inner.on("data", (bytes) => {
       state.isStream = bytes.toString().startsWith("GET /events");
       if (state.isStream) proxy.asked += 1;
@@ -136,7 +138,10 @@ export async function startSwallower(t, port) {
   return proxy;
 }
 
-/** Passes requests on to `port`, but asks `answer` about those for /events: a status in place of the stream, or nothing. */
+/**
+ * Starts a proxy to `port`. For /events, `answer` returns a status to send in place of the stream,
+ * or undefined.
+ */
 export async function startGuard(t, port, answer) {
   const server = createServer((incoming, outgoing) => {
     const status = incoming.url.startsWith("/events") ? answer(incoming) : undefined;
@@ -162,7 +167,10 @@ export async function startGuard(t, port, answer) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-/** Measures frames and tasks from now on. Returns what tells the longest since it was asked, in milliseconds; of tasks under 50 it says 0. */
+/**
+ * Measures frames and tasks. Returns a function that returns the longest since its last call, in
+ * milliseconds. Tasks under 50 ms count as 0.
+ */
 async function watchFrames(page) {
   await page.evaluate(() => {
     const longest = { frame: 0, task: 0 };
@@ -179,35 +187,38 @@ async function watchFrames(page) {
     }).observe({ type: "longtask" });
   });
   return () => page.evaluate(() => {
-    const told = { ...window.longest };
+    const measured = { ...window.longest };
     Object.assign(window.longest, { frame: 0, task: 0 });
-    return told;
+    return measured;
   });
 }
 
-/** Fails if `act` holds up the page each of three times: what else the machine does can hold it up now and then. */
+/**
+ * Fails if `act` delays the page in each of three rounds. Other work of the machine may delay a
+ * round.
+ */
 export async function staysSmooth(t, page, act) {
   const longest = await watchFrames(page);
-  const told = [];
+  const measured = [];
   for (let round = 1; round <= 3; round += 1) {
     await longest();
     await act(round);
     const { frame, task } = await longest();
-    told.push(`the longest frame took ${Math.round(frame)} ms, the longest task ${task}`);
-    t.diagnostic(told.at(-1));
+    measured.push(`the longest frame took ${Math.round(frame)} ms, the longest task ${task}`);
+    t.diagnostic(measured.at(-1));
     if (frame < 250 && task < 100) return;
   }
-  throw new Error(told.join("; "));
+  throw new Error(measured.join("; "));
 }
 
-/** What axe finds, in words. */
+/** Returns the faults that axe finds. */
 export async function faults(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run());
   return violations.map(({ id, impact, nodes }) => `${impact}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`);
 }
 
-/** Where pictures of the page go, for somebody to look at. */
+/** Returns the path of a screenshot. */
 export function shot(name) {
   const folder = process.env.SSE_HUB_SHOTS;
   mkdirSync(folder, { recursive: true });

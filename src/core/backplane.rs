@@ -1,0 +1,183 @@
+//! The port to an engine that orders and carries events between instances: events out. The other
+//! half, ordered events in, is [`Feed`](crate::backplane::Feed).
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::end::EndReason;
+use super::receipt::{Confirmation, Ticket};
+use crate::error::{DisconnectError, JoinError, PublishError};
+use crate::log::codec::Received;
+use crate::wire::id::EventId;
+
+/// An engine that puts the events of many hubs in one order, and gives every hub all of them.
+///
+/// This trait is the part of the engine that a hub calls. `sse_hub::redis` implements the trait; an
+/// engine for tests can be a few lines.
+///
+/// A hub with a backplane does not hand out the events of its own publishers. An event goes to the
+/// engine. The engine gives the event an id, and brings it back, with the events of all other hubs, through a
+/// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: the engine must
+/// drive itself.
+///
+/// No method may wait, and the hub holds no lock when it calls one.
+pub trait Backplane: fmt::Debug + Send + Sync + 'static {
+    /// Takes an event to put into the order. Events of a thread must keep their order.
+    ///
+    /// Any thread may call this, and several at a time.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SendError`] if the event was not taken. The event must have no effect then.
+    fn send(&self, event: Outgoing) -> Result<(), SendError>;
+
+    /// A client came with an id that the hub has not read up to: see
+    /// [`Feed::disown`](crate::backplane::Feed::disown).
+    fn on_client_ahead(&self) {}
+
+    /// Users came to the hub or left, since the engine last
+    /// [took the changes](crate::backplane::Feed::take_changes). For engines that tell other
+    /// instances who is online.
+    fn on_presence_changed(&self) {}
+
+    /// Returns whether the engine can bring events from before the hub's log. The answer must
+    /// always be the same. If `false`, a client from before the log gets a gap.
+    fn supports_history(&self) -> bool {
+        false
+    }
+
+    /// Clients wait for older events: see
+    /// [`Feed::history_request`](crate::backplane::Feed::history_request).
+    fn on_history_wanted(&self) {}
+
+    /// The hub is closed and sends nothing any more.
+    fn on_close(&self) {}
+}
+
+/// A change of a user's presence on an instance, as instances tell each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UserChange {
+    /// The user has clients on the instance, and had none.
+    Joined(Arc<str>),
+    /// The user has no client on the instance any more, and why the last client ended.
+    Left(Arc<str>, EndReason),
+}
+
+impl UserChange {
+    pub(crate) fn user(&self) -> &Arc<str> {
+        let (Self::Joined(user) | Self::Left(user, _)) = self;
+        user
+    }
+}
+
+/// Why an engine did not take an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// As many events wait to be sent as the engine may hold.
+    #[error("too many events wait for the backplane")]
+    Full,
+    /// The engine has ended.
+    #[error("the backplane has ended")]
+    Closed,
+}
+
+impl From<SendError> for PublishError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Backlog,
+            SendError::Closed => Self::Closed,
+        }
+    }
+}
+
+impl From<SendError> for JoinError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Backlog,
+            SendError::Closed => Self::Closed,
+        }
+    }
+}
+
+impl From<SendError> for DisconnectError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Backlog,
+            SendError::Closed => Self::Closed,
+        }
+    }
+}
+
+/// The kind of an entry of the order, as far as an engine needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// An event.
+    Event,
+    /// An instruction to every hub, such as to disconnect clients.
+    Command,
+    /// An entry that no hub of this version has written.
+    Malformed,
+}
+
+/// Reads an entry, and returns its kind. [`Feed`](crate::backplane::Feed) reads it again.
+#[must_use]
+pub fn kind_of(entry: &[u8]) -> Kind {
+    match Received::read(entry) {
+        Some(Received::Event(_)) => Kind::Event,
+        Some(Received::Command(_)) => Kind::Command,
+        None => Kind::Malformed,
+    }
+}
+
+/// An event on its way to the order, in the form that
+/// [`Feed::append`](crate::backplane::Feed::append) reads.
+///
+/// If an `Outgoing` is dropped without [`confirm`](Self::confirm), the publisher gets
+/// [`Unconfirmed`](crate::Unconfirmed).
+#[derive(Debug)]
+pub struct Outgoing {
+    entry: Bytes,
+    key: Option<Box<str>>,
+    ticket: Option<Ticket>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(entry: Vec<u8>, key: Option<Box<str>>) -> Self {
+        Self { entry: entry.into(), key, ticket: None }
+    }
+
+    /// Returns the future that resolves when the event is confirmed.
+    pub(crate) fn confirmation(&mut self) -> Confirmation {
+        let (ticket, confirmation) = Confirmation::pending();
+        self.ticket = Some(ticket);
+        confirmation
+    }
+
+    /// Returns the event without its id: bytes with a meaning only to hubs.
+    #[must_use]
+    pub fn entry(&self) -> &Bytes {
+        &self.entry
+    }
+
+    /// Returns the [idempotency key](crate::Event::idempotency_key) of the event, if there is a key.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Acknowledges the event under `id`, and resolves the publisher's
+    /// [`Confirmation`](crate::Confirmation).
+    ///
+    /// An engine must call this once the event has its place in the order and is as durable as the
+    /// engine makes it.
+    pub fn confirm(mut self, id: EventId) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.confirm(id);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Work of a hub operation that must run after the locks are released.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use tracing::level_filters::LevelFilter;
+
+use super::config::Config;
+use super::end::EndReason;
+use super::telemetry;
+use crate::log::entry::Entry;
+use crate::log::key::ClientId;
+use crate::sync::{self, contain_panic};
+
+/// An operation on a hub: the settings, the time, and the work to do after the locks.
+///
+/// [`begin`](Self::begin) reads the clock before any lock is taken, because the clock is foreign
+/// code. Under the locks, functions collect wakers, evicted events and notifications here.
+/// [`run`](Self::run) then handles them, when no lock is held.
+#[derive(Debug)]
+#[must_use = "tasks are woken only if `run` is called"]
+pub(crate) struct Work<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) now: Instant,
+    /// Events to free: a log of many events must not be freed under a lock.
+    pub(crate) evicted: Vec<Arc<Entry>>,
+    wakers: Vec<Waker>,
+    ended: Vec<Ended>,
+    presence_changed: bool,
+    history_wanted: bool,
+    client_ahead: bool,
+}
+
+/// A client that was forgotten.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) client: ClientId,
+    pub(crate) has_user: bool,
+    pub(crate) reason: EndReason,
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn begin(config: &'a Config) -> Self {
+        Self::at(config, config.now())
+    }
+
+    /// Begins an operation that must not fail, because it frees a client or closes the hub, perhaps
+    /// while the thread unwinds. If the clock panics, the system's time stands in.
+    pub(crate) fn begin_release(config: &'a Config) -> Self {
+        sync::assert_unlocked();
+        let mut now = None;
+        contain_panic(|| now = Some(config.now()));
+        Self::at(config, now.unwrap_or_else(Instant::now))
+    }
+
+    fn at(config: &'a Config, now: Instant) -> Self {
+        Self {
+            config,
+            now,
+            evicted: Vec::new(),
+            wakers: Vec::new(),
+            ended: Vec::new(),
+            presence_changed: false,
+            history_wanted: false,
+            client_ahead: false,
+        }
+    }
+
+    /// Reports a client that was forgotten.
+    pub(crate) fn report_end(&mut self, ended: Ended) {
+        // The level is a number; asking the `tracing` subscriber would run foreign code. All
+        // clients may end in one operation, usually without a reader of the reports.
+        if LevelFilter::current() >= LevelFilter::DEBUG {
+            self.ended.push(ended);
+        }
+    }
+
+    /// Tells the backplane that users came or left.
+    pub(crate) fn note_presence_changed(&mut self) {
+        self.presence_changed = true;
+    }
+
+    /// Tells the backplane that clients wait for older events.
+    pub(crate) fn note_history_wanted(&mut self) {
+        self.history_wanted = true;
+    }
+
+    /// Tells the backplane that a client came with an id that the log has not reached.
+    pub(crate) fn note_client_ahead(&mut self) {
+        self.client_ahead = true;
+    }
+
+    /// Wakes the tasks and sends the notifications. No lock may be held.
+    pub(crate) fn run(self) {
+        sync::assert_unlocked();
+        drop(self.evicted);
+        for waker in self.wakers {
+            contain_panic(|| waker.wake());
+        }
+        if let Some(backplane) = &self.config.backplane {
+            if self.presence_changed {
+                contain_panic(|| backplane.on_presence_changed());
+            }
+            if self.client_ahead {
+                contain_panic(|| backplane.on_client_ahead());
+            }
+            if self.history_wanted {
+                contain_panic(|| backplane.on_history_wanted());
+            }
+        }
+        for Ended { client, has_user, reason } in self.ended {
+            contain_panic(|| telemetry::ended(client, has_user, reason));
+        }
+    }
+}
+
+impl Extend<Waker> for Work<'_> {
+    fn extend<T: IntoIterator<Item = Waker>>(&mut self, wakers: T) {
+        self.wakers.extend(wakers);
+    }
+}

@@ -1,0 +1,182 @@
+//! The answers to a publisher: how many clients an event matched, and the id of the event.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{self, Mutex, contain_panic};
+use crate::wire::id::EventId;
+
+/// How many clients a published event matched.
+///
+/// [`Hub::publish`](crate::Hub::publish) returns it. For the id of the event, see
+/// [`Hub::publish_confirmed`](crate::Hub::publish_confirmed).
+///
+/// ```
+/// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+///
+/// let hub = Hub::builder(ManualTimer::new()).build()?;
+/// let _tab = hub.subscribe(Subscriber::new().user("42"))?;
+/// let receipt = hub.send_to_user("42", Event::new("greeting").data("hello"))?;
+/// assert_eq!(receipt.matched(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    matched: usize,
+}
+
+impl Receipt {
+    pub(crate) const fn new(matched: usize) -> Self {
+        Self { matched }
+    }
+
+    /// Returns how many connected clients the event is for, after their filters. Clients that come
+    /// back later are not counted.
+    ///
+    /// With a backplane: how many clients *of this instance* are in the audience, whatever their
+    /// filters.
+    #[must_use]
+    pub const fn matched(&self) -> usize {
+        self.matched
+    }
+
+    /// Makes an event without a connected client an error.
+    ///
+    /// The event stays published: a client that returns in time receives it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Unmatched`] if [`matched`](Self::matched) is 0.
+    pub const fn require_match(self) -> Result<Self, Unmatched> {
+        if self.matched == 0 { Err(Unmatched(())) } else { Ok(self) }
+    }
+}
+
+/// No connected client matched an event. The log keeps the event for clients that return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no connected client matched the event")]
+pub struct Unmatched(());
+
+/// Resolves with the id of an event, once the event has its place in the order.
+///
+/// [`Hub::publish_confirmed`](crate::Hub::publish_confirmed) returns it. Without a backplane the
+/// event has its place at once.
+///
+/// # Cancel safety
+///
+/// The event was handed over by the call that returned the confirmation. Dropping the confirmation
+/// ends only the waiting.
+#[must_use = "the id is known only to those who await the confirmation"]
+pub struct Confirmation(State);
+
+enum State {
+    Ready(EventId),
+    Pending(Arc<Mutex<Answer>>),
+}
+
+/// The engine's end of a [`Confirmation`].
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    answer: Arc<Mutex<Answer>>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Awaited(Option<Waker>),
+    Confirmed(EventId),
+    Never,
+}
+
+impl Confirmation {
+    pub(crate) const fn ready(id: EventId) -> Self {
+        Self(State::Ready(id))
+    }
+
+    pub(crate) fn pending() -> (Ticket, Self) {
+        let answer = Arc::new(Mutex::new(Answer::Awaited(None)));
+        (Ticket { answer: Arc::clone(&answer) }, Self(State::Pending(answer)))
+    }
+
+    /// Returns the id of the event, if the event has its place already: always without a
+    /// backplane.
+    ///
+    /// ```
+    /// use sse_hub::{Audience, Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let id = hub.publish_confirmed(Audience::all(), Event::new("news"))?.id();
+    /// assert!(id.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn id(&self) -> Option<EventId> {
+        match &self.0 {
+            State::Ready(id) => Some(*id),
+            State::Pending(answer) => match *answer.lock() {
+                Answer::Confirmed(id) => Some(id),
+                Answer::Awaited(_) | Answer::Never => None,
+            },
+        }
+    }
+}
+
+impl Future for Confirmation {
+    type Output = Result<EventId, Unconfirmed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &self.0 {
+            State::Ready(id) => return Poll::Ready(Ok(*id)),
+            State::Pending(answer) => answer,
+        };
+        // Cloning and dropping a waker are foreign code: neither may run under the lock.
+        sync::assert_unlocked();
+        let waker = cx.waker().clone();
+        let mut answer = answer.lock();
+        let old = match &mut *answer {
+            Answer::Confirmed(id) => return Poll::Ready(Ok(*id)),
+            Answer::Never => return Poll::Ready(Err(Unconfirmed(()))),
+            Answer::Awaited(known) => known.replace(waker),
+        };
+        drop(answer);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Confirmation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Confirmation").field("id", &self.id()).finish()
+    }
+}
+
+impl Ticket {
+    pub(crate) fn confirm(self, id: EventId) {
+        self.answer(Answer::Confirmed(id));
+    }
+
+    fn answer(&self, answer: Answer) {
+        let mut known = self.answer.lock();
+        let Answer::Awaited(waker) = &mut *known else { return };
+        let waker = waker.take();
+        *known = answer;
+        drop(known);
+        if let Some(waker) = waker {
+            sync::assert_unlocked();
+            contain_panic(|| waker.wake());
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.answer(Answer::Never);
+    }
+}
+
+/// The backplane ended before it knew whether the event has its place in the order. To be sure,
+/// publish the event again with the same [idempotency key](crate::Event::idempotency_key).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the backplane ended before it confirmed the event")]
+pub struct Unconfirmed(());

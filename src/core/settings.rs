@@ -1,0 +1,326 @@
+//! Groups of settings: limits, history reads, presence.
+
+use std::time::{Duration, Instant};
+
+use crate::error::ConfigError;
+use crate::log::retain::Allowance;
+
+/// How many clients a hub lets in, and the limits of a single client.
+///
+/// A client beyond a limit is [refused](crate::Refused), and the hub keeps no trace of it.
+///
+/// | limit | default |
+/// |---|---|
+/// | [`clients`](Self::clients), [`per_user`](Self::per_user), [`per_session`](Self::per_session), [`replay`](Self::replay) | none |
+/// | [`topics`](Self::topics) | 64 per client |
+/// | [`event_types`](Self::event_types) | 64 per client |
+/// | [`name_len`](Self::name_len) | 256 bytes |
+///
+/// The work that a request causes under the hub's lock grows with `topics * event_types`: with the
+/// defaults, at most 4,096 lookups.
+///
+/// ```
+/// use sse_hub::Limits;
+///
+/// let limits = Limits::default().clients(50_000).per_user(8).per_session(4).topics(16);
+/// let newest_tab_wins = Limits::default().per_user(1).displace_oldest(true);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    pub(crate) clients: usize,
+    pub(crate) per_user: usize,
+    pub(crate) per_session: usize,
+    pub(crate) topics: usize,
+    pub(crate) event_types: usize,
+    pub(crate) name_len: usize,
+    pub(crate) replay: usize,
+    pub(crate) displace_oldest: bool,
+}
+
+impl Limits {
+    /// Sets the most clients in total.
+    #[must_use]
+    pub const fn clients(mut self, clients: usize) -> Self {
+        self.clients = clients;
+        self
+    }
+
+    /// Sets the most clients of a user.
+    ///
+    /// A client that returns with its [id](crate::Subscriber::client_id) replaces its old
+    /// connection and needs no room. Leave room for clients that return without: the hub may not
+    /// have noticed yet that their old connection is dead.
+    #[must_use]
+    pub const fn per_user(mut self, clients: usize) -> Self {
+        self.per_user = clients;
+        self
+    }
+
+    /// Sets the most clients of a session.
+    #[must_use]
+    pub const fn per_session(mut self, clients: usize) -> Self {
+        self.per_session = clients;
+        self
+    }
+
+    /// Sets the most topics of a client, topics that it [joined](crate::Hub::join) included.
+    #[must_use]
+    pub const fn topics(mut self, topics: usize) -> Self {
+        self.topics = topics;
+        self
+    }
+
+    /// Sets the most event types that one client may [select](crate::Subscriber::event_types).
+    #[must_use]
+    pub const fn event_types(mut self, types: usize) -> Self {
+        self.event_types = types;
+        self
+    }
+
+    /// Sets the longest name of a user, a session, a topic or a selected event type, in bytes.
+    #[must_use]
+    pub const fn name_len(mut self, bytes: usize) -> Self {
+        self.name_len = bytes;
+        self
+    }
+
+    /// Sets the most events that are replayed to a client: the newest, after a `hub:gap`. A first
+    /// connection does not begin with more either.
+    #[must_use]
+    pub const fn replay(mut self, events: usize) -> Self {
+        self.replay = events;
+        self
+    }
+
+    /// If set, a client beyond `per_user` or `per_session` displaces the oldest client of the user
+    /// or session. Otherwise the client is refused, which is the default.
+    #[must_use]
+    pub const fn displace_oldest(mut self, is_on: bool) -> Self {
+        self.displace_oldest = is_on;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        first_zero([
+            ("Limits::clients", self.clients == 0),
+            ("Limits::per_user", self.per_user == 0),
+            ("Limits::per_session", self.per_session == 0),
+            ("Limits::name_len", self.name_len == 0),
+        ])
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: usize::MAX,
+            per_user: usize::MAX,
+            per_session: usize::MAX,
+            topics: 64,
+            event_types: 64,
+            name_len: 256,
+            replay: usize::MAX,
+            displace_oldest: false,
+        }
+    }
+}
+
+/// How far a hub reads back for clients that missed more than it [retains](crate::Retain).
+///
+/// Needs a [backplane](crate::HubBuilder::backplane) that supports history reads, as
+/// `sse_hub::redis` does. Without a backplane these settings change nothing.
+///
+/// The hub reads older events once for all clients that need them, in pieces from the newest back,
+/// and puts them before the events that it retains. They stay until no client has read them for ten
+/// seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
+///
+/// # Memory
+///
+/// A hub holds at most so many events and bytes:
+///
+/// ```text
+/// otherwise             Retain::events                    Retain::bytes
+/// during history reads  Retain::events + History::events  Retain::bytes + History::bytes
+/// ```
+///
+/// [`Retain`](crate::Retain) says what each event costs in addition. A client that missed more gets
+/// a `hub:gap` and continues with the oldest event that is there. So does a client whose events the
+/// backplane no longer holds.
+///
+/// ```
+/// use std::time::Duration;
+/// use sse_hub::History;
+///
+/// let history = History::default().events(50_000).bytes(32 << 20).max_wait(Duration::from_secs(10));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct History {
+    pub(crate) allowance: Allowance,
+    pub(crate) max_wait: Duration,
+}
+
+impl History {
+    /// Sets the most events beyond the retention: 16,384 by default.
+    #[must_use]
+    pub const fn events(mut self, events: usize) -> Self {
+        self.allowance.events = events;
+        self
+    }
+
+    /// Sets the most bytes beyond the retention: 16 MiB by default.
+    #[must_use]
+    pub const fn bytes(mut self, bytes: usize) -> Self {
+        self.allowance.bytes = bytes;
+        self
+    }
+
+    /// Sets how long a client waits for a backplane that does not answer: one minute by default.
+    /// Then the client gets a gap, and continues with the events of the hub.
+    #[must_use]
+    pub const fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = wait;
+        self
+    }
+
+    /// Until when a client waits that comes at `now`.
+    pub(crate) fn until(&self, now: Instant) -> Instant {
+        /// Stands in for a wait that the clock cannot add: one year.
+        const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        now.checked_add(self.max_wait).unwrap_or(now + FAR)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        first_zero([
+            ("History::events", self.allowance.events == 0),
+            ("History::bytes", self.allowance.bytes == 0),
+            ("History::max_wait", self.max_wait.is_zero()),
+        ])
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            allowance: Allowance { events: 16_384, bytes: 16 << 20 },
+            max_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How a hub reports users that come and go.
+///
+/// [`HubBuilder::presence`](crate::HubBuilder::presence) turns presence on, and
+/// [`Hub::watch`](crate::Hub::watch) returns the reports.
+///
+/// A user comes with the first client. After the last client left, the user is *away*, and still
+/// counts as online. Only if no client comes back within the grace period has the user left. So a
+/// page that reloads is neither a leave nor a join. Clients without a
+/// [user](crate::Subscriber::user) are not reported.
+///
+/// ```
+/// use std::time::Duration;
+/// use sse_hub::{Hub, ManualTimer, Presence};
+///
+/// let presence = Presence::default().grace(Duration::from_secs(10)).max_away(20_000);
+/// let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+/// # Ok::<(), sse_hub::ConfigError>(())
+/// ```
+///
+/// # Many instances
+///
+/// With a [backplane](crate::HubBuilder::backplane), users are those of all instances that have
+/// presence on. A user joins if the user was online nowhere, and leaves if the last client *on any
+/// instance* has been gone for the grace period. A user that a load balancer sends to another
+/// instance does neither, if the grace period is longer than the reconnect plus the time until the
+/// other instances hear of it (over Redis about 100 ms). Every instance sees the same in the end, by
+/// its own clock. The users of an instance that dies count as online for a while: see
+/// `sse_hub::redis`. An instance that cannot reach the others keeps its last state of them.
+///
+/// # Memory
+///
+/// For user names of `n` bytes, however many clients come and go, at most about
+///
+/// ```text
+/// max_away * (200 + n) + event_buffer * (64 + n)   bytes, and with a backplane in addition
+/// max_remote_users * (130 + n) + 60 * (local users that are not announced yet)
+/// ```
+///
+/// Users that are online cost nothing, and no events are kept while there is no watcher. (The 130 is
+/// 120 as measured on 64 bits with half a million users.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presence {
+    pub(crate) grace: Duration,
+    pub(crate) max_away: usize,
+    pub(crate) event_buffer: usize,
+    pub(crate) max_remote_users: usize,
+}
+
+impl Presence {
+    /// Sets how long a user may be away before the user has left: 10 seconds by default.
+    ///
+    /// A reload takes a moment. A lost connection takes up to 1.25 times
+    /// [`HubBuilder::retry`](crate::HubBuilder::retry), plus the time to connect. With zero, every
+    /// reload is a leave and a join.
+    #[must_use]
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Sets the most users that are away at a time: 10,000 by default. If there are more, the user
+    /// that has been away longest is reported as left before its grace period is over.
+    ///
+    /// To honour the grace period, the limit must be at least
+    /// `users that leave per second * grace in seconds`.
+    #[must_use]
+    pub const fn max_away(mut self, users: usize) -> Self {
+        self.max_away = users;
+        self
+    }
+
+    /// Sets how many events are kept for watchers: 4,096 by default. A watcher that falls further
+    /// behind gets [`PresenceEvent::Missed`](crate::PresenceEvent::Missed).
+    #[must_use]
+    pub const fn event_buffer(mut self, events: usize) -> Self {
+        self.event_buffer = events;
+        self
+    }
+
+    /// Sets the most users of other instances, each counted once per instance: one million by
+    /// default. Users beyond the limit are not seen, and the log gets one warning.
+    #[must_use]
+    pub const fn max_remote_users(mut self, users: usize) -> Self {
+        self.max_remote_users = users;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        first_zero([
+            ("Presence::max_away", self.max_away == 0),
+            ("Presence::event_buffer", self.event_buffer == 0),
+            ("Presence::max_remote_users", self.max_remote_users == 0),
+        ])
+    }
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(10),
+            max_away: 10_000,
+            event_buffer: 4096,
+            max_remote_users: 1_000_000,
+        }
+    }
+}
+
+/// Names the first setting that is zero.
+fn first_zero<const N: usize>(settings: [(&'static str, bool); N]) -> Result<(), ConfigError> {
+    match settings.into_iter().find(|&(_, is_zero)| is_zero) {
+        Some((setting, _)) => Err(ConfigError::Zero { setting }),
+        None => Ok(()),
+    }
+}

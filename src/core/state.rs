@@ -1,0 +1,447 @@
+//! The data that the state lock guards.
+//!
+//! Functions here take `&mut State`, which proves that the lock is held. They run no foreign code:
+//! wakers and notifications go into a [`Work`], which the caller runs after the lock is released.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use slab::Slab;
+
+use super::ahead::Ahead;
+use super::client::{Client, Inbox};
+use super::config::Config;
+use super::deferred::{Ended, Work};
+use super::end::{End, EndReason};
+use super::health::Health;
+use super::held::Held;
+use super::remote::Remote;
+use super::roster::Roster;
+use super::stats::Counts;
+use crate::log::audience::Audience;
+use crate::log::departed::{Departed, Owner};
+use crate::log::entry::Entry;
+use crate::log::identity::Identity;
+use crate::log::key::Key;
+use crate::log::log::Log;
+use crate::log::mailbox::{GapReason, Pace, Waiting};
+use crate::log::recipients::Recipients;
+use crate::log::routes::Routes;
+use crate::wire::id::EventId;
+
+/// The most clients that one hold of the state lock hands an event to, wakes or changes. In between
+/// the lock is released for other threads. loom explores every order with pieces of one.
+pub(crate) const PIECE: usize = if cfg!(sse_hub_loom) { 1 } else { 256 };
+
+/// The most stalled clients that one operation ends.
+const MAX_EXPELLED: usize = 64;
+
+/// The least number of departed clients that the hub remembers.
+const MIN_DEPARTED: usize = 1024;
+
+/// The data that the state lock guards.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) log: Log,
+    pub(crate) routes: Routes<Arc<Client>>,
+    pub(crate) departed: Departed,
+    /// Clients that events wait for, the longest wait first. Each client is in here at most once.
+    watched: BinaryHeap<Reverse<Watched>>,
+    /// The tasks that wait for the last client to leave.
+    pub(crate) waiting_for_last: Slab<Waker>,
+    /// The log's head when a client last joined a topic.
+    pub(crate) last_join: EventId,
+    pub(crate) lifecycle: Lifecycle,
+    /// Whether the end of the order is known. Always true without a backplane.
+    pub(crate) is_loaded: bool,
+    pub(crate) counts: Counts,
+    /// `None` if presence is off.
+    pub(crate) roster: Option<Roster>,
+    /// `None` if presence is off, or the hub has no backplane.
+    pub(crate) remote: Option<Remote>,
+    pub(crate) held: Held,
+    pub(crate) ahead: Ahead,
+    pub(crate) health: Health,
+}
+
+/// Whether the hub lets clients in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifecycle {
+    Open,
+    Draining,
+    Closed,
+}
+
+/// A client that events wait for, and since when at the earliest.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Watched {
+    since: Instant,
+    slot: usize,
+    serial: u64,
+}
+
+/// The result of a read of the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LogRead {
+    /// The hub has forgotten the client.
+    Forgotten,
+    /// Nothing: the client must look at its inbox first.
+    Retry,
+    /// Events, possibly none. `gap`: where the client stands after the loss that it must report.
+    Events { gap: Option<EventId> },
+}
+
+impl State {
+    pub(crate) fn new(config: &Config, log: Log) -> Self {
+        let remote_users = config.backplane.as_ref().and(config.presence);
+        Self {
+            routes: Routes::new(log.hasher().clone()),
+            log,
+            departed: Departed::new(config.retain.events.max(MIN_DEPARTED)),
+            watched: BinaryHeap::new(),
+            waiting_for_last: Slab::new(),
+            last_join: EventId::ORIGIN,
+            lifecycle: Lifecycle::Open,
+            is_loaded: config.backplane.is_none(),
+            counts: Counts::default(),
+            roster: config.presence.map(Roster::new),
+            remote: remote_users.map(|presence| Remote::new(presence.max_remote_users)),
+            held: Held::new(config.history),
+            ahead: Ahead::default(),
+            health: Health::default(),
+        }
+    }
+
+    /// Whether `client` is the client in this slot. A slot is reused after its client left.
+    pub(crate) fn has(&self, slot: usize, client: &Arc<Client>) -> bool {
+        self.routes.get(slot).is_some_and(|member| Arc::ptr_eq(member, client))
+    }
+
+    pub(crate) fn identity(&self, slot: usize) -> Option<Identity<'_>> {
+        let client = self.routes.get(slot)?;
+        Some(Identity { memberships: self.routes.memberships(slot), filter: &client.filter })
+    }
+
+    /// Returns the user and the session of a client.
+    pub(crate) fn owner(&self, slot: usize) -> Owner {
+        let mut owner = Owner { user: None, session: None };
+        for place in self.routes.memberships(slot) {
+            match &place.key {
+                Key::User(user) => owner.user = Some(Arc::clone(user)),
+                Key::Session(session) => owner.session = Some(Arc::clone(session)),
+                Key::All | Key::Client(_) | Key::Topic(_) => {}
+            }
+        }
+        owner
+    }
+
+    /// Returns the slots of an audience's clients, each once.
+    pub(crate) fn matching(&self, audience: &Audience) -> Vec<usize> {
+        let recipients = Recipients::new(audience, self.log.hasher());
+        let keys = recipients.keys();
+        let holders = keys.iter().flat_map(|key| self.routes.members(key));
+        let matched = holders.map(|member| member.slot).filter(|&slot| {
+            let is_in = |client: Identity<'_>| recipients.include(client, EventId::LAST);
+            recipients.are_all_holders() || self.identity(slot).is_some_and(is_in)
+        });
+        let mut slots: Vec<usize> = matched.collect();
+        if keys.len() > 1 {
+            slots.sort_unstable();
+            slots.dedup();
+        }
+        slots
+    }
+
+    /// Hands an event to the last [`PIECE`] members of a key's list before `left`. Returns how many
+    /// clients took the event, and how many members are left.
+    pub(crate) fn hand_piece(
+        &mut self,
+        entry: &Arc<Entry>,
+        key: &Key,
+        left: usize,
+        work: &mut Work<'_>,
+    ) -> (usize, usize) {
+        // A client that joins between two pieces of a hand-out joins for later events only.
+        let joined_since = entry.id <= self.last_join;
+        let members = self.routes.members(key);
+        let left = left.min(members.len());
+        let rest = left.saturating_sub(PIECE);
+        let mut given = 0;
+        for member in members[rest..left].iter().rev() {
+            let (slot, client) = (member.slot, &member.reach);
+            if !entry.passes(&client.filter) {
+                continue;
+            }
+            // The client's other keys lie elsewhere in memory: look them up only if they matter.
+            let identity =
+                || Identity { memberships: self.routes.memberships(slot), filter: &client.filter };
+            let is_known = entry.is_for_all_holders() && !joined_since;
+            if !is_known && !entry.is_addressed_to(identity()) {
+                continue;
+            }
+            let mut inbox = client.inbox.lock();
+            if inbox.ending.is_open() && inbox.mailbox.push(entry) {
+                given += 1;
+                if inbox.mailbox.held_until().is_some() {
+                    // The client cannot read the event yet: do not wake it.
+                    continue;
+                }
+                work.extend(inbox.take_waker());
+                watch(&mut self.watched, slot, client.serial, &mut inbox, entry.at, work.config);
+            }
+        }
+        (given, rest)
+    }
+
+    /// Watches whether a client stalls, for which events may have waited since `work.now`.
+    pub(crate) fn watch(&mut self, slot: usize, work: &Work<'_>) {
+        let Some(client) = self.routes.get(slot) else { return };
+        let mut inbox = client.inbox.lock();
+        watch(&mut self.watched, slot, client.serial, &mut inbox, work.now, work.config);
+    }
+
+    /// Ends every stream after its backlog.
+    pub(crate) fn end_all(&self, reason: EndReason, work: &mut Work<'_>) {
+        let clients = self.routes.iter();
+        work.extend(clients.filter_map(|(_, client)| client.inbox.lock().end(End::silent(reason))));
+    }
+
+    /// Ends a stream and forgets its client at once. The next poll of the stream finds its end.
+    pub(crate) fn expel(
+        &mut self,
+        slot: usize,
+        end: impl FnOnce(&Client) -> End,
+        work: &mut Work<'_>,
+    ) {
+        let Some(client) = self.routes.get(slot).map(Arc::clone) else { return };
+        let end = end(&client);
+        let mut inbox = client.inbox.lock();
+        work.extend(inbox.end(end));
+        let reason = inbox.ending.reason().unwrap_or(EndReason::Left);
+        drop(inbox);
+        self.forget(slot, reason, work);
+    }
+
+    /// Ends streams that were not read for too long although events wait, [`MAX_EXPELLED`] at most.
+    ///
+    /// A stalled stream cannot notice by itself: the server does not poll it, so no timer inside it
+    /// fires. Other operations notice, as clients publish, connect and send heartbeats.
+    pub(crate) fn expel_stalled(&mut self, work: &mut Work<'_>) {
+        let Some(limit) = work.config.stall else { return };
+        let is_over = |since: Instant, now: Instant| now.saturating_duration_since(since) >= limit;
+        for _ in 0..MAX_EXPELLED {
+            match self.watched.peek() {
+                Some(Reverse(oldest)) if is_over(oldest.since, work.now) => {}
+                _ => return,
+            }
+            let Some(Reverse(Watched { slot, serial, .. })) = self.watched.pop() else { return };
+            let Some(client) = self.routes.get(slot).filter(|client| client.serial == serial)
+            else {
+                continue;
+            };
+            let mut inbox = client.inbox.lock();
+            let since = match inbox.waiting() {
+                Waiting::No => {
+                    inbox.is_watched = false;
+                    continue;
+                }
+                Waiting::Since(since) => since,
+                Waiting::ReadNow => work.now,
+            };
+            drop(inbox);
+            if is_over(since, work.now) {
+                self.expel(slot, |_| End::silent(EndReason::Stalled), work);
+            } else {
+                self.watched.push(Reverse(Watched { since, slot, serial }));
+            }
+        }
+    }
+
+    /// Forgets a client.
+    pub(crate) fn forget(&mut self, slot: usize, reason: EndReason, work: &mut Work<'_>) {
+        let owner = self.owner(slot);
+        let Some(client) = self.routes.remove(slot) else { return };
+        work.report_end(Ended { client: client.id, has_user: owner.user.is_some(), reason });
+        self.note_departure(owner.user.as_ref(), reason, work);
+        self.departed.remember(client.id, owner);
+        self.counts.ended[reason as usize] += 1;
+        let mut inbox = client.inbox.lock();
+        if inbox.mailbox.held_until().is_some() {
+            // The client waits for older events that nobody will bring.
+            inbox.mailbox.release(EventId::LAST, work.now);
+        }
+        // The destructor of a waker is foreign code: it must run without a lock.
+        work.extend(inbox.take_waker());
+        drop(inbox);
+        if self.routes.len() == 0 {
+            work.extend(self.waiting_for_last.drain());
+        }
+        if self.watched.len() > self.routes.prune_at() {
+            let routes = &self.routes;
+            self.watched.retain(|Reverse(watched)| {
+                routes.get(watched.slot).is_some_and(|client| client.serial == watched.serial)
+            });
+            self.watched.shrink_to(2 * self.watched.len());
+        }
+    }
+
+    /// A client was registered: its user may have come online.
+    pub(crate) fn note_arrival(&mut self, slot: usize, work: &mut Work<'_>) {
+        let Some(roster) = &mut self.roster else { return };
+        let mut keys = self.routes.memberships(slot).iter().map(|place| &place.key);
+        let Some((key, user)) = keys.find_map(|key| match key {
+            Key::User(user) => Some((key, user)),
+            _ => None,
+        }) else {
+            return;
+        };
+        if self.routes.members(key).len() != 1 {
+            return;
+        }
+        if let Some(remote) = &mut self.remote
+            && remote.note_arrival(user)
+        {
+            work.note_presence_changed();
+        }
+        if self.remote.as_ref().is_none_or(|remote| remote.instances_of(user) == 0) {
+            roster.arrive(Arc::clone(user), work);
+        }
+    }
+
+    /// A client was forgotten: its user may be away.
+    fn note_departure(&mut self, user: Option<&Arc<str>>, reason: EndReason, work: &mut Work<'_>) {
+        let (Some(roster), Some(user)) = (&mut self.roster, user) else { return };
+        if !self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
+            return;
+        }
+        if let Some(remote) = &mut self.remote
+            && remote.note_departure(user, reason)
+        {
+            work.note_presence_changed();
+        }
+        if self.remote.as_ref().is_none_or(|remote| remote.instances_of(user) == 0) {
+            roster.depart(user, reason, work);
+        }
+    }
+
+    /// Reads the log for a client that is behind.
+    ///
+    /// A client that lost events may be held, to wait for them. A client that must not lag is ended.
+    pub(crate) fn read_log(
+        &mut self,
+        slot: usize,
+        client: &Arc<Client>,
+        out: &mut Vec<Arc<Entry>>,
+        work: &mut Work<'_>,
+    ) -> LogRead {
+        // The slot of a client that was forgotten may belong to another client now.
+        if !self.has(slot, client) {
+            return LogRead::Forgotten;
+        }
+        let config = work.config;
+        let identity =
+            Identity { memberships: self.routes.memberships(slot), filter: &client.filter };
+        let mut inbox = client.inbox.lock();
+        // The order may have been replaced since the client was found to be behind: then the client
+        // must report a gap first.
+        let Some((pace, requested)) = inbox.mailbox.reads_log() else { return LogRead::Retry };
+        let cursor = inbox.mailbox.cursor();
+        let replay = config.limits.replay;
+        if pace == Pace::Released
+            && replay < self.log.len()
+            && let (at, true) = self.log.before_last(replay, identity)
+            && at > cursor
+        {
+            inbox.mailbox.jump(at, self.log.head(), GapReason::Capped, work.now);
+            return LogRead::Retry;
+        }
+        // A stream that is to end delivers nothing after its tail. Later losses are for the client's
+        // return: a gap beyond the tail would skip events that the log still holds.
+        let upto = if inbox.ending.is_open() { EventId::LAST } else { inbox.mailbox.tail() };
+        let must_report = cursor < upto && inbox.mailbox.must_report_loss(self.log.evictions());
+        let lost = must_report.then(|| self.log.lost_since(cursor, identity)).flatten();
+        let lost = lost.map(|lost| lost.min(upto));
+        if let Some(lost) = lost {
+            // A client whose stream is complete does not come back: it is told the gap now.
+            let may_lag = pace.is_excused() || !config.end_lagging || inbox.ending.is_final();
+            if may_lag
+                && lost > requested
+                && let Some(until) = self.held.may_hold(cursor, &self.log, work.now)
+            {
+                inbox.mailbox.hold(until);
+                drop(inbox);
+                self.held.add(slot, client, cursor, work.now, &mut self.log, &self.routes);
+                work.note_history_wanted();
+                return LogRead::Retry;
+            }
+            if !may_lag {
+                let end = End::announced(EndReason::Lagged, config.retry(client.id));
+                work.extend(inbox.end(end));
+                return LogRead::Retry;
+            }
+        }
+        self.held.note_read(cursor, &self.log, work.now);
+        self.counts.lagged += u64::from(pace == Pace::FellBehind);
+        let mut is_live = self.log.read(cursor, identity, config.batch, out);
+        if !inbox.ending.is_open() {
+            // Events published after the end was decided are for the client's return.
+            let rest = out.partition_point(|entry| entry.id <= inbox.mailbox.tail());
+            is_live |= rest < out.len();
+            out.truncate(rest);
+        }
+        let gap = lost.map(|lost| {
+            // If topics have limits of their own, the log can hold events older than the loss. The
+            // client must get these too, also if it is cut off right after the gap.
+            out.first().map_or(lost, |first| lost.min(first.id.predecessor()))
+        });
+        if gap.is_some() {
+            // The client is told once, not with every read up to the loss.
+            inbox.mailbox.excuse(self.log.evictions());
+        }
+        if is_live {
+            inbox.mailbox.catch_up(self.log.head());
+        } else if let Some(last) = out.last() {
+            inbox.mailbox.advance(last.id, work.now);
+        }
+        drop(inbox);
+        if !is_live {
+            self.watch(slot, work);
+        }
+        LogRead::Events { gap }
+    }
+
+    /// Lets the held clients go on that the log has reached, or all if nothing more can come.
+    pub(crate) fn release_served(&mut self, work: &mut Work<'_>) {
+        let whole_from = self.log.whole_from();
+        for slot in self.held.take_served(&self.log, &self.routes) {
+            if let Some(client) = self.routes.get(slot) {
+                let mut inbox = client.inbox.lock();
+                inbox.mailbox.release(whole_from, work.now);
+                work.extend(inbox.take_waker());
+            }
+            self.watch(slot, work);
+        }
+    }
+
+    /// Frees up to `most` events that history reads left beyond the retention.
+    pub(crate) fn lower(&mut self, most: usize, now: Instant, evicted: &mut Vec<Arc<Entry>>) {
+        self.held.lower(now, most, &mut self.log, &self.routes, evicted);
+    }
+}
+
+fn watch(
+    watched: &mut BinaryHeap<Reverse<Watched>>,
+    slot: usize,
+    serial: u64,
+    inbox: &mut Inbox,
+    since: Instant,
+    config: &Config,
+) {
+    if config.stall.is_some() && !inbox.is_watched {
+        inbox.is_watched = true;
+        watched.push(Reverse(Watched { since, slot, serial }));
+    }
+}

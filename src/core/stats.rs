@@ -1,0 +1,296 @@
+//! Counters of a hub, and the snapshot of them that users see.
+
+use std::array;
+use std::fmt;
+#[cfg(feature = "metrics")]
+use std::iter;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::end::EndReason;
+use crate::error::RefusedCause;
+use crate::log::log::Log;
+use crate::log::routes::Routes;
+
+/// A snapshot of a hub's counters, as [`Hub::stats`](crate::Hub::stats) returns it.
+///
+/// Counters count from the creation of the hub.
+///
+/// ```
+/// use sse_hub::{EndReason, Hub, ManualTimer, Subscriber};
+///
+/// let hub = Hub::builder(ManualTimer::new()).build()?;
+/// drop(hub.subscribe(Subscriber::new())?);
+/// let stats = hub.stats();
+/// assert_eq!((stats.clients, stats.opened), (0, 1));
+/// assert_eq!(stats.ended(EndReason::Left), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Open streams.
+    pub clients: usize,
+    /// Names with open streams: client ids, users, sessions and topics, and one for all clients.
+    pub client_names: usize,
+    /// Events in the log, [older events](crate::History) included.
+    pub retained: usize,
+    /// Names that the retained events are addressed to.
+    pub retained_names: usize,
+    /// Bytes of the retained events, as [`Retain::bytes`](crate::Retain::bytes) and
+    /// [`History::bytes`](crate::History::bytes) count them.
+    pub retained_bytes: usize,
+    /// Events published. With a backplane: events of all instances that this instance read.
+    pub published: u64,
+    /// Streams opened.
+    pub opened: u64,
+    /// Events delivered: each event counts once for every stream that read it.
+    pub delivered: u64,
+    /// Bytes of the delivered events.
+    pub delivered_bytes: u64,
+    /// Delivered events that shared an item with an earlier event: writes saved by batching.
+    pub batched: u64,
+    /// How often a stream that kept up fell behind its window, and read the log.
+    pub lagged: u64,
+    /// How often a client was told of a gap.
+    pub gaps: u64,
+    /// With a backplane: whether the backplane cannot be reached.
+    pub degraded: bool,
+    /// With a backplane: how often the order was replaced, and every client got a gap.
+    pub resets: u64,
+    /// With a backplane: entries that were skipped because they are malformed.
+    pub malformed: u64,
+    /// With a backplane: older events that were read back into the log.
+    pub restored: u64,
+    ended: [u64; EndReason::COUNT],
+    refused: [u64; RefusedCause::COUNT],
+    delays: Delays,
+}
+
+impl Stats {
+    pub(crate) fn new<T: Clone>(routes: &Routes<T>, log: &Log, counts: Counts, read: Read) -> Self {
+        let Counts { published, opened, lagged, malformed, restored, resets, ended, refused } =
+            counts;
+        let Read { events: delivered, bytes, items, gaps, delays } = read;
+        Self {
+            clients: routes.len(),
+            client_names: routes.keys(),
+            retained: log.len(),
+            retained_names: log.keys(),
+            retained_bytes: log.bytes(),
+            published,
+            opened,
+            delivered,
+            delivered_bytes: bytes,
+            batched: delivered.saturating_sub(items),
+            lagged,
+            gaps,
+            degraded: false,
+            resets,
+            malformed,
+            restored,
+            ended,
+            refused,
+            delays,
+        }
+    }
+
+    /// Returns how many streams ended for this reason.
+    #[must_use]
+    pub const fn ended(&self, reason: EndReason) -> u64 {
+        self.ended[reason as usize]
+    }
+
+    /// Returns how many clients were refused for this cause, whatever its limit.
+    #[must_use]
+    pub const fn refused(&self, cause: RefusedCause) -> u64 {
+        self.refused[cause.index()]
+    }
+
+    /// Returns how long events took from being published to being read. One read in sixteen is
+    /// measured.
+    #[must_use]
+    pub const fn delays(&self) -> &Delays {
+        &self.delays
+    }
+}
+
+/// The counters that the state lock guards.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) published: u64,
+    pub(crate) opened: u64,
+    pub(crate) lagged: u64,
+    pub(crate) malformed: u64,
+    pub(crate) restored: u64,
+    pub(crate) resets: u64,
+    pub(crate) ended: [u64; EndReason::COUNT],
+    pub(crate) refused: [u64; RefusedCause::COUNT],
+}
+
+/// The sum of the reads of all streams.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Read {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    items: u64,
+    gaps: u64,
+    delays: Delays,
+}
+
+/// A histogram of delays, by powers of two.
+///
+/// ```
+/// # let hub = sse_hub::Hub::builder(sse_hub::ManualTimer::new()).build().unwrap();
+/// let stats = hub.stats();
+/// let p99 = stats.delays().quantile(0.99);
+/// assert!(p99.is_none(), "no event was read yet");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Delays {
+    /// Bucket `n` counts delays below 2^n microseconds that no earlier bucket counts.
+    buckets: [u64; BUCKETS],
+}
+
+/// The last bucket begins at 2^38 us, three days.
+const BUCKETS: usize = 40;
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS] }
+    }
+}
+
+impl Delays {
+    /// Returns how many delays were measured.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Returns a bound that the given share of delays (0 to 1) stayed below, exact to a factor of
+    /// two. Returns `None` if nothing was measured.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let rank = (self.count() as f64 * share.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
+        let mut below = 0;
+        let bucket = self.buckets.iter().position(|count| {
+            below += count;
+            below >= rank
+        });
+        bucket.map(|bucket| Duration::from_micros(1 << bucket))
+    }
+
+    /// Returns the buckets: an upper bound, and how many delays are below it and in no earlier
+    /// bucket.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let bound = |bucket: usize| Duration::from_micros(1 << bucket);
+        self.buckets.into_iter().enumerate().map(move |(bucket, count)| (bound(bucket), count))
+    }
+}
+
+impl fmt::Debug for Delays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.buckets().filter(|&(_, count)| count > 0)).finish()
+    }
+}
+
+/// Counts reads without a lock. Streams write to different stripes: a shared cache line would
+/// bounce between processors with every event.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    stripes: [Stripe; 8],
+}
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Stripe {
+    events: AtomicU64,
+    bytes: AtomicU64,
+    items: AtomicU64,
+    gaps: AtomicU64,
+    delays: [AtomicU64; BUCKETS],
+}
+
+impl Default for Stripe {
+    fn default() -> Self {
+        Self {
+            events: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            items: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            delays: array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
+impl Reads {
+    /// The stream with this serial number has read `events` events in one item.
+    pub(crate) fn count(&self, serial: u64, events: usize, bytes: usize) {
+        let stripe = self.stripe(serial);
+        stripe.events.fetch_add(events as u64, Ordering::Relaxed);
+        stripe.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        stripe.items.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The client with this serial number was told of a gap.
+    pub(crate) fn gap(&self, serial: u64) {
+        self.stripe(serial).gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An event was read after `delay`.
+    pub(crate) fn delay(&self, serial: u64, delay: Duration) {
+        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+        self.stripe(serial).delays[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sum(&self) -> Read {
+        let mut sum = Read::default();
+        for stripe in &self.stripes {
+            sum.events += stripe.events.load(Ordering::Relaxed);
+            sum.bytes += stripe.bytes.load(Ordering::Relaxed);
+            sum.items += stripe.items.load(Ordering::Relaxed);
+            sum.gaps += stripe.gaps.load(Ordering::Relaxed);
+            for (total, part) in sum.delays.buckets.iter_mut().zip(&stripe.delays) {
+                *total += part.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
+    fn stripe(&self, serial: u64) -> &Stripe {
+        &self.stripes[serial as usize % self.stripes.len()]
+    }
+}
+
+/// The most delays that one call records into metrics.
+#[cfg(feature = "metrics")]
+const MAX_SAMPLE: u64 = 4096;
+
+/// How many delays of each bucket have been recorded into metrics.
+#[cfg(feature = "metrics")]
+#[derive(Debug, Default)]
+pub(crate) struct Recorded(Vec<u64>);
+
+#[cfg(feature = "metrics")]
+impl Recorded {
+    /// Returns the delays since the last call: values, and how often each must be recorded. Above
+    /// [`MAX_SAMPLE`] delays, returns a sample in proportion.
+    pub(crate) fn sample(&mut self, delays: &Delays) -> Vec<(f64, usize)> {
+        self.0.resize(delays.buckets().count(), 0);
+        let fresh = |(known, (_, count)): (&u64, (_, u64))| count.saturating_sub(*known);
+        let all: u64 = self.0.iter().zip(delays.buckets()).map(fresh).sum();
+        let stride = all.div_ceil(MAX_SAMPLE).max(1);
+        let mut sample = Vec::new();
+        for (known, (bound, count)) in iter::zip(&mut self.0, delays.buckets()) {
+            // The remainder stays for the next call: a rare delay is recorded late, not never.
+            let times = count.saturating_sub(*known) / stride;
+            *known += times * stride;
+            if times > 0 {
+                sample.push((bound.as_secs_f64(), times as usize));
+            }
+        }
+        sample
+    }
+}

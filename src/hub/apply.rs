@@ -1,0 +1,385 @@
+//! The effects of a feed on the hub, under the hub's locks: events and commands of the order, a new
+//! order, older events, the health of the backplane, and the users of other instances.
+//!
+//! Every instance applies a command when it reads the command's entry, also the instance that sent
+//! it. So a command has the same place among the events on every instance.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::disconnect;
+use super::shared::Shared;
+use super::topics;
+use crate::core::ahead::AheadUpTo;
+use crate::core::backplane::UserChange;
+use crate::core::deferred::Work;
+use crate::core::remote::Added;
+use crate::core::state::{PIECE, State};
+use crate::core::telemetry;
+use crate::log::codec::{Action, Command, Received};
+use crate::log::entry::{Encoded, Entry, Prepared};
+use crate::log::key::Key;
+use crate::log::log::Log;
+use crate::log::mailbox::GapReason;
+use crate::sync;
+use crate::wire::frame::Sealed;
+use crate::wire::id::EventId;
+
+/// An entry of the order with its id and age; `None` for an entry that is malformed.
+pub(super) type Aged = (EventId, Duration, Option<Received>);
+
+/// Publishes an event of the order.
+pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
+    let prepared = Prepared::new(event, &shared.hasher);
+    let mut work = Work::begin(&shared.config);
+    {
+        let mut order = shared.order.lock();
+        // Before the first load no event is in order.
+        let is_next = id > order.last && order.last != EventId::ORIGIN;
+        if !order.is_closed && is_next {
+            shared.put(&mut order, id, prepared, &mut work);
+        }
+    }
+    work.run();
+}
+
+/// Applies a command of the order.
+pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
+    let Command { audience, action } = command;
+    let limits = &shared.config.limits;
+    let mut work = Work::begin(&shared.config);
+    let mut rejected = 0;
+    {
+        let mut order = shared.order.lock();
+        // As for events: before the first load nothing is in order.
+        if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+            return;
+        }
+        order.last = id;
+        let mut state = shared.state.lock();
+        state.log.pass(id);
+        match action {
+            Action::End { kind, reason, last } => {
+                let last = last.map(Sealed::finish_without_id).unwrap_or_default();
+                disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
+            }
+            Action::Join(topic) => {
+                let (key, mut slots) = (Key::Topic(topic), state.matching(&audience));
+                let all = slots.len();
+                // The hub that sent the command may have other limits.
+                let is_valid = key.check(limits.name_len).is_ok();
+                slots.retain(|&slot| {
+                    is_valid && topics::has_room(&state, slot, &key, limits.topics)
+                });
+                rejected = all - slots.len();
+                topics::join_now(&mut state, slots, &key);
+            }
+            Action::Leave(topic) => {
+                let slots = state.matching(&audience);
+                topics::leave_now(&mut state, slots, &Key::Topic(topic));
+            }
+        }
+    }
+    work.run();
+    if rejected > 0 {
+        telemetry::join_rejected(rejected, limits.topics);
+    }
+}
+
+/// Counts an entry that is malformed.
+pub(super) fn malformed(shared: &Shared) {
+    shared.state.lock().counts.malformed += 1;
+}
+
+/// Begins with a part of the order that has no gap after `floor`, or with another order.
+pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
+    let mut work = Work::begin(&shared.config);
+    let mut malformed = 0;
+    let mut entries = Vec::with_capacity(tail.len());
+    for (id, age, received) in tail {
+        match received {
+            Some(Received::Event(event)) => entries.push(entry(shared, id, age, event, &work)),
+            // The command was for the clients of its time.
+            Some(Received::Command(_)) => {}
+            None => malformed += 1,
+        }
+    }
+    let mut order = shared.order.lock();
+    if order.is_closed {
+        return;
+    }
+    let mut state = shared.state.lock();
+    let is_first = !state.is_loaded;
+    // The ids of a hub never go back: a floor before the newest id is taken for one after it.
+    let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
+    let fresh = Log::new(shared.config.retain, floor, shared.hasher.clone());
+    let old = mem::replace(&mut state.log, fresh);
+    for entry in entries {
+        if entry.id > state.log.head() {
+            state.log.append(entry, &mut work.evicted);
+        }
+    }
+    order.last = state.log.head();
+    state.is_loaded = true;
+    state.counts.resets += u64::from(!is_first);
+    state.counts.malformed += malformed;
+    state.held.restart((!is_first).then_some(floor));
+    relocate_clients(&mut state, floor, is_first, &mut work);
+    let State { ahead, log, routes, held, .. } = &mut *state;
+    if ahead.mark(log, routes).is_some() {
+        work.note_client_ahead();
+    }
+    if held.is_waited_for() {
+        work.note_history_wanted();
+    }
+    drop(state);
+    drop(order);
+    // A log of many events must not be freed under the locks.
+    drop(old);
+    work.run();
+    if !is_first {
+        telemetry::reset(floor);
+    }
+}
+
+/// Finds every client's position in a log that begins after `floor`.
+fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mut Work<'_>) {
+    let reason = if is_first { GapReason::Evicted } else { GapReason::Reset };
+    let head = state.log.head();
+    let mut waiting = Vec::new();
+    let mut behind = Vec::new();
+    for (slot, client) in state.routes.iter() {
+        let mut inbox = client.inbox.lock();
+        let is_open = inbox.ending.is_open();
+        let mailbox = &mut inbox.mailbox;
+        match mailbox.cursor() {
+            // A stream that is to end takes no event of the new order. Its unread events of the
+            // old order are lost.
+            cursor if !is_open => {
+                if cursor < mailbox.tail() {
+                    mailbox.jump(floor, floor, reason, work.now);
+                }
+            }
+            // The client came before anybody knew where the order ends.
+            EventId::ORIGIN => mailbox.jump(head, head, GapReason::Unknown, work.now),
+            cursor if cursor < floor => {
+                // The backplane may hold the events before the floor, unless the order is another.
+                match state.held.until_first_load(work.now).filter(|_| is_first) {
+                    Some(until) => {
+                        mailbox.restart(head, work.now);
+                        mailbox.hold(until);
+                        behind.push((slot, Arc::clone(client), cursor));
+                    }
+                    None => mailbox.jump(floor, head, reason, work.now),
+                }
+            }
+            _ => mailbox.restart(head, work.now),
+        }
+        if inbox.mailbox.is_waiting() {
+            waiting.push(slot);
+            work.extend(inbox.take_waker());
+        }
+    }
+    for slot in waiting {
+        state.watch(slot, work);
+    }
+    for (slot, client, after) in behind {
+        let State { held, log, routes, .. } = &mut *state;
+        held.add(slot, &client, after, work.now, log, routes);
+    }
+}
+
+/// Moves the clients of `mark` whose id lies after `end`, and tells them a gap.
+pub(super) fn disown(shared: &Shared, mark: AheadUpTo, end: EventId) {
+    let mut work = Work::begin(&shared.config);
+    let mut state = shared.state.lock();
+    // Before the first load the end of the order is not known.
+    if state.is_loaded {
+        let State { ahead, log, routes, .. } = &mut *state;
+        let head = log.head();
+        for slot in ahead.take_disowned(mark, end, log, routes) {
+            if let Some(client) = state.routes.get(slot) {
+                let mut inbox = client.inbox.lock();
+                if inbox.ending.is_open() {
+                    // Not to the hub's own head: the client may have had the events between that
+                    // and the end.
+                    inbox.mailbox.jump(head.max(end), head, GapReason::Unknown, work.now);
+                    work.extend(inbox.take_waker());
+                }
+            }
+            state.watch(slot, &work);
+        }
+    }
+    drop(state);
+    work.run();
+}
+
+/// Puts older events back into the log: every entry of the order after `floor` and up to `upto`.
+pub(super) fn restore(shared: &Shared, upto: EventId, floor: EventId, piece: Vec<Aged>) {
+    let mut work = Work::begin(&shared.config);
+    let mut malformed = None;
+    // The newest entry first, each with the position of the entry before it.
+    let mut entries = Vec::with_capacity(piece.len());
+    let mut next: Option<Arc<Entry>> = None;
+    for (id, age, received) in piece.into_iter().rev() {
+        // The command was for the clients of its time.
+        if let Some(Received::Command(_)) = received {
+            continue;
+        }
+        entries.extend(next.take().map(|entry| (entry, id)));
+        let Some(Received::Event(event)) = received else {
+            malformed = Some(id);
+            break;
+        };
+        next = Some(entry(shared, id, age, event, &work));
+    }
+    entries.extend(next.map(|entry| (entry, floor)));
+
+    let mut state = shared.state.lock();
+    state.counts.malformed += u64::from(malformed.is_some());
+    state.held.note_brought(work.now);
+    let mut reached = upto;
+    'all: for some in entries.chunks(PIECE) {
+        // In the meantime the log may have evicted more, or begun anew.
+        if !state.log.is_raised() || state.log.whole_from() != reached {
+            break;
+        }
+        for (entry, previous) in some {
+            if !state.log.restore(Arc::clone(entry), *previous) {
+                break 'all;
+            }
+            state.counts.restored += 1;
+            reached = *previous;
+        }
+        state = sync::yield_lock(&shared.state, state);
+    }
+    match malformed {
+        // An entry that cannot be read may be an event: everything up to it counts as lost.
+        Some(malformed) => state.held.note_gone(malformed),
+        None if entries.is_empty() && state.log.whole_from() == upto => state.log.reach_back(floor),
+        None => {}
+    }
+    state.release_served(&mut work);
+    drop(state);
+    work.run();
+    // Entries that did not fit are freed here, without a lock.
+    drop(entries);
+}
+
+/// The order has no events up to `position`.
+pub(super) fn gone(shared: &Shared, position: EventId) {
+    let mut work = Work::begin(&shared.config);
+    let mut state = shared.state.lock();
+    state.held.note_gone(position);
+    state.release_served(&mut work);
+    drop(state);
+    work.run();
+}
+
+/// Makes an entry of the log from an event of the order.
+fn entry(
+    shared: &Shared,
+    id: EventId,
+    age: Duration,
+    event: Encoded,
+    work: &Work<'_>,
+) -> Arc<Entry> {
+    let at = work.now.checked_sub(age).unwrap_or(work.now);
+    Prepared::new(event, &shared.hasher).into_entry(id, at)
+}
+
+/// Notes whether the backplane can be reached. Returns whether the change must be logged.
+pub(super) fn health(shared: &Shared, is_degraded: bool) -> bool {
+    let now = shared.now();
+    let mut state = shared.state.lock();
+    let must_log = state.health.report(is_degraded, now);
+    let is_degraded = is_degraded || !state.is_loaded;
+    let must_tell =
+        shared.config.announce_outages && state.health.must_tell_clients(is_degraded, now);
+    if must_tell {
+        // Stored under the lock: the thread that knows last stores last.
+        shared.shows_degraded.store(is_degraded, Ordering::Release);
+    }
+    drop(state);
+    if must_tell {
+        wake_all(shared);
+    }
+    must_log
+}
+
+/// Wakes every stream, a piece at a time. A client that connects between two pieces looks by
+/// itself. [`Routes::remove`](crate::log::routes::Routes::remove) says why the walk meets the rest.
+fn wake_all(shared: &Shared) {
+    let mut left = usize::MAX;
+    while left > 0 {
+        let mut work = Work::begin(&shared.config);
+        let state = shared.state.lock();
+        let members = state.routes.members(&Key::All);
+        left = left.min(members.len());
+        let rest = left.saturating_sub(PIECE);
+        let clients = members[rest..left].iter().rev();
+        work.extend(clients.filter_map(|member| member.reach.inbox.lock().take_waker()));
+        left = rest;
+        drop(state);
+        work.run();
+    }
+}
+
+/// The users of another instance, as far as the hub knows them.
+pub(super) fn users_of(shared: &Shared, instance: &str) -> Vec<Arc<str>> {
+    let state = shared.state.lock();
+    state.remote.iter().flat_map(|remote| remote.users_of(instance).cloned()).collect()
+}
+
+/// Applies the changes of another instance's users, a piece at a time: an instance may have as many
+/// users as clients, and other threads wait for the lock.
+pub(super) fn user_changes(
+    shared: &Shared,
+    instance: &str,
+    changes: impl IntoIterator<Item = UserChange>,
+) {
+    let max_len = shared.config.limits.name_len;
+    let is_valid = |change: &UserChange| (1..=max_len).contains(&change.user().len());
+    // The iterator is foreign code: it must run before the lock is taken.
+    let changes: Vec<UserChange> = changes.into_iter().filter(is_valid).collect();
+    let mut work = Work::begin(&shared.config);
+    let mut is_full = false;
+    let mut state = shared.state.lock();
+    for (at, change) in changes.into_iter().enumerate() {
+        if at % PIECE == PIECE - 1 {
+            state = sync::yield_lock(&shared.state, state);
+        }
+        is_full |= user_change(&mut state, instance, change, &mut work);
+    }
+    let must_log = is_full && state.remote.as_mut().is_some_and(|remote| remote.report_limit());
+    drop(state);
+    work.run();
+    if must_log {
+        let limit = shared.config.presence.map_or(0, |presence| presence.max_remote_users);
+        telemetry::remote_users_limit(limit);
+    }
+}
+
+/// A user came to another instance, or left it. Returns whether there is no room to know that.
+fn user_change(state: &mut State, instance: &str, change: UserChange, work: &mut Work<'_>) -> bool {
+    let (Some(remote), Some(roster)) = (&mut state.remote, &mut state.roster) else {
+        return false;
+    };
+    let key = Key::User(Arc::clone(change.user()));
+    let is_here = !state.routes.members(&key).is_empty();
+    match &change {
+        UserChange::Joined(user) => match remote.add(instance, user) {
+            Added::Full => return true,
+            Added::First if !is_here => roster.arrive(Arc::clone(user), work),
+            Added::First | Added::Known => {}
+        },
+        UserChange::Left(user, reason) => {
+            if remote.remove(instance, user) && !is_here {
+                roster.depart(user, *reason, work);
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,122 @@
+//! Who is connected, and who follows which topic.
+
+use std::sync::Arc;
+
+use super::shared::Shared;
+use crate::core::backplane::{Backplane, Outgoing};
+use crate::core::state::State;
+use crate::error::JoinError;
+use crate::log::audience::Audience;
+use crate::log::codec::{self, Action, Command};
+use crate::log::key::{ClientId, Key};
+use crate::sync;
+
+/// A connected client, as [`Hub::clients`](crate::Hub::clients) lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientInfo {
+    /// The client's id.
+    pub client_id: ClientId,
+    /// The client's user, if any.
+    pub user: Option<Arc<str>>,
+    /// The client's session, if any.
+    pub session: Option<Arc<str>>,
+    /// The topics that the client follows, in no particular order.
+    pub topics: Vec<Arc<str>>,
+}
+
+/// Adds an audience's clients to a topic. Returns how many did not follow it before.
+pub(super) fn join(
+    shared: &Shared,
+    audience: Audience,
+    topic: Arc<str>,
+) -> Result<usize, JoinError> {
+    let limits = &shared.config.limits;
+    audience.check(limits.name_len)?;
+    let key = Key::Topic(Arc::clone(&topic));
+    key.check(limits.name_len)?;
+    let mut state = shared.state.lock();
+    let slots = state.matching(&audience);
+    if !slots.iter().all(|&slot| has_room(&state, slot, &key, limits.topics)) {
+        return Err(JoinError::TooManyTopics { limit: limits.topics });
+    }
+    let Some(backplane) = &shared.config.backplane else {
+        return Ok(join_now(&mut state, slots, &key));
+    };
+    let new = slots.into_iter().filter(|&slot| !follows(&state, slot, &key)).count();
+    drop(state);
+    send(&**backplane, Command { audience, action: Action::Join(topic) })?;
+    Ok(new)
+}
+
+/// Removes an audience's clients from a topic. Returns how many followed it.
+pub(super) fn leave(
+    shared: &Shared,
+    audience: Audience,
+    topic: Arc<str>,
+) -> Result<usize, JoinError> {
+    audience.check(shared.config.limits.name_len)?;
+    let key = Key::Topic(Arc::clone(&topic));
+    let mut state = shared.state.lock();
+    let slots = state.matching(&audience);
+    let Some(backplane) = &shared.config.backplane else {
+        return Ok(leave_now(&mut state, slots, &key));
+    };
+    let known = slots.into_iter().filter(|&slot| follows(&state, slot, &key)).count();
+    drop(state);
+    // No client follows a topic without a name, and the name could not be sent.
+    if key.check(usize::MAX).is_ok() {
+        send(&**backplane, Command { audience, action: Action::Leave(topic) })?;
+    }
+    Ok(known)
+}
+
+fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
+    sync::assert_unlocked();
+    Ok(backplane.send(Outgoing::new(codec::write_command(&command), None))?)
+}
+
+/// Lists an audience's clients.
+pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
+    let state = shared.state.lock();
+    let slots = state.matching(audience).into_iter();
+    slots.filter_map(|slot| Some(info(&state, slot, state.routes.get(slot)?.id))).collect()
+}
+
+/// Adds clients to a topic, for the events after the log's head. Returns how many did not follow it
+/// before.
+pub(super) fn join_now(state: &mut State, slots: Vec<usize>, topic: &Key) -> usize {
+    let head = state.log.head();
+    state.last_join = head;
+    slots.into_iter().filter(|&slot| state.routes.join(slot, topic.clone(), head)).count()
+}
+
+/// Removes clients from a topic. Returns how many followed it.
+pub(super) fn leave_now(state: &mut State, slots: Vec<usize>, topic: &Key) -> usize {
+    slots.into_iter().filter(|&slot| state.routes.leave(slot, topic)).count()
+}
+
+fn follows(state: &State, slot: usize, topic: &Key) -> bool {
+    state.routes.memberships(slot).iter().any(|place| place.key == *topic)
+}
+
+/// Whether a client follows this topic, or may follow one more.
+pub(super) fn has_room(state: &State, slot: usize, topic: &Key, limit: usize) -> bool {
+    let is_topic = |key: &Key| matches!(key, Key::Topic(_));
+    let places = state.routes.memberships(slot);
+    let topics = places.iter().filter(|place| is_topic(&place.key)).count();
+    topics < limit || follows(state, slot, topic)
+}
+
+fn info(state: &State, slot: usize, client_id: ClientId) -> ClientInfo {
+    let mut info = ClientInfo { client_id, user: None, session: None, topics: Vec::new() };
+    for place in state.routes.memberships(slot) {
+        match &place.key {
+            Key::All | Key::Client(_) => {}
+            Key::User(user) => info.user = Some(Arc::clone(user)),
+            Key::Session(session) => info.session = Some(Arc::clone(session)),
+            Key::Topic(topic) => info.topics.push(Arc::clone(topic)),
+        }
+    }
+    info
+}

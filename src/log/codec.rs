@@ -1,0 +1,430 @@
+//! The codec between instances: the bytes in which events and commands travel through a backplane.
+//!
+//! The bytes hold everything but the id, which the backplane assigns. Names have a length and a
+//! type, so no name can be mistaken for another. Reading never panics and takes bounded time and
+//! depth, because any program with access to the backplane can have written the bytes.
+//!
+//! ```text
+//! event       1  conflation  audience  frame      the frame takes the rest
+//! command     2  kind  audience  rest
+//!             kind 0, disconnect; kind 3, finish: reason (a text), then the frame of the last event
+//!             or nothing
+//!             kind 1, join; kind 2, leave: topic (a text)
+//! text        length (4 bytes, little-endian)  bytes
+//! conflation  0 | 1 text
+//! audience    0 | 1 client id (16 bytes) | 2 user | 3 session | 4 topic (a text each)
+//!             | 5 count part* (any of) | 6 count part* (all of) | 7 included excluded (except)
+//! ```
+
+use std::str;
+use std::sync::Arc;
+
+use super::audience::{Audience, Expr, Size};
+use super::entry::Encoded;
+use super::key::{ClientId, Key};
+use crate::wire::decode;
+use crate::wire::event::Event;
+use crate::wire::frame::Sealed;
+
+/// The first byte of an event. Another first byte is another format, which this version skips.
+const EVENT: u8 = 1;
+
+/// The first byte of a command. A version without commands skips the entry as malformed.
+const COMMAND: u8 = 2;
+
+/// The longest reason of a disconnect, in bytes.
+const MAX_REASON_LEN: usize = 64;
+
+/// An entry of the order, as another instance wrote it.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Event(Encoded),
+    Command(Command),
+}
+
+/// An action on the clients of an audience, on every instance.
+///
+/// A command is an entry of the same order as the events, so every instance applies it between the
+/// same two events.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) audience: Audience,
+    pub(crate) action: Action,
+}
+
+/// How the application ends a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndKind {
+    /// At once. The client may come back.
+    Disconnect,
+    /// After its backlog. The client must not come back.
+    Finish,
+}
+
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Ends the streams for a reason, after a last event.
+    End {
+        kind: EndKind,
+        reason: Box<str>,
+        last: Option<Sealed>,
+    },
+    Join(Arc<str>),
+    Leave(Arc<str>),
+}
+
+impl Received {
+    /// Reads an entry. Returns `None` if this version cannot have written it.
+    pub(crate) fn read(entry: &[u8]) -> Option<Self> {
+        match *entry.first()? {
+            EVENT => read_event(entry).map(Self::Event),
+            COMMAND => read_command(entry).map(Self::Command),
+            _ => None,
+        }
+    }
+}
+
+/// Returns whether a stream can end with this reason. The reason is put into JSON unescaped.
+pub(crate) const fn is_reason(reason: &[u8]) -> bool {
+    if reason.is_empty() || reason.len() > MAX_REASON_LEN {
+        return false;
+    }
+    let mut at = 0;
+    while at < reason.len() {
+        if !(reason[at].is_ascii_alphanumeric() || matches!(reason[at], b'-' | b'_')) {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+pub(crate) fn write_event(event: &Encoded) -> Vec<u8> {
+    let frame = event.sealed.bytes();
+    // Room for the header with an average audience: most entries take one allocation.
+    let mut buf = Vec::with_capacity(frame.len() + 64);
+    buf.push(EVENT);
+    match &event.conflation {
+        None => buf.push(0),
+        Some(key) => {
+            buf.push(1);
+            put_text(&mut buf, key);
+        }
+    }
+    put_expr(&mut buf, &event.audience.expr);
+    buf.extend_from_slice(frame);
+    buf
+}
+
+fn read_event(entry: &[u8]) -> Option<Encoded> {
+    let mut rest = entry;
+    if take_byte(&mut rest)? != EVENT {
+        return None;
+    }
+    let conflation = match take_byte(&mut rest)? {
+        0 => None,
+        1 => Some(take_text(&mut rest).filter(|key| key.len() <= Event::MAX_KEY_LEN)?.into()),
+        _ => return None,
+    };
+    let mut names = Audience::MAX_NAMES;
+    let audience = take_audience(&mut rest, Audience::MAX_DEPTH, &mut names)?;
+    Some(Encoded { audience, conflation, sealed: decode::sealed(rest)? })
+}
+
+pub(crate) fn write_command(command: &Command) -> Vec<u8> {
+    let mut buf = vec![COMMAND, command.action.kind()];
+    put_expr(&mut buf, &command.audience.expr);
+    match &command.action {
+        Action::End { reason, last, .. } => {
+            put_text(&mut buf, reason);
+            buf.extend_from_slice(last.as_ref().map_or(&[], Sealed::bytes));
+        }
+        Action::Join(topic) | Action::Leave(topic) => put_text(&mut buf, topic),
+    }
+    buf
+}
+
+fn read_command(entry: &[u8]) -> Option<Command> {
+    let mut rest = entry;
+    if take_byte(&mut rest)? != COMMAND {
+        return None;
+    }
+    let kind = take_byte(&mut rest)?;
+    let mut names = Audience::MAX_NAMES;
+    let audience = take_audience(&mut rest, Audience::MAX_DEPTH, &mut names)?;
+    let text = take_text(&mut rest)?;
+    let action = match kind {
+        0 | 3 if is_reason(text.as_bytes()) => {
+            let last = if rest.is_empty() { None } else { Some(decode::sealed(rest)?) };
+            let kind = if kind == 0 { EndKind::Disconnect } else { EndKind::Finish };
+            Action::End { kind, reason: text.into(), last }
+        }
+        1 if rest.is_empty() => Action::Join(text.into()),
+        2 if rest.is_empty() => Action::Leave(text.into()),
+        _ => return None,
+    };
+    Some(Command { audience, action })
+}
+
+impl Action {
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::End { kind: EndKind::Disconnect, .. } => 0,
+            Self::End { kind: EndKind::Finish, .. } => 3,
+            Self::Join(_) => 1,
+            Self::Leave(_) => 2,
+        }
+    }
+}
+
+fn put_text(buf: &mut Vec<u8>, text: &str) {
+    put_len(buf, text.len());
+    buf.extend_from_slice(text.as_bytes());
+}
+
+/// All lengths are far below 2^32, because names, keys and the parts of an audience are limited.
+fn put_len(buf: &mut Vec<u8>, len: usize) {
+    buf.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn put_expr(buf: &mut Vec<u8>, expr: &Expr) {
+    match expr {
+        Expr::Holds(Key::All) => buf.push(0),
+        Expr::Holds(Key::Client(id)) => {
+            buf.push(1);
+            buf.extend_from_slice(&id.0);
+        }
+        Expr::Holds(Key::User(name)) => put_name(buf, 2, name),
+        Expr::Holds(Key::Session(name)) => put_name(buf, 3, name),
+        Expr::Holds(Key::Topic(name)) => put_name(buf, 4, name),
+        Expr::AnyOf(parts) => put_parts(buf, 5, parts),
+        Expr::AllOf(parts) => put_parts(buf, 6, parts),
+        Expr::Except(sides) => {
+            buf.push(7);
+            sides.iter().for_each(|side| put_expr(buf, &side.expr));
+        }
+    }
+}
+
+fn put_name(buf: &mut Vec<u8>, kind: u8, name: &str) {
+    buf.push(kind);
+    put_text(buf, name);
+}
+
+fn put_parts(buf: &mut Vec<u8>, kind: u8, parts: &[Expr]) {
+    buf.push(kind);
+    put_len(buf, parts.len());
+    parts.iter().for_each(|part| put_expr(buf, part));
+}
+
+fn take_byte(rest: &mut &[u8]) -> Option<u8> {
+    rest.split_off_first().copied()
+}
+
+fn take_len(rest: &mut &[u8]) -> Option<usize> {
+    let (len, after) = rest.split_first_chunk()?;
+    *rest = after;
+    usize::try_from(u32::from_le_bytes(*len)).ok()
+}
+
+/// Takes a text of at least one byte.
+fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let len = take_len(rest).filter(|&len| len > 0)?;
+    str::from_utf8(rest.split_off(..len)?).ok()
+}
+
+/// Takes an audience of at most `depth` levels; `names` counts down the names that it may have.
+fn take_audience(rest: &mut &[u8], depth: usize, names: &mut usize) -> Option<Audience> {
+    if depth == 0 {
+        return None;
+    }
+    let kind = take_byte(rest)?;
+    let key = match kind {
+        0 => Key::All,
+        1 => {
+            let (id, after) = rest.split_first_chunk()?;
+            *rest = after;
+            Key::Client(ClientId(*id))
+        }
+        2 => Key::User(take_text(rest)?.into()),
+        3 => Key::Session(take_text(rest)?.into()),
+        4 => Key::Topic(take_text(rest)?.into()),
+        5 | 6 => {
+            let count = take_len(rest)?;
+            *names = names.checked_sub(usize::from(count == 0))?;
+            let mut size = Size { names: 0, depth: 0 };
+            let mut parts = Vec::new();
+            for _ in 0..count {
+                let part = take_audience(rest, depth - 1, names)?;
+                size = size.beside(part.size);
+                parts.push(part.expr);
+            }
+            let join = if kind == 5 { Expr::AnyOf } else { Expr::AllOf };
+            let size = Size { names: size.names.max(1), depth: size.depth + 1 };
+            return Some(Audience { expr: join(Arc::new(parts)), size });
+        }
+        7 => {
+            let included = take_audience(rest, depth - 1, names)?;
+            let excluded = take_audience(rest, depth - 1, names)?;
+            let size = included.size.around(excluded.size);
+            return Some(Audience { expr: Expr::Except(Arc::new([included, excluded])), size });
+        }
+        _ => return None,
+    };
+    *names = names.checked_sub(1)?;
+    Some(Audience { expr: Expr::Holds(key), size: Size::ONE })
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Names that look like lengths, kinds, separators, lines, and each other.
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-c_:|,\\-]{1,4}",
+            "\\PC{1,8}",
+            Just("\0\0\0\u{1}\u{2}".to_owned()),
+            Just("\r\nid: 7".to_owned()),
+            Just("x".repeat(256)),
+        ]
+    }
+
+    fn audience() -> impl Strategy<Value = Audience> {
+        let leaf = prop_oneof![
+            Just(Audience::all()),
+            Just(Audience::client("00112233445566778899aabbccddeeff".parse().unwrap())),
+            name().prop_map(Audience::user),
+            name().prop_map(Audience::session),
+            name().prop_map(Audience::topic),
+            vec(name(), 0..4).prop_map(Audience::users),
+        ];
+        leaf.prop_recursive(5, 32, 3, |inner| {
+            (inner.clone(), inner, 0..3u8).prop_map(|(left, right, operation)| match operation {
+                0 => left.or(right),
+                1 => left.and(right),
+                _ => left.except(right),
+            })
+        })
+    }
+
+    fn event() -> impl Strategy<Value = Encoded> {
+        (audience(), prop::option::of(name()), prop::option::of("[a-z]{1,4}"), ".{0,40}").prop_map(
+            |(audience, conflation, event_type, data)| {
+                let event = event_type.map_or_else(Event::default, Event::new).data(data);
+                Encoded { audience, conflation: conflation.map(Into::into), sealed: event.seal() }
+            },
+        )
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        let last = prop::option::of(".{0,20}".prop_map(|data| Event::new("bye").data(data).seal()));
+        let action = prop_oneof![
+            ("[a-zA-Z0-9_-]{1,64}", last, any::<bool>()).prop_map(|(reason, last, is_final)| {
+                Action::End {
+                    kind: if is_final { EndKind::Finish } else { EndKind::Disconnect },
+                    reason: reason.into(),
+                    last,
+                }
+            }),
+            name().prop_map(|topic| Action::Join(topic.into())),
+            name().prop_map(|topic| Action::Leave(topic.into())),
+        ];
+        (audience(), action).prop_map(|(audience, action)| Command { audience, action })
+    }
+
+    fn entry() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            event().prop_map(|event| write_event(&event)),
+            command().prop_map(|command| write_command(&command)),
+        ]
+    }
+
+    fn write(received: &Received) -> Vec<u8> {
+        match received {
+            Received::Event(event) => write_event(event),
+            Received::Command(command) => write_command(command),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_survives_the_trip(event in event()) {
+            let written = write_event(&event);
+            let Some(Received::Event(read)) = Received::read(&written) else {
+                panic!("not read: {written:?}");
+            };
+            prop_assert_eq!(&read.audience, &event.audience);
+            // The builder also counts names that a chain merged, so its size can be larger.
+            prop_assert!(read.audience.size.names <= event.audience.size.names);
+            prop_assert!(read.audience.size.depth <= event.audience.size.depth);
+            prop_assert_eq!(&read.conflation, &event.conflation);
+            prop_assert_eq!(read.sealed.bytes(), event.sealed.bytes());
+            prop_assert_eq!(write_event(&read), written);
+        }
+
+        #[test]
+        fn a_command_survives_the_trip(command in command()) {
+            let written = write_command(&command);
+            let Some(Received::Command(read)) = Received::read(&written) else {
+                panic!("not read: {written:?}");
+            };
+            prop_assert_eq!(&read.audience, &command.audience);
+            prop_assert_eq!(read.action.kind(), command.action.kind());
+            prop_assert_eq!(write_command(&read), written);
+        }
+
+        #[test]
+        fn a_damaged_entry_is_refused_or_valid(
+            mut written in entry(), at in any::<prop::sample::Index>(), byte: u8, cut: bool,
+        ) {
+            let at = at.index(written.len());
+            if cut { written.truncate(at) } else { written[at] = byte }
+            if let Some(read) = Received::read(&written) {
+                prop_assert_eq!(write(&read), written);
+            }
+        }
+
+        #[test]
+        fn garbage_never_panics(mut garbage in vec(any::<u8>(), 0..64), first in 0..4u8) {
+            if let Some(byte) = garbage.first_mut() {
+                *byte = first;
+            }
+            let _ = Received::read(&garbage);
+        }
+    }
+
+    #[test]
+    fn a_too_deep_or_too_large_audience_is_refused() {
+        let is_read = |audience: &[u8]| {
+            Received::read(&[&[EVENT, 0], audience, b"data: x\n"].concat()).is_some()
+        };
+        assert!(is_read(&[0]));
+        let nested = |depth: usize| [&[5, 1, 0, 0, 0].repeat(depth)[..], &[0]].concat();
+        assert!(is_read(&nested(Audience::MAX_DEPTH - 1)));
+        assert!(!is_read(&nested(Audience::MAX_DEPTH)));
+        assert!(!is_read(&nested(1_000_000)));
+        let wide = |count: u32| [&[5][..], &count.to_le_bytes(), &vec![0; count as usize]].concat();
+        assert!(is_read(&wide(10_000)));
+        assert!(!is_read(&wide(10_001)));
+        assert!(!is_read(&[5, 255, 255, 255, 255]));
+        assert!(!is_read(&[2, 0, 0, 0, 0]), "an empty name");
+    }
+
+    #[test]
+    fn a_command_of_no_hub_is_refused() {
+        let is_read = |kind: u8, rest: &[u8]| {
+            Received::read(&[&[COMMAND, kind, 0][..], rest].concat()).is_some()
+        };
+        assert!(is_read(0, b"\x01\0\0\0x") && is_read(3, b"\x01\0\0\0x"));
+        assert!(is_read(0, b"\x01\0\0\0xdata: bye\n"));
+        assert!(!is_read(0, b"\x01\0\0\0xevent: hub:open\ndata: {}\n"), "a reserved type");
+        assert!(!is_read(0, b"\x01\0\0\0\""), "the reason would end its JSON string");
+        assert!(is_read(1, b"\x01\0\0\0x") && is_read(2, b"\x01\0\0\0x"));
+        assert!(!is_read(1, b"\x01\0\0\0xdata: bye\n"), "bytes after the topic");
+        assert!(!is_read(1, b"\0\0\0\0") && !is_read(4, b"\x01\0\0\0x"));
+    }
+}

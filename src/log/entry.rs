@@ -1,0 +1,208 @@
+//! Events on their way into the log, and the log's entries.
+//!
+//! ```text
+//! Event -> Encoded  checked and encoded: also the form in which an event travels
+//!       -> Prepared  indexed and hashed, ready to get its id under the lock
+//!       -> Entry     in the log
+//! ```
+
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::audience::{Audience, Extent};
+use super::hash::{KeyHasher, KeyHashes};
+use super::identity::{Filter, Identity};
+use super::key::Key;
+use super::recipients::Recipients;
+use crate::wire::frame::{Frame, Sealed};
+use crate::wire::id::EventId;
+
+/// Bytes that each index key of an event with several keys counts for, beside the name: the key in
+/// the event, its hash, and its list in the index of the log. Of a single key only the name counts,
+/// because the rest is part of the fixed cost of an event.
+const KEY_WEIGHT: usize = 192;
+
+/// Bytes that each name of an `and` or an `except` counts for, beside the name: the name and its
+/// hash in [`Recipients`], and a node of the expression.
+const NAME_WEIGHT: usize = 128;
+
+/// Bytes that a conflation key counts for, beside the key and the event type: the key's allocations
+/// and its entry in the log.
+const CONFLATION_WEIGHT: usize = 192;
+
+/// Bytes that each name of a conflated audience counts for again, because the conflation keeps the
+/// audience to compare it.
+const CONFLATED_NAME_WEIGHT: usize = 64;
+
+/// An event that was checked and encoded. The frame lacks the id only.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) audience: Audience,
+    pub(crate) conflation: Option<Box<str>>,
+    pub(crate) sealed: Sealed,
+}
+
+impl Encoded {
+    /// Returns the most bytes that the event can count for in the log.
+    pub(crate) fn max_weight(&self) -> usize {
+        self.sealed.max_len() + self.weight_without_frame()
+    }
+
+    /// Returns the bytes of everything that grows with the names and keys of the event.
+    fn weight_without_frame(&self) -> usize {
+        let single = self.audience.key();
+        let is_single = single.is_some();
+        let Extent { names, name_bytes, index_keys } = match single {
+            Some(key) => Extent { names: 1, name_bytes: key.name_len(), index_keys: 1 },
+            None => self.audience.extent(),
+        };
+        let of_keys = if is_single { 0 } else { KEY_WEIGHT * index_keys };
+        let of_names = if self.audience.is_its_index() { 0 } else { NAME_WEIGHT * names };
+        let of_conflation = self.conflation.as_ref().map_or(0, |key| {
+            let of_names = if is_single { 0 } else { CONFLATED_NAME_WEIGHT * names };
+            CONFLATION_WEIGHT + key.len() + self.sealed.event_type().len() + of_names
+        });
+        name_bytes + of_keys + of_names + of_conflation
+    }
+}
+
+/// An event that is ready to get its id.
+///
+/// All work that grows with the event or its audience (indexing, hashing) is done in
+/// [`new`](Self::new), before a lock is taken.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    recipients: Recipients,
+    hashes: KeyHashes,
+    conflation: Option<Arc<Conflation>>,
+    weight: usize,
+    sealed: Sealed,
+}
+
+impl Prepared {
+    pub(crate) fn new(event: Encoded, hasher: &KeyHasher) -> Self {
+        let weight = event.weight_without_frame();
+        let Encoded { audience, conflation, sealed } = event;
+        let event_type = sealed.event_type();
+        let recipients = Recipients::new(&audience, hasher);
+        let hashes = hasher.hashes(recipients.keys(), event_type);
+        let conflation = conflation.map(|key| {
+            let hash = hasher.hash(&(&audience, event_type, &key));
+            Arc::new(Conflation { hash, audience, event_type: event_type.into(), key })
+        });
+        Self { recipients, hashes, conflation, weight, sealed }
+    }
+
+    /// Writes the id into the frame. The frame is not copied.
+    pub(crate) fn into_entry(self, id: EventId, published: Instant) -> Arc<Entry> {
+        let Self { recipients, hashes, conflation, weight, sealed } = self;
+        let frame = sealed.finish(id);
+        let at = published;
+        let content = Content { id, frame, recipients, at, hashes, conflation, weight };
+        Arc::new(Entry { content: Box::new(content) })
+    }
+}
+
+/// An event in the log.
+///
+/// The windows of clients hold weak handles, and a weak handle keeps the allocation of its entry.
+/// So the content is a separate allocation, which is freed when the event is evicted: the handle of
+/// a client that does not read keeps a few words only.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    content: Box<Content>,
+}
+
+impl Deref for Entry {
+    type Target = Content;
+
+    fn deref(&self) -> &Content {
+        &self.content
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) id: EventId,
+    pub(crate) frame: Frame,
+    pub(super) recipients: Recipients,
+    /// The time of publishing.
+    pub(crate) at: Instant,
+    pub(super) hashes: KeyHashes,
+    pub(super) conflation: Option<Arc<Conflation>>,
+    /// The bytes that the event counts for, without the frame.
+    weight: usize,
+}
+
+impl Content {
+    /// Returns the keys that index the event.
+    pub(crate) fn keys(&self) -> &[Key] {
+        self.recipients.keys()
+    }
+
+    /// Returns the keys that index the event, with their hashes.
+    pub(super) fn hashed_keys(&self) -> impl Iterator<Item = (u64, &Key)> {
+        self.hashes.keys.iter().copied().zip(self.keys())
+    }
+
+    /// Returns whether every client that holds one of the keys is in the audience.
+    pub(crate) fn is_for_all_holders(&self) -> bool {
+        self.recipients.are_all_holders()
+    }
+
+    /// Returns whether the filter of a client admits the event's type.
+    pub(crate) fn passes(&self, filter: &Filter) -> bool {
+        filter.admits(self.hashes.event_type)
+    }
+
+    /// Returns whether a client is in the audience.
+    pub(crate) fn is_addressed_to(&self, client: Identity<'_>) -> bool {
+        self.recipients.include(client, self.id)
+    }
+
+    /// Returns whether the event is for a client that holds one of the keys.
+    pub(super) fn is_for(&self, client: Identity<'_>) -> bool {
+        self.passes(client.filter) && (self.is_for_all_holders() || self.is_addressed_to(client))
+    }
+
+    /// Returns the length of the frame in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.frame.bytes().len()
+    }
+
+    /// Returns the bytes that the event counts for in the log.
+    pub(super) fn weight(&self) -> usize {
+        self.len() + self.weight
+    }
+}
+
+/// The identity of a value: a later event with an equal conflation replaces an earlier event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Conflation {
+    /// Computed before the lock is taken, because an audience may have many names.
+    hash: u64,
+    audience: Audience,
+    event_type: Box<[u8]>,
+    key: Box<str>,
+}
+
+impl Hash for Conflation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// The most bytes of frames that one read takes. A read takes at least one event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) bytes: usize,
+}
+
+impl Budget {
+    /// Returns whether `entry` fits into a batch that holds `taken`.
+    pub(crate) fn allows(self, taken: &[Arc<Entry>], taken_bytes: usize, entry: &Entry) -> bool {
+        taken.is_empty() || taken_bytes + entry.len() <= self.bytes
+    }
+}

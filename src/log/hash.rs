@@ -1,0 +1,166 @@
+//! Hashes of keys and event types, computed before a lock is taken.
+//!
+//! The hashes have a random seed, so nobody outside can choose names that collide. By chance two
+//! names collide once in 2^64.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+
+use smallvec::SmallVec;
+
+use super::key::Key;
+
+/// A map whose keys are hashes already.
+pub(crate) type HashedMap<V> = HashMap<u64, V, BuildHasherDefault<Prehashed>>;
+
+/// A map by key that takes the hash of a key from the caller.
+#[derive(Debug)]
+pub(super) struct KeyMap<V>(HashMap<HashedKey, V, BuildHasherDefault<Prehashed>>);
+
+#[derive(Debug)]
+struct HashedKey {
+    hash: u64,
+    key: Key,
+}
+
+/// A key with its hash, owned or borrowed: a look-up must not clone the key.
+trait KeyAndHash {
+    fn parts(&self) -> (u64, &Key);
+}
+
+impl KeyAndHash for HashedKey {
+    fn parts(&self) -> (u64, &Key) {
+        (self.hash, &self.key)
+    }
+}
+
+impl KeyAndHash for (u64, &Key) {
+    fn parts(&self) -> (u64, &Key) {
+        *self
+    }
+}
+
+impl Hash for dyn KeyAndHash + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.parts().0);
+    }
+}
+
+impl PartialEq for dyn KeyAndHash + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn KeyAndHash + '_ {}
+
+impl Hash for HashedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialEq for HashedKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for HashedKey {}
+
+impl<'a> Borrow<dyn KeyAndHash + 'a> for HashedKey {
+    fn borrow(&self) -> &(dyn KeyAndHash + 'a) {
+        self
+    }
+}
+
+impl<V> KeyMap<V> {
+    pub(super) fn new() -> Self {
+        Self(HashMap::default())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, hash: u64, key: &Key) -> Option<&V> {
+        self.0.get(&(hash, key) as &dyn KeyAndHash)
+    }
+
+    pub(super) fn get_mut(&mut self, hash: u64, key: &Key) -> Option<&mut V> {
+        self.0.get_mut(&(hash, key) as &dyn KeyAndHash)
+    }
+
+    pub(super) fn get_or_default(&mut self, hash: u64, key: &Key) -> &mut V
+    where
+        V: Default,
+    {
+        self.0.entry(HashedKey { hash, key: key.clone() }).or_default()
+    }
+
+    pub(super) fn remove(&mut self, hash: u64, key: &Key) {
+        self.0.remove(&(hash, key) as &dyn KeyAndHash);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
+        self.0.iter().map(|(hashed, value)| (&hashed.key, value))
+    }
+}
+
+/// Hashes keys and event types with the seed of a hub. Clones share the seed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyHasher(RandomState);
+
+impl KeyHasher {
+    pub(crate) fn hashes(&self, keys: &[Key], event_type: &[u8]) -> KeyHashes {
+        let keys = keys.iter().map(|key| self.key(key)).collect();
+        KeyHashes { keys, event_type: self.event_type(event_type) }
+    }
+
+    /// Returns the hash of any other value.
+    pub(super) fn hash(&self, value: &impl Hash) -> u64 {
+        self.0.hash_one(value)
+    }
+
+    pub(super) fn key(&self, key: &Key) -> u64 {
+        self.0.hash_one(key)
+    }
+
+    pub(super) fn event_type(&self, event_type: &[u8]) -> u64 {
+        self.0.hash_one(dispatched_as(event_type))
+    }
+}
+
+/// The hashes of an event's index keys and of its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyHashes {
+    pub(super) keys: SmallVec<[u64; 1]>,
+    pub(super) event_type: u64,
+}
+
+/// Returns the type under which a browser dispatches an event.
+fn dispatched_as(event_type: &[u8]) -> &[u8] {
+    if event_type.is_empty() { b"message" } else { event_type }
+}
+
+/// A hasher that returns its input.
+#[derive(Debug, Default)]
+pub(crate) struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Unreachable, because all keys are `u64`. Any deterministic result is correct.
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+}

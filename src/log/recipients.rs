@@ -1,0 +1,374 @@
+//! An audience, indexed for delivery.
+//!
+//! A publish evaluates the audience for every client that holds an index key, and a replay
+//! evaluates the audiences of the log for one client. An audience can have 10,000 names and a
+//! client many topics, so neither may be searched for every element of the other. The names of an
+//! audience are therefore hashed once, before a lock is taken. An evaluation looks up the keys of
+//! the client in the names, and then visits only the parts of the expression with a name that the
+//! client holds: the cost follows the number of keys of the client, not the number of names.
+
+use std::ops::Range;
+use std::slice;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::audience::{Audience, Expr};
+use super::hash::{HashedMap, KeyHasher};
+use super::identity::{Identity, Membership};
+use super::key::Key;
+use crate::wire::id::EventId;
+
+/// The clients that receive an event.
+#[derive(Debug)]
+pub(crate) enum Recipients {
+    /// Every client that holds the key.
+    Key(Key),
+    /// Every client that holds at least one of these keys. The keys are sorted.
+    AnyOf(Box<[Key]>),
+    /// Some clients that hold at least one of the index keys.
+    Some(Arc<Combined>),
+}
+
+/// An audience with an `and` or an `except`.
+#[derive(Debug)]
+pub(crate) struct Combined {
+    index: Box<[Key]>,
+    names: Names,
+    root: Node,
+}
+
+impl Recipients {
+    pub(crate) fn new(audience: &Audience, hasher: &KeyHasher) -> Self {
+        if let Some(key) = audience.key() {
+            return Self::Key(key.clone());
+        }
+        let index = audience.index().into_boxed_slice();
+        if audience.is_its_index() {
+            return Self::AnyOf(index);
+        }
+        let mut names = Names::default();
+        let root = Node::new(&audience.expr, &mut names, hasher);
+        names.index();
+        Self::Some(Arc::new(Combined { index, names, root }))
+    }
+
+    /// Returns the index keys: every recipient holds at least one of these keys.
+    pub(crate) fn keys(&self) -> &[Key] {
+        match self {
+            Self::Key(key) => slice::from_ref(key),
+            Self::AnyOf(keys) => keys,
+            Self::Some(combined) => &combined.index,
+        }
+    }
+
+    /// Returns whether every client that holds an index key is a recipient.
+    pub(crate) fn are_all_holders(&self) -> bool {
+        match self {
+            Self::Key(_) | Self::AnyOf(_) => true,
+            Self::Some(_) => false,
+        }
+    }
+
+    /// Returns whether a client receives an event with this id, apart from its filter.
+    pub(crate) fn include(&self, client: Identity<'_>, id: EventId) -> bool {
+        let mut held = client.memberships.iter().filter(|held| held.since < id);
+        match self {
+            Self::Key(key) => held.any(|held| held.key == *key),
+            Self::AnyOf(keys) => held.any(|held| keys.binary_search(&held.key).is_ok()),
+            Self::Some(combined) => combined.includes(client, id),
+        }
+    }
+}
+
+impl Combined {
+    /// Returns whether a client receives an event with this id, apart from its filter.
+    pub(super) fn includes(&self, client: Identity<'_>, id: EventId) -> bool {
+        let memberships = client.memberships.iter().filter(|held| held.since < id);
+        if self.names.index.is_none() {
+            let held = memberships.fold(0, |held, membership| held | self.names.mask(membership));
+            return self.root.includes_few(held);
+        }
+        let mut held = SmallVec::new();
+        for membership in memberships {
+            self.names.find(membership, &mut held);
+        }
+        held.sort_unstable();
+        self.root.includes(&held)
+    }
+
+    /// Returns the number of names.
+    pub(super) fn names(&self) -> usize {
+        self.names.keys.len()
+    }
+}
+
+/// The most names that are compared one by one, and numbered by the bits of a byte. A hash index
+/// for so few names costs more than it saves.
+const FEW: usize = 8;
+
+/// The names of an expression, numbered from the left. A name that occurs twice has two numbers.
+#[derive(Debug, Default)]
+struct Names {
+    keys: Vec<(u64, Key)>,
+    /// Unless there are few names.
+    index: Option<Box<NameIndex>>,
+}
+
+#[derive(Debug)]
+struct NameIndex {
+    /// The last number of a name with this hash.
+    last: HashedMap<u32>,
+    /// For each number, the number before with the same hash.
+    previous: Box<[Option<u32>]>,
+}
+
+impl Names {
+    fn add(&mut self, key: &Key, hasher: &KeyHasher) {
+        self.keys.push((hasher.key(key), key.clone()));
+    }
+
+    /// Indexes the names, once all are added.
+    fn index(&mut self) {
+        self.keys.shrink_to_fit();
+        if self.keys.len() > FEW {
+            let mut last = HashedMap::default();
+            let previous = (0..).zip(&self.keys);
+            let previous = previous.map(|(number, &(hash, _))| last.insert(hash, number)).collect();
+            self.index = Some(Box::new(NameIndex { last, previous }));
+        }
+    }
+
+    /// Returns the next number. An audience has at most `MAX_NAMES` names.
+    fn next(&self) -> u32 {
+        u32::try_from(self.keys.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the numbers of a client's key as bits. Only for [few](FEW) names.
+    fn mask(&self, membership: &Membership) -> u8 {
+        let is_key =
+            |&(hash, ref key): &(u64, Key)| hash == membership.hash && *key == membership.key;
+        let bits = self.keys.iter().enumerate().filter(|(_, name)| is_key(name));
+        bits.fold(0, |mask, (number, _)| mask | 1 << number)
+    }
+
+    /// Adds the numbers of a client's key to `held`. Only for more than [few](FEW) names.
+    fn find(&self, membership: &Membership, held: &mut SmallVec<[u32; 16]>) {
+        let Some(index) = &self.index else { return };
+        let mut next = index.last.get(&membership.hash).copied();
+        while let Some(number) = next {
+            // The keys are compared too: an event must not reach a client because of a collision.
+            if self.keys[number as usize].1 == membership.key {
+                held.push(number);
+            }
+            next = index.previous[number as usize];
+        }
+    }
+}
+
+/// A part of an expression.
+#[derive(Debug)]
+struct Node {
+    operation: Operation,
+    /// The numbers of the single names directly under the operation.
+    singles: Range<u32>,
+    /// The other parts. Their numbers follow `singles`.
+    parts: Box<[Self]>,
+    /// The number after the last of the part.
+    end: u32,
+    /// Whether a client that holds none of the names is included.
+    default: bool,
+    /// How many `parts` include a client that holds none of their names.
+    defaults: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    AnyOf,
+    AllOf,
+    /// The first part without the second.
+    Except,
+}
+
+impl Node {
+    fn new(expr: &Expr, names: &mut Names, hasher: &KeyHasher) -> Self {
+        let (operation, exprs): (_, SmallVec<[&Expr; 2]>) = match expr {
+            Expr::Holds(_) => (Operation::AnyOf, [expr].into_iter().collect()),
+            Expr::AnyOf(parts) => (Operation::AnyOf, parts.iter().collect()),
+            Expr::AllOf(parts) => (Operation::AllOf, parts.iter().collect()),
+            Expr::Except(sides) => {
+                (Operation::Except, sides.iter().map(|side| &side.expr).collect())
+            }
+        };
+        let start = names.next();
+        let is_part = |expr: &Expr| {
+            // The sides of `except` differ in their role, so each is a part.
+            matches!(operation, Operation::Except) || !matches!(expr, Expr::Holds(_))
+        };
+        for expr in exprs.iter().filter(|expr| !is_part(expr)) {
+            if let Expr::Holds(key) = expr {
+                names.add(key, hasher);
+            }
+        }
+        let singles = start..names.next();
+        let parts = exprs.into_iter().filter(|expr| is_part(expr));
+        let parts: Box<[Self]> = parts.map(|part| Self::new(part, names, hasher)).collect();
+        let defaults = parts.iter().filter(|part| part.default).count();
+        let default = match operation {
+            Operation::AnyOf => defaults > 0,
+            Operation::AllOf => singles.is_empty() && defaults == parts.len(),
+            Operation::Except => parts[0].default && !parts[1].default,
+        };
+        Self { operation, singles, parts, end: names.next(), default, defaults }
+    }
+
+    /// Returns whether a client is included that holds the names with these bits.
+    fn includes_few(&self, held: u8) -> bool {
+        // The bits of the numbers in `singles`. At most eight, so the shifts fit into 16 bits.
+        let singles = ((1u16 << self.singles.end) - (1u16 << self.singles.start)) as u8;
+        match self.operation {
+            Operation::AnyOf => {
+                held & singles != 0 || self.parts.iter().any(|part| part.includes_few(held))
+            }
+            Operation::AllOf => {
+                held & singles == singles && self.parts.iter().all(|part| part.includes_few(held))
+            }
+            Operation::Except => {
+                self.parts[0].includes_few(held) && !self.parts[1].includes_few(held)
+            }
+        }
+    }
+
+    /// Returns whether a client is included that holds the names with these numbers, which must be
+    /// sorted and within this part.
+    fn includes(&self, held: &[u32]) -> bool {
+        if held.is_empty() {
+            return self.default;
+        }
+        if let Operation::Except = self.operation {
+            let (included, excluded) =
+                held.split_at(held.partition_point(|&number| number < self.parts[0].end));
+            return self.parts[0].includes(included) && !self.parts[1].includes(excluded);
+        }
+        let (singles, mut rest) =
+            held.split_at(held.partition_point(|&number| number < self.singles.end));
+        // The parts without a held name keep their default: correct the count for the others.
+        let mut including = self.defaults;
+        while let Some(&first) = rest.first() {
+            let part = &self.parts[self.parts.partition_point(|part| part.end <= first)];
+            let (inside, after) = rest.split_at(rest.partition_point(|&number| number < part.end));
+            including -= usize::from(part.default);
+            including += usize::from(part.includes(inside));
+            rest = after;
+        }
+        match self.operation {
+            Operation::AnyOf => !singles.is_empty() || including > 0,
+            Operation::AllOf => {
+                singles.len() == self.singles.len() && including == self.parts.len()
+            }
+            Operation::Except => unreachable!("returned above"),
+        }
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::super::identity::Filter;
+    use super::*;
+
+    /// Few names, so that they repeat.
+    fn audience() -> impl Strategy<Value = Audience> {
+        let name = || (0..5u8).prop_map(|name| name.to_string());
+        let leaf = prop_oneof![
+            1 => Just(Audience::all()),
+            4 => name().prop_map(Audience::user),
+            4 => name().prop_map(Audience::topic),
+            2 => vec(name(), 0..4).prop_map(Audience::topics),
+        ];
+        leaf.prop_recursive(6, 40, 4, |inner| {
+            (vec(inner, 1..4), 0..3u8).prop_map(|(parts, operation)| {
+                let join = [Audience::or, Audience::and, Audience::except][usize::from(operation)];
+                parts.into_iter().reduce(join).unwrap()
+            })
+        })
+    }
+
+    fn naive(expr: &Expr, holds: &impl Fn(&Key) -> bool) -> bool {
+        match expr {
+            Expr::Holds(key) => holds(key),
+            Expr::AnyOf(parts) => parts.iter().any(|part| naive(part, holds)),
+            Expr::AllOf(parts) => parts.iter().all(|part| naive(part, holds)),
+            Expr::Except(sides) => naive(&sides[0].expr, holds) && !naive(&sides[1].expr, holds),
+        }
+    }
+
+    fn memberships(keys: &[(Key, u64)], hasher: &KeyHasher) -> Vec<Membership> {
+        let hold = |(key, since): &(Key, u64)| Membership {
+            key: key.clone(),
+            hash: hasher.key(key),
+            since: EventId::new(0, *since),
+            index: 0,
+        };
+        keys.iter().map(hold).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn recipients_are_the_clients_of_the_expression(
+            audience in audience(),
+            user in prop::option::of(0..5u8),
+            topics in btree_map(0..5u8, 0..3u64, 0..5),
+            id in 1..3u64,
+        ) {
+            let hasher = KeyHasher::default();
+            let recipients = Recipients::new(&audience, &hasher);
+            let user = user.map(|user| (Key::User(user.to_string().into()), 0));
+            let topics = topics.into_iter();
+            let topics = topics.map(|(topic, since)| (Key::Topic(topic.to_string().into()), since));
+            let keys: Vec<_> = [(Key::All, 0)].into_iter().chain(user).chain(topics).collect();
+            let holds = |key: &Key| keys.iter().any(|(held, since)| held == key && *since < id);
+            let memberships = memberships(&keys, &hasher);
+            let client = Identity { memberships: &memberships, filter: &Filter::Everything };
+            let expected = naive(&audience.expr, &holds);
+            prop_assert_eq!(recipients.include(client, EventId::new(0, id)), expected);
+            let has_index_key = recipients.keys().iter().any(holds);
+            prop_assert!(has_index_key || !expected);
+            prop_assert!(!recipients.are_all_holders() || has_index_key == expected);
+        }
+    }
+
+    #[test]
+    fn names_with_one_hash_are_told_apart() {
+        let [first, second, third] = ["a", "b", "c"].map(|name| Key::User(name.into()));
+        let mut names = Names::default();
+        // As if all names had one hash.
+        let keys = [&first, &second, &first].into_iter().cycle().map(|key| (7, key.clone()));
+        for count in [3, FEW + 1] {
+            names.keys = keys.clone().take(count).collect();
+            names.index();
+            let find = |key: &Key| {
+                let (key, since) = (key.clone(), EventId::ORIGIN);
+                let mut held = SmallVec::new();
+                let membership = Membership { key, hash: 7, since, index: 0 };
+                if names.index.is_some() {
+                    names.find(&membership, &mut held);
+                } else {
+                    let mask = names.mask(&membership);
+                    held.extend((0..8).filter(|number| mask & 1 << number != 0));
+                }
+                held.sort_unstable();
+                held.to_vec()
+            };
+            let numbers = |key: &Key| {
+                let numbers = (0..).zip(&names.keys).filter(|(_, name)| name.1 == *key);
+                numbers.map(|(number, _)| number).collect::<Vec<u32>>()
+            };
+            assert_eq!(find(&first), numbers(&first));
+            assert_eq!(find(&second), numbers(&second));
+            assert_eq!((find(&third), numbers(&second).len()), (vec![], count / 3));
+        }
+    }
+}

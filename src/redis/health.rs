@@ -1,0 +1,111 @@
+//! The health of the backplane: which tasks are in trouble, and when that is reported.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::RedisError;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::backplane::Feed;
+
+/// The hub tells clients of an outage that has lasted for this long. The hub reads the clock when
+/// [`Feed::degraded`] is called, so the state must be repeated after this time.
+const LASTING: Duration = Duration::from_secs(1);
+
+/// The shortest time between two warnings of the same kind.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// A task without which events are held up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Reader,
+    Sender,
+}
+
+/// Whether events are held up, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// For each part, the reason of the trouble.
+    causes: [Option<Box<str>>; 2],
+    /// The last report to the hub.
+    reported: Option<bool>,
+}
+
+impl Health {
+    /// Records that a part is in trouble, or works. Tells the hub if that changes the whole.
+    pub(crate) fn report(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
+        let has_changed = {
+            let mut known = self.known.lock();
+            known.causes[part as usize] = trouble.map(Box::from);
+            let is_degraded = known.causes.iter().any(Option::is_some);
+            known.reported.replace(is_degraded) != Some(is_degraded)
+        };
+        if has_changed {
+            self.tell(feed);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Repeats each report once the state has lasted.
+    pub(crate) async fn repeat(&self, feed: &Feed) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(LASTING).await;
+            self.tell(feed);
+        }
+    }
+
+    fn tell(&self, feed: &Feed) {
+        let cause = self.known.lock().causes.iter().flatten().next().cloned();
+        feed.degraded(cause.as_deref());
+    }
+}
+
+/// Reports that presence cannot be shared, at most once a minute. Events are not held up by that,
+/// so the hub is not degraded.
+#[derive(Debug, Default)]
+pub(crate) struct PresenceHealth {
+    reported: Option<Instant>,
+    is_reported: bool,
+}
+
+impl PresenceHealth {
+    pub(crate) fn report(&mut self, trouble: Option<&RedisError>) {
+        match trouble {
+            Some(cause) if !self.is_reported && is_due(self.reported) => {
+                (self.reported, self.is_reported) = (Some(Instant::now()), true);
+                tracing::warn!(target: "sse_hub", %cause, "presence sync failed");
+            }
+            None if std::mem::take(&mut self.is_reported) => {
+                tracing::info!(target: "sse_hub", "presence sync resumed");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Warns once of a burst, however long the burst is.
+#[derive(Debug, Default)]
+pub(crate) struct Burst {
+    last: Option<Instant>,
+}
+
+impl Burst {
+    /// Calls `warn` if the last call is more than a minute ago.
+    pub(crate) fn warn(&mut self, warn: impl FnOnce()) {
+        if is_due(self.last.replace(Instant::now())) {
+            warn();
+        }
+    }
+}
+
+fn is_due(last: Option<Instant>) -> bool {
+    last.is_none_or(|at| at.elapsed() >= QUIET)
+}

@@ -1,0 +1,199 @@
+//! The end of the stream, read backwards: an instance starts with it.
+
+use super::entry::{Content, Entry};
+use crate::EventId;
+use crate::backplane::{Kind, kind_of};
+
+/// The position of a reader.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Position {
+    /// The last entry of the stream that is read.
+    pub(crate) cursor: EventId,
+    /// The last of them that a hub wrote: the next link must name this position.
+    pub(crate) chain: EventId,
+}
+
+/// Collects entries until there are as many events as the hub retains.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// The newest first.
+    entries: Vec<Kept>,
+    /// How many events, and how many bytes of them, there is room for.
+    events: usize,
+    bytes: usize,
+    /// Older events are not retained. In milliseconds since 1970.
+    oldest: u64,
+    /// A greater time is not of a hub's clock. In milliseconds since 1970.
+    horizon: u64,
+    is_full: bool,
+}
+
+#[derive(Debug)]
+struct Kept {
+    id: EventId,
+    link: Option<Link>,
+}
+
+#[derive(Debug)]
+enum Link {
+    Event(EventId, Vec<u8>),
+    /// Not its bytes: a command is for the clients of its time.
+    Command(EventId),
+    Reset(EventId),
+}
+
+/// What an instance starts with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) position: Position,
+    /// Nothing is missing between this position and the first event.
+    pub(crate) floor: EventId,
+    pub(crate) events: Vec<(EventId, Vec<u8>)>,
+}
+
+impl Tail {
+    pub(crate) fn new(events: usize, bytes: usize, oldest: u64, horizon: u64) -> Self {
+        Self { entries: Vec::new(), events, bytes, oldest, horizon, is_full: events == 0 }
+    }
+
+    pub(crate) fn wants_more(&self) -> bool {
+        !self.is_full
+    }
+
+    /// Returns how many bytes of events there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds older entries, the newest of them first. Returns the position of the oldest, if any.
+    pub(crate) fn extend(&mut self, entries: Vec<Entry>) -> Option<EventId> {
+        let oldest = entries.last()?.id;
+        for Entry { id, content } in entries {
+            if id.epoch() > self.horizon {
+                continue;
+            }
+            let link = match content {
+                Content::Link { previous, bytes } => match kind_of(&bytes) {
+                    Kind::Event => Some(Link::Event(previous, bytes)),
+                    Kind::Command => Some(Link::Command(previous)),
+                    Kind::Malformed => None,
+                },
+                Content::Reset { previous } => Some(Link::Reset(previous)),
+                Content::Malformed => None,
+            };
+            if let Some(Link::Event(_, bytes)) = &link {
+                let fits = self.events > 0 && bytes.len() <= self.bytes;
+                if !fits || id.epoch() < self.oldest {
+                    self.is_full = true;
+                    break;
+                }
+                self.events -= 1;
+                self.bytes -= bytes.len();
+            }
+            // Of the malformed entries only the newest matters: it says where to read on.
+            if link.is_some() || self.entries.is_empty() {
+                self.entries.push(Kept { id, link });
+            }
+        }
+        Some(oldest)
+    }
+
+    /// Returns the start. `last` is the newest position, as found before the entries.
+    pub(crate) fn finish(self, last: EventId) -> Start {
+        let cursor = self.entries.first().map_or(last, |newest| newest.id.max(last));
+        let mut position = Position { cursor, chain: EventId::default() };
+        let mut floor = None;
+        let mut events = Vec::new();
+        for Kept { id, link } in self.entries.into_iter().rev() {
+            let Some(link) = link else { continue };
+            let (Link::Event(previous, _) | Link::Command(previous) | Link::Reset(previous)) = link;
+            if floor.is_none() {
+                floor = Some(previous);
+            } else if previous != position.chain {
+                // The chain is broken: earlier entries are gone.
+                floor = Some(id.predecessor());
+                events.clear();
+            }
+            match link {
+                Link::Event(_, bytes) => events.push((id, bytes)),
+                Link::Reset(_) => {
+                    floor = Some(id);
+                    events.clear();
+                }
+                Link::Command(_) => {}
+            }
+            position.chain = id;
+        }
+        if position.chain < last {
+            // Entries up to `last` are gone.
+            (floor, position.chain) = (Some(last), last);
+            events.clear();
+        }
+        Start { position, floor: floor.unwrap_or(last), events }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::store::entry::made::{at, command, event, malformed, reset};
+
+    const HORIZON: u64 = 100;
+
+    /// Cursor, chain, floor and events.
+    fn finish(
+        entries: Vec<Entry>,
+        last: u64,
+        events: usize,
+    ) -> (EventId, EventId, EventId, Vec<u64>) {
+        let mut tail = Tail::new(events, 1_000, 2, HORIZON);
+        tail.extend(entries.into_iter().rev().collect());
+        let Start { position, floor, events } = tail.finish(at(last));
+        (
+            position.cursor,
+            position.chain,
+            floor,
+            events.into_iter().map(|(id, _)| id.epoch()).collect(),
+        )
+    }
+
+    #[test]
+    fn tail_begins_after_the_predecessor_of_its_first_event() {
+        let chain = || vec![event(5, 4), malformed(6), event(7, 5), event(9, 7)];
+        assert_eq!(finish(chain(), 9, 9), (at(9), at(9), at(4), vec![5, 7, 9]));
+        assert_eq!(finish(chain(), 9, 2), (at(9), at(9), at(5), vec![7, 9]));
+        assert_eq!(finish(vec![], 9, 9), (at(9), at(9), at(9), vec![]));
+        assert_eq!(finish(chain(), 7, 9).3, [5, 7, 9], "written after `last` was read");
+        let malformed_last = vec![event(5, 4), malformed(6)];
+        assert_eq!(finish(malformed_last, 5, 9), (at(6), at(5), at(4), vec![5]));
+    }
+
+    #[test]
+    fn commands_are_links_and_no_events() {
+        let chain = || vec![event(5, 4), command(6, 5), command(7, 6), event(8, 7), command(9, 8)];
+        assert_eq!(finish(chain(), 9, 9), (at(9), at(9), at(4), vec![5, 8]));
+        assert_eq!(finish(chain(), 9, 2), (at(9), at(9), at(4), vec![5, 8]));
+        assert_eq!(finish(chain(), 9, 1), (at(9), at(9), at(5), vec![8]));
+        let only = vec![command(6, 5)];
+        assert_eq!(finish(only, 6, 9), (at(6), at(6), at(5), vec![]));
+    }
+
+    #[test]
+    fn entries_before_a_break_are_left_out() {
+        let broken = vec![event(5, 4), event(7, 6), event(8, 7)];
+        assert_eq!(finish(broken, 8, 9), (at(8), at(8), at(7).predecessor(), vec![7, 8]));
+        let after_reset = vec![event(5, 4), reset(7, 5), event(8, 7)];
+        assert_eq!(finish(after_reset, 8, 9), (at(8), at(8), at(7), vec![8]));
+        let gone = vec![event(5, 4)];
+        assert_eq!(finish(gone, 8, 9), (at(8), at(8), at(8), vec![]));
+        let too_old = vec![event(1, 0), event(5, 1)];
+        assert_eq!(finish(too_old, 5, 9), (at(5), at(5), at(1), vec![5]));
+    }
+
+    #[test]
+    fn entries_beyond_the_horizon_do_not_move_the_cursor() {
+        let far = vec![event(5, 4), event(HORIZON + 1, 5), malformed(HORIZON + 2)];
+        assert_eq!(finish(far, 5, 9), (at(5), at(5), at(4), vec![5]));
+        assert_eq!(finish(vec![malformed(HORIZON + 2)], 5, 9).0, at(5));
+    }
+}

@@ -1,0 +1,8 @@
+//! The tasks of a backplane: each has a connection and a loop.
+
+pub(crate) mod announcer;
+pub(crate) mod history;
+pub(crate) mod observer;
+mod read_size;
+pub(crate) mod reader;
+pub(crate) mod sender;

@@ -1,0 +1,360 @@
+//! Reads the stream in order, and feeds the hub.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use redis::{RedisResult, Value};
+use tokio::time::Instant;
+
+use super::read_size::ReadSize;
+use crate::EventId;
+use crate::backplane::{Feed, Kind, TailLimits, kind_of};
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::connect::link::{Failure, Link};
+use crate::redis::health::{Burst, Part};
+use crate::redis::shared::RedisShared;
+use crate::redis::store::clock::{millis, now};
+use crate::redis::store::entry::{self, Content, Entry};
+use crate::redis::store::script::{Page, Range, unexpected};
+use crate::redis::store::tail::{Position, Start, Tail};
+
+/// The share of the timeout for which a read waits at the server for the next entry. The rest is
+/// for the answer to arrive.
+const BLOCK_SHARE: u32 = 2;
+
+pub(crate) struct Reader {
+    shared: Arc<RedisShared>,
+    feed: Feed,
+    /// `None` until the end of the stream is known.
+    position: Option<Position>,
+    /// The last link that was read, if this reader has read one since its start.
+    last_link: Option<Entry>,
+    /// An id with a greater time, in milliseconds, is malformed. Zero until Redis has said.
+    horizon: u64,
+    size: ReadSize,
+    malformed: Burst,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+        let (size, malformed) = (ReadSize::default(), Burst::default());
+        Self { shared, feed, position: None, last_link: None, horizon: 0, size, malformed }
+    }
+
+    /// Reads until the hub is closed.
+    pub(crate) async fn run(mut self) {
+        let (mut link, mut back_off) = (Link::default(), BackOff::default());
+        while !self.feed.is_closed() {
+            let Err(error) = self.read(&mut link, &mut back_off).await else { return };
+            if error.is_timeout() && link.had_full_time() && !self.size.timed_out() {
+                link.wait_longer();
+            }
+            // Not longer than for one answer: the old master may get events for ever.
+            let limit = self.shared.timeout;
+            let _ = tokio::time::timeout(limit, self.drain(&mut link)).await;
+            if link.failed(&error) == Failure::Report {
+                self.shared.health.report(&self.feed, Part::Reader, Some(&error.to_string()));
+                back_off.wait().await;
+            }
+        }
+    }
+
+    /// Reads over a connection, until that fails or the hub is closed.
+    async fn read(&mut self, link: &mut Link, back_off: &mut BackOff) -> RedisResult<()> {
+        let mut position = match self.position {
+            Some(position) => {
+                self.compare(position, link).await?;
+                self.verify(position, link).await?
+            }
+            None => self.begin(link).await?,
+        };
+        // The first read does not wait, so that the hub knows at once whether Redis answers.
+        let mut may_wait = false;
+        loop {
+            self.position = Some(position);
+            if self.feed.is_closed() {
+                return Ok(());
+            }
+            // A server can accept connections and refuse to be read: report health only now.
+            let page = self.page(position.cursor, may_wait, link).await?;
+            self.shared.health.report(&self.feed, Part::Reader, None);
+            back_off.reset();
+            if page.entries.is_empty() {
+                position = self.verify(position, link).await?;
+            } else {
+                self.take(page.entries, &mut position, link).await?;
+            }
+            // Wait at the server only if nothing is left: waiting reads cannot count bytes.
+            may_wait = page.is_end;
+            self.check_clients_ahead(link).await?;
+        }
+    }
+
+    /// Reads the next entries. If `may_wait`, waits for some time if there are none.
+    async fn page(&mut self, after: EventId, may_wait: bool, link: &mut Link) -> RedisResult<Page> {
+        let start = Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let connection = link.get(&shared).await?;
+        let page = if may_wait {
+            let wait = millis(shared.timeout / BLOCK_SHARE).max(1);
+            let most = self.size.entries();
+            let mut command = redis::cmd("XREAD");
+            command.arg("COUNT").arg(most).arg("BLOCK").arg(wait);
+            command.arg("STREAMS").arg(&shared.scripts.keys().stream).arg(after.to_string());
+            let answer: Value = command.query_async(connection).await?;
+            let entries = entry::read(answer).ok_or_else(|| unexpected("a stream"))?;
+            // The time is for waiting, mostly, and says nothing about the line.
+            self.size.answered(&entries, shared.timeout, shared.timeout);
+            let is_end = entries.len() < most;
+            Page { entries, is_end }
+        } else {
+            let (most, bytes) = (ReadSize::most_entries(), self.size.bytes());
+            let page = shared.scripts.read(connection, Range::After(after), most, bytes).await?;
+            self.size.answered(&page.entries, start.elapsed(), shared.timeout);
+            page
+        };
+        if page.entries.is_empty() {
+            link.answered();
+        } else {
+            link.carried(&shared);
+        }
+        Ok(page)
+    }
+
+    /// Finds the end of the stream, and loads as much of it as the hub retains.
+    ///
+    /// A read that does not arrive in time is repeated with a smaller size. The entries that
+    /// arrived before are kept: a slow line brings the whole in any number of reads.
+    async fn begin(&mut self, link: &mut Link) -> RedisResult<Position> {
+        let shared = Arc::clone(&self.shared);
+        let begin = shared.scripts.begin(link.get(&shared).await?).await?;
+        link.answered();
+        self.horizon = begin.horizon;
+        let TailLimits { events, bytes, age, .. } = self.feed.tail_limits();
+        let oldest = age.map_or(0, |age| now().saturating_sub(millis(age)));
+        let mut tail = Tail::new(events, bytes, oldest, begin.horizon);
+        let mut before = None;
+        while tail.wants_more() {
+            let start = Instant::now();
+            let connection = link.get(&shared).await?;
+            // Not much more than there is room for: an answer that is left out wastes the line.
+            let bytes = self.size.bytes().min(tail.room().max(1));
+            let (range, most) = (Range::Before(before), ReadSize::most_entries());
+            let page = match shared.scripts.read(connection, range, most, bytes).await {
+                Ok(page) => page,
+                // The connection is given up. What was collected stays: the stream only grows at
+                // its end, and a break in the chain shows whatever else happens to it.
+                Err(error) if error.is_timeout() && before.is_some() => {
+                    if !self.size.timed_out() {
+                        link.wait_longer();
+                    }
+                    link.failed(&error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            link.carried(&shared);
+            self.size.answered(&page.entries, start.elapsed(), shared.timeout);
+            before = tail.extend(page.entries);
+            if before.is_none() || page.is_end {
+                break;
+            }
+        }
+        let Start { position, floor, events } = tail.finish(begin.last);
+        let now = now();
+        let aged = events
+            .into_iter()
+            .map(|(id, event)| (id, Duration::from_millis(now.saturating_sub(id.epoch())), event));
+        self.feed.load(floor, aged);
+        shared.is_loaded.send_replace(true);
+        shared.outbox.begin();
+        Ok(position)
+    }
+
+    /// Reads the rest of a server that is not the master any more.
+    ///
+    /// The sender confirms no event after the master has changed. So after this, some instance has read
+    /// each confirmed event, and finds that it is not in the order of the new master.
+    async fn drain(&mut self, link: &mut Link) {
+        let shared = Arc::clone(&self.shared);
+        while let Some(mut position) = self.position
+            && let Some(connection) = link.old_master(&shared)
+        {
+            let range = Range::After(position.cursor);
+            let (most, bytes) = (ReadSize::most_entries(), self.size.bytes());
+            let Ok(page) = shared.scripts.read(connection, range, most, bytes).await else {
+                return;
+            };
+            for Entry { id, content } in page.entries {
+                // Only entries that follow: a break is for the new master to explain.
+                let Content::Link { previous, bytes } = content else { return };
+                if previous != position.chain
+                    || id.epoch() > self.horizon
+                    || self.feed.append(id, &bytes).is_err()
+                {
+                    return;
+                }
+                position = Position { cursor: id, chain: id };
+                self.position = Some(position);
+                self.last_link = Some(Entry { id, content: Content::Link { previous, bytes } });
+            }
+            if page.is_end {
+                return;
+            }
+        }
+    }
+
+    /// Checks that the last link is the same entry in the stream of this connection.
+    ///
+    /// Two servers that were masters at the same time can give an id to different entries. The chain
+    /// alone cannot show that: the next entry names the id that this reader has.
+    async fn compare(&self, position: Position, link: &mut Link) -> RedisResult<()> {
+        let Some(known) = self.last_link.as_ref().filter(|known| known.id == position.chain) else {
+            return Ok(());
+        };
+        let range = Range::Back { from: known.id, to: known.id };
+        let page = self.shared.scripts.read(link.get(&self.shared).await?, range, 1, 1).await?;
+        link.answered();
+        // An entry that is not there is no sign: it may be trimmed, and the chain shows all else.
+        if page.entries.first().is_some_and(|found| found != known) {
+            self.reset(position.cursor.max(self.feed.head()), link).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the stream still is the one that was read, by the key `last`: without a new
+    /// entry nothing else says so.
+    async fn verify(&mut self, mut position: Position, link: &mut Link) -> RedisResult<Position> {
+        let last = self.last(link).await?;
+        if last < position.chain {
+            // The stream is empty, or went back to an older dump. All readers read the reset entry
+            // next, after the entries published since.
+            let seen = position.cursor.max(position.chain).max(self.feed.head());
+            self.reset(seen, link).await?;
+            return Ok(position);
+        }
+        if last > position.chain {
+            // New entries came between the read and the question; or they are gone, and no
+            // later entry will say so.
+            let page = self.page(position.cursor, false, link).await?;
+            if page.entries.is_empty() {
+                self.forget(last);
+                return Ok(Position { cursor: last, chain: last });
+            }
+            self.take(page.entries, &mut position, link).await?;
+        }
+        Ok(position)
+    }
+
+    /// Returns the newest position; the origin if there is none, or none that a hub can have
+    /// written.
+    async fn last(&mut self, link: &mut Link) -> RedisResult<EventId> {
+        let shared = Arc::clone(&self.shared);
+        let last = shared.scripts.last(link.get(&shared).await?).await?;
+        link.answered();
+        let is_far = last.epoch() > self.horizon && !self.repair(last, link).await?;
+        Ok(if is_far { EventId::default() } else { last })
+    }
+
+    async fn reset(&self, since: EventId, link: &mut Link) -> RedisResult<()> {
+        self.shared.scripts.reset(link.get(&self.shared).await?, since, since).await?;
+        link.answered();
+        Ok(())
+    }
+
+    /// Asks Redis whether an id can be a hub's: the clock goes on. If not, Redis repairs the
+    /// stream.
+    async fn repair(&mut self, id: EventId, link: &mut Link) -> RedisResult<bool> {
+        let shared = Arc::clone(&self.shared);
+        self.horizon = shared.scripts.begin(link.get(&shared).await?).await?.horizon;
+        link.answered();
+        Ok(id.epoch() <= self.horizon)
+    }
+
+    /// Checks the clients that came with an id that the hub had not read up to: if their ids are
+    /// beyond the end of the stream, they are of another order.
+    ///
+    /// The reader does this, although the sender would be sooner: no answer with entries of an
+    /// older order is on its way over this connection, which such a client could get again.
+    async fn check_clients_ahead(&mut self, link: &mut Link) -> RedisResult<()> {
+        if !self.shared.is_client_ahead.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Some(clients) = self.feed.ahead() else { return Ok(()) };
+        let end = self.last(link).await;
+        if end.is_err() {
+            self.shared.is_client_ahead.store(true, Ordering::Release);
+        }
+        self.feed.disown(clients, end?);
+        Ok(())
+    }
+
+    /// Feeds the hub, and moves `position`.
+    async fn take(
+        &mut self,
+        entries: Vec<Entry>,
+        position: &mut Position,
+        link: &mut Link,
+    ) -> RedisResult<()> {
+        for Entry { id, content } in entries {
+            if id.epoch() > self.horizon && !self.repair(id, link).await? {
+                // The cursor must stay before the entry: entries with greater ids never come, and
+                // the repaired stream goes on after the cursor.
+                self.skip_malformed();
+                return Ok(());
+            }
+            position.cursor = id;
+            match content {
+                Content::Link { previous, bytes } => {
+                    if previous != position.chain && kind_of(&bytes) != Kind::Malformed {
+                        if previous < position.chain {
+                            // The entry that this reader has read last is not of this order.
+                            // Readers that never read it cannot know.
+                            self.reset(id, link).await?;
+                        }
+                        self.forget(id.predecessor());
+                    }
+                    // After an entry that this version cannot read, the chain stays: the next link,
+                    // which names that entry, then shows the loss.
+                    match self.feed.append(id, &bytes) {
+                        Ok(()) => {
+                            position.chain = id;
+                            let content = Content::Link { previous, bytes };
+                            self.last_link = Some(Entry { id, content });
+                        }
+                        Err(_) => self.warn_of_malformed(),
+                    }
+                }
+                // Also if this reader wrote it: a client may have come since from an instance that
+                // had not read the order's end.
+                Content::Reset { .. } => {
+                    self.forget(id);
+                    position.chain = id;
+                }
+                Content::Malformed => self.skip_malformed(),
+            }
+            // If a later entry fails, the reader goes on after this entry.
+            self.position = Some(*position);
+        }
+        Ok(())
+    }
+
+    /// Counts an entry that no hub wrote.
+    fn skip_malformed(&mut self) {
+        // An entry without a byte is malformed to the hub, which counts it.
+        self.feed.skip_malformed();
+        self.warn_of_malformed();
+    }
+
+    fn warn_of_malformed(&mut self) {
+        self.malformed.warn(|| {
+            tracing::warn!(target: "sse_hub", "malformed stream entries skipped");
+        });
+    }
+
+    /// Tells the hub that all events up to `floor` that it had not read are gone.
+    fn forget(&self, floor: EventId) {
+        self.feed.load(floor, None::<(EventId, Duration, Vec<u8>)>);
+    }
+}

@@ -1,0 +1,91 @@
+//! The decoder for frames that another instance encoded.
+//!
+//! A received frame goes to clients unchanged. A frame that could break a stream, or that poses as
+//! one of the hub's own events, is refused here.
+
+use super::event::EventType;
+use super::frame::{RETRY_RANGE, Sealed};
+
+/// Reads a frame without its id. Returns `None` if the encoder cannot have written it.
+pub(crate) fn sealed(frame: &[u8]) -> Option<Sealed> {
+    let text = std::str::from_utf8(frame).ok()?;
+    if memchr::memchr(b'\r', frame).is_some() {
+        return None;
+    }
+    let mut event_type = None;
+    for (number, line) in text.strip_suffix('\n')?.split('\n').enumerate() {
+        let known = match line.split_once(' ')? {
+            ("event:", name) if number == 0 => {
+                event_type = Some(name);
+                EventType::new(name.to_owned()).is_ok()
+            }
+            ("data:" | ":", _) => true,
+            ("retry:", digits) => is_retry(digits),
+            _ => false,
+        };
+        if !known {
+            return None;
+        }
+    }
+    Some(Sealed::of(frame, event_type.map_or(0, str::len)))
+}
+
+fn is_retry(digits: &str) -> bool {
+    let range = RETRY_RANGE.start().as_millis()..=RETRY_RANGE.end().as_millis();
+    digits.bytes().all(|byte| byte.is_ascii_digit())
+        && digits.parse().is_ok_and(|millis: u128| range.contains(&millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::event::Event;
+    use super::*;
+
+    #[test]
+    fn an_encoded_frame_is_read_back() {
+        for event in [
+            Event::new("alert").data("a\r\nb\n").retry(Duration::from_secs(3)).comment("c: d"),
+            Event::default().data(""),
+            Event::new("id: 7").data("event: hub:open"),
+            Event::default().comment("alone"),
+            Event::default().retry(Duration::from_millis(1)),
+        ] {
+            let sealed = event.seal();
+            let read = super::sealed(sealed.bytes()).expect("a frame");
+            assert_eq!(read.bytes(), sealed.bytes());
+            assert_eq!(read.event_type(), sealed.event_type());
+        }
+    }
+
+    #[test]
+    fn any_other_frame_is_refused() {
+        let too_long = format!("event: {}\n", "x".repeat(EventType::MAX_LEN + 1));
+        for frame in [
+            "",
+            "\n",
+            "data: a",
+            "data:a\n",
+            "data: a\n\n",
+            "data: a\n\nevent: b\n",
+            "data: a\rid: 7\n",
+            "id: 7\n",
+            "data: a\nid: 7\n",
+            "data: a\nevent: b\n",
+            "event: \n",
+            "event: hub:open\ndata: a\n",
+            "event: a\0b\n",
+            "retry: -1\n",
+            "retry: +1\n",
+            "retry: 0\n",
+            "retry: 99999999999999999999999999999999999999999\n",
+            "other: a\n",
+            "data\n",
+            &too_long,
+        ] {
+            assert!(super::sealed(frame.as_bytes()).is_none(), "{frame:?}");
+        }
+        assert!(super::sealed(b"data: \xff\n").is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! `Retain` and `HubBuilder::window` must bound the memory of a hub: the allocator counts.
+//!
+//! One test, because tests of one binary share the allocator.
+
+mod support;
+
+use std::alloc::System;
+
+use cap::Cap;
+use sse_hub::{Audience, Event, Hub, Retain, Subscriber};
+use support::{hub_with, read};
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+const EVENTS: usize = 1_000;
+const WINDOW: usize = 32;
+
+/// The bookkeeping of an event, from the documentation of `Retain`.
+const PER_EVENT: usize = 700;
+
+/// The audiences of the last 256 evicted events, from the documentation of `Retain`.
+const COMBINED: usize = 2 << 20;
+
+/// Returns a name of 256 bytes, the default limit.
+fn long(number: usize) -> String {
+    format!("{number:x>256}")
+}
+
+/// Returns `count` names, which differ from the names of every other event.
+fn names(event: usize, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |name| long(event * count + name))
+}
+
+type Publish = fn(&Hub, usize);
+
+const LOADS: [(&str, Publish); 12] = [
+    ("tiny, for every client", |hub, _| send(hub, Audience::all(), Event::new("x"))),
+    ("tiny, each for a user", |hub, n| send(hub, Audience::user(n.to_string()), Event::new("x"))),
+    ("tiny, each for a long name", |hub, n| send(hub, Audience::user(long(n)), Event::new("x"))),
+    ("tiny, each for 64 topics", |hub, n| {
+        send(hub, Audience::topics(names(n, 64)), Event::new("x"));
+    }),
+    ("tiny, for the same 64 topics", |hub, _| {
+        send(hub, Audience::topics(names(0, 64)), Event::new("x"));
+    }),
+    ("tiny, combined: each for all but 64 users", |hub, n| {
+        send(hub, Audience::all().except(Audience::users(names(n, 64))), Event::new("x"));
+    }),
+    ("tiny, combined: each for 16 pairs", |hub, n| {
+        let pair = |name: String| Audience::user(name).and(Audience::session(long(n)));
+        send(hub, names(n, 16).map(pair).reduce(Audience::or).unwrap(), Event::new("x"));
+    }),
+    ("tiny, each with a conflation key", |hub, n| {
+        send(hub, Audience::all(), Event::new(long(n)).conflate(long(n)));
+    }),
+    ("tiny, with one of 100 conflation keys", |hub, n| {
+        send(hub, Audience::all(), Event::new(long(0)).conflate(long(n % 100)));
+    }),
+    ("tiny, conflated for 16 topics each", |hub, n| {
+        send(hub, Audience::topics(names(n, 16)), Event::new("x").conflate(long(n)));
+    }),
+    ("many lines", |hub, n| {
+        send(hub, Audience::all(), Event::new("x").data("\n".repeat(n % 2_000)));
+    }),
+    ("long lines", |hub, n| {
+        send(hub, Audience::all(), Event::new("x").data("x".repeat(n * 37 % 9_000)));
+    }),
+];
+
+fn send(hub: &Hub, audience: Audience, event: Event) {
+    hub.publish(audience, event).unwrap();
+}
+
+/// Returns the most bytes that a hub held for its events, and the most that it counted.
+fn held(publish: Publish, retain: Retain) -> (usize, usize) {
+    let before = ALLOCATOR.allocated();
+    let (hub, _) = hub_with(|hub| hub.retain(retain));
+    let (mut most, mut counted) = (0, 0);
+    for round in 0..3 {
+        for number in 0..EVENTS {
+            publish(&hub, round * EVENTS + number);
+        }
+        most = most.max(ALLOCATOR.allocated() - before);
+        counted = counted.max(hub.stats().retained_bytes);
+    }
+    (most, counted)
+}
+
+/// Returns the bytes that a hub holds for each client that does not read, after the client's events
+/// were evicted.
+fn held_for_a_stalled_client() -> usize {
+    const CLIENTS: usize = 500;
+    let (hub, _) = hub_with(|hub| hub.window(WINDOW).retain(Retain::default().events(EVENTS)));
+    let user = |client: usize| Audience::user(client.to_string());
+    let subscribe = |client: usize| {
+        let mut stream = hub.subscribe(Subscriber::new().user(client.to_string())).unwrap();
+        read(&mut stream);
+        stream
+    };
+    let streams: Vec<_> = (0..CLIENTS).map(subscribe).collect();
+    let evict = || {
+        (0..2 * EVENTS).for_each(|_| send(&hub, Audience::user("other"), Event::new("x")));
+    };
+    evict();
+    let before = ALLOCATOR.allocated();
+    for client in 0..CLIENTS {
+        (0..WINDOW).for_each(|_| send(&hub, user(client), Event::new("x").data("y".repeat(500))));
+    }
+    evict();
+    let held = ALLOCATOR.allocated().saturating_sub(before);
+    drop(streams);
+    held / CLIENTS
+}
+
+#[test]
+fn retention_bounds_the_memory_of_events() {
+    let mut over = Vec::new();
+    for (load, publish) in LOADS {
+        for bytes in [usize::MAX, 1 << 20] {
+            let retain = Retain::default().events(EVENTS).bytes(bytes);
+            let (held, counted) = held(publish, retain);
+            let bound = counted + counted / 4 + PER_EVENT * EVENTS.max(1_024);
+            let bound = if load.contains("combined") { bound + COMBINED } else { bound };
+            println!("{load}: {held} held, {counted} counted, at most {bound}");
+            over.extend((held > bound).then_some(load));
+        }
+    }
+    assert!(over.is_empty(), "more held than the bound: {over:?}");
+    let held = held_for_a_stalled_client();
+    println!("{held} bytes for a client that does not read");
+    assert!(held <= 48 * WINDOW + 256, "{held} bytes for a client that does not read");
+}

@@ -1,0 +1,38 @@
+//! Records the events of `tracing`.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+/// The events of one thread, as text. A test that uses it must run on a runtime of one thread.
+#[derive(Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<String>>);
+
+impl Told {
+    /// Records until the guard is dropped.
+    pub(crate) fn record() -> (Self, tracing::subscriber::DefaultGuard) {
+        let told = Self::default();
+        let subscriber = tracing_subscriber::registry().with(told.clone());
+        (told, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        self.0.lock().unwrap().contains(text)
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Told {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mut text = self.0.lock().unwrap();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            write!(text, "{field}={value:?} ").unwrap();
+        });
+        text.push('\n');
+    }
+}
