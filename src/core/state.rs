@@ -352,7 +352,7 @@ impl State {
         let replay = config.limits.replay;
         if pace == Pace::Released
             && replay < self.log.len()
-            && let (at, true) = self.log.before_last(replay, identity)
+            && let (_, Some(at)) = self.log.before_last(replay, identity)
             && at > cursor
         {
             inbox.mailbox.jump(at, self.log.head(), GapReason::Capped, work.now);

@@ -229,7 +229,7 @@ fn start(
         Resume::Fresh => Start::Fresh(head),
         Resume::After(id) if EventId::ORIGIN < id && id <= head => {
             if replay < state.log.len()
-                && let (now, true) = state.log.before_last(replay, client)
+                && let (_, Some(now)) = state.log.before_last(replay, client)
                 && now > id
             {
                 Start::Gap { held: id, now, reason: GapReason::Capped }

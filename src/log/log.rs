@@ -201,9 +201,13 @@ impl Log {
         true
     }
 
-    /// Returns the position before the last `count` retained events for a client, and whether older
-    /// events for the client are retained.
-    pub(crate) fn before_last(&self, count: usize, client: Identity<'_>) -> (EventId, bool) {
+    /// Returns the position directly before the last `count` retained events for a client, and the
+    /// newest retained event for the client that is older, if there is any.
+    pub(crate) fn before_last(
+        &self,
+        count: usize,
+        client: Identity<'_>,
+    ) -> (EventId, Option<EventId>) {
         let lists = self.lists(client);
         let mut next: BinaryHeap<(EventId, usize, usize)> = lists
             .iter()
@@ -219,7 +223,7 @@ impl Log {
             let (entries, since) = lists[list];
             if oldest != Some(id) && id > since && entries[at].is_for(client) {
                 if left == 0 {
-                    return (id, true);
+                    return (oldest.map_or(id, EventId::predecessor), Some(id));
                 }
                 left -= 1;
                 oldest = Some(id);
@@ -228,7 +232,7 @@ impl Log {
                 next.push((entries[at].id, list, at));
             }
         }
-        (oldest.map_or(self.head, EventId::predecessor), false)
+        (oldest.map_or(self.head, EventId::predecessor), None)
     }
 
     /// Returns the retained events of each of a client's keys, with the position after which the
