@@ -70,7 +70,7 @@
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
-//!   end              reasons, states of an end
+//!   end              reasons, states of an end    affected        counts of clients
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
 //!   log              the bounded log              mailbox         cursor and window
 //!   codec            bytes between instances      routes          clients by key
@@ -79,8 +79,9 @@
 //!   audience         the algebra                  identity        memberships and filter
 //!   hash             hashes of keys               retain          the retention setting
 //!   key              client ids, keys             shrink          memory after a peak
+//!   name             the forms of a name
 //! LEAVES  wire/ time/ error sync
-//!   wire/            decode -> event -> frame -> id                 error    error types
+//!   wire/            decode -> event -> frame -> id -> text         error    error types
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom
 //! ```
 //!
@@ -510,7 +511,9 @@
 //! | `Event::id`, `conflate`, `idempotency_key` | kept on `Event`: the first words of each say where it applies. A hub refuses an id (`EventError::OwnId`); a stream without a hub ignores the keys |
 //! | `LastEventId` | done: `is_first_connection` and `id`; `none` stays as a constructor |
 //! | `EventId` fields | done: private; `new`, `epoch`, `seq`, `predecessor` |
-//! | sessions in audiences | done: `Audience::sessions`; `is_online` takes `&str` |
+//! | sessions in audiences | done: `Audience::sessions` |
+//! | names | done: `impl Into<Name>` everywhere, also `is_online`. `Name` is a type, because `Arc<str>` has no conversion from `&String` and integers. Not `impl Display`: each publish would write and copy a name that is shared already |
+//! | counts of clients | done: `join`, `leave`, `disconnect` and `finish` return `Affected`, not a number: `0` did not tell a client that is away from a client that follows the topic already |
 //! | conversions | done: `Event::from_payload`, `Feed::new` |
 //! | names of the port | done: `AheadUpTo`, `HistoryRequest`, `SendError`, `UserChange::Joined`, `Feed::tail_limits`, `replace_users`, `change_users`, `remove_instance`, and `on_` for notifications |
 //! | names with a unit | done: `Stats::batched` and `delivered_bytes`, `Presence::max_away` and `event_buffer`, `HubBuilder::max_batch_bytes`. `HubBuilder::window` stays: its documentation names the unit |

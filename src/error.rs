@@ -175,7 +175,6 @@ impl RefusedCause {
     pub(crate) const COUNT: usize = 10;
 
     /// One value of each cause.
-    #[cfg(feature = "metrics")]
     pub(crate) const EACH: [Self; Self::COUNT] = [
         Self::Name(NameError::Empty(NameKind::User)),
         Self::TooManyTopics { limit: 0 },

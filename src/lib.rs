@@ -61,7 +61,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `json` | `Event::json`, typed payloads |
+//! | `json` | `Event::json`, typed payloads, serde for `ClientId`, `EventId` and `Stats` |
 //! | `tokio` | `TokioTimer` |
 //! | `http` | responses and an `http_body::Body` for any server of the `http` crate |
 //! | `axum` | extractors and responses |
@@ -179,6 +179,7 @@ pub mod warp {
     pub use crate::mount::warp::{head, last_event_id};
 }
 
+pub use crate::core::affected::Affected;
 pub use crate::core::end::{EndReason, Goodbye};
 pub use crate::core::receipt::{Confirmation, Receipt, Unconfirmed, Unmatched};
 pub use crate::core::roster::{PresenceEvent, UserInfo};
@@ -197,6 +198,7 @@ pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;
 pub use crate::log::audience::Audience;
 pub use crate::log::key::{ClientId, ParseClientIdError};
+pub use crate::log::name::Name;
 pub use crate::log::retain::Retain;
 pub use crate::mount::event_stream::{EventStream, IntoEvent};
 pub use crate::time::heartbeat::Heartbeat;

@@ -12,6 +12,7 @@ use super::shared::Shared;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
 use super::topics::{self, ClientInfo};
+use crate::core::affected::Affected;
 use crate::core::end::Goodbye;
 use crate::core::receipt::{Confirmation, Receipt};
 use crate::core::roster::UserInfo;
@@ -20,6 +21,7 @@ use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refuse
 use crate::log::audience::Audience;
 use crate::log::codec::EndKind;
 use crate::log::key::ClientId;
+use crate::log::name::Name;
 use crate::time::timer::Timer;
 use crate::wire::event::Event;
 
@@ -147,7 +149,7 @@ impl Hub {
     /// Returns the errors of [`publish`](Self::publish).
     pub fn send_to_user(
         &self,
-        user: impl Into<Arc<str>>,
+        user: impl Into<Name>,
         event: Event,
     ) -> Result<Receipt, PublishError> {
         self.publish(Audience::user(user), event)
@@ -160,10 +162,32 @@ impl Hub {
     /// Returns the errors of [`publish`](Self::publish).
     pub fn send_to_session(
         &self,
-        session: impl Into<Arc<str>>,
+        session: impl Into<Name>,
         event: Event,
     ) -> Result<Receipt, PublishError> {
         self.publish(Audience::session(session), event)
+    }
+
+    /// Publishes to every client that follows a topic.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`publish`](Self::publish).
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let _tab = hub.subscribe(Subscriber::new().topic("orders"))?;
+    /// assert_eq!(hub.send_to_topic("orders", Event::new("order").data("17"))?.matched(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_to_topic(
+        &self,
+        topic: impl Into<Name>,
+        event: Event,
+    ) -> Result<Receipt, PublishError> {
+        self.publish(Audience::topic(topic), event)
     }
 
     /// Publishes to an audience.
@@ -235,14 +259,14 @@ impl Hub {
         Subscription::open(self.shared(), subscriber)
     }
 
-    /// Adds clients to a topic: they receive what is published to the topic from now on. Returns
-    /// how many clients did not follow the topic before.
+    /// Adds clients to a topic: they receive the events that are published to the topic from now on.
+    /// Returns how many clients are in the audience, and how many of these joined.
     ///
     /// Only the open stream changes. After a reconnect, the topics of the new [`Subscriber`] apply.
     ///
     /// With a [backplane](HubBuilder::backplane), clients join on every instance, at one place in
-    /// the order: they receive what is published to the topic after this call, by any instance. The
-    /// result counts the clients of this instance. A client of another instance that has as many
+    /// the order: they receive the events that any instance publishes to the topic after this call.
+    /// The result counts the clients of this instance, not those of others. A client of another instance that has as many
     /// topics as it may does not join. A client that is reconnecting to another instance may be
     /// missed.
     ///
@@ -263,13 +287,14 @@ impl Hub {
     pub fn join(
         &self,
         who: impl Into<Audience>,
-        topic: impl Into<Arc<str>>,
-    ) -> Result<usize, JoinError> {
-        topics::join(self.shared(), who.into(), topic.into())
+        topic: impl Into<Name>,
+    ) -> Result<Affected, JoinError> {
+        topics::join(self.shared(), who.into(), topic.into().into_inner())
     }
 
-    /// Removes clients from a topic. Returns how many followed it. With a backplane, clients leave
-    /// on every instance, as for [`join`](Self::join).
+    /// Removes clients from a topic. Returns how many clients are in the audience, and how many of
+    /// these followed the topic. With a backplane, clients leave on every instance, and the result
+    /// counts the clients of this instance, as for [`join`](Self::join).
     ///
     /// Events that were published before and not read yet may or may not still arrive.
     ///
@@ -279,9 +304,9 @@ impl Hub {
     pub fn leave(
         &self,
         who: impl Into<Audience>,
-        topic: impl Into<Arc<str>>,
-    ) -> Result<usize, JoinError> {
-        topics::leave(self.shared(), who.into(), topic.into())
+        topic: impl Into<Name>,
+    ) -> Result<Affected, JoinError> {
+        topics::leave(self.shared(), who.into(), topic.into().into_inner())
     }
 
     /// Lists the clients of an audience, in no particular order. Takes time and memory in proportion
@@ -298,7 +323,8 @@ impl Hub {
         self.shared().count(&who.into())
     }
 
-    /// Ends the streams of an audience at once. Returns how many.
+    /// Ends the streams of an audience at once. Returns how many streams are in the audience, and how
+    /// many of these this call ended: a stream that is over already does not end again.
     ///
     /// Each stream sends the last event of `goodbye`, if any, and then `hub:end`. Use this
     /// to revoke access; to complete a stream, use [`finish`](Self::finish). Events that were
@@ -325,18 +351,19 @@ impl Hub {
     /// let hub = Hub::builder(ManualTimer::new()).build()?;
     /// let _tab = hub.subscribe(Subscriber::new().session("s9"))?;
     /// let goodbye = Goodbye::new("logout")?.event(Event::new("logged-out"));
-    /// assert_eq!(hub.disconnect(Audience::session("s9"), goodbye)?, 1);
+    /// assert_eq!(hub.disconnect(Audience::session("s9"), goodbye)?.changed, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn disconnect(
         &self,
         who: impl Into<Audience>,
         goodbye: Goodbye,
-    ) -> Result<usize, DisconnectError> {
+    ) -> Result<Affected, DisconnectError> {
         disconnect::end_streams(self.shared(), who.into(), EndKind::Disconnect, goodbye)
     }
 
-    /// Completes the streams of an audience. Returns how many.
+    /// Completes the streams of an audience. Returns how many streams are in the audience, and how
+    /// many of these this call ends: a stream that is to end already keeps its first reason.
     ///
     /// Each stream delivers every event that was published before, at the speed of its client, then
     /// the last event of `goodbye`, if any, and then `hub:end` with `"final": true`. The
@@ -375,7 +402,7 @@ impl Hub {
         &self,
         who: impl Into<Audience>,
         goodbye: Goodbye,
-    ) -> Result<usize, DisconnectError> {
+    ) -> Result<Affected, DisconnectError> {
         disconnect::end_streams(self.shared(), who.into(), EndKind::Finish, goodbye)
     }
 
@@ -498,8 +525,8 @@ impl Hub {
     /// Returns whether a user has a client on any instance, or is [away](crate::Presence) and may
     /// come back.
     #[must_use]
-    pub fn is_online(&self, user: &str) -> bool {
-        presence::is_online(self.shared(), user.into())
+    pub fn is_online(&self, user: impl Into<Name>) -> bool {
+        presence::is_online(self.shared(), user.into().into_inner())
     }
 
     /// Lists the users that are online, each once, in no particular order. Users that are

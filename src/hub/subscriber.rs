@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::core::settings::Limits;
 use crate::error::RefusedCause;
 use crate::log::key::{ClientId, Key};
+use crate::log::name::Name;
 use crate::wire::id::{LastEventId, Resume};
 
 /// A client that connects, as the application describes it to
@@ -50,28 +51,28 @@ impl Subscriber {
 
     /// Sets the user. All tabs and devices of one person share a user.
     #[must_use]
-    pub fn user(mut self, user: impl Into<Arc<str>>) -> Self {
-        self.user = Some(user.into());
+    pub fn user(mut self, user: impl Into<Name>) -> Self {
+        self.user = Some(user.into().into_inner());
         self
     }
 
     /// Sets the session, such as that of a login cookie.
     #[must_use]
-    pub fn session(mut self, session: impl Into<Arc<str>>) -> Self {
-        self.session = Some(session.into());
+    pub fn session(mut self, session: impl Into<Name>) -> Self {
+        self.session = Some(session.into().into_inner());
         self
     }
 
     /// Adds a topic. A topic that is added twice counts once.
     #[must_use]
-    pub fn topic(self, topic: impl Into<Arc<str>>) -> Self {
+    pub fn topic(self, topic: impl Into<Name>) -> Self {
         self.topics([topic])
     }
 
     /// Adds topics.
     #[must_use]
-    pub fn topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
-        self.topics.extend(topics.into_iter().map(Into::into));
+    pub fn topics<T: Into<Name>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+        self.topics.extend(topics.into_iter().map(|topic| topic.into().into_inner()));
         self
     }
 
@@ -83,8 +84,8 @@ impl Subscriber {
     /// neither sent nor counted as missed. [`Limits::event_types`](crate::Limits::event_types)
     /// bounds the number of types.
     #[must_use]
-    pub fn event_types<T: Into<Box<str>>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
-        self.types = Some(types.into_iter().map(Into::into).collect());
+    pub fn event_types<T: AsRef<str>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.types = Some(types.into_iter().map(|name| name.as_ref().into()).collect());
         self
     }
 

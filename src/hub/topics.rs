@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::shared::Shared;
+use crate::core::affected::Affected;
 use crate::core::backplane::{Backplane, Outgoing};
 use crate::core::state::State;
 use crate::error::JoinError;
@@ -25,50 +26,52 @@ pub struct ClientInfo {
     pub topics: Vec<Arc<str>>,
 }
 
-/// Adds an audience's clients to a topic. Returns how many did not follow it before.
+/// Adds an audience's clients to a topic.
 pub(super) fn join(
     shared: &Shared,
     audience: Audience,
     topic: Arc<str>,
-) -> Result<usize, JoinError> {
+) -> Result<Affected, JoinError> {
     let limits = &shared.config.limits;
     audience.check(limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     key.check(limits.name_len)?;
     let mut state = shared.state.lock();
     let slots = state.matching(&audience);
+    let matched = slots.len();
     if !slots.iter().all(|&slot| has_room(&state, slot, &key, limits.topics)) {
         return Err(JoinError::TooManyTopics { limit: limits.topics });
     }
     let Some(backplane) = &shared.config.backplane else {
-        return Ok(join_now(&mut state, slots, &key));
+        return Ok(Affected { matched, changed: join_now(&mut state, slots, &key) });
     };
-    let new = slots.into_iter().filter(|&slot| !follows(&state, slot, &key)).count();
+    let changed = slots.into_iter().filter(|&slot| !follows(&state, slot, &key)).count();
     drop(state);
     send(&**backplane, Command { audience, action: Action::Join(topic) })?;
-    Ok(new)
+    Ok(Affected { matched, changed })
 }
 
-/// Removes an audience's clients from a topic. Returns how many followed it.
+/// Removes an audience's clients from a topic.
 pub(super) fn leave(
     shared: &Shared,
     audience: Audience,
     topic: Arc<str>,
-) -> Result<usize, JoinError> {
+) -> Result<Affected, JoinError> {
     audience.check(shared.config.limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     let mut state = shared.state.lock();
     let slots = state.matching(&audience);
+    let matched = slots.len();
     let Some(backplane) = &shared.config.backplane else {
-        return Ok(leave_now(&mut state, slots, &key));
+        return Ok(Affected { matched, changed: leave_now(&mut state, slots, &key) });
     };
-    let known = slots.into_iter().filter(|&slot| follows(&state, slot, &key)).count();
+    let changed = slots.into_iter().filter(|&slot| follows(&state, slot, &key)).count();
     drop(state);
     // No client follows a topic without a name, and the name could not be sent.
     if key.check(usize::MAX).is_ok() {
         send(&**backplane, Command { audience, action: Action::Leave(topic) })?;
     }
-    Ok(known)
+    Ok(Affected { matched, changed })
 }
 
 fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {

@@ -102,10 +102,9 @@ fn disconnect_ends_user_streams_on_every_instance() {
     let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
     let mut hers = [here.connect(ann()), there.connect(ann())];
     let mut other = there.connect(Subscriber::new().user("bob"));
-    let ended = here
-        .hub
-        .disconnect(Audience::user("ann"), Goodbye::from_static("kicked").event(event("bye")));
-    assert_eq!(ended, Ok(1), "the count must cover local clients");
+    let goodbye = Goodbye::from_static("kicked").event(event("bye"));
+    let ended = here.hub.disconnect(Audience::user("ann"), goodbye).unwrap();
+    assert_eq!((ended.matched, ended.changed), (1, 1), "the counts must cover local clients");
     assert_eq!(here.hub.stats().clients, 1, "the command is not placed yet");
     settle(&mut order, [&mut here, &mut there]);
     for client in &mut hers {
@@ -136,9 +135,13 @@ fn events_after_a_join_reach_all_instances() {
     let mut hers = [here.connect(ann()), there.connect(ann())];
     let publish = |data: &str| here.hub.publish(Audience::topic("t"), event(data)).unwrap();
     publish("before");
-    assert_eq!(here.hub.join(Audience::user("ann"), "t"), Ok(1));
+    assert_eq!(here.hub.join(Audience::user("ann"), "t").map(|clients| clients.changed), Ok(1));
     publish("joined");
-    assert_eq!(here.hub.leave(Audience::user("ann"), "t"), Ok(0), "the join is not placed yet");
+    assert_eq!(
+        here.hub.leave(Audience::user("ann"), "t").map(|clients| clients.changed),
+        Ok(0),
+        "the join is not placed yet"
+    );
     publish("left");
     settle(&mut order, [&mut here, &mut there]);
     for client in &mut hers {
@@ -152,9 +155,9 @@ fn events_after_a_join_reach_all_instances() {
     here.hub.publish(Audience::topic("t"), event("again")).unwrap();
     settle(&mut order, [&mut here, &mut there]);
     assert_eq!(hers.each_mut().map(|client| data(&read(client))), [["again"], ["again"]]);
-    assert_eq!(here.hub.leave(Audience::all(), "t"), Ok(1));
+    assert_eq!(here.hub.leave(Audience::all(), "t").map(|clients| clients.changed), Ok(1));
     settle(&mut order, [&mut here, &mut there]);
-    assert_eq!(here.hub.leave(Audience::all(), "t"), Ok(0));
+    assert_eq!(here.hub.leave(Audience::all(), "t").map(|clients| clients.changed), Ok(0));
 }
 
 #[test]
@@ -199,7 +202,11 @@ fn full_outbox_and_closed_hub_are_errors() {
     assert_eq!(here.hub.disconnect(&who, Goodbye::from_static("x")), Err(DisconnectError::Backlog));
     assert_eq!(here.hub.join(&who, "t"), Err(JoinError::Backlog));
     assert_eq!(here.hub.leave(&who, "t"), Err(JoinError::Backlog));
-    assert_eq!(here.hub.leave(&who, ""), Ok(0), "an empty topic has no members");
+    assert_eq!(
+        here.hub.leave(&who, "").map(|clients| clients.changed),
+        Ok(0),
+        "an empty topic has no members"
+    );
     here.hub.close();
     assert_eq!(here.hub.disconnect(&who, Goodbye::from_static("x")), Err(DisconnectError::Closed));
     assert_eq!(here.hub.join(&who, "t"), Err(JoinError::Closed));
@@ -217,7 +224,7 @@ fn remote_client_at_topic_limit_does_not_join() {
     }
     let _tabs = [here.connect(ann().topic("a")), there.connect(ann().topic("a"))];
     let _free = there.connect(ann());
-    assert_eq!(here.hub.join(Audience::user("ann"), "b"), Ok(1));
+    assert_eq!(here.hub.join(Audience::user("ann"), "b").map(|clients| clients.changed), Ok(1));
     settle(&mut order, [&mut here, &mut there]);
     let joined = [&here, &there].map(|instance| instance.hub.count(Audience::topic("b")));
     assert_eq!(joined, [1, 1]);
