@@ -22,6 +22,8 @@ pub(crate) struct RedisShared {
     pub(crate) presence: Lease,
     pub(crate) outbox: Outbox,
     pub(crate) is_loaded: watch::Sender<bool>,
+    /// The future that connects the hub is being awaited.
+    pub(crate) is_running: AtomicBool,
     /// A client came with an id that the hub has not read up to.
     pub(crate) is_client_ahead: AtomicBool,
     /// A client waits for older events.
@@ -40,6 +42,7 @@ impl RedisShared {
             scripts: Scripts::new(keys, settings.keep, millis(settings.remember)),
             outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
             is_loaded: watch::Sender::new(false),
+            is_running: AtomicBool::new(false),
             is_client_ahead: AtomicBool::new(false),
             history_wanted: Notify::new(),
             address: settings.address,
