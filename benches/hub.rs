@@ -2,6 +2,7 @@
 //!
 //! - `send_to_user`: a user with one client among 1,000 and among 1,000,000 connected clients,
 //!   published and read.
+//! - `read`: a page of 100 events, and the last 20, of a topic among 1,000,000 events of others.
 //! - `deliver`: a broadcast to 1,000 and 10,000 clients that all read: the time per client. For
 //!   comparison the same over `tokio::sync::broadcast`, bare and within axum's `Sse`.
 
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http_body_util::BodyExt as _;
-use sse_hub::{Event, Hub, Retain, Subscriber, Subscription, TokioTimer};
+use sse_hub::{Audience, Event, Hub, LastEventId, Retain, Subscriber, Subscription, TokioTimer};
 use tokio::sync::broadcast;
 
 fn hub() -> Hub {
@@ -54,6 +55,30 @@ fn send_to_user(c: &mut Criterion) {
             });
         });
     }
+    group.finish();
+}
+
+/// Reads the 100 events of a topic from a log that retains 1,000,000 events of other topics.
+fn read(c: &mut Criterion) {
+    let retain = Retain::default().events(2_000_000).bytes(1 << 30).age(None);
+    let builder = Hub::builder(TokioTimer::new()).retain(retain);
+    let hub = builder.build().expect("the settings are valid");
+    for number in 0..1_000_000 {
+        let topic = if number % 10_000 == 0 { 0 } else { 1 + number % 1000 };
+        hub.send_to_topic(topic, event()).expect("valid");
+    }
+    let who = Subscriber::new().user("ann").topic(0);
+    let mut group = c.benchmark_group("read");
+    group.bench_function("100 of 1000000", |b| {
+        b.iter(|| {
+            let page = hub.read(&who, LastEventId::none(), 100).expect("valid");
+            assert_eq!((page.events.len(), page.has_more), (100, false));
+            page
+        });
+    });
+    group.bench_function("last 20 of 1000000", |b| {
+        b.iter(|| hub.recent(Audience::topic(0), 20).expect("valid"));
+    });
     group.finish();
 }
 
@@ -140,6 +165,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3));
-    targets = send_to_user, deliver
+    targets = send_to_user, read, deliver
 }
 criterion_main!(benches);

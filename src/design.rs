@@ -61,7 +61,7 @@
 //!   disconnect       ends, close                  drain           ends over a period
 //!   presence         the watch                    topics          join, leave, list
 //!   metrics          recorded on request          subscriber      the client's request
-//!   shared           publish, hand out, read
+//!   shared           publish, hand out, read      page            the log without a stream
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    roster          users that are away
 //!   held             history reads                ahead           clients ahead of the log
@@ -79,7 +79,7 @@
 //!   audience         the algebra                  identity        memberships and filter
 //!   hash             hashes of keys               retain          the retention setting
 //!   key              client ids, keys             shrink          memory after a peak
-//!   name             the forms of a name
+//!   name             the forms of a name          pages           the log in pieces
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom
@@ -431,6 +431,7 @@
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
 //! | `Heartbeat` | 15 s | `time/heartbeat` | shorter than the idle time of usual proxies |
 //! | `PIECE` | 256 clients | `core/state` | for one hold of the state lock; 1 under loom |
+//! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read` |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
 //! | `MAX_EXPIRED` | 64 users | `core/roster` | grace periods that one operation ends |
@@ -513,6 +514,7 @@
 //! | `EventId` fields | done: private; `new`, `epoch`, `seq`, `predecessor` |
 //! | sessions in audiences | done: `Audience::sessions` |
 //! | names | done: `impl Into<Name>` everywhere, also `is_online`. `Name` is a type, because `Arc<str>` has no conversion from `&String` and integers. Not `impl Display`: each publish would write and copy a name that is shared already |
+//! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
 //! | counts of clients | done: `join`, `leave`, `disconnect` and `finish` return `Affected`, not a number: `0` did not tell a client that is away from a client that follows the topic already |
 //! | conversions | done: `Event::from_payload`, `Feed::new` |
 //! | names of the port | done: `AheadUpTo`, `HistoryRequest`, `SendError`, `UserChange::Joined`, `Feed::tail_limits`, `replace_users`, `change_users`, `remove_instance`, and `on_` for notifications |

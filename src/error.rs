@@ -271,6 +271,28 @@ pub enum JoinError {
     Closed,
 }
 
+/// Why [`Hub::read`](crate::Hub::read), [`Hub::recent`](crate::Hub::recent) or
+/// [`Hub::recent_of`](crate::Hub::recent_of) failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The subscriber cannot be a client: a name is invalid, or a limit is exceeded.
+    #[error("invalid reader: {0}")]
+    Reader(RefusedCause),
+    /// The [deadline](crate::Subscriber::expires_in) of the subscriber has passed.
+    #[error("the time of the reader is over")]
+    Expired,
+    /// The audience is invalid.
+    #[error("invalid audience: {0}")]
+    Audience(#[from] AudienceError),
+    /// The audience has an `and` or an `except`.
+    #[error("an audience with `and` or `except` names no events: read for one name, or several")]
+    Combined,
+    /// With a backplane: the hub has not read the end of the order so far.
+    #[error("the backplane was not read so far")]
+    NotLoaded,
+}
+
 /// Why [`Hub::watch`](crate::Hub::watch) failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -44,7 +44,8 @@
 //! | events and their types | [`Event`], [`EventType`], [`Payload`] |
 //! | the identity of a client, and the clients that an event is for | [`Subscriber`], [`Audience`] |
 //! | memory, and limits on clients | [`Retain`], [`Limits`] |
-//! | a snapshot, and then its changes | [`Subscription::with_snapshot`] |
+//! | a snapshot, and then its changes | [`Subscription::with_snapshot`], [`Hub::position`] |
+//! | retained events without a stream | [`Hub::read`], [`Hub::recent`] |
 //! | streams that end | [`Hub::finish`], [`Hub::disconnect`], [`Goodbye`] |
 //! | users that come and go | [`Presence`], [`PresenceWatch`] |
 //! | a stream without a hub | [`EventStream`] |
@@ -61,7 +62,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `json` | `Event::json`, typed payloads, serde for `ClientId`, `EventId` and `Stats` |
+//! | `json` | `Event::json`, typed payloads, serde for `ClientId`, `EventId`, `Page` and `Stats` |
 //! | `tokio` | `TokioTimer` |
 //! | `http` | responses and an `http_body::Body` for any server of the `http` crate |
 //! | `axum` | extractors and responses |
@@ -187,11 +188,12 @@ pub use crate::core::settings::{History, Limits, Presence};
 pub use crate::core::stats::{Delays, Stats};
 pub use crate::error::{
     AudienceError, ConfigError, DisconnectError, InvalidReason, JoinError, NameError, NameKind,
-    PublishError, RefusalStyle, Refused, RefusedCause, WatchError,
+    PublishError, ReadError, RefusalStyle, Refused, RefusedCause, WatchError,
 };
 pub use crate::hub::builder::HubBuilder;
 pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
+pub use crate::hub::page::{Page, StoredEvent};
 pub use crate::hub::presence::PresenceWatch;
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;

@@ -105,7 +105,7 @@ pub(super) fn admit(
     };
     let id = kept.unwrap_or(fresh);
     let lost_id = subscriber.client_id.filter(|&claimed| claimed != id);
-    let keys = subscriber.keys(id);
+    let keys = subscriber.keys(Some(id));
     state.log.expire(work.now, &mut work.evicted);
     state.counts.opened += 1;
     // The position is fixed and the client registered under one lock: the client is handed every
@@ -162,7 +162,7 @@ fn make_room(
     }
     let config = work.config;
     let limits = &config.limits;
-    let owner = Owner { user: subscriber.user.clone(), session: subscriber.session.clone() };
+    let owner = subscriber.owner();
     let old = subscriber.client_id.and_then(|id| connection_of(state, id, &owner));
     // The old connection has the same user and session: it leaves room in each.
     let freed = usize::from(old.is_some());
@@ -191,16 +191,17 @@ fn make_room(
     if let Some(old) = old {
         displace(state, old, config, work);
     }
-    let claimed = subscriber.client_id.filter(|&id| {
-        // The id of a connected client of another owner is never given away.
-        old.is_some()
-            || state.departed.was(id, &owner) && state.routes.members(&Key::Client(id)).is_empty()
-    });
-    Ok(claimed)
+    Ok(subscriber.client_id.filter(|&id| old.is_some() || was_owned(state, id, &owner)))
+}
+
+/// Whether a client id was that of a client of this owner, which has left. The id of a connected
+/// client of another owner is never given away.
+pub(super) fn was_owned(state: &State, id: ClientId, owner: &Owner) -> bool {
+    state.departed.was(id, owner) && state.routes.members(&Key::Client(id)).is_empty()
 }
 
 /// Finds the open connection of a client id, if it has this owner.
-fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Option<usize> {
+pub(super) fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Option<usize> {
     let slot = state.routes.members(&Key::Client(id)).first()?.slot;
     (state.owner(slot) == *owner).then_some(slot)
 }
@@ -254,7 +255,7 @@ fn start(
 
 /// Whether events after `after` were addressed to a client id that its client could not keep. If
 /// the id is known to be of another owner, the client never was that client, and missed nothing.
-fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
+pub(super) fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
     let key = Key::Client(lost);
     if state.departed.knows(lost) || !state.routes.members(&key).is_empty() {
         return false;

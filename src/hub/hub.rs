@@ -7,6 +7,7 @@ use super::disconnect;
 use super::drain::{self, Drain};
 #[cfg(feature = "metrics")]
 use super::metrics;
+use super::page::{self, Page, StoredEvent};
 use super::presence::{self, PresenceWatch};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
@@ -17,13 +18,16 @@ use crate::core::end::Goodbye;
 use crate::core::receipt::{Confirmation, Receipt};
 use crate::core::roster::UserInfo;
 use crate::core::stats::Stats;
-use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refused, WatchError};
+use crate::error::{
+    ConfigError, DisconnectError, JoinError, PublishError, ReadError, Refused, WatchError,
+};
 use crate::log::audience::Audience;
 use crate::log::codec::EndKind;
 use crate::log::key::ClientId;
 use crate::log::name::Name;
 use crate::time::timer::Timer;
 use crate::wire::event::Event;
+use crate::wire::id::{EventId, LastEventId};
 
 /// Takes events from the application and delivers each to the clients that it is for.
 ///
@@ -321,6 +325,173 @@ impl Hub {
     #[must_use]
     pub fn count(&self, who: impl Into<Audience>) -> usize {
         self.shared().count(&who.into())
+    }
+
+    /// Returns the newest position: every event up to it is published.
+    ///
+    /// Take the position first, then read the state from the database, and send both to the page. If
+    /// every change is written before its event is published, the state contains the events up to
+    /// the position: a page that has subscribed drops the events with an id up to it. With a
+    /// backplane: the position that this instance has read, `0-0` before the first.
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let position = hub.position();
+    /// let orders = ["17"]; // Read from the database after taking the position.
+    /// let answer = format!(r#"{{"orders":{orders:?},"position":"{position}"}}"#);
+    ///
+    /// hub.broadcast(Event::new("order").data("18"))?;
+    /// assert!(hub.position() > position);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn position(&self) -> EventId {
+        self.shared().state.lock().log.head()
+    }
+
+    /// Reads the retained events for a client after a position, without opening a stream.
+    ///
+    /// The events are those that a stream of `who` would replay: judged by the user, the session, the
+    /// topics and the event types, and by the client id, if a stream would keep the id. Nobody is
+    /// registered, and no stream ends. `after` is the [`next`](Page::next) of the page before, an
+    /// [`EventId`], or a [`LastEventId`] as for [`Subscriber::resume`]:
+    ///
+    /// | `after` | the page begins |
+    /// |---|---|
+    /// | no id | with the oldest retained event |
+    /// | an id of this hub | after the id; [`truncated`](Page::truncated) if events for `who` are lost |
+    /// | any other | at the end of the log, and is `truncated`, as a stream reports a gap |
+    ///
+    /// A page has at most `limit` events. The cost follows the number of events under the names of
+    /// `who`, and no lock is held for more than 1,024 of these. A closed hub can be read. With a
+    /// backplane, the log of this instance is read: older events are `truncated`. A stream that
+    /// [resumes](Subscriber::resume) reads them from the backplane.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError`] if `who` cannot be a client, its deadline has passed, or the backplane
+    /// was not read so far.
+    ///
+    /// # A page that the server renders
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, LastEventId, ManualTimer, ReadError, Subscriber};
+    ///
+    /// /// Renders the notifications, and tells the page where its stream must continue.
+    /// fn render(hub: &Hub, user: u64) -> Result<String, ReadError> {
+    ///     let page = hub.read(&Subscriber::new().user(user), LastEventId::none(), 100)?;
+    ///     let items = page.events.iter().map(|event| format!("<li>{}</li>", event.data));
+    ///     Ok(format!("<ul data-position={}>{}</ul>", page.next, items.collect::<String>()))
+    /// }
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// hub.send_to_user(42, Event::new("notification").data("hello"))?;
+    /// hub.send_to_user(43, Event::new("notification").data("for another user"))?;
+    /// assert!(render(&hub, 42)?.ends_with("><li>hello</li></ul>"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Long-polling
+    ///
+    /// A client that cannot read a stream asks again and again. The handler waits for the next event
+    /// with a stream that it does not send, at most until a heartbeat:
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, EventId, Hub, ManualTimer, Page, Subscriber};
+    ///
+    /// async fn poll(
+    ///     hub: &Hub,
+    ///     who: Subscriber,
+    ///     after: EventId,
+    /// ) -> Result<Page, Box<dyn std::error::Error>> {
+    ///     let page = hub.read(&who, after, 100)?;
+    ///     if !page.events.is_empty() || page.truncated {
+    ///         return Ok(page);
+    ///     }
+    ///     let mut stream = hub.subscribe(who.clone().resume(page.next))?;
+    ///     stream.next().await; // `hub:open`
+    ///     stream.next().await; // an event, or a heartbeat
+    ///     Ok(hub.read(&who, page.next, 100)?)
+    /// }
+    ///
+    /// # futures_executor::block_on(async {
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let mut waiting = Box::pin(poll(&hub, Subscriber::new().topic("orders"), hub.position()));
+    /// assert!(waiting.as_mut().now_or_never().is_none());
+    /// hub.send_to_topic("orders", Event::new("order").data("17"))?;
+    /// let page = waiting.await?;
+    /// assert_eq!((page.events[0].data.as_str(), page.next), ("17", hub.position()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn read(
+        &self,
+        who: &Subscriber,
+        after: impl Into<LastEventId>,
+        limit: usize,
+    ) -> Result<Page, ReadError> {
+        page::read(self.shared(), who, after.into(), limit)
+    }
+
+    /// Returns the last retained events of an audience, at most `count`, in the order of their ids.
+    ///
+    /// The audience is one name or several. The events are those for a client that holds these names
+    /// and no other: for a topic, the events that were published to it, also with an `and` or an
+    /// `except` that such a client satisfies, but not those for all clients. To read for a user with
+    /// topics, use [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError`] if the audience is invalid, or combined by `and` or `except`, or the
+    /// backplane was not read so far.
+    ///
+    /// ```
+    /// use sse_hub::{Audience, Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// for line in ["one", "two", "three"] {
+    ///     hub.send_to_topic("room-7", Event::new("line").data(line))?;
+    /// }
+    /// let last = hub.recent(Audience::topic("room-7"), 2)?;
+    /// assert_eq!([&*last[0].data, &*last[1].data], ["two", "three"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recent(
+        &self,
+        audience: impl Into<Audience>,
+        count: usize,
+    ) -> Result<Vec<StoredEvent>, ReadError> {
+        page::recent(self.shared(), &audience.into(), count)
+    }
+
+    /// Returns the last retained events of a type, at most `count`, in the order of their ids.
+    /// `message` stands for events without a type.
+    ///
+    /// **The events of every audience are returned**, those for single users too: for tests and for
+    /// operators. Takes time in proportion to the retained events, and holds no lock for more than
+    /// 1,024 of these.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError`] if the backplane was not read so far.
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// hub.send_to_user(42, Event::new("paid").data("17"))?;
+    /// assert_eq!(hub.recent_of("paid", 1)?[0].data, "17");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recent_of(
+        &self,
+        event_type: impl AsRef<str>,
+        count: usize,
+    ) -> Result<Vec<StoredEvent>, ReadError> {
+        page::recent_of(self.shared(), event_type.as_ref(), count)
     }
 
     /// Ends the streams of an audience at once. Returns how many streams are in the audience, and how

@@ -10,6 +10,7 @@ pub(crate) mod feed;
 pub(crate) mod hub;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+pub(crate) mod page;
 pub(crate) mod presence;
 pub(crate) mod shared;
 pub(crate) mod subscriber;

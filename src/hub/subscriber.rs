@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::settings::Limits;
 use crate::error::RefusedCause;
+use crate::log::departed::Owner;
 use crate::log::key::{ClientId, Key};
 use crate::log::name::Name;
 use crate::wire::id::{LastEventId, Resume};
@@ -152,6 +153,11 @@ impl Subscriber {
         [self.until, expiry].into_iter().flatten().min()
     }
 
+    /// The user and the session.
+    pub(super) fn owner(&self) -> Owner {
+        Owner { user: self.user.clone(), session: self.session.clone() }
+    }
+
     /// Checks the limits of one request. Takes time in proportion to the request, and no lock.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), RefusedCause> {
         if self.topics.len() > limits.topics {
@@ -177,9 +183,10 @@ impl Subscriber {
         Ok(())
     }
 
-    /// The keys of the client, each once.
-    pub(super) fn keys(&self, id: ClientId) -> Vec<Key> {
-        let mut keys = vec![Key::All, Key::Client(id)];
+    /// The keys of the client, each once. `id`: the client's id, if it is a client.
+    pub(super) fn keys(&self, id: Option<ClientId>) -> Vec<Key> {
+        let mut keys = vec![Key::All];
+        keys.extend(id.map(Key::Client));
         keys.extend(self.user.clone().map(Key::User));
         keys.extend(self.session.clone().map(Key::Session));
         keys.extend(self.topics.iter().cloned().map(Key::Topic));

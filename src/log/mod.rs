@@ -12,6 +12,7 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod mailbox;
 pub(crate) mod name;
+pub(crate) mod pages;
 pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;

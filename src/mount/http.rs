@@ -12,8 +12,8 @@ use futures_core::Stream;
 use http_body::Frame;
 
 use crate::error::{
-    AudienceError, DisconnectError, JoinError, NameError, PublishError, RefusalStyle, Refused,
-    RefusedCause,
+    AudienceError, DisconnectError, JoinError, NameError, PublishError, ReadError, RefusalStyle,
+    Refused, RefusedCause,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -316,6 +316,18 @@ impl sealed::HttpError for JoinError {
 
     fn ends_connection(&self) -> bool {
         matches!(self, Self::Closed)
+    }
+}
+
+impl sealed::HttpError for ReadError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Reader(_) | Self::Audience(_) => StatusCode::BAD_REQUEST,
+            Self::Expired => StatusCode::UNAUTHORIZED,
+            // The program writes the audience.
+            Self::Combined => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotLoaded => StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
 }
 

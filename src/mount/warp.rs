@@ -7,7 +7,9 @@ use futures_core::Stream;
 
 use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, Body, ErrorResponse};
-use crate::error::{AudienceError, DisconnectError, JoinError, NameError, PublishError, Refused};
+use crate::error::{
+    AudienceError, DisconnectError, JoinError, NameError, PublishError, ReadError, Refused,
+};
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
 use crate::wire::event::EventError;
@@ -98,6 +100,7 @@ error_replies! {
     ErrorResponse,
     PublishError,
     JoinError,
+    ReadError,
     DisconnectError,
     EventError,
     #[cfg(feature = "json")]

@@ -49,7 +49,9 @@ impl Health {
         let has_changed = {
             let mut known = self.known.lock();
             known.causes[part as usize] = trouble.as_ref().map(|(cause, _)| Arc::clone(cause));
-            known.latest = trouble.or(known.latest.take());
+            if trouble.is_some() {
+                known.latest = trouble;
+            }
             let is_degraded = known.causes.iter().any(Option::is_some);
             known.reported.replace(is_degraded) != Some(is_degraded)
         };
