@@ -238,6 +238,8 @@
 //! - The id of a gap is the newest lost id. If the log still has an older event for the client
 //!   (topics can have limits of their own), the id is the position before that event, so that a
 //!   client that is cut off right after the gap still gets the event.
+//! - A gap before a snapshot says `"healed": true`: the page is about to receive the state, and must
+//!   not fetch it. Only the gap of the opening is healed: the snapshot does not know later losses.
 //! - `hub:open` carries the client's own position. A client that is cut off between `hub:open` and
 //!   `hub:gap` therefore comes back to the gap.
 //! - A malformed id, or an id ahead of the order, does not say which events the client has. The
@@ -515,6 +517,7 @@
 //! | sessions in audiences | done: `Audience::sessions` |
 //! | names | done: `impl Into<Name>` everywhere, also `is_online`. `Name` is a type, because `Arc<str>` has no conversion from `&String` and integers. Not `impl Display`: each publish would write and copy a name that is shared already |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
+//! | `replay_last` with a snapshot | done: an error on every request, also if the client resumes, so that a test of the handler finds it. The snapshot replaced the replay unseen |
 //! | counts of clients | done: `join`, `leave`, `disconnect` and `finish` return `Affected`, not a number: `0` did not tell a client that is away from a client that follows the topic already |
 //! | conversions | done: `Event::from_payload`, `Feed::new` |
 //! | names of the port | done: `AheadUpTo`, `HistoryRequest`, `SendError`, `UserChange::Joined`, `Feed::tail_limits`, `replace_users`, `change_users`, `remove_instance`, and `on_` for notifications |

@@ -28,8 +28,8 @@ use sse_hub::watchdog::Watchdog;
 use sse_hub::{
     Audience, AudienceError, ClientId, DisconnectError, Event, EventError, Goodbye, Hub,
     HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, NameError, NameKind, Presence,
-    PresenceEvent, PublishError, ReadError, RefusalStyle, Refused, Subscriber, Subscription,
-    TokioTimer,
+    PresenceEvent, PublishError, ReadError, RefusalStyle, Refused, RefusedCause, Subscriber,
+    Subscription, TokioTimer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

@@ -34,11 +34,12 @@ export type UseSSEOptions<Events> = {
      */
     onMessage?: (event: SSEEvent<Events>) => void;
     /**
-     * called when events were missed: fetch the state
+     * called when events were missed:
+     * fetch the state, unless the gap is `healed`: a snapshot with the state follows
      * again. The reason is the hub's, or `away` if the component returns to a stream that other
      * components kept open meanwhile, or `shared` if another tab no longer has the missed events
      */
-    onGap?: (reason: string) => void;
+    onGap?: (reason: string, healed: boolean) => void;
     /**
      * false: no stream
      */
@@ -97,7 +98,7 @@ export type Snapshot = {
 export type Committed = {
     order: number;
     onMessage: ((event: AnyEvent) => void) | undefined;
-    onGap: ((reason: string) => void) | undefined;
+    onGap: ((reason: string, healed: boolean) => void) | undefined;
     client: Options & Sharing;
 };
 export type Member = {

@@ -44,7 +44,8 @@ import { SharedSSE } from "./sse-shared.js";
  *   types
  * @property {(event: SSEEvent<Events>) => void} [onMessage] called with each event, also if several
  *   arrive between two renders
- * @property {(reason: string) => void} [onGap] called when events were missed: fetch the state
+ * @property {(reason: string, healed: boolean) => void} [onGap] called when events were missed:
+ *   fetch the state, unless the gap is `healed`: a snapshot with the state follows
  *   again. The reason is the hub's, or `away` if the component returns to a stream that other
  *   components kept open meanwhile, or `shared` if another tab no longer has the missed events
  * @property {boolean} [enabled] false: no stream
@@ -82,7 +83,7 @@ import { SharedSSE } from "./sse-shared.js";
  * @typedef {object} Committed
  * @property {number} order
  * @property {((event: AnyEvent) => void) | undefined} onMessage
- * @property {((reason: string) => void) | undefined} onGap
+ * @property {((reason: string, healed: boolean) => void) | undefined} onGap
  * @property {Options & Sharing} client
  */
 
@@ -417,7 +418,7 @@ const isEnded = ({ state, reason, detail }) =>
 function catchUp(member, { client: { lastEventId } }, { position }) {
   if (!position || position === lastEventId) return;
   if (isAfter(position, lastEventId)) member.skipTo = position;
-  else call((reason) => member.committed.onGap?.(reason), "away");
+  else call((reason) => member.committed.onGap?.(reason, false), "away");
 }
 
 /**
@@ -478,8 +479,10 @@ function start(member, place, make, left) {
     }
   });
   client.on("hub:gap", (message) => {
-    const { reason } = Object(dataOf(message));
-    for (const each of [...stream.members]) call((why) => each.committed.onGap?.(why), String(reason ?? ""));
+    const { reason, healed } = Object(dataOf(message));
+    for (const each of [...stream.members]) {
+      call((why) => each.committed.onGap?.(why, healed === true), String(reason ?? ""));
+    }
   });
   client.onStatus(({ state }) => {
     if (state === "open") stream.retries = 0;

@@ -24,6 +24,8 @@ pub(super) struct Admitted {
     pub(super) start: Start,
     /// The newest event when the client was let in: a snapshot replaces the events up to here.
     pub(super) head: EventId,
+    /// The request asks for the last events.
+    pub(super) asks_for_replay: bool,
 }
 
 /// Where a stream begins.
@@ -142,7 +144,8 @@ pub(super) fn admit(
         ahead.add(slot, &client, start.position(), log, routes);
         work.note_client_ahead();
     }
-    Ok(Admitted { client, slot, start, head })
+    let asks_for_replay = subscriber.replay_last > 0;
+    Ok(Admitted { client, slot, start, head, asks_for_replay })
 }
 
 /// Makes room for one more client. Returns the id that the client keeps, if any.

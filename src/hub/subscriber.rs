@@ -115,7 +115,8 @@ impl Subscriber {
     }
 
     /// On a first connection, begins with the last `events` events that the client would have
-    /// received. A [snapshot](crate::Subscription::with_snapshot) replaces them.
+    /// received. A stream has either these or a
+    /// [snapshot](crate::Subscription::with_snapshot): both is an error.
     #[must_use]
     pub fn replay_last(mut self, events: usize) -> Self {
         self.replay_last = events;

@@ -74,7 +74,11 @@ pub struct Subscription {
 /// The next part of the stream.
 enum Phase {
     /// `hub:open`, a gap if events were missed, and the snapshot.
-    Opening(Vec<Event>),
+    Opening {
+        snapshot: Vec<Event>,
+        /// The request asks for the last events, which exclude a snapshot.
+        asks_for_replay: bool,
+    },
     /// Events.
     Live,
 }
@@ -95,14 +99,15 @@ impl Subscription {
         admitted
     }
 
-    fn new(shared: &Arc<Shared>, Admitted { client, slot, start, head }: Admitted) -> Self {
+    fn new(shared: &Arc<Shared>, admitted: Admitted) -> Self {
+        let Admitted { client, slot, start, head, asks_for_replay } = admitted;
         Self {
             shared: Arc::clone(shared),
             client,
             slot: Some(slot),
             start,
             head,
-            phase: Phase::Opening(Vec::new()),
+            phase: Phase::Opening { snapshot: Vec::new(), asks_for_replay },
             idle: IdleDeadline::new(shared.config.heartbeat),
             is_timed: false,
             batch: Vec::new(),
@@ -127,20 +132,47 @@ impl Subscription {
         self.start.is_resumed()
     }
 
+    /// Returns the client's position: the stream has returned every event for the client up to here.
+    ///
+    /// Before the first item, the position is where the stream begins, after the snapshot if there is
+    /// one. While nothing is published for the client, the position stays:
+    /// [`Hub::position`](crate::Hub::position) is newer. To continue from here, see
+    /// [`Subscriber::resume`].
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let mut stream = hub.subscribe(Subscriber::new().topic("orders"))?;
+    /// let position = stream.position(); // Send it with the state that is read now.
+    /// hub.send_to_topic("orders", Event::new("order").data("17"))?;
+    /// while stream.next().now_or_never().is_some() {}
+    /// assert!(position < stream.position() && stream.position() == hub.position());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn position(&self) -> EventId {
+        self.client.inbox.lock().mailbox.cursor()
+    }
+
     /// Sends a snapshot before the live events: the state, and then its changes.
     ///
     /// The client receives `hub:open`, a gap if it missed events, the snapshot, and then exactly the
     /// events that were published after it subscribed. The snapshot replaces every event before: a
-    /// resumed client and [`Subscriber::replay_last`] get no replay. So subscribe first, and then
-    /// read the state: it misses no change. A change that is in the state already may come once
-    /// more.
+    /// resumed client gets no replay. So subscribe first, and then read the state: it misses no
+    /// change. A change that is in the state already may come once more.
+    ///
+    /// The snapshot heals the gap before it. The data of that gap says so, `"healed": true`: the page
+    /// must not fetch the state that it is about to receive. A later gap is not healed.
     ///
     /// If the client is cut off before the whole snapshot was sent, it returns to a gap, and is not
     /// [resumed](Self::is_resumed). Without events, this method changes nothing.
     ///
     /// # Errors
     ///
-    /// Returns [`EventError`] if an event cannot be sent, or if the stream was polled before.
+    /// Returns [`EventError`] if an event cannot be sent, if the stream was polled before, or if the
+    /// subscriber asks for the [last events](Subscriber::replay_last).
     ///
     /// ```
     /// use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription};
@@ -158,8 +190,13 @@ impl Subscription {
         mut self,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<Self, EventError> {
-        let Phase::Opening(snapshot) = &mut self.phase else { return Err(EventError::Late) };
+        let Phase::Opening { snapshot, asks_for_replay } = &mut self.phase else {
+            return Err(EventError::Late);
+        };
         for event in events {
+            if *asks_for_replay {
+                return Err(EventError::Replay);
+            }
             event.check_for_hub()?;
             snapshot.push(event);
         }
@@ -196,7 +233,11 @@ impl Subscription {
         let mut frames = vec![open];
         if let Some((position, reason)) = gap {
             self.shared.reads.gap(self.client.serial);
-            frames.push(frame::gap(if has_snapshot { held } else { position }, reason.as_str()));
+            frames.push(if has_snapshot {
+                frame::healed_gap(held, reason.as_str())
+            } else {
+                frame::gap(position, reason.as_str())
+            });
         }
         let mut snapshot = snapshot.into_iter();
         let last = snapshot.next_back();
@@ -347,7 +388,7 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self.get_mut();
-        if let Phase::Opening(snapshot) = &mut this.phase {
+        if let Phase::Opening { snapshot, .. } = &mut this.phase {
             let snapshot = mem::take(snapshot);
             this.phase = Phase::Live;
             this.idle.restart();

@@ -355,8 +355,11 @@ impl sealed::HttpError for EventError {
             | Self::Key
             | Self::IdempotencyKey
             | Self::Id => StatusCode::BAD_REQUEST,
-            // The program sets an id for a hub, or nothing at all, or a snapshot too late.
-            Self::OwnId | Self::Late | Self::Empty => StatusCode::INTERNAL_SERVER_ERROR,
+            // The program sets an id for a hub, or nothing at all, or a snapshot too late or besides
+            // a replay.
+            Self::OwnId | Self::Late | Self::Replay | Self::Empty => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 }

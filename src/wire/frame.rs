@@ -259,6 +259,17 @@ pub(crate) fn gap(id: EventId, reason: &str) -> Bytes {
     buf.into()
 }
 
+/// Reports missed events that the snapshot behind this frame replaces.
+pub(crate) fn healed_gap(id: EventId, reason: &str) -> Bytes {
+    let mut buf = Vec::with_capacity(112);
+    put_line(&mut buf, EVENT, b"hub:gap");
+    for part in ["data: {\"reason\":\"", reason, "\",\"healed\":true}\n"] {
+        buf.extend_from_slice(part.as_bytes());
+    }
+    put_id(&mut buf, id);
+    buf.into()
+}
+
 /// Returns the last frame of a stream: the reason of its end and the reconnect delay. After a final
 /// end the client must not reconnect.
 pub(crate) fn end(reason: &str, retry: Duration, is_final: bool) -> Bytes {
