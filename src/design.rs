@@ -62,6 +62,7 @@
 //!   presence         the watch                    topics          join, leave, list
 //!   metrics          recorded on request          subscriber      the client's request
 //!   shared           publish, hand out, read      page            the log without a stream
+//!   joining          a topic's last events
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    roster          users that are away
 //!   held             history reads                ahead           clients ahead of the log
@@ -433,7 +434,8 @@
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
 //! | `Heartbeat` | 15 s | `time/heartbeat` | shorter than the idle time of usual proxies |
 //! | `PIECE` | 256 clients | `core/state` | for one hold of the state lock; 1 under loom |
-//! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read` |
+//! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
+//! | `JOINED` | 64 clients | `hub/joining` | join with the last events in one hold of the state lock |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
 //! | `MAX_EXPIRED` | 64 users | `core/roster` | grace periods that one operation ends |
@@ -516,6 +518,7 @@
 //! | `EventId` fields | done: private; `new`, `epoch`, `seq`, `predecessor` |
 //! | sessions in audiences | done: `Audience::sessions` |
 //! | names | done: `impl Into<Name>` everywhere, also `is_online`. `Name` is a type, because `Arc<str>` has no conversion from `&String` and integers. Not `impl Display`: each publish would write and copy a name that is shared already |
+//! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
 //! | `replay_last` with a snapshot | done: an error on every request, also if the client resumes, so that a test of the handler finds it. The snapshot replaced the replay unseen |
 //! | counts of clients | done: `join`, `leave`, `disconnect` and `finish` return `Affected`, not a number: `0` did not tell a client that is away from a client that follows the topic already |

@@ -1,9 +1,12 @@
 //! A client, as publishers see it.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::end::{End, Ending};
+use crate::log::entry::{Budget, Entry};
 use crate::log::identity::Filter;
 use crate::log::key::ClientId;
 use crate::log::mailbox::{Mailbox, Waiting};
@@ -28,6 +31,11 @@ pub(crate) struct Client {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) mailbox: Mailbox,
+    /// Where the stream began.
+    pub(crate) start: EventId,
+    /// Events before the client's position that the client must get, in the order of their ids. The
+    /// log can evict an event before the client reads it.
+    unsent: VecDeque<(EventId, Weak<Entry>)>,
     pub(crate) ending: Ending,
     /// Wakes the task that polls the stream. The thread that fills the inbox takes the
     /// waker.
@@ -38,7 +46,47 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(mailbox: Mailbox, ending: Ending) -> Self {
-        Self { mailbox, ending, waker: None, is_watched: false }
+        let start = mailbox.cursor();
+        let unsent = VecDeque::new();
+        Self { mailbox, start, unsent, ending, waker: None, is_watched: false }
+    }
+
+    /// Adds events before the client's position.
+    pub(crate) fn add_unsent(&mut self, events: Vec<(EventId, Weak<Entry>)>) {
+        if !events.is_empty() {
+            self.unsent.extend(events);
+            self.unsent.make_contiguous().sort_by_key(|&(id, _)| id);
+            // Topics can share an event.
+            let mut last = None;
+            self.unsent.retain(|&(id, _)| last.replace(id) != Some(id));
+        }
+    }
+
+    /// Whether [`take_unsent`](Self::take_unsent) has events.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Takes the oldest events before the client's position, within `budget`. Returns whether the log
+    /// evicted some of these.
+    pub(crate) fn take_unsent(&mut self, budget: Budget, out: &mut Vec<Arc<Entry>>) -> bool {
+        let (mut bytes, mut is_lost) = (0, false);
+        while let Some((_, event)) = self.unsent.front() {
+            match event.upgrade() {
+                None => is_lost = true,
+                Some(entry) if budget.allows(out, bytes, &entry) => {
+                    bytes += entry.len();
+                    out.push(entry);
+                }
+                Some(_) => break,
+            }
+            self.unsent.pop_front();
+        }
+        if self.unsent.is_empty() {
+            // Most clients join rarely.
+            self.unsent = VecDeque::new();
+        }
+        is_lost
     }
 
     /// Decides the end of the stream. Returns the waker of its task.

@@ -132,6 +132,7 @@ pub(super) fn admit(
     if start.position() != head {
         let mut inbox = client.inbox.lock();
         inbox.mailbox = position(start);
+        inbox.start = start.position();
         if let Start::Fresh(_) = start {
             inbox.mailbox.excuse(state.log.evictions());
         }

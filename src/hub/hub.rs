@@ -293,7 +293,58 @@ impl Hub {
         who: impl Into<Audience>,
         topic: impl Into<Name>,
     ) -> Result<Affected, JoinError> {
-        topics::join(self.shared(), who.into(), topic.into().into_inner())
+        topics::join(self.shared(), who.into(), topic.into().into_inner(), 0)
+    }
+
+    /// Adds clients to a topic, as [`join`](Self::join) does, and replays the last retained events of
+    /// the topic to the clients that join: at most `last` for each, in the order of their ids, before
+    /// the later events, and without a repeat.
+    ///
+    /// The events are those that the client would have received as a follower of the topic, by its
+    /// identity and its event types. An event that the client received under another name is not
+    /// repeated. Clients that follow the topic already get no replay.
+    ///
+    /// An event that is older than the client's position comes without an id, because an id would move
+    /// the client back. So a client that is cut off before reading these events does not get them
+    /// again, and a page that joins again after a reconnect gets events again that it has: let the
+    /// page clear its list when it joins. If the log evicts an event before the client reads it, the
+    /// client gets `hub:gap`.
+    ///
+    /// The clients join a few at a time, so that a crowd holds no publisher up. With a
+    /// [backplane](HubBuilder::backplane), each instance replays the events that it retains. An
+    /// instance of an older version skips the command.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`join`](Self::join).
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// for line in ["one", "two", "three"] {
+    ///     hub.send_to_topic("room-7", Event::new("line").data(line))?;
+    /// }
+    /// let mut tab = hub.subscribe(Subscriber::new())?;
+    /// hub.join_with_last(tab.client_id(), "room-7", 2)?;
+    /// hub.send_to_topic("room-7", Event::new("line").data("four"))?;
+    ///
+    /// let mut text = String::new();
+    /// while let Some(Some(item)) = tab.next().now_or_never() {
+    ///     text += std::str::from_utf8(&item)?;
+    /// }
+    /// let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    /// assert_eq!(lines.skip(1).collect::<Vec<_>>(), ["two", "three", "four"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_with_last(
+        &self,
+        who: impl Into<Audience>,
+        topic: impl Into<Name>,
+        last: usize,
+    ) -> Result<Affected, JoinError> {
+        topics::join(self.shared(), who.into(), topic.into().into_inner(), last)
     }
 
     /// Removes clients from a topic. Returns how many clients are in the audience, and how many of

@@ -8,6 +8,7 @@ pub(crate) mod drain;
 pub(crate) mod feed;
 #[expect(clippy::module_inception, reason = "the hub, in the layer that is named after it")]
 pub(crate) mod hub;
+pub(crate) mod joining;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
 pub(crate) mod page;

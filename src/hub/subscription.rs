@@ -273,6 +273,12 @@ impl Subscription {
             if let Some(last) = inbox.ending.take_over() {
                 return Poll::Ready(last);
             }
+            if inbox.has_unsent() {
+                let is_lost = inbox.take_unsent(self.shared.config.batch, &mut self.batch);
+                let position = inbox.mailbox.cursor();
+                drop(inbox);
+                return Poll::Ready(Some(self.take_unsent(is_lost.then_some(position))));
+            }
             match inbox.mailbox.take(self.shared.config.batch, &mut self.batch) {
                 Taken::Batch => {
                     self.settle(inbox);
@@ -348,6 +354,21 @@ impl Subscription {
         self.count_batch(bytes.len() - gap.map_or(0, |gap| gap.len()));
         self.batch.clear();
         bytes
+    }
+
+    /// Returns events before the client's position. They have no id: it would move the client back.
+    fn take_unsent(&mut self, lost_at: Option<EventId>) -> Bytes {
+        let mut frames = Vec::new();
+        if let Some(position) = lost_at {
+            frames.extend_from_slice(&self.gap(position, GapReason::Evicted));
+        }
+        let gap = frames.len();
+        for entry in &self.batch {
+            entry.frame.put_without_id(&mut frames);
+        }
+        self.count_batch(frames.len() - gap);
+        self.batch.clear();
+        frames.into()
     }
 
     fn count_batch(&mut self, bytes: usize) {

@@ -247,6 +247,11 @@ impl Log {
             .collect()
     }
 
+    /// Returns the retained events under a key, in id order.
+    pub(super) fn under(&self, key: &Key) -> Option<&VecDeque<Arc<Entry>>> {
+        self.index.get(self.hasher.key(key), key)
+    }
+
     /// Returns the positions before `before`, the newest first, each with its event unless the event
     /// left before older events.
     pub(super) fn newest_before(

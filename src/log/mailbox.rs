@@ -287,6 +287,11 @@ impl Mailbox {
         }
     }
 
+    /// Whether the client reads the log next, now or when it is no longer held.
+    pub(crate) fn will_read_log(&self) -> bool {
+        matches!(self.reading, Reading::Log { .. } | Reading::Held { .. })
+    }
+
     /// Whether a loss is known to the client, and no fault of a slow reader.
     fn is_excused(&self) -> bool {
         match self.reading {

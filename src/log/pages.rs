@@ -5,10 +5,11 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::entry::Entry;
 use super::identity::{Filter, Identity};
+use super::key::Key;
 use super::log::Log;
 use crate::wire::id::EventId;
 
@@ -115,4 +116,51 @@ pub(crate) fn backward_of(
         out.extend(entry.filter(|entry| entry.passes(filter)).cloned());
     }
     None
+}
+
+/// The last events of a topic, for a client that joins.
+pub(crate) struct LastOf {
+    /// The events up to the client's position, in order, that the client did not get.
+    pub(crate) older: Vec<(EventId, Weak<Entry>)>,
+    /// There are events after the client's position.
+    pub(crate) has_newer: bool,
+    /// The position before all these events: the client must hold the topic for the events after it.
+    pub(crate) since: EventId,
+}
+
+/// Finds the last `count` events of a topic for a client, among the last 1,024 events of the topic.
+///
+/// `identities`: those of the client before and after it joined. `from` and `position`: where the
+/// stream began, and up to where the client got the events for the identity before.
+pub(crate) fn last_of(
+    log: &Log,
+    topic: &Key,
+    [before, now]: [Identity<'_>; 2],
+    count: usize,
+    from: EventId,
+    position: EventId,
+) -> LastOf {
+    // A topic that was joined with its last events brought events from before the stream, too.
+    let was_replayed = |entry: &Entry| {
+        before.memberships.iter().any(|held| {
+            let is_joined = EventId::ORIGIN < held.since && held.since < entry.id;
+            is_joined && entry.keys().binary_search(&held.key).is_ok()
+        })
+    };
+    let mut last = LastOf { older: Vec::new(), has_newer: false, since: log.head() };
+    let events = log.under(topic).into_iter().flat_map(|entries| entries.iter().rev());
+    let events = events.take(LOOKED_AT).filter(|entry| entry.is_for(now));
+    for entry in events.take(count) {
+        last.since = entry.id.predecessor();
+        if entry.id > position {
+            last.has_newer = true;
+            continue;
+        }
+        let has_got = entry.is_addressed_to(before) && (entry.id > from || was_replayed(entry));
+        if !has_got {
+            last.older.push((entry.id, Arc::downgrade(entry)));
+        }
+    }
+    last.older.reverse();
+    last
 }

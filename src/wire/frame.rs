@@ -223,6 +223,14 @@ impl Frame {
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.0
     }
+
+    /// Appends the frame without its id.
+    pub(crate) fn put_without_id(&self, buf: &mut Vec<u8>) {
+        // The id is the last line, so the last match is its field.
+        let end = memchr::memmem::rfind(&self.0, ID).unwrap_or(self.0.len());
+        buf.extend_from_slice(&self.0[..end]);
+        buf.push(b'\n');
+    }
 }
 
 /// Returns the first frame of a stream: the client's id, whether the client resumes, the reconnect

@@ -130,6 +130,29 @@ fn command_skips_clients_that_come_later() {
 }
 
 #[test]
+fn joined_clients_of_every_instance_get_the_last_events() {
+    let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
+    let publish = |hub: &sse_hub::Hub, data: &str| {
+        hub.send_to_topic("t", event(data)).unwrap();
+    };
+    for data in ["1", "2", "3"] {
+        publish(&here.hub, data);
+    }
+    settle(&mut order, [&mut here, &mut there]);
+    let mut hers = [here.connect(ann()), there.connect(ann())];
+    let joined = there.hub.join_with_last(Audience::user("ann"), "t", 2).unwrap();
+    assert_eq!((joined.matched, joined.changed), (1, 1), "clients of this instance");
+    publish(&there.hub, "4");
+    settle(&mut order, [&mut here, &mut there]);
+    for client in &mut hers {
+        let text = read(client);
+        assert_eq!(data(&text), ["2", "3", "4"]);
+        assert_eq!(gaps(&text), [""; 0]);
+    }
+    assert_eq!((here.hub.stats().malformed, there.hub.stats().malformed), (0, 0));
+}
+
+#[test]
 fn events_after_a_join_reach_all_instances() {
     let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
     let mut hers = [here.connect(ann()), there.connect(ann())];
