@@ -48,7 +48,7 @@
 //! ```text
 //! EDGES   mount/ watchdog/ redis/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
-//!   event_stream     a stream without a hub
+//!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings), listener (axum's server), connection (deadlines), requests
 //!   redis/           driver (the future) -> tasks/ -> health, shared -> store/ -> config -> error
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
@@ -62,7 +62,7 @@
 //!   presence         the watch                    topics          join, leave, list
 //!   metrics          recorded on request          subscriber      the client's request
 //!   shared           publish, hand out, read      page            the log without a stream
-//!   joining          a topic's last events
+//!   joining          a topic's last events        follow          topics of a request
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    roster          users that are away
 //!   held             history reads                ahead           clients ahead of the log
@@ -518,6 +518,7 @@
 //! | `EventId` fields | done: private; `new`, `epoch`, `seq`, `predecessor` |
 //! | sessions in audiences | done: `Audience::sessions` |
 //! | names | done: `impl Into<Name>` everywhere, also `is_online`. `Name` is a type, because `Arc<str>` has no conversion from `&String` and integers. Not `impl Display`: each publish would write and copy a name that is shared already |
+//! | topics from the page | done: `Hub::follow` checks that the named client is that of the request's user and session, and answers every other id with the same error. For a client of another instance the command carries the user and the session, and its instance compares: a look-up would need an answer from each instance |
 //! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
 //! | `replay_last` with a snapshot | done: an error on every request, also if the client resumes, so that a test of the handler finds it. The snapshot replaced the replay unseen |

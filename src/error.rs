@@ -271,6 +271,20 @@ pub enum JoinError {
     Closed,
 }
 
+/// Why [`Hub::follow`](crate::Hub::follow) or [`Hub::unfollow`](crate::Hub::unfollow) failed. No
+/// client joined or left the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The client is not connected as this user and session. Whether it is connected at all is not
+    /// told.
+    #[error("the client is not connected as this user and session")]
+    Denied,
+    /// The client cannot join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
 /// Why [`Hub::read`](crate::Hub::read), [`Hub::recent`](crate::Hub::recent) or
 /// [`Hub::recent_of`](crate::Hub::recent_of) failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -120,6 +120,7 @@ pub mod http {
     //! | a `HEAD` request, without subscribing | [`head_response`] |
     //! | a native `EventSource` that must stop | [`stop_response`] |
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
+    //! | a page that joins or leaves a topic | [`join_topic`], [`leave_topic`] |
     //!
     //! # `HEAD`
     //!
@@ -146,6 +147,7 @@ pub mod http {
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
         refusal, stop_response, stream_response,
     };
+    pub use crate::mount::topics::{join_topic, leave_topic};
 }
 
 #[cfg(feature = "warp")]
@@ -187,8 +189,8 @@ pub use crate::core::roster::{PresenceEvent, UserInfo};
 pub use crate::core::settings::{History, Limits, Presence};
 pub use crate::core::stats::{Delays, Stats};
 pub use crate::error::{
-    AudienceError, ConfigError, DisconnectError, InvalidReason, JoinError, NameError, NameKind,
-    PublishError, ReadError, RefusalStyle, Refused, RefusedCause, WatchError,
+    AudienceError, ConfigError, DisconnectError, FollowError, InvalidReason, JoinError, NameError,
+    NameKind, PublishError, ReadError, RefusalStyle, Refused, RefusedCause, WatchError,
 };
 pub use crate::hub::builder::HubBuilder;
 pub use crate::hub::drain::Drain;

@@ -26,10 +26,10 @@ use sse_hub::http::{
 };
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{
-    Audience, AudienceError, ClientId, DisconnectError, Event, EventError, Goodbye, Hub,
-    HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, NameError, NameKind, Presence,
-    PresenceEvent, PublishError, ReadError, RefusalStyle, Refused, RefusedCause, Subscriber,
-    Subscription, TokioTimer,
+    Audience, AudienceError, ClientId, DisconnectError, Event, EventError, FollowError, Goodbye,
+    Hub, HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, NameError, NameKind,
+    Presence, PresenceEvent, PublishError, ReadError, RefusalStyle, Refused, RefusedCause,
+    Subscriber, Subscription, TokioTimer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -459,6 +459,9 @@ async fn errors_are_statuses_without_their_text() {
     check(ReadError::Reader(RefusedCause::TooManyTopics { limit: 3 }), 400);
     check(ReadError::Audience(AudienceError::Excessive), 400);
     check(ReadError::Expired, 401);
+    check(FollowError::Denied, 403);
+    check(FollowError::Join(JoinError::TooManyTopics { limit: 3 }), 400);
+    check(FollowError::Join(JoinError::Closed), 503);
     check(ReadError::Combined, 500);
     check(ReadError::NotLoaded, 503);
     check(DisconnectError::Audience(AudienceError::Excessive), 400);

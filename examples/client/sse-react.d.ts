@@ -35,11 +35,17 @@ export type UseSSEOptions<Events> = {
     onMessage?: (event: SSEEvent<Events>) => void;
     /**
      * called when events were missed:
-     * fetch the state, unless the gap is `healed`: a snapshot with the state follows
-     * again. The reason is the hub's, or `away` if the component returns to a stream that other
+     * fetch the state again, unless the gap is `healed`: a snapshot with the state follows. The
+     * reason is the hub's, or `away` if the component returns to a stream that other
      * components kept open meanwhile, or `shared` if another tab no longer has the missed events
      */
     onGap?: (reason: string, healed: boolean) => void;
+    /**
+     * topics that the stream follows while a component with the
+     * topic is mounted. A change does not reconnect. Needs `client.topics`, the address at which the
+     * server lets its clients join; not with `share`
+     */
+    topics?: readonly string[];
     /**
      * false: no stream
      */
@@ -159,6 +165,11 @@ export type State = {
      * the headers of the last request, if a function returned them
      */
     sent: string | undefined;
+    /**
+     * the topics that the client has joined, and how many members
+     * want each
+     */
+    topics: Map<string, number>;
     /**
      * attempts with other headers since the stream was open
      */

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::builder::HubBuilder;
 use super::disconnect;
 use super::drain::{self, Drain};
+use super::follow;
 #[cfg(feature = "metrics")]
 use super::metrics;
 use super::page::{self, Page, StoredEvent};
@@ -19,7 +20,8 @@ use crate::core::receipt::{Confirmation, Receipt};
 use crate::core::roster::UserInfo;
 use crate::core::stats::Stats;
 use crate::error::{
-    ConfigError, DisconnectError, JoinError, PublishError, ReadError, Refused, WatchError,
+    ConfigError, DisconnectError, FollowError, JoinError, PublishError, ReadError, Refused,
+    WatchError,
 };
 use crate::log::audience::Audience;
 use crate::log::codec::EndKind;
@@ -345,6 +347,58 @@ impl Hub {
         last: usize,
     ) -> Result<Affected, JoinError> {
         topics::join(self.shared(), who.into(), topic.into().into_inner(), last)
+    }
+
+    /// Adds a client to a topic that the client itself asks for.
+    ///
+    /// `client` is the id that the request names, and `who` the verified identity of the request: the
+    /// user and the session with which the handler of the stream subscribes. The client joins only if
+    /// it is connected as this user and session. `last` is as for
+    /// [`join_with_last`](Self::join_with_last); 0 replays nothing. Decide first whether the identity
+    /// may follow the topic. `sse_hub::http::join_topic` does all this for a request.
+    ///
+    /// With a backplane, the client may be connected to another instance. It is not looked up there:
+    /// the result is then `Ok`, and a client of another user or session does not join. A client
+    /// without user and session can be added only by its own instance.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FollowError::Denied`] if the client is not connected as `who`, without telling
+    /// whether the client exists, and the errors of [`join`](Self::join).
+    ///
+    /// ```
+    /// use sse_hub::{FollowError, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let tab = hub.subscribe(Subscriber::new().user(42))?;
+    /// hub.follow(&Subscriber::new().user(42), tab.client_id(), "room-7", 20)?;
+    /// let forged = hub.follow(&Subscriber::new().user(43), tab.client_id(), "room-7", 20);
+    /// assert_eq!(forged, Err(FollowError::Denied));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn follow(
+        &self,
+        who: &Subscriber,
+        client: ClientId,
+        topic: impl Into<Name>,
+        last: usize,
+    ) -> Result<(), FollowError> {
+        follow::follow(self.shared(), who, client, topic.into().into_inner(), last)
+    }
+
+    /// Removes a client from a topic, at the request of the client itself: the reverse of
+    /// [`follow`](Self::follow).
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`follow`](Self::follow).
+    pub fn unfollow(
+        &self,
+        who: &Subscriber,
+        client: ClientId,
+        topic: impl Into<Name>,
+    ) -> Result<(), FollowError> {
+        follow::unfollow(self.shared(), who, client, topic.into().into_inner())
     }
 
     /// Removes clients from a topic. Returns how many clients are in the audience, and how many of

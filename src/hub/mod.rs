@@ -6,6 +6,7 @@ pub(crate) mod builder;
 pub(crate) mod disconnect;
 pub(crate) mod drain;
 pub(crate) mod feed;
+pub(crate) mod follow;
 #[expect(clippy::module_inception, reason = "the hub, in the layer that is named after it")]
 pub(crate) mod hub;
 pub(crate) mod joining;

@@ -11,7 +11,8 @@ use futures_core::Stream;
 use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, ErrorResponse, HeadRequest};
 use crate::error::{
-    AudienceError, DisconnectError, JoinError, NameError, PublishError, ReadError, Refused,
+    AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
+    Refused,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -63,6 +64,7 @@ error_responses! {
     ErrorResponse,
     PublishError,
     JoinError,
+    FollowError,
     ReadError,
     DisconnectError,
     EventError,

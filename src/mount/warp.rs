@@ -8,7 +8,8 @@ use futures_core::Stream;
 use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, Body, ErrorResponse};
 use crate::error::{
-    AudienceError, DisconnectError, JoinError, NameError, PublishError, ReadError, Refused,
+    AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
+    Refused,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -100,6 +101,7 @@ error_replies! {
     ErrorResponse,
     PublishError,
     JoinError,
+    FollowError,
     ReadError,
     DisconnectError,
     EventError,

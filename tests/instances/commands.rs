@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
 use sse_hub::{
-    Audience, DisconnectError, EndReason, Event, EventId, Goodbye, Hub, HubBuilder, JoinError,
-    Limits, ManualTimer, Subscriber, Subscription,
+    Audience, DisconnectError, EndReason, Event, EventId, FollowError, Goodbye, Hub, HubBuilder,
+    JoinError, Limits, ManualTimer, Subscriber, Subscription,
 };
 
 use crate::support::{data, end, gaps, has_ended, last_id, read};
@@ -150,6 +150,38 @@ fn joined_clients_of_every_instance_get_the_last_events() {
         assert_eq!(gaps(&text), [""; 0]);
     }
     assert_eq!((here.hub.stats().malformed, there.hub.stats().malformed), (0, 0));
+}
+
+#[test]
+fn own_client_of_another_instance_follows_and_others_do_not() {
+    let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
+    let session = |user: &str, session: &str| Subscriber::new().user(user).session(session);
+    let mut clients = [
+        there.connect(session("ann", "s1")),
+        there.connect(session("ann", "s2")),
+        there.connect(session("bob", "s1")),
+        there.connect(Subscriber::new()),
+    ];
+    // A request of each identity names each client. All reach an instance without these clients.
+    let identities = [session("ann", "s1"), session("ann", "s2"), session("bob", "s1")];
+    for (number, client) in clients.iter().enumerate() {
+        for (asker, who) in identities.iter().enumerate() {
+            let topic = format!("{asker} for {number}");
+            assert_eq!(here.hub.follow(who, client.client_id(), topic, 0), Ok(()));
+        }
+        // Without a name, the other instance could not tell whose client it is.
+        let denied = here.hub.follow(&Subscriber::new(), client.client_id(), "none", 0);
+        assert_eq!(denied, Err(FollowError::Denied));
+        settle(&mut order, [&mut here, &mut there]);
+    }
+    let topics = |client: &Subscription| there.hub.clients(client.client_id())[0].topics.concat();
+    assert_eq!(clients.each_ref().map(topics), ["0 for 0", "1 for 1", "2 for 2", ""]);
+    here.hub.unfollow(&identities[1], clients[0].client_id(), "0 for 0").unwrap();
+    here.hub.unfollow(&identities[1], clients[1].client_id(), "1 for 1").unwrap();
+    settle(&mut order, [&mut here, &mut there]);
+    let topics = |client: &Subscription| there.hub.clients(client.client_id())[0].topics.concat();
+    assert_eq!(clients.each_ref().map(topics), ["0 for 0", "", "2 for 2", ""]);
+    assert_eq!(clients.each_mut().map(|client| data(&read(client)).len()), [0; 4]);
 }
 
 #[test]
