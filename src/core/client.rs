@@ -67,8 +67,8 @@ impl Inbox {
         !self.unsent.is_empty()
     }
 
-    /// Takes the oldest events before the client's position, within `budget`. Returns whether the log
-    /// evicted some of these.
+    /// Takes the oldest events before the client's position, within `budget`. Returns whether the
+    /// log evicted some of these.
     pub(crate) fn take_unsent(&mut self, budget: Budget, out: &mut Vec<Arc<Entry>>) -> bool {
         let (mut bytes, mut is_lost) = (0, false);
         while let Some((_, event)) = self.unsent.front() {

@@ -31,8 +31,8 @@ use crate::log::routes::Routes;
 /// ```
 ///
 /// `{:?}` shows the reasons and the causes that occurred by their words. With the feature `json`, a
-/// `Stats` is `Serialize`: `ended` and `refused` are maps that have every word, and `delays` is a list
-/// of the buckets that counted a delay.
+/// `Stats` is `Serialize`: `ended` and `refused` are maps that have every word, and `delays` is a
+/// list of the buckets that counted a delay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -282,8 +282,8 @@ impl fmt::Debug for Delays {
     }
 }
 
-/// A list of the buckets that counted a delay, each with `below_us`, its upper bound in microseconds,
-/// and `count`. Feature `json`.
+/// A list of the buckets that counted a delay, each with `below_us`, its upper bound in
+/// microseconds, and `count`. Feature `json`.
 #[cfg(feature = "json")]
 impl Serialize for Delays {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

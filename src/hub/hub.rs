@@ -265,16 +265,16 @@ impl Hub {
         Subscription::open(self.shared(), subscriber)
     }
 
-    /// Adds clients to a topic: they receive the events that are published to the topic from now on.
-    /// Returns how many clients are in the audience, and how many of these joined.
+    /// Adds clients to a topic: they receive the events that are published to the topic from now
+    /// on. Returns how many clients are in the audience, and how many of these joined.
     ///
     /// Only the open stream changes. After a reconnect, the topics of the new [`Subscriber`] apply.
     ///
     /// With a [backplane](HubBuilder::backplane), clients join on every instance, at one place in
     /// the order: they receive the events that any instance publishes to the topic after this call.
-    /// The result counts the clients of this instance, not those of others. A client of another instance that has as many
-    /// topics as it may does not join. A client that is reconnecting to another instance may be
-    /// missed.
+    /// The result counts the clients of this instance, not those of others. A client of another
+    /// instance that has as many topics as it may does not join. A client that is reconnecting to
+    /// another instance may be missed.
     ///
     /// # Errors
     ///
@@ -298,19 +298,19 @@ impl Hub {
         topics::join(self.shared(), who.into(), topic.into().into_inner(), 0)
     }
 
-    /// Adds clients to a topic, as [`join`](Self::join) does, and replays the last retained events of
-    /// the topic to the clients that join: at most `last` for each, in the order of their ids, before
-    /// the later events, and without a repeat.
+    /// Adds clients to a topic, as [`join`](Self::join) does, and replays the last retained events
+    /// of the topic to the clients that join: at most `last` for each, in the order of their ids,
+    /// before the later events, and without a repeat.
     ///
     /// The events are those that the client would have received as a follower of the topic, by its
     /// identity and its event types. An event that the client received under another name is not
     /// repeated. Clients that follow the topic already get no replay.
     ///
-    /// An event that is older than the client's position comes without an id, because an id would move
-    /// the client back. So a client that is cut off before reading these events does not get them
-    /// again, and a page that joins again after a reconnect gets events again that it has: let the
-    /// page clear its list when it joins. If the log evicts an event before the client reads it, the
-    /// client gets `hub:gap`.
+    /// An event that is older than the client's position comes without an id, because an id would
+    /// move the client back. So a client that is cut off before reading these events does not get
+    /// them again, and a page that joins again after a reconnect gets events again that it has: let
+    /// the page clear its list when it joins. If the log evicts an event before the client reads
+    /// it, the client gets `hub:gap`.
     ///
     /// The clients join a few at a time, so that a crowd holds no publisher up. With a
     /// [backplane](HubBuilder::backplane), each instance replays the events that it retains. An
@@ -351,15 +351,15 @@ impl Hub {
 
     /// Adds a client to a topic that the client itself asks for.
     ///
-    /// `client` is the id that the request names, and `who` the verified identity of the request: the
-    /// user and the session with which the handler of the stream subscribes. The client joins only if
-    /// it is connected as this user and session. `last` is as for
-    /// [`join_with_last`](Self::join_with_last); 0 replays nothing. Decide first whether the identity
-    /// may follow the topic. `sse_hub::http::join_topic` does all this for a request.
+    /// `client` is the id that the request names, and `who` the verified identity of the request:
+    /// the user and the session with which the handler of the stream subscribes. The client joins
+    /// only if it is connected as this user and session. `last` is as for
+    /// [`join_with_last`](Self::join_with_last); 0 replays nothing. Decide first whether the
+    /// identity may follow the topic. `sse_hub::http::join_topic` does all this for a request.
     ///
-    /// With a backplane, the client may be connected to another instance. It is not looked up there:
-    /// the result is then `Ok`, and a client of another user or session does not join. A client
-    /// without user and session can be added only by its own instance.
+    /// With a backplane, the client may be connected to another instance. It is not looked up
+    /// there: the result is then `Ok`, and a client of another user or session does not join. A
+    /// client without user and session can be added only by its own instance.
     ///
     /// # Errors
     ///
@@ -434,9 +434,9 @@ impl Hub {
 
     /// Returns the newest position: every event up to it is published.
     ///
-    /// Take the position first, then read the state from the database, and send both to the page. If
-    /// every change is written before its event is published, the state contains the events up to
-    /// the position: a page that has subscribed drops the events with an id up to it. With a
+    /// Take the position first, then read the state from the database, and send both to the page.
+    /// If every change is written before its event is published, the state contains the events up
+    /// to the position: a page that has subscribed drops the events with an id up to it. With a
     /// backplane: the position that this instance has read, `0-0` before the first.
     ///
     /// ```
@@ -458,10 +458,10 @@ impl Hub {
 
     /// Reads the retained events for a client after a position, without opening a stream.
     ///
-    /// The events are those that a stream of `who` would replay: judged by the user, the session, the
-    /// topics and the event types, and by the client id, if a stream would keep the id. Nobody is
-    /// registered, and no stream ends. `after` is the [`next`](Page::next) of the page before, an
-    /// [`EventId`], or a [`LastEventId`] as for [`Subscriber::resume`]:
+    /// The events are those that a stream of `who` would replay: judged by the user, the session,
+    /// the topics and the event types, and by the client id, if a stream would keep the id. Nobody
+    /// is registered, and no stream ends. `after` is the [`next`](Page::next) of the page before,
+    /// an [`EventId`], or a [`LastEventId`] as for [`Subscriber::resume`]:
     ///
     /// | `after` | the page begins |
     /// |---|---|
@@ -500,8 +500,8 @@ impl Hub {
     ///
     /// # Long-polling
     ///
-    /// A client that cannot read a stream asks again and again. The handler waits for the next event
-    /// with a stream that it does not send, at most until a heartbeat:
+    /// A client that cannot read a stream asks again and again. The handler waits for the next
+    /// event with a stream that it does not send, at most until a heartbeat:
     ///
     /// ```
     /// use futures_util::{FutureExt as _, StreamExt as _};
@@ -543,10 +543,10 @@ impl Hub {
 
     /// Returns the last retained events of an audience, at most `count`, in the order of their ids.
     ///
-    /// The audience is one name or several. The events are those for a client that holds these names
-    /// and no other: for a topic, the events that were published to it, also with an `and` or an
-    /// `except` that such a client satisfies, but not those for all clients. To read for a user with
-    /// topics, use [`read`](Self::read).
+    /// The audience is one name or several. The events are those for a client that holds these
+    /// names and no other: for a topic, the events that were published to it, also with an `and` or
+    /// an `except` that such a client satisfies, but not those for all clients. To read for a user
+    /// with topics, use [`read`](Self::read).
     ///
     /// # Errors
     ///
@@ -599,8 +599,8 @@ impl Hub {
         page::recent_of(self.shared(), event_type.as_ref(), count)
     }
 
-    /// Ends the streams of an audience at once. Returns how many streams are in the audience, and how
-    /// many of these this call ended: a stream that is over already does not end again.
+    /// Ends the streams of an audience at once. Returns how many streams are in the audience, and
+    /// how many of these this call ended: a stream that is over already does not end again.
     ///
     /// Each stream sends the last event of `goodbye`, if any, and then `hub:end`. Use this
     /// to revoke access; to complete a stream, use [`finish`](Self::finish). Events that were

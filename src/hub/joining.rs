@@ -19,7 +19,7 @@ use crate::wire::id::EventId;
 /// events.
 const JOINED: usize = if cfg!(sse_hub_loom) { 1 } else { 64 };
 
-/// What the clients join.
+/// A topic for clients to join, and the limits.
 pub(super) struct Joined<'a> {
     pub(super) topic: &'a Key,
     /// The most events of the topic that each client gets.
@@ -28,11 +28,10 @@ pub(super) struct Joined<'a> {
     pub(super) limit: usize,
 }
 
-/// Adds clients to a topic, with the last events of the topic. Returns how many did not follow it
-/// before.
+/// Adds clients to a topic, with the last events of the topic. Returns how many joined.
 ///
-/// With events, the lock is released between two pieces. A client that left in between, or joined other topics up
-/// to the limit, does not join.
+/// With events, the lock is released between two pieces. A client that left in between, or joined
+/// other topics up to the limit, does not join.
 pub(super) fn join<'a>(
     lock: &'a Mutex<State>,
     mut state: MutexGuard<'a, State>,
@@ -72,7 +71,7 @@ fn join_one(
 ) -> bool {
     let Joined { topic, last, .. } = *joined;
     let head = state.log.head();
-    // Held to the end: a read in between would move the client past events that it does not get yet.
+    // Held to the end: a read in between would move the client past unsent events of the topic.
     let mut inbox = client.inbox.lock();
     if !inbox.ending.is_open() {
         return state.routes.join(slot, topic.clone(), head);

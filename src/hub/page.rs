@@ -49,7 +49,7 @@ impl StoredEvent {
 pub struct Page {
     /// The events for the reader, in the order of their ids.
     pub events: Vec<StoredEvent>,
-    /// Where the next page begins: the reader has every event for it up to here. Pass it to
+    /// Where the next page begins: the reader has every event up to here. Pass the position to
     /// [`Hub::read`](crate::Hub::read), or to [`Subscriber::resume`] to continue with a stream.
     ///
     /// [`Subscriber::resume`]: crate::Subscriber::resume
@@ -174,7 +174,7 @@ pub(super) fn recent(
     backward(shared, count, |log, before, out| pages::backward(log, before, reader, count, out))
 }
 
-/// Reads the last `count` events of a type, whatever their audience.
+/// Reads the last `count` events of a type, of every audience.
 pub(super) fn recent_of(
     shared: &Shared,
     event_type: &str,

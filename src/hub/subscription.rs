@@ -132,10 +132,11 @@ impl Subscription {
         self.start.is_resumed()
     }
 
-    /// Returns the client's position: the stream has returned every event for the client up to here.
+    /// Returns the client's position: the stream has returned every event for the client up to
+    /// here.
     ///
-    /// Before the first item, the position is where the stream begins, after the snapshot if there is
-    /// one. While nothing is published for the client, the position stays:
+    /// Before the first item, the position is where the stream begins, after the snapshot if there
+    /// is one. While nothing is published for the client, the position stays:
     /// [`Hub::position`](crate::Hub::position) is newer. To continue from here, see
     /// [`Subscriber::resume`].
     ///
@@ -163,16 +164,16 @@ impl Subscription {
     /// resumed client gets no replay. So subscribe first, and then read the state: it misses no
     /// change. A change that is in the state already may come once more.
     ///
-    /// The snapshot heals the gap before it. The data of that gap says so, `"healed": true`: the page
-    /// must not fetch the state that it is about to receive. A later gap is not healed.
+    /// The snapshot heals the gap before it. The data of that gap says so, `"healed": true`: the
+    /// page must not fetch the state that it is about to receive. A later gap is not healed.
     ///
     /// If the client is cut off before the whole snapshot was sent, it returns to a gap, and is not
     /// [resumed](Self::is_resumed). Without events, this method changes nothing.
     ///
     /// # Errors
     ///
-    /// Returns [`EventError`] if an event cannot be sent, if the stream was polled before, or if the
-    /// subscriber asks for the [last events](Subscriber::replay_last).
+    /// Returns [`EventError`] if an event cannot be sent, if the stream was polled before, or if
+    /// the subscriber asks for the [last events](Subscriber::replay_last).
     ///
     /// ```
     /// use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription};

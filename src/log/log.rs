@@ -252,8 +252,8 @@ impl Log {
         self.index.get(self.hasher.key(key), key)
     }
 
-    /// Returns the positions before `before`, the newest first, each with its event unless the event
-    /// left before older events.
+    /// Returns the positions before `before`, the newest first, each with its event unless the
+    /// event left before older events.
     pub(super) fn newest_before(
         &self,
         before: EventId,

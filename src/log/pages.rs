@@ -1,7 +1,7 @@
 //! Reading the log for a reader that is not a client: a piece at a time.
 //!
-//! A reader can be interested in few of the events under its keys, so a read of one piece ends after
-//! a number of events that it looked at. The caller releases the lock between two pieces.
+//! A reader can be interested in few of the events under its keys, so a read of one piece ends
+//! after a number of events that it looked at. The caller releases the lock between two pieces.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -96,7 +96,7 @@ pub(crate) fn backward(
     None
 }
 
-/// The same for the events that a filter admits, whatever their audience.
+/// The same for the events of every audience that a filter admits.
 pub(crate) fn backward_of(
     log: &Log,
     before: EventId,
@@ -124,14 +124,15 @@ pub(crate) struct LastOf {
     pub(crate) older: Vec<(EventId, Weak<Entry>)>,
     /// There are events after the client's position.
     pub(crate) has_newer: bool,
-    /// The position before all these events: the client must hold the topic for the events after it.
+    /// The position before all these events: the client must hold the topic from here on.
     pub(crate) since: EventId,
 }
 
 /// Finds the last `count` events of a topic for a client, among the last 1,024 events of the topic.
 ///
-/// `identities`: those of the client before and after it joined. `from` and `position`: where the
-/// stream began, and up to where the client got the events for the identity before.
+/// `before` and `now`: the identities of the client without and with the topic. `from` and
+/// `position`: where the stream began, and up to where the client got the events for the identity
+/// `before`.
 pub(crate) fn last_of(
     log: &Log,
     topic: &Key,

@@ -11,8 +11,8 @@ use crate::log::key::ClientId;
 
 /// Adds the client that a request names to a topic: for `POST /topics?client=...&topic=...`.
 ///
-/// `who` is the verified identity of the request: the user and the session with which the handler of
-/// the stream subscribes. `query` is the query of the request's URL:
+/// `who` is the verified identity of the request: the user and the session with which the handler
+/// of the stream subscribes. `query` is the query of the request's URL:
 ///
 /// | parameter | content |
 /// |---|---|
@@ -23,7 +23,7 @@ use crate::log::key::ClientId;
 /// `authorize` decides whether the identity may follow the topic.
 ///
 /// The browser client of this project sends these requests, and sends them again after a reconnect:
-/// see its option `topics`. Let a page of another origin send them only if it may read the stream.
+/// see its option `topics`. Allow these requests only from the origins that may read the stream.
 ///
 /// # Errors
 ///
@@ -33,8 +33,8 @@ use crate::log::key::ClientId;
 /// | `403` | `authorize` says no, or the client is not connected as this user and session |
 /// | `503` | as for [`Hub::join`] |
 ///
-/// A request with the id of another user's client gets `403`, as one with the id of no client does:
-/// it learns nothing. With a backplane, a client of another instance is not looked up: the status is
+/// A request with the id of another user's client gets `403`, as a request with an unknown id does.
+/// With a backplane, a client of another instance is not looked up: the status is
 /// then `204` for each id, and only a client of `who` joins.
 ///
 /// ```
@@ -93,8 +93,8 @@ struct TopicRequest {
 }
 
 impl TopicRequest {
-    /// Reads a query. Returns `None` if a parameter is missing, malformed, or there twice: two readers
-    /// of the request could take different values.
+    /// Reads a query. Returns `None` if a parameter is missing, malformed, or there twice: two
+    /// readers of the request could take different values.
     fn read(query: &str) -> Option<Self> {
         let (mut client, mut topic, mut last) = (None, None, None);
         for parameter in query.split('&') {

@@ -114,10 +114,11 @@ impl RedisBackplane {
 
     /// Waits until the hub has read the end of the stream, for at most `limit`.
     ///
-    /// Must be awaited in a tokio runtime, as [`run`](Self::run). The backplane goes on trying after
-    /// an error. Once the hub has read the end of the stream, the result stays `Ok`, also while Redis
-    /// is away: [`Stats::degraded`](crate::Stats::degraded) and [`last_error`](Self::last_error) say
-    /// whether it is. To ask without waiting, set a limit of zero.
+    /// Must be awaited in a tokio runtime, as [`run`](Self::run). The backplane goes on trying
+    /// after an error. Once the hub has read the end of the stream, the result stays `Ok`, also
+    /// while Redis is away: [`Stats::degraded`](crate::Stats::degraded) and
+    /// [`last_error`](Self::last_error) say whether it is. To ask without waiting, set a limit of
+    /// zero.
     ///
     /// # Errors
     ///
