@@ -44,7 +44,7 @@ pub(super) fn start(shared: &Arc<Shared>, over: Duration) -> Drain {
         state.lifecycle = Lifecycle::Draining;
     }
     work.extend(state.routes.iter().filter_map(|(_, client)| {
-        let mut inbox = client.inbox.lock();
+        let mut inbox = client.lock();
         if let Some(at) = now.checked_add(over.mul_f64(SPREAD * client.id.spread())) {
             inbox.ending.schedule(at, EndReason::Drained);
         }

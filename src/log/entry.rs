@@ -11,6 +11,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::audience::{Audience, Extent};
 use super::hash::{KeyHasher, KeyHashes};
 use super::identity::{Filter, Identity};
@@ -194,6 +196,9 @@ impl Hash for Conflation {
     }
 }
 
+/// The events of one read. Most reads take one.
+pub(crate) type Batch = SmallVec<[Arc<Entry>; 4]>;
+
 /// The most bytes of frames that one read takes. A read takes at least one event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
@@ -202,7 +207,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Returns whether `entry` fits into a batch that holds `taken`.
-    pub(crate) fn allows(self, taken: &[Arc<Entry>], taken_bytes: usize, entry: &Entry) -> bool {
+    pub(crate) fn allows(self, taken: &Batch, taken_bytes: usize, entry: &Entry) -> bool {
         taken.is_empty() || taken_bytes + entry.len() <= self.bytes
     }
 }

@@ -12,7 +12,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::entry::{Budget, Conflation, Entry};
+use super::entry::{Batch, Budget, Conflation, Entry};
 use super::evicted::Evicted;
 use super::hash::{KeyHasher, KeyMap};
 use super::identity::Identity;
@@ -169,7 +169,7 @@ impl Log {
         after: EventId,
         client: Identity<'_>,
         budget: Budget,
-        out: &mut Vec<Arc<Entry>>,
+        out: &mut Batch,
     ) -> bool {
         let lists = self.lists(client);
         let mut next: BinaryHeap<Reverse<(EventId, usize, usize)>> = lists
@@ -523,7 +523,7 @@ mod tests {
                         .filter(|&at| kinds[self.all[at].1] && !self.is_outdated(at))
                         .map(|at| self.all[at].0.id);
                     let expected: Vec<EventId> = expected.collect();
-                    let mut read = Vec::new();
+                    let mut read = Batch::new();
                     self.log.read(position, client, Budget { bytes: usize::MAX }, &mut read);
                     let read: Vec<EventId> = read.into_iter().map(|entry| entry.id).collect();
                     match self.log.lost_since(position, client) {

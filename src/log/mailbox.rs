@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Instant;
 
-use super::entry::{Budget, Entry};
+use super::entry::{Batch, Budget, Entry};
 use crate::wire::id::EventId;
 
 /// The position of one client in the log, and how the client gets its next events.
@@ -16,8 +16,6 @@ use crate::wire::id::EventId;
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     reading: Reading,
-    /// The most handles that the window holds.
-    capacity: usize,
     /// The client has received every event for it up to here.
     cursor: EventId,
     /// Every event for the client up to here was received, is in the window, or must be read from
@@ -26,15 +24,52 @@ pub(crate) struct Mailbox {
     waiting: Waiting,
     /// How many events the log had evicted when the client connected and asked for the last few
     /// events, or when a gap was reported. While the log has evicted no more, the client has
-    /// nothing new to be told.
-    evicted_before: Option<u64>,
+    /// nothing new to be told. [`UNEXCUSED`] otherwise.
+    excused_at: u64,
+}
+
+/// No loss is excused: no log evicts so many events.
+const UNEXCUSED: u64 = u64::MAX;
+
+/// Weak handles to the newest events of a client. A single handle takes no memory of its own.
+#[derive(Debug, Default)]
+struct Window {
+    /// The oldest. `None` if the window is empty.
+    first: Option<Weak<Entry>>,
+    /// Kept for its allocation once a second event came.
+    rest: Option<Box<VecDeque<Weak<Entry>>>>,
+}
+
+impl Window {
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn len(&self) -> usize {
+        match &self.first {
+            Some(_) => 1 + self.rest.as_ref().map_or(0, |rest| rest.len()),
+            None => 0,
+        }
+    }
+
+    fn push(&mut self, handle: Weak<Entry>) {
+        match self.first {
+            None => self.first = Some(handle),
+            Some(_) => self.rest.get_or_insert_default().push_back(handle),
+        }
+    }
+
+    /// Removes the oldest handle.
+    fn pop(&mut self) {
+        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+    }
 }
 
 /// How a client gets its next events.
 #[derive(Debug)]
 enum Reading {
     /// From the window.
-    Window(VecDeque<Weak<Entry>>),
+    Window(Window),
     /// From the log. `requested`: losses up to this id were already requested from the backplane;
     /// they must not be requested again.
     Log { pace: Pace, requested: EventId },
@@ -91,6 +126,15 @@ pub(crate) enum Waiting {
     ReadNow,
 }
 
+/// An event on its way into mailboxes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handle<'a> {
+    pub(crate) id: EventId,
+    /// The time of publishing.
+    pub(crate) at: Instant,
+    pub(crate) entry: &'a Weak<Entry>,
+}
+
 /// The result of [`Mailbox::take`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -110,35 +154,38 @@ impl Mailbox {
     pub(crate) fn new(
         cursor: EventId,
         head: EventId,
-        capacity: usize,
         pace: Pace,
         now: Instant,
     ) -> Self {
-        let is_behind = cursor < head;
+        // A client ahead of the log has every event up to its cursor from another instance.
+        let live = Self { cursor, ..Self::live(head.max(cursor)) };
+        if cursor >= head {
+            return live;
+        }
+        let reading = Reading::Log { pace, requested: EventId::ORIGIN };
+        Self { reading, waiting: Waiting::Since(now), ..live }
+    }
+
+    /// Creates the mailbox of a client that has every event up to `position`.
+    pub(crate) fn live(position: EventId) -> Self {
         Self {
-            reading: if is_behind {
-                Reading::Log { pace, requested: EventId::ORIGIN }
-            } else {
-                Reading::Window(VecDeque::new())
-            },
-            capacity,
-            cursor,
-            // A client ahead of the log has every event up to its cursor from another instance.
-            tail: head.max(cursor),
-            waiting: if is_behind { Waiting::Since(now) } else { Waiting::No },
-            evicted_before: None,
+            reading: Reading::Window(Window::default()),
+            cursor: position,
+            tail: position,
+            waiting: Waiting::No,
+            excused_at: UNEXCUSED,
         }
     }
 
     /// Excuses every loss until the log has evicted more than `evicted` events.
     pub(crate) fn excuse(&mut self, evicted: u64) {
-        self.evicted_before = Some(evicted);
+        self.excused_at = evicted;
     }
 
     /// Keeps the cursor, when the log was replaced by one that ends at `head`.
     pub(crate) fn restart(&mut self, head: EventId, now: Instant) {
         let pace = if self.is_excused() { Pace::Excused } else { Pace::Reading };
-        let fresh = Self::new(self.cursor, head, self.capacity, pace, now);
+        let fresh = Self::new(self.cursor, head, pace, now);
         match mem::replace(self, fresh).reading {
             // A gap that is not reported yet must not be lost.
             Reading::Gap(reason) => {
@@ -151,7 +198,7 @@ impl Mailbox {
 
     /// Moves to `cursor`. The events before it are reported as a gap.
     pub(crate) fn jump(&mut self, cursor: EventId, head: EventId, reason: GapReason, now: Instant) {
-        *self = Self::new(cursor, head, self.capacity, Pace::Excused, now);
+        *self = Self::new(cursor, head, Pace::Excused, now);
         self.reading = Reading::Gap(reason);
         self.waiting = Waiting::Since(now);
     }
@@ -160,7 +207,7 @@ impl Mailbox {
     pub(crate) fn skip_to(&mut self, position: EventId, now: Instant) {
         if position > self.cursor {
             let tail = self.tail;
-            *self = Self::new(position, tail, self.capacity, Pace::Reading, now);
+            *self = Self::new(position, tail, Pace::Reading, now);
         }
     }
 
@@ -175,7 +222,7 @@ impl Mailbox {
 
     /// Whether a loss since the cursor must be reported, when the log has evicted `evicted` events.
     pub(crate) fn must_report_loss(&self, evicted: u64) -> bool {
-        self.evicted_before != Some(evicted)
+        self.excused_at != evicted
     }
 
     /// Since when events have waited for a client that could read them.
@@ -207,25 +254,27 @@ impl Mailbox {
     ///
     /// Events come in order. An event that was appended before the client connected, or before the
     /// client had read the log to its end, may still be on its way here.
-    pub(crate) fn push(&mut self, entry: &Arc<Entry>) -> bool {
-        if entry.id <= self.tail {
+    #[inline]
+    pub(crate) fn push(&mut self, event: &Handle<'_>, capacity: usize) -> bool {
+        let Handle { id, at, entry } = *event;
+        if id <= self.tail {
             return false;
         }
         if let Reading::Window(window) = &mut self.reading {
             if window.is_empty() {
                 // No event for this client lies between. The cursor stays fresh for a client that
                 // seldom gets an event, so that its next resume finds no gap.
-                self.cursor = entry.id.predecessor();
+                self.cursor = id.predecessor();
             }
-            if window.len() < self.capacity {
-                window.push_back(Arc::downgrade(entry));
+            if window.len() < capacity {
+                window.push(Weak::clone(entry));
             } else {
                 self.fall_behind();
             }
         }
-        self.tail = entry.id;
+        self.tail = id;
         if self.waiting == Waiting::No {
-            self.waiting = Waiting::Since(entry.at);
+            self.waiting = Waiting::Since(at);
         }
         true
     }
@@ -233,7 +282,8 @@ impl Mailbox {
     /// Takes the oldest events of the window, within `budget`.
     ///
     /// If events are left, the caller must [`settle_read`](Self::settle_read).
-    pub(crate) fn take(&mut self, budget: Budget, out: &mut Vec<Arc<Entry>>) -> Taken {
+    #[inline]
+    pub(crate) fn take(&mut self, budget: Budget, out: &mut Batch) -> Taken {
         let window = match &mut self.reading {
             Reading::Window(window) => window,
             Reading::Log { .. } => return Taken::Behind,
@@ -245,7 +295,7 @@ impl Mailbox {
             }
         };
         let mut bytes = 0;
-        while let Some(oldest) = window.front() {
+        while let Some(oldest) = &window.first {
             let Some(entry) = oldest.upgrade() else {
                 if !out.is_empty() {
                     break;
@@ -258,7 +308,7 @@ impl Mailbox {
             }
             bytes += entry.len();
             self.cursor = entry.id;
-            window.pop_front();
+            window.pop();
             out.push(entry);
         }
         if out.is_empty() {
@@ -274,7 +324,7 @@ impl Mailbox {
             self.reading = Reading::Log { pace: Pace::Excused, requested: EventId::ORIGIN };
             self.waiting = Waiting::ReadNow;
         } else {
-            self.reading = Reading::Window(VecDeque::new());
+            self.reading = Reading::Window(Window::default());
             self.waiting = Waiting::No;
         }
     }
@@ -329,9 +379,9 @@ impl Mailbox {
     pub(crate) fn catch_up(&mut self, head: EventId) {
         self.cursor = head;
         self.tail = head;
-        self.reading = Reading::Window(VecDeque::new());
+        self.reading = Reading::Window(Window::default());
         self.waiting = Waiting::No;
-        self.evicted_before = None;
+        self.excused_at = UNEXCUSED;
     }
 
     fn fall_behind(&mut self) {
