@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use super::end::{End, Ending};
 use super::stats::Read;
+use crate::log::entry::Entry;
 use crate::log::mailbox::{Mailbox, Waiting};
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 use crate::wire::id::EventId;
@@ -68,6 +69,14 @@ impl Inbox {
     /// after the lock is released: its destructor is foreign code.
     pub(crate) fn register(&mut self, waker: Waker) -> Option<Waker> {
         self.waker.replace(waker)
+    }
+
+    /// Takes the only event of the window of a stream that has no other concern. `None` if the
+    /// stream must be looked at more closely.
+    #[inline]
+    pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
+        let is_plain = !self.timer_fired && self.ending.is_endless();
+        if is_plain { self.mailbox.take_only() } else { None }
     }
 
     /// The stream's timer fired. Returns the waker of the stream's task.
@@ -292,6 +301,7 @@ pub(crate) struct Walk<'a> {
 
 impl Walk<'_> {
     /// Runs `visit` on the inbox with this number, under its lock. `None` if there is none.
+    #[inline]
     pub(crate) fn visit<T>(
         &mut self,
         number: u32,

@@ -200,7 +200,7 @@ impl State {
                     // The client cannot read the event yet: do not wake it.
                     return;
                 }
-                work.extend(inbox.take_waker());
+                work.wake(inbox.take_waker());
                 if !inbox.is_watched {
                     watch(watched, slot, member.reach.serial, inbox, event.at, config);
                 }

@@ -18,7 +18,7 @@ use crate::core::inbox::{InboxGuard, Place};
 use crate::core::state::LogRead;
 use crate::core::telemetry;
 use crate::error::Refused;
-use crate::log::entry::Batch;
+use crate::log::entry::{Batch, Entry};
 use crate::log::key::ClientId;
 use crate::log::mailbox::{GapReason, Taken};
 use crate::sync;
@@ -55,6 +55,8 @@ pub struct Subscription {
     /// `None` once the stream has ended.
     slot: Option<u32>,
     is_resumed: bool,
+    /// The first frames were sent, and the stream has not ended.
+    is_live: bool,
     /// The stream ends at a set time: its polls must read the clock.
     is_timed: bool,
     /// The timer was armed since it fired last, or need not be.
@@ -123,6 +125,7 @@ impl Subscription {
             // A hub has fewer than 2^32 clients.
             slot: Some(slot as u32),
             is_resumed: start.is_resumed(),
+            is_live: false,
             is_timed: false,
             is_armed: false,
             told_degraded: false,
@@ -235,6 +238,20 @@ impl Subscription {
     /// since the last poll.
     fn is_waiting(&self, cx: &Context<'_>) -> bool {
         self.is_armed && self.task == Task::of(cx.waker()) && self.place.waits()
+    }
+
+    /// Returns the next event of a stream that keeps up and has no other concern: the short path.
+    /// Registers the waker too. The stream is polled again directly, and must then only see that
+    /// nothing has come since.
+    #[inline]
+    fn poll_live(&mut self, cx: &Context<'_>) -> Option<Bytes> {
+        let mut waker = self.spare_waker(cx);
+        let mut inbox = self.place.lock();
+        let entry = inbox.take_only()?;
+        inbox.count_read(1, entry.len());
+        wait(inbox, &mut self.task, &mut waker, cx);
+        self.note_read(&entry, &entry);
+        Some(entry.frame.bytes().clone())
     }
 
     /// Returns the next events, if there are any. Otherwise registers the waker, or finds that the
@@ -354,19 +371,25 @@ impl Subscription {
         }
     }
 
-    /// Joins events to one item, and restarts the idle time.
-    fn item(&mut self, batch: &Batch, gap: Option<Bytes>) -> Bytes {
-        if let [oldest, ..] = batch.as_slice() {
-            if self.items == 0 {
-                let delay = self.shared.now().saturating_duration_since(oldest.at);
-                self.shared.rare.delay(self.client.serial, delay);
-            }
-            self.items = (self.items + 1) % MEASURED_READS;
+    /// Restarts the idle time, and measures the delay of some reads.
+    fn note_read(&mut self, oldest: &Entry, newest: &Entry) {
+        if self.items == 0 {
+            let delay = self.shared.now().saturating_duration_since(oldest.at);
+            self.shared.rare.delay(self.client.serial, delay);
         }
-        match batch.as_slice() {
+        self.items = (self.items + 1) % MEASURED_READS;
+        if self.is_armed {
             // The timer has not fired: the event is younger than the idle time.
-            [.., newest] if self.is_armed => self.idle.restart_at(newest.at),
-            _ => self.idle.restart(),
+            self.idle.restart_at(newest.at);
+        } else {
+            self.idle.restart();
+        }
+    }
+
+    /// Joins events to one item.
+    fn item(&mut self, batch: &Batch, gap: Option<Bytes>) -> Bytes {
+        if let (Some(oldest), Some(newest)) = (batch.first(), batch.last()) {
+            self.note_read(oldest, newest);
         }
         match (&gap, batch.as_slice()) {
             (None, [one]) => one.frame.bytes().clone(),
@@ -390,7 +413,48 @@ impl Subscription {
         is_degraded != self.told_degraded && self.slot.is_some()
     }
 
+    /// The whole of `poll_next`.
+    #[inline(never)]
+    fn poll_any(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        if self.slot.is_none() {
+            return Poll::Ready(None);
+        }
+        if let Some(opening) = self.opening.take() {
+            self.is_live = true;
+            self.idle.restart();
+            return Poll::Ready(Some(self.open_frames(*opening)));
+        }
+        loop {
+            if self.must_tell_health() {
+                self.told_degraded = !self.told_degraded;
+                self.idle.restart();
+                return Poll::Ready(Some(frame::degraded(self.told_degraded)));
+            }
+            let mut due = None;
+            match self.poll_events(cx, &mut due) {
+                Poll::Ready(Some(events)) => return Poll::Ready(Some(events)),
+                Poll::Ready(None) => {
+                    self.leave();
+                    return Poll::Ready(None);
+                }
+                // A thread that changes the state from here on finds the waker. A thread that
+                // changed the state before may have found no waker.
+                Poll::Pending if self.must_tell_health() => continue,
+                Poll::Pending => {}
+            }
+            match ready!(self.poll_idle(due)) {
+                Due::Heartbeat => {
+                    self.shared.housekeep();
+                    return Poll::Ready(self.shared.config.heartbeat.map(Heartbeat::frame));
+                }
+                // The stream is due to end: the next round ends it.
+                Due::End => {}
+            }
+        }
+    }
+
     fn leave(&mut self) {
+        self.is_live = false;
         if let Some(slot) = self.slot.take() {
             self.shared.leave(slot as usize, &self.client);
         }
@@ -402,43 +466,15 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self.get_mut();
-        if this.slot.is_none() {
-            return Poll::Ready(None);
-        }
-        if let Some(opening) = this.opening.take() {
-            this.idle.restart();
-            return Poll::Ready(Some(this.open_frames(*opening)));
-        }
-        loop {
-            if this.must_tell_health() {
-                this.told_degraded = !this.told_degraded;
-                this.idle.restart();
-                return Poll::Ready(Some(frame::degraded(this.told_degraded)));
-            }
+        if this.is_live && !this.must_tell_health() {
             if this.is_waiting(cx) {
                 return Poll::Pending;
             }
-            let mut due = None;
-            match this.poll_events(cx, &mut due) {
-                Poll::Ready(Some(events)) => return Poll::Ready(Some(events)),
-                Poll::Ready(None) => {
-                    this.leave();
-                    return Poll::Ready(None);
-                }
-                // A thread that changes the state from here on finds the waker. A thread that
-                // changed the state before may have found no waker.
-                Poll::Pending if this.must_tell_health() => continue,
-                Poll::Pending => {}
-            }
-            match ready!(this.poll_idle(due)) {
-                Due::Heartbeat => {
-                    this.shared.housekeep();
-                    return Poll::Ready(this.shared.config.heartbeat.map(Heartbeat::frame));
-                }
-                // The stream is due to end: the next round ends it.
-                Due::End => {}
+            if let Some(event) = this.poll_live(cx) {
+                return Poll::Ready(Some(event));
             }
         }
+        this.poll_any(cx)
     }
 }
 

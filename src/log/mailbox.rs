@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::entry::{Batch, Budget, Entry};
@@ -277,6 +277,21 @@ impl Mailbox {
             self.waiting = Waiting::Since(at);
         }
         true
+    }
+
+    /// Takes the event of a window that holds a single one. `None` if there is not exactly one, or
+    /// if the log has dropped the event.
+    #[inline]
+    pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
+        let Reading::Window(window) = &mut self.reading else { return None };
+        if window.rest.as_ref().is_some_and(|rest| !rest.is_empty()) {
+            return None;
+        }
+        let entry = window.first.as_ref()?.upgrade()?;
+        window.first = None;
+        self.cursor = self.tail;
+        self.waiting = Waiting::No;
+        Some(entry)
     }
 
     /// Takes the oldest events of the window, within `budget`.
