@@ -78,7 +78,7 @@ impl<'a> Work<'a> {
 
     /// Wakes a task.
     #[inline]
-    pub(crate) fn wake(&mut self, waker: Option<Waker>) {
+    pub(crate) fn wake_later(&mut self, waker: Option<Waker>) {
         if let Some(waker) = waker {
             self.wakers.push(waker);
         }

@@ -28,7 +28,7 @@ use crate::log::entry::{Batch, Entry};
 use crate::log::identity::Identity;
 use crate::log::key::Key;
 use crate::log::log::Log;
-use crate::log::mailbox::{GapReason, Handle, Pace, Waiting};
+use crate::log::mailbox::{GapReason, Handle, Pace, Pushed, Waiting};
 use crate::log::recipients::Recipients;
 use crate::log::routes::{Member, Routes};
 use crate::wire::id::EventId;
@@ -192,15 +192,19 @@ impl State {
                 continue;
             }
             walk.visit(number, |inbox| {
-                if !inbox.ending.is_open() || !inbox.mailbox.push(&event, config.window) {
+                if !inbox.is_open() {
                     return;
                 }
-                given += 1;
-                if inbox.mailbox.held_until().is_some() {
-                    // The client cannot read the event yet: do not wake it.
-                    return;
+                match inbox.mailbox.push(&event, config.window) {
+                    Pushed::Stale => return,
+                    Pushed::Ready => given += 1,
+                    Pushed::Held => {
+                        // The client cannot read the event yet: do not wake it.
+                        given += 1;
+                        return;
+                    }
                 }
-                work.wake(inbox.take_waker());
+                work.wake_later(inbox.take_waker());
                 if !inbox.is_watched {
                     watch(watched, slot, member.reach.serial, inbox, event.at, config);
                 }
@@ -233,7 +237,7 @@ impl State {
         let end = end(&client);
         let mut inbox = client.lock();
         work.extend(inbox.end(end));
-        let reason = inbox.ending.reason().unwrap_or(EndReason::Left);
+        let reason = inbox.ending().reason().unwrap_or(EndReason::Left);
         drop(inbox);
         self.forget(slot, reason, work);
     }
@@ -373,13 +377,13 @@ impl State {
         }
         // A stream that is to end delivers nothing after its tail. Later losses are for the client's
         // return: a gap beyond the tail would skip events that the log still holds.
-        let upto = if inbox.ending.is_open() { EventId::LAST } else { inbox.mailbox.tail() };
+        let upto = if inbox.is_open() { EventId::LAST } else { inbox.mailbox.tail() };
         let must_report = cursor < upto && inbox.mailbox.must_report_loss(self.log.evictions());
         let lost = must_report.then(|| self.log.lost_since(cursor, identity)).flatten();
         let lost = lost.map(|lost| lost.min(upto));
         if let Some(lost) = lost {
             // A client whose stream is complete does not come back: it is told the gap now.
-            let may_lag = pace.is_excused() || !config.end_lagging || inbox.ending.is_final();
+            let may_lag = pace.is_excused() || !config.end_lagging || inbox.ending().is_final();
             if may_lag
                 && lost > requested
                 && let Some(until) = self.held.may_hold(cursor, &self.log, work.now)
@@ -399,7 +403,7 @@ impl State {
         self.held.note_read(cursor, &self.log, work.now);
         self.counts.lagged += u64::from(pace == Pace::FellBehind);
         let mut is_live = self.log.read(cursor, identity, config.batch, out);
-        if !inbox.ending.is_open() {
+        if !inbox.is_open() {
             // Events published after the end was decided are for the client's return.
             let rest = out.partition_point(|entry| entry.id <= inbox.mailbox.tail());
             is_live |= rest < out.len();

@@ -152,7 +152,7 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
     let mut behind = Vec::new();
     for (slot, client) in state.routes.iter() {
         let mut inbox = client.lock();
-        let is_open = inbox.ending.is_open();
+        let is_open = inbox.is_open();
         let mailbox = &mut inbox.mailbox;
         match mailbox.cursor() {
             // A stream that is to end takes no event of the new order. Its unread events of the
@@ -202,7 +202,7 @@ pub(super) fn disown(shared: &Shared, mark: AheadUpTo, end: EventId) {
         for slot in ahead.take_disowned(mark, end, log, routes) {
             if let Some(client) = state.routes.get(slot) {
                 let mut inbox = client.lock();
-                if inbox.ending.is_open() {
+                if inbox.is_open() {
                     // Not to the hub's own head: the client may have had the events between that
                     // and the end.
                     inbox.mailbox.jump(head.max(end), head, GapReason::Unknown, work.now);

@@ -179,7 +179,7 @@ impl Shared {
         let mut work = Work::begin_release(&self.config);
         let mut state = self.state.lock();
         if state.has(slot, client) {
-            let reason = client.lock().ending.reason().unwrap_or(EndReason::Left);
+            let reason = client.lock().ending().reason().unwrap_or(EndReason::Left);
             state.forget(slot, reason, &mut work);
         }
         let inbox = state.inboxes.remove(&client.place);

@@ -277,14 +277,14 @@ impl Subscription {
                 }
                 (None, _) => self.is_timed = false,
             }
-            if let Some(last) = inbox.ending.take_over() {
+            if let Some(last) = inbox.take_over() {
                 return Poll::Ready(last);
             }
             let mut batch = Batch::new();
             match inbox.mailbox.take(self.shared.config.batch, &mut batch) {
                 Taken::Batch => {
                     inbox.count_read(batch.len(), batch.iter().map(|entry| entry.len()).sum());
-                    if inbox.ending.is_endless() && !inbox.mailbox.is_waiting() {
+                    if inbox.ending().is_endless() && !inbox.mailbox.is_waiting() {
                         // The stream is polled again directly, and must then only see that nothing
                         // has come since.
                         wait(inbox, &mut self.task, &mut waker, cx);
@@ -306,13 +306,13 @@ impl Subscription {
                     // No event of the log was for this client, which keeps up now; or the client
                     // is held, or must report a gap first, or has ended.
                 }
-                Taken::Held if inbox.ending.is_final() || inbox.ending.is_open() => {
+                Taken::Held if inbox.ending().is_final() || inbox.is_open() => {
                     if wait(inbox, &mut self.task, &mut waker, cx) {
                         return Poll::Pending;
                     }
                 }
                 // The client comes back, and gets the missing events then.
-                Taken::Held | Taken::Nothing => match inbox.ending.take_last() {
+                Taken::Held | Taken::Nothing => match inbox.take_last() {
                     Some(last) => return Poll::Ready(last),
                     None if wait(inbox, &mut self.task, &mut waker, cx) => return Poll::Pending,
                     None => {}
@@ -341,8 +341,8 @@ impl Subscription {
             // must not be told that its stream is complete.
             LogRead::Forgotten => {
                 let mut inbox = self.place.lock();
-                let last = inbox.ending.take_last().flatten();
-                Some(last.filter(|_| !inbox.ending.is_final()))
+                let last = inbox.take_last().flatten();
+                Some(last.filter(|_| !inbox.ending().is_final()))
             }
             LogRead::Events { gap: None } if batch.is_empty() => None,
             LogRead::Events { gap } => {
