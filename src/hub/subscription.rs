@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream;
 
 use super::admission::{self, Admitted, Start};
@@ -393,7 +393,10 @@ impl Subscription {
         }
         match (&gap, batch.as_slice()) {
             (None, [one]) => one.frame.bytes().clone(),
-            (gap, more) => joined(gap.iter().chain(more.iter().map(|entry| entry.frame.bytes()))),
+            (None, more) => joined(more.iter().map(|entry| entry.frame.bytes())),
+            (Some(gap), more) => {
+                joined([gap].into_iter().chain(more.iter().map(|entry| entry.frame.bytes())))
+            }
         }
     }
 
@@ -516,7 +519,9 @@ fn wait(
 
 fn joined<'a>(frames: impl IntoIterator<Item = &'a Bytes> + Clone) -> Bytes {
     let len = frames.clone().into_iter().map(Bytes::len).sum();
-    let mut all = BytesMut::with_capacity(len);
-    frames.into_iter().for_each(|frame| all.put_slice(frame));
-    all.freeze()
+    let mut all = Vec::with_capacity(len);
+    for frame in frames {
+        all.extend_from_slice(frame);
+    }
+    all.into()
 }

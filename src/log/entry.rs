@@ -199,7 +199,11 @@ impl Hash for Conflation {
 /// The events of one read. Most reads take one.
 pub(crate) type Batch = SmallVec<[Arc<Entry>; 4]>;
 
-/// The most bytes of frames that one read takes. A read takes at least one event.
+/// The most events that one read of the log takes: a publisher waits for the lock meanwhile.
+const MAX_EVENTS: usize = 64;
+
+/// The most bytes of frames that one read takes. A read takes at least one event, and at most
+/// [`MAX_EVENTS`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     pub(crate) bytes: usize,
@@ -208,6 +212,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// Returns whether `entry` fits into a batch that holds `taken`.
     pub(crate) fn allows(self, taken: &Batch, taken_bytes: usize, entry: &Entry) -> bool {
-        taken.is_empty() || taken_bytes + entry.len() <= self.bytes
+        taken.is_empty()
+            || taken.len() < MAX_EVENTS && taken_bytes + entry.len() <= self.bytes
     }
 }

@@ -182,6 +182,19 @@ impl Log {
             .collect();
         let mut bytes = 0;
         let mut newest = after;
+        // Most clients have events under one key only.
+        if let [Reverse((_, list, at))] = next.as_slice() {
+            for entry in lists[*list].0.range(*at..) {
+                if entry.is_for(client) {
+                    if !budget.allows(out, bytes, entry) {
+                        return false;
+                    }
+                    bytes += entry.len();
+                    out.push(Arc::clone(entry));
+                }
+            }
+            return true;
+        }
         while let Some(Reverse((id, list, at))) = next.pop() {
             let (entries, _) = lists[list];
             let entry = &entries[at];

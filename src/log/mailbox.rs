@@ -277,7 +277,9 @@ impl Mailbox {
 
     /// Adds an event for a client that is not live, or has an event to read already.
     fn push_more(&mut self, event: &Handle<'_>, capacity: usize) -> Pushed {
-        self.unfold();
+        if self.only.is_some() {
+            self.unfold();
+        }
         if let Reading::Window(window) = &mut self.reading {
             let window = window.get_or_insert_default();
             if window.len() < capacity {
@@ -320,6 +322,7 @@ impl Mailbox {
             }
         };
         let mut bytes = 0;
+        out.reserve(window.len());
         while let Some(oldest) = window.front() {
             let Some(entry) = oldest.upgrade() else {
                 if !out.is_empty() {
