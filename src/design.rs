@@ -118,7 +118,7 @@
 //!    `core/state`, `log/routes`, `core/client`.
 //! 4. Decide whether events are lost, and set the cursor: `log/log`, `log/evicted`, `log/mailbox`.
 //!
-//! **A Redis entry to a body of another instance: 18 files.** A live entry is decoded once.
+//! **A Redis entry to a body of another instance: 18 files.** Each entry is parsed once.
 //!
 //! 1. Read and check the entry: `redis/tasks/reader`, `redis/connect/link`, `redis/store/script`,
 //!    `redis/store/entry`.

@@ -5,8 +5,6 @@ mod support;
 #[path = "support/order.rs"]
 mod order;
 
-use std::time::Duration;
-
 use sse_hub::{
     Audience, Event, EventError, EventId, Goodbye, Hub, LastEventId, Limits, Retain, Subscriber,
     Subscription,
@@ -302,7 +300,7 @@ fn order_replaced_after_subscribing_is_told() {
         let stream = hub.subscribe(order.entries[from].id);
         order.clock += 10;
         let floor = EventId::new(order.clock, 0);
-        hub.feed.load(floor, None::<(EventId, Duration, Vec<u8>)>);
+        hub.feed.load(floor, []);
         let mut stream = stream.with_snapshot(snapshot(1)).unwrap();
         let text = read(&mut stream);
         let events: Vec<_> = frames(&text).into_iter().map(|frame| frame.event).collect();

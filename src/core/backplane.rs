@@ -17,8 +17,8 @@ use crate::wire::id::EventId;
 /// This trait is the part of the engine that a hub calls. `sse_hub::redis` implements the trait; an
 /// engine for tests can be a few lines.
 ///
-/// A hub with a backplane does not hand out the events of its own publishers. An event goes to the
-/// engine. The engine gives the event an id, and brings it back, with the events of all other hubs, through a
+/// A hub with a backplane does not hand out the events of its own publishers. Each event goes to the
+/// engine. The engine gives the event an id, and brings the events of all hubs back through a
 /// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: the engine must
 /// drive itself.
 ///
@@ -112,7 +112,7 @@ impl From<SendError> for DisconnectError {
     }
 }
 
-/// The kind of an entry of the order, as far as an engine needs to know.
+/// The kind of an entry of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -120,22 +120,51 @@ pub enum Kind {
     Event,
     /// An instruction to every hub, such as to disconnect clients.
     Command,
-    /// An entry that no hub of this version has written.
-    Malformed,
 }
 
-/// Reads an entry, and returns its kind. [`Feed`](crate::backplane::Feed) reads it again.
-#[must_use]
-pub fn kind_of(entry: &[u8]) -> Kind {
-    match Received::read(entry) {
-        Some(Received::Event(_)) => Kind::Event,
-        Some(Received::Command(_)) => Kind::Command,
-        None => Kind::Malformed,
+/// An entry that no hub has written, or a hub of a later version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed entry, or an entry of a later version")]
+pub struct Malformed(());
+
+/// An entry that came back from the order: parsed, checked, and ready for a
+/// [`Feed`](crate::backplane::Feed).
+///
+/// ```
+/// use sse_hub::backplane::Incoming;
+///
+/// assert!(Incoming::parse(b"not an entry of a hub").is_err());
+/// ```
+#[derive(Debug)]
+pub struct Incoming(Received);
+
+impl Incoming {
+    /// Parses the bytes of an [`Outgoing::entry`]. Any program can have written them: parsing never
+    /// panics, and takes bounded time and memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
+    /// then call [`Feed::skip_malformed`](crate::backplane::Feed::skip_malformed).
+    pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
+        Received::read(entry).map(Self).ok_or(Malformed(()))
+    }
+
+    /// Returns the kind of the entry.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.0 {
+            Received::Event(_) => Kind::Event,
+            Received::Command(_) => Kind::Command,
+        }
+    }
+
+    pub(crate) fn into_received(self) -> Received {
+        self.0
     }
 }
 
-/// An event on its way to the order, in the form that
-/// [`Feed::append`](crate::backplane::Feed::append) reads.
+/// An event on its way to the order. Hubs parse its [bytes](Self::entry) as an [`Incoming`].
 ///
 /// If an `Outgoing` is dropped without [`confirm`](Self::confirm), the publisher gets
 /// [`Unconfirmed`](crate::Unconfirmed).

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::apply::{self, Aged};
+use super::apply;
 use super::hub::Hub;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
-use crate::core::backplane::UserChange;
+use crate::core::backplane::{Incoming, UserChange};
 use crate::core::deferred::Work;
 use crate::core::end::EndReason;
 use crate::core::held::HistoryRequest;
@@ -21,9 +21,9 @@ use crate::wire::id::EventId;
 /// Where an engine puts the events of the order: the other part of a
 /// [`Backplane`](crate::backplane::Backplane).
 ///
-/// The order is a sequence of entries with increasing ids. An engine [loads](Self::load) the end of
-/// the order once, and then [appends](Self::append) the next entries. Until the first load, clients are
-/// let in and wait.
+/// The order is a sequence of entries with increasing ids. An engine [parses](Incoming::parse) each
+/// entry once. It [loads](Self::load) the end of the order once, and then [appends](Self::append)
+/// the next entries. Until the first load, clients are let in and wait.
 ///
 /// A feed does not keep its hub alive. After the hub is dropped, every method does nothing.
 ///
@@ -65,11 +65,6 @@ pub struct Feed {
     shared: Weak<Shared>,
 }
 
-/// An entry that no hub has written, or a hub of a later version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("malformed entry, or an entry of a later version")]
-pub struct Malformed(());
-
 /// How much of the order is worth loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -102,39 +97,60 @@ impl Feed {
     /// backwards, or part of it is gone. A floor that is not newer than every entry before is taken
     /// for one that is, so that no client sees ids go back.
     ///
-    /// Each entry of `tail` comes with its age. Malformed entries are skipped and counted.
-    /// Commands are skipped: they were for the clients of their time.
-    pub fn load<T: AsRef<[u8]>>(
+    /// Each entry of `tail` comes with its age. An entry that is malformed must be left out and
+    /// [counted](Self::skip_malformed). Commands are skipped: they were for the clients of their
+    /// time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use sse_hub::backplane::{Backplane, Outgoing, SendError};
+    /// use sse_hub::backplane::{Feed, Incoming};
+    /// use sse_hub::{EventId, Hub, ManualTimer};
+    ///
+    /// # #[derive(Debug)]
+    /// # struct Engine;
+    /// # impl Backplane for Engine {
+    /// #     fn send(&self, _: Outgoing) -> Result<(), SendError> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let hub = Hub::builder(ManualTimer::new()).backplane(Engine).build()?;
+    /// let feed = Feed::new(&hub).unwrap();
+    /// # let stored: Vec<(EventId, Duration, Vec<u8>)> = Vec::new();
+    /// let tail = stored.iter().filter_map(|(id, age, bytes)| match Incoming::parse(bytes) {
+    ///     Ok(entry) => Some((*id, *age, entry)),
+    ///     Err(_) => {
+    ///         feed.skip_malformed();
+    ///         None
+    ///     }
+    /// });
+    /// feed.load(EventId::new(7, 0), tail);
+    /// assert_eq!(feed.head(), EventId::new(7, 0));
+    /// # Ok::<(), sse_hub::ConfigError>(())
+    /// ```
+    pub fn load(
         &self,
         floor: EventId,
-        tail: impl IntoIterator<Item = (EventId, Duration, T)>,
+        tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        apply::load(&shared, floor, parse(tail));
+        // The iterator is foreign code: it must run before a lock is taken.
+        apply::load(&shared, floor, tail.into_iter().collect());
     }
 
     /// Applies the next entry of the order: hands out an event, or applies a command to this hub's
     /// clients ([`Hub::disconnect`], [`Hub::finish`], [`Hub::join`], [`Hub::leave`]).
     ///
     /// An entry that is not newer than every entry before is skipped.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Malformed`] if the entry cannot be read. The entry is skipped and counted.
-    pub fn append(&self, id: EventId, entry: &[u8]) -> Result<(), Malformed> {
-        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        match Received::read(entry) {
-            Some(Received::Event(event)) => apply::event(&shared, id, event),
-            Some(Received::Command(command)) => apply::command(&shared, id, command),
-            None => {
-                apply::malformed(&shared);
-                return Err(Malformed(()));
-            }
+    pub fn append(&self, id: EventId, entry: Incoming) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        match entry.into_received() {
+            Received::Event(event) => apply::event(&shared, id, event),
+            Received::Command(command) => apply::command(&shared, id, command),
         }
-        Ok(())
     }
 
-    /// Counts an entry that the engine itself cannot read. The entry is skipped.
+    /// Counts an entry that is malformed, and that the engine therefore skips.
     pub fn skip_malformed(&self) {
         if let Some(shared) = self.shared.upgrade() {
             apply::malformed(&shared);
@@ -224,17 +240,21 @@ impl Feed {
     /// Brings older events: *every* entry of the order after `floor` and up to `upto`, in order and
     /// with its age. `upto` must be that of the [request](Self::history_request).
     ///
-    /// The hub ignores a piece that does not end where its log begins by now, and events that it
-    /// has no room for. If an entry is malformed, everything up to it counts as
-    /// [gone](Self::gone).
-    pub fn restore<T: AsRef<[u8]>>(
+    /// The hub ignores a piece that does not end where the log begins by now, and events for which
+    /// the log has no room.
+    ///
+    /// A malformed entry may be an event. The engine must then bring the entries after the malformed
+    /// entry only, with the id of the malformed entry as `floor`, and must call [`gone`](Self::gone)
+    /// with that id.
+    pub fn restore(
         &self,
         upto: EventId,
         floor: EventId,
-        piece: impl IntoIterator<Item = (EventId, Duration, T)>,
+        piece: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        apply::restore(&shared, upto, floor, parse(piece));
+        // The iterator is foreign code: it must run before a lock is taken.
+        apply::restore(&shared, upto, floor, piece.into_iter().collect());
     }
 
     /// The order has no entries up to `position`. Clients that wait for them get a gap.
@@ -307,12 +327,6 @@ impl Feed {
         let gone = users.map(|user| UserChange::Left(user, EndReason::Vanished));
         apply::user_changes(&shared, instance, gone);
     }
-}
-
-/// Reads entries. The iterator is foreign code: it must run before a lock is taken.
-fn parse<T: AsRef<[u8]>>(entries: impl IntoIterator<Item = (EventId, Duration, T)>) -> Vec<Aged> {
-    let entries = entries.into_iter();
-    entries.map(|(id, age, entry)| (id, age, Received::read(entry.as_ref()))).collect()
 }
 
 impl fmt::Debug for Feed {

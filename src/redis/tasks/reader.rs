@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::read_size::ReadSize;
 use crate::EventId;
-use crate::backplane::{Feed, Kind, TailLimits, kind_of};
+use crate::backplane::{Feed, Incoming, TailLimits};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
@@ -189,12 +189,11 @@ impl Reader {
             for Entry { id, content } in page.entries {
                 // Only entries that follow: a break is for the new master to explain.
                 let Content::Link { previous, bytes } = content else { return };
-                if previous != position.chain
-                    || id.epoch() > self.horizon
-                    || self.feed.append(id, &bytes).is_err()
-                {
+                if previous != position.chain || id.epoch() > self.horizon {
                     return;
                 }
+                let Ok(entry) = Incoming::parse(&bytes) else { return };
+                self.feed.append(id, entry);
                 position = Position { cursor: id, chain: id };
                 self.position = Some(position);
                 self.last_link = Some(Entry { id, content: Content::Link { previous, bytes } });
@@ -306,26 +305,25 @@ impl Reader {
             }
             position.cursor = id;
             match content {
-                Content::Link { previous, bytes } => {
-                    if previous != position.chain && kind_of(&bytes) != Kind::Malformed {
+                Content::Link { previous, bytes } => match Incoming::parse(&bytes) {
+                    Ok(entry) => {
                         if previous < position.chain {
                             // The entry that this reader has read last is not of this order.
                             // Readers that never read it cannot know.
                             self.reset(id, link).await?;
                         }
-                        self.forget(id.predecessor());
+                        if previous != position.chain {
+                            self.forget(id.predecessor());
+                        }
+                        self.feed.append(id, entry);
+                        position.chain = id;
+                        let content = Content::Link { previous, bytes };
+                        self.last_link = Some(Entry { id, content });
                     }
                     // After an entry that this version cannot read, the chain stays: the next link,
                     // which names that entry, then shows the loss.
-                    match self.feed.append(id, &bytes) {
-                        Ok(()) => {
-                            position.chain = id;
-                            let content = Content::Link { previous, bytes };
-                            self.last_link = Some(Entry { id, content });
-                        }
-                        Err(_) => self.warn_of_malformed(),
-                    }
-                }
+                    Err(_) => self.skip_malformed(),
+                },
                 // Also if this reader wrote it: a client may have come since from an instance that
                 // had not read the order's end.
                 Content::Reset { .. } => {
@@ -340,14 +338,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Counts an entry that no hub wrote.
+    /// Counts an entry that no hub wrote, or a hub of a later version.
     fn skip_malformed(&mut self) {
-        // An entry without a byte is malformed to the hub, which counts it.
         self.feed.skip_malformed();
-        self.warn_of_malformed();
-    }
-
-    fn warn_of_malformed(&mut self) {
         self.malformed.warn(|| {
             tracing::warn!(target: "sse_hub", "malformed stream entries skipped");
         });
@@ -355,6 +348,6 @@ impl Reader {
 
     /// Tells the hub that all events up to `floor` that it had not read are gone.
     fn forget(&self, floor: EventId) {
-        self.feed.load(floor, None::<(EventId, Duration, Vec<u8>)>);
+        self.feed.load(floor, []);
     }
 }
