@@ -49,7 +49,7 @@
 //! EDGES   mount/ watchdog/ redis/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub
-//!   watchdog/        mod (settings), listener (axum's server), connection (deadlines), requests
+//!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
 //!   redis/           driver (the future) -> tasks/ -> health, shared -> store/ -> config -> error
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
 //!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox;  clock
@@ -449,7 +449,7 @@
 //! | `RETRY_RANGE` | 1 ms to 24 days | `wire/frame` | zero is a reconnect loop, and longer delays count as zero |
 //! | `MAX_ID_LEN`, `MAX_KEY_LEN`, `MAX_LEN` | 128, 256, 256 B | `wire/event` | ids, keys and types that clients accept |
 //! | `PER_MILLISECOND` | 10^6 | `time/epoch` | two processes that start together differ |
-//! | `MAX_UNSENT_BYTES` | 64 KiB | `watchdog/mod` | unsent bytes of a socket: see *Sockets* |
+//! | `MAX_UNSENT_BYTES` | 64 KiB | `watchdog/connection` | unsent bytes of a socket: see *Sockets* |
 //! | `LINE_LEN` | 256 B | `watchdog/requests` | a header line that the deadline looks at |
 //! | limits of `Watchdog` | 30, 30, 120, 60 s | `watchdog/mod` | stalled, request, idle, keepalive |
 //! | `BATCH_EVENTS`, `BATCH_BYTES` | 1024, 512 KiB | `redis/store/outbox` | a script blocks Redis: some milliseconds |
@@ -497,8 +497,8 @@
 //! | reasons of ends | done: `Goodbye` carries the checked reason and the last event |
 //! | ids of published events | done: `Receipt` only has `matched`; ids come from `publish_confirmed`, by `Confirmation::id` or by awaiting it |
 //! | constructors and setters | done: `default()`, then setters: `Retain`, `Limits`, `History`, `Presence`, `Heartbeat` |
-//! | settings that can be off | done: they take `impl Into<Option<T>>`: `heartbeat`, `history`, `presence`, `lifetime`, `stalled_after`, `Retain::age`, `per_topic`. Not done: the limits of `Watchdog`, which take `Duration::MAX` |
-//! | flags | done: `end_lagging(bool)`, `announce_outages(bool)`, `displace_oldest(bool)`, `visible(bool)`. Not done: `EventStream::show_errors()` |
+//! | settings that can be off | done: they take `impl Into<Option<T>>`: `heartbeat`, `history`, `presence`, `lifetime`, `stalled_after`, `Retain::age`, `per_topic`, and the limits of `Watchdog` |
+//! | flags | done: `end_lagging(bool)`, `announce_outages(bool)`, `displace_oldest(bool)`, `visible(bool)`, `show_errors(bool)` |
 //! | names of subscribers | done: `replay_last`, `event_types`, `client_id`, `is_resumed`, `with_snapshot` |
 //! | responses | done: `http::into_response`, `stream_response`, `refusal` |
 //! | the form of a refusal | done: `RefusalStyle`, `Refused::style` |

@@ -88,11 +88,8 @@ const COMMON: &[&str] = &[
 
 /// Inherent methods that stand outside the file of their type. Each of these types makes another
 /// type: the product's file uses the maker, so a method with both types stands with the product.
-const MAKERS: [(&str, &str, &str); 3] = [
-    ("hub::hub", "HubBuilder", "build"),
-    ("redis::driver", "Redis", "build"),
-    ("watchdog::listener", "Watchdog", "listen"),
-];
+const MAKERS: [(&str, &str, &str); 2] =
+    [("hub::hub", "HubBuilder", "build"), ("redis::driver", "Redis", "build")];
 
 /// A file, without comments and unit tests.
 struct Source {

@@ -69,7 +69,7 @@ pin_project_lite::pin_project! {
     ///
     /// An `Err` from the inner stream, or an event that fails [`Event::check`], ends the stream.
     /// The last event is then `hub:error`, with JSON data: `reason` is `error` or `invalid-event`.
-    /// The text of the error stays in the server, unless [`show_errors`](Self::show_errors) is set.
+    /// The text of the error stays in the server, unless [`show_errors`](Self::show_errors) is on.
     /// Both are logged at `DEBUG`. The inner stream is dropped as soon as it ends or fails.
     ///
     /// # Cancel safety
@@ -148,10 +148,10 @@ impl<S> EventStream<S> {
         self
     }
 
-    /// Adds the text of the inner stream's error to `hub:error`, as `message`. The client reads
-    /// this text, so it must not contain secrets.
-    pub fn show_errors(mut self) -> Self {
-        self.show_errors = true;
+    /// Sets whether `hub:error` contains the text of the inner stream's error, as `message`. The
+    /// default is `false`. The client reads this text, so the text must not contain secrets.
+    pub fn show_errors(mut self, is_on: bool) -> Self {
+        self.show_errors = is_on;
         self
     }
 }

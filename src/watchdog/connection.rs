@@ -6,11 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::requests::Requests;
 use crate::time::deadline::IdleDeadline;
 use crate::time::timer::Timer;
+
+/// The most bytes that the system holds unsent for a socket. Without this limit, a peer that does
+/// not read costs up to 4 MiB, and a slow reader seems to stand still: a socket has room again only
+/// when a third of its buffer is free.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 64 << 10;
+
+/// The longest `TCP_USER_TIMEOUT`: 31 bits of milliseconds.
+#[cfg(target_os = "linux")]
+const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// The state that a watchdog shares with its connections.
 pub(super) struct Shared {
@@ -21,11 +32,35 @@ pub(super) struct Shared {
     pub(super) cuts: [AtomicU64; 3],
 }
 
+impl Shared {
+    /// Sets the options of a TCP socket.
+    pub(super) fn prepare(&self, socket: &SockRef<'_>) {
+        let log = |option: &str, result: io::Result<()>| {
+            if let Err(error) = result {
+                tracing::debug!(target: "sse_hub", option, %error, "socket option not set");
+            }
+        };
+        log("nodelay", socket.set_tcp_nodelay(true));
+        if let Some(time) = self.keepalive {
+            let interval = (time / 4).max(Duration::from_secs(1));
+            let probes = TcpKeepalive::new().with_time(time).with_interval(interval);
+            log("keepalive", socket.set_tcp_keepalive(&probes));
+        }
+        #[cfg(target_os = "linux")]
+        {
+            let limit = self.limits.stalled.filter(|&limit| limit <= MAX_USER_TIMEOUT);
+            log("user timeout", socket.set_tcp_user_timeout(limit));
+            log("notsent lowat", socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES));
+        }
+    }
+}
+
+/// The limits of a watchdog. `None` turns a limit off.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SocketLimits {
-    pub(super) stalled: Duration,
-    pub(super) request: Duration,
-    pub(super) idle: Duration,
+    pub(super) stalled: Option<Duration>,
+    pub(super) request: Option<Duration>,
+    pub(super) idle: Option<Duration>,
 }
 
 /// The reason for which a [`Watchdog`](super::Watchdog) cut a connection. The [`io::Error`] of kind
@@ -89,6 +124,20 @@ impl<IO> Watched<IO> {
             cut: None,
         };
         Self { io, reset, guard }
+    }
+
+    /// Watches an accepted TCP connection, and resets it when it is cut.
+    pub(super) fn tcp(socket: IO, shared: Arc<Shared>) -> Self
+    where
+        for<'a> SockRef<'a>: From<&'a IO>,
+    {
+        shared.prepare(&SockRef::from(&socket));
+        let reset = |socket: &IO| {
+            if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+                tracing::debug!(target: "sse_hub", %error, "connection closed without a reset");
+            }
+        };
+        Self::new(socket, reset, shared)
     }
 
     /// Returns the inner connection.
@@ -165,7 +214,7 @@ impl Guard {
         ];
         let ends = limits
             .into_iter()
-            .filter_map(|(since, limit, cut)| Some((since?.checked_add(limit)?, cut)));
+            .filter_map(|(since, limit, cut)| Some((since?.checked_add(limit?)?, cut)));
         ends.min_by_key(|&(at, _)| at)
     }
 
