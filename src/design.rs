@@ -43,14 +43,17 @@
 //!
 //! A folder is a layer. A file uses only layers below its own and, in its own layer, only files
 //! that the map shows further down. Method calls count like `use` lines: an inherent `impl` stands
-//! in the file of the type, and other code is a free function. `tests/layers.rs` checks the map.
+//! in the file of the type, and other code is a free function. `tests/layers.rs` checks the map. The
+//! exception is `HubBuilder::build`, in `hub/hub`: `Hub::builder` returns the builder and `build`
+//! returns the hub, so two files cannot hold all methods of both without using each other. The other
+//! builders stand with the product (`Watchdog`) or above it (`Redis`).
 //!
 //! ```text
 //! EDGES   mount/ watchdog/ redis/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
-//!   redis/           driver (the future) -> tasks/ -> health, shared -> store/ -> config -> error
+//!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
 //!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox;  clock
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off

@@ -9,12 +9,32 @@
 //! Anything may stand at these keys. A value that no hub wrote is replaced where that loses
 //! nothing, and is an error otherwise.
 
+use std::time::Duration;
+
 use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 
-use super::clock::HORIZON_MS;
+use super::clock::{HORIZON_MS, millis};
 use super::entry::{self, Entry};
 use crate::EventId;
-use crate::redis::config::Keep;
+
+/// The limit that the stream is trimmed to, about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keep {
+    Events(u64),
+    Age(Duration),
+}
+
+impl Keep {
+    /// Returns the limit as `XADD` takes it. An age is in milliseconds; the script subtracts it
+    /// from the clock.
+    pub(crate) fn strategy(self) -> (&'static str, u64) {
+        match self {
+            // The greatest number that Redis reads.
+            Self::Events(events) => ("MAXLEN", events.min(i64::MAX as u64)),
+            Self::Age(age) => ("MINID", millis(age)),
+        }
+    }
+}
 
 /// The first part of `PUBLISH`, `RESET` and `BEGIN`.
 ///
