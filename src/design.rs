@@ -55,7 +55,7 @@
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
 //!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox;  clock
+//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
@@ -81,7 +81,7 @@
 //!   recipients       an audience, indexed         departed        clients that left recently
 //!   audience         the algebra                  identity        memberships and filter
 //!   hash             hashes of keys               retain          the retention setting
-//!   key              client ids, keys             shrink          memory after a peak
+//!   key              client ids, keys
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id                 error    error types
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom
@@ -446,7 +446,7 @@
 //! | `EVICTED_ROWS_PER_EVENT` | 4 | `log/log` | exact gaps for two whole retentions |
 //! | `MIN_EVICTED_ROWS` | 1024 | `log/log` | the same for hubs that retain few events |
 //! | `MAX_NAMES`, `MAX_DEPTH` | 10,000, 32 | `log/audience` | bounds of one audience |
-//! | `KEPT` | 1024 | `log/shrink` | below this, unused memory is not returned |
+//! | `KEPT` | 1024 | `log/routes` | below this, unused memory is not returned |
 //! | `KEY_WEIGHT` and others | 64 to 192 B | `log/entry` | names count against `Retain::bytes` |
 //! | `MAX_REASON_LEN` | 64 B | `log/codec` | a reason of `hub:end` |
 //! | `RETRY_RANGE` | 1 ms to 24 days | `wire/frame` | zero is a reconnect loop, and longer delays count as zero |
@@ -476,7 +476,7 @@
 //! | `FIRST`, `MOST` | 8 ms, 250 ms | `redis/connect/back_off` | recovery within a second |
 //! | `BLOCK_SHARE` | 1/2 | `redis/tasks/reader` | of the timeout; the rest is for the answer |
 //! | `LASTING`, `QUIET` | 1 s, 60 s | `redis/health` | repeat of an outage; warnings of a kind |
-//! | `HORIZON_MS` | 10 years | `redis/store/clock` | see *Forged data* |
+//! | `HORIZON_MS` | 10 years | `redis/store/script` | see *Forged data* |
 //! | `TIMEOUTS`, `LEASES` | 4 ms to 1 h, 8 ms to 1 day | `redis/config` | outside, a hub could not work |
 //!
 //! # Dependencies beside the usual

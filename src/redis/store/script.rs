@@ -13,9 +13,16 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 
-use super::clock::{HORIZON_MS, millis};
 use super::entry::{self, Entry};
+use super::millis;
 use crate::EventId;
+
+/// Ids that lie further than this ahead of Redis's clock are malformed: ten years.
+///
+/// A clock that is set back by less costs nothing. Without the limit, a single forged entry with
+/// the greatest id would leave no room for another, and would lead all hubs to a position that
+/// nothing can follow.
+const HORIZON_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 
 /// The limit that the stream is trimmed to, about.
 #[derive(Debug, Clone, Copy)]

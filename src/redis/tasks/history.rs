@@ -17,7 +17,7 @@ use crate::backplane::{Feed, HistoryRequest, Incoming};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::Link;
 use crate::redis::shared::RedisShared;
-use crate::redis::store::clock;
+use crate::redis::store;
 use crate::redis::store::entry::{Content, Entry};
 use crate::redis::store::script::{Page, Range};
 
@@ -93,7 +93,7 @@ impl HistoryReader {
     }
 
     fn deliver(&self, wanted: HistoryRequest, piece: Piece) {
-        let now = clock::now();
+        let now = store::now();
         let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.epoch()));
         let Piece { links, floor, is_gone, is_malformed } = piece;
         let links = links.into_iter().map(|(id, link)| (id, age(id), link));

@@ -14,10 +14,10 @@ use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
-use crate::redis::store::clock::{millis, now};
 use crate::redis::store::entry::{self, Content, Entry};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
+use crate::redis::store::{millis, now};
 
 /// The share of the timeout for which a read waits at the server for the next entry. The rest is
 /// for the answer to arrive.
