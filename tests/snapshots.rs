@@ -11,13 +11,9 @@ use sse_hub::{
 };
 
 use order::{Instance, Order};
-use support::{Frame, data, frames, gaps, has_ended, hub_with, poll, read};
+use support::{Frame, data, event, frames, gaps, has_ended, hub_with, poll, read};
 
 const ORIGIN: EventId = EventId::new(0, 0);
-
-fn event(data: impl ToString) -> Event {
-    Event::new("x").data(data.to_string())
-}
 
 fn publish(hub: &Hub, numbers: impl IntoIterator<Item = usize>) -> Vec<EventId> {
     let publish = |number| hub.publish_confirmed(Audience::all(), event(number)).unwrap();

@@ -273,3 +273,17 @@ impl Instance {
         self.hub.subscribe(Subscriber::new().resume(last)).unwrap()
     }
 }
+
+/// Returns events `1` to `count` of an order, and a hub that retains the last two.
+pub(crate) fn late(count: usize, set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Order, Instance) {
+    let mut order = Order::default();
+    let mut early = Instance::new(Retain::default());
+    early.settle(&mut order);
+    for number in 1..=count {
+        early.broadcast(&number.to_string());
+        early.settle(&mut order);
+    }
+    let mut late = Instance::with(|hub| set(hub.retain(Retain::default().events(2))));
+    late.read(&mut order, usize::MAX);
+    (order, late)
+}
