@@ -727,6 +727,50 @@ fn backplane_that_panics_once_leaves_no_client() {
     assert!(burnt >= 5, "{burnt}");
 }
 
+/// An engine whose notifications panic.
+#[derive(Debug)]
+struct FusedNotifications(Fuse);
+
+impl Backplane for FusedNotifications {
+    fn send(&self, _: Outgoing) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn on_client_ahead(&self) {
+        self.0.burn();
+    }
+
+    fn on_presence_changed(&self) {
+        self.0.burn();
+    }
+}
+
+#[test]
+fn notification_that_panics_stops_no_operation() {
+    let mut burnt = 0;
+    for (name, operation) in operations() {
+        for calls in 0..20 {
+            let (fuse, timer) = (Fuse::default(), ManualTimer::new());
+            let engine = FusedNotifications(fuse.clone());
+            let hub = settings(timer.clone()).backplane(engine).build().unwrap();
+            let feed = Feed::new(&hub).unwrap();
+            feed.load(EventId::new(1, 0), []);
+            let mut streams: Vec<_> =
+                (0..2).map(|_| hub.subscribe(Subscriber::new().user("other")).unwrap()).collect();
+            // The next change is a notification only if these changes were taken.
+            assert_eq!(feed.take_changes(9).len(), 1);
+            fuse.set(calls);
+            let done = quietly(|| operation(&hub, &timer, &mut streams));
+            assert!(done.is_ok(), "{name}: {calls}");
+            if !fuse.has_blown() {
+                break;
+            }
+            burnt += 1;
+        }
+    }
+    assert!(burnt >= 5, "{burnt}");
+}
+
 #[test]
 fn tracer_that_panics_at_client_opened_ends_the_stream() {
     let fuse = Fuse::default();
