@@ -285,7 +285,7 @@ fn another_end_and_then_finish() {
             let mut text = read_items(&mut stream, items);
             publish(&hub, 1..=5);
             happen(other, &hub, &timer, id);
-            // One item, at which the stream notices ends by time.
+            // An item, at which the stream notices ends by time.
             text += &read_items(&mut stream, 1);
             let mut published = 5;
             if other != Other::Close {
@@ -543,7 +543,7 @@ fn sixty_slow_answers_get_their_last_token() {
     for token in 1..=TOKENS {
         for answer in 0..ANSWERS {
             hub.publish(topic(answer), event(token)).unwrap();
-            // The answers end one after the other, and each reader has a pace of its own.
+            // The answers end one after the other, and the readers differ in pace.
             if token % (answer + 1) == 0 {
                 texts[answer] += &read_items(&mut streams[answer], 1);
             }
@@ -588,7 +588,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// One client. Each event carries its number.
+/// A client. Each event carries a number.
 struct Model {
     hub: Hub,
     timer: ManualTimer,
@@ -598,7 +598,7 @@ struct Model {
     finished: Option<usize>,
     /// The newest event that the client has, or was told that it missed.
     reached: usize,
-    /// The newest event when a gap was told last: one gap stands for every loss up to here.
+    /// The newest event when a gap was told last: a gap stands for every loss up to here.
     told: usize,
     position: Option<EventId>,
     is_complete: bool,
@@ -650,7 +650,7 @@ impl Model {
         }
     }
 
-    /// Reads one item. Returns whether there was one.
+    /// Reads an item. Returns whether there was any.
     fn read(&mut self) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         let Some(item) = poll(stream) else { return false };

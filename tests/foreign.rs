@@ -209,7 +209,7 @@ enum Who {
 
 const EACH: [Who; 5] = [Who::Clock, Who::Wakers, Who::Backplane, Who::Tracer, Who::Everybody];
 
-/// A hub with foreign code of one kind.
+/// A hub with foreign code of a single kind.
 struct Scene {
     hub: Hub,
     timer: ManualTimer,

@@ -283,7 +283,7 @@ fn a_later_head_must_arrive_in_time() {
             pair.timer.advance(50 * SECOND);
             assert!(pair.waits(), "no head has begun: {what:?}");
 
-            // One byte of the next head, and then a byte now and then.
+            // The first byte of the next head, and then a byte now and then.
             pair.ask(&next[..1]);
             for byte in &next[1..4] {
                 pair.timer.advance(5 * SECOND);
@@ -418,7 +418,7 @@ fn h2_frame(kind: u8, flags: u8, len: u8) -> Vec<u8> {
 fn http2_heads_must_arrive_in_time() {
     let (data, headers, settings, ping, continuation) = (0, 1, 4, 6, 9);
     let heads = [
-        // Of one frame, of several, and of frames that are no body.
+        // Of a frame, of several, and of frames that are no body.
         h2_frame(headers, 4, 20),
         [h2_frame(headers, 0, 3), h2_frame(continuation, 0, 0), h2_frame(continuation, 4, 5)]
             .concat(),

@@ -17,12 +17,11 @@ use crate::wire::id::EventId;
 /// This trait is the part of the engine that a hub calls. `sse_hub::redis` implements the trait; an
 /// engine for tests can be a few lines.
 ///
-/// A hub with a backplane does not hand out the events of its own publishers. Each event goes to the
-/// engine. The engine gives the event an id, and brings the events of all hubs back through a
-/// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: the engine must
-/// drive itself.
+/// A hub with a backplane does not hand out published events. Each event goes to the engine. The engine gives the event an id, and brings the events of all hubs back through a
+/// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: an engine needs a
+/// task of the application.
 ///
-/// No method may wait, and the hub holds no lock when it calls one.
+/// No method may wait. The hub calls every method without a lock.
 pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// Takes an event to put into the order. Events of a thread must keep their order.
     ///

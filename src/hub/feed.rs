@@ -22,10 +22,10 @@ use crate::wire::id::EventId;
 /// [`Backplane`](crate::backplane::Backplane).
 ///
 /// The order is a sequence of entries with increasing ids. An engine [parses](Incoming::parse) each
-/// entry once. It [loads](Self::load) the end of the order once, and then [appends](Self::append)
+/// entry once, [loads](Self::load) the end of the order once, and then [appends](Self::append)
 /// the next entries. Until the first load, clients are let in and wait.
 ///
-/// A feed does not keep its hub alive. After the hub is dropped, every method does nothing.
+/// A feed does not keep the hub alive. After the hub is dropped, every method does nothing.
 ///
 /// # Presence
 ///
@@ -89,7 +89,7 @@ impl Feed {
     /// Begins with the end of the order, or with another order.
     ///
     /// `floor` is the position before everything that is known: between `floor` and the first entry
-    /// of `tail` the order has no entry. The hub forgets the events that it held. A client before
+    /// of `tail` the order has no entry. The hub forgets all earlier events. A client before
     /// the floor gets a gap and continues from the floor. So does a client that came before the
     /// first load without an id. Other clients continue where they are.
     ///
@@ -176,8 +176,8 @@ impl Feed {
     /// Returns a mark of the clients that have come so far with an id that the hub has not read up
     /// to. Returns `None` if there are none.
     ///
-    /// Such a client was on an instance that has read further, or its id is of no order. The client
-    /// is let in at its own position, and waits until the hub has read up to it. Take the mark
+    /// Such a client was on an instance that has read further, or has an id of no order. The client
+    /// is let in at that id, and waits until the hub has read up to the id. Take the mark
     /// first, then ask for the end of the order, then call [`disown`](Self::disown) with both.
     #[must_use]
     pub fn ahead(&self) -> Option<AheadUpTo> {
@@ -221,7 +221,7 @@ impl Feed {
     ///
     /// Ask after [`Backplane::on_history_wanted`](crate::backplane::Backplane::on_history_wanted),
     /// and again after each answer until the result is `None`. One request covers every waiting
-    /// client; the engine decides how often it reads the order. An engine that cannot read must try
+    /// client; the engine decides how often to read the order. An engine that cannot read must try
     /// again. Clients that wait [too long](crate::History::max_wait) go on by themselves.
     #[must_use]
     pub fn history_request(&self) -> Option<HistoryRequest> {
@@ -320,7 +320,7 @@ impl Feed {
         }
     }
 
-    /// Forgets another instance that died, with all its users.
+    /// Forgets another instance that died, and the users there.
     pub fn remove_instance(&self, instance: &str) {
         let Some(shared) = self.shared.upgrade() else { return };
         let users = apply::users_of(&shared, instance).into_iter();

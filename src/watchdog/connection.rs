@@ -15,7 +15,7 @@ use crate::time::timer::Timer;
 
 /// The most bytes that the system holds unsent for a socket. Without this limit, a peer that does
 /// not read costs up to 4 MiB, and a slow reader seems to stand still: a socket has room again only
-/// when a third of its buffer is free.
+/// when a third of the buffer is free.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 64 << 10;
 
@@ -23,7 +23,7 @@ const MAX_UNSENT_BYTES: u32 = 64 << 10;
 #[cfg(target_os = "linux")]
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// The state that a watchdog shares with its connections.
+/// The state that a watchdog shares with the connections.
 pub(super) struct Shared {
     pub(super) timer: Box<dyn Timer>,
     pub(super) limits: SocketLimits,
@@ -63,8 +63,8 @@ pub(super) struct SocketLimits {
     pub(super) idle: Option<Duration>,
 }
 
-/// The reason for which a [`Watchdog`](super::Watchdog) cut a connection. The [`io::Error`] of kind
-/// `TimedOut` contains it.
+/// The reason for which a [`Watchdog`](super::Watchdog) cut a connection: the content of an
+/// [`io::Error`] of kind `TimedOut`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cut {
@@ -92,7 +92,8 @@ impl Cut {
 }
 
 pin_project_lite::pin_project! {
-    /// A connection under a [`Watchdog`](super::Watchdog). One task must drive it, as servers do.
+    /// A connection under a [`Watchdog`](super::Watchdog). A single task must drive the connection,
+    /// as servers do.
     ///
     /// After the cut, reads and writes fail with an error of kind
     /// [`TimedOut`](io::ErrorKind::TimedOut) that contains a [`Cut`].
@@ -110,7 +111,7 @@ pin_project_lite::pin_project! {
 }
 
 impl<IO> Watched<IO> {
-    /// `reset` makes the socket drop its unsent bytes when it is closed.
+    /// `reset` makes a socket drop the unsent bytes when the socket is closed.
     pub(super) fn new(io: IO, reset: fn(&IO), shared: Arc<Shared>) -> Self {
         let now = shared.timer.now();
         let guard = Guard {
@@ -126,7 +127,7 @@ impl<IO> Watched<IO> {
         Self { io, reset, guard }
     }
 
-    /// Watches an accepted TCP connection, and resets it when it is cut.
+    /// Watches an accepted TCP connection. The cut is a reset.
     pub(super) fn tcp(socket: IO, shared: Arc<Shared>) -> Self
     where
         for<'a> SockRef<'a>: From<&'a IO>,
@@ -146,7 +147,7 @@ impl<IO> Watched<IO> {
     }
 }
 
-/// The progress of a connection, and its deadlines.
+/// The progress and the deadlines of a connection.
 struct Guard {
     shared: Arc<Shared>,
     requests: Requests,
@@ -218,7 +219,7 @@ impl Guard {
         ends.min_by_key(|&(at, _)| at)
     }
 
-    /// Ready when the connection must be cut. Call it only while no byte moves.
+    /// Returns ready when the connection must be cut. Must be called only while no byte moves.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         let Some((at, cut)) = self.next() else { return Poll::Pending };
         ready!(self.idle.poll(cx, &*self.shared.timer, Some(at)));
@@ -239,7 +240,7 @@ impl fmt::Debug for Guard {
 }
 
 impl<IO> Watched<IO> {
-    /// Polls the inner connection unless it was cut, and cuts it if a deadline passed.
+    /// Polls the inner connection, unless the connection was cut. Cuts if a deadline passed.
     fn poll_io<T>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

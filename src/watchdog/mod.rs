@@ -1,6 +1,6 @@
 //! Cuts connections that make no progress, around the sockets of any server on tokio.
 //!
-//! A server does not poll a stream while its client reads nothing, so nothing inside the stream can
+//! A server does not poll a stream while the client reads nothing, so nothing inside the stream can
 //! notice a stall. The hub [forgets such a client](crate::HubBuilder::stalled_after), but the
 //! server keeps the socket. A [`Watchdog`] wraps the socket, observes the bytes in both directions,
 //! and cuts the connection if a limit passes:
@@ -18,7 +18,7 @@
 //! traffic.
 //!
 //! The watchdog also sets `TCP_NODELAY`. Without this option, a small event waits until the client
-//! has acknowledged the event before it.
+//! has acknowledged the previous event.
 //!
 //! With axum's server (feature `axum-serve`):
 //!
@@ -44,8 +44,8 @@
 //! - Bodies of requests have no deadline, because an upload may be slow. If a handler reads bodies,
 //!   limit their time in the handler.
 //! - A connection counts as a whole. If one stream of an HTTP/2 connection stalls while others move,
-//!   the hub forgets its client, and the window of that stream bounds the bytes that the server
-//!   holds. An HTTP/2 client that sends `PING` keeps its connection.
+//!   the hub forgets the client, and the window of that stream bounds the bytes that the server
+//!   holds. An HTTP/2 client that sends `PING` keeps the connection.
 
 mod connection;
 #[cfg(feature = "axum-serve")]
@@ -94,8 +94,8 @@ impl Watchdog {
         WatchdogBuilder { timer: Box::new(timer), limits, keepalive }
     }
 
-    /// Watches an accepted TCP connection. Sets its [options](Self::prepare), and resets the
-    /// connection when it is cut, so that the system also drops its unsent bytes.
+    /// Watches an accepted TCP connection. Sets the [options](Self::prepare) of the socket. The cut
+    /// is a reset, so that the system also drops the unsent bytes.
     pub fn watch_tcp<IO>(&self, socket: IO) -> Watched<IO>
     where
         for<'a> SockRef<'a>: From<&'a IO>,
@@ -103,8 +103,7 @@ impl Watchdog {
         Watched::tcp(socket, Arc::clone(&self.shared))
     }
 
-    /// Watches a connection of any kind, such as the inside of TLS. Its bytes must be those of
-    /// HTTP.
+    /// Watches a connection of any kind, such as the inside of TLS. The bytes must be HTTP.
     pub fn watch<IO>(&self, io: IO) -> Watched<IO> {
         Watched::new(io, |_| (), Arc::clone(&self.shared))
     }
@@ -197,8 +196,8 @@ impl WatchdogBuilder {
     }
 
     /// Sets how long the head of a request may take. The default is 30 seconds. The time of the
-    /// first head begins with the connection, and the time of a later head with its first byte. It
-    /// does not count while the server itself does not read.
+    /// first head begins with the connection, and the time of a later head with the first byte. Time
+    /// in which the server does not read is not counted.
     pub fn request_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.limits.request = limit.into();
         self
