@@ -131,6 +131,17 @@
 //!    `core/deferred`, `hub/subscription`.
 //! 4. Into the response: `mount/http`.
 //!
+//! **A client behind the log to older events, and back to bytes: 20 files.** A client that connects
+//! with an id older than the log adds `hub/hub`, `hub/subscriber` and `hub/admission`.
+//!
+//! 1. Poll, find that events are lost, and hold the client: `hub/subscription`, `core/client`,
+//!    `log/mailbox`, `hub/shared`, `core/state`, `log/log`, `log/evicted`, `core/held`.
+//! 2. Unlock, and notify the engine: `core/deferred`, `redis/driver`.
+//! 3. Ask for the range, and read it: `redis/tasks/history`, `hub/feed`, `redis/connect/link`,
+//!    `redis/store/script`, `redis/store/entry`.
+//! 4. Parse, put the events before the log, release the client, and wake it: `hub/feed`,
+//!    `log/codec`, `wire/decode`, `hub/apply`, `log/entry`, and from here back through step 1.
+//!
 //! # Locks
 //!
 //! A thread that holds a lock may take only the locks further down in this list:

@@ -102,11 +102,9 @@ pub mod backplane {
     //! [other](Feed::change_users) instances.
 
     pub use crate::core::ahead::AheadUpTo;
-    pub use crate::core::backplane::{
-        Backplane, Incoming, Kind, Malformed, Outgoing, SendError, UserChange,
-    };
+    pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
     pub use crate::core::held::HistoryRequest;
-    pub use crate::hub::feed::{Feed, TailLimits};
+    pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
 }
 
 #[cfg(feature = "http")]

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
 use crate::error::{DisconnectError, JoinError, PublishError};
-use crate::log::codec::Received;
 use crate::wire::id::EventId;
 
 /// An engine that puts the events of many hubs in one order, and gives every hub all of them.
@@ -111,59 +110,8 @@ impl From<SendError> for DisconnectError {
     }
 }
 
-/// The kind of an entry of the order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// An event.
-    Event,
-    /// An instruction to every hub, such as to disconnect clients.
-    Command,
-}
-
-/// An entry that no hub has written, or a hub of a later version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("malformed entry, or an entry of a later version")]
-pub struct Malformed(());
-
-/// An entry that came back from the order: parsed, checked, and ready for a
-/// [`Feed`](crate::backplane::Feed).
-///
-/// ```
-/// use sse_hub::backplane::Incoming;
-///
-/// assert!(Incoming::parse(b"not an entry of a hub").is_err());
-/// ```
-#[derive(Debug)]
-pub struct Incoming(Received);
-
-impl Incoming {
-    /// Parses the bytes of an [`Outgoing::entry`]. Any program can have written them: parsing never
-    /// panics, and takes bounded time and memory.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
-    /// then call [`Feed::skip_malformed`](crate::backplane::Feed::skip_malformed).
-    pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
-        Received::read(entry).map(Self).ok_or(Malformed(()))
-    }
-
-    /// Returns the kind of the entry.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self.0 {
-            Received::Event(_) => Kind::Event,
-            Received::Command(_) => Kind::Command,
-        }
-    }
-
-    pub(crate) fn into_received(self) -> Received {
-        self.0
-    }
-}
-
-/// An event on its way to the order. Hubs parse its [bytes](Self::entry) as an [`Incoming`].
+/// An event on its way to the order. Hubs parse the [bytes](Self::entry) as an
+/// [`Incoming`](crate::backplane::Incoming).
 ///
 /// If an `Outgoing` is dropped without [`confirm`](Self::confirm), the publisher gets
 /// [`Unconfirmed`](crate::Unconfirmed).

@@ -13,7 +13,7 @@ use super::disconnect;
 use super::shared::Shared;
 use super::topics;
 use crate::core::ahead::AheadUpTo;
-use crate::core::backplane::{Incoming, UserChange};
+use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::remote::Added;
 use crate::core::state::{PIECE, State};
@@ -28,7 +28,7 @@ use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 
 /// An entry of the order with its id and age.
-type Aged = (EventId, Duration, Incoming);
+pub(super) type Aged = (EventId, Duration, Received);
 
 /// Publishes an event of the order.
 pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
@@ -97,8 +97,8 @@ pub(super) fn malformed(shared: &Shared) {
 pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     let mut work = Work::begin(&shared.config);
     let mut entries = Vec::with_capacity(tail.len());
-    for (id, age, incoming) in tail {
-        match incoming.into_received() {
+    for (id, age, received) in tail {
+        match received {
             Received::Event(event) => entries.push(entry(shared, id, age, event, &work)),
             // The command was for the clients of its time.
             Received::Command(_) => {}
@@ -219,9 +219,9 @@ pub(super) fn restore(shared: &Shared, upto: EventId, floor: EventId, piece: Vec
     // The newest entry first, each with the position of the entry before it.
     let mut entries = Vec::with_capacity(piece.len());
     let mut next: Option<Arc<Entry>> = None;
-    for (id, age, incoming) in piece.into_iter().rev() {
+    for (id, age, received) in piece.into_iter().rev() {
         // A command was for the clients of its time.
-        let Received::Event(event) = incoming.into_received() else { continue };
+        let Received::Event(event) = received else { continue };
         entries.extend(next.take().map(|entry| (entry, id)));
         next = Some(entry(shared, id, age, event, &work));
     }

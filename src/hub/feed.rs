@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::apply;
+use super::apply::{self, Aged};
 use super::hub::Hub;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
-use crate::core::backplane::{Incoming, UserChange};
+use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::end::EndReason;
 use crate::core::held::HistoryRequest;
@@ -63,6 +63,53 @@ use crate::wire::id::EventId;
 #[derive(Clone)]
 pub struct Feed {
     shared: Weak<Shared>,
+}
+
+/// The kind of an entry of the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// An event.
+    Event,
+    /// An instruction to every hub, such as to disconnect clients.
+    Command,
+}
+
+/// An entry that no hub has written, or a hub of a later version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed entry, or an entry of a later version")]
+pub struct Malformed(());
+
+/// An entry that came back from the order: parsed, checked, and ready for a [`Feed`].
+///
+/// ```
+/// use sse_hub::backplane::Incoming;
+///
+/// assert!(Incoming::parse(b"not an entry of a hub").is_err());
+/// ```
+#[derive(Debug)]
+pub struct Incoming(Received);
+
+impl Incoming {
+    /// Parses the bytes of an [`Outgoing::entry`](crate::backplane::Outgoing::entry). Any program can
+    /// have written the bytes: parsing never panics, and takes bounded time and memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
+    /// then call [`Feed::skip_malformed`].
+    pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
+        Received::read(entry).map(Self).ok_or(Malformed(()))
+    }
+
+    /// Returns the kind of the entry.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.0 {
+            Received::Event(_) => Kind::Event,
+            Received::Command(_) => Kind::Command,
+        }
+    }
 }
 
 /// How much of the order is worth loading.
@@ -134,8 +181,7 @@ impl Feed {
         tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        // The iterator is foreign code: it must run before a lock is taken.
-        apply::load(&shared, floor, tail.into_iter().collect());
+        apply::load(&shared, floor, received(tail));
     }
 
     /// Applies the next entry of the order: hands out an event, or applies a command to this hub's
@@ -144,7 +190,7 @@ impl Feed {
     /// An entry that is not newer than every entry before is skipped.
     pub fn append(&self, id: EventId, entry: Incoming) {
         let Some(shared) = self.shared.upgrade() else { return };
-        match entry.into_received() {
+        match entry.0 {
             Received::Event(event) => apply::event(&shared, id, event),
             Received::Command(command) => apply::command(&shared, id, command),
         }
@@ -253,8 +299,7 @@ impl Feed {
         piece: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        // The iterator is foreign code: it must run before a lock is taken.
-        apply::restore(&shared, upto, floor, piece.into_iter().collect());
+        apply::restore(&shared, upto, floor, received(piece));
     }
 
     /// The order has no entries up to `position`. Clients that wait for them get a gap.
@@ -327,6 +372,11 @@ impl Feed {
         let gone = users.map(|user| UserChange::Left(user, EndReason::Vanished));
         apply::user_changes(&shared, instance, gone);
     }
+}
+
+/// Collects entries. The iterator is foreign code: it must run before a lock is taken.
+fn received(entries: impl IntoIterator<Item = (EventId, Duration, Incoming)>) -> Vec<Aged> {
+    entries.into_iter().map(|(id, age, entry)| (id, age, entry.0)).collect()
 }
 
 impl fmt::Debug for Feed {
