@@ -471,6 +471,7 @@ async fn errors_are_statuses_without_their_text() {
     }
     check(EventError::OwnId, 500);
     check(EventError::Empty, 500);
+    check(EventError::Late, 500);
     check(AudienceError::Excessive, 400);
     check(name, 400);
     check("nobody".parse::<ClientId>().unwrap_err(), 400);

@@ -14,4 +14,3 @@ pub(crate) mod mailbox;
 pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;
-pub(crate) mod shrink;

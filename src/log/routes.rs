@@ -1,6 +1,7 @@
 //! The connected clients by key.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -8,7 +9,6 @@ use smallvec::SmallVec;
 use super::hash::KeyHasher;
 use super::identity::Membership;
 use super::key::Key;
-use super::shrink::{is_sparse, shrink};
 use crate::wire::id::EventId;
 
 /// The members of each key, and the keys of each member.
@@ -173,5 +173,22 @@ impl<T: Clone> Routes<T> {
         if self.slots.is_empty() && is_sparse(0, self.slots.capacity()) {
             self.slots = Slab::new();
         }
+    }
+}
+
+/// Elements whose room is kept although it is unused: below this size, growing again would cost
+/// more than the memory is worth.
+const KEPT: usize = 1024;
+
+/// Returns whether a collection should give memory back: more than three quarters of a large
+/// allocation are unused. A peak, such as a burst of clients, must not be paid for for ever.
+fn is_sparse(len: usize, capacity: usize) -> bool {
+    capacity > KEPT && len < capacity / 4
+}
+
+/// Halves a sparse map at least; leaves room to grow, so that the next insertions do not rehash.
+pub(crate) fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if is_sparse(map.len(), map.capacity()) {
+        map.shrink_to(2 * map.len());
     }
 }

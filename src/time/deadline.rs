@@ -9,7 +9,7 @@ use super::heartbeat::Heartbeat;
 use super::timer::{Sleep, Timer};
 use crate::sync;
 
-/// The deadlines of an idle stream: the next heartbeat, and the end of the stream if it has one.
+/// The deadlines of an idle stream: the next heartbeat, and the end of the stream, if set.
 ///
 /// A busy stream touches neither its timer nor the clock: the timer fires at an old deadline and is
 /// then armed for the remaining time. The clock decides whether a deadline has passed, never the

@@ -39,7 +39,7 @@ async fn slow_line_loads_reads_and_publishes() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let mut ids = Vec::new();
-    // Twenty times as much as one timeout can bring, and one event that alone is too much.
+    // Twenty times as much as a timeout can bring, and an event that alone is too much.
     for number in 0..40 {
         ids.push(publish(&here, &number.to_string(), 20_000).await);
     }
@@ -84,7 +84,7 @@ async fn start_reads_what_is_retained_and_one_answer() {
         }
     }
     for (retain, most) in [
-        // In bytes: what is retained, one answer, and the event that does not fit.
+        // In bytes: the retention, an answer, and the event that does not fit.
         (Retain::default().events(10_000).bytes(3_000_000), 3_000_000 + (1 << 20) + EVENT),
         (Retain::default().events(4), 4 * EVENT + (1 << 20) + EVENT),
     ] {
