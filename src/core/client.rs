@@ -1,16 +1,17 @@
 //! A client, as publishers see it.
 
-use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::task::Wake;
 
-use super::end::{End, Ending};
+use super::inbox::{InboxGuard, Place};
 use crate::log::identity::Filter;
 use crate::log::key::ClientId;
-use crate::log::mailbox::{Mailbox, Waiting};
-use crate::sync::Mutex;
-use crate::wire::id::EventId;
 
 /// An open stream.
+///
+/// A client is the waker of the stream's timer. So the timer need not be polled anew when another
+/// task polls the stream, and a stream knows without asking the timer or the clock that no deadline
+/// has passed.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: ClientId,
@@ -18,68 +19,36 @@ pub(crate) struct Client {
     /// that had the same slot.
     pub(crate) serial: u64,
     pub(crate) filter: Filter,
-    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) place: Place,
 }
 
-/// The part of a client that the inbox lock guards: the client's position, its end, and its waker.
-///
-/// [`Mailbox`] decides how the client reads, [`Ending`] whether it takes events. The two meet only
-/// here.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    pub(crate) mailbox: Mailbox,
-    pub(crate) ending: Ending,
-    /// Wakes the task that polls the stream. The thread that fills the inbox takes the
-    /// waker.
-    waker: Option<Waker>,
-    /// The client stands in the list of clients that may stall.
-    pub(crate) is_watched: bool,
+impl Client {
+    pub(crate) fn lock(&self) -> InboxGuard<'_> {
+        self.place.lock()
+    }
 }
 
-impl Inbox {
-    pub(crate) fn new(mailbox: Mailbox, ending: Ending) -> Self {
-        Self { mailbox, ending, waker: None, is_watched: false }
+impl Wake for Client {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
     }
 
-    /// Decides the end of the stream. Returns the waker of its task.
-    pub(crate) fn end(&mut self, end: End) -> Option<Waker> {
-        self.ending.decide(end);
-        self.waker.take()
-    }
-
-    /// Takes the waker of the stream's task, which must be woken after the locks are released.
-    pub(crate) fn take_waker(&mut self) -> Option<Waker> {
-        self.waker.take()
-    }
-
-    /// Whether the task of `waker` will be woken.
-    pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
-        self.waker.as_ref().is_some_and(|known| known.will_wake(waker))
-    }
-
-    /// Registers the waker of the stream's task. Returns the previous waker, which must be dropped
-    /// after the lock is released: its destructor is foreign code.
-    pub(crate) fn register(&mut self, waker: Waker) -> Option<Waker> {
-        self.waker.replace(waker)
-    }
-
-    /// When [`pass`](Self::pass) has something to do next.
-    pub(crate) fn next_at(&self) -> Option<Instant> {
-        [self.ending.next_at(), self.mailbox.held_until()].into_iter().flatten().min()
-    }
-
-    /// Handles the deadlines that passed at `now`: ends the stream, or releases a client that was
-    /// held too long.
-    pub(crate) fn pass(&mut self, now: Instant, retry: Duration) {
-        if self.mailbox.held_until().is_some_and(|until| until <= now) {
-            // The backplane did not answer in time: report every loss, and request none again.
-            self.mailbox.release(EventId::LAST, now);
+    fn wake_by_ref(self: &Arc<Self>) {
+        // If the stream was dropped in this moment, the place may belong to another client: its
+        // stream then looks at the clock once too often.
+        let waker = self.lock().fire();
+        if let Some(waker) = waker {
+            waker.wake();
         }
-        self.ending.pass(now, retry);
     }
+}
 
-    /// Since when events have waited for the stream to be read.
-    pub(crate) fn waiting(&self) -> Waiting {
-        self.mailbox.waiting()
-    }
+/// The tag of a member of a key: the number of the inbox, and whether the client has a filter.
+pub(crate) fn tag(client: &Client) -> u32 {
+    client.place.number() << 1 | u32::from(client.filter != Filter::Everything)
+}
+
+/// Returns the number of the inbox, and whether the client has a filter.
+pub(crate) fn untagged(tag: u32) -> (u32, bool) {
+    (tag >> 1, tag & 1 == 1)
 }

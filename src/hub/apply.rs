@@ -148,8 +148,8 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
     let mut waiting = Vec::new();
     let mut behind = Vec::new();
     for (slot, client) in state.routes.iter() {
-        let mut inbox = client.inbox.lock();
-        let is_open = inbox.ending.is_open();
+        let mut inbox = client.lock();
+        let is_open = inbox.is_open();
         let mailbox = &mut inbox.mailbox;
         match mailbox.cursor() {
             // A stream that is to end takes no event of the new order. Its unread events of the
@@ -198,8 +198,8 @@ pub(super) fn disown(shared: &Shared, mark: AheadUpTo, end: EventId) {
         let head = log.head();
         for slot in ahead.take_disowned(mark, end, log, routes) {
             if let Some(client) = state.routes.get(slot) {
-                let mut inbox = client.inbox.lock();
-                if inbox.ending.is_open() {
+                let mut inbox = client.lock();
+                if inbox.is_open() {
                     // Not to the hub's own head: the client may have had the events between that
                     // and the end.
                     inbox.mailbox.jump(head.max(end), head, GapReason::Unknown, work.now);
@@ -306,7 +306,7 @@ fn wake_all(shared: &Shared) {
         left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
         let clients = members[rest..left].iter().rev();
-        work.extend(clients.filter_map(|member| member.reach.inbox.lock().take_waker()));
+        work.extend(clients.filter_map(|member| member.reach.lock().take_waker()));
         left = rest;
         drop(state);
         work.run();

@@ -76,7 +76,7 @@ pub(super) fn end_now(
                 let Some(client) = state.routes.get(slot) else { continue };
                 let last = Some(frames(client, true));
                 let end = End { reason: EndReason::Finished, last };
-                let mut inbox = client.inbox.lock();
+                let mut inbox = client.lock();
                 // The client has read past this place in the order on another instance, or its id
                 // is of no order and a gap is due. Its stream was opened after the finish.
                 if inbox.mailbox.cursor() <= state.log.head() {
