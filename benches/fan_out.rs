@@ -499,6 +499,10 @@ fn heartbeats(bench: &mut Bench, clients: usize) {
         [("sse-hub", Idle::of_hub), ("axum Sse", Idle::of_axum)];
     let wanted = peers.iter().filter(|(peer, _)| bench.wants_peer(peer));
     let mut peers: Vec<_> = wanted.map(|&(peer, idle)| (peer, idle(clients), Vec::new())).collect();
+    for (_, idle, _) in &peers {
+        // The period of a client begins with the first poll of its task.
+        idle.run();
+    }
     for _ in 0..bench.rounds(5, 1) {
         for (_, idle, times) in &mut peers {
             times.push(idle.turn(clients));
@@ -564,11 +568,15 @@ impl Idle {
         })
     }
 
+    fn run(&self) {
+        self.runtime.block_on(async { tokio::time::sleep(PERIOD * PERIODS).await });
+    }
+
     /// Returns the processor time of a heartbeat in nanoseconds.
     fn turn(&self, clients: usize) -> f64 {
         let before = self.heartbeats.load(Ordering::Relaxed);
         let start = cpu::thread_time();
-        self.runtime.block_on(async { tokio::time::sleep(PERIOD * PERIODS).await });
+        self.run();
         let time = cpu::thread_time() - start;
         let heartbeats = self.heartbeats.load(Ordering::Relaxed) - before;
         let expected = clients * PERIODS as usize;
