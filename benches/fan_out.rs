@@ -63,10 +63,10 @@ fn main() {
         }
     }
     for (part, events, publishers) in [
-        ("threads, single, 1 publisher", 1, 1),
-        ("threads, burst16, 1 publisher", 16, 1),
-        ("threads, single, 4 publishers", 4, 4),
-        ("threads, burst16, 4 publishers", 64, 4),
+        ("threads, one event, 1 publisher", 1, 1),
+        ("threads, 16 events, 1 publisher", 16, 1),
+        ("threads, 4 publishers, one event each", 4, 4),
+        ("threads, 4 publishers, 16 events each", 64, 4),
     ] {
         if bench.wants(part) {
             for clients in bench.clients(&[1_000, 10_000, 100_000], 200) {

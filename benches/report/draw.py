@@ -112,8 +112,9 @@ def draw(title, series, label_y, label_x):
         out += [f'<circle class="t{colour}" cx="{x(clients):.1f}" cy="{y(value):.1f}" r="3.5"/>'
                 for clients, value in sorted(points.items())]
         last = points[max(points)]
+        shown = f"{last:.0f}" if last >= 100 else f"{last:.3g}"
         out.append(f'<text class="t{colour}" x="{x(max(points)) + 10:.1f}" '
-                   f'y="{places[at] - excess + 4:.1f}">{escape(peer)}, {last:.3g}</text>')
+                   f'y="{places[at] - excess + 4:.1f}">{escape(peer)}, {shown}</text>')
     return "\n".join(out + ["</svg>", ""])
 
 
