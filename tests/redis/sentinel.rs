@@ -16,7 +16,7 @@ use crate::faults::check_recovery;
 use crate::instances::allow_hub;
 use crate::load::{Instance, Load, until};
 use crate::ports::Port;
-use crate::server::{ATTEMPTS, Nobody, Server, answers};
+use crate::server::{ATTEMPTS, DEADLINE, Nobody, Server, answers, connect};
 
 /// Dropping the value kills the process.
 struct Sentinel {
@@ -56,7 +56,7 @@ impl Sentinel {
     }
 
     fn ask(&self, command: &str) -> redis::RedisResult<Value> {
-        let mut connection = redis::Client::open(self.url())?.get_connection()?;
+        let mut connection = connect(self.port.number(), DEADLINE)?;
         let mut parts = command.split(' ');
         let mut command = redis::cmd(parts.next().unwrap_or_default());
         command.arg(parts.collect::<Vec<_>>()).query(&mut connection)
