@@ -197,7 +197,7 @@ async fn requests_that_never_end_are_cut() {
     assert_eq!(hub.stats().opened, 1);
 }
 
-/// A proxy that resets both of its connections after some bytes of the response, at any position.
+/// A proxy that resets both connections after some bytes of the response, at any position.
 async fn resetting(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -246,17 +246,26 @@ async fn resets_within_frames_lose_no_event() {
 /// Another host: a network namespace, connected to this one by a pair of devices.
 #[cfg(target_os = "linux")]
 struct Host {
-    name: String,
+    /// Held while the devices exist: their names and addresses are the same for all processes.
+    _alone: std::fs::File,
+    programs: Vec<std::process::Child>,
 }
 
 #[cfg(target_os = "linux")]
 impl Host {
+    const NAME: &str = "sse-hub-test";
     const HERE: Ipv4Addr = Ipv4Addr::new(10, 237, 91, 1);
     const THERE: Ipv4Addr = Ipv4Addr::new(10, 237, 91, 2);
 
     fn new() -> Self {
-        let host = Self { name: format!("sse-hub-{}", std::process::id()) };
-        let name = &host.name;
+        let lock = std::env::temp_dir().join("sse-hub-test-host");
+        let alone = std::fs::File::create(lock).expect("a lock file");
+        // The system releases the lock when the process ends, however the process ends.
+        alone.lock().expect("a lock");
+        // A process that was killed leaves its devices behind.
+        Self::remove();
+        let host = Self { _alone: alone, programs: Vec::new() };
+        let name = Self::NAME;
         ip("", &format!("netns add {name}"));
         ip("", &format!("link add sse-hub-here type veth peer name sse-hub-there netns {name}"));
         ip("", &format!("addr add {}/30 dev sse-hub-here", Self::HERE));
@@ -267,25 +276,44 @@ impl Host {
     }
 
     /// Starts a program on that host.
-    fn start(&self, program: &str) -> std::process::Child {
-        let program = format!("netns exec {} {program}", self.name);
+    fn start(&mut self, program: &str) {
+        let program = format!("netns exec {} {program}", Self::NAME);
         let mut command = std::process::Command::new("ip");
         command.args(program.split(' ')).stdout(std::process::Stdio::null());
-        command.spawn().expect("`ip` runs: install iproute2")
+        self.programs.push(command.spawn().expect("`ip` runs: install iproute2"));
+    }
+
+    /// Kills the programs of that host.
+    fn kill(&mut self) {
+        for mut program in self.programs.drain(..) {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
     }
 
     /// Takes the address away, without a word to the peer.
-    fn vanish(&self) {
-        ip(&self.name, "addr flush dev sse-hub-there");
+    fn vanish() {
+        ip(Self::NAME, "addr flush dev sse-hub-there");
+    }
+
+    /// Gives the address back.
+    fn appear() {
+        ip(Self::NAME, &format!("addr add {}/30 dev sse-hub-there", Self::THERE));
+    }
+
+    fn remove() {
+        for command in [["link", "del", "sse-hub-here"], ["netns", "del", Self::NAME]] {
+            let mut ip = std::process::Command::new("ip");
+            let _ = ip.args(command).stderr(std::process::Stdio::null()).status();
+        }
     }
 }
 
 #[cfg(target_os = "linux")]
 impl Drop for Host {
     fn drop(&mut self) {
-        for command in [["link", "del", "sse-hub-here"], ["netns", "del", &self.name]] {
-            let _ = std::process::Command::new("ip").args(command).status();
-        }
+        self.kill();
+        Self::remove();
     }
 }
 
@@ -304,7 +332,7 @@ fn ip(namespace: &str, what: &str) {
 #[ignore = "needs root, iproute2 and curl"]
 async fn a_client_of_a_vanished_host_is_gone_in_time() {
     const LIMIT: Duration = Duration::from_secs(2);
-    let host = Host::new();
+    let mut host = Host::new();
     // With events, the sent bytes are never acknowledged. Without events, no byte moves.
     for (with_events, bound) in [(true, LIMIT + 2 * SECOND), (false, 2 * LIMIT + 2 * SECOND)] {
         let hub = hub().build().unwrap();
@@ -315,10 +343,10 @@ async fn a_client_of_a_vanished_host_is_gone_in_time() {
             .unwrap();
         let listener = TcpListener::bind((Host::HERE, 0)).await.unwrap();
         let server = Server::start_on(watchdog.listen(listener), &hub, pending());
-        let mut curl = host.start(&format!("curl -sN http://{}/events", server.address));
+        host.start(&format!("curl -sN http://{}/events", server.address));
         eventually(DEADLINE, "it is there", || hub.stats().clients == 1).await;
 
-        host.vanish();
+        Host::vanish();
         let begun = Instant::now();
         while hub.stats().clients > 0 {
             if with_events {
@@ -328,8 +356,7 @@ async fn a_client_of_a_vanished_host_is_gone_in_time() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         println!("events: {with_events}: gone after {:?}, {:?}", begun.elapsed(), watchdog.cuts());
-        curl.kill().unwrap();
-        curl.wait().unwrap();
-        ip(&host.name, &format!("addr add {}/30 dev sse-hub-there", Host::THERE));
+        host.kill();
+        Host::appear();
     }
 }
