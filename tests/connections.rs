@@ -243,96 +243,78 @@ async fn resets_within_frames_lose_no_event() {
     eventually(SECOND, "the hub holds no client of them", || hub.stats().clients == 0).await;
 }
 
-/// Another host: a network namespace, connected to this one by a pair of devices.
+/// Two network namespaces of this process, connected by a pair of devices: `here`, for a server, and
+/// `there`, for clients. The machine's own network stays as it is. A browser breaks all of its
+/// connections when an address of its network comes or goes, also those of another test.
 #[cfg(target_os = "linux")]
-struct Host {
-    /// Held while the devices exist: their names and addresses are the same for all processes.
-    _alone: std::fs::File,
-    programs: Vec<std::process::Child>,
+struct Hosts {
+    here: String,
+    there: String,
 }
 
 #[cfg(target_os = "linux")]
-impl Host {
-    const NAME: &str = "sse-hub-test";
+impl Hosts {
     const HERE: Ipv4Addr = Ipv4Addr::new(10, 237, 91, 1);
     const THERE: Ipv4Addr = Ipv4Addr::new(10, 237, 91, 2);
 
     fn new() -> Self {
-        let lock = std::env::temp_dir().join("sse-hub-test-host");
-        let alone = std::fs::File::create(lock).expect("a lock file");
-        // The system releases the lock when the process ends, however the process ends.
-        alone.lock().expect("a lock");
-        // A process that was killed leaves its devices behind.
-        Self::remove();
-        let host = Self { _alone: alone, programs: Vec::new() };
-        let name = Self::NAME;
-        ip("", &format!("netns add {name}"));
-        ip("", &format!("link add sse-hub-here type veth peer name sse-hub-there netns {name}"));
-        ip("", &format!("addr add {}/30 dev sse-hub-here", Self::HERE));
-        ip("", "link set sse-hub-here up");
-        ip(name, &format!("addr add {}/30 dev sse-hub-there", Self::THERE));
-        ip(name, "link set sse-hub-there up");
-        host
-    }
-
-    /// Starts a program on that host.
-    fn start(&mut self, program: &str) {
-        let program = format!("netns exec {} {program}", Self::NAME);
-        let mut command = std::process::Command::new("ip");
-        command.args(program.split(' ')).stdout(std::process::Stdio::null());
-        self.programs.push(command.spawn().expect("`ip` runs: install iproute2"));
-    }
-
-    /// Kills the programs of that host.
-    fn kill(&mut self) {
-        for mut program in self.programs.drain(..) {
-            let _ = program.kill();
-            let _ = program.wait();
+        let name = |host: &str| format!("sse-hub-{}-{host}", std::process::id());
+        let hosts = Self { here: name("here"), there: name("there") };
+        let Self { here, there } = &hosts;
+        ip(&format!("netns add {here}"));
+        ip(&format!("netns add {there}"));
+        ip(&format!("-n {here} link add veth0 type veth peer name veth0 netns {there}"));
+        for (host, address) in [(here, Self::HERE), (there, Self::THERE)] {
+            ip(&format!("-n {host} addr add {address}/30 dev veth0"));
+            ip(&format!("-n {host} link set veth0 up"));
         }
-    }
-
-    /// Takes the address away, without a word to the peer.
-    fn vanish() {
-        ip(Self::NAME, "addr flush dev sse-hub-there");
-    }
-
-    /// Gives the address back.
-    fn appear() {
-        ip(Self::NAME, &format!("addr add {}/30 dev sse-hub-there", Self::THERE));
-    }
-
-    fn remove() {
-        for command in [["link", "del", "sse-hub-here"], ["netns", "del", Self::NAME]] {
-            let mut ip = std::process::Command::new("ip");
-            let _ = ip.args(command).stderr(std::process::Stdio::null()).status();
-        }
+        hosts
     }
 }
 
 #[cfg(target_os = "linux")]
-impl Drop for Host {
+impl Drop for Hosts {
     fn drop(&mut self) {
-        self.kill();
-        Self::remove();
+        for host in [&self.here, &self.there] {
+            // No program outlives a failed test.
+            let list = std::process::Command::new("ip").args(["netns", "pids", host]).output();
+            let list = String::from_utf8(list.unwrap().stdout).unwrap();
+            for process in list.split_whitespace() {
+                let _ = std::process::Command::new("kill").args(["-9", process]).status();
+            }
+            let _ = std::process::Command::new("ip").args(["netns", "del", host]).status();
+        }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn ip(namespace: &str, what: &str) {
-    let mut command = std::process::Command::new("ip");
-    if !namespace.is_empty() {
-        command.args(["-n", namespace]);
-    }
-    let status = command.args(what.split(' ')).status().expect("`ip` runs: install iproute2");
+fn ip(what: &str) {
+    let status = std::process::Command::new("ip").args(what.split(' ')).status();
+    let status = status.expect("`ip` runs: install iproute2");
     assert!(status.success(), "`ip {what}` fails: it needs the rights of root");
 }
+
+/// The variable that names the namespace `there` to a process in the namespace `here`.
+#[cfg(target_os = "linux")]
+const THERE: &str = "SSE_HUB_TEST_THERE";
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root, iproute2 and curl"]
 async fn a_client_of_a_vanished_host_is_gone_in_time() {
     const LIMIT: Duration = Duration::from_secs(2);
-    let mut host = Host::new();
+    let Ok(there) = std::env::var(THERE) else {
+        let hosts = Hosts::new();
+        // This test again, as a process in the namespace.
+        let mut command = tokio::process::Command::new("ip");
+        command.args(["netns", "exec", &hosts.here]).arg(std::env::current_exe().unwrap());
+        command.args(["a_client_of_a_vanished_host_is_gone_in_time", "--exact"]);
+        command.args(["--include-ignored", "--nocapture"]).env(THERE, &hosts.there);
+        let run = within("the test in the namespace", command.output()).await.unwrap();
+        let [told, failed] = [run.stdout, run.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(told.contains("test result: ok. 1 passed"), "in the namespace:\n{told}{failed}");
+        return print!("{told}");
+    };
     // With events, the sent bytes are never acknowledged. Without events, no byte moves.
     for (with_events, bound) in [(true, LIMIT + 2 * SECOND), (false, 2 * LIMIT + 2 * SECOND)] {
         let hub = hub().build().unwrap();
@@ -341,12 +323,15 @@ async fn a_client_of_a_vanished_host_is_gone_in_time() {
             .idle_after(2 * LIMIT)
             .build()
             .unwrap();
-        let listener = TcpListener::bind((Host::HERE, 0)).await.unwrap();
+        let listener = TcpListener::bind((Hosts::HERE, 0)).await.unwrap();
         let server = Server::start_on(watchdog.listen(listener), &hub, pending());
-        host.start(&format!("curl -sN http://{}/events", server.address));
+        let mut curl = std::process::Command::new("ip");
+        curl.args(["netns", "exec", &there, "curl", "-sN"]).stdout(std::process::Stdio::null());
+        let mut curl = curl.arg(format!("http://{}/events", server.address)).spawn().unwrap();
         eventually(DEADLINE, "it is there", || hub.stats().clients == 1).await;
 
-        Host::vanish();
+        // The address goes away, without a word to the peer.
+        ip(&format!("-n {there} addr flush dev veth0"));
         let begun = Instant::now();
         while hub.stats().clients > 0 {
             if with_events {
@@ -356,7 +341,8 @@ async fn a_client_of_a_vanished_host_is_gone_in_time() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         println!("events: {with_events}: gone after {:?}, {:?}", begun.elapsed(), watchdog.cuts());
-        host.kill();
-        Host::appear();
+        curl.kill().unwrap();
+        curl.wait().unwrap();
+        ip(&format!("-n {there} addr add {}/30 dev veth0", Hosts::THERE));
     }
 }
