@@ -228,7 +228,7 @@ return redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', string.format('%.0f', least))
 /// entry. `XREAD` and `XRANGE` have no limit in bytes. Returns 1 if the range ends there.
 ///
 /// The steps grow, so that neither many small entries take many calls, nor Redis copies much more
-/// than is sent.
+/// than is sent. An entry with the greatest id ends the range: Redis refuses to search after it.
 const READ: &str = r"
 local found, bytes, from, step = {}, 0, ARGV[2], 1
 local most, room = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -241,8 +241,11 @@ while #found < most do
     if bytes > room and #found > 0 then return {0, found} end
     found[#found + 1] = entry
   end
-  if #some < asked then return {1, found} end
-  from = '(' .. some[#some][1]
+  local last = #some > 0 and some[#some][1]
+  if #some < asked or last == '18446744073709551615-18446744073709551615' then
+    return {1, found}
+  end
+  from = '(' .. last
   step = math.min(2 * step, 64)
 end
 return {0, found}
