@@ -71,8 +71,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not wait.
     let listener = Watchdog::new(TokioTimer::new()).listen(listener);
 
+    let signal = common::shutdown_signal();
     let drained = async move {
-        common::shutdown_signal().await;
+        signal.await;
         // The server waits for its streams, and the drain ends them.
         let hub = hubs.now();
         hub.drain(common::DRAIN).await;
