@@ -12,8 +12,8 @@ const PORTS: std::ops::Range<u16> = 12_000..30_000;
 
 /// A port that no other test takes, of this process or another, until this value is dropped.
 ///
-/// Another program can still have or take the port. So a test that starts a program must notice that
-/// the program has exited, and try again with another port.
+/// Another program can still have or take the port. So a test that starts a program must notice
+/// that the program has exited, and try again with another port.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,
