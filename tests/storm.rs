@@ -10,6 +10,8 @@ use tokio::time::timeout;
 
 #[path = "redis/back.rs"]
 mod back;
+#[path = "support/busy.rs"]
+mod busy;
 #[path = "redis/load.rs"]
 #[allow(dead_code, reason = "no test uses all of it")]
 mod load;

@@ -13,6 +13,7 @@ use sse_hub::{
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::busy::BusyClock;
 use crate::server::DEADLINE;
 use crate::support::frames;
 
@@ -207,9 +208,9 @@ impl Load {
         self.confirmed.lock().unwrap().len()
     }
 
-    /// Waits until more events are confirmed, and returns the time.
+    /// Waits until more events are confirmed, and returns the time, for a limit.
     pub(crate) async fn goes_on(&self) -> Duration {
-        let (start, before) = (Instant::now(), self.confirmed());
+        let (start, before) = (BusyClock::start(), self.confirmed());
         // Some events may be on their way already.
         until("publishing goes on", || self.confirmed() > before + 16).await;
         start.elapsed()
