@@ -129,7 +129,12 @@ async fn backlog_is_read_in_answers_of_a_megabyte() {
 /// Watches the memory that Redis needs for answers, until the event `end` is in the stream.
 async fn largest_output(url: &str) -> u64 {
     let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    // The usual limit for an answer is half a second, which a busy machine can take.
+    let limit = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(DEADLINE))
+        .set_response_timeout(Some(DEADLINE));
+    let connecting = client.get_multiplexed_async_connection_with_config(&limit);
+    let mut connection = connecting.await.unwrap();
     let mut largest = 0;
     loop {
         let list: String =
