@@ -9,8 +9,6 @@
 //!
 //! Run with `-- --test` for a short run.
 
-use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +17,7 @@ use futures_util::StreamExt as _;
 use redis::aio::MultiplexedConnection;
 use sse_hub::redis::Redis;
 use sse_hub::{Audience, Event, Hub, Subscriber, Subscription, TokioTimer};
+use tempfile::TempDir;
 
 #[path = "../tests/support/ports.rs"]
 mod ports;
@@ -152,35 +151,31 @@ async fn add(connection: &mut MultiplexedConnection) {
 /// Dropping the server kills the process and removes its directory.
 struct Server {
     child: Child,
-    directory: PathBuf,
     url: String,
+    _directory: TempDir,
     _port: Port,
 }
 
 impl Server {
+    /// Returns `None` if there is no redis-server.
     fn start() -> Option<Self> {
-        let directory = std::env::temp_dir().join(format!("sse-hub-bench-{}", std::process::id()));
-        fs::create_dir_all(&directory).ok()?;
-        loop {
-            let port = Port::take();
+        const ATTEMPTS: usize = 20;
+        for _ in 0..ATTEMPTS {
+            let (directory, port) = (TempDir::new().expect("a directory"), Port::take());
             let child = Command::new("redis-server")
                 .args(["--port", &port.number().to_string(), "--bind", "127.0.0.1"])
                 .args(["--save", "", "--dir"])
-                .arg(&directory)
+                .arg(directory.path())
                 .stdout(Stdio::null())
                 .spawn();
-            let Ok(child) = child else {
-                let _ = fs::remove_dir_all(&directory);
-                return None;
-            };
             let url = format!("redis://127.0.0.1:{}", port.number());
-            let mut server = Self { child, directory: directory.clone(), url, _port: port };
+            let mut server = Self { child: child.ok()?, url, _directory: directory, _port: port };
             if server.answers() {
                 return Some(server);
             }
-            // Another program has the port. Use the directory again.
-            server.directory = PathBuf::new();
+            // Another program has the port.
         }
+        panic!("redis-server exits at {ATTEMPTS} different ports: start it by hand to see why");
     }
 
     /// Waits until the server answers. Returns `false` if it has exited.
@@ -233,6 +228,5 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -57,11 +57,13 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     for address in server.addrs() {
         println!("listening on http://{address}");
     }
+    // Before the server runs, so that no signal is missed.
+    let drained = common::drained(hub);
     let server = server.run();
 
     let handle = server.handle();
     rt::spawn(async move {
-        common::drained(hub).await;
+        drained.await;
         handle.stop(true).await;
     });
     Ok(server.await?)

@@ -68,7 +68,7 @@ async fn answer(Query(ask): Query<Ask>, headers: HeaderMap) -> Response {
         // Tells the page that the answer is complete, so that the page does not ask again.
         .final_event("done")
         // The text of `Overloaded` may be shown to everybody.
-        .show_errors()
+        .show_errors(true)
         .into_response()
 }
 

@@ -43,16 +43,19 @@
 //!
 //! A folder is a layer. A file uses only layers below its own and, in its own layer, only files
 //! that the map shows further down. Method calls count like `use` lines: an inherent `impl` stands
-//! in the file of the type, and other code is a free function. `tests/layers.rs` checks the map.
+//! in the file of the type, and other code is a free function. `tests/layers.rs` checks the map. The
+//! exception is `HubBuilder::build`, in `hub/hub`: `Hub::builder` returns the builder and `build`
+//! returns the hub, so two files cannot hold all methods of both without using each other. The other
+//! builders stand with the product (`Watchdog`) or above it (`Redis`).
 //!
 //! ```text
 //! EDGES   mount/ watchdog/ redis/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
-//!   watchdog/        mod (settings), listener (axum's server), connection (deadlines), requests
-//!   redis/           driver (the future) -> tasks/ -> health, shared -> store/ -> config -> error
+//!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
+//!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox;  clock
+//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
@@ -79,7 +82,7 @@
 //!   recipients       an audience, indexed         departed        clients that left recently
 //!   audience         the algebra                  identity        memberships and filter
 //!   hash             hashes of keys               retain          the retention setting
-//!   key              client ids, keys             shrink          memory after a peak
+//!   key              client ids, keys
 //!   name             the forms of a name          pages           the log in pieces
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
@@ -120,7 +123,7 @@
 //!    `core/state`, `log/routes`, `core/client`.
 //! 4. Decide whether events are lost, and set the cursor: `log/log`, `log/evicted`, `log/mailbox`.
 //!
-//! **A Redis entry to a body of another instance: 18 files.** A live entry is decoded once.
+//! **A Redis entry to a body of another instance: 18 files.** Each entry is parsed once.
 //!
 //! 1. Read and check the entry: `redis/tasks/reader`, `redis/connect/link`, `redis/store/script`,
 //!    `redis/store/entry`.
@@ -129,6 +132,17 @@
 //!    publishing: `core/state`, `log/log`, `log/routes`, `core/client`, `log/mailbox`,
 //!    `core/deferred`, `hub/subscription`.
 //! 4. Into the response: `mount/http`.
+//!
+//! **A client behind the log to older events, and back to bytes: 20 files.** A client that connects
+//! with an id older than the log adds `hub/hub`, `hub/subscriber` and `hub/admission`.
+//!
+//! 1. Poll, find that events are lost, and hold the client: `hub/subscription`, `core/client`,
+//!    `log/mailbox`, `hub/shared`, `core/state`, `log/log`, `log/evicted`, `core/held`.
+//! 2. Unlock, and notify the engine: `core/deferred`, `redis/driver`.
+//! 3. Ask for the range, and read it: `redis/tasks/history`, `hub/feed`, `redis/connect/link`,
+//!    `redis/store/script`, `redis/store/entry`.
+//! 4. Parse, put the events before the log, release the client, and wake it: `hub/feed`,
+//!    `log/codec`, `wire/decode`, `hub/apply`, `log/entry`, and from here back through step 1.
 //!
 //! # Locks
 //!
@@ -449,13 +463,13 @@
 //! | `EVICTED_ROWS_PER_EVENT` | 4 | `log/log` | exact gaps for two whole retentions |
 //! | `MIN_EVICTED_ROWS` | 1024 | `log/log` | the same for hubs that retain few events |
 //! | `MAX_NAMES`, `MAX_DEPTH` | 10,000, 32 | `log/audience` | bounds of one audience |
-//! | `KEPT` | 1024 | `log/shrink` | below this, unused memory is not returned |
+//! | `KEPT` | 1024 | `log/routes` | below this, unused memory is not returned |
 //! | `KEY_WEIGHT` and others | 64 to 192 B | `log/entry` | names count against `Retain::bytes` |
 //! | `MAX_REASON_LEN` | 64 B | `log/codec` | a reason of `hub:end` |
 //! | `RETRY_RANGE` | 1 ms to 24 days | `wire/frame` | zero is a reconnect loop, and longer delays count as zero |
 //! | `MAX_ID_LEN`, `MAX_KEY_LEN`, `MAX_LEN` | 128, 256, 256 B | `wire/event` | ids, keys and types that clients accept |
 //! | `PER_MILLISECOND` | 10^6 | `time/epoch` | two processes that start together differ |
-//! | `MAX_UNSENT_BYTES` | 64 KiB | `watchdog/mod` | unsent bytes of a socket: see *Sockets* |
+//! | `MAX_UNSENT_BYTES` | 64 KiB | `watchdog/connection` | unsent bytes of a socket: see *Sockets* |
 //! | `LINE_LEN` | 256 B | `watchdog/requests` | a header line that the deadline looks at |
 //! | limits of `Watchdog` | 30, 30, 120, 60 s | `watchdog/mod` | stalled, request, idle, keepalive |
 //! | `BATCH_EVENTS`, `BATCH_BYTES` | 1024, 512 KiB | `redis/store/outbox` | a script blocks Redis: some milliseconds |
@@ -479,7 +493,7 @@
 //! | `FIRST`, `MOST` | 8 ms, 250 ms | `redis/connect/back_off` | recovery within a second |
 //! | `BLOCK_SHARE` | 1/2 | `redis/tasks/reader` | of the timeout; the rest is for the answer |
 //! | `LASTING`, `QUIET` | 1 s, 60 s | `redis/health` | repeat of an outage; warnings of a kind |
-//! | `HORIZON_MS` | 10 years | `redis/store/clock` | see *Forged data* |
+//! | `HORIZON_MS` | 10 years | `redis/store/script` | see *Forged data* |
 //! | `TIMEOUTS`, `LEASES` | 4 ms to 1 h, 8 ms to 1 day | `redis/config` | outside, a hub could not work |
 //!
 //! # Dependencies beside the usual
@@ -503,8 +517,8 @@
 //! | reasons of ends | done: `Goodbye` carries the checked reason and the last event |
 //! | ids of published events | done: `Receipt` only has `matched`; ids come from `publish_confirmed`, by `Confirmation::id` or by awaiting it |
 //! | constructors and setters | done: `default()`, then setters: `Retain`, `Limits`, `History`, `Presence`, `Heartbeat` |
-//! | settings that can be off | done: they take `impl Into<Option<T>>`: `heartbeat`, `history`, `presence`, `lifetime`, `stalled_after`, `Retain::age`, `per_topic`. Not done: the limits of `Watchdog`, which take `Duration::MAX` |
-//! | flags | done: `end_lagging(bool)`, `announce_outages(bool)`, `displace_oldest(bool)`, `visible(bool)`. Not done: `EventStream::show_errors()` |
+//! | settings that can be off | done: they take `impl Into<Option<T>>`: `heartbeat`, `history`, `presence`, `lifetime`, `stalled_after`, `Retain::age`, `per_topic`, and the limits of `Watchdog` |
+//! | flags | done: `end_lagging(bool)`, `announce_outages(bool)`, `displace_oldest(bool)`, `visible(bool)`, `show_errors(bool)` |
 //! | names of subscribers | done: `replay_last`, `event_types`, `client_id`, `is_resumed`, `with_snapshot` |
 //! | responses | done: `http::into_response`, `stream_response`, `refusal` |
 //! | the form of a refusal | done: `RefusalStyle`, `Refused::style` |

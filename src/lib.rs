@@ -93,8 +93,8 @@ pub mod backplane {
     //! The port to an engine that makes several instances one hub. `sse_hub::redis` is such an engine;
     //! implement the port for others.
     //!
-    //! Events go [out](Backplane::send) to the engine, which puts them in one order. They come
-    //! [in](Feed) in that order, with the events of the other instances. The id that the engine gives
+    //! Events go [out](Outgoing) to the engine, which puts them in one order. They come
+    //! [in](Incoming) in that order, with the events of the other instances, through a [`Feed`]. The id that the engine gives
     //! an event *is* the event's id, so a client can resume on another instance.
     //!
     //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
@@ -103,9 +103,9 @@ pub mod backplane {
     //! [other](Feed::change_users) instances.
 
     pub use crate::core::ahead::AheadUpTo;
-    pub use crate::core::backplane::{Backplane, Kind, Outgoing, SendError, UserChange, kind_of};
+    pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
     pub use crate::core::held::HistoryRequest;
-    pub use crate::hub::feed::{Feed, Malformed, TailLimits};
+    pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
 }
 
 #[cfg(feature = "http")]

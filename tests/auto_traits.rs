@@ -127,11 +127,14 @@ fn body_moves_with_its_stream() {
 
 #[test]
 fn backplane_and_feed_cross_threads() {
-    use sse_hub::backplane::{AheadUpTo, Backplane, Feed, Malformed, Outgoing, SendError};
+    use sse_hub::backplane::{
+        AheadUpTo, Backplane, Feed, Incoming, Malformed, Outgoing, SendError,
+    };
 
     const { boxed::<dyn Backplane>() };
     const { cloned::<Feed>() };
     const { shared::<Outgoing>() };
+    const { shared::<Incoming>() };
     const { cloned::<AheadUpTo>() };
     const { value::<SendError>() };
     const { error::<Malformed>() };

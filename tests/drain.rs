@@ -10,17 +10,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use sse_hub::{
-    Audience, EndReason, Event, Heartbeat, Hub, ManualTimer, PublishError, RefusedCause,
-    Subscriber, Subscription, Timer as _,
+    Audience, EndReason, Heartbeat, Hub, ManualTimer, PublishError, RefusedCause, Subscriber,
+    Subscription, Timer as _,
 };
 
-use support::{SECOND, Woken, data, end, frames, has_ended, hub_with, last_id, read, wait};
+use support::{SECOND, Woken, data, end, event, frames, has_ended, hub_with, last_id, read, wait};
 
 const PERIOD: Duration = Duration::from_secs(100);
-
-fn event(data: impl ToString) -> Event {
-    Event::new("x").data(data.to_string())
-}
 
 fn crowd(hub: &Hub, count: usize) -> Vec<Subscription> {
     let open = |_| {

@@ -15,34 +15,17 @@ use sse_hub::{
     HubBuilder, Limits, ManualTimer, Retain, Subscriber, Subscription,
 };
 
-use order::{Instance, Order};
-use support::{SECOND, data, end, frames, gaps, has_ended, hub_with, last_id, poll, read, wait};
-
-fn event(data: impl ToString) -> Event {
-    Event::new("x").data(data.to_string())
-}
+use order::{Instance, Order, late};
+use support::{
+    SECOND, data, end, event, frames, gaps, has_ended, hub_with, last_id, names, poll, publish,
+    read, read_items, wait,
+};
 
 fn done() -> Goodbye {
     Goodbye::from_static("done").event(event("last"))
 }
 
-fn publish(hub: &Hub, numbers: impl IntoIterator<Item = usize>) {
-    for number in numbers {
-        hub.broadcast(event(number)).unwrap();
-    }
-}
-
-/// Reads this many items.
-fn read_items(stream: &mut Subscription, items: usize) -> String {
-    let items = (0..items).map_while(|_| poll(stream).flatten());
-    items.map(|item| String::from_utf8(item.to_vec()).unwrap()).collect()
-}
-
-fn names(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
-    numbers.into_iter().map(|number| number.to_string()).collect()
-}
-
-/// The same, and the last event.
+/// The data of these events, and of the last event.
 fn completed(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
     let mut names = names(numbers);
     names.push("last".to_owned());
@@ -305,7 +288,7 @@ fn another_end_and_then_finish() {
             let mut text = read_items(&mut stream, items);
             publish(&hub, 1..=5);
             happen(other, &hub, &timer, id);
-            // One item, at which the stream notices ends by time.
+            // An item, at which the stream notices ends by time.
             text += &read_items(&mut stream, 1);
             let mut published = 5;
             if other != Other::Close {
@@ -385,20 +368,6 @@ fn loss_before_and_after_the_end_is_told_once() {
     assert_eq!(data(&text), completed([]), "{text}");
     assert_eq!(last_id(&text).seq(), 2, "a gap does not go beyond the end: {text}");
     assert!(is_final(&text));
-}
-
-/// Events `1` to `count` of an order, and a hub that retains the last two.
-fn late(count: usize, set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Order, Instance) {
-    let mut order = Order::default();
-    let mut early = Instance::new(Retain::default());
-    early.settle(&mut order);
-    for number in 1..=count {
-        early.broadcast(&number.to_string());
-        early.settle(&mut order);
-    }
-    let mut late = Instance::with(|hub| set(hub.retain(Retain::default().events(2))));
-    late.read(&mut order, usize::MAX);
-    (order, late)
 }
 
 /// Sends what the hub has to send, and reads the order. Reads no older events.
@@ -586,7 +555,7 @@ fn sixty_slow_answers_get_their_last_token() {
     for token in 1..=TOKENS {
         for answer in 0..ANSWERS {
             hub.publish(topic(answer), event(token)).unwrap();
-            // The answers end one after the other, and each reader has a pace of its own.
+            // The answers end one after the other, and the readers differ in pace.
             if token % (answer + 1) == 0 {
                 texts[answer] += &read_items(&mut streams[answer], 1);
             }
@@ -635,7 +604,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// One client. Each event carries its number.
+/// A client. Each event carries a number.
 struct Model {
     hub: Hub,
     timer: ManualTimer,
@@ -645,7 +614,7 @@ struct Model {
     finished: Option<usize>,
     /// The newest event that the client has, or was told that it missed.
     reached: usize,
-    /// The newest event when a gap was told last: one gap stands for every loss up to here.
+    /// The newest event when a gap was told last: a gap stands for every loss up to here.
     told: usize,
     position: Option<EventId>,
     is_complete: bool,
@@ -697,7 +666,7 @@ impl Model {
         }
     }
 
-    /// Reads one item. Returns whether there was one.
+    /// Reads an item. Returns whether there was any.
     fn read(&mut self) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         let Some(item) = poll(stream) else { return false };

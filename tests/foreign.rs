@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError, UserChange};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError, UserChange};
 use sse_hub::{
     Audience, EndReason, Event, EventId, Goodbye, Heartbeat, History, Hub, HubBuilder, Limits,
     ManualTimer, Presence, Retain, Sleep, Subscriber, Subscription, Timer,
@@ -209,7 +209,7 @@ enum Who {
 
 const EACH: [Who; 5] = [Who::Clock, Who::Wakers, Who::Backplane, Who::Tracer, Who::Everybody];
 
-/// A hub with foreign code of one kind.
+/// A hub with foreign code of a single kind.
 struct Scene {
     hub: Hub,
     timer: ManualTimer,
@@ -268,7 +268,7 @@ impl Scene {
         let sent: Vec<Outgoing> = self.sent.lock().unwrap().drain(..).collect();
         for event in sent {
             let id = EventId::new(feed.head().epoch() + 1, 0);
-            let _ = feed.append(id, event.entry());
+            feed.append(id, Incoming::parse(event.entry()).unwrap());
             event.confirm(id);
         }
     }
@@ -375,7 +375,9 @@ fn foreign_code_may_call_a_hub_of_several() {
                 let meddler = meddler.clone();
                 std::iter::once_with(move || {
                     meddler.meddle();
-                    (EventId::new(20, 0), Duration::ZERO, b"malformed".to_vec())
+                    // An event for everybody.
+                    let entry = Incoming::parse(b"\x01\0\0data: x\n").unwrap();
+                    (EventId::new(20, 0), Duration::ZERO, entry)
                 })
             };
             feed.load(EventId::new(10, 0), tail(meddler));
@@ -717,10 +719,54 @@ fn backplane_that_panics_once_leaves_no_client() {
         let build = |fuse: &Fuse, timer| {
             let hub = settings(timer).backplane(FusedEngine(fuse.clone())).build().unwrap();
             let feed = Feed::new(&hub).unwrap();
-            feed.load(EventId::new(1, 0), None::<(EventId, Duration, Vec<u8>)>);
+            feed.load(EventId::new(1, 0), []);
             (hub, None)
         };
         burnt += burn_in(build, operation);
+    }
+    assert!(burnt >= 5, "{burnt}");
+}
+
+/// An engine whose notifications panic.
+#[derive(Debug)]
+struct FusedNotifications(Fuse);
+
+impl Backplane for FusedNotifications {
+    fn send(&self, _: Outgoing) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn on_client_ahead(&self) {
+        self.0.burn();
+    }
+
+    fn on_presence_changed(&self) {
+        self.0.burn();
+    }
+}
+
+#[test]
+fn notification_that_panics_stops_no_operation() {
+    let mut burnt = 0;
+    for (name, operation) in operations() {
+        for calls in 0..20 {
+            let (fuse, timer) = (Fuse::default(), ManualTimer::new());
+            let engine = FusedNotifications(fuse.clone());
+            let hub = settings(timer.clone()).backplane(engine).build().unwrap();
+            let feed = Feed::new(&hub).unwrap();
+            feed.load(EventId::new(1, 0), []);
+            let mut streams: Vec<_> =
+                (0..2).map(|_| hub.subscribe(Subscriber::new().user("other")).unwrap()).collect();
+            // The next change is a notification only if these changes were taken.
+            assert_eq!(feed.take_changes(9).len(), 1);
+            fuse.set(calls);
+            let done = quietly(|| operation(&hub, &timer, &mut streams));
+            assert!(done.is_ok(), "{name}: {calls}");
+            if !fuse.has_blown() {
+                break;
+            }
+            burnt += 1;
+        }
     }
     assert!(burnt >= 5, "{burnt}");
 }

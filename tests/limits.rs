@@ -154,7 +154,7 @@ fn refused_request_displaces_nobody() {
     assert!(!has_ended(&mut stream));
 }
 
-/// Adds the topics one by one, as a handler does that reads a query.
+/// Adds each topic by itself, as a handler does that reads a query.
 #[test]
 fn many_topics_and_types_are_refused_early() {
     const MANY: usize = 100_000;
@@ -166,7 +166,7 @@ fn many_topics_and_types_are_refused_early() {
         assert_eq!(cause, RefusedCause::TooManyTopics { limit: 64 });
         let cause = refused(&hub, Subscriber::new().event_types((0..MANY).map(name))).cause();
         assert_eq!(cause, RefusedCause::TooManyEventTypes { limit: 64 });
-        // Repeated, they are one.
+        // Repeated topics count once.
         let same = (0..MANY).fold(Subscriber::new(), |who, _| who.topic("a"));
         let same = same.event_types((0..MANY).map(|_| "a"));
         let stream = hub.subscribe(same).unwrap();

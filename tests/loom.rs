@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom::future::block_on;
 use loom::thread;
-use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
 use sse_hub::{
     Audience, Event, EventId, Goodbye, Hub, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -327,13 +327,14 @@ fn reader_of_rolled_back_order_gets_no_repeats() {
         hub.broadcast(Event::new("x")).unwrap();
         let entry = kept.0.lock().unwrap()[0].clone();
         let feed = Feed::new(&hub).unwrap();
-        feed.load(EventId::new(1, 0), [(EventId::new(2, 0), Duration::ZERO, &entry)]);
+        let parse = |entry: &[u8]| Incoming::parse(entry).unwrap();
+        feed.load(EventId::new(1, 0), [(EventId::new(2, 0), Duration::ZERO, parse(&entry))]);
         let mut stream = hub.subscribe(Subscriber::new().resume(EventId::new(1, 0))).unwrap();
         stream.next().now_or_never().unwrap();
 
         let engine = thread::spawn(move || {
-            feed.load(EventId::new(3, 0), None::<(EventId, Duration, bytes::Bytes)>);
-            feed.append(EventId::new(4, 0), &entry).unwrap();
+            feed.load(EventId::new(3, 0), []);
+            feed.append(EventId::new(4, 0), parse(&entry));
         });
         let mut text = String::new();
         let mut take = |stream: &mut Subscription| {

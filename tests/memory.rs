@@ -1,6 +1,6 @@
 //! `Retain` and `HubBuilder::window` must bound the memory of a hub: the allocator counts.
 //!
-//! One test, because tests of one binary share the allocator.
+//! A single test, because tests of the same binary share the allocator.
 
 mod support;
 

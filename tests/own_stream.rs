@@ -126,7 +126,7 @@ fn an_error_ends_the_stream_without_its_text() {
 
 #[test]
 fn an_error_is_shown_if_asked_for() {
-    let stream = of(vec![Ok(Event::new("a")), Err("say \"no\"\r\n\0")]).show_errors();
+    let stream = of(vec![Ok(Event::new("a")), Err("say \"no\"\r\n\0")]).show_errors(true);
     let last = r#"data: {"reason":"error","message":"say \"no\"\u000d\u000a\u0000"}"#;
     let expected = ["event: a\ndata: \n\n", &format!("event: hub:error\n{last}\n\n")];
     assert_eq!(all(stream), expected);
@@ -162,7 +162,7 @@ fn any_text_of_an_error_is_valid_json() {
     ];
     for text in hazards {
         let expected = serde_json::json!({ "reason": "error", "message": text });
-        assert_eq!(json(of::<Item>(vec![Err(text.into())]).show_errors()), expected);
+        assert_eq!(json(of::<Item>(vec![Err(text.into())]).show_errors(true)), expected);
     }
 }
 
@@ -178,7 +178,7 @@ fn an_error_whose_display_fails_is_sent() {
     }
 
     let expected = serde_json::json!({ "reason": "error", "message": "half\n" });
-    assert_eq!(json(of(vec![Err(Broken)]).show_errors()), expected);
+    assert_eq!(json(of(vec![Err(Broken)]).show_errors(true)), expected);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn an_invalid_event_ends_the_stream() {
     ] {
         let events = vec![Event::new("a"), invalid, Event::new("b")];
         assert_eq!(all(of(events.clone())), ["event: a\ndata: \n\n", INVALID]);
-        assert_eq!(all(of(events).show_errors()), ["event: a\ndata: \n\n", INVALID]);
+        assert_eq!(all(of(events).show_errors(true)), ["event: a\ndata: \n\n", INVALID]);
     }
 }
 
@@ -508,7 +508,7 @@ mod over_a_socket {
         let only = Arc::new(Mutex::new(Some(receiver)));
         let handler = async move || {
             let receiver = only.lock().unwrap().take().expect("one request");
-            EventStream::new(received(receiver), TokioTimer::new()).show_errors()
+            EventStream::new(received(receiver), TokioTimer::new()).show_errors(true)
         };
         let app = Router::new().route("/", get(handler));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -658,7 +658,7 @@ proptest! {
 
         let items = items.iter().map(|item| item.as_ref().map(Parts::event).map_err(Clone::clone));
         let stream = of::<Item>(items.collect());
-        let frames = all(if show_errors { stream.show_errors() } else { stream });
+        let frames = all(stream.show_errors(show_errors));
         for frame in &frames {
             prop_assert!(frame.ends_with("\n\n") && !frame.contains('\r'), "{:?}", frame);
         }

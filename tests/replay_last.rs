@@ -2,33 +2,14 @@
 
 mod support;
 
-use sse_hub::{Audience, Event, Hub, HubBuilder, Retain, Subscriber, Subscription};
+use sse_hub::{Audience, Hub, HubBuilder, Retain, Subscriber};
 
-use support::{SECOND, data, frames, gaps, hub_with, poll, read};
-
-fn event(data: impl ToString) -> Event {
-    Event::new("x").data(data.to_string())
-}
-
-fn publish(hub: &Hub, numbers: impl IntoIterator<Item = usize>) {
-    for number in numbers {
-        hub.broadcast(event(number)).unwrap();
-    }
-}
+use support::{SECOND, data, event, frames, gaps, hub_with, names, publish, read, read_items};
 
 fn to_topic(hub: &Hub, topic: &str, numbers: impl IntoIterator<Item = usize>) {
     for number in numbers {
         hub.publish(Audience::topic(topic.to_owned()), event(number)).unwrap();
     }
-}
-
-fn read_items(stream: &mut Subscription, items: usize) -> String {
-    let items = (0..items).map_while(|_| poll(stream).flatten());
-    items.map(|item| String::from_utf8(item.to_vec()).unwrap()).collect()
-}
-
-fn names(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
-    numbers.into_iter().map(|number| number.to_string()).collect()
 }
 
 fn small(hub: HubBuilder) -> HubBuilder {

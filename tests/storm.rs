@@ -10,6 +10,8 @@ use tokio::time::timeout;
 
 #[path = "redis/back.rs"]
 mod back;
+#[path = "support/busy.rs"]
+mod busy;
 #[path = "redis/load.rs"]
 #[allow(dead_code, reason = "no test uses all of it")]
 mod load;
@@ -50,8 +52,10 @@ async fn storm_is_one_read_in_100_ms() {
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, STORM, TOPICS).await;
     let set = |hub: HubBuilder| {
-        hub.retain(Retain::default().events(256))
-            .history(History::default().events(2 * STORM).bytes(64 << 20))
+        // A client that waits for longer than `max_wait` gets a gap. That must not come before the
+        // deadline of this test.
+        let history = History::default().events(2 * STORM).bytes(64 << 20);
+        hub.retain(Retain::default().events(256)).history(history.max_wait(4 * DEADLINE))
     };
     let there = ready(&server.url(), set).await;
     // Publishing goes on meanwhile.

@@ -163,7 +163,7 @@ impl AsyncWrite for Held {
 
 #[test]
 fn a_flush_without_room_is_cut_as_stalled() {
-    let Pair { watchdog, timer, .. } = pair(|builder| builder.request_within(Duration::MAX));
+    let Pair { watchdog, timer, .. } = pair(|builder| builder.request_within(None));
     let held = Held::default();
     let may_flush = Arc::clone(&held.0);
     let mut watched = watchdog.watch(held);
@@ -234,13 +234,9 @@ fn movement_in_either_direction_resets_the_idle_limit() {
 }
 
 #[test]
-fn a_limit_of_max_is_off_and_zero_is_an_error() {
+fn absent_limit_is_off_and_zero_is_an_error() {
     let mut pair = pair(|builder| {
-        builder
-            .stalled_after(Duration::MAX)
-            .request_within(Duration::MAX)
-            .idle_after(Duration::MAX)
-            .keepalive(Duration::MAX)
+        builder.stalled_after(None).request_within(None).idle_after(None).keepalive(None)
     });
     assert_eq!(write(&mut pair.watched, &[7; 64]), Poll::Ready(Ok(64)));
     pair.timer.advance(1_000_000 * SECOND);
@@ -249,10 +245,10 @@ fn a_limit_of_max_is_off_and_zero_is_an_error() {
 
     type Set = fn(WatchdogBuilder, Duration) -> WatchdogBuilder;
     let settings: [(&str, Set); 4] = [
-        ("Watchdog::stalled_after", WatchdogBuilder::stalled_after),
-        ("Watchdog::request_within", WatchdogBuilder::request_within),
-        ("Watchdog::idle_after", WatchdogBuilder::idle_after),
-        ("Watchdog::keepalive", WatchdogBuilder::keepalive),
+        ("Watchdog::stalled_after", |builder, limit| builder.stalled_after(limit)),
+        ("Watchdog::request_within", |builder, limit| builder.request_within(limit)),
+        ("Watchdog::idle_after", |builder, limit| builder.idle_after(limit)),
+        ("Watchdog::keepalive", |builder, limit| builder.keepalive(limit)),
     ];
     for (name, set) in settings {
         let refused = set(Watchdog::builder(ManualTimer::new()), Duration::ZERO).build();
@@ -287,7 +283,7 @@ fn a_later_head_must_arrive_in_time() {
             pair.timer.advance(50 * SECOND);
             assert!(pair.waits(), "no head has begun: {what:?}");
 
-            // One byte of the next head, and then a byte now and then.
+            // The first byte of the next head, and then a byte now and then.
             pair.ask(&next[..1]);
             for byte in &next[1..4] {
                 pair.timer.advance(5 * SECOND);
@@ -422,7 +418,7 @@ fn h2_frame(kind: u8, flags: u8, len: u8) -> Vec<u8> {
 fn http2_heads_must_arrive_in_time() {
     let (data, headers, settings, ping, continuation) = (0, 1, 4, 6, 9);
     let heads = [
-        // Of one frame, of several, and of frames that are no body.
+        // Of a frame, of several, and of frames that are no body.
         h2_frame(headers, 4, 20),
         [h2_frame(headers, 0, 3), h2_frame(continuation, 0, 0), h2_frame(continuation, 4, 5)]
             .concat(),

@@ -22,7 +22,7 @@ use sse_hub::{
 };
 use sse_stream::SseByteStream;
 
-/// A hub with one client. The stream was read up to `hub:open`.
+/// A hub with a single client. The stream was read up to `hub:open`.
 struct Wire {
     hub: Hub,
     stream: Subscription,

@@ -1,4 +1,4 @@
-//! Streams for users who are logged in, and for pages of other origins.
+//! Streams for logged-in users, and for pages of other origins.
 //!
 //! | client | proof | reason |
 //! |---|---|---|

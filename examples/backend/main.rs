@@ -1,6 +1,6 @@
-//! Recipes for a backend, one file each: a [webhook] whose message reaches the pages of its user,
-//! [jobs] that report to the page that started them, and [users] whose presence is shown and who
-//! can be deactivated.
+//! Recipes for a backend, one file each: a [webhook] with a message for the pages of a user, [jobs]
+//! that report to the page that started them, and [users]: the server shows their presence, and can
+//! deactivate a user.
 //!
 //! Run with
 //!
@@ -89,7 +89,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The user who sends a request.
+/// The user that sends a request.
 ///
 /// Trusts the URL. Use your sessions instead: the example `auth_cors` shows how.
 struct Caller(String);

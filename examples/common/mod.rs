@@ -21,32 +21,43 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 pub(crate) const GRACE: Duration = Duration::from_secs(4);
 
 /// Completes when the process must end: at SIGINT (ctrl-c), or at SIGTERM, which containers and
-/// systemd send.
-pub(crate) async fn shutdown_signal() {
-    let interrupted = tokio::signal::ctrl_c();
+/// systemd send. Must be called in a tokio runtime.
+///
+/// A signal counts from this call on, not from the first poll: a server may serve its first clients
+/// before the future is polled.
+pub(crate) fn shutdown_signal() -> impl Future<Output = ()> + Send {
     #[cfg(unix)]
-    let terminated = async {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::terminate())?.recv().await;
-        std::io::Result::Ok(())
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<std::io::Result<()>>();
-    // If a signal cannot be awaited, the process ends too: better than one that ignores the signal.
-    tokio::select! { _ = interrupted => {} _ = terminated => {} }
+    #[cfg(windows)]
+    let signals = (tokio::signal::windows::ctrl_c(), tokio::signal::windows::ctrl_shutdown());
+    async move {
+        // If a signal cannot be awaited, the process ends at once: a process that ignores signals
+        // is worse.
+        let (Ok(mut interrupted), Ok(mut terminated)) = signals else { return };
+        tokio::select! { _ = interrupted.recv() => {} _ = terminated.recv() => {} }
+    }
 }
 
 /// Waits for the signal, and then ends the streams of the hub: a graceful shutdown of the server
 /// waits for its streams, and they do not end by themselves.
-pub(crate) async fn drained(hub: Hub) {
-    shutdown_signal().await;
-    hub.drain(DRAIN).await;
-    hub.close();
+pub(crate) fn drained(hub: Hub) -> impl Future<Output = ()> + Send {
+    let signal = shutdown_signal();
+    async move {
+        signal.await;
+        hub.drain(DRAIN).await;
+        hub.close();
+    }
 }
 
-/// Completes when the server must end even if a connection is open: one without a complete request
-/// would hold up a graceful shutdown for ever.
-pub(crate) async fn overdue() {
-    shutdown_signal().await;
-    sleep(DRAIN + GRACE).await;
+/// Completes when the server must end even if a connection is open: a connection without a complete
+/// request would hold up a graceful shutdown for ever.
+pub(crate) fn overdue() -> impl Future<Output = ()> + Send {
+    let signal = shutdown_signal();
+    async move {
+        signal.await;
+        sleep(DRAIN + GRACE).await;
+    }
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
 use crate::error::{DisconnectError, JoinError, PublishError};
-use crate::log::codec::Received;
 use crate::wire::id::EventId;
 
 /// An engine that puts the events of many hubs in one order, and gives every hub all of them.
@@ -17,12 +16,11 @@ use crate::wire::id::EventId;
 /// This trait is the part of the engine that a hub calls. `sse_hub::redis` implements the trait; an
 /// engine for tests can be a few lines.
 ///
-/// A hub with a backplane does not hand out the events of its own publishers. An event goes to the
-/// engine. The engine gives the event an id, and brings it back, with the events of all other hubs, through a
-/// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: the engine must
-/// drive itself.
+/// A hub with a backplane does not hand out published events. Each event goes to the engine. The engine gives the event an id, and brings the events of all hubs back through a
+/// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: an engine needs a
+/// task of the application.
 ///
-/// No method may wait, and the hub holds no lock when it calls one.
+/// No method may wait. The hub calls every method without a lock.
 pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// Takes an event to put into the order. Events of a thread must keep their order.
     ///
@@ -112,30 +110,8 @@ impl From<SendError> for DisconnectError {
     }
 }
 
-/// The kind of an entry of the order, as far as an engine needs to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// An event.
-    Event,
-    /// An instruction to every hub, such as to disconnect clients.
-    Command,
-    /// An entry that no hub of this version has written.
-    Malformed,
-}
-
-/// Reads an entry, and returns its kind. [`Feed`](crate::backplane::Feed) reads it again.
-#[must_use]
-pub fn kind_of(entry: &[u8]) -> Kind {
-    match Received::read(entry) {
-        Some(Received::Event(_)) => Kind::Event,
-        Some(Received::Command(_)) => Kind::Command,
-        None => Kind::Malformed,
-    }
-}
-
-/// An event on its way to the order, in the form that
-/// [`Feed::append`](crate::backplane::Feed::append) reads.
+/// An event on its way to the order. Hubs parse the [bytes](Self::entry) as an
+/// [`Incoming`](crate::backplane::Incoming).
 ///
 /// If an `Outgoing` is dropped without [`confirm`](Self::confirm), the publisher gets
 /// [`Unconfirmed`](crate::Unconfirmed).

@@ -76,6 +76,14 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Wakes a task.
+    #[inline]
+    pub(crate) fn wake_later(&mut self, waker: Option<Waker>) {
+        if let Some(waker) = waker {
+            self.wakers.push(waker);
+        }
+    }
+
     /// Tells the backplane that users came or left.
     pub(crate) fn note_presence_changed(&mut self) {
         self.presence_changed = true;

@@ -1,7 +1,6 @@
 //! How a stream ends: the reasons, and the states from open to ended.
 
 use std::borrow::Cow;
-use std::mem;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -164,8 +163,13 @@ impl End {
 ///
 /// A stream is open, then delivers its backlog, then is over. Two kinds of ends skip the middle: the
 /// stream is over at once, also if events are unread.
+///
+/// Nearly every stream is open and has no deadline. Such a stream takes no further memory.
 #[derive(Debug)]
-pub(crate) enum Ending {
+pub(crate) struct Ending(Option<Box<Phase>>);
+
+#[derive(Debug)]
+enum Phase {
     /// The stream takes events.
     Open {
         /// When the stream begins to deliver its backlog and end, and why.
@@ -182,12 +186,18 @@ pub(crate) enum Ending {
 
 impl Ending {
     pub(crate) fn open(until: Option<(Instant, EndReason)>, deadline: Option<Instant>) -> Self {
-        Self::Open { until, deadline }
+        let is_timed = until.is_some() || deadline.is_some();
+        Self(is_timed.then(|| Box::new(Phase::Open { until, deadline })))
+    }
+
+    /// Whether the stream is open, and no end is scheduled.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Whether the stream takes further events.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self, Self::Open { .. })
+        matches!(self.0.as_deref(), None | Some(Phase::Open { .. }))
     }
 
     /// Whether the client must not come back, so that it must see everything before its end.
@@ -201,60 +211,63 @@ impl Ending {
     }
 
     fn end(&self) -> Option<&End> {
-        match self {
-            Self::Open { .. } => None,
-            Self::Backlog { end, .. } | Self::Over(end) => Some(end),
+        match self.0.as_deref()? {
+            Phase::Open { .. } => None,
+            Phase::Backlog { end, .. } | Phase::Over(end) => Some(end),
         }
     }
 
     /// Whether an end for `reason` changes the stream: see [`decide`](Self::decide).
     pub(crate) fn accepts(&self, reason: EndReason) -> bool {
-        match self {
-            Self::Open { .. } => true,
-            Self::Backlog { .. } => !reason.delivers_backlog(),
-            Self::Over(_) => false,
+        match self.0.as_deref() {
+            None | Some(Phase::Open { .. }) => true,
+            Some(Phase::Backlog { .. }) => !reason.delivers_backlog(),
+            Some(Phase::Over(_)) => false,
         }
     }
 
     /// Decides the end. An end at once replaces an end after the backlog; otherwise the first
     /// decision counts, because the client may have been told already.
     pub(crate) fn decide(&mut self, end: End) {
-        match self {
-            Self::Open { deadline, .. } if end.reason.delivers_backlog() => {
-                *self = Self::Backlog { end, deadline: *deadline };
-            }
-            Self::Open { .. } => *self = Self::Over(end),
-            Self::Backlog { .. } if !end.reason.delivers_backlog() => *self = Self::Over(end),
-            Self::Backlog { .. } | Self::Over(_) => {}
-        }
+        let has_backlog = end.reason.delivers_backlog();
+        let deadline = match self.0.as_deref() {
+            None => None,
+            Some(Phase::Open { deadline, .. }) => *deadline,
+            Some(Phase::Backlog { .. }) if !has_backlog => None,
+            Some(Phase::Backlog { .. } | Phase::Over(_)) => return,
+        };
+        let phase = if has_backlog { Phase::Backlog { end, deadline } } else { Phase::Over(end) };
+        self.0 = Some(Box::new(phase));
     }
 
     /// Schedules an end after the backlog at `at`, unless an earlier end is scheduled.
     pub(crate) fn schedule(&mut self, at: Instant, reason: EndReason) {
-        if let Self::Open { until, .. } = self
-            && until.is_none_or(|(earlier, _)| at < earlier)
-        {
-            *until = Some((at, reason));
+        match self.0.as_deref_mut() {
+            None => *self = Self::open(Some((at, reason)), None),
+            Some(Phase::Open { until, .. }) if until.is_none_or(|(earlier, _)| at < earlier) => {
+                *until = Some((at, reason));
+            }
+            Some(_) => {}
         }
     }
 
     /// When [`pass`](Self::pass) has something to decide next.
     pub(crate) fn next_at(&self) -> Option<Instant> {
-        match self {
-            Self::Open { until, deadline } => {
+        match self.0.as_deref()? {
+            Phase::Open { until, deadline } => {
                 [until.map(|(at, _)| at), *deadline].into_iter().flatten().min()
             }
-            Self::Backlog { deadline, .. } => *deadline,
-            Self::Over(_) => None,
+            Phase::Backlog { deadline, .. } => *deadline,
+            Phase::Over(_) => None,
         }
     }
 
     /// Decides the ends whose time has come at `now`. A passed deadline wins over a scheduled end.
     pub(crate) fn pass(&mut self, now: Instant, retry: Duration) {
-        let (until, deadline) = match self {
-            Self::Open { until, deadline } => (*until, *deadline),
-            Self::Backlog { deadline, .. } => (None, *deadline),
-            Self::Over(_) => return,
+        let (until, deadline) = match self.0.as_deref() {
+            Some(Phase::Open { until, deadline }) => (*until, *deadline),
+            Some(Phase::Backlog { deadline, .. }) => (None, *deadline),
+            None | Some(Phase::Over(_)) => return,
         };
         if deadline.is_some_and(|at| at <= now) {
             self.decide(End::announced(EndReason::Expired, retry));
@@ -265,17 +278,17 @@ impl Ending {
 
     /// Takes the last frames of a stream that is over at once. `None` if the stream is not.
     pub(crate) fn take_over(&mut self) -> Option<Option<Bytes>> {
-        match self {
-            Self::Over(end) => Some(end.last.take()),
-            Self::Open { .. } | Self::Backlog { .. } => None,
+        match self.0.as_deref_mut()? {
+            Phase::Over(end) => Some(end.last.take()),
+            Phase::Open { .. } | Phase::Backlog { .. } => None,
         }
     }
 
     /// Takes the last frames of a stream whose backlog is delivered. `None` if the stream is open.
     pub(crate) fn take_last(&mut self) -> Option<Option<Bytes>> {
-        match self {
-            Self::Open { .. } => None,
-            Self::Backlog { end, .. } | Self::Over(end) => Some(mem::take(&mut end.last)),
+        match self.0.as_deref_mut()? {
+            Phase::Open { .. } => None,
+            Phase::Backlog { end, .. } | Phase::Over(end) => Some(end.last.take()),
         }
     }
 }

@@ -104,7 +104,7 @@ impl Held {
     fn prune(&mut self, routes: &Routes<Arc<Client>>) {
         self.waiting.retain(|waiter| {
             let client = routes.get(waiter.slot).filter(|client| client.serial == waiter.serial);
-            client.is_some_and(|client| client.inbox.lock().mailbox.held_until().is_some())
+            client.is_some_and(|client| client.lock().mailbox.held_until().is_some())
         });
     }
 
@@ -187,7 +187,10 @@ impl Held {
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
     use super::*;
-    use crate::core::client::Inbox;
+    use std::sync::OnceLock;
+
+    use crate::core::client;
+    use crate::core::inbox::{Inbox, Inboxes};
     use crate::core::end::Ending;
     use crate::log::audience::Audience;
     use crate::log::identity::Filter;
@@ -197,7 +200,6 @@ mod tests {
     use crate::log::hash::KeyHasher;
     use crate::log::mailbox::{Mailbox, Pace};
     use crate::log::retain::Retain;
-    use crate::sync::Mutex;
     use crate::wire::event::Event;
 
     const fn id(count: u64) -> EventId {
@@ -207,6 +209,7 @@ mod tests {
     struct World {
         log: Log,
         routes: Routes<Arc<Client>>,
+        inboxes: Inboxes,
         held: Held,
         now: Instant,
         evicted: Vec<Arc<Entry>>,
@@ -219,7 +222,8 @@ mod tests {
             let history = History::default().events(history).max_wait(Duration::from_secs(60));
             let log = Log::new(Retain::default().events(retain), id(floor), KeyHasher::default());
             let (routes, evicted) = (Routes::new(KeyHasher::default()), Vec::new());
-            Self { log, routes, held: Held::new(Some(history)), now, evicted }
+            let inboxes = Inboxes::default();
+            Self { log, routes, inboxes, held: Held::new(Some(history)), now, evicted }
         }
 
         fn entry(&self, count: u64) -> Arc<Entry> {
@@ -237,15 +241,16 @@ mod tests {
 
         /// Lets in a client at `cursor`, and holds it.
         fn hold(&mut self, cursor: u64) -> usize {
-            let mailbox = Mailbox::new(id(cursor), self.log.head(), 4, Pace::Excused, self.now);
-            let inbox = Mutex::new(Inbox::new(mailbox, Ending::open(None, None)));
+            let mailbox = Mailbox::new(id(cursor), self.log.head(), Pace::Excused, self.now);
+            let place = self.inboxes.add(Inbox::new(mailbox, Ending::open(None, None)));
             let serial = self.routes.len() as u64 + 1;
             let client_id = "00112233445566778899aabbccddeeff".parse().unwrap();
             let client =
-                Arc::new(Client { id: client_id, serial, filter: Filter::Everything, inbox });
-            let slot = self.routes.add(vec![Key::All], Arc::clone(&client));
+                Arc::new(Client { id: client_id, serial, filter: Filter::Everything, start: OnceLock::new(), place });
+            let tag = client::tag(&client);
+            let slot = self.routes.add(vec![Key::All], Arc::clone(&client), tag);
             let until = self.held.may_hold(id(cursor), &self.log, self.now).unwrap();
-            client.inbox.lock().mailbox.hold(until);
+            client.lock().mailbox.hold(until);
             let Self { held, log, routes, now, .. } = self;
             held.add(slot, &client, id(cursor), *now, log, routes);
             slot
@@ -261,7 +266,7 @@ mod tests {
         }
 
         fn lower(&mut self) {
-            let Self { held, log, routes, now, evicted } = self;
+            let Self { held, log, routes, now, evicted, .. } = self;
             held.lower(*now, 64, log, routes, evicted);
         }
     }
@@ -335,7 +340,7 @@ mod tests {
         let (left, released) = (world.hold(8), world.hold(8));
         world.routes.remove(left);
         let client = Arc::clone(world.routes.get(released).unwrap());
-        client.inbox.lock().mailbox.release(EventId::LAST, world.now);
+        client.lock().mailbox.release(EventId::LAST, world.now);
         world.held.note_gone(id(10));
         assert!(world.served().is_empty());
     }

@@ -10,6 +10,7 @@ pub(crate) mod deferred;
 pub(crate) mod end;
 pub(crate) mod health;
 pub(crate) mod held;
+pub(crate) mod inbox;
 pub(crate) mod receipt;
 pub(crate) mod remote;
 pub(crate) mod roster;

@@ -126,13 +126,13 @@ impl Default for Limits {
     }
 }
 
-/// How far a hub reads back for clients that missed more than it [retains](crate::Retain).
+/// How far a hub reads back for clients that missed more than the log [retains](crate::Retain).
 ///
 /// Needs a [backplane](crate::HubBuilder::backplane) that supports history reads, as
 /// `sse_hub::redis` does. Without a backplane these settings change nothing.
 ///
 /// The hub reads older events once for all clients that need them, in pieces from the newest back,
-/// and puts them before the events that it retains. They stay until no client has read them for ten
+/// and puts them before the retained events. They stay until no client has read them for ten
 /// seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
 ///
 /// # Memory
@@ -234,9 +234,9 @@ impl Default for History {
 /// presence on. A user joins if the user was online nowhere, and leaves if the last client *on any
 /// instance* has been gone for the grace period. A user that a load balancer sends to another
 /// instance does neither, if the grace period is longer than the reconnect plus the time until the
-/// other instances hear of it (over Redis about 100 ms). Every instance sees the same in the end, by
-/// its own clock. The users of an instance that dies count as online for a while: see
-/// `sse_hub::redis`. An instance that cannot reach the others keeps its last state of them.
+/// other instances hear of the move (over Redis about 100 ms). All instances agree in the end, each
+/// by the local clock. The users of an instance that dies count as online for a while: see
+/// `sse_hub::redis`. An instance that cannot reach the others keeps the last known state.
 ///
 /// # Memory
 ///
@@ -271,7 +271,7 @@ impl Presence {
     }
 
     /// Sets the most users that are away at a time: 10,000 by default. If there are more, the user
-    /// that has been away longest is reported as left before its grace period is over.
+    /// that has been away longest is reported as left before the end of the grace period.
     ///
     /// To honour the grace period, the limit must be at least
     /// `users that leave per second * grace in seconds`.

@@ -12,24 +12,25 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::ahead::Ahead;
-use super::client::{Client, Inbox};
+use super::client::{self, Client};
 use super::config::Config;
 use super::deferred::{Ended, Work};
 use super::end::{End, EndReason};
 use super::health::Health;
 use super::held::Held;
+use super::inbox::{Inbox, Inboxes};
 use super::remote::Remote;
 use super::roster::Roster;
 use super::stats::Counts;
 use crate::log::audience::Audience;
 use crate::log::departed::{Departed, Owner};
-use crate::log::entry::Entry;
+use crate::log::entry::{Batch, Entry};
 use crate::log::identity::Identity;
 use crate::log::key::Key;
 use crate::log::log::Log;
-use crate::log::mailbox::{GapReason, Pace, Waiting};
+use crate::log::mailbox::{GapReason, Handle, Pace, Pushed, Waiting};
 use crate::log::recipients::Recipients;
-use crate::log::routes::Routes;
+use crate::log::routes::{Member, Routes};
 use crate::wire::id::EventId;
 
 /// The most clients that one hold of the state lock hands an event to, wakes or changes. In between
@@ -47,6 +48,7 @@ const MIN_DEPARTED: usize = 1024;
 pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) routes: Routes<Arc<Client>>,
+    pub(crate) inboxes: Inboxes,
     pub(crate) departed: Departed,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
@@ -99,6 +101,7 @@ impl State {
         let remote_users = config.backplane.as_ref().and(config.presence);
         Self {
             routes: Routes::new(log.hasher().clone()),
+            inboxes: Inboxes::default(),
             log,
             departed: Departed::new(config.retain.events.max(MIN_DEPARTED)),
             watched: BinaryHeap::new(),
@@ -143,7 +146,7 @@ impl State {
         let recipients = Recipients::new(audience, self.log.hasher());
         let keys = recipients.keys();
         let holders = keys.iter().flat_map(|key| self.routes.members(key));
-        let matched = holders.map(|member| member.slot).filter(|&slot| {
+        let matched = holders.map(Member::slot).filter(|&slot| {
             let is_in = |client: Identity<'_>| recipients.include(client, EventId::LAST);
             recipients.are_all_holders() || self.identity(slot).is_some_and(is_in)
         });
@@ -166,32 +169,46 @@ impl State {
     ) -> (usize, usize) {
         // A client that joins between two pieces of a hand-out joins for later events only.
         let joined_since = entry.id <= self.last_join;
+        let is_for_all = entry.is_for_all_holders() && !joined_since;
         let members = self.routes.members(key);
         let left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
+        let (config, watched) = (work.config, &mut self.watched);
+        let (weak, mut walk) = (Arc::downgrade(entry), self.inboxes.walk());
+        let event = Handle { id: entry.id, at: entry.at, entry: &weak };
         let mut given = 0;
         for member in members[rest..left].iter().rev() {
-            let (slot, client) = (member.slot, &member.reach);
-            if !entry.passes(&client.filter) {
+            let (slot, (number, is_filtered)) = (member.slot(), client::untagged(member.tag));
+            if is_filtered && !entry.passes(&member.reach.filter) {
                 continue;
             }
-            // The client's other keys lie elsewhere in memory: look them up only if they matter.
-            let identity =
-                || Identity { memberships: self.routes.memberships(slot), filter: &client.filter };
-            let is_known = entry.is_for_all_holders() && !joined_since;
-            if !is_known && !entry.is_addressed_to(identity()) {
+            // The client and its other keys lie elsewhere in memory: look at them only if they
+            // matter.
+            let is_in = || {
+                let memberships = self.routes.memberships(slot);
+                entry.is_addressed_to(Identity { memberships, filter: &member.reach.filter })
+            };
+            if !is_for_all && !is_in() {
                 continue;
             }
-            let mut inbox = client.inbox.lock();
-            if inbox.ending.is_open() && inbox.mailbox.push(entry) {
-                given += 1;
-                if inbox.mailbox.held_until().is_some() {
-                    // The client cannot read the event yet: do not wake it.
-                    continue;
+            walk.visit(number, |inbox| {
+                if !inbox.is_open() {
+                    return;
                 }
-                work.extend(inbox.take_waker());
-                watch(&mut self.watched, slot, client.serial, &mut inbox, entry.at, work.config);
-            }
+                match inbox.mailbox.push(&event, config.window) {
+                    Pushed::Stale => return,
+                    Pushed::Ready => given += 1,
+                    Pushed::Held => {
+                        // The client cannot read the event yet: do not wake it.
+                        given += 1;
+                        return;
+                    }
+                }
+                work.wake_later(inbox.take_waker());
+                if !inbox.is_watched {
+                    watch(watched, slot, member.reach.serial, inbox, event.at, config);
+                }
+            });
         }
         (given, rest)
     }
@@ -199,14 +216,14 @@ impl State {
     /// Watches whether a client stalls, for which events may have waited since `work.now`.
     pub(crate) fn watch(&mut self, slot: usize, work: &Work<'_>) {
         let Some(client) = self.routes.get(slot) else { return };
-        let mut inbox = client.inbox.lock();
+        let mut inbox = client.lock();
         watch(&mut self.watched, slot, client.serial, &mut inbox, work.now, work.config);
     }
 
     /// Ends every stream after its backlog.
     pub(crate) fn end_all(&self, reason: EndReason, work: &mut Work<'_>) {
         let clients = self.routes.iter();
-        work.extend(clients.filter_map(|(_, client)| client.inbox.lock().end(End::silent(reason))));
+        work.extend(clients.filter_map(|(_, client)| client.lock().end(End::silent(reason))));
     }
 
     /// Ends a stream and forgets its client at once. The next poll of the stream finds its end.
@@ -218,9 +235,9 @@ impl State {
     ) {
         let Some(client) = self.routes.get(slot).map(Arc::clone) else { return };
         let end = end(&client);
-        let mut inbox = client.inbox.lock();
+        let mut inbox = client.lock();
         work.extend(inbox.end(end));
-        let reason = inbox.ending.reason().unwrap_or(EndReason::Left);
+        let reason = inbox.ending().reason().unwrap_or(EndReason::Left);
         drop(inbox);
         self.forget(slot, reason, work);
     }
@@ -242,7 +259,7 @@ impl State {
             else {
                 continue;
             };
-            let mut inbox = client.inbox.lock();
+            let mut inbox = client.lock();
             let since = match inbox.waiting() {
                 Waiting::No => {
                     inbox.is_watched = false;
@@ -268,7 +285,7 @@ impl State {
         self.note_departure(owner.user.as_ref(), reason, work);
         self.departed.remember(client.id, owner);
         self.counts.ended[reason as usize] += 1;
-        let mut inbox = client.inbox.lock();
+        let mut inbox = client.lock();
         if inbox.mailbox.held_until().is_some() {
             // The client waits for older events that nobody will bring.
             inbox.mailbox.release(EventId::LAST, work.now);
@@ -334,7 +351,7 @@ impl State {
         &mut self,
         slot: usize,
         client: &Arc<Client>,
-        out: &mut Vec<Arc<Entry>>,
+        out: &mut Batch,
         work: &mut Work<'_>,
     ) -> LogRead {
         // The slot of a client that was forgotten may belong to another client now.
@@ -344,7 +361,7 @@ impl State {
         let config = work.config;
         let identity =
             Identity { memberships: self.routes.memberships(slot), filter: &client.filter };
-        let mut inbox = client.inbox.lock();
+        let mut inbox = client.lock();
         // The order may have been replaced since the client was found to be behind: then the client
         // must report a gap first.
         let Some((pace, requested)) = inbox.mailbox.reads_log() else { return LogRead::Retry };
@@ -360,13 +377,13 @@ impl State {
         }
         // A stream that is to end delivers nothing after its tail. Later losses are for the client's
         // return: a gap beyond the tail would skip events that the log still holds.
-        let upto = if inbox.ending.is_open() { EventId::LAST } else { inbox.mailbox.tail() };
+        let upto = if inbox.is_open() { EventId::LAST } else { inbox.mailbox.tail() };
         let must_report = cursor < upto && inbox.mailbox.must_report_loss(self.log.evictions());
         let lost = must_report.then(|| self.log.lost_since(cursor, identity)).flatten();
         let lost = lost.map(|lost| lost.min(upto));
         if let Some(lost) = lost {
             // A client whose stream is complete does not come back: it is told the gap now.
-            let may_lag = pace.is_excused() || !config.end_lagging || inbox.ending.is_final();
+            let may_lag = pace.is_excused() || !config.end_lagging || inbox.ending().is_final();
             if may_lag
                 && lost > requested
                 && let Some(until) = self.held.may_hold(cursor, &self.log, work.now)
@@ -386,7 +403,7 @@ impl State {
         self.held.note_read(cursor, &self.log, work.now);
         self.counts.lagged += u64::from(pace == Pace::FellBehind);
         let mut is_live = self.log.read(cursor, identity, config.batch, out);
-        if !inbox.ending.is_open() {
+        if !inbox.is_open() {
             // Events published after the end was decided are for the client's return.
             let rest = out.partition_point(|entry| entry.id <= inbox.mailbox.tail());
             is_live |= rest < out.len();
@@ -397,6 +414,9 @@ impl State {
             // client must get these too, also if it is cut off right after the gap.
             out.first().map_or(lost, |first| lost.min(first.id.predecessor()))
         });
+        if !out.is_empty() {
+            inbox.count_read(out.len(), out.iter().map(|entry| entry.len()).sum());
+        }
         if gap.is_some() {
             // The client is told once, not with every read up to the loss.
             inbox.mailbox.excuse(self.log.evictions());
@@ -418,7 +438,7 @@ impl State {
         let whole_from = self.log.whole_from();
         for slot in self.held.take_served(&self.log, &self.routes) {
             if let Some(client) = self.routes.get(slot) {
-                let mut inbox = client.inbox.lock();
+                let mut inbox = client.lock();
                 inbox.mailbox.release(whole_from, work.now);
                 work.extend(inbox.take_waker());
             }

@@ -75,10 +75,17 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(crate) fn new<T: Clone>(routes: &Routes<T>, log: &Log, counts: Counts, read: Read) -> Self {
+    pub(crate) fn new<T: Clone>(
+        routes: &Routes<T>,
+        log: &Log,
+        counts: Counts,
+        read: Read,
+        rare: &Rare,
+    ) -> Self {
         let Counts { published, opened, lagged, malformed, restored, resets, ended, refused } =
             counts;
-        let Read { events: delivered, bytes, items, gaps, delays } = read;
+        let Read { events: delivered, bytes, items } = read;
+        let (gaps, delays) = rare.sum();
         Self {
             clients: routes.len(),
             client_names: routes.keys(),
@@ -215,14 +222,28 @@ pub(crate) struct Counts {
     pub(crate) refused: [u64; RefusedCause::COUNT],
 }
 
-/// The sum of the reads of all streams.
+/// The reads of some streams.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Read {
-    pub(crate) events: u64,
-    pub(crate) bytes: u64,
+    events: u64,
+    bytes: u64,
     items: u64,
-    gaps: u64,
-    delays: Delays,
+}
+
+impl Read {
+    /// Counts an item of `events` events and `bytes` bytes.
+    pub(crate) fn add(&mut self, events: usize, bytes: usize) {
+        self.events += events as u64;
+        self.bytes += bytes as u64;
+        self.items += 1;
+    }
+
+    /// Adds the counts of other streams.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+        self.items += other.items;
+    }
 }
 
 /// A histogram of delays, by powers of two.
@@ -308,44 +329,27 @@ impl Serialize for Bucket {
     }
 }
 
-/// Counts reads without a lock. Streams write to different stripes: a shared cache line would
-/// bounce between processors with every event.
+/// Counts gaps and measured delays without a lock. Streams write to different stripes: a shared
+/// cache line would bounce between processors.
 #[derive(Debug, Default)]
-pub(crate) struct Reads {
+pub(crate) struct Rare {
     stripes: [Stripe; 8],
 }
 
 #[derive(Debug)]
 #[repr(align(128))]
 struct Stripe {
-    events: AtomicU64,
-    bytes: AtomicU64,
-    items: AtomicU64,
     gaps: AtomicU64,
     delays: [AtomicU64; BUCKETS],
 }
 
 impl Default for Stripe {
     fn default() -> Self {
-        Self {
-            events: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            items: AtomicU64::new(0),
-            gaps: AtomicU64::new(0),
-            delays: array::from_fn(|_| AtomicU64::new(0)),
-        }
+        Self { gaps: AtomicU64::new(0), delays: array::from_fn(|_| AtomicU64::new(0)) }
     }
 }
 
-impl Reads {
-    /// The stream with this serial number has read `events` events in one item.
-    pub(crate) fn count(&self, serial: u64, events: usize, bytes: usize) {
-        let stripe = self.stripe(serial);
-        stripe.events.fetch_add(events as u64, Ordering::Relaxed);
-        stripe.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        stripe.items.fetch_add(1, Ordering::Relaxed);
-    }
-
+impl Rare {
     /// The client with this serial number was told of a gap.
     pub(crate) fn gap(&self, serial: u64) {
         self.stripe(serial).gaps.fetch_add(1, Ordering::Relaxed);
@@ -358,18 +362,16 @@ impl Reads {
         self.stripe(serial).delays[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn sum(&self) -> Read {
-        let mut sum = Read::default();
+    /// Returns the number of gaps, and the delays.
+    fn sum(&self) -> (u64, Delays) {
+        let (mut gaps, mut delays) = (0, Delays::default());
         for stripe in &self.stripes {
-            sum.events += stripe.events.load(Ordering::Relaxed);
-            sum.bytes += stripe.bytes.load(Ordering::Relaxed);
-            sum.items += stripe.items.load(Ordering::Relaxed);
-            sum.gaps += stripe.gaps.load(Ordering::Relaxed);
-            for (total, part) in sum.delays.buckets.iter_mut().zip(&stripe.delays) {
+            gaps += stripe.gaps.load(Ordering::Relaxed);
+            for (total, part) in delays.buckets.iter_mut().zip(&stripe.delays) {
                 *total += part.load(Ordering::Relaxed);
             }
         }
-        sum
+        (gaps, delays)
     }
 
     fn stripe(&self, serial: u64) -> &Stripe {

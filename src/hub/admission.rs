@@ -1,20 +1,21 @@
 //! Letting clients in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::shared::Shared;
 use super::subscriber::Subscriber;
-use crate::core::client::{Client, Inbox};
+use crate::core::client::{self, Client};
 use crate::core::config::Config;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Ending};
+use crate::core::inbox::Inbox;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
 use crate::log::departed::Owner;
 use crate::log::identity::Filter;
 use crate::log::key::{ClientId, Key};
 use crate::log::mailbox::{GapReason, Mailbox, Pace};
-use crate::sync::Mutex;
+use crate::log::routes::Member;
 use crate::wire::id::{EventId, Resume};
 
 /// A client that was let in.
@@ -115,7 +116,7 @@ pub(super) fn admit(
     let head = state.log.head();
     let now = work.now;
     let position =
-        |start: Start| Mailbox::new(start.position(), head, config.window, start.pace(), now);
+        |start: Start| Mailbox::new(start.position(), head, start.pace(), now);
     let lifetime = config.lifetime(fresh).and_then(|lifetime| work.now.checked_add(lifetime));
     let until = lifetime.map(|at| (at, EndReason::Lifetime));
     let ending = Ending::open(until, subscriber.deadline(work.now));
@@ -123,16 +124,18 @@ pub(super) fn admit(
         id,
         serial: state.counts.opened,
         filter,
-        inbox: Mutex::new(Inbox::new(position(Start::Fresh(head)), ending)),
+        start: OnceLock::new(),
+        place: state.inboxes.add(Inbox::new(position(Start::Fresh(head)), ending)),
     });
-    let slot = state.routes.add(keys, Arc::clone(&client));
+    let slot = state.routes.add(keys, Arc::clone(&client), client::tag(&client));
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
     let start = start(&state, slot, &subscriber, lost_id, work);
+    // Set once: nobody else has set it before.
+    let _ = client.start.set(start.position());
     if start.position() != head {
-        let mut inbox = client.inbox.lock();
+        let mut inbox = client.lock();
         inbox.mailbox = position(start);
-        inbox.start = start.position();
         if let Start::Fresh(_) = start {
             inbox.mailbox.excuse(state.log.evictions());
         }
@@ -187,8 +190,8 @@ fn make_room(
         return Err(RefusedCause::Full { limit: limits.clients });
     }
     while let Some((key, cause)) = crowded(state) {
-        let members = state.routes.members(&key).iter().filter(|member| Some(member.slot) != old);
-        let oldest = members.min_by_key(|member| member.reach.serial).map(|member| member.slot);
+        let members = state.routes.members(&key).iter().filter(|member| Some(member.slot()) != old);
+        let oldest = members.min_by_key(|member| member.reach.serial).map(Member::slot);
         let Some(oldest) = oldest.filter(|_| limits.displace_oldest) else { return Err(cause) };
         displace(state, oldest, config, work);
     }
@@ -206,7 +209,7 @@ pub(super) fn was_owned(state: &State, id: ClientId, owner: &Owner) -> bool {
 
 /// Finds the open connection of a client id, if it has this owner.
 pub(super) fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Option<usize> {
-    let slot = state.routes.members(&Key::Client(id)).first()?.slot;
+    let slot = state.routes.members(&Key::Client(id)).first()?.slot();
     (state.owner(slot) == *owner).then_some(slot)
 }
 

@@ -28,8 +28,8 @@ use crate::sync;
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 
-/// An entry of the order with its id and age; `None` for an entry that is malformed.
-pub(super) type Aged = (EventId, Duration, Option<Received>);
+/// An entry of the order with its id and age.
+pub(super) type Aged = (EventId, Duration, Received);
 
 /// Publishes an event of the order.
 pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
@@ -90,7 +90,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     }
 }
 
-/// Counts an entry that is malformed.
+/// Counts an entry that the engine could not parse.
 pub(super) fn malformed(shared: &Shared) {
     shared.state.lock().counts.malformed += 1;
 }
@@ -98,14 +98,12 @@ pub(super) fn malformed(shared: &Shared) {
 /// Begins with a part of the order that has no gap after `floor`, or with another order.
 pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     let mut work = Work::begin(&shared.config);
-    let mut malformed = 0;
     let mut entries = Vec::with_capacity(tail.len());
     for (id, age, received) in tail {
         match received {
-            Some(Received::Event(event)) => entries.push(entry(shared, id, age, event, &work)),
+            Received::Event(event) => entries.push(entry(shared, id, age, event, &work)),
             // The command was for the clients of its time.
-            Some(Received::Command(_)) => {}
-            None => malformed += 1,
+            Received::Command(_) => {}
         }
     }
     let mut order = shared.order.lock();
@@ -126,7 +124,6 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);
-    state.counts.malformed += malformed;
     state.held.restart((!is_first).then_some(floor));
     relocate_clients(&mut state, floor, is_first, &mut work);
     let State { ahead, log, routes, held, .. } = &mut *state;
@@ -153,8 +150,8 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
     let mut waiting = Vec::new();
     let mut behind = Vec::new();
     for (slot, client) in state.routes.iter() {
-        let mut inbox = client.inbox.lock();
-        let is_open = inbox.ending.is_open();
+        let mut inbox = client.lock();
+        let is_open = inbox.is_open();
         let mailbox = &mut inbox.mailbox;
         match mailbox.cursor() {
             // A stream that is to end takes no event of the new order. Its unread events of the
@@ -203,8 +200,8 @@ pub(super) fn disown(shared: &Shared, mark: AheadUpTo, end: EventId) {
         let head = log.head();
         for slot in ahead.take_disowned(mark, end, log, routes) {
             if let Some(client) = state.routes.get(slot) {
-                let mut inbox = client.inbox.lock();
-                if inbox.ending.is_open() {
+                let mut inbox = client.lock();
+                if inbox.is_open() {
                     // Not to the hub's own head: the client may have had the events between that
                     // and the end.
                     inbox.mailbox.jump(head.max(end), head, GapReason::Unknown, work.now);
@@ -221,26 +218,18 @@ pub(super) fn disown(shared: &Shared, mark: AheadUpTo, end: EventId) {
 /// Puts older events back into the log: every entry of the order after `floor` and up to `upto`.
 pub(super) fn restore(shared: &Shared, upto: EventId, floor: EventId, piece: Vec<Aged>) {
     let mut work = Work::begin(&shared.config);
-    let mut malformed = None;
     // The newest entry first, each with the position of the entry before it.
     let mut entries = Vec::with_capacity(piece.len());
     let mut next: Option<Arc<Entry>> = None;
     for (id, age, received) in piece.into_iter().rev() {
-        // The command was for the clients of its time.
-        if let Some(Received::Command(_)) = received {
-            continue;
-        }
+        // A command was for the clients of its time.
+        let Received::Event(event) = received else { continue };
         entries.extend(next.take().map(|entry| (entry, id)));
-        let Some(Received::Event(event)) = received else {
-            malformed = Some(id);
-            break;
-        };
         next = Some(entry(shared, id, age, event, &work));
     }
     entries.extend(next.map(|entry| (entry, floor)));
 
     let mut state = shared.state.lock();
-    state.counts.malformed += u64::from(malformed.is_some());
     state.held.note_brought(work.now);
     let mut reached = upto;
     'all: for some in entries.chunks(PIECE) {
@@ -257,11 +246,8 @@ pub(super) fn restore(shared: &Shared, upto: EventId, floor: EventId, piece: Vec
         }
         state = sync::yield_lock(&shared.state, state);
     }
-    match malformed {
-        // An entry that cannot be read may be an event: everything up to it counts as lost.
-        Some(malformed) => state.held.note_gone(malformed),
-        None if entries.is_empty() && state.log.whole_from() == upto => state.log.reach_back(floor),
-        None => {}
+    if entries.is_empty() && state.log.whole_from() == upto {
+        state.log.reach_back(floor);
     }
     state.release_served(&mut work);
     drop(state);
@@ -322,7 +308,7 @@ fn wake_all(shared: &Shared) {
         left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
         let clients = members[rest..left].iter().rev();
-        work.extend(clients.filter_map(|member| member.reach.inbox.lock().take_waker()));
+        work.extend(clients.filter_map(|member| member.reach.lock().take_waker()));
         left = rest;
         drop(state);
         work.run();

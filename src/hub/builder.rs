@@ -25,7 +25,7 @@ use crate::wire::id::EventId;
 /// [`Subscription`](crate::Subscription) and without the runtime's and the server's share). While
 /// events wait for a client, the client has up to [`window`](Self::window) handles of 8 bytes; each
 /// handle can keep 32 bytes of an event that has left the log. The hub
-/// remembers the ids, users and sessions of the clients that left last: as many as it retains
+/// remembers the ids, users and sessions of the clients that left last: as many clients as retained
 /// events, and at least 1,024.
 ///
 /// ```
@@ -51,8 +51,8 @@ impl HubBuilder {
         Self { config: Config::new(timer) }
     }
 
-    /// Sets the heartbeat of idle streams: by default a comment after 15 seconds. With `None` they send
-    /// nothing, which suits only streams that are never idle for long.
+    /// Sets the heartbeat of idle streams: by default a comment after 15 seconds. With `None`, idle
+    /// streams send nothing, which suits only streams that are never idle for long.
     pub fn heartbeat(mut self, heartbeat: impl Into<Option<Heartbeat>>) -> Self {
         self.config.heartbeat = heartbeat.into();
         self
@@ -64,8 +64,8 @@ impl HubBuilder {
         self
     }
 
-    /// Sets how long a client waits before it reconnects: 3 seconds by default. Each client is told
-    /// a delay of its own, 0.75 to 1.25 of the setting. From one millisecond to 24 days.
+    /// Sets how long a client waits before reconnecting: from one millisecond to 24 days, 3 seconds
+    /// by default. The delay of each client is random, 0.75 to 1.25 of the setting.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.config.retry = retry;
         self
@@ -77,14 +77,14 @@ impl HubBuilder {
         self
     }
 
-    /// Sets how a client that may come back is told that it is refused: by a stream, by default.
+    /// Sets the form of a temporary refusal: a stream by default.
     pub fn refusals(mut self, refusals: RefusalStyle) -> Self {
         self.config.refusals = refusals;
         self
     }
 
-    /// Sets how long a stream may be open before it ends and its client reconnects: no limit by
-    /// default. Each stream has a lifetime of its own, 0.9 to 1 of the setting. No event is lost.
+    /// Sets how long a stream may be open before the stream ends and the client reconnects: no limit
+    /// by default. The lifetime of each stream is random, 0.9 to 1 of the setting. No event is lost.
     pub fn lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.config.lifetime = lifetime.into();
         self
@@ -100,9 +100,8 @@ impl HubBuilder {
         self
     }
 
-    /// Sets whether a stream ends that missed events because it was read too slowly. Otherwise the
-    /// client gets a gap and continues, which is the default. A client whose stream ended gets the
-    /// gap when it comes back.
+    /// Sets whether a slow client's stream ends when events are lost to the client. By default the
+    /// client gets a gap and continues. A client whose stream ended gets the gap after reconnecting.
     pub fn end_lagging(mut self, is_on: bool) -> Self {
         self.config.end_lagging = is_on;
         self
@@ -121,9 +120,9 @@ impl HubBuilder {
         self
     }
 
-    /// Sets whether clients are told when the [backplane](Self::backplane) has been out of reach for
-    /// a second, by a `hub:degraded` event with `{"degraded":true}`, and when it has been back for a
-    /// second, with `{"degraded":false}`. Off by default.
+    /// Sets whether the hub sends `hub:degraded` with `{"degraded":true}` when the
+    /// [backplane](Self::backplane) has been out of reach for a second, and with
+    /// `{"degraded":false}` when the backplane has been back for a second. Off by default.
     ///
     /// A client that connects during an outage is told after `hub:open`. A client that was not
     /// reading receives only the latest state. The event has no id and does not move the client's
@@ -133,7 +132,7 @@ impl HubBuilder {
         self
     }
 
-    /// Sets how far the hub reads back for clients that missed more than it retains, if the
+    /// Sets how far the hub reads back for clients that missed more than the log has, if the
     /// backplane supports that. With `None`, such clients get a gap.
     pub fn history(mut self, history: impl Into<Option<History>>) -> Self {
         self.config.history = history.into();
@@ -141,15 +140,15 @@ impl HubBuilder {
     }
 
     /// Sets how many bytes of waiting events one item of a
-    /// [`Subscription`](crate::Subscription) joins at most: 64 KiB by default. A larger event is an
-    /// item of its own.
+    /// [`Subscription`](crate::Subscription) joins at most: 64 KiB by default. A larger event is a
+    /// single item.
     pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.config.batch = Budget { bytes };
         self
     }
 
-    /// Sets how many events may wait for a client before it must read the log: 32 by default. A
-    /// larger window makes bursts cheaper, and clients larger.
+    /// Sets how many events may wait for a client before the client must read the log: 32 by
+    /// default. A larger window makes bursts cheaper, and clients larger.
     pub fn window(mut self, events: usize) -> Self {
         self.config.window = events;
         self

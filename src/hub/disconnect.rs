@@ -5,7 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::shared::Shared;
 use crate::core::affected::Affected;
 use crate::core::backplane::Outgoing;
-use crate::core::client::{Client, Inbox};
+use crate::core::client::Client;
+use crate::core::inbox::Inbox;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Goodbye};
 use crate::core::state::{Lifecycle, State};
@@ -52,18 +53,18 @@ pub(super) fn end_streams(
 fn preview(state: &State, audience: &Audience, kind: EndKind) -> Affected {
     let slots = state.matching(audience);
     let clients = slots.iter().filter_map(|&slot| state.routes.get(slot));
-    let changed = clients.filter(|client| would_end(state, &client.inbox.lock(), kind)).count();
+    let changed = clients.filter(|client| would_end(state, &client.lock(), kind)).count();
     Affected { matched: slots.len(), changed }
 }
 
 /// Whether an end of this kind changes a stream.
 fn would_end(state: &State, inbox: &Inbox, kind: EndKind) -> bool {
     match kind {
-        EndKind::Disconnect => inbox.ending.accepts(EndReason::Disconnected),
+        EndKind::Disconnect => inbox.ending().accepts(EndReason::Disconnected),
         // A client beyond the log's head has read past this place in the order on another instance,
         // or its id is of no order and a gap is due. Its stream was opened after the finish.
         EndKind::Finish => {
-            inbox.mailbox.cursor() <= state.log.head() && inbox.ending.accepts(EndReason::Finished)
+            inbox.mailbox.cursor() <= state.log.head() && inbox.ending().accepts(EndReason::Finished)
         }
     }
 }
@@ -87,7 +88,7 @@ pub(super) fn end_now(
     };
     for &slot in &slots {
         let Some(client) = state.routes.get(slot) else { continue };
-        let is_ended = would_end(state, &client.inbox.lock(), kind);
+        let is_ended = would_end(state, &client.lock(), kind);
         changed += usize::from(is_ended);
         match kind {
             // A stream that is over is forgotten here, too.
@@ -101,7 +102,7 @@ pub(super) fn end_now(
             EndKind::Finish if is_ended => {
                 let last = Some(frames(client, true));
                 let end = End { reason: EndReason::Finished, last };
-                work.extend(client.inbox.lock().end(end));
+                work.extend(client.lock().end(end));
             }
             EndKind::Finish => {}
         }

@@ -44,12 +44,8 @@ pub(super) fn start(shared: &Arc<Shared>, over: Duration) -> Drain {
         state.lifecycle = Lifecycle::Draining;
     }
     work.extend(state.routes.iter().filter_map(|(_, client)| {
-        let mut inbox = client.inbox.lock();
-        if let Some(at) = now.checked_add(over.mul_f64(SPREAD * client.id.spread())) {
-            inbox.ending.schedule(at, EndReason::Drained);
-        }
-        // The stream must arm its timer again.
-        inbox.take_waker()
+        let at = now.checked_add(over.mul_f64(SPREAD * client.id.spread()))?;
+        client.lock().schedule_end(at, EndReason::Drained)
     }));
     let clients = state.routes.len();
     drop(state);

@@ -21,11 +21,11 @@ use crate::wire::id::EventId;
 /// Where an engine puts the events of the order: the other part of a
 /// [`Backplane`](crate::backplane::Backplane).
 ///
-/// The order is a sequence of entries with increasing ids. An engine [loads](Self::load) the end of
-/// the order once, and then [appends](Self::append) the next entries. Until the first load, clients are
-/// let in and wait.
+/// The order is a sequence of entries with increasing ids. An engine [parses](Incoming::parse) each
+/// entry once, [loads](Self::load) the end of the order once, and then [appends](Self::append)
+/// the next entries. Until the first load, clients are let in and wait.
 ///
-/// A feed does not keep its hub alive. After the hub is dropped, every method does nothing.
+/// A feed does not keep the hub alive. After the hub is dropped, every method does nothing.
 ///
 /// # Presence
 ///
@@ -65,10 +65,52 @@ pub struct Feed {
     shared: Weak<Shared>,
 }
 
+/// The kind of an entry of the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// An event.
+    Event,
+    /// An instruction to every hub, such as to disconnect clients.
+    Command,
+}
+
 /// An entry that no hub has written, or a hub of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed entry, or an entry of a later version")]
 pub struct Malformed(());
+
+/// An entry that came back from the order: parsed, checked, and ready for a [`Feed`].
+///
+/// ```
+/// use sse_hub::backplane::Incoming;
+///
+/// assert!(Incoming::parse(b"not an entry of a hub").is_err());
+/// ```
+#[derive(Debug)]
+pub struct Incoming(Received);
+
+impl Incoming {
+    /// Parses the bytes of an [`Outgoing::entry`](crate::backplane::Outgoing::entry). Any program can
+    /// have written the bytes: parsing never panics, and takes bounded time and memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
+    /// then call [`Feed::skip_malformed`].
+    pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
+        Received::read(entry).map(Self).ok_or(Malformed(()))
+    }
+
+    /// Returns the kind of the entry.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.0 {
+            Received::Event(_) => Kind::Event,
+            Received::Command(_) => Kind::Command,
+        }
+    }
+}
 
 /// How much of the order is worth loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +136,7 @@ impl Feed {
     /// Begins with the end of the order, or with another order.
     ///
     /// `floor` is the position before everything that is known: between `floor` and the first entry
-    /// of `tail` the order has no entry. The hub forgets the events that it held. A client before
+    /// of `tail` the order has no entry. The hub forgets all earlier events. A client before
     /// the floor gets a gap and continues from the floor. So does a client that came before the
     /// first load without an id. Other clients continue where they are.
     ///
@@ -102,39 +144,59 @@ impl Feed {
     /// backwards, or part of it is gone. A floor that is not newer than every entry before is taken
     /// for one that is, so that no client sees ids go back.
     ///
-    /// Each entry of `tail` comes with its age. Malformed entries are skipped and counted.
-    /// Commands are skipped: they were for the clients of their time.
-    pub fn load<T: AsRef<[u8]>>(
+    /// Each entry of `tail` comes with its age. An entry that is malformed must be left out and
+    /// [counted](Self::skip_malformed). Commands are skipped: they were for the clients of their
+    /// time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use sse_hub::backplane::{Backplane, Outgoing, SendError};
+    /// use sse_hub::backplane::{Feed, Incoming};
+    /// use sse_hub::{EventId, Hub, ManualTimer};
+    ///
+    /// # #[derive(Debug)]
+    /// # struct Engine;
+    /// # impl Backplane for Engine {
+    /// #     fn send(&self, _: Outgoing) -> Result<(), SendError> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let hub = Hub::builder(ManualTimer::new()).backplane(Engine).build()?;
+    /// let feed = Feed::new(&hub).unwrap();
+    /// # let stored: Vec<(EventId, Duration, Vec<u8>)> = Vec::new();
+    /// let tail = stored.iter().filter_map(|(id, age, bytes)| match Incoming::parse(bytes) {
+    ///     Ok(entry) => Some((*id, *age, entry)),
+    ///     Err(_) => {
+    ///         feed.skip_malformed();
+    ///         None
+    ///     }
+    /// });
+    /// feed.load(EventId::new(7, 0), tail);
+    /// assert_eq!(feed.head(), EventId::new(7, 0));
+    /// # Ok::<(), sse_hub::ConfigError>(())
+    /// ```
+    pub fn load(
         &self,
         floor: EventId,
-        tail: impl IntoIterator<Item = (EventId, Duration, T)>,
+        tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        apply::load(&shared, floor, parse(tail));
+        apply::load(&shared, floor, received(tail));
     }
 
     /// Applies the next entry of the order: hands out an event, or applies a command to this hub's
     /// clients ([`Hub::disconnect`], [`Hub::finish`], [`Hub::join`], [`Hub::leave`]).
     ///
     /// An entry that is not newer than every entry before is skipped.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Malformed`] if the entry cannot be read. The entry is skipped and counted.
-    pub fn append(&self, id: EventId, entry: &[u8]) -> Result<(), Malformed> {
-        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        match Received::read(entry) {
-            Some(Received::Event(event)) => apply::event(&shared, id, event),
-            Some(Received::Command(command)) => apply::command(&shared, id, command),
-            None => {
-                apply::malformed(&shared);
-                return Err(Malformed(()));
-            }
+    pub fn append(&self, id: EventId, entry: Incoming) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        match entry.0 {
+            Received::Event(event) => apply::event(&shared, id, event),
+            Received::Command(command) => apply::command(&shared, id, command),
         }
-        Ok(())
     }
 
-    /// Counts an entry that the engine itself cannot read. The entry is skipped.
+    /// Counts an entry that is malformed, and that the engine therefore skips.
     pub fn skip_malformed(&self) {
         if let Some(shared) = self.shared.upgrade() {
             apply::malformed(&shared);
@@ -160,8 +222,8 @@ impl Feed {
     /// Returns a mark of the clients that have come so far with an id that the hub has not read up
     /// to. Returns `None` if there are none.
     ///
-    /// Such a client was on an instance that has read further, or its id is of no order. The client
-    /// is let in at its own position, and waits until the hub has read up to it. Take the mark
+    /// Such a client was on an instance that has read further, or has an id of no order. The client
+    /// is let in at that id, and waits until the hub has read up to the id. Take the mark
     /// first, then ask for the end of the order, then call [`disown`](Self::disown) with both.
     #[must_use]
     pub fn ahead(&self) -> Option<AheadUpTo> {
@@ -205,7 +267,7 @@ impl Feed {
     ///
     /// Ask after [`Backplane::on_history_wanted`](crate::backplane::Backplane::on_history_wanted),
     /// and again after each answer until the result is `None`. One request covers every waiting
-    /// client; the engine decides how often it reads the order. An engine that cannot read must try
+    /// client; the engine decides how often to read the order. An engine that cannot read must try
     /// again. Clients that wait [too long](crate::History::max_wait) go on by themselves.
     #[must_use]
     pub fn history_request(&self) -> Option<HistoryRequest> {
@@ -224,17 +286,20 @@ impl Feed {
     /// Brings older events: *every* entry of the order after `floor` and up to `upto`, in order and
     /// with its age. `upto` must be that of the [request](Self::history_request).
     ///
-    /// The hub ignores a piece that does not end where its log begins by now, and events that it
-    /// has no room for. If an entry is malformed, everything up to it counts as
-    /// [gone](Self::gone).
-    pub fn restore<T: AsRef<[u8]>>(
+    /// The hub ignores a piece that does not end where the log begins by now, and events for which
+    /// the log has no room.
+    ///
+    /// A malformed entry may be an event. The engine must then bring the entries after the malformed
+    /// entry only, with the id of the malformed entry as `floor`, and must call [`gone`](Self::gone)
+    /// with that id.
+    pub fn restore(
         &self,
         upto: EventId,
         floor: EventId,
-        piece: impl IntoIterator<Item = (EventId, Duration, T)>,
+        piece: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        apply::restore(&shared, upto, floor, parse(piece));
+        apply::restore(&shared, upto, floor, received(piece));
     }
 
     /// The order has no entries up to `position`. Clients that wait for them get a gap.
@@ -300,7 +365,7 @@ impl Feed {
         }
     }
 
-    /// Forgets another instance that died, with all its users.
+    /// Forgets another instance that died, and the users there.
     pub fn remove_instance(&self, instance: &str) {
         let Some(shared) = self.shared.upgrade() else { return };
         let users = apply::users_of(&shared, instance).into_iter();
@@ -309,10 +374,9 @@ impl Feed {
     }
 }
 
-/// Reads entries. The iterator is foreign code: it must run before a lock is taken.
-fn parse<T: AsRef<[u8]>>(entries: impl IntoIterator<Item = (EventId, Duration, T)>) -> Vec<Aged> {
-    let entries = entries.into_iter();
-    entries.map(|(id, age, entry)| (id, age, Received::read(entry.as_ref()))).collect()
+/// Collects entries. The iterator is foreign code: it must run before a lock is taken.
+fn received(entries: impl IntoIterator<Item = (EventId, Duration, Incoming)>) -> Vec<Aged> {
+    entries.into_iter().map(|(id, age, entry)| (id, age, entry.0)).collect()
 }
 
 impl fmt::Debug for Feed {

@@ -72,8 +72,8 @@ fn join_one(
     let Joined { topic, last, .. } = *joined;
     let head = state.log.head();
     // Held to the end: a read in between would move the client past unsent events of the topic.
-    let mut inbox = client.inbox.lock();
-    if !inbox.ending.is_open() {
+    let mut inbox = client.lock();
+    if !inbox.is_open() {
         return state.routes.join(slot, topic.clone(), head);
     }
     // For every position at first, to judge the events of the topic.
@@ -84,8 +84,9 @@ fn join_one(
     let Some((_, others)) = now.memberships.split_last() else { return false };
     let before = Identity { memberships: others, ..now };
     let cursor = inbox.mailbox.cursor();
+    let from = client.start.get().copied().unwrap_or(cursor);
     let LastOf { older, has_newer, since } =
-        pages::last_of(&state.log, topic, [before, now], last, inbox.start, cursor);
+        pages::last_of(&state.log, topic, [before, now], last, from, cursor);
     let has_lost = state.log.lost_since(cursor, before).is_some();
     state.routes.hold_last_since(slot, since);
     // A client that reads the log, or will, reads these events there.

@@ -18,18 +18,19 @@ use crate::time::deadline::IdleDeadline;
 
 /// A stream of users that come and go, as [`Hub::watch`](crate::Hub::watch) returns it.
 ///
-/// A `Stream` of [`PresenceEvent`]s, in one order for all watchers: joins and leaves of a user
-/// alternate. A watch is a cursor in the events that the hub [keeps](crate::Presence::event_buffer),
-/// not a queue of its own: a watch that is not read costs nothing, and is told when it missed events. While
-/// nothing happens, it waits for the end of the next grace period with one [`Sleep`](crate::Sleep).
+/// A `Stream` of [`PresenceEvent`]s, in the same order for all watchers: joins and leaves of a user
+/// alternate. A watch is a cursor in the events that the hub
+/// [keeps](crate::Presence::event_buffer), and no queue: a watch that is not read costs nothing, and
+/// reports missed events. While nothing happens, a watch waits for the end of the next grace period
+/// with a single [`Sleep`](crate::Sleep).
 /// A watch does not keep the hub alive, and ends when the hub is closed.
 ///
 /// # Cancel safety
 ///
-/// An event is taken only when it is returned, so dropping `next()` before it is ready loses
-/// nothing.
+/// `next()` takes an event only in the call that returns the event, so dropping a pending `next()`
+/// loses nothing.
 ///
-/// Purposefully not `Clone`: call `Hub::watch` again, which begins at its own moment.
+/// Purposefully not `Clone`: call `Hub::watch` again. The new watch begins at the time of the call.
 #[must_use = "a watch sees nothing unless it is polled"]
 pub struct PresenceWatch {
     shared: Arc<Shared>,

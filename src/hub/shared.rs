@@ -20,11 +20,11 @@ use crate::core::receipt::{Confirmation, Receipt};
 use crate::core::state::{LogRead, State};
 #[cfg(feature = "metrics")]
 use crate::core::stats::Recorded;
-use crate::core::stats::{Reads, Stats};
+use crate::core::stats::{Rare, Stats};
 use crate::error::PublishError;
 use crate::log::audience::Audience;
 use crate::log::codec;
-use crate::log::entry::{Encoded, Entry, Prepared};
+use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
 use crate::sync::{self, Mutex, MutexGuard};
@@ -41,7 +41,7 @@ const MAX_LOWERED_IDLE: usize = 1024;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(super) hasher: KeyHasher,
-    pub(super) reads: Reads,
+    pub(super) rare: Rare,
     #[cfg(feature = "metrics")]
     pub(super) recorded: Mutex<Recorded>,
     pub(super) order: Mutex<Order>,
@@ -71,7 +71,7 @@ impl Shared {
         Self {
             config,
             hasher,
-            reads: Reads::default(),
+            rare: Rare::default(),
             #[cfg(feature = "metrics")]
             recorded: Mutex::new(Recorded::default()),
             order,
@@ -173,15 +173,18 @@ impl Shared {
         matched
     }
 
-    /// Forgets a client whose stream ended or was dropped, unless the hub has forgotten it already.
+    /// Frees everything of a client whose stream ended or was dropped. The hub may have forgotten
+    /// the client already. The caller must never touch the client's inbox again.
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
         let mut work = Work::begin_release(&self.config);
         let mut state = self.state.lock();
         if state.has(slot, client) {
-            let reason = client.inbox.lock().ending.reason().unwrap_or(EndReason::Left);
+            let reason = client.lock().ending().reason().unwrap_or(EndReason::Left);
             state.forget(slot, reason, &mut work);
         }
+        let inbox = state.inboxes.remove(&client.place);
         drop(state);
+        drop(inbox);
         work.run();
     }
 
@@ -190,7 +193,7 @@ impl Shared {
         &self,
         slot: usize,
         client: &Arc<Client>,
-        out: &mut Vec<Arc<Entry>>,
+        out: &mut Batch,
     ) -> LogRead {
         let mut work = Work::begin(&self.config);
         let mut state = self.state.lock();
@@ -237,7 +240,13 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
-        let mut stats = Stats::new(&state.routes, &state.log, state.counts, self.reads.sum());
+        let mut stats = Stats::new(
+            &state.routes,
+            &state.log,
+            state.counts,
+            state.inboxes.read(),
+            &self.rare,
+        );
         stats.degraded = state.health.is_degraded() || !state.is_loaded;
         stats
     }

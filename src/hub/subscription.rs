@@ -1,27 +1,27 @@
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream;
 
 use super::admission::{self, Admitted, Start};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
-use crate::core::client::{Client, Inbox};
-use crate::core::config::Config;
+use crate::core::client::Client;
 use crate::core::deferred::Work;
+use crate::core::inbox::{InboxGuard, Place};
 use crate::core::state::LogRead;
 use crate::core::telemetry;
 use crate::error::Refused;
-use crate::log::entry::Entry;
+use crate::log::entry::{Batch, Entry};
 use crate::log::key::ClientId;
 use crate::log::mailbox::{GapReason, Taken};
-use crate::sync::{self, MutexGuard};
+use crate::sync;
 use crate::time::deadline::{Due, IdleDeadline};
 use crate::time::heartbeat::Heartbeat;
 use crate::wire::event::{Event, EventError};
@@ -29,7 +29,7 @@ use crate::wire::frame;
 use crate::wire::id::EventId;
 
 /// One read in this many measures the delay of its oldest event.
-const MEASURED_READS: u32 = 16;
+const MEASURED_READS: u8 = 16;
 
 /// The server's end of a client's stream, as [`Hub::subscribe`](crate::Hub::subscribe) returns it.
 ///
@@ -50,37 +50,54 @@ const MEASURED_READS: u32 = 16;
 pub struct Subscription {
     shared: Arc<Shared>,
     client: Arc<Client>,
-    /// `None` once the client was forgotten.
-    slot: Option<usize>,
-    /// Where the stream began.
+    /// Where the client's inbox lies.
+    place: Place,
+    /// `None` once the stream has ended.
+    slot: Option<u32>,
+    is_resumed: bool,
+    /// The first frames were sent, and the stream has not ended.
+    is_live: bool,
+    /// The stream ends at a set time: its polls must read the clock.
+    is_timed: bool,
+    /// The timer was armed since it fired last, or need not be.
+    is_armed: bool,
+    /// The state of the backplane that the client was told last.
+    told_degraded: bool,
+    /// How many items the stream has returned, up to the next that is measured.
+    items: u8,
+    /// The first frames, until they are sent.
+    opening: Option<Box<Opening>>,
+    /// When the next heartbeat is due.
+    idle: IdleDeadline,
+    /// The task whose waker was registered last.
+    task: Task,
+}
+
+/// The first frames of a stream: `hub:open`, a gap if events were missed, and the snapshot.
+struct Opening {
     start: Start,
     /// The newest event when the client was let in.
     head: EventId,
-    phase: Phase,
-    /// When the next heartbeat is due.
-    idle: IdleDeadline,
-    /// The stream ends at a set time: its polls must read the clock.
-    is_timed: bool,
-    /// The events of the poll under way. Empty between polls; kept for its allocation.
-    batch: Vec<Arc<Entry>>,
-    /// How many items the stream has returned.
-    items: u32,
-    /// The state of the backplane that the client was told last.
-    told_degraded: bool,
-    /// A clone of the task's waker, made before the lock is taken: cloning is foreign code.
-    spare_waker: Option<Waker>,
+    /// The request asks for the last events, which exclude a snapshot.
+    asks_for_replay: bool,
+    snapshot: Vec<Event>,
 }
 
-/// The next part of the stream.
-enum Phase {
-    /// `hub:open`, a gap if events were missed, and the snapshot.
-    Opening {
-        snapshot: Vec<Event>,
-        /// The request asks for the last events, which exclude a snapshot.
-        asks_for_replay: bool,
-    },
-    /// Events.
-    Live,
+/// Tells tasks apart, like [`Waker::will_wake`], without keeping a waker.
+///
+/// Another waker can have the address of a waker that was dropped. So the task counts only while
+/// the inbox holds the waker that was registered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Task {
+    data: usize,
+    vtable: usize,
+}
+
+impl Task {
+    fn of(waker: &Waker) -> Self {
+        let vtable = ptr::from_ref(waker.vtable()) as usize;
+        Self { data: waker.data() as usize, vtable }
+    }
 }
 
 impl Subscription {
@@ -90,30 +107,36 @@ impl Subscription {
         let admitted = admission::admit(shared, subscriber, &mut work);
         // The subscription frees the client when it is dropped. It must exist before foreign code
         // runs: a panic there must not leave a client without a stream.
-        let admitted = admitted.map(|admitted| Self::new(shared, admitted));
+        let admitted = admitted.map(|admitted| {
+            let start = admitted.start.as_str();
+            (Self::new(shared, admitted), start)
+        });
         work.run();
         match &admitted {
-            Ok(stream) => telemetry::opened(stream.client.id, has_user, stream.start.as_str()),
+            Ok((stream, start)) => telemetry::opened(stream.client.id, has_user, start),
             Err(refused) => telemetry::refused(refused.cause()),
         }
-        admitted
+        admitted.map(|(stream, _)| stream)
     }
 
     fn new(shared: &Arc<Shared>, admitted: Admitted) -> Self {
         let Admitted { client, slot, start, head, asks_for_replay } = admitted;
+        let snapshot = Vec::new();
         Self {
             shared: Arc::clone(shared),
+            place: client.place.clone(),
             client,
-            slot: Some(slot),
-            start,
-            head,
-            phase: Phase::Opening { snapshot: Vec::new(), asks_for_replay },
-            idle: IdleDeadline::new(shared.config.heartbeat),
+            // A hub has fewer than 2^32 clients.
+            slot: Some(slot as u32),
+            is_resumed: start.is_resumed(),
+            is_live: false,
             is_timed: false,
-            batch: Vec::new(),
-            items: 0,
+            is_armed: false,
             told_degraded: false,
-            spare_waker: None,
+            items: 0,
+            opening: Some(Box::new(Opening { start, head, asks_for_replay, snapshot })),
+            idle: IdleDeadline::new(shared.config.heartbeat),
+            task: Task { data: 0, vtable: 0 },
         }
     }
 
@@ -129,7 +152,7 @@ impl Subscription {
     /// whether the [older events](crate::History) can be read. If not, the client gets a gap.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
-        self.start.is_resumed()
+        self.is_resumed
     }
 
     /// Returns the client's position: the stream has returned every event for the client up to
@@ -154,7 +177,7 @@ impl Subscription {
     /// ```
     #[must_use]
     pub fn position(&self) -> EventId {
-        self.client.inbox.lock().mailbox.cursor()
+        self.place.lock().mailbox.cursor()
     }
 
     /// Sends a snapshot before the live events: the state, and then its changes.
@@ -191,19 +214,17 @@ impl Subscription {
         mut self,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<Self, EventError> {
-        let Phase::Opening { snapshot, asks_for_replay } = &mut self.phase else {
-            return Err(EventError::Late);
-        };
+        let Some(opening) = &mut self.opening else { return Err(EventError::Late) };
         for event in events {
-            if *asks_for_replay {
+            if opening.asks_for_replay {
                 return Err(EventError::Replay);
             }
             event.check_for_hub()?;
-            snapshot.push(event);
+            opening.snapshot.push(event);
         }
-        if !snapshot.is_empty() {
+        if !opening.snapshot.is_empty() {
             let now = self.shared.now();
-            self.client.inbox.lock().mailbox.skip_to(self.head, now);
+            self.place.lock().mailbox.skip_to(opening.head, now);
         }
         Ok(self)
     }
@@ -212,9 +233,10 @@ impl Subscription {
     ///
     /// The id of `hub:open` is the client's position before a gap is reported and before the
     /// snapshot. A client that is cut off in between must return to the gap.
-    fn opening(&self, snapshot: Vec<Event>) -> Bytes {
+    fn open_frames(&self, opening: Opening) -> Bytes {
+        let Opening { start, head, snapshot, .. } = opening;
         let has_snapshot = !snapshot.is_empty();
-        let (held, gap) = match self.start {
+        let (held, gap) = match start {
             Start::Gap { held, reason, now } => (held, Some((now, reason))),
             // The events that the client missed are not replayed: report the loss now.
             Start::Behind(_) | Start::Sought(_) if has_snapshot => {
@@ -233,7 +255,7 @@ impl Subscription {
         let open = frame::open(held, retry, &id.to_string(), is_resumed, heartbeat);
         let mut frames = vec![open];
         if let Some((position, reason)) = gap {
-            self.shared.reads.gap(self.client.serial);
+            self.shared.rare.gap(self.client.serial);
             frames.push(if has_snapshot {
                 frame::healed_gap(held, reason.as_str())
             } else {
@@ -243,7 +265,7 @@ impl Subscription {
         let mut snapshot = snapshot.into_iter();
         let last = snapshot.next_back();
         frames.extend(snapshot.map(|event| event.seal().finish_without_id()));
-        let position = self.head.max(self.start.position());
+        let position = head.max(start.position());
         frames.extend(last.map(|event| event.seal().finish(position).into_bytes()));
         match frames.as_slice() {
             [one] => one.clone(),
@@ -251,13 +273,36 @@ impl Subscription {
         }
     }
 
+    /// Whether the inbox holds the waker of this task, and the timer is armed: then nothing has come
+    /// since the last poll.
+    fn is_waiting(&self, cx: &Context<'_>) -> bool {
+        self.is_armed && self.task == Task::of(cx.waker()) && self.place.waits()
+    }
+
+    /// Returns the next event of a stream that keeps up and has no other concern: the short path.
+    /// Registers the waker too. The stream is polled again directly, and must then only see that
+    /// nothing has come since.
+    #[inline]
+    fn poll_live(&mut self, cx: &Context<'_>) -> Option<Bytes> {
+        let mut waker = self.spare_waker(cx);
+        let mut inbox = self.place.lock();
+        let entry = inbox.take_only()?;
+        inbox.count_read(1, entry.len());
+        wait(inbox, &mut self.task, &mut waker, cx);
+        self.note_read(&entry, &entry);
+        Some(entry.frame.bytes().clone())
+    }
+
     /// Returns the next events, if there are any. Otherwise registers the waker, or finds that the
     /// stream has ended. Leaves in `due` when the stream must be polled again.
     fn poll_events(&mut self, cx: &Context<'_>, due: &mut Option<Instant>) -> Poll<Option<Bytes>> {
         loop {
             let now = self.is_timed.then(|| self.shared.now());
-            self.refresh_waker(cx);
-            let mut inbox = self.client.inbox.lock();
+            let mut waker = self.spare_waker(cx);
+            let mut inbox = self.place.lock();
+            if inbox.take_fired() {
+                self.is_armed = false;
+            }
             *due = inbox.next_at();
             match (*due, now) {
                 (Some(_), Some(now)) => {
@@ -271,22 +316,32 @@ impl Subscription {
                 }
                 (None, _) => self.is_timed = false,
             }
-            if let Some(last) = inbox.ending.take_over() {
+            if let Some(last) = inbox.take_over() {
                 return Poll::Ready(last);
             }
             if inbox.has_unsent() {
-                let is_lost = inbox.take_unsent(self.shared.config.batch, &mut self.batch);
+                let mut batch = Batch::new();
+                let is_lost = inbox.take_unsent(self.shared.config.batch, &mut batch);
                 let position = inbox.mailbox.cursor();
                 drop(inbox);
-                return Poll::Ready(Some(self.take_unsent(is_lost.then_some(position))));
+                return Poll::Ready(Some(self.unsent_item(&batch, is_lost.then_some(position))));
             }
-            match inbox.mailbox.take(self.shared.config.batch, &mut self.batch) {
+            let mut batch = Batch::new();
+            match inbox.mailbox.take(self.shared.config.batch, &mut batch) {
                 Taken::Batch => {
-                    self.settle(inbox);
-                    return Poll::Ready(Some(self.take_batch(None)));
+                    inbox.count_read(batch.len(), batch.iter().map(|entry| entry.len()).sum());
+                    if inbox.ending().is_endless() && !inbox.mailbox.is_waiting() {
+                        // The stream is polled again directly, and must then only see that nothing
+                        // has come since.
+                        wait(inbox, &mut self.task, &mut waker, cx);
+                    } else {
+                        self.settle(inbox);
+                    }
+                    return Poll::Ready(Some(self.item(&batch, None)));
                 }
                 Taken::Gap(id, reason) => {
                     self.settle(inbox);
+                    self.idle.restart();
                     return Poll::Ready(Some(self.gap(id, reason)));
                 }
                 Taken::Behind => {
@@ -297,98 +352,125 @@ impl Subscription {
                     // No event of the log was for this client, which keeps up now; or the client
                     // is held, or must report a gap first, or has ended.
                 }
-                Taken::Held if inbox.ending.is_final() || inbox.ending.is_open() => {
-                    return wait(inbox, &mut self.spare_waker, cx);
+                Taken::Held if inbox.ending().is_final() || inbox.is_open() => {
+                    if wait(inbox, &mut self.task, &mut waker, cx) {
+                        return Poll::Pending;
+                    }
                 }
                 // The client comes back, and gets the missing events then.
-                Taken::Held | Taken::Nothing => {
-                    return match inbox.ending.take_last() {
-                        Some(last) => Poll::Ready(last),
-                        None => wait(inbox, &mut self.spare_waker, cx),
-                    };
-                }
+                Taken::Held | Taken::Nothing => match inbox.take_last() {
+                    Some(last) => return Poll::Ready(last),
+                    None if wait(inbox, &mut self.task, &mut waker, cx) => return Poll::Pending,
+                    None => {}
+                },
             }
         }
+    }
+
+    /// Clones the task's waker, unless the inbox holds it. Must be called before the lock is taken:
+    /// cloning is foreign code.
+    fn spare_waker(&self, cx: &Context<'_>) -> Option<Waker> {
+        if self.task == Task::of(cx.waker()) && self.place.waits() {
+            return None;
+        }
+        sync::assert_unlocked();
+        Some(cx.waker().clone())
     }
 
     /// Reads the log. Returns the item to send, or `None` if the inbox must be looked at again.
     fn read_log(&mut self) -> Option<Option<Bytes>> {
         let Some(slot) = self.slot else { return Some(None) };
-        match self.shared.catch_up(slot, &self.client, &mut self.batch) {
+        let mut batch = Batch::new();
+        match self.shared.catch_up(slot as usize, &self.client, &mut batch) {
             LogRead::Retry => None,
             // A client that was forgotten reads no more. It gets the rest when it comes back, so it
             // must not be told that its stream is complete.
             LogRead::Forgotten => {
-                let mut inbox = self.client.inbox.lock();
-                let last = inbox.ending.take_last().flatten();
-                Some(last.filter(|_| !inbox.ending.is_final()))
+                let mut inbox = self.place.lock();
+                let last = inbox.take_last().flatten();
+                Some(last.filter(|_| !inbox.ending().is_final()))
             }
-            LogRead::Events { gap: None } if self.batch.is_empty() => None,
+            LogRead::Events { gap: None } if batch.is_empty() => None,
             LogRead::Events { gap } => {
                 let gap = gap.map(|id| self.gap(id, GapReason::Evicted));
-                Some(Some(self.take_batch(gap)))
+                let item = self.item(&batch, gap);
+                // The events may be old.
+                self.idle.restart();
+                Some(Some(item))
             }
         }
     }
 
     fn gap(&self, id: EventId, reason: GapReason) -> Bytes {
-        self.shared.reads.gap(self.client.serial);
+        self.shared.rare.gap(self.client.serial);
         frame::gap(id, reason.as_str())
     }
 
     /// Sets the time of a read that left events behind, for which the lock must be released: the
     /// clock is foreign code.
-    fn settle(&self, inbox: MutexGuard<'_, Inbox>) {
+    fn settle(&self, inbox: InboxGuard<'_>) {
         let is_settled = inbox.mailbox.is_settled();
         drop(inbox);
         if !is_settled {
             let now = self.shared.now();
-            self.client.inbox.lock().mailbox.settle_read(now);
+            self.place.lock().mailbox.settle_read(now);
         }
     }
 
-    fn take_batch(&mut self, gap: Option<Bytes>) -> Bytes {
-        let bytes = match (&gap, self.batch.as_slice()) {
-            (None, [one]) => one.frame.bytes().clone(),
-            (gap, more) => joined(gap.iter().chain(more.iter().map(|entry| entry.frame.bytes()))),
-        };
-        self.count_batch(bytes.len() - gap.map_or(0, |gap| gap.len()));
-        self.batch.clear();
-        bytes
-    }
-
     /// Returns events before the client's position. They have no id: it would move the client back.
-    fn take_unsent(&mut self, lost_at: Option<EventId>) -> Bytes {
+    fn unsent_item(&mut self, batch: &Batch, lost_at: Option<EventId>) -> Bytes {
         let mut frames = Vec::new();
         if let Some(position) = lost_at {
             frames.extend_from_slice(&self.gap(position, GapReason::Evicted));
         }
         let gap = frames.len();
-        for entry in &self.batch {
+        for entry in batch {
             entry.frame.put_without_id(&mut frames);
         }
-        self.count_batch(frames.len() - gap);
-        self.batch.clear();
+        if !batch.is_empty() {
+            self.place.lock().count_read(batch.len(), frames.len() - gap);
+        }
+        // The events may be old.
+        self.idle.restart();
         frames.into()
     }
 
-    fn count_batch(&mut self, bytes: usize) {
-        let Some(oldest) = self.batch.first() else { return };
-        let Shared { reads, .. } = &*self.shared;
-        reads.count(self.client.serial, self.batch.len(), bytes);
-        if self.items.is_multiple_of(MEASURED_READS) {
+    /// Restarts the idle time, and measures the delay of some reads.
+    fn note_read(&mut self, oldest: &Entry, newest: &Entry) {
+        if self.items == 0 {
             let delay = self.shared.now().saturating_duration_since(oldest.at);
-            reads.delay(self.client.serial, delay);
+            self.shared.rare.delay(self.client.serial, delay);
         }
-        self.items = self.items.wrapping_add(1);
+        self.items = (self.items + 1) % MEASURED_READS;
+        if self.is_armed {
+            // The timer has not fired: the event is younger than the idle time.
+            self.idle.restart_at(newest.at);
+        } else {
+            self.idle.restart();
+        }
     }
 
-    /// Makes a spare clone of the task's waker, unless a spare exists.
-    fn refresh_waker(&mut self, cx: &Context<'_>) {
-        if self.spare_waker.as_ref().is_none_or(|spare| !spare.will_wake(cx.waker())) {
-            sync::assert_unlocked();
-            self.spare_waker = Some(cx.waker().clone());
+    /// Joins events to one item.
+    fn item(&mut self, batch: &Batch, gap: Option<Bytes>) -> Bytes {
+        if let (Some(oldest), Some(newest)) = (batch.first(), batch.last()) {
+            self.note_read(oldest, newest);
         }
+        match (&gap, batch.as_slice()) {
+            (None, [one]) => one.frame.bytes().clone(),
+            (None, more) => joined(more.iter().map(|entry| entry.frame.bytes())),
+            (Some(gap), more) => {
+                joined([gap].into_iter().chain(more.iter().map(|entry| entry.frame.bytes())))
+            }
+        }
+    }
+
+    /// Waits for the next heartbeat, or for `end`.
+    fn poll_idle(&mut self, end: Option<Instant>) -> Poll<Due> {
+        let waker = Waker::from(Arc::clone(&self.client));
+        let timer = &*self.shared.config.timer;
+        let due = self.idle.poll(&mut Context::from_waker(&waker), timer, end);
+        self.is_armed = due.is_pending();
+        due
     }
 
     /// Whether the client must be told that the backplane was lost or found.
@@ -398,9 +480,50 @@ impl Subscription {
         is_degraded != self.told_degraded && self.slot.is_some()
     }
 
+    /// The whole of `poll_next`.
+    #[inline(never)]
+    fn poll_any(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        if self.slot.is_none() {
+            return Poll::Ready(None);
+        }
+        if let Some(opening) = self.opening.take() {
+            self.is_live = true;
+            self.idle.restart();
+            return Poll::Ready(Some(self.open_frames(*opening)));
+        }
+        loop {
+            if self.must_tell_health() {
+                self.told_degraded = !self.told_degraded;
+                self.idle.restart();
+                return Poll::Ready(Some(frame::degraded(self.told_degraded)));
+            }
+            let mut due = None;
+            match self.poll_events(cx, &mut due) {
+                Poll::Ready(Some(events)) => return Poll::Ready(Some(events)),
+                Poll::Ready(None) => {
+                    self.leave();
+                    return Poll::Ready(None);
+                }
+                // A thread that changes the state from here on finds the waker. A thread that
+                // changed the state before may have found no waker.
+                Poll::Pending if self.must_tell_health() => continue,
+                Poll::Pending => {}
+            }
+            match ready!(self.poll_idle(due)) {
+                Due::Heartbeat => {
+                    self.shared.housekeep();
+                    return Poll::Ready(self.shared.config.heartbeat.map(Heartbeat::frame));
+                }
+                // The stream is due to end: the next round ends it.
+                Due::End => {}
+            }
+        }
+    }
+
     fn leave(&mut self) {
+        self.is_live = false;
         if let Some(slot) = self.slot.take() {
-            self.shared.leave(slot, &self.client);
+            self.shared.leave(slot as usize, &self.client);
         }
     }
 }
@@ -410,43 +533,15 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self.get_mut();
-        if let Phase::Opening { snapshot, .. } = &mut this.phase {
-            let snapshot = mem::take(snapshot);
-            this.phase = Phase::Live;
-            this.idle.restart();
-            return Poll::Ready(Some(this.opening(snapshot)));
-        }
-        loop {
-            if this.must_tell_health() {
-                this.told_degraded = !this.told_degraded;
-                this.idle.restart();
-                return Poll::Ready(Some(frame::degraded(this.told_degraded)));
+        if this.is_live && !this.must_tell_health() {
+            if this.is_waiting(cx) {
+                return Poll::Pending;
             }
-            let mut due = None;
-            match this.poll_events(cx, &mut due) {
-                Poll::Ready(Some(events)) => {
-                    this.idle.restart();
-                    return Poll::Ready(Some(events));
-                }
-                Poll::Ready(None) => {
-                    this.leave();
-                    return Poll::Ready(None);
-                }
-                // A thread that changes the state from here on finds the waker. A thread that
-                // changed the state before may have found no waker.
-                Poll::Pending if this.must_tell_health() => continue,
-                Poll::Pending => {}
-            }
-            let Config { heartbeat, timer, .. } = &this.shared.config;
-            match ready!(this.idle.poll(cx, &**timer, due)) {
-                Due::Heartbeat => {
-                    this.shared.housekeep();
-                    return Poll::Ready(heartbeat.map(Heartbeat::frame));
-                }
-                // The stream is due to end: the next round ends it.
-                Due::End => {}
+            if let Some(event) = this.poll_live(cx) {
+                return Poll::Ready(Some(event));
             }
         }
+        this.poll_any(cx)
     }
 }
 
@@ -466,26 +561,31 @@ impl fmt::Debug for Subscription {
 }
 
 /// Registers the waker under the lock under which the inbox was found empty: the next thread that
-/// fills the inbox finds the waker.
-fn wait<T>(
-    mut inbox: MutexGuard<'_, Inbox>,
+/// fills the inbox finds the waker. Returns `false` if the waker must be cloned first.
+fn wait(
+    mut inbox: InboxGuard<'_>,
+    task: &mut Task,
     spare: &mut Option<Waker>,
     cx: &Context<'_>,
-) -> Poll<T> {
+) -> bool {
     if inbox.will_wake(cx.waker()) {
-        return Poll::Pending;
+        return true;
     }
-    let old = spare.take().and_then(|waker| inbox.register(waker));
+    let Some(waker) = spare.take() else { return false };
+    let old = inbox.register(waker);
     // The destructor of a waker is foreign code.
     drop(inbox);
     sync::assert_unlocked();
     drop(old);
-    Poll::Pending
+    *task = Task::of(cx.waker());
+    true
 }
 
 fn joined<'a>(frames: impl IntoIterator<Item = &'a Bytes> + Clone) -> Bytes {
     let len = frames.clone().into_iter().map(Bytes::len).sum();
-    let mut all = BytesMut::with_capacity(len);
-    frames.into_iter().for_each(|frame| all.put_slice(frame));
-    all.freeze()
+    let mut all = Vec::with_capacity(len);
+    for frame in frames {
+        all.extend_from_slice(frame);
+    }
+    all.into()
 }

@@ -11,6 +11,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::audience::{Audience, Extent};
 use super::hash::{KeyHasher, KeyHashes};
 use super::identity::{Filter, Identity};
@@ -194,7 +196,14 @@ impl Hash for Conflation {
     }
 }
 
-/// The most bytes of frames that one read takes. A read takes at least one event.
+/// The events of one read. Most reads take one.
+pub(crate) type Batch = SmallVec<[Arc<Entry>; 4]>;
+
+/// The most events that one read of the log takes: a publisher waits for the lock meanwhile.
+const MAX_EVENTS: usize = 64;
+
+/// The most bytes of frames that one read takes. A read takes at least one event, and at most
+/// [`MAX_EVENTS`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     pub(crate) bytes: usize,
@@ -202,7 +211,8 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Returns whether `entry` fits into a batch that holds `taken`.
-    pub(crate) fn allows(self, taken: &[Arc<Entry>], taken_bytes: usize, entry: &Entry) -> bool {
-        taken.is_empty() || taken_bytes + entry.len() <= self.bytes
+    pub(crate) fn allows(self, taken: &Batch, taken_bytes: usize, entry: &Entry) -> bool {
+        taken.is_empty()
+            || taken.len() < MAX_EVENTS && taken_bytes + entry.len() <= self.bytes
     }
 }

@@ -102,21 +102,27 @@ impl Evicted {
     pub(crate) fn since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
         let unknown = (after < floor).then_some(floor);
-        let known = client.memberships.iter().filter_map(|held| {
-            let after = after.max(held.since);
-            // A row keeps only the newest eviction. If that event was restored, an older one of
-            // the same row may still be missing: assume so, to be safe.
-            let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
-            let row = |row: u64| newest(row).filter(|&id| id > after);
-            let of_any_type = row(any_type(held.hash))?;
-            match client.filter {
+        // A row keeps only the newest eviction. If that event was restored, an older one of the
+        // same row may still be missing: assume so, to be safe.
+        let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
+        let mut lost = unknown;
+        for held in client.memberships {
+            // Only a loss later than those found so far counts. So the types, of which a client
+            // may have many, are looked up for few keys.
+            let found = lost.unwrap_or(after).max(after).max(held.since);
+            let Some(of_any_type) = newest(any_type(held.hash)).filter(|&id| id > found) else {
+                continue;
+            };
+            let later = match client.filter {
                 Filter::Everything => Some(of_any_type),
                 Filter::Types(types) => {
-                    types.iter().filter_map(|&name| row(one_type(held.hash, name))).max()
+                    let of_types = types.iter().filter_map(|&name| newest(one_type(held.hash, name)));
+                    of_types.max().filter(|&id| id > found)
                 }
-            }
-        });
-        known.max().max(unknown).max(self.combined_since(after, client))
+            };
+            lost = later.or(lost);
+        }
+        lost.max(self.combined_since(after, client))
     }
 
     /// Returns whether an event for a single key was evicted that came after `after`.

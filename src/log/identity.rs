@@ -15,7 +15,7 @@ pub(crate) struct Membership {
     /// The client holds the key for events after this id.
     pub(crate) since: EventId,
     /// The client's index in the list of the key's members.
-    pub(super) index: usize,
+    pub(super) index: u32,
 }
 
 impl Membership {

@@ -12,7 +12,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::entry::{Budget, Conflation, Entry};
+use super::entry::{Batch, Budget, Conflation, Entry};
 use super::evicted::Evicted;
 use super::hash::{KeyHasher, KeyMap};
 use super::identity::Identity;
@@ -169,7 +169,7 @@ impl Log {
         after: EventId,
         client: Identity<'_>,
         budget: Budget,
-        out: &mut Vec<Arc<Entry>>,
+        out: &mut Batch,
     ) -> bool {
         let lists = self.lists(client);
         let mut next: BinaryHeap<Reverse<(EventId, usize, usize)>> = lists
@@ -182,6 +182,19 @@ impl Log {
             .collect();
         let mut bytes = 0;
         let mut newest = after;
+        // Most clients have events under one key only.
+        if let [Reverse((_, list, at))] = next.as_slice() {
+            for entry in lists[*list].0.range(*at..) {
+                if entry.is_for(client) {
+                    if !budget.allows(out, bytes, entry) {
+                        return false;
+                    }
+                    bytes += entry.len();
+                    out.push(Arc::clone(entry));
+                }
+            }
+            return true;
+        }
         while let Some(Reverse((id, list, at))) = next.pop() {
             let (entries, _) = lists[list];
             let entry = &entries[at];
@@ -541,7 +554,7 @@ mod tests {
                         .filter(|&at| kinds[self.all[at].1] && !self.is_outdated(at))
                         .map(|at| self.all[at].0.id);
                     let expected: Vec<EventId> = expected.collect();
-                    let mut read = Vec::new();
+                    let mut read = Batch::new();
                     self.log.read(position, client, Budget { bytes: usize::MAX }, &mut read);
                     let read: Vec<EventId> = read.into_iter().map(|entry| entry.id).collect();
                     match self.log.lost_since(position, client) {

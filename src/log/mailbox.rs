@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::entry::{Budget, Entry};
+use super::entry::{Batch, Budget, Entry};
 use crate::wire::id::EventId;
 
 /// The position of one client in the log, and how the client gets its next events.
@@ -13,28 +13,49 @@ use crate::wire::id::EventId;
 /// A client that keeps up reads its window: weak handles to the newest events. The window pins no
 /// event. A client falls behind if more events come than the window holds, or if the log drops an
 /// event of the window. Then the client reads the log from its [`cursor`](Self::cursor).
+///
+/// Nearly every client has received everything, or has one event to read: it is *live*. The fields
+/// that a live client needs come first, so that they lie in one cache line. The fields after them
+/// do not count while the client is live.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Mailbox {
-    reading: Reading,
-    /// The most handles that the window holds.
-    capacity: usize,
-    /// The client has received every event for it up to here.
-    cursor: EventId,
     /// Every event for the client up to here was received, is in the window, or must be read from
     /// the log. The mailbox takes no event at or before this position.
     tail: EventId,
-    waiting: Waiting,
+    /// The only event of a live client's window: the event at the tail.
+    only: Option<Weak<Entry>>,
+    stage: Stage,
+    /// The client has received every event for it up to here.
+    cursor: EventId,
+    reading: Reading,
     /// How many events the log had evicted when the client connected and asked for the last few
     /// events, or when a gap was reported. While the log has evicted no more, the client has
-    /// nothing new to be told.
-    evicted_before: Option<u64>,
+    /// nothing new to be told. [`UNEXCUSED`] otherwise.
+    excused_at: u64,
 }
+
+/// Whether events wait, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing waits: the client is live, and has received everything.
+    Live,
+    /// Nothing waits for a client that is not live.
+    Quiet,
+    Since(Instant),
+    /// See [`Waiting::ReadNow`].
+    ReadNow,
+}
+
+/// No loss is excused: no log evicts so many events.
+const UNEXCUSED: u64 = u64::MAX;
 
 /// How a client gets its next events.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "the box makes each client smaller")]
 enum Reading {
-    /// From the window.
-    Window(VecDeque<Weak<Entry>>),
+    /// From the window. `None` if the window never held more than one event.
+    Window(Option<Box<VecDeque<Weak<Entry>>>>),
     /// From the log. `requested`: losses up to this id were already requested from the backplane;
     /// they must not be requested again.
     Log { pace: Pace, requested: EventId },
@@ -91,6 +112,26 @@ pub(crate) enum Waiting {
     ReadNow,
 }
 
+/// An event on its way into mailboxes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handle<'a> {
+    pub(crate) id: EventId,
+    /// The time of publishing.
+    pub(crate) at: Instant,
+    pub(crate) entry: &'a Weak<Entry>,
+}
+
+/// The result of [`Mailbox::push`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The event is not new to the client.
+    Stale,
+    /// The client can read the event.
+    Ready,
+    /// The client must wait for older events first.
+    Held,
+}
+
 /// The result of [`Mailbox::take`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -107,43 +148,41 @@ pub(crate) enum Taken {
 
 impl Mailbox {
     /// Creates the mailbox of a client at `cursor`, when the log ends at `head`.
-    pub(crate) fn new(
-        cursor: EventId,
-        head: EventId,
-        capacity: usize,
-        pace: Pace,
-        now: Instant,
-    ) -> Self {
-        let is_behind = cursor < head;
-        Self {
-            reading: if is_behind {
-                Reading::Log { pace, requested: EventId::ORIGIN }
-            } else {
-                Reading::Window(VecDeque::new())
-            },
-            capacity,
-            cursor,
+    pub(crate) fn new(cursor: EventId, head: EventId, pace: Pace, now: Instant) -> Self {
+        if cursor >= head {
             // A client ahead of the log has every event up to its cursor from another instance.
-            tail: head.max(cursor),
-            waiting: if is_behind { Waiting::Since(now) } else { Waiting::No },
-            evicted_before: None,
+            return Self::live(cursor);
+        }
+        let reading = Reading::Log { pace, requested: EventId::ORIGIN };
+        Self { cursor, reading, stage: Stage::Since(now), ..Self::live(head) }
+    }
+
+    /// Creates the mailbox of a client that has every event up to `position`.
+    pub(crate) fn live(position: EventId) -> Self {
+        Self {
+            tail: position,
+            only: None,
+            stage: Stage::Live,
+            cursor: position,
+            reading: Reading::Window(None),
+            excused_at: UNEXCUSED,
         }
     }
 
     /// Excuses every loss until the log has evicted more than `evicted` events.
     pub(crate) fn excuse(&mut self, evicted: u64) {
-        self.evicted_before = Some(evicted);
+        self.excused_at = evicted;
     }
 
     /// Keeps the cursor, when the log was replaced by one that ends at `head`.
     pub(crate) fn restart(&mut self, head: EventId, now: Instant) {
         let pace = if self.is_excused() { Pace::Excused } else { Pace::Reading };
-        let fresh = Self::new(self.cursor, head, self.capacity, pace, now);
+        let fresh = Self::new(self.cursor(), head, pace, now);
         match mem::replace(self, fresh).reading {
             // A gap that is not reported yet must not be lost.
             Reading::Gap(reason) => {
                 self.reading = Reading::Gap(reason);
-                self.waiting = Waiting::Since(now);
+                self.stage = Stage::Since(now);
             }
             Reading::Window(_) | Reading::Log { .. } | Reading::Held { .. } => {}
         }
@@ -151,21 +190,36 @@ impl Mailbox {
 
     /// Moves to `cursor`. The events before it are reported as a gap.
     pub(crate) fn jump(&mut self, cursor: EventId, head: EventId, reason: GapReason, now: Instant) {
-        *self = Self::new(cursor, head, self.capacity, Pace::Excused, now);
+        *self = Self::new(cursor, head, Pace::Excused, now);
         self.reading = Reading::Gap(reason);
-        self.waiting = Waiting::Since(now);
+        self.stage = Stage::Since(now);
     }
 
     /// Moves to `position` without a gap: a snapshot replaces the events before it.
     pub(crate) fn skip_to(&mut self, position: EventId, now: Instant) {
-        if position > self.cursor {
-            let tail = self.tail;
-            *self = Self::new(position, tail, self.capacity, Pace::Reading, now);
+        if position > self.cursor() {
+            *self = Self::new(position, self.tail, Pace::Reading, now);
         }
     }
 
     pub(crate) fn cursor(&self) -> EventId {
-        self.cursor
+        match self.stage {
+            Stage::Live => self.tail,
+            // No event for this client lies between. The cursor stays fresh for a client that
+            // seldom gets an event, so that its next resume finds no gap.
+            _ if self.only.is_some() => self.tail.predecessor(),
+            _ => self.cursor,
+        }
+    }
+
+    /// Sets the fields that do not count while the client is live.
+    fn unfold(&mut self) {
+        self.cursor = self.cursor();
+        if let Some(only) = self.only.take()
+            && let Reading::Window(window) = &mut self.reading
+        {
+            window.get_or_insert_default().push_back(only);
+        }
     }
 
     /// The newest event for this client.
@@ -175,67 +229,91 @@ impl Mailbox {
 
     /// Whether a loss since the cursor must be reported, when the log has evicted `evicted` events.
     pub(crate) fn must_report_loss(&self, evicted: u64) -> bool {
-        self.evicted_before != Some(evicted)
+        self.excused_at != evicted
     }
 
     /// Since when events have waited for a client that could read them.
     pub(crate) fn waiting(&self) -> Waiting {
-        match self.reading {
-            Reading::Held { .. } => Waiting::No,
-            Reading::Window(_) | Reading::Log { .. } | Reading::Gap(_) => self.waiting,
+        match (self.stage, &self.reading) {
+            (Stage::Live | Stage::Quiet, _) | (_, Reading::Held { .. }) => Waiting::No,
+            (Stage::Since(since), _) => Waiting::Since(since),
+            (Stage::ReadNow, _) => Waiting::ReadNow,
         }
     }
 
     /// Whether something waits for the client, also if the client is held.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting != Waiting::No
+        matches!(self.stage, Stage::Since(_) | Stage::ReadNow)
     }
 
     /// Whether the last read needs no [`settle_read`](Self::settle_read).
     pub(crate) fn is_settled(&self) -> bool {
-        self.waiting != Waiting::ReadNow
+        self.stage != Stage::ReadNow
     }
 
     /// Sets the time of a read that left events behind.
     pub(crate) fn settle_read(&mut self, now: Instant) {
-        if self.waiting == Waiting::ReadNow {
-            self.waiting = Waiting::Since(now);
+        if self.stage == Stage::ReadNow {
+            self.stage = Stage::Since(now);
         }
     }
 
-    /// Adds an event for this client. Returns whether the event is new to it.
+    /// Adds an event for this client.
     ///
     /// Events come in order. An event that was appended before the client connected, or before the
     /// client had read the log to its end, may still be on its way here.
-    pub(crate) fn push(&mut self, entry: &Arc<Entry>) -> bool {
-        if entry.id <= self.tail {
-            return false;
+    #[inline]
+    pub(crate) fn push(&mut self, event: &Handle<'_>, capacity: usize) -> Pushed {
+        if event.id <= self.tail {
+            return Pushed::Stale;
+        }
+        if self.stage == Stage::Live {
+            self.only = Some(Weak::clone(event.entry));
+            self.tail = event.id;
+            self.stage = Stage::Since(event.at);
+            return Pushed::Ready;
+        }
+        self.push_more(event, capacity)
+    }
+
+    /// Adds an event for a client that is not live, or has an event to read already.
+    fn push_more(&mut self, event: &Handle<'_>, capacity: usize) -> Pushed {
+        if self.only.is_some() {
+            self.unfold();
         }
         if let Reading::Window(window) = &mut self.reading {
-            if window.is_empty() {
-                // No event for this client lies between. The cursor stays fresh for a client that
-                // seldom gets an event, so that its next resume finds no gap.
-                self.cursor = entry.id.predecessor();
-            }
-            if window.len() < self.capacity {
-                window.push_back(Arc::downgrade(entry));
+            let window = window.get_or_insert_default();
+            if window.len() < capacity {
+                window.push_back(Weak::clone(event.entry));
             } else {
                 self.fall_behind();
             }
         }
-        self.tail = entry.id;
-        if self.waiting == Waiting::No {
-            self.waiting = Waiting::Since(entry.at);
+        self.tail = event.id;
+        if self.stage == Stage::Quiet {
+            self.stage = Stage::Since(event.at);
         }
-        true
+        if self.held_until().is_some() { Pushed::Held } else { Pushed::Ready }
+    }
+
+    /// Takes the only event of a live client's window. `None` if there is none, or if the log has
+    /// dropped the event.
+    #[inline]
+    pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
+        let entry = self.only.as_ref()?.upgrade()?;
+        self.only = None;
+        self.stage = Stage::Live;
+        Some(entry)
     }
 
     /// Takes the oldest events of the window, within `budget`.
     ///
     /// If events are left, the caller must [`settle_read`](Self::settle_read).
-    pub(crate) fn take(&mut self, budget: Budget, out: &mut Vec<Arc<Entry>>) -> Taken {
+    pub(crate) fn take(&mut self, budget: Budget, out: &mut Batch) -> Taken {
+        self.unfold();
         let window = match &mut self.reading {
-            Reading::Window(window) => window,
+            Reading::Window(Some(window)) => window,
+            Reading::Window(None) => return Taken::Nothing,
             Reading::Log { .. } => return Taken::Behind,
             Reading::Held { .. } => return Taken::Held,
             Reading::Gap(reason) => {
@@ -245,6 +323,7 @@ impl Mailbox {
             }
         };
         let mut bytes = 0;
+        out.reserve(window.len());
         while let Some(oldest) = window.front() {
             let Some(entry) = oldest.upgrade() else {
                 if !out.is_empty() {
@@ -264,7 +343,7 @@ impl Mailbox {
         if out.is_empty() {
             return Taken::Nothing;
         }
-        self.waiting = if window.is_empty() { Waiting::No } else { Waiting::ReadNow };
+        self.stage = if window.is_empty() { Stage::Live } else { Stage::ReadNow };
         Taken::Batch
     }
 
@@ -272,10 +351,10 @@ impl Mailbox {
     fn report_gap(&mut self) {
         if self.cursor < self.tail {
             self.reading = Reading::Log { pace: Pace::Excused, requested: EventId::ORIGIN };
-            self.waiting = Waiting::ReadNow;
+            self.stage = Stage::ReadNow;
         } else {
-            self.reading = Reading::Window(VecDeque::new());
-            self.waiting = Waiting::No;
+            self.reading = Reading::Window(None);
+            self.stage = Stage::Live;
         }
     }
 
@@ -301,9 +380,13 @@ impl Mailbox {
         }
     }
 
-    /// Holds a client that reads the log until the events that it missed are there.
+    /// Holds a client until the events that it missed are there.
     pub(crate) fn hold(&mut self, until: Instant) {
+        self.unfold();
         self.reading = Reading::Held { until };
+        if self.stage == Stage::Live {
+            self.stage = Stage::Quiet;
+        }
     }
 
     /// Until when the client is held, if it is.
@@ -318,13 +401,13 @@ impl Mailbox {
     pub(crate) fn release(&mut self, requested: EventId, now: Instant) {
         self.reading = Reading::Log { pace: Pace::Released, requested };
         // The client could not read before.
-        self.waiting = Waiting::Since(now);
+        self.stage = Stage::Since(now);
     }
 
     /// The client has read the log up to `cursor`, and events are left.
     pub(crate) fn advance(&mut self, cursor: EventId, now: Instant) {
         self.cursor = cursor;
-        self.waiting = Waiting::Since(now);
+        self.stage = Stage::Since(now);
         if let Reading::Log { pace, .. } = &mut self.reading {
             *pace = if pace.is_excused() { Pace::Excused } else { Pace::Reading };
         }
@@ -332,11 +415,7 @@ impl Mailbox {
 
     /// The client has read the log to its end, which is `head`, under the lock of the log.
     pub(crate) fn catch_up(&mut self, head: EventId) {
-        self.cursor = head;
-        self.tail = head;
-        self.reading = Reading::Window(VecDeque::new());
-        self.waiting = Waiting::No;
-        self.evicted_before = None;
+        *self = Self::live(head);
     }
 
     fn fall_behind(&mut self) {

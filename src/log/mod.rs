@@ -16,4 +16,3 @@ pub(crate) mod pages;
 pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;
-pub(crate) mod shrink;

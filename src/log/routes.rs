@@ -1,6 +1,7 @@
 //! The connected clients by key.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -8,7 +9,6 @@ use smallvec::SmallVec;
 use super::hash::KeyHasher;
 use super::identity::Membership;
 use super::key::Key;
-use super::shrink::{is_sparse, shrink};
 use crate::wire::id::EventId;
 
 /// The members of each key, and the keys of each member.
@@ -29,14 +29,23 @@ type Members<T> = SmallVec<[Member<T>; 1]>;
 #[derive(Debug)]
 pub(crate) struct Member<T> {
     pub(crate) reach: T,
-    pub(crate) slot: usize,
+    /// What a hand-out must know of the member, without following `reach`.
+    pub(crate) tag: u32,
+    slot: u32,
     /// The index of the key among the memberships of the slot.
-    membership: usize,
+    membership: u32,
+}
+
+impl<T> Member<T> {
+    pub(crate) fn slot(&self) -> usize {
+        self.slot as usize
+    }
 }
 
 #[derive(Debug)]
 struct Slot<T> {
     reach: T,
+    tag: u32,
     memberships: Vec<Membership>,
 }
 
@@ -45,10 +54,11 @@ impl<T: Clone> Routes<T> {
         Self { hasher, members: HashMap::new(), slots: Slab::new() }
     }
 
-    /// Adds a member under each of `keys`, which must differ, and returns its slot.
-    pub(crate) fn add(&mut self, keys: Vec<Key>, reach: T) -> usize {
+    /// Adds a member under each of `keys`, which must differ, and returns its slot. `tag` is kept
+    /// in the list of each key.
+    pub(crate) fn add(&mut self, keys: Vec<Key>, reach: T, tag: u32) -> usize {
         let memberships = Vec::with_capacity(keys.len());
-        let slot = self.slots.insert(Slot { reach, memberships });
+        let slot = self.slots.insert(Slot { reach, tag, memberships });
         for key in keys {
             self.join(slot, key, EventId::ORIGIN);
         }
@@ -58,14 +68,15 @@ impl<T: Clone> Routes<T> {
     /// Adds a key to a member, for events after `since`. Returns `false` if the member holds the
     /// key already.
     pub(crate) fn join(&mut self, slot: usize, key: Key, since: EventId) -> bool {
-        let Some(Slot { reach, memberships }) = self.slots.get_mut(slot) else { return false };
+        let Some(Slot { reach, tag, memberships }) = self.slots.get_mut(slot) else { return false };
         if memberships.iter().any(|held| held.key == key) {
             return false;
         }
         let members = self.members.entry(key.clone()).or_default();
-        members.push(Member { reach: reach.clone(), slot, membership: memberships.len() });
+        let membership = memberships.len() as u32;
+        members.push(Member { reach: reach.clone(), tag: *tag, slot: slot as u32, membership });
         let hash = self.hasher.key(&key);
-        memberships.push(Membership { key, hash, since, index: members.len() - 1 });
+        memberships.push(Membership { key, hash, since, index: members.len() as u32 - 1 });
         true
     }
 
@@ -86,17 +97,17 @@ impl<T: Clone> Routes<T> {
         if let Some(moved) = memberships.get(at)
             && let Some(members) = self.members.get_mut(&moved.key)
         {
-            members[moved.index].membership = at;
+            members[moved.index as usize].membership = at as u32;
         }
-        self.unlist(key, index);
+        self.unlist(key, index as usize);
         true
     }
 
     /// Removes a member with all its keys.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<T> {
-        let Slot { reach, memberships } = self.slots.try_remove(slot)?;
+        let Slot { reach, memberships, .. } = self.slots.try_remove(slot)?;
         for Membership { key, index, .. } in memberships {
-            self.unlist(&key, index);
+            self.unlist(&key, index as usize);
         }
         self.shrink();
         Some(reach)
@@ -111,7 +122,8 @@ impl<T: Clone> Routes<T> {
         let Some(members) = self.members.get_mut(key) else { return };
         members.swap_remove(index);
         if let Some(moved) = members.get(index) {
-            self.slots[moved.slot].memberships[moved.membership].index = index;
+            let memberships = &mut self.slots[moved.slot()].memberships;
+            memberships[moved.membership as usize].index = index as u32;
         } else if members.is_empty() {
             self.members.remove(key);
             return;
@@ -169,5 +181,22 @@ impl<T: Clone> Routes<T> {
         if self.slots.is_empty() && is_sparse(0, self.slots.capacity()) {
             self.slots = Slab::new();
         }
+    }
+}
+
+/// Elements whose room is kept although it is unused: below this size, growing again would cost
+/// more than the memory is worth.
+const KEPT: usize = 1024;
+
+/// Returns whether a collection should give memory back: more than three quarters of a large
+/// allocation are unused. A peak, such as a burst of clients, must not be paid for for ever.
+fn is_sparse(len: usize, capacity: usize) -> bool {
+    capacity > KEPT && len < capacity / 4
+}
+
+/// Halves a sparse map at least; leaves room to grow, so that the next insertions do not rehash.
+pub(crate) fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if is_sparse(map.len(), map.capacity()) {
+        map.shrink_to(2 * map.len());
     }
 }

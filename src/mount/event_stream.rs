@@ -16,12 +16,12 @@ use crate::wire::frame::Draft;
 pin_project_lite::pin_project! {
     /// A stream without a hub: the events of any `Stream`, encoded for one client.
     ///
-    /// Use it for events that belong to a single request: the tokens of a language model, the
+    /// Use an `EventStream` for the events of a single request: the tokens of a language model, the
     /// progress of a job, the rows of an export. The inner stream yields [`Event`]s or `Result`s of
     /// them ([`IntoEvent`]). `EventStream` is a `Stream` of `Bytes` with heartbeats, which the
-    /// server writes to the response as they come: an axum handler or a warp filter returns it
-    /// (features `axum` and `warp`), and `sse_hub::http::stream_response` makes a response of it
-    /// (feature `http`).
+    /// server writes to the response as they come. An axum handler or a warp filter returns the
+    /// `EventStream` (features `axum` and `warp`); for other servers,
+    /// `sse_hub::http::stream_response` makes a response (feature `http`).
     ///
     /// ```
     /// use std::fmt;
@@ -69,8 +69,8 @@ pin_project_lite::pin_project! {
     ///
     /// An `Err` from the inner stream, or an event that fails [`Event::check`], ends the stream.
     /// The last event is then `hub:error`, with JSON data: `reason` is `error` or `invalid-event`.
-    /// The text of the error stays in the server, unless [`show_errors`](Self::show_errors) is set.
-    /// Both are logged at `DEBUG`. The inner stream is dropped as soon as it ends or fails.
+    /// The text of the error stays in the server, unless [`show_errors`](Self::show_errors) is on.
+    /// Both are logged at `DEBUG`. The inner stream is dropped at once when it ends or fails.
     ///
     /// # Cancel safety
     ///
@@ -132,13 +132,13 @@ impl<S> EventStream<S> {
     /// again. `reason` is a word for the page, such as `done`.
     ///
     /// `sse-client.js` and `useSSE` stop at this event. A page with a native `EventSource` must
-    /// close the stream itself:
+    /// close the stream:
     ///
     /// ```text
     /// stream.addEventListener("hub:end", (end) => JSON.parse(end.data).final && stream.close());
     /// ```
     ///
-    /// If the page fails to, its `EventSource` asks again. Give the last event an id, and answer a
+    /// If the page does not, the `EventSource` asks again. Give the last event an id, and answer a
     /// request that brings this id with `204`, which stops every `EventSource`
     /// (`sse_hub::http::stop_response`).
     ///
@@ -148,10 +148,10 @@ impl<S> EventStream<S> {
         self
     }
 
-    /// Adds the text of the inner stream's error to `hub:error`, as `message`. The client reads
-    /// this text, so it must not contain secrets.
-    pub fn show_errors(mut self) -> Self {
-        self.show_errors = true;
+    /// Sets whether `hub:error` contains the text of the inner stream's error, as `message`. The
+    /// default is `false`. The client reads this text, so the text must not contain secrets.
+    pub fn show_errors(mut self, is_on: bool) -> Self {
+        self.show_errors = is_on;
         self
     }
 }
@@ -282,7 +282,7 @@ fn frame(event_type: &str, data: &str) -> Bytes {
 /// Appends `text` as a JSON string.
 fn push_json(data: &mut String, text: impl fmt::Display) {
     data.push('"');
-    // `to_string` would panic if the `Display` fails. The text that it wrote until then stays.
+    // `to_string` would panic if the `Display` fails. Here the text up to the failure stays.
     let _ = write!(JsonText(data), "{text}");
     data.push('"');
 }

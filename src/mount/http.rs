@@ -69,7 +69,7 @@ pub fn stream_response<S>(frames: S) -> Response<Body<S>> {
 /// not try again gets `400`. The text of these statuses is the reason.
 ///
 /// If the hub is draining or closed, the response has `connection: close`, so that an HTTP/1.1
-/// client opens its next connection to another instance. Servers remove that header on HTTP/2,
+/// client opens the next connection to another instance. Servers remove that header on HTTP/2,
 /// where the server's graceful shutdown closes the connection.
 ///
 /// ```
@@ -112,7 +112,7 @@ pub fn refusal(refused: &Refused) -> Response<Body> {
 /// for headers must have no side effects: a subscription announces its user and takes a place of
 /// the user's limit.
 ///
-/// The axum extractor [`LastEventId`](crate::LastEventId) answers `HEAD` by itself.
+/// The axum extractor [`LastEventId`](crate::LastEventId) answers `HEAD` without the handler.
 ///
 /// ```
 /// use http::{Method, Request, Response};
@@ -169,8 +169,8 @@ pub fn error_response(error: impl Into<ErrorResponse>) -> Response<Body> {
     response
 }
 
-/// The rejection of the axum extractor [`LastEventId`](crate::LastEventId) for a `HEAD` request. As a
-/// response, it is the [`head_response`].
+/// The rejection of the axum extractor [`LastEventId`](crate::LastEventId) for a `HEAD` request. The
+/// response is the [`head_response`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a HEAD request opens no stream")]
 pub struct HeadRequest(());
@@ -218,8 +218,8 @@ fn end_connection(response: &mut Response<Body>) {
 /// | `503` | the backplane's backlog is full or was not read so far, or the hub is closed (with `connection: close`) |
 /// | `500` | the program must be changed: a payload that does not serialise, an event with an id of its own or without content, an invalid reason to disconnect |
 ///
-/// The body is the name of the status. The text of the error stays in the server, where it is
-/// logged: `request failed` at `ERROR` for `500`, and at `DEBUG` for the others.
+/// The body is the name of the status. The text of the error stays in the server's log:
+/// `request failed` at `ERROR` for `500`, and at `DEBUG` for the others.
 ///
 /// With feature `axum`, this type and the errors themselves are `IntoResponse`; with feature
 /// `warp`, they are `Reply`. For other servers, [`error_response`] returns the response.

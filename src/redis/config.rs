@@ -1,12 +1,24 @@
 use std::error::Error;
 use std::fmt;
+use std::mem;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
 
 use super::connect::address::{Address, FoundBy, parse};
 use super::connect::credentials::{AskCredentials, Credentials};
+use super::connect::failover::MasterGeneration;
 use super::connect::tls::Tls;
+use super::driver::RedisBackplane;
 use super::error::RedisConfigError;
-use super::store::clock::millis;
+use super::health::Health;
+use super::shared::RedisShared;
+use super::store::lease::Lease;
+use super::store::millis;
+use super::store::outbox::Outbox;
+use super::store::script::{Keep, Keys, Scripts};
+use crate::ClientId;
 
 /// Settings for a [`RedisBackplane`](super::RedisBackplane).
 ///
@@ -22,34 +34,15 @@ use super::store::clock::millis;
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Redis {
-    pub(crate) address: Address,
-    pub(crate) tls: Tls,
-    pub(crate) prefix: String,
-    pub(crate) keep: Keep,
-    pub(crate) outbox_events: usize,
-    pub(crate) outbox_bytes: usize,
-    pub(crate) remember: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) lease: Duration,
-}
-
-/// The limit that the stream is trimmed to, about.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Keep {
-    Events(u64),
-    Age(Duration),
-}
-
-impl Keep {
-    /// Returns the limit as `XADD` takes it. An age is in milliseconds; the script subtracts it
-    /// from the clock.
-    pub(crate) fn strategy(self) -> (&'static str, u64) {
-        match self {
-            // The greatest number that Redis reads.
-            Self::Events(events) => ("MAXLEN", events.min(i64::MAX as u64)),
-            Self::Age(age) => ("MINID", millis(age)),
-        }
-    }
+    address: Address,
+    tls: Tls,
+    prefix: String,
+    keep: Keep,
+    outbox_events: usize,
+    outbox_bytes: usize,
+    remember: Duration,
+    timeout: Duration,
+    lease: Duration,
 }
 
 /// A time to live that means "for ever". Redis refuses times that overflow the clock.
@@ -240,8 +233,33 @@ impl Redis {
         self
     }
 
+    /// Checks the settings. Does not connect: [`RedisBackplane::run`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RedisConfigError`] if a setting cannot work.
+    pub fn build(mut self) -> Result<RedisBackplane, RedisConfigError> {
+        self.check()?;
+        mem::take(&mut self.tls).apply(self.address.servers_mut())?;
+        let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?.to_string();
+        let keys = Keys::new(&self.prefix, &publisher);
+        Ok(RedisBackplane::new(RedisShared {
+            presence: Lease::new(&self.prefix, &publisher, self.lease),
+            scripts: Scripts::new(keys, self.keep, millis(self.remember)),
+            outbox: Outbox::new(self.outbox_events, self.outbox_bytes),
+            is_loaded: watch::Sender::new(false),
+            is_running: AtomicBool::new(false),
+            is_client_ahead: AtomicBool::new(false),
+            history_wanted: Notify::new(),
+            address: self.address,
+            master: MasterGeneration::default(),
+            timeout: self.timeout,
+            health: Health::default(),
+        }))
+    }
+
     /// Checks the settings, except for the certificates.
-    pub(crate) fn check(&self) -> Result<(), RedisConfigError> {
+    fn check(&self) -> Result<(), RedisConfigError> {
         if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
             return Err(RedisConfigError::Prefix(self.prefix.clone()));
         }

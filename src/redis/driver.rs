@@ -10,19 +10,18 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
-use super::config::Redis;
-use super::error::{LastError, NotReady, NotReadyCause, RedisConfigError};
+use super::error::{LastError, NotReady, NotReadyCause};
 use super::shared::RedisShared;
 use super::tasks::announcer::Announcer;
 use super::tasks::history::HistoryReader;
 use super::tasks::observer::Observer;
 use super::tasks::reader::Reader;
 use super::tasks::sender::Sender;
-use crate::ClientId;
 use crate::Hub;
 use crate::backplane::{Backplane, Feed, Outgoing, SendError};
 
-/// Redis as the [backplane](crate::HubBuilder::backplane) of a hub. Built by [`Redis::build`].
+/// Redis as the [backplane](crate::HubBuilder::backplane) of a hub. Built by
+/// [`Redis::build`](super::Redis::build).
 ///
 /// Clones are cheap, and are the same backplane. Each hub needs a backplane of its own, which must
 /// be given to the hub before it is [run](Self::run).
@@ -31,23 +30,11 @@ pub struct RedisBackplane {
     shared: Arc<RedisShared>,
 }
 
-// Here and not in `config`: settings and their product name each other, and this file uses `config`.
-impl Redis {
-    /// Checks the settings. Does not connect: [`RedisBackplane::run`] does.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`RedisConfigError`] if a setting cannot work.
-    pub fn build(mut self) -> Result<RedisBackplane, RedisConfigError> {
-        self.check()?;
-        std::mem::take(&mut self.tls).apply(self.address.servers_mut())?;
-        let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?;
-        let shared = RedisShared::new(self, &publisher.to_string());
-        Ok(RedisBackplane { shared: Arc::new(shared) })
-    }
-}
-
 impl RedisBackplane {
+    pub(super) fn new(shared: RedisShared) -> Self {
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Connects the hub with Redis while the returned future is awaited. Spawn it, in a tokio
     /// runtime. Otherwise nothing is read or sent.
     ///

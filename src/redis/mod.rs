@@ -24,12 +24,12 @@
 //! The instances may stand behind any load balancer. A browser that reconnects to another instance
 //! resumes there with the native `Last-Event-ID`: no event is lost, and no event is repeated.
 //!
-//! # How it works
+//! # How the backplane works
 //!
 //! Each event is an entry of a stream, and the id of the entry is the id of the event. An instance
 //! publishes over a connection and reads the stream by position over another (`XREAD BLOCK`).
 //! Pub/sub is not used, so a lost connection costs time and never an event. When an instance
-//! starts, it loads the end of the stream, as much as the hub [retains](crate::Retain).
+//! starts, the hub loads the end of the stream, as much as the hub [retains](crate::Retain).
 //!
 //! Events are published in batches. Each batch is a script, which Redis runs as a whole or not at
 //! all. Redis remembers the number and the ids of each publisher's latest batch. So if the answer
@@ -64,7 +64,7 @@
 //!
 //! - If Redis restarts, pauses, is cut off or refuses the password: clients see nothing, and later
 //!   all events.
-//! - If Redis closes an idle connection, or a firewall forgets it: clients see nothing. The first
+//! - If Redis closes or a firewall forgets an idle connection: clients see nothing. The first
 //!   failure of a connection that worked is retried over a new connection.
 //! - If the memory of Redis is full (`maxmemory`): the oldest eighth of the stream is removed, and
 //!   again until there is room, and `tracing` says so. Clients that had not got these events see
@@ -72,7 +72,7 @@
 //! - If an instance dies: clients reconnect to another instance and resume.
 //! - If Redis is emptied, goes back to an older dump, or a replica without the end takes over:
 //!   `hub:gap`, `reset`.
-//! - If the stream is deleted or trimmed before an instance has read it: `hub:gap`, `reset`.
+//! - If the stream is deleted, or trimmed beyond an instance's position: `hub:gap`, `reset`.
 //! - If an instance starts while Redis is away: open streams; clients without an id get `hub:gap`,
 //!   `unknown`, when Redis is back.
 //! - If a client was away for longer than the hub retains: the missed events, after a moment.
@@ -135,7 +135,7 @@
 //!   (`identity`); a wrong certificate is reported to `tracing`, and tried again. Not tested: the
 //!   system's authorities.
 //! - Sentinel, [`Redis::sentinels`]: three sentinels: the master is killed, with and without events
-//!   that its replica lacks; an ordered failover; the old master comes back; a sentinel names a
+//!   that the replica lacks; an ordered failover; the old master comes back; a sentinel names a
 //!   replica; ACL users at the sentinels. Not tested: with TLS.
 //! - Cluster, [`Redis::cluster`]: three masters and a replica: the slot is moved under load, an
 //!   ordered failover, the owner is killed. Not tested: with TLS.

@@ -7,14 +7,12 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
 
-use super::config::Redis;
 use super::connect::address::Address;
 use super::connect::failover::MasterGeneration;
 use super::health::Health;
-use super::store::clock::millis;
 use super::store::lease::Lease;
 use super::store::outbox::Outbox;
-use super::store::script::{Keys, Scripts};
+use super::store::script::Scripts;
 
 /// The state that the tasks of a backplane share.
 pub(crate) struct RedisShared {
@@ -35,23 +33,6 @@ pub(crate) struct RedisShared {
 }
 
 impl RedisShared {
-    pub(crate) fn new(settings: Redis, publisher: &str) -> Self {
-        let keys = Keys::new(&settings.prefix, publisher);
-        Self {
-            presence: Lease::new(&settings.prefix, publisher, settings.lease),
-            scripts: Scripts::new(keys, settings.keep, millis(settings.remember)),
-            outbox: Outbox::new(settings.outbox_events, settings.outbox_bytes),
-            is_loaded: watch::Sender::new(false),
-            is_running: AtomicBool::new(false),
-            is_client_ahead: AtomicBool::new(false),
-            history_wanted: Notify::new(),
-            address: settings.address,
-            master: MasterGeneration::default(),
-            timeout: settings.timeout,
-            health: Health::default(),
-        }
-    }
-
     pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         self.address.connect(self.timeout, &self.scripts.keys().stream, &self.master).await
     }

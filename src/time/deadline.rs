@@ -1,7 +1,6 @@
 //! The deadlines of an idle stream.
 
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -10,16 +9,15 @@ use super::heartbeat::Heartbeat;
 use super::timer::{Sleep, Timer};
 use crate::sync;
 
-/// The deadlines of an idle stream: the next heartbeat, and the end of the stream if it has one.
+/// The deadlines of an idle stream: the next heartbeat, and the end of the stream, if set.
 ///
-/// A busy stream does not touch its timer: the timer fires at an old deadline and is then armed for
-/// the remaining time. The clock decides whether a deadline has passed, never the timer.
+/// A busy stream touches neither its timer nor the clock: the timer fires at an old deadline and is
+/// then armed for the remaining time. The clock decides whether a deadline has passed, never the
+/// timer.
 pub(crate) struct IdleDeadline {
     every: Option<Duration>,
-    /// The stream sent something since `due` was set.
-    restarted: bool,
-    /// The time of the next heartbeat.
-    due: Option<Instant>,
+    /// Since when the stream has been idle. `None`: since the next look at the clock.
+    since: Option<Instant>,
     armed: Option<Armed>,
 }
 
@@ -39,17 +37,18 @@ struct Armed {
 
 impl IdleDeadline {
     pub(crate) fn new(heartbeat: Option<Heartbeat>) -> Self {
-        Self {
-            every: heartbeat.map(|heartbeat| heartbeat.every),
-            restarted: true,
-            due: None,
-            armed: None,
-        }
+        Self { every: heartbeat.map(|heartbeat| heartbeat.every), since: None, armed: None }
     }
 
     /// Restarts the idle time, because the stream sends something now. Reads no clock.
     pub(crate) fn restart(&mut self) {
-        self.restarted = true;
+        self.since = None;
+    }
+
+    /// Restarts the idle time, because the stream sends an event that was published at `at`. The
+    /// next look at the clock may be late: the idle time is then not counted from there.
+    pub(crate) fn restart_at(&mut self, at: Instant) {
+        self.since = Some(at);
     }
 
     /// Returns ready when the end of the stream has come, or when a heartbeat is due: the heartbeat
@@ -70,17 +69,16 @@ impl IdleDeadline {
             if end.is_some_and(|end| end <= now) {
                 return Poll::Ready(Due::End);
             }
-            if mem::take(&mut self.restarted) {
-                self.due = self.every.and_then(|every| now.checked_add(every));
-            }
-            if self.due.is_some_and(|due| due <= now) {
-                self.due = self.every.and_then(|every| now.checked_add(every));
+            let since = *self.since.get_or_insert(now);
+            let heartbeat = self.every.and_then(|every| since.checked_add(every));
+            if heartbeat.is_some_and(|due| due <= now) {
+                self.since = Some(now);
                 return Poll::Ready(Due::Heartbeat);
             }
-            let Some(next) = [self.due, end].into_iter().flatten().min() else {
+            let Some(next) = [heartbeat, end].into_iter().flatten().min() else {
                 return Poll::Pending;
             };
-            if self.sleep_until(next, now, cx, timer).is_pending() {
+            if self.sleep_until(next, now, timer, cx).is_pending() {
                 return Poll::Pending;
             }
             // The timer fired before the clock reached `next`, or time passed since `now` was read:
@@ -92,8 +90,8 @@ impl IdleDeadline {
         &mut self,
         due: Instant,
         now: Instant,
-        cx: &mut Context<'_>,
         timer: &dyn Timer,
+        cx: &mut Context<'_>,
     ) -> Poll<()> {
         let armed = match &mut self.armed {
             None => self.armed.insert(Armed {
@@ -122,9 +120,6 @@ impl IdleDeadline {
 
 impl fmt::Debug for IdleDeadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdleDeadline")
-            .field("every", &self.every)
-            .field("due", &self.due)
-            .finish_non_exhaustive()
+        f.debug_struct("IdleDeadline").field("since", &self.since).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! The epochs of hubs: the first part of the ids that a hub without a backplane issues.
 //!
-//! A hub must reject ids of every other hub, or a client would resume among events that it never
-//! saw. It must also treat the ids of an earlier process of the same service as older than its own.
+//! A hub must reject the ids of every other hub, or a client would resume among events that the
+//! client never saw. Ids of an earlier process of the same service must count as older.
 //! So an epoch is the time of the start, made unique within the process, with random digits against
 //! two processes that start in the same millisecond:
 //!

@@ -11,8 +11,8 @@ use slab::Slab;
 use super::timer::{Sleep, Timer};
 use crate::sync::{self, Mutex};
 
-/// A clock that moves only when a test [advances](Self::advance) it: a test of hours of heartbeats
-/// takes milliseconds.
+/// A clock that stands still until a test [advances](Self::advance) the time: a test of hours of
+/// heartbeats takes milliseconds.
 ///
 /// Clones share the clock.
 ///

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 /// A clock, and a way to be woken at a deadline.
 ///
-/// `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer) implement it; a timer for
-/// another runtime takes a dozen lines. A hub reads the clock when it publishes and when a stream
-/// is idle. The hub holds at most one [`Sleep`] per open stream, which a busy stream does not
+/// Implementations are `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer); a
+/// timer for another runtime takes a dozen lines. A hub reads the clock when an event is published
+/// and when a stream is idle. The hub holds at most one [`Sleep`] per open stream, which a busy stream does not
 /// touch, and one per [`PresenceWatch`](crate::PresenceWatch).
 ///
 /// ```
@@ -41,8 +41,8 @@ pub trait Timer: fmt::Debug + Send + Sync + 'static {
     /// Returns a sleep that is ready once [`now`](Self::now) has reached `deadline`, and never
     /// before.
     ///
-    /// A timer that is coarser than its clock must round up: a stream that is woken early assumes
-    /// that its sleep will still fire.
+    /// A timer that is coarser than the clock must round up: a stream that is woken early assumes
+    /// that the sleep will still fire.
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>>;
 }
 
@@ -56,10 +56,10 @@ impl<T: Timer + ?Sized> Timer for Arc<T> {
     }
 }
 
-/// A wait for a deadline: [`Timer::sleep_until`] returns it.
+/// A wait for a deadline, returned by [`Timer::sleep_until`].
 ///
-/// A sleep is not a `Future`, because a stream reuses it: after it was ready,
-/// [`reset`](Self::reset) arms it again.
+/// A sleep is not a `Future`, because streams reuse sleeps: [`reset`](Self::reset) arms a sleep
+/// again that was ready.
 pub trait Sleep: Send + Sync + 'static {
     /// Returns ready if the deadline has passed. Otherwise wakes the waker of the *latest* call
     /// when the deadline passes.

@@ -6,13 +6,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::requests::Requests;
 use crate::time::deadline::IdleDeadline;
 use crate::time::timer::Timer;
 
-/// The state that a watchdog shares with its connections.
+/// The most bytes that the system holds unsent for a socket. Without this limit, a peer that does
+/// not read costs up to 4 MiB, and a slow reader seems to stand still: a socket has room again only
+/// when a third of the buffer is free.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 64 << 10;
+
+/// The longest `TCP_USER_TIMEOUT`: 31 bits of milliseconds.
+#[cfg(target_os = "linux")]
+const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// The state that a watchdog shares with the connections.
 pub(super) struct Shared {
     pub(super) timer: Box<dyn Timer>,
     pub(super) limits: SocketLimits,
@@ -21,15 +32,39 @@ pub(super) struct Shared {
     pub(super) cuts: [AtomicU64; 3],
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SocketLimits {
-    pub(super) stalled: Duration,
-    pub(super) request: Duration,
-    pub(super) idle: Duration,
+impl Shared {
+    /// Sets the options of a TCP socket.
+    pub(super) fn prepare(&self, socket: &SockRef<'_>) {
+        let log = |option: &str, result: io::Result<()>| {
+            if let Err(error) = result {
+                tracing::debug!(target: "sse_hub", option, %error, "socket option not set");
+            }
+        };
+        log("nodelay", socket.set_tcp_nodelay(true));
+        if let Some(time) = self.keepalive {
+            let interval = (time / 4).max(Duration::from_secs(1));
+            let probes = TcpKeepalive::new().with_time(time).with_interval(interval);
+            log("keepalive", socket.set_tcp_keepalive(&probes));
+        }
+        #[cfg(target_os = "linux")]
+        {
+            let limit = self.limits.stalled.filter(|&limit| limit <= MAX_USER_TIMEOUT);
+            log("user timeout", socket.set_tcp_user_timeout(limit));
+            log("notsent lowat", socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES));
+        }
+    }
 }
 
-/// The reason for which a [`Watchdog`](super::Watchdog) cut a connection. The [`io::Error`] of kind
-/// `TimedOut` contains it.
+/// The limits of a watchdog. `None` turns a limit off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SocketLimits {
+    pub(super) stalled: Option<Duration>,
+    pub(super) request: Option<Duration>,
+    pub(super) idle: Option<Duration>,
+}
+
+/// The reason for which a [`Watchdog`](super::Watchdog) cut a connection: the content of an
+/// [`io::Error`] of kind `TimedOut`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cut {
@@ -57,7 +92,8 @@ impl Cut {
 }
 
 pin_project_lite::pin_project! {
-    /// A connection under a [`Watchdog`](super::Watchdog). One task must drive it, as servers do.
+    /// A connection under a [`Watchdog`](super::Watchdog). A single task must drive the connection,
+    /// as servers do.
     ///
     /// After the cut, reads and writes fail with an error of kind
     /// [`TimedOut`](io::ErrorKind::TimedOut) that contains a [`Cut`].
@@ -75,7 +111,7 @@ pin_project_lite::pin_project! {
 }
 
 impl<IO> Watched<IO> {
-    /// `reset` makes the socket drop its unsent bytes when it is closed.
+    /// `reset` makes a socket drop the unsent bytes when the socket is closed.
     pub(super) fn new(io: IO, reset: fn(&IO), shared: Arc<Shared>) -> Self {
         let now = shared.timer.now();
         let guard = Guard {
@@ -91,13 +127,27 @@ impl<IO> Watched<IO> {
         Self { io, reset, guard }
     }
 
+    /// Watches an accepted TCP connection. The cut is a reset.
+    pub(super) fn tcp(socket: IO, shared: Arc<Shared>) -> Self
+    where
+        for<'a> SockRef<'a>: From<&'a IO>,
+    {
+        shared.prepare(&SockRef::from(&socket));
+        let reset = |socket: &IO| {
+            if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+                tracing::debug!(target: "sse_hub", %error, "connection closed without a reset");
+            }
+        };
+        Self::new(socket, reset, shared)
+    }
+
     /// Returns the inner connection.
     pub fn get_ref(&self) -> &IO {
         &self.io
     }
 }
 
-/// The progress of a connection, and its deadlines.
+/// The progress and the deadlines of a connection.
 struct Guard {
     shared: Arc<Shared>,
     requests: Requests,
@@ -165,11 +215,11 @@ impl Guard {
         ];
         let ends = limits
             .into_iter()
-            .filter_map(|(since, limit, cut)| Some((since?.checked_add(limit)?, cut)));
+            .filter_map(|(since, limit, cut)| Some((since?.checked_add(limit?)?, cut)));
         ends.min_by_key(|&(at, _)| at)
     }
 
-    /// Ready when the connection must be cut. Call it only while no byte moves.
+    /// Returns ready when the connection must be cut. Must be called only while no byte moves.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         let Some((at, cut)) = self.next() else { return Poll::Pending };
         ready!(self.idle.poll(cx, &*self.shared.timer, Some(at)));
@@ -190,7 +240,7 @@ impl fmt::Debug for Guard {
 }
 
 impl<IO> Watched<IO> {
-    /// Polls the inner connection unless it was cut, and cuts it if a deadline passed.
+    /// Polls the inner connection, unless the connection was cut. Cuts if a deadline passed.
     fn poll_io<T>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

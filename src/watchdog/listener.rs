@@ -1,47 +1,25 @@
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use ::axum::serve::Listener;
 use socket2::SockRef;
 
-use super::Watchdog;
-use super::connection::Watched;
+use super::connection::{Shared, Watched};
 
-/// A listener for axum's server that watches each accepted connection. [`Watchdog::listen`] makes
-/// it.
+/// A listener for axum's server that watches each accepted connection, made by
+/// [`Watchdog::listen`](super::Watchdog::listen).
 ///
 /// For axum's `ConnectInfo` of the peer's address, add `.tap_io(|_| ())`
 /// (`axum::serve::ListenerExt`): axum knows the address type of the tapped listener.
-#[derive(Debug)]
 pub struct WatchedListener<L> {
     listener: L,
-    watchdog: Watchdog,
+    shared: Arc<Shared>,
 }
 
-// Here and not with the other methods: they need no feature, and this file uses theirs.
-impl Watchdog {
-    /// Watches every connection that `listener` accepts, for axum's server.
-    ///
-    /// If more clients connect at once than the listener's backlog holds, their systems retry after
-    /// a second or more. The backlog is 1,024 for tokio's `TcpListener::bind`, and
-    /// `TcpSocket::listen` sets another.
-    ///
-    /// ```no_run
-    /// # async fn serve(app: axum::Router) -> Result<(), Box<dyn std::error::Error>> {
-    /// use sse_hub::TokioTimer;
-    /// use sse_hub::watchdog::Watchdog;
-    ///
-    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    /// let listener = Watchdog::new(TokioTimer::new()).listen(listener);
-    /// axum::serve(listener, app).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn listen<L>(&self, listener: L) -> WatchedListener<L>
-    where
-        L: Listener,
-        for<'a> SockRef<'a>: From<&'a L::Io>,
-    {
-        WatchedListener { listener, watchdog: self.clone() }
+impl<L> WatchedListener<L> {
+    pub(super) fn new(listener: L, shared: Arc<Shared>) -> Self {
+        Self { listener, shared }
     }
 }
 
@@ -55,10 +33,16 @@ where
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (socket, address) = self.listener.accept().await;
-        (self.watchdog.watch_tcp(socket), address)
+        (Watched::tcp(socket, Arc::clone(&self.shared)), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         self.listener.local_addr()
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for WatchedListener<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchedListener").field("listener", &self.listener).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! Cuts connections that make no progress, around the sockets of any server on tokio.
 //!
-//! A server does not poll a stream while its client reads nothing, so nothing inside the stream can
+//! A server does not poll a stream while the client reads nothing, so nothing inside the stream can
 //! notice a stall. The hub [forgets such a client](crate::HubBuilder::stalled_after), but the
 //! server keeps the socket. A [`Watchdog`] wraps the socket, observes the bytes in both directions,
 //! and cuts the connection if a limit passes:
@@ -18,7 +18,7 @@
 //! traffic.
 //!
 //! The watchdog also sets `TCP_NODELAY`. Without this option, a small event waits until the client
-//! has acknowledged the event before it.
+//! has acknowledged the previous event.
 //!
 //! With axum's server (feature `axum-serve`):
 //!
@@ -44,8 +44,8 @@
 //! - Bodies of requests have no deadline, because an upload may be slow. If a handler reads bodies,
 //!   limit their time in the handler.
 //! - A connection counts as a whole. If one stream of an HTTP/2 connection stalls while others move,
-//!   the hub forgets its client, and the window of that stream bounds the bytes that the server
-//!   holds. An HTTP/2 client that sends `PING` keeps its connection.
+//!   the hub forgets the client, and the window of that stream bounds the bytes that the server
+//!   holds. An HTTP/2 client that sends `PING` keeps the connection.
 
 mod connection;
 #[cfg(feature = "axum-serve")]
@@ -53,12 +53,13 @@ mod listener;
 mod requests;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+#[cfg(feature = "axum-serve")]
+use ::axum::serve::Listener;
+use socket2::SockRef;
 
 pub use self::connection::{Cut, Watched};
 use self::connection::{Shared, SocketLimits};
@@ -85,33 +86,53 @@ impl Watchdog {
     /// Returns a builder with the default limits.
     pub fn builder(timer: impl Timer) -> WatchdogBuilder {
         let limits = SocketLimits {
-            stalled: Duration::from_secs(30),
-            request: Duration::from_secs(30),
-            idle: Duration::from_secs(120),
+            stalled: Some(Duration::from_secs(30)),
+            request: Some(Duration::from_secs(30)),
+            idle: Some(Duration::from_secs(120)),
         };
         let keepalive = Some(Duration::from_secs(60));
         WatchdogBuilder { timer: Box::new(timer), limits, keepalive }
     }
 
-    /// Watches an accepted TCP connection. Sets its [options](Self::prepare), and resets the
-    /// connection when it is cut, so that the system also drops its unsent bytes.
+    /// Watches an accepted TCP connection. Sets the [options](Self::prepare) of the socket. The cut
+    /// is a reset, so that the system also drops the unsent bytes.
     pub fn watch_tcp<IO>(&self, socket: IO) -> Watched<IO>
     where
         for<'a> SockRef<'a>: From<&'a IO>,
     {
-        self.prepare(&socket);
-        let reset = |socket: &IO| {
-            if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
-                tracing::debug!(target: "sse_hub", %error, "connection closed without a reset");
-            }
-        };
-        Watched::new(socket, reset, Arc::clone(&self.shared))
+        Watched::tcp(socket, Arc::clone(&self.shared))
     }
 
-    /// Watches a connection of any kind, such as the inside of TLS. Its bytes must be those of
-    /// HTTP.
+    /// Watches a connection of any kind, such as the inside of TLS. The bytes must be HTTP.
     pub fn watch<IO>(&self, io: IO) -> Watched<IO> {
         Watched::new(io, |_| (), Arc::clone(&self.shared))
+    }
+
+    /// Watches every connection that `listener` accepts, for axum's server.
+    ///
+    /// If more clients connect at once than the listener's backlog holds, their systems retry after
+    /// a second or more. The backlog is 1,024 for tokio's `TcpListener::bind`, and
+    /// `TcpSocket::listen` sets another.
+    ///
+    /// ```no_run
+    /// # async fn serve(app: axum::Router) -> Result<(), Box<dyn std::error::Error>> {
+    /// use sse_hub::TokioTimer;
+    /// use sse_hub::watchdog::Watchdog;
+    ///
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    /// let listener = Watchdog::new(TokioTimer::new()).listen(listener);
+    /// axum::serve(listener, app).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "axum-serve")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "axum-serve")))]
+    pub fn listen<L>(&self, listener: L) -> WatchedListener<L>
+    where
+        L: Listener,
+        for<'a> SockRef<'a>: From<&'a L::Io>,
+    {
+        WatchedListener::new(listener, Arc::clone(&self.shared))
     }
 
     /// Sets the options of a TCP socket: `TCP_NODELAY`, keepalive, and on Linux the limits of
@@ -121,25 +142,7 @@ impl Watchdog {
     where
         for<'a> SockRef<'a>: From<&'a S>,
     {
-        let socket = SockRef::from(socket);
-        let log = |option: &str, result: io::Result<()>| {
-            if let Err(error) = result {
-                tracing::debug!(target: "sse_hub", option, %error, "socket option not set");
-            }
-        };
-        log("nodelay", socket.set_tcp_nodelay(true));
-        if let Some(time) = self.shared.keepalive {
-            let interval = (time / 4).max(Duration::from_secs(1));
-            let probes = TcpKeepalive::new().with_time(time).with_interval(interval);
-            log("keepalive", socket.set_tcp_keepalive(&probes));
-        }
-        #[cfg(target_os = "linux")]
-        {
-            let limit = Some(self.shared.limits.stalled);
-            let limit = limit.filter(|&limit| limit <= MAX_USER_TIMEOUT);
-            log("user timeout", socket.set_tcp_user_timeout(limit));
-            log("notsent lowat", socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES));
-        }
+        self.shared.prepare(&SockRef::from(socket));
     }
 
     /// Returns the number of connections cut so far.
@@ -154,16 +157,6 @@ impl Watchdog {
     }
 }
 
-/// The most bytes that the system holds unsent for a socket. Without this limit, a peer that does
-/// not read costs up to 4 MiB, and a slow reader seems to stand still: a socket has room again only
-/// when a third of its buffer is free.
-#[cfg(target_os = "linux")]
-const MAX_UNSENT_BYTES: u32 = 64 << 10;
-
-/// The longest `TCP_USER_TIMEOUT`: 31 bits of milliseconds.
-#[cfg(target_os = "linux")]
-const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
-
 impl fmt::Debug for Watchdog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watchdog")
@@ -173,7 +166,7 @@ impl fmt::Debug for Watchdog {
     }
 }
 
-/// Settings for a [`Watchdog`]. [`Duration::MAX`] turns a limit off.
+/// Settings for a [`Watchdog`]. `None` turns a limit off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -182,7 +175,7 @@ impl fmt::Debug for Watchdog {
 ///
 /// let watchdog = Watchdog::builder(ManualTimer::new())
 ///     .stalled_after(Duration::from_secs(10))
-///     .idle_after(Duration::MAX)
+///     .idle_after(None)
 ///     .build()?;
 /// # Ok::<(), sse_hub::ConfigError>(())
 /// ```
@@ -196,32 +189,32 @@ pub struct WatchdogBuilder {
 
 impl WatchdogBuilder {
     /// Sets how long a write may wait for room. The default is 30 seconds. A client that is cut
-    /// receives the unread events when it reconnects.
-    pub fn stalled_after(mut self, limit: Duration) -> Self {
-        self.limits.stalled = limit;
+    /// receives the unread events after reconnecting.
+    pub fn stalled_after(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.limits.stalled = limit.into();
         self
     }
 
     /// Sets how long the head of a request may take. The default is 30 seconds. The time of the
-    /// first head begins with the connection, and the time of a later head with its first byte. It
-    /// does not count while the server itself does not read.
-    pub fn request_within(mut self, limit: Duration) -> Self {
-        self.limits.request = limit;
+    /// first head begins with the connection, and the time of a later head with the first byte. Time
+    /// in which the server does not read is not counted.
+    pub fn request_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.limits.request = limit.into();
         self
     }
 
     /// Sets how long no byte may move in either direction. The default is two minutes. The limit
     /// must be longer than the period of the [heartbeat](crate::Heartbeat), and longer than a
     /// handler may take to respond. Empty lines before a request do not count as movement.
-    pub fn idle_after(mut self, limit: Duration) -> Self {
-        self.limits.idle = limit;
+    pub fn idle_after(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.limits.idle = limit.into();
         self
     }
 
     /// Sets the silence after which the system probes whether the peer is alive. The default is a
     /// minute.
-    pub fn keepalive(mut self, after: Duration) -> Self {
-        self.keepalive = Some(after).filter(|after| *after < Duration::MAX);
+    pub fn keepalive(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.keepalive = after.into();
         self
     }
 
@@ -229,17 +222,17 @@ impl WatchdogBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if a limit is zero: every connection would be cut at once.
+    /// Returns [`ConfigError`] if a limit is zero: every connection would be cut at once.
     pub fn build(self) -> Result<Watchdog, ConfigError> {
         let SocketLimits { stalled, request, idle } = self.limits;
         let settings = [
             ("Watchdog::stalled_after", stalled),
             ("Watchdog::request_within", request),
             ("Watchdog::idle_after", idle),
-            ("Watchdog::keepalive", self.keepalive.unwrap_or(Duration::MAX)),
+            ("Watchdog::keepalive", self.keepalive),
         ];
         for (setting, limit) in settings {
-            if limit.is_zero() {
+            if limit == Some(Duration::ZERO) {
                 return Err(ConfigError::Zero { setting });
             }
         }

@@ -74,7 +74,7 @@ impl Event {
         Self::default().event(event_type)
     }
 
-    /// Creates an event from a typed payload: its JSON, under the type that the payload declares.
+    /// Creates an event from a typed payload: the payload's JSON, under the payload's event type.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Event {
         Self::new(T::TYPE).json(payload)
     }
 
-    /// Sets the type. It must be a valid [`EventType`].
+    /// Sets the type: a valid [`EventType`].
     #[must_use]
     #[inline]
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
@@ -223,7 +223,7 @@ impl Event {
     }
 
     /// For a standalone [`EventStream`](crate::EventStream): sets the id, which the client sends as
-    /// `Last-Event-ID` when it reconnects. A hub issues ids itself and refuses an event with an id.
+    /// `Last-Event-ID` when reconnecting. A hub issues the ids and refuses an event with an id.
     ///
     /// Must have 1 to [`Event::MAX_ID_LEN`] bytes, each an ASCII letter or digit or one of `.`,
     /// `_`, `~` and `-`: some clients cannot send other characters and would never connect again.

@@ -193,7 +193,7 @@ async fn drained_clients_spread_out_to_the_successor() {
         let end = has_event("hub:end", r#"{"reason":"drained"}"#);
         browser.eventually("all clients have the end", &every(&end)).await;
         let asked = server.service.asked("/events");
-        assert_eq!(asked.len(), CLIENTS);
+        assert_eq!(asked.len(), CLIENTS, "{adapter:?}: {asked:#?}");
         let life = |hub: &Hub| {
             hub.publish_confirmed(Audience::all(), Event::new("n").data("which life"))
                 .unwrap()

@@ -35,9 +35,8 @@ async fn event_passes_unconfigured_nginx_within_100_ms() {
         delays.sort_unstable();
         let (median, worst) = (delays[EVENTS / 2], delays[EVENTS - 1]);
         println!("{adapter:?}: median {median:?}, worst {worst:?}");
-        // Not the maximum, because the machine is shared.
-        let most = delays[EVENTS * 9 / 10];
-        assert!(most < Duration::from_millis(100), "{adapter:?}: {delays:?}");
+        // Load delays some events. A buffer would hold back all.
+        assert!(median < Duration::from_millis(100), "{adapter:?}: {delays:?}");
     }
 }
 

@@ -111,7 +111,7 @@ fn examples_of_the_standard_hold() {
         ("id: 1\n\nid: 2\0\ndata: x\n\n:\nretry: 7\nretry: x\nevent: e\n\n", &[callback("x", "1")]),
     ];
     for (stream, expected) in examples {
-        // The result is the same if the bytes arrive one by one.
+        // The result is the same if each byte arrives alone.
         for size in [stream.len(), 1] {
             let mut source = EventSource::default();
             let pieces = stream.as_bytes().chunks(size);

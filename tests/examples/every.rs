@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::client::{Request, Response};
+use crate::common;
 use crate::server::{DEADLINE, Server};
 
 /// The drain time of the examples, and the time to exit after the drain.
@@ -157,6 +158,24 @@ fn demo_ends_in_order() {
 #[test]
 fn cluster_ends_in_order() {
     ends("cluster");
+}
+
+/// A server can serve its first clients before its shutdown is polled.
+#[cfg(unix)]
+#[tokio::test]
+async fn signal_before_the_first_poll_counts() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let kinds = [("INT", SignalKind::interrupt()), ("TERM", SignalKind::terminate())];
+    // From here on, the signals do not end this process.
+    for (name, mut caught) in kinds.map(|(name, kind)| (name, signal(kind).unwrap())) {
+        let shutdown = common::shutdown_signal();
+        let kill = format!("kill -{name} {}", std::process::id());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        caught.recv().await;
+        let ends = tokio::time::timeout(DEADLINE, shutdown).await;
+        assert!(ends.is_ok(), "SIG{name} is missed");
+    }
 }
 
 /// Requests that reach a draining server over a kept connection are told to use another.

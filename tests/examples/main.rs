@@ -6,6 +6,8 @@
 mod auth_cors;
 mod backend;
 mod client;
+#[path = "../../examples/common/mod.rs"]
+mod common;
 mod demo;
 mod every;
 mod server;

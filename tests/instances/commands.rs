@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
 use sse_hub::{
     Audience, DisconnectError, EndReason, Event, EventId, FollowError, Goodbye, Hub, HubBuilder,
     JoinError, Limits, ManualTimer, Subscriber, Subscription,
@@ -61,7 +61,7 @@ impl Instance {
 
     fn new() -> Self {
         let instance = Self::with(|hub| hub);
-        instance.feed.load(EventId::new(1, 0), None::<(EventId, Duration, Vec<u8>)>);
+        instance.feed.load(EventId::new(1, 0), []);
         instance
     }
 
@@ -72,7 +72,7 @@ impl Instance {
     fn read(&mut self, order: &Order) {
         for entry in &order[self.read..] {
             self.read += 1;
-            self.feed.append(id(self.read), entry).unwrap();
+            self.feed.append(id(self.read), Incoming::parse(entry).unwrap());
         }
     }
 
@@ -125,7 +125,7 @@ fn command_skips_clients_that_come_later() {
     here.hub.disconnect(Audience::all(), Goodbye::from_static("x")).unwrap();
     settle(&mut order, [&mut here]);
     let mut client = here.connect(ann());
-    here.feed.append(id(1), &order[0]).unwrap();
+    here.feed.append(id(1), Incoming::parse(&order[0]).unwrap());
     assert!(!has_ended(&mut client), "reading a command twice must not end the client");
 }
 
@@ -239,10 +239,8 @@ fn commands_before_loading_are_ignored() {
     here.flush(&mut order);
     let there = Instance::with(|hub| hub);
     let mut early = there.connect(Subscriber::new().resume(id(0)));
-    let mut tail = Vec::new();
-    for (at, entry) in order.iter().enumerate() {
-        tail.push((id(at + 1), Duration::ZERO, entry));
-    }
+    let tail = order.iter().zip(1..);
+    let tail = tail.map(|(entry, at)| (id(at), Duration::ZERO, Incoming::parse(entry).unwrap()));
     there.feed.load(id(0), tail);
     assert_eq!(data(&read(&mut early)), ["1"]);
     assert!(!has_ended(&mut early));
@@ -275,7 +273,7 @@ fn remote_client_at_topic_limit_does_not_join() {
     let mut order = Order::new();
     let (mut here, mut there) = (Instance::with(limits(2)), Instance::with(limits(1)));
     for instance in [&here, &there] {
-        instance.feed.load(EventId::new(1, 0), None::<(EventId, Duration, Vec<u8>)>);
+        instance.feed.load(EventId::new(1, 0), []);
     }
     let _tabs = [here.connect(ann().topic("a")), there.connect(ann().topic("a"))];
     let _free = there.connect(ann());

@@ -1,6 +1,5 @@
 //! Two demos act as one.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::load::until;
+use crate::processes::printed;
 use crate::server::{DEADLINE, Server};
 use crate::users::Tab;
 
@@ -33,8 +33,7 @@ impl Demo {
                 panic!("{} does not start ({error}): {how}", program.display())
             });
         let mut demo = Self { child, port: 0 };
-        let lines = BufReader::new(demo.child.stdout.take().unwrap()).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| {
+        let port = printed(&mut demo.child, |line| {
             line.split_once("http://127.0.0.1:").and_then(|(_, port)| port.parse().ok())
         });
         demo.port = port.expect("it prints its address");

@@ -39,7 +39,7 @@ async fn slow_line_loads_reads_and_publishes() {
     let server = Server::start(&[]);
     let here = Instance::ready(&server.url()).await;
     let mut ids = Vec::new();
-    // Twenty times as much as one timeout can bring, and one event that alone is too much.
+    // Twenty times as much as a timeout can bring, and an event that alone is too much.
     for number in 0..40 {
         ids.push(publish(&here, &number.to_string(), 20_000).await);
     }
@@ -84,7 +84,7 @@ async fn start_reads_what_is_retained_and_one_answer() {
         }
     }
     for (retain, most) in [
-        // In bytes: what is retained, one answer, and the event that does not fit.
+        // In bytes: the retention, an answer, and the event that does not fit.
         (Retain::default().events(10_000).bytes(3_000_000), 3_000_000 + (1 << 20) + EVENT),
         (Retain::default().events(4), 4 * EVENT + (1 << 20) + EVENT),
     ] {
@@ -129,7 +129,12 @@ async fn backlog_is_read_in_answers_of_a_megabyte() {
 /// Watches the memory that Redis needs for answers, until the event `end` is in the stream.
 async fn largest_output(url: &str) -> u64 {
     let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    // The usual limit for an answer is half a second, which a busy machine can take.
+    let limit = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(DEADLINE))
+        .set_response_timeout(Some(DEADLINE));
+    let connecting = client.get_multiplexed_async_connection_with_config(&limit);
+    let mut connection = connecting.await.unwrap();
     let mut largest = 0;
     loop {
         let list: String =

@@ -13,6 +13,7 @@ use sse_hub::{
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::busy::BusyClock;
 use crate::server::DEADLINE;
 use crate::support::frames;
 
@@ -76,10 +77,15 @@ impl Drop for Instance {
 }
 
 /// Waits for a condition that sends no signal.
-pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, is_so: impl FnMut() -> bool) {
+    until_within(DEADLINE, what, is_so).await;
+}
+
+/// The same for a condition that takes long on an idle machine, too.
+pub(crate) async fn until_within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -202,9 +208,9 @@ impl Load {
         self.confirmed.lock().unwrap().len()
     }
 
-    /// Waits until more events are confirmed, and returns the time.
+    /// Waits until more events are confirmed, and returns the time, for a limit.
     pub(crate) async fn goes_on(&self) -> Duration {
-        let (start, before) = (Instant::now(), self.confirmed());
+        let (start, before) = (BusyClock::start(), self.confirmed());
         // Some events may be on their way already.
         until("publishing goes on", || self.confirmed() > before + 16).await;
         start.elapsed()

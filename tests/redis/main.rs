@@ -3,6 +3,8 @@
 
 mod access;
 mod back;
+#[path = "../support/busy.rs"]
+mod busy;
 mod cluster;
 mod commands;
 mod degraded;

@@ -8,6 +8,7 @@ use sse_hub::{
     EndReason, Goodbye, Hub, Presence, PresenceEvent, PresenceWatch, Subscriber, Subscription,
 };
 
+use crate::busy::BusyClock;
 use crate::load::{Instance, until};
 use crate::server::{Line, Server, Wire};
 
@@ -105,7 +106,7 @@ async fn closed_instance_takes_its_users_at_once() {
     let _ann = tab(&there.hub, "ann");
     here.until("ann", |hub| hub.is_online("ann")).await;
     let mut watch = here.hub.watch().unwrap();
-    let start = Instant::now();
+    let start = BusyClock::start();
     there.close().await;
     let event = watch.next().await.unwrap();
     let reason = EndReason::Vanished;

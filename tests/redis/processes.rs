@@ -1,9 +1,11 @@
 //! Instances as processes, over real sockets: they are killed, and their clients resume at others.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Query, State};
@@ -16,9 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::load::{Instance, until};
-use crate::server::{DEADLINE, Server};
+use crate::ports::Port;
+use crate::server::{ATTEMPTS, DEADLINE, Server};
 
 pub(crate) const URL: &str = "SSE_HUB_INSTANCE_OF";
+const PORT: &str = "SSE_HUB_INSTANCE_PORT";
 
 /// Not a test: the other tests run this as a process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -32,10 +36,23 @@ async fn instance() {
         .route("/events", routing::get(events))
         .route("/publish", routing::post(publish))
         .with_state(instance.hub.clone());
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    println!("\nlistens on {}", listener.local_addr().unwrap().port());
+    serve(app).await;
+}
+
+/// Serves at the port that the parent process chose, until the parent kills this process or ends.
+pub(crate) async fn serve(app: Router) {
+    // Only the parent has the other end of the pipe, which closes however the parent ends.
+    thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    let port: u16 = std::env::var(PORT).unwrap().parse().unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    println!("\n{LISTENS}");
     axum::serve(listener, app).await.unwrap();
 }
+
+const LISTENS: &str = "the instance listens";
 
 async fn events(State(hub): State<Hub>, last: LastEventId) -> Result<Subscription, Refused> {
     hub.subscribe(Subscriber::new().resume(last))
@@ -51,10 +68,31 @@ async fn publish(State(hub): State<Hub>, Query(Publish { name }): Query<Publish>
     hub.publish_confirmed(Audience::all(), event).unwrap().await.unwrap().to_string()
 }
 
+/// Waits until a line of the program's output has a value for `find`. Returns an error if the
+/// program ends before, or takes too long. The program must be started with a piped output.
+pub(crate) fn printed<T: Send + 'static>(
+    child: &mut Child,
+    find: impl Fn(&str) -> Option<T> + Send + 'static,
+) -> Result<T, RecvTimeoutError> {
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (tell, told) = mpsc::channel();
+    // Reads to the end: a full pipe would block the program.
+    thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            if let Some(found) = find(&line) {
+                let _ = tell.send(found);
+            }
+        }
+    });
+    told.recv_timeout(DEADLINE)
+}
+
 /// Dropping the value kills the process.
 pub(crate) struct Process {
     child: Child,
     pub(crate) port: u16,
+    /// No other test gets the port while clients still try to connect to a killed instance.
+    _reserved: Port,
 }
 
 impl Process {
@@ -64,22 +102,27 @@ impl Process {
 
     /// Runs a function of this program as a process.
     pub(crate) fn of(server: &Server, test: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", test])
-            .env(URL, server.url())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("listens on ").and_then(|port| port.parse().ok()));
-        let Some(port) = port else {
-            let _ = child.kill();
-            panic!("the instance did not start");
-        };
-        Self { child, port }
+        for _ in 0..ATTEMPTS {
+            let reserved = Port::take();
+            let port = reserved.number();
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "--nocapture", test])
+                .env(URL, server.url())
+                .env(PORT, port.to_string())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // From here on, the guard kills the process.
+            let mut process = Self { child, port, _reserved: reserved };
+            match printed(&mut process.child, |line| (line == LISTENS).then_some(())) {
+                Ok(()) => return process,
+                // Another program has the port.
+                Err(RecvTimeoutError::Disconnected) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("the instance does not listen in time"),
+            }
+        }
+        panic!("the instance exits at {ATTEMPTS} different ports");
     }
 
     pub(crate) fn kill(&mut self) {
@@ -146,7 +189,7 @@ impl EventSource {
     }
 }
 
-/// The ports of the instances: a restarted instance has another port.
+/// The ports of the instances. A restarted instance has another port.
 type Ports = Arc<Mutex<Vec<u16>>>;
 
 fn port(ports: &Ports, turn: usize) -> u16 {
@@ -232,8 +275,10 @@ async fn kill_instances(
         until("publishing goes on", || confirmed.load(Ordering::Relaxed) > before + 20).await;
         let at = kill % count;
         processes[at].kill();
-        processes[at] = Process::start(server);
-        ports.lock().unwrap()[at] = processes[at].port;
+        let restarted = Process::start(server);
+        // The killed instance gives its port back only when no client looks for it there.
+        ports.lock().unwrap()[at] = restarted.port;
+        processes[at] = restarted;
     }
     let before = confirmed.load(Ordering::Relaxed);
     until("publishing goes on", || confirmed.load(Ordering::Relaxed) > before + 20).await;

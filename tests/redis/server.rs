@@ -1,15 +1,15 @@
 //! A redis-server for a test, and a wire to the server that can be slow, silent or cut.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::FromRedisValue;
+use redis::{Connection, FromRedisValue};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
@@ -23,10 +23,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// The number of recorded bytes of each connection.
 const RECORDED: usize = 8 << 10;
 
-/// A running redis-server. Dropping it kills the process and removes its directory.
+/// A running redis-server. Dropping the value kills the process and removes the directory.
 pub(crate) struct Server {
     child: Child,
-    directory: PathBuf,
+    directory: TempDir,
     /// The first is the server's own.
     ports: Vec<Port>,
     options: Vec<String>,
@@ -39,17 +39,12 @@ pub(crate) const PORT: &str = "{port}";
 pub(crate) const ATTEMPTS: usize = 20;
 
 impl Server {
-    /// Starts a server that writes each command to its disk before it answers.
+    /// Starts a server that writes each command to the disk before the answer.
     pub(crate) fn durable() -> Self {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
     pub(crate) fn start(options: &[&str]) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sse-hub-redis-{}-{count}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).expect("a directory for redis-server");
         for _ in 0..ATTEMPTS {
             let mut ports = vec![Port::take()];
             let mut resolved = Vec::new();
@@ -61,14 +56,13 @@ impl Server {
                     resolved.push(option.to_owned());
                 }
             }
-            let child = spawn(&directory, ports[0].number(), &resolved);
-            let directory = directory.clone();
+            let directory = TempDir::new().expect("a directory for redis-server");
+            let child = spawn(directory.path(), ports[0].number(), &resolved);
             let mut server = Self { child, directory, ports, options: resolved };
             if server.answers() {
                 return server;
             }
-            // Another program has one of its ports.
-            server.directory = PathBuf::new();
+            // Another program has a port of these.
         }
         panic!("redis-server exits at {ATTEMPTS} different ports: start it by hand to see why");
     }
@@ -86,21 +80,17 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port())
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Kills the server: data that the operating system has not written stays intact.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it was killed");
     }
 
-    /// Starts the server again after it was killed. Returns when it answers.
+    /// Starts a killed server again. Returns when the server answers.
     pub(crate) fn restart(&mut self) {
         let start = Instant::now();
         loop {
-            self.child = spawn(&self.directory, self.port(), &self.options);
+            self.child = spawn(self.directory.path(), self.port(), &self.options);
             if self.answers() {
                 return;
             }
@@ -122,30 +112,30 @@ impl Server {
         assert!(status.success());
     }
 
-    /// Runs a command, its parts divided by blanks.
+    /// Runs a command whose parts are divided by blanks.
     pub(crate) fn run<T: FromRedisValue>(&self, command: &str) -> T {
         self.try_run(command).expect(command)
     }
 
     pub(crate) fn try_run<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+        let mut connection = connect(self.port(), DEADLINE)?;
         let mut parts = command.split(' ');
         let mut command = redis::cmd(parts.next().unwrap_or_default());
         command.arg(parts.collect::<Vec<_>>()).query(&mut connection)
     }
 
-    /// Waits until the server answers. Returns `false` if it has exited.
+    /// Waits until the server answers. Returns `false` if the server has exited.
     fn answers(&mut self) -> bool {
         let port = self.port();
         answers(&mut self.child, port)
     }
 }
 
-/// Waits until a redis-server or a sentinel answers at its port. Returns `false` if it has exited.
+/// Waits until a redis-server or a sentinel answers at the port. Returns `false` if the process has
+/// exited.
 pub(crate) fn answers(child: &mut Child, port: u16) -> bool {
     let start = Instant::now();
-    // Another server that has the port must not be taken for this one.
+    // Another server can have the port.
     let own = format!("process_id:{}\r\n", child.id());
     loop {
         if child.try_wait().expect("a child").is_some() {
@@ -156,22 +146,29 @@ pub(crate) fn answers(child: &mut Child, port: u16) -> bool {
             return true;
         }
         assert!(start.elapsed() < DEADLINE, "redis-server does not answer: {info:?}");
-        // No signal says when it does.
+        // No signal says when the server answers.
         thread::sleep(Duration::from_millis(2));
     }
 }
 
 fn info(port: u16) -> redis::RedisResult<String> {
-    let client = redis::Client::open(("127.0.0.1", port))?;
-    let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+    // Short: another program that has the port may never answer.
+    let mut connection = connect(port, Duration::from_secs(2))?;
     redis::cmd("INFO").arg("server").query(&mut connection)
+}
+
+/// Connects to a server. `limit` holds for the connection, and for each answer.
+pub(crate) fn connect(port: u16, limit: Duration) -> redis::RedisResult<Connection> {
+    let client = redis::Client::open(("127.0.0.1", port))?;
+    let connection = client.get_connection_with_timeout(limit)?;
+    connection.set_read_timeout(Some(limit))?;
+    Ok(connection)
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -187,13 +184,13 @@ fn spawn(directory: &Path, port: u16, options: &[String]) -> Child {
         .expect("redis-server on the PATH: install it (Debian: redis-server)")
 }
 
-/// An address at which nothing listens, and at which nothing will while this value lives.
+/// An address at which no program listens while this value lives.
 pub(crate) struct Nobody(tokio::net::TcpSocket);
 
 impl Nobody {
     pub(crate) fn new() -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        // Bound, so that no other program gets the port; it never listens.
+        // Bound, so that no other program gets the port. The socket never listens.
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         Self(socket)
     }
@@ -207,7 +204,7 @@ impl Nobody {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Line {
     Open,
-    /// Nothing arrives, without an error. The bytes arrive when the line is open again.
+    /// No byte arrives, without an error. The bytes arrive when the line is open again.
     Silent,
     /// Connections are dropped.
     Down,
@@ -230,7 +227,7 @@ struct Meter {
     speed: AtomicU64,
     /// The bytes that the server has sent.
     received: AtomicU64,
-    /// Connections before this one carry nothing any more.
+    /// Connections with a lower number carry no more bytes.
     forgotten: AtomicUsize,
 }
 
@@ -306,7 +303,7 @@ impl Wire {
 
     pub(crate) fn set(&self, line: Line) {
         self.line.send_modify(|(now, downs)| {
-            // Counted, so that connections notice also a short cut.
+            // Counted, so that connections also notice a short cut.
             *downs += u32::from(line == Line::Down);
             *now = line;
         });
@@ -316,7 +313,7 @@ impl Wire {
         self.sent.lock().unwrap().clone()
     }
 
-    /// Carries so many bytes in a second from now on, each way, on each connection.
+    /// From now on, carries so many bytes in a second, each way, on each connection.
     pub(crate) fn limit(&self, bytes_a_second: u64) {
         self.meter.speed.store(bytes_a_second, Ordering::Relaxed);
     }
@@ -326,8 +323,8 @@ impl Wire {
         self.meter.received.load(Ordering::Relaxed)
     }
 
-    /// Stops carrying bytes of the present connections, without closing them: as a firewall does
-    /// that forgets them. New connections work.
+    /// Stops carrying bytes of the present connections, without closing the connections, as a
+    /// firewall does that has forgotten them. New connections work.
     pub(crate) fn forget(&self) {
         let connections = self.sent.lock().unwrap().len();
         self.meter.forgotten.store(connections, Ordering::Relaxed);
@@ -346,7 +343,7 @@ impl Drop for Wire {
     }
 }
 
-/// One way of a connection.
+/// A direction of a connection.
 #[derive(Clone)]
 struct Way {
     line: watch::Receiver<(Line, u32)>,
@@ -367,7 +364,7 @@ impl Way {
         let mut buffer = vec![0; 64 << 10];
         let mut other = self.line.clone();
         loop {
-            // Small pieces, so that a slow line is a steady one.
+            // Small pieces, so that a slow line is steady.
             let most =
                 if self.meter.speed.load(Ordering::Relaxed) > 0 { 4 << 10 } else { 64 << 10 };
             let read = tokio::select! {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-/// The events of one thread, as text. A test that uses it must run on a runtime of one thread.
+/// The log events of the current thread, as text. A test that uses this must run on a runtime of a
+/// single thread.
 #[derive(Clone, Default)]
 pub(crate) struct Told(Arc<Mutex<String>>);
 

@@ -239,8 +239,9 @@ async fn watch_sees_users_join_and_leave<R: Runtime>(runtime: &R) {
         (joined, left, clock.now())
     });
     let tab = hub.subscribe(Subscriber::new().user("ann")).unwrap();
-    drop(tab);
+    // Before the drop: the grace must not begin earlier than this.
     let gone = timer.now();
+    drop(tab);
     assert!(hub.is_online("ann"), "the user is online during the grace");
     until("the watcher waits", || runtime.is_waited_for()).await;
     runtime.pass(grace);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{EventId, Hub, HubBuilder, ManualTimer, Sleep, Subscription, Timer};
+use sse_hub::{Event, EventId, Hub, HubBuilder, ManualTimer, Sleep, Subscription, Timer};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,6 +18,28 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) fn hub_with(set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Hub, ManualTimer) {
     let timer = ManualTimer::new();
     (set(Hub::builder(timer.clone())).build().unwrap(), timer)
+}
+
+pub(crate) fn event(data: impl ToString) -> Event {
+    Event::new("x").data(data.to_string())
+}
+
+/// Broadcasts events with these numbers as data.
+pub(crate) fn publish(hub: &Hub, numbers: impl IntoIterator<Item = usize>) {
+    for number in numbers {
+        hub.broadcast(event(number)).unwrap();
+    }
+}
+
+/// Returns the data of events with these numbers.
+pub(crate) fn names(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+    numbers.into_iter().map(|number| number.to_string()).collect()
+}
+
+/// Reads at most this many items.
+pub(crate) fn read_items(stream: &mut Subscription, items: usize) -> String {
+    let items = (0..items).map_while(|_| poll(stream).flatten());
+    items.map(|item| String::from_utf8(item.to_vec()).unwrap()).collect()
 }
 
 /// Returns the next item: `None` if no item is available, `Some(None)` at the end.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sse_hub::backplane::{Backplane, Feed, HistoryRequest, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, HistoryRequest, Incoming, Outgoing, SendError};
 use sse_hub::{
     Event, EventId, Hub, HubBuilder, LastEventId, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -102,7 +102,7 @@ impl Backplane for Outbox {
 pub(crate) struct Found {
     upto: EventId,
     floor: EventId,
-    piece: VecDeque<(EventId, Duration, Bytes)>,
+    piece: VecDeque<(EventId, Duration, Incoming)>,
     is_all: bool,
 }
 
@@ -162,7 +162,7 @@ impl Instance {
                         }
                         self.begin_anew(placed.id.predecessor());
                     }
-                    self.feed.append(placed.id, &entry).unwrap();
+                    self.feed.append(placed.id, Incoming::parse(&entry).unwrap());
                 }
                 Entry::Mark => self.begin_anew(placed.id),
             }
@@ -177,7 +177,7 @@ impl Instance {
     }
 
     pub(crate) fn begin_anew(&self, floor: EventId) {
-        self.feed.load(floor, None::<(EventId, Duration, Bytes)>);
+        self.feed.load(floor, []);
     }
 
     fn find_the_end(&self, order: &mut Order) -> EventId {
@@ -196,7 +196,9 @@ impl Instance {
                 events.clear();
             }
             match &placed.entry {
-                Entry::Event(entry) => events.push((placed.id, Duration::ZERO, entry.clone())),
+                Entry::Event(entry) => {
+                    events.push((placed.id, Duration::ZERO, Incoming::parse(entry).unwrap()));
+                }
                 Entry::Mark => {
                     floor = placed.id;
                     events.clear();
@@ -227,7 +229,8 @@ impl Instance {
         while found.floor > after && found.piece.len() < count && !found.is_all {
             match older.next() {
                 Some(Placed { id, previous, entry: Entry::Event(entry) }) if *id == found.floor => {
-                    found.piece.push_front((*id, Duration::ZERO, entry.clone()));
+                    let entry = Incoming::parse(entry).unwrap();
+                    found.piece.push_front((*id, Duration::ZERO, entry));
                     found.floor = *previous;
                 }
                 _ => found.is_all = true,
@@ -269,4 +272,18 @@ impl Instance {
     pub(crate) fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
         self.hub.subscribe(Subscriber::new().resume(last)).unwrap()
     }
+}
+
+/// Returns events `1` to `count` of an order, and a hub that retains the last two.
+pub(crate) fn late(count: usize, set: impl FnOnce(HubBuilder) -> HubBuilder) -> (Order, Instance) {
+    let mut order = Order::default();
+    let mut early = Instance::new(Retain::default());
+    early.settle(&mut order);
+    for number in 1..=count {
+        early.broadcast(&number.to_string());
+        early.settle(&mut order);
+    }
+    let mut late = Instance::with(|hub| set(hub.retain(Retain::default().events(2))));
+    late.read(&mut order, usize::MAX);
+    (order, late)
 }

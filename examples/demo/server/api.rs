@@ -27,7 +27,7 @@ pub(crate) fn routes() -> Router<Hubs> {
         .route("/api/stats", get(stats))
 }
 
-/// Whom a button sends to.
+/// The audience of a button.
 #[derive(Clone, Deserialize)]
 #[serde(tag = "kind", content = "name", rename_all = "lowercase")]
 enum Target {

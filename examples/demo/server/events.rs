@@ -76,7 +76,7 @@ impl Payload for Tick {
     const TYPE: EventType = EventType::from_static("tick");
 }
 
-/// Who is online, told when that changes.
+/// The users that are online, told when that changes.
 #[derive(Serialize, TS)]
 pub(crate) struct Presence {
     pub(crate) users: Vec<String>,

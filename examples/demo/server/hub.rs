@@ -47,7 +47,7 @@ async fn join(_: HubBuilder, _: &str) -> Result<Hub, Box<dyn Error + Send + Sync
 pub(crate) struct Hubs {
     arguments: Arc<Arguments>,
     now: Arc<RwLock<Hub>>,
-    /// The topic of this demo's own pages: each of several demos sees who is online anywhere, and tells its own pages.
+    /// The topic of this demo's pages. Each demo sees the users of all demos, and tells only the pages of this topic.
     own: Arc<str>,
 }
 
@@ -88,7 +88,7 @@ impl Hubs {
     }
 }
 
-/// Tells this demo's pages who is online whenever somebody comes or goes, until the hub is closed.
+/// Sends the list of online users to this demo's pages after each change, until the hub is closed.
 async fn announce(hub: Hub, own: Arc<str>) {
     let Ok(mut watch) = hub.watch() else { return };
     while watch.next().await.is_some() {

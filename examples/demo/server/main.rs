@@ -66,13 +66,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     }
     let app = app.layer(Extension(tokens)).with_state(hubs.clone());
 
+    // From here on, a signal is not lost.
+    let signal = common::shutdown_signal();
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("sse-hub demo: http://{}", listener.local_addr()?);
     // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not wait.
     let listener = Watchdog::new(TokioTimer::new()).listen(listener);
 
     let drained = async move {
-        common::shutdown_signal().await;
+        signal.await;
         // The server waits for its streams, and the drain ends them.
         let hub = hubs.now();
         hub.drain(common::DRAIN).await;

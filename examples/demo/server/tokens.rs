@@ -1,6 +1,6 @@
-//! Tokens that streams are opened with, if the command line asks for it: to try what becomes of a page whose token expires.
+//! Tokens that open streams, if the command line asks for tokens: to try a page with a token that expires.
 //!
-//! Whoever asks gets one. The example `auth_cors` asks for a password, and shows cookies, tickets and pages of other origins.
+//! Every request for a token gets a token. The example `auth_cors` asks for a password, and shows cookies, tickets and pages of other origins.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

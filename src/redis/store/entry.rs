@@ -133,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backplane::{Kind, kind_of};
+    use crate::backplane::{Incoming, Kind};
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.into())
@@ -198,10 +198,11 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() {
-        assert_eq!(kind_of(b"\x01\x00\x00data: x\n"), Kind::Event);
-        assert_eq!(kind_of(b"\x02\x01\x00\x01\0\0\0t"), Kind::Command);
-        assert_eq!(kind_of(b"\x02junk"), Kind::Malformed);
-        assert_eq!(kind_of(b""), Kind::Malformed);
+        let kind = |entry: &[u8]| Incoming::parse(entry).map(|entry| entry.kind()).ok();
+        assert_eq!(kind(b"\x01\x00\x00data: x\n"), Some(Kind::Event));
+        assert_eq!(kind(b"\x02\x01\x00\x01\0\0\0t"), Some(Kind::Command));
+        assert_eq!(kind(b"\x02junk"), None);
+        assert_eq!(kind(b""), None);
     }
 
     /// The values that a server, or an attacker who can write to the stream, can answer with.
@@ -243,7 +244,7 @@ mod tests {
             let read = read(answer.clone());
             for entry in read.into_iter().chain(range(answer)).flatten() {
                 if let Content::Link { bytes, .. } = entry.content {
-                    let _ = kind_of(&bytes);
+                    let _ = Incoming::parse(&bytes);
                 }
             }
         }
@@ -267,7 +268,7 @@ mod tests {
                 if cut {
                     bytes.truncate(at);
                 }
-                let _ = kind_of(&bytes);
+                let _ = Incoming::parse(&bytes);
             }
         }
     }

@@ -12,7 +12,7 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 
 use super::changes;
-use super::clock::millis;
+use super::millis;
 use super::script::Loaded;
 use crate::backplane::UserChange;
 

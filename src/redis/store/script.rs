@@ -9,12 +9,39 @@
 //! Anything may stand at these keys. A value that no hub wrote is replaced where that loses
 //! nothing, and is an error otherwise.
 
+use std::time::Duration;
+
 use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 
-use super::clock::HORIZON_MS;
 use super::entry::{self, Entry};
+use super::millis;
 use crate::EventId;
-use crate::redis::config::Keep;
+
+/// Ids that lie further than this ahead of Redis's clock are malformed: ten years.
+///
+/// A clock that is set back by less costs nothing. Without the limit, a single forged entry with
+/// the greatest id would leave no room for another, and would lead all hubs to a position that
+/// nothing can follow.
+const HORIZON_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// The limit that the stream is trimmed to, about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keep {
+    Events(u64),
+    Age(Duration),
+}
+
+impl Keep {
+    /// Returns the limit as `XADD` takes it. An age is in milliseconds; the script subtracts it
+    /// from the clock.
+    pub(crate) fn strategy(self) -> (&'static str, u64) {
+        match self {
+            // The greatest number that Redis reads.
+            Self::Events(events) => ("MAXLEN", events.min(i64::MAX as u64)),
+            Self::Age(age) => ("MINID", millis(age)),
+        }
+    }
+}
 
 /// The first part of `PUBLISH`, `RESET` and `BEGIN`.
 ///
@@ -228,7 +255,7 @@ return redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', string.format('%.0f', least))
 /// entry. `XREAD` and `XRANGE` have no limit in bytes. Returns 1 if the range ends there.
 ///
 /// The steps grow, so that neither many small entries take many calls, nor Redis copies much more
-/// than is sent.
+/// than is sent. An entry with the greatest id ends the range: Redis refuses to search after it.
 const READ: &str = r"
 local found, bytes, from, step = {}, 0, ARGV[2], 1
 local most, room = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -241,8 +268,11 @@ while #found < most do
     if bytes > room and #found > 0 then return {0, found} end
     found[#found + 1] = entry
   end
-  if #some < asked then return {1, found} end
-  from = '(' .. some[#some][1]
+  local last = #some > 0 and some[#some][1]
+  if #some < asked or last == '18446744073709551615-18446744073709551615' then
+    return {1, found}
+  end
+  from = '(' .. last
   step = math.min(2 * step, 64)
 end
 return {0, found}

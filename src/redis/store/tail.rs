@@ -2,7 +2,7 @@
 
 use super::entry::{Content, Entry};
 use crate::EventId;
-use crate::backplane::{Kind, kind_of};
+use crate::backplane::{Incoming, Kind};
 
 /// The position of a reader.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +36,8 @@ struct Kept {
 
 #[derive(Debug)]
 enum Link {
-    Event(EventId, Vec<u8>),
-    /// Not its bytes: a command is for the clients of its time.
+    Event(EventId, Incoming),
+    /// Without the entry: a command is for the clients of its time.
     Command(EventId),
     Reset(EventId),
 }
@@ -48,7 +48,7 @@ pub(crate) struct Start {
     pub(crate) position: Position,
     /// Nothing is missing between this position and the first event.
     pub(crate) floor: EventId,
-    pub(crate) events: Vec<(EventId, Vec<u8>)>,
+    pub(crate) events: Vec<(EventId, Incoming)>,
 }
 
 impl Tail {
@@ -73,23 +73,23 @@ impl Tail {
                 continue;
             }
             let link = match content {
-                Content::Link { previous, bytes } => match kind_of(&bytes) {
-                    Kind::Event => Some(Link::Event(previous, bytes)),
-                    Kind::Command => Some(Link::Command(previous)),
-                    Kind::Malformed => None,
+                Content::Link { previous, bytes } => match Incoming::parse(&bytes) {
+                    Ok(event) if event.kind() == Kind::Event => {
+                        let fits = self.events > 0 && bytes.len() <= self.bytes;
+                        if !fits || id.epoch() < self.oldest {
+                            self.is_full = true;
+                            break;
+                        }
+                        self.events -= 1;
+                        self.bytes -= bytes.len();
+                        Some(Link::Event(previous, event))
+                    }
+                    Ok(_) => Some(Link::Command(previous)),
+                    Err(_) => None,
                 },
                 Content::Reset { previous } => Some(Link::Reset(previous)),
                 Content::Malformed => None,
             };
-            if let Some(Link::Event(_, bytes)) = &link {
-                let fits = self.events > 0 && bytes.len() <= self.bytes;
-                if !fits || id.epoch() < self.oldest {
-                    self.is_full = true;
-                    break;
-                }
-                self.events -= 1;
-                self.bytes -= bytes.len();
-            }
             // Of the malformed entries only the newest matters: it says where to read on.
             if link.is_some() || self.entries.is_empty() {
                 self.entries.push(Kept { id, link });
@@ -115,7 +115,7 @@ impl Tail {
                 events.clear();
             }
             match link {
-                Link::Event(_, bytes) => events.push((id, bytes)),
+                Link::Event(_, event) => events.push((id, event)),
                 Link::Reset(_) => {
                     floor = Some(id);
                     events.clear();

@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 use super::read_size::ReadSize;
 use crate::EventId;
-use crate::backplane::{Feed, HistoryRequest, Kind, kind_of};
+use crate::backplane::{Feed, HistoryRequest, Incoming};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::Link;
 use crate::redis::shared::RedisShared;
-use crate::redis::store::clock;
+use crate::redis::store;
 use crate::redis::store::entry::{Content, Entry};
 use crate::redis::store::script::{Page, Range};
 
@@ -25,13 +25,15 @@ use crate::redis::store::script::{Page, Range};
 const PACE: Duration = Duration::from_millis(100);
 
 /// A part of the stream, read backwards.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Piece {
     /// All links after `floor`, in order.
-    events: Vec<(EventId, Vec<u8>)>,
+    links: Vec<(EventId, Incoming)>,
     floor: EventId,
-    /// The stream no longer has the entries up to `floor`.
+    /// The stream no longer has the entries up to `floor`, or this version cannot read them.
     is_gone: bool,
+    /// The entry at `floor` is malformed.
+    is_malformed: bool,
 }
 
 pub(crate) struct HistoryReader {
@@ -91,11 +93,14 @@ impl HistoryReader {
     }
 
     fn deliver(&self, wanted: HistoryRequest, piece: Piece) {
-        let now = clock::now();
+        let now = store::now();
         let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.epoch()));
-        let Piece { events, floor, is_gone } = piece;
-        let events = events.into_iter().map(|(id, event)| (id, age(id), event));
-        self.feed.restore(wanted.upto, floor, events);
+        let Piece { links, floor, is_gone, is_malformed } = piece;
+        let links = links.into_iter().map(|(id, link)| (id, age(id), link));
+        self.feed.restore(wanted.upto, floor, links);
+        if is_malformed {
+            self.feed.skip_malformed();
+        }
         if is_gone {
             self.feed.gone(floor);
         }
@@ -106,29 +111,39 @@ impl HistoryReader {
 /// more entries in the wanted range.
 fn follow(entries: Vec<Entry>, wanted: HistoryRequest, is_end: bool) -> Piece {
     let HistoryRequest { upto, after, .. } = wanted;
-    let mut piece = Piece { events: Vec::new(), floor: upto, is_gone: false };
+    let mut piece = Piece { links: Vec::new(), floor: upto, is_gone: false, is_malformed: false };
     for Entry { id, content } in entries {
         if piece.floor <= after {
             break;
         }
-        match content {
-            Content::Link { previous, bytes } if id == piece.floor && previous < id => {
-                piece.events.push((id, bytes));
+        let link = match content {
+            Content::Link { previous, bytes } => {
+                Incoming::parse(&bytes).ok().map(|link| (previous, link))
+            }
+            Content::Malformed => None,
+            Content::Reset { .. } => {
+                piece.is_gone = true;
+                break;
+            }
+        };
+        match link {
+            Some((previous, link)) if id == piece.floor && previous < id => {
+                piece.links.push((id, link));
                 piece.floor = previous;
             }
-            // No link names a malformed entry.
-            Content::Malformed if id > piece.floor => {}
-            Content::Link { bytes, .. }
-                if id > piece.floor && kind_of(&bytes) == Kind::Malformed => {}
-            // The entry that the next link names is not there, or the order went backwards.
+            // No link of this version names a malformed entry.
+            None if id > piece.floor => {}
+            // The entry that the next link names is not there or is malformed, or the order went
+            // backwards.
             _ => {
+                piece.is_malformed = link.is_none() && id == piece.floor;
                 piece.is_gone = true;
                 break;
             }
         }
     }
     piece.is_gone |= is_end && piece.floor > after;
-    piece.events.reverse();
+    piece.links.reverse();
     piece
 }
 
@@ -140,8 +155,8 @@ mod tests {
     /// Events, floor, and whether the entries before are gone.
     fn found(entries: Vec<Entry>, after: u64, is_end: bool) -> (Vec<u64>, u64, bool) {
         let wanted = HistoryRequest { upto: at(9), after: at(after), events: 100 };
-        let Piece { events, floor, is_gone } = follow(entries, wanted, is_end);
-        (events.into_iter().map(|(id, _)| id.epoch()).collect(), floor.epoch(), is_gone)
+        let Piece { links, floor, is_gone, .. } = follow(entries, wanted, is_end);
+        (links.into_iter().map(|(id, _)| id.epoch()).collect(), floor.epoch(), is_gone)
     }
 
     #[test]
@@ -178,7 +193,21 @@ mod tests {
         assert_eq!(found(between, 1, false), (vec![5, 9], 1, false));
         let last = vec![event(9, 5), malformed(8), malformed(7)];
         assert_eq!(found(last, 1, false), (vec![9], 5, false));
-        assert!(found(vec![event(9, 5), malformed(5), event(3, 1)], 1, false).2);
         assert!(found(vec![event(9, 5), event(7, 5), event(5, 1)], 1, false).2);
+    }
+
+    #[test]
+    fn entries_before_named_malformed_entry_are_gone() {
+        let read = |named: Entry| {
+            let entries = vec![event(9, 5), malformed(7), named, event(3, 1)];
+            let wanted = HistoryRequest { upto: at(9), after: at(1), events: 100 };
+            let Piece { links, floor, is_gone, is_malformed } = follow(entries, wanted, false);
+            (links.len(), floor.epoch(), is_gone, is_malformed)
+        };
+        for named in [malformed(5), link(5, 3, b"junk")] {
+            assert_eq!(read(named), (1, 5, true, true));
+        }
+        assert_eq!(read(reset(5, 3)), (1, 5, true, false));
+        assert_eq!(read(event(4, 3)), (1, 5, true, false), "the named entry is not there");
     }
 }

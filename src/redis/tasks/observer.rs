@@ -14,7 +14,7 @@ use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::PresenceHealth;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::changes::{self, News, Notice, Step};
-use crate::redis::store::clock::millis;
+use crate::redis::store::millis;
 
 /// The most entries in a read of the stream.
 const CHUNK: usize = 64;

@@ -9,15 +9,15 @@ use tokio::time::Instant;
 
 use super::read_size::ReadSize;
 use crate::EventId;
-use crate::backplane::{Feed, Kind, TailLimits, kind_of};
+use crate::backplane::{Feed, Incoming, TailLimits};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
-use crate::redis::store::clock::{millis, now};
 use crate::redis::store::entry::{self, Content, Entry};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
+use crate::redis::store::{millis, now};
 
 /// The share of the timeout for which a read waits at the server for the next entry. The rest is
 /// for the answer to arrive.
@@ -28,7 +28,7 @@ pub(crate) struct Reader {
     feed: Feed,
     /// `None` until the end of the stream is known.
     position: Option<Position>,
-    /// The last link that was read, if this reader has read one since its start.
+    /// The last link that this reader has read; `None` before the first link.
     last_link: Option<Entry>,
     /// An id with a greater time, in milliseconds, is malformed. Zero until Redis has said.
     horizon: u64,
@@ -122,7 +122,7 @@ impl Reader {
         Ok(page)
     }
 
-    /// Finds the end of the stream, and loads as much of it as the hub retains.
+    /// Finds the end of the stream, and loads as much as the hub retains.
     ///
     /// A read that does not arrive in time is repeated with a smaller size. The entries that
     /// arrived before are kept: a slow line brings the whole in any number of reads.
@@ -143,8 +143,8 @@ impl Reader {
             let (range, most) = (Range::Before(before), ReadSize::most_entries());
             let page = match shared.scripts.read(connection, range, most, bytes).await {
                 Ok(page) => page,
-                // The connection is given up. What was collected stays: the stream only grows at
-                // its end, and a break in the chain shows whatever else happens to it.
+                // The connection is given up. The collected entries stay: the stream only grows at
+                // the end, and a break in the chain shows every other change.
                 Err(error) if error.is_timeout() && before.is_some() => {
                     if !self.size.timed_out() {
                         link.wait_longer();
@@ -174,8 +174,8 @@ impl Reader {
 
     /// Reads the rest of a server that is not the master any more.
     ///
-    /// The sender confirms no event after the master has changed. So after this, some instance has read
-    /// each confirmed event, and finds that it is not in the order of the new master.
+    /// The sender confirms no event after the master has changed. So after this, some instance has
+    /// read each confirmed event, and finds the confirmed events that the new master's order lacks.
     async fn drain(&mut self, link: &mut Link) {
         let shared = Arc::clone(&self.shared);
         while let Some(mut position) = self.position
@@ -189,12 +189,11 @@ impl Reader {
             for Entry { id, content } in page.entries {
                 // Only entries that follow: a break is for the new master to explain.
                 let Content::Link { previous, bytes } = content else { return };
-                if previous != position.chain
-                    || id.epoch() > self.horizon
-                    || self.feed.append(id, &bytes).is_err()
-                {
+                if previous != position.chain || id.epoch() > self.horizon {
                     return;
                 }
+                let Ok(entry) = Incoming::parse(&bytes) else { return };
+                self.feed.append(id, entry);
                 position = Position { cursor: id, chain: id };
                 self.position = Some(position);
                 self.last_link = Some(Entry { id, content: Content::Link { previous, bytes } });
@@ -216,7 +215,7 @@ impl Reader {
         let range = Range::Back { from: known.id, to: known.id };
         let page = self.shared.scripts.read(link.get(&self.shared).await?, range, 1, 1).await?;
         link.answered();
-        // An entry that is not there is no sign: it may be trimmed, and the chain shows all else.
+        // A missing entry proves nothing: the entry may be trimmed, and the chain shows the rest.
         if page.entries.first().is_some_and(|found| found != known) {
             self.reset(position.cursor.max(self.feed.head()), link).await?;
         }
@@ -306,28 +305,27 @@ impl Reader {
             }
             position.cursor = id;
             match content {
-                Content::Link { previous, bytes } => {
-                    if previous != position.chain && kind_of(&bytes) != Kind::Malformed {
+                Content::Link { previous, bytes } => match Incoming::parse(&bytes) {
+                    Ok(entry) => {
                         if previous < position.chain {
                             // The entry that this reader has read last is not of this order.
-                            // Readers that never read it cannot know.
+                            // Readers that never read that entry cannot know.
                             self.reset(id, link).await?;
                         }
-                        self.forget(id.predecessor());
+                        if previous != position.chain {
+                            self.forget(id.predecessor());
+                        }
+                        self.feed.append(id, entry);
+                        position.chain = id;
+                        let content = Content::Link { previous, bytes };
+                        self.last_link = Some(Entry { id, content });
                     }
                     // After an entry that this version cannot read, the chain stays: the next link,
                     // which names that entry, then shows the loss.
-                    match self.feed.append(id, &bytes) {
-                        Ok(()) => {
-                            position.chain = id;
-                            let content = Content::Link { previous, bytes };
-                            self.last_link = Some(Entry { id, content });
-                        }
-                        Err(_) => self.warn_of_malformed(),
-                    }
-                }
-                // Also if this reader wrote it: a client may have come since from an instance that
-                // had not read the order's end.
+                    Err(_) => self.skip_malformed(),
+                },
+                // Also if this reader wrote the reset: a client may have come since from an instance
+                // that had not read the order's end.
                 Content::Reset { .. } => {
                     self.forget(id);
                     position.chain = id;
@@ -340,21 +338,16 @@ impl Reader {
         Ok(())
     }
 
-    /// Counts an entry that no hub wrote.
+    /// Counts an entry that no hub wrote, or a hub of a later version.
     fn skip_malformed(&mut self) {
-        // An entry without a byte is malformed to the hub, which counts it.
         self.feed.skip_malformed();
-        self.warn_of_malformed();
-    }
-
-    fn warn_of_malformed(&mut self) {
         self.malformed.warn(|| {
             tracing::warn!(target: "sse_hub", "malformed stream entries skipped");
         });
     }
 
-    /// Tells the hub that all events up to `floor` that it had not read are gone.
+    /// Tells the hub that all unread events up to `floor` are gone.
     fn forget(&self, floor: EventId) {
-        self.feed.load(floor, None::<(EventId, Duration, Vec<u8>)>);
+        self.feed.load(floor, []);
     }
 }

@@ -1,5 +1,5 @@
-// Shared streams: who shares, event types in native mode, the page's life cycle, and the end of a
-// stream.
+// Shared streams: which pages share, event types in native mode, the page's life cycle, and the end
+// of a stream.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as shared from "../../sse-shared.js";
@@ -9,7 +9,7 @@ import { hubOpen, openTab, withPage } from "./tabs.js";
 
 const { SharedSSE } = shared;
 
-/* ---------- who shares ---------- */
+/* ---------- pages that share ---------- */
 
 const nameless = {
   "a function as url": [() => "/events", {}],

@@ -6,13 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { eventually } from "./support.js";
-
-/**
- * Returns a port outside the range of outgoing connections, which could take a free port at any
- * time.
- */
-const somePort = () => 10_000 + Math.floor(Math.random() * 20_000);
+import { eventually, somePort } from "./support.js";
 
 /** Returns whether the process `pid` answers on the port, and has loaded its data. */
 async function answers(port, pid) {

@@ -34,19 +34,24 @@ function program() {
   throw new Error("SSE_HUB_DEMO must name the demo's program: run `npm run test:browser`, which builds it");
 }
 
+/**
+ * Returns a port outside the range of outgoing connections, which could take a free port at any
+ * time: also the browser's own, while it tries to reach a server that a test has killed.
+ */
+export const somePort = () => 12_000 + Math.floor(Math.random() * 18_000);
+
 /** Starts the demo. A restart uses the same port. */
 export async function startDemo(t, ...args) {
   const demo = { port: 0, process: undefined };
   demo.start = async () => {
     const child = spawn(program(), ["--port", String(demo.port), ...args], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, RUST_LOG: "warn" } });
     demo.process = child;
-    demo.port = await new Promise((resolve, reject) => {
+    await new Promise((resolve, reject) => {
       let text = "";
       child.once("exit", (code) => reject(new Error(`the demo ended with ${code}`)));
       child.stdout.on("data", (piece) => {
         text += piece;
-        const port = /:(\d+)\n/.exec(text);
-        if (port) resolve(Number(port[1]));
+        if (/:\d+\n/.test(text)) resolve();
       });
     });
     demo.url = `http://127.0.0.1:${demo.port}`;
@@ -64,8 +69,16 @@ export async function startDemo(t, ...args) {
   demo.stats = async () => (await fetch(`${demo.url}/api/stats`)).json();
   demo.clients = (count, patience) => eventually(`${count} streams`, async () => (await demo.stats()).clients === count, patience);
   t.after(demo.kill);
-  await demo.start();
-  return demo;
+  for (let attempt = 1; ; attempt += 1) {
+    demo.port = somePort();
+    try {
+      await demo.start();
+      return demo;
+    } catch (error) {
+      // Another program may have the port.
+      if (attempt === 10) throw error;
+    }
+  }
 }
 
 /** Starts Chromium. `options` are Playwright's launch options. */

@@ -1,0 +1,425 @@
+//! The inboxes of the clients, side by side in memory.
+//!
+//! A hand-out visits the inbox of each client, and each client then visits its own. With many
+//! clients the time of both goes into memory that is in no cache. So inboxes are small, and lie in
+//! blocks in the order in which clients come: a hand-out reads memory forward, and takes the lock
+//! of a block once.
+
+use std::array;
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::end::{End, EndReason, Ending};
+use super::stats::Read;
+use crate::log::entry::{Batch, Budget, Entry};
+use crate::log::mailbox::{Mailbox, Waiting};
+use crate::sync::{Mutex, MutexGuard};
+use crate::wire::id::EventId;
+
+/// How many inboxes share a lock. More would save locks in a hand-out, and let more streams wait
+/// for each other. loom explores every order with a lock for each.
+const BLOCK: usize = if cfg!(sse_hub_loom) { 1 } else { 16 };
+
+/// The part of a client that a block's lock guards: the client's position, its end, and its waker.
+///
+/// [`Mailbox`] decides how the client reads, [`Ending`] whether it takes events. The two meet only
+/// here.
+///
+/// The fields that a live client needs come first, in one cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Inbox {
+    /// Wakes the task that polls the stream. The thread that fills the inbox takes the waker.
+    waker: Option<Waker>,
+    /// The client stands in the list of clients that may stall.
+    pub(crate) is_watched: bool,
+    /// The stream's timer fired since the last poll.
+    timer_fired: bool,
+    /// The stream is open, and no end is scheduled: says what `ending` says.
+    is_endless: bool,
+    /// There are events in `unsent`.
+    has_unsent: bool,
+    pub(crate) mailbox: Mailbox,
+    ending: Ending,
+    /// Events before the client's position that the client must get. `None` for most clients, which
+    /// join rarely.
+    unsent: Option<Box<Unsent>>,
+}
+
+/// Events in the order of their ids. The log can evict an event before the client reads it.
+#[derive(Debug, Default)]
+struct Unsent(VecDeque<(EventId, Weak<Entry>)>);
+
+// The fields up to the mailbox take 24 bytes, and the fields of a live client in it 40.
+const _: () = assert!(size_of::<Inbox>() == 128);
+
+impl Inbox {
+    pub(crate) fn new(mailbox: Mailbox, ending: Ending) -> Self {
+        let is_endless = ending.is_endless();
+        Self {
+            waker: None,
+            is_watched: false,
+            timer_fired: false,
+            is_endless,
+            has_unsent: false,
+            mailbox,
+            ending,
+            unsent: None,
+        }
+    }
+
+    /// The inbox of nobody.
+    fn vacant() -> Self {
+        Self::new(Mailbox::live(EventId::ORIGIN), Ending::open(None, None))
+    }
+
+    /// Decides the end of the stream. Returns the waker of its task.
+    pub(crate) fn end(&mut self, end: End) -> Option<Waker> {
+        self.ending.decide(end);
+        self.is_endless = false;
+        self.waker.take()
+    }
+
+    /// Schedules the end of the stream. Returns the waker of its task, which must arm the timer.
+    pub(crate) fn schedule_end(&mut self, at: Instant, reason: EndReason) -> Option<Waker> {
+        self.ending.schedule(at, reason);
+        self.is_endless = self.ending.is_endless();
+        self.waker.take()
+    }
+
+    /// The state of the end of the stream.
+    pub(crate) fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// Takes the last frames of a stream that is [over](Ending::take_over).
+    pub(crate) fn take_over(&mut self) -> Option<Option<Bytes>> {
+        self.ending.take_over()
+    }
+
+    /// Takes the last frames of a stream whose [backlog is delivered](Ending::take_last).
+    pub(crate) fn take_last(&mut self) -> Option<Option<Bytes>> {
+        self.ending.take_last()
+    }
+
+    /// Whether the stream takes further events.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_endless || self.ending.is_open()
+    }
+
+    /// Takes the waker of the stream's task, which must be woken after the locks are released.
+    pub(crate) fn take_waker(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+
+    /// Whether the task of `waker` will be woken.
+    pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
+        self.waker.as_ref().is_some_and(|known| known.will_wake(waker))
+    }
+
+    /// Registers the waker of the stream's task. Returns the previous waker, which must be dropped
+    /// after the lock is released: its destructor is foreign code.
+    pub(crate) fn register(&mut self, waker: Waker) -> Option<Waker> {
+        self.waker.replace(waker)
+    }
+
+    /// Takes the only event of the window of a stream that has no other concern. `None` if the
+    /// stream must be looked at more closely.
+    #[inline]
+    pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
+        if self.is_endless && !self.timer_fired && !self.has_unsent { self.mailbox.take_only() } else { None }
+    }
+
+    /// Adds events before the client's position.
+    pub(crate) fn add_unsent(&mut self, events: Vec<(EventId, Weak<Entry>)>) {
+        if events.is_empty() {
+            return;
+        }
+        self.has_unsent = true;
+        let Unsent(unsent) = &mut **self.unsent.get_or_insert_default();
+        unsent.extend(events);
+        unsent.make_contiguous().sort_by_key(|&(id, _)| id);
+        // Topics can share an event.
+        let mut last = None;
+        unsent.retain(|&(id, _)| last.replace(id) != Some(id));
+    }
+
+    /// Whether [`take_unsent`](Self::take_unsent) has events.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.has_unsent
+    }
+
+    /// Takes the oldest events before the client's position, within `budget`. Returns whether the
+    /// log evicted some of these.
+    pub(crate) fn take_unsent(&mut self, budget: Budget, out: &mut Batch) -> bool {
+        let Some(Unsent(unsent)) = self.unsent.as_deref_mut() else { return false };
+        let (mut bytes, mut is_lost) = (0, false);
+        while let Some((_, event)) = unsent.front() {
+            match event.upgrade() {
+                None => is_lost = true,
+                Some(entry) if budget.allows(out, bytes, &entry) => {
+                    bytes += entry.len();
+                    out.push(entry);
+                }
+                Some(_) => break,
+            }
+            unsent.pop_front();
+        }
+        if unsent.is_empty() {
+            self.unsent = None;
+            self.has_unsent = false;
+        }
+        is_lost
+    }
+
+    /// The stream's timer fired. Returns the waker of the stream's task.
+    pub(super) fn fire(&mut self) -> Option<Waker> {
+        self.timer_fired = true;
+        self.waker.take()
+    }
+
+    /// Returns whether the timer fired since the last call.
+    pub(crate) fn take_fired(&mut self) -> bool {
+        std::mem::take(&mut self.timer_fired)
+    }
+
+    /// When [`pass`](Self::pass) has something to do next.
+    pub(crate) fn next_at(&self) -> Option<Instant> {
+        match (self.ending.next_at(), self.mailbox.held_until()) {
+            (Some(end), Some(held)) => Some(end.min(held)),
+            (end, held) => end.or(held),
+        }
+    }
+
+    /// Handles the deadlines that passed at `now`: ends the stream, or releases a client that was
+    /// held too long.
+    pub(crate) fn pass(&mut self, now: Instant, retry: std::time::Duration) {
+        if self.mailbox.held_until().is_some_and(|until| until <= now) {
+            // The backplane did not answer in time: report every loss, and request none again.
+            self.mailbox.release(EventId::LAST, now);
+        }
+        self.ending.pass(now, retry);
+    }
+
+    /// Since when events have waited for the stream to be read.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.mailbox.waiting()
+    }
+}
+
+/// Inboxes that lie side by side, under a lock.
+pub(crate) struct Block {
+    /// Which inboxes hold a waker. Written under the lock, read without: a stream whose waker is
+    /// there has nothing to look at.
+    waits: [AtomicBool; BLOCK],
+    contents: Mutex<Contents>,
+}
+
+#[derive(Debug)]
+struct Contents {
+    inboxes: [Inbox; BLOCK],
+    /// The reads of all clients that ever had an inbox here.
+    read: Read,
+}
+
+impl Block {
+    fn new() -> Self {
+        let inboxes = array::from_fn(|_| Inbox::vacant());
+        Self {
+            waits: array::from_fn(|_| AtomicBool::new(false)),
+            contents: Mutex::new(Contents { inboxes, read: Read::default() }),
+        }
+    }
+
+    fn lock(&self, index: usize) -> InboxGuard<'_> {
+        InboxGuard { waits: &self.waits[index], contents: self.contents.lock(), index }
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block").finish_non_exhaustive()
+    }
+}
+
+/// Access to an inbox. Dropping the guard unlocks.
+///
+/// The lock is that of the block: a thread that holds one inbox must lock no other.
+#[derive(Debug)]
+#[must_use = "dropping the guard unlocks at once"]
+pub(crate) struct InboxGuard<'a> {
+    waits: &'a AtomicBool,
+    contents: MutexGuard<'a, Contents>,
+    index: usize,
+}
+
+impl InboxGuard<'_> {
+    /// Counts an item that the stream returns: `events` events of `bytes` bytes.
+    pub(crate) fn count_read(&mut self, events: usize, bytes: usize) {
+        self.contents.read.add(events, bytes);
+    }
+}
+
+impl Deref for InboxGuard<'_> {
+    type Target = Inbox;
+
+    fn deref(&self) -> &Inbox {
+        &self.contents.inboxes[self.index]
+    }
+}
+
+impl DerefMut for InboxGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Inbox {
+        &mut self.contents.inboxes[self.index]
+    }
+}
+
+impl Drop for InboxGuard<'_> {
+    fn drop(&mut self) {
+        self.waits.store(self.waker.is_some(), Ordering::Relaxed);
+    }
+}
+
+/// Where the inbox of a client lies.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    block: Arc<Block>,
+    number: u32,
+}
+
+impl Place {
+    /// The number of the inbox among all inboxes.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn lock(&self) -> InboxGuard<'_> {
+        self.block.lock(index(self.number))
+    }
+
+    /// Whether the inbox holds a waker. Takes no lock: a thread that changes the inbox at the same
+    /// time takes the waker, and wakes.
+    pub(crate) fn waits(&self) -> bool {
+        self.block.waits[index(self.number)].load(Ordering::Relaxed)
+    }
+}
+
+/// The index of an inbox in its block.
+const fn index(number: u32) -> usize {
+    number as usize % BLOCK
+}
+
+/// The inboxes of a hub's clients.
+#[derive(Debug, Default)]
+pub(crate) struct Inboxes {
+    rows: Vec<Row>,
+    /// The rows with a vacant inbox.
+    with_room: Vec<u32>,
+    /// The reads of clients whose block was freed.
+    read: Read,
+}
+
+/// The place of a block.
+#[derive(Debug)]
+struct Row {
+    /// `None` if every inbox is vacant.
+    block: Option<Arc<Block>>,
+    /// The bits of the vacant inboxes.
+    vacant: u16,
+}
+
+const ALL_VACANT: u16 = u16::MAX >> (u16::BITS as usize - BLOCK);
+
+impl Inboxes {
+    /// Adds an inbox.
+    pub(crate) fn add(&mut self, inbox: Inbox) -> Place {
+        let at = *self.with_room.last().unwrap_or(&(self.rows.len() as u32));
+        if at as usize == self.rows.len() {
+            self.rows.push(Row { block: None, vacant: ALL_VACANT });
+            self.with_room.push(at);
+        }
+        let row = &mut self.rows[at as usize];
+        let index = row.vacant.trailing_zeros();
+        row.vacant &= row.vacant - 1;
+        if row.vacant == 0 {
+            self.with_room.pop();
+        }
+        let block = Arc::clone(row.block.get_or_insert_with(|| Arc::new(Block::new())));
+        let place = Place { block, number: at * BLOCK as u32 + index };
+        *place.lock() = inbox;
+        place
+    }
+
+    /// Removes an inbox, which must be dropped after the locks are released.
+    pub(crate) fn remove(&mut self, place: &Place) -> Inbox {
+        let inbox = std::mem::replace(&mut *place.lock(), Inbox::vacant());
+        let at = place.number as usize / BLOCK;
+        let row = &mut self.rows[at];
+        if row.vacant == 0 {
+            self.with_room.push(at as u32);
+        }
+        row.vacant |= 1 << index(place.number);
+        if row.vacant == ALL_VACANT {
+            row.block = None;
+            self.read.merge(&place.block.contents.lock().read);
+            if self.with_room.len() == self.rows.len()
+                && self.rows.iter().all(|row| row.block.is_none())
+            {
+                (self.rows, self.with_room) = (Vec::new(), Vec::new());
+            }
+        }
+        inbox
+    }
+
+    /// Visits inboxes one after the other. Inboxes that lie side by side cost one lock.
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        Walk { rows: &self.rows, here: None }
+    }
+
+    /// Returns the sum of the reads of all clients.
+    pub(crate) fn read(&self) -> Read {
+        let mut sum = self.read;
+        for block in self.rows.iter().filter_map(|row| row.block.as_ref()) {
+            sum.merge(&block.contents.lock().read);
+        }
+        sum
+    }
+}
+
+/// See [`Inboxes::walk`].
+pub(crate) struct Walk<'a> {
+    rows: &'a [Row],
+    here: Option<(usize, &'a Block, MutexGuard<'a, Contents>)>,
+}
+
+impl Walk<'_> {
+    /// Runs `visit` on the inbox with this number, under its lock. `None` if there is none.
+    #[inline]
+    pub(crate) fn visit<T>(
+        &mut self,
+        number: u32,
+        visit: impl FnOnce(&mut Inbox) -> T,
+    ) -> Option<T> {
+        let at = number as usize / BLOCK;
+        if self.here.as_ref().is_none_or(|&(here, ..)| here != at) {
+            // Unlocks the block before.
+            self.here = None;
+            let block = self.rows.get(at)?.block.as_deref()?;
+            self.here = Some((at, block, block.contents.lock()));
+        }
+        let (_, block, contents) = self.here.as_mut()?;
+        let index = index(number);
+        let inbox = &mut contents.inboxes[index];
+        let result = visit(inbox);
+        block.waits[index].store(inbox.waker.is_some(), Ordering::Relaxed);
+        Some(result)
+    }
+}
