@@ -36,8 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hub = builder.announce_outages(true).build()?;
     let running = tokio::spawn(backplane.run(&hub));
     // Without Redis the server serves too, and catches up when Redis is back.
-    if timeout(Duration::from_secs(5), backplane.ready()).await.is_err() {
-        eprintln!("Redis does not answer yet at {address}");
+    if let Err(error) = backplane.ready_within(Duration::from_secs(5)).await {
+        eprintln!("{error}");
     }
 
     let app =

@@ -51,7 +51,7 @@
 //! ```text
 //! EDGES   mount/ watchdog/ redis/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
-//!   event_stream     a stream without a hub
+//!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
 //!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
@@ -64,7 +64,8 @@
 //!   disconnect       ends, close                  drain           ends over a period
 //!   presence         the watch                    topics          join, leave, list
 //!   metrics          recorded on request          subscriber      the client's request
-//!   shared           publish, hand out, read
+//!   shared           publish, hand out, read      page            the log without a stream
+//!   joining          a topic's last events        follow          topics of a request
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    roster          users that are away
 //!   held             history reads                ahead           clients ahead of the log
@@ -73,7 +74,7 @@
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
-//!   end              reasons, states of an end
+//!   end              reasons, states of an end    affected        counts of clients
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
 //!   log              the bounded log              mailbox         cursor and window
 //!   codec            bytes between instances      routes          clients by key
@@ -82,8 +83,9 @@
 //!   audience         the algebra                  identity        memberships and filter
 //!   hash             hashes of keys               retain          the retention setting
 //!   key              client ids, keys
+//!   name             the forms of a name          pages           the log in pieces
 //! LEAVES  wire/ time/ error sync
-//!   wire/            decode -> event -> frame -> id                 error    error types
+//!   wire/            decode -> event -> frame -> id -> text         error    error types
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom
 //! ```
 //!
@@ -251,6 +253,8 @@
 //! - The id of a gap is the newest lost id. If the log still has an older event for the client
 //!   (topics can have limits of their own), the id is the position before that event, so that a
 //!   client that is cut off right after the gap still gets the event.
+//! - A gap before a snapshot says `"healed": true`: the page is about to receive the state, and must
+//!   not fetch it. Only the gap of the opening is healed: the snapshot does not know later losses.
 //! - `hub:open` carries the client's own position. A client that is cut off between `hub:open` and
 //!   `hub:gap` therefore comes back to the gap.
 //! - A malformed id, or an id ahead of the order, does not say which events the client has. The
@@ -444,6 +448,8 @@
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
 //! | `Heartbeat` | 15 s | `time/heartbeat` | shorter than the idle time of usual proxies |
 //! | `PIECE` | 256 clients | `core/state` | for one hold of the state lock; 1 under loom |
+//! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
+//! | `JOINED` | 64 clients | `hub/joining` | join with the last events in one hold of the state lock |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
 //! | `MAX_EXPIRED` | 64 users | `core/roster` | grace periods that one operation ends |
@@ -524,7 +530,13 @@
 //! | `Event::id`, `conflate`, `idempotency_key` | kept on `Event`: the first words of each say where it applies. A hub refuses an id (`EventError::OwnId`); a stream without a hub ignores the keys |
 //! | `LastEventId` | done: `is_first_connection` and `id`; `none` stays as a constructor |
 //! | `EventId` fields | done: private; `new`, `epoch`, `seq`, `predecessor` |
-//! | sessions in audiences | done: `Audience::sessions`; `is_online` takes `&str` |
+//! | sessions in audiences | done: `Audience::sessions` |
+//! | names | done: `impl Into<Name>` everywhere, also `is_online`. `Name` is a type, because `Arc<str>` has no conversion from `&String` and integers. Not `impl Display`: each publish would write and copy a name that is shared already |
+//! | topics from the page | done: `Hub::follow` checks that the named client is that of the request's user and session, and answers every other id with the same error. For a client of another instance the command carries the user and the session, and its instance compares: a look-up would need an answer from each instance |
+//! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
+//! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
+//! | `replay_last` with a snapshot | done: an error on every request, also if the client resumes, so that a test of the handler finds it. The snapshot replaced the replay unseen |
+//! | counts of clients | done: `join`, `leave`, `disconnect` and `finish` return `Affected`, not a number: `0` did not tell a client that is away from a client that follows the topic already |
 //! | conversions | done: `Event::from_payload`, `Feed::new` |
 //! | names of the port | done: `AheadUpTo`, `HistoryRequest`, `SendError`, `UserChange::Joined`, `Feed::tail_limits`, `replace_users`, `change_users`, `remove_instance`, and `on_` for notifications |
 //! | names with a unit | done: `Stats::batched` and `delivered_bytes`, `Presence::max_away` and `event_buffer`, `HubBuilder::max_batch_bytes`. `HubBuilder::window` stays: its documentation names the unit |

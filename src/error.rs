@@ -175,7 +175,6 @@ impl RefusedCause {
     pub(crate) const COUNT: usize = 10;
 
     /// One value of each cause.
-    #[cfg(feature = "metrics")]
     pub(crate) const EACH: [Self; Self::COUNT] = [
         Self::Name(NameError::Empty(NameKind::User)),
         Self::TooManyTopics { limit: 0 },
@@ -270,6 +269,42 @@ pub enum JoinError {
     /// The hub is closed, and cannot tell its backplane.
     #[error("the hub is closed")]
     Closed,
+}
+
+/// Why [`Hub::follow`](crate::Hub::follow) or [`Hub::unfollow`](crate::Hub::unfollow) failed. No
+/// client joined or left the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The client is not connected as this user and session. Whether it is connected at all is not
+    /// told.
+    #[error("the client is not connected as this user and session")]
+    Denied,
+    /// The client cannot join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// Why [`Hub::read`](crate::Hub::read), [`Hub::recent`](crate::Hub::recent) or
+/// [`Hub::recent_of`](crate::Hub::recent_of) failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The subscriber cannot be a client: a name is invalid, or a limit is exceeded.
+    #[error("invalid reader: {0}")]
+    Reader(RefusedCause),
+    /// The [deadline](crate::Subscriber::expires_in) of the subscriber has passed.
+    #[error("the time of the reader is over")]
+    Expired,
+    /// The audience is invalid.
+    #[error("invalid audience: {0}")]
+    Audience(#[from] AudienceError),
+    /// The audience has an `and` or an `except`.
+    #[error("an audience with `and` or `except` names no events: read for one name, or several")]
+    Combined,
+    /// With a backplane: the hub has not read the end of the order so far.
+    #[error("the backplane was not read so far")]
+    NotLoaded,
 }
 
 /// Why [`Hub::watch`](crate::Hub::watch) failed.

@@ -44,7 +44,8 @@
 //! | events and their types | [`Event`], [`EventType`], [`Payload`] |
 //! | the identity of a client, and the clients that an event is for | [`Subscriber`], [`Audience`] |
 //! | memory, and limits on clients | [`Retain`], [`Limits`] |
-//! | a snapshot, and then its changes | [`Subscription::with_snapshot`] |
+//! | a snapshot, and then its changes | [`Subscription::with_snapshot`], [`Hub::position`] |
+//! | retained events without a stream | [`Hub::read`], [`Hub::recent`] |
 //! | streams that end | [`Hub::finish`], [`Hub::disconnect`], [`Goodbye`] |
 //! | users that come and go | [`Presence`], [`PresenceWatch`] |
 //! | a stream without a hub | [`EventStream`] |
@@ -61,7 +62,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `json` | `Event::json`, typed payloads |
+//! | `json` | `Event::json`, typed payloads, serde for `ClientId`, `EventId`, `Page` and `Stats` |
 //! | `tokio` | `TokioTimer` |
 //! | `http` | responses and an `http_body::Body` for any server of the `http` crate |
 //! | `axum` | extractors and responses |
@@ -119,6 +120,7 @@ pub mod http {
     //! | a `HEAD` request, without subscribing | [`head_response`] |
     //! | a native `EventSource` that must stop | [`stop_response`] |
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
+    //! | a page that joins or leaves a topic | [`join_topic`], [`leave_topic`] |
     //!
     //! # `HEAD`
     //!
@@ -145,6 +147,7 @@ pub mod http {
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
         refusal, stop_response, stream_response,
     };
+    pub use crate::mount::topics::{join_topic, leave_topic};
 }
 
 #[cfg(feature = "warp")]
@@ -179,24 +182,27 @@ pub mod warp {
     pub use crate::mount::warp::{head, last_event_id};
 }
 
+pub use crate::core::affected::Affected;
 pub use crate::core::end::{EndReason, Goodbye};
 pub use crate::core::receipt::{Confirmation, Receipt, Unconfirmed, Unmatched};
 pub use crate::core::roster::{PresenceEvent, UserInfo};
 pub use crate::core::settings::{History, Limits, Presence};
 pub use crate::core::stats::{Delays, Stats};
 pub use crate::error::{
-    AudienceError, ConfigError, DisconnectError, InvalidReason, JoinError, NameError, NameKind,
-    PublishError, RefusalStyle, Refused, RefusedCause, WatchError,
+    AudienceError, ConfigError, DisconnectError, FollowError, InvalidReason, JoinError, NameError,
+    NameKind, PublishError, ReadError, RefusalStyle, Refused, RefusedCause, WatchError,
 };
 pub use crate::hub::builder::HubBuilder;
 pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
+pub use crate::hub::page::{Page, StoredEvent};
 pub use crate::hub::presence::PresenceWatch;
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;
 pub use crate::log::audience::Audience;
 pub use crate::log::key::{ClientId, ParseClientIdError};
+pub use crate::log::name::Name;
 pub use crate::log::retain::Retain;
 pub use crate::mount::event_stream::{EventStream, IntoEvent};
 pub use crate::time::heartbeat::Heartbeat;

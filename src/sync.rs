@@ -12,11 +12,6 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{self, AssertUnwindSafe};
 
 #[cfg(sse_hub_loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, Ordering};
-#[cfg(not(sse_hub_loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
-
-#[cfg(sse_hub_loom)]
 use self::model as lock;
 #[cfg(not(sse_hub_loom))]
 use parking_lot as lock;

@@ -26,9 +26,10 @@ use sse_hub::http::{
 };
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{
-    Audience, AudienceError, ClientId, DisconnectError, Event, EventError, Goodbye, Hub,
-    HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, NameError, NameKind, Presence,
-    PresenceEvent, PublishError, RefusalStyle, Refused, Subscriber, Subscription, TokioTimer,
+    Audience, AudienceError, ClientId, DisconnectError, Event, EventError, FollowError, Goodbye,
+    Hub, HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, NameError, NameKind,
+    Presence, PresenceEvent, PublishError, ReadError, RefusalStyle, Refused, RefusedCause,
+    Subscriber, Subscription, TokioTimer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -458,6 +459,14 @@ async fn errors_are_statuses_without_their_text() {
     check(JoinError::TooManyTopics { limit: 3 }, 400);
     check(JoinError::Backlog, 503);
     check(JoinError::Closed, 503);
+    check(ReadError::Reader(RefusedCause::TooManyTopics { limit: 3 }), 400);
+    check(ReadError::Audience(AudienceError::Excessive), 400);
+    check(ReadError::Expired, 401);
+    check(FollowError::Denied, 403);
+    check(FollowError::Join(JoinError::TooManyTopics { limit: 3 }), 400);
+    check(FollowError::Join(JoinError::Closed), 503);
+    check(ReadError::Combined, 500);
+    check(ReadError::NotLoaded, 503);
     check(DisconnectError::Audience(AudienceError::Excessive), 400);
     check(DisconnectError::Event(EventError::Comment), 400);
     check(DisconnectError::Backlog, 503);

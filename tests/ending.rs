@@ -46,7 +46,11 @@ fn disconnect_selects_client_user_session_and_topic() {
             let mut stream = open(&hub, who());
             let woken = wait(&mut stream);
             let has_last = last.is_some();
-            assert_eq!(hub.disconnect(audience(&stream), goodbye("log-out_2", last)), Ok(1));
+            assert_eq!(
+                hub.disconnect(audience(&stream), goodbye("log-out_2", last))
+                    .map(|clients| clients.changed),
+                Ok(1)
+            );
             assert_eq!(woken.count(), 1);
             assert_eq!(hub.stats().clients, 1, "the hub must forget the client at once");
             let text = read(&mut stream);
@@ -60,8 +64,15 @@ fn disconnect_selects_client_user_session_and_topic() {
     }
     assert!(!has_ended(&mut other));
     assert_eq!(hub.stats().ended(EndReason::Disconnected), 10);
-    assert_eq!(hub.disconnect(Audience::user("nobody"), Goodbye::from_static("x")), Ok(0));
-    assert_eq!(hub.disconnect(Audience::all(), Goodbye::from_static("x")), Ok(1));
+    assert_eq!(
+        hub.disconnect(Audience::user("nobody"), Goodbye::from_static("x"))
+            .map(|clients| clients.changed),
+        Ok(0)
+    );
+    assert_eq!(
+        hub.disconnect(Audience::all(), Goodbye::from_static("x")).map(|clients| clients.changed),
+        Ok(1)
+    );
     assert_eq!(end(&read(&mut other)).as_deref(), Some("x"));
 }
 
@@ -79,7 +90,10 @@ fn invalid_reason_or_last_event_disconnects_no_client() {
     assert!(matches!(error, Err(DisconnectError::Event(EventError::Type(_)))));
     assert!(!has_ended(&mut stream));
     let longest = "x".repeat(64);
-    assert_eq!(hub.disconnect(Audience::all(), goodbye(&longest, None)), Ok(1));
+    assert_eq!(
+        hub.disconnect(Audience::all(), goodbye(&longest, None)).map(|clients| clients.changed),
+        Ok(1)
+    );
     assert_eq!(end(&read(&mut stream)), Some(longest));
 }
 
@@ -109,7 +123,8 @@ fn disconnected_client_resumes_with_its_backlog() {
         assert_eq!(data(&read(&mut stream)), ["read"]);
         publish(&hub, waiting);
         assert_eq!(
-            hub.disconnect(Audience::all(), goodbye("x", Some(Event::new("bye").data("")))),
+            hub.disconnect(Audience::all(), goodbye("x", Some(Event::new("bye").data(""))))
+                .map(|clients| clients.changed),
             Ok(1)
         );
         let text = read(&mut stream);
@@ -148,7 +163,10 @@ fn disconnect_overrides_a_pending_soft_end() {
         end_softly(&hub, &timer);
         assert_eq!(data(std::str::from_utf8(&poll(&mut stream).unwrap().unwrap()).unwrap()), ["0"]);
         let last = Some(Event::new("bye").data("bye"));
-        assert_eq!(hub.disconnect(Audience::all(), goodbye("x", last)), Ok(1));
+        assert_eq!(
+            hub.disconnect(Audience::all(), goodbye("x", last)).map(|clients| clients.changed),
+            Ok(1)
+        );
         let text = read(&mut stream);
         assert_eq!(data(&text), ["bye"], "case {case}");
         assert_eq!(end(&text).as_deref(), Some("x"));

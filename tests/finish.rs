@@ -61,7 +61,7 @@ fn finish_delivers_everything_at_any_speed() {
         publish(&hub, 1..=5);
         text += &read_items(&mut stream, later);
         publish(&hub, 6..=9);
-        assert_eq!(hub.finish(Audience::topic("t"), done()), Ok(1));
+        assert_eq!(hub.finish(Audience::topic("t"), done()).map(|clients| clients.changed), Ok(1));
         assert_eq!(hub.broadcast(event("late")).unwrap().matched(), 0);
         text += &read_items(&mut stream, later);
         publish(&hub, 10..=50);
@@ -84,7 +84,7 @@ fn finish_tells_evicted_events_before_the_end() {
         publish(&hub, 1..=5);
         text += &read_items(&mut stream, later);
         publish(&hub, 6..=9);
-        assert_eq!(hub.finish(Audience::all(), done()), Ok(1));
+        assert_eq!(hub.finish(Audience::all(), done()).map(|clients| clients.changed), Ok(1));
         if later == 1 {
             // Everything from before the end is evicted, too.
             publish(&hub, 10..=50);
@@ -135,8 +135,8 @@ fn finish_reaches_only_its_audience() {
     let (hub, _) = hub_with(|hub| hub);
     let open = |topic: &str| hub.subscribe(Subscriber::new().topic(topic.to_owned())).unwrap();
     let mut streams = [open("a"), open("a"), open("b")];
-    assert_eq!(hub.finish(Audience::topic("nobody"), done()), Ok(0));
-    assert_eq!(hub.finish(Audience::topic("a"), done()), Ok(2));
+    assert_eq!(hub.finish(Audience::topic("nobody"), done()).map(|clients| clients.changed), Ok(0));
+    assert_eq!(hub.finish(Audience::topic("a"), done()).map(|clients| clients.changed), Ok(2));
     let texts = streams.each_mut().map(read);
     assert_eq!(texts.map(|text| is_final(&text)), [true, true, false]);
     assert!(!has_ended(&mut streams[2]));
@@ -255,7 +255,10 @@ fn finish_and_then_another_end() {
             let mut text = read_items(&mut stream, items);
             publish(&hub, 1..=5);
             text += &read_items(&mut stream, usize::from(items == 3));
-            assert_eq!(hub.finish(Audience::topic("t"), done()), Ok(1));
+            assert_eq!(
+                hub.finish(Audience::topic("t"), done()).map(|clients| clients.changed),
+                Ok(1)
+            );
             text += &read_items(&mut stream, usize::from(items == 3));
             happen(other, &hub, &timer, id);
             text += &read(&mut stream);
@@ -295,7 +298,7 @@ fn another_end_and_then_finish() {
             let finished = hub.finish(Audience::topic("t"), done()).unwrap();
             let is_here =
                 matches!(other, Other::Drain | Other::Close | Other::Lifetime | Other::Deadline);
-            assert_eq!(finished, usize::from(is_here), "{other:?}");
+            assert_eq!(finished.matched, usize::from(is_here), "{other:?}");
             text += &read(&mut stream);
             assert!(has_ended(&mut stream), "{other:?}");
             assert!(!is_final(&text), "the client must come back for event 6: {text}");
@@ -382,8 +385,14 @@ fn held_client_reads_the_history_before_the_end() {
             let mut text = read(&mut stream);
             hub.broadcast("10");
             exchange(&mut hub, &mut order);
-            assert_eq!(hub.hub.finish(Audience::all(), done()), Ok(1));
-            assert_eq!(hub.hub.finish(Audience::topic("nobody"), done()), Ok(0));
+            assert_eq!(
+                hub.hub.finish(Audience::all(), done()).map(|clients| clients.changed),
+                Ok(1)
+            );
+            assert_eq!(
+                hub.hub.finish(Audience::topic("nobody"), done()).map(|clients| clients.changed),
+                Ok(0)
+            );
             hub.broadcast("late");
             exchange(&mut hub, &mut order);
             let woken = wait(&mut stream);
@@ -471,7 +480,10 @@ fn finish_has_one_place_in_the_order() {
         hubs.iter().chain([&third]).map(|hub| hub.hub.subscribe(owner()).unwrap()).collect();
     let [first, second] = &mut hubs;
     second.broadcast("1");
-    assert_eq!(first.hub.finish(Audience::topic("t"), done()), Ok(1));
+    assert_eq!(
+        first.hub.finish(Audience::topic("t"), done()).map(|clients| clients.changed),
+        Ok(1)
+    );
     first.broadcast("3");
     second.broadcast("2");
     // The finish of the first comes between the events of the second.
@@ -504,7 +516,7 @@ fn finish_passes_clients_that_have_read_past_it() {
     fast.settle(&mut order);
     slow.settle(&mut order);
     fast.broadcast("1");
-    assert_eq!(fast.hub.finish(Audience::topic("t"), done()), Ok(0));
+    assert_eq!(fast.hub.finish(Audience::topic("t"), done()).map(|clients| clients.changed), Ok(0));
     fast.broadcast("2");
     fast.settle(&mut order);
     fast.broadcast("3");
@@ -525,7 +537,7 @@ fn finish_passes_clients_that_have_read_past_it() {
     assert_eq!((data(&texts[0]), is_final(&texts[0])), (names([4]), false), "{}", texts[0]);
     assert_eq!((data(&texts[1]), is_final(&texts[1])), (completed([1]), true), "{}", texts[1]);
     assert_eq!((gaps(&texts[2]), is_final(&texts[2])), (vec!["unknown".to_owned()], false));
-    assert_eq!(slow.hub.finish(Audience::topic("t"), done()), Ok(2));
+    assert_eq!(slow.hub.finish(Audience::topic("t"), done()).map(|clients| clients.changed), Ok(2));
     slow.settle(&mut order);
     assert!(is_final(&read(&mut stream)) && is_final(&read(&mut astray)), "this one is later");
 }
@@ -548,7 +560,11 @@ fn sixty_slow_answers_get_their_last_token() {
                 texts[answer] += &read_items(&mut streams[answer], 1);
             }
             if token == TOKENS {
-                assert_eq!(hub.finish(topic(answer), Goodbye::from_static("done")), Ok(1));
+                assert_eq!(
+                    hub.finish(topic(answer), Goodbye::from_static("done"))
+                        .map(|clients| clients.changed),
+                    Ok(1)
+                );
             }
         }
     }
@@ -617,7 +633,7 @@ impl Model {
             }
             Op::Finish => {
                 let ended = self.hub.finish(Audience::topic("t"), done()).unwrap();
-                if ended > 0 {
+                if ended.matched > 0 {
                     self.finished.get_or_insert(self.published);
                 }
             }

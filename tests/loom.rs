@@ -192,7 +192,10 @@ fn joining_during_publish_takes_every_later_event() {
                 hub.publish_confirmed(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
             }
         });
-        assert_eq!(hub.join(Audience::client(stream.client_id()), "t"), Ok(1));
+        assert_eq!(
+            hub.join(Audience::client(stream.client_id()), "t").map(|clients| clients.changed),
+            Ok(1)
+        );
         let during = publisher.join().unwrap();
         let after =
             hub.publish_confirmed(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap();
@@ -221,7 +224,10 @@ fn leaving_during_publish_skips_no_remaining_client() {
                 hub.publish_confirmed(Audience::topic("t"), Event::new("x")).unwrap().id().unwrap()
             }
         });
-        assert_eq!(hub.leave(Audience::client(leaving.client_id()), "t"), Ok(1));
+        assert_eq!(
+            hub.leave(Audience::client(leaving.client_id()), "t").map(|clients| clients.changed),
+            Ok(1)
+        );
         let id = publisher.join().unwrap();
         assert_eq!(next_ids(&mut staying, 1), [id]);
         assert!(staying.next().now_or_never().is_none(), "nothing twice");

@@ -197,7 +197,13 @@ fn id_is_kept_after_every_kind_of_end() {
     let mut stream = hub.subscribe(who()).unwrap();
     let client = stream.client_id();
     let ways: [fn(&Hub, &sse_hub::ManualTimer); 3] = [
-        |hub, _| assert_eq!(hub.disconnect(Audience::all(), Goodbye::from_static("x")), Ok(1)),
+        |hub, _| {
+            assert_eq!(
+                hub.disconnect(Audience::all(), Goodbye::from_static("x"))
+                    .map(|clients| clients.changed),
+                Ok(1)
+            )
+        },
         |hub, timer| {
             hub.send_to_user("u", event("unread")).unwrap();
             timer.advance(SECOND);

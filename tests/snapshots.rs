@@ -42,6 +42,7 @@ fn after_the_opening(text: &str, expected: &Expected) -> Vec<String> {
         let gap = frames.next().unwrap();
         assert_eq!((gap.event.as_str(), gap.reason()), ("hub:gap", reason), "{text}");
         assert_eq!(gap.id, Some(ORIGIN), "a client that is cut off here returns to a gap");
+        assert!(gap.is_healed(), "{text}");
     }
     for part in 1..=expected.parts {
         let frame = frames.next().unwrap();
@@ -86,9 +87,8 @@ fn snapshot_replaces_every_older_event() {
     let old = |_: &[EventId]| Subscriber::new().resume(EventId::new(7, 7));
     let garbage = |_: &[EventId]| Subscriber::new().resume("garbage");
     let fresh = |_: &[EventId]| Subscriber::new();
-    let last = |_: &[EventId]| Subscriber::new().replay_last(3);
     type Who<'a> = &'a dyn Fn(&[EventId]) -> Subscriber;
-    let cases: [(Retain, Limits, Who<'_>, Option<&'static str>); 13] = [
+    let cases: [(Retain, Limits, Who<'_>, Option<&'static str>); 10] = [
         (many(), none, &first, Some("evicted")),
         (many(), two, &first, Some("capped")),
         (all(), two, &first, Some("capped")),
@@ -99,9 +99,6 @@ fn snapshot_replaces_every_older_event() {
         (all(), none, &old, Some("evicted")),
         (many(), none, &garbage, Some("unknown")),
         (many(), none, &fresh, None),
-        (many(), none, &last, None),
-        (many(), two, &last, None),
-        (all().events(2), none, &last, None),
     ];
     for (case, (retain, limits, who, gap)) in cases.into_iter().enumerate() {
         for (window, batch) in [(1, 1), (32, 64 << 10)] {
@@ -145,7 +142,84 @@ fn losses_after_subscribing_are_told_after_the_snapshot() {
         let snapshot = "snapshot".to_owned();
         assert_eq!(told[1..3], [(snapshot.clone(), None), (snapshot, Some(ids[8]))], "{text}");
         assert_eq!(told[3], ("hub:gap".to_owned(), Some(later[2])), "{text}");
+        assert!(!frames(&text)[3].is_healed(), "the snapshot does not have events 10 to 12");
         assert_eq!(data(&text)[2..], ["13", "14", "15"]);
+    }
+}
+
+#[test]
+fn only_a_gap_before_a_snapshot_is_healed() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(3)));
+    let ids = publish(&hub, 0..=30);
+    let positions = [LastEventId::from(ids[0]), "garbage".into(), EventId::new(7, 7).into()];
+    for last in positions {
+        let healed = |parts| {
+            let stream = hub.subscribe(Subscriber::new().resume(last)).unwrap();
+            let text = read(&mut stream.with_snapshot(snapshot(parts)).unwrap());
+            let gap = frames(&text).into_iter().find(|frame| frame.event == "hub:gap").unwrap();
+            (gap.is_healed(), gap.data)
+        };
+        let (is_healed, plain) = healed(0);
+        assert!(!is_healed && !plain.contains("healed"), "{plain}");
+        let (is_healed, data) = healed(1);
+        assert!(is_healed, "{data}");
+        assert_eq!(data.replace(",\"healed\":true", ""), plain);
+    }
+}
+
+#[test]
+fn replay_and_snapshot_exclude_each_other() {
+    let (hub, _) = hub_with(|hub| hub);
+    let ids = publish(&hub, 0..3);
+    let who = || Subscriber::new().replay_last(2);
+    // The mistake shows on the first request, and on each later.
+    for subscriber in [who(), who().resume(ids[0]), who().resume("garbage")] {
+        let stream = hub.subscribe(subscriber).unwrap();
+        let error = stream.with_snapshot(snapshot(1)).map(drop).unwrap_err();
+        assert_eq!(error, EventError::Replay);
+    }
+    assert_eq!(hub.stats().clients, 0, "a refused stream leaves nothing behind");
+    let stream = hub.subscribe(who()).unwrap().with_snapshot([]);
+    assert_eq!(data(&read(&mut stream.unwrap())), ["1", "2"], "no snapshot, and no error");
+    let stream = hub.subscribe(who().replay_last(0)).unwrap();
+    assert_eq!(data(&read(&mut stream.with_snapshot(snapshot(1)).unwrap())), ["1"]);
+}
+
+#[test]
+fn position_is_that_of_the_last_frame() {
+    for (window, batch) in [(1, 1), (32, 1), (32, 64 << 10)] {
+        let (hub, _) = hub_with(|hub| {
+            hub.retain(Retain::default().events(10)).window(window).max_batch_bytes(batch)
+        });
+        let ids = publish(&hub, 0..=30);
+        let who = Subscriber::new();
+        let streams = [
+            (hub.subscribe(who.clone()).unwrap(), ids[30]),
+            (hub.subscribe(who.clone().resume(ids[25])).unwrap(), ids[25]),
+            (hub.subscribe(who.clone().replay_last(2)).unwrap(), ids[28]),
+            (hub.subscribe(who.clone().resume("garbage")).unwrap(), ids[30]),
+            (
+                hub.subscribe(who.resume(ids[25])).unwrap().with_snapshot(snapshot(2)).unwrap(),
+                ids[30],
+            ),
+        ];
+        for (mut stream, start) in streams {
+            assert_eq!(stream.position(), start);
+            publish(&hub, [31]);
+            assert_eq!(stream.position(), hub.position().predecessor().min(start));
+            let opening = poll(&mut stream).unwrap().unwrap();
+            assert!(opening.starts_with(b"event: hub:open\n"));
+            // From here, the position is the id that a page would send back.
+            while let Some(Some(item)) = poll(&mut stream) {
+                let text = String::from_utf8(item.to_vec()).unwrap();
+                let id = frames(&text).iter().rev().find_map(|frame| frame.id);
+                assert_eq!(id, Some(stream.position()), "{text}");
+            }
+            assert_eq!(stream.position(), hub.position());
+            // An event for others does not move the position, until an event follows.
+            hub.send_to_user("other", event("other")).unwrap();
+            assert_eq!(stream.position(), hub.position().predecessor());
+        }
     }
 }
 

@@ -183,7 +183,12 @@ impl Worker {
     fn join(&mut self, page: usize) {
         let topic = self.random(TOPICS);
         let Some(stream) = &self.pages[page].stream else { return };
-        if self.hub.join(Audience::client(stream.client_id()), topic.to_string()) == Ok(1) {
+        if self
+            .hub
+            .join(Audience::client(stream.client_id()), topic.to_string())
+            .map(|clients| clients.changed)
+            == Ok(1)
+        {
             let first = self.publish_to(topic);
             let page = &mut self.pages[page];
             page.topics.push(topic);
@@ -195,7 +200,12 @@ impl Worker {
         let topic = self.random(TOPICS);
         let page = &mut self.pages[page];
         let Some(stream) = &page.stream else { return };
-        if self.hub.leave(Audience::client(stream.client_id()), topic.to_string()) == Ok(1) {
+        if self
+            .hub
+            .leave(Audience::client(stream.client_id()), topic.to_string())
+            .map(|clients| clients.changed)
+            == Ok(1)
+        {
             page.topics.retain(|&followed| followed != topic);
             page.next.retain(|&(of, _), _| of != topic);
         }

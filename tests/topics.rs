@@ -49,13 +49,23 @@ fn clients_join_and_leave_by_any_audience() {
         let topic = format!("new {round}");
         let names = hub.stats().client_names;
         assert_eq!(publish(&hub, &topic, "before"), 0);
-        assert_eq!(hub.join(&audience, topic.as_str()), Ok(members.len()));
-        assert_eq!(hub.join(&audience, topic.as_str()), Ok(0), "members must not join again");
+        assert_eq!(
+            hub.join(&audience, topic.as_str()).map(|clients| clients.changed),
+            Ok(members.len())
+        );
+        assert_eq!(
+            hub.join(&audience, topic.as_str()).map(|clients| clients.changed),
+            Ok(0),
+            "members must not join again"
+        );
         assert_eq!(hub.count(Audience::topic(topic.as_str())), members.len());
         assert_eq!(hub.stats().client_names, names + usize::from(!members.is_empty()));
         assert_eq!(publish(&hub, &topic, "joined"), members.len());
-        assert_eq!(hub.leave(&audience, topic.as_str()), Ok(members.len()));
-        assert_eq!(hub.leave(&audience, topic.as_str()), Ok(0));
+        assert_eq!(
+            hub.leave(&audience, topic.as_str()).map(|clients| clients.changed),
+            Ok(members.len())
+        );
+        assert_eq!(hub.leave(&audience, topic.as_str()).map(|clients| clients.changed), Ok(0));
         assert_eq!(publish(&hub, &topic, "after"), 0);
         assert_eq!(hub.stats().client_names, names, "a name without clients must be forgotten");
         for (number, stream) in streams.iter_mut().enumerate() {
@@ -75,11 +85,14 @@ fn members_are_not_counted_again() {
     let (hub, _) = hub_with(|hub| hub);
     let mut first = open(&hub, Subscriber::new().topic("t"));
     let mut second = open(&hub, Subscriber::new());
-    assert_eq!(hub.join(Audience::all(), "t"), Ok(1));
+    assert_eq!(hub.join(Audience::all(), "t").map(|clients| clients.changed), Ok(1));
     assert_eq!(publish(&hub, "t", "1"), 2);
-    assert_eq!(hub.leave(Audience::client(first.client_id()), "t"), Ok(1));
+    assert_eq!(
+        hub.leave(Audience::client(first.client_id()), "t").map(|clients| clients.changed),
+        Ok(1)
+    );
     assert_eq!(publish(&hub, "t", "2"), 1);
-    assert_eq!(hub.leave(Audience::all(), "t"), Ok(1));
+    assert_eq!(hub.leave(Audience::all(), "t").map(|clients| clients.changed), Ok(1));
     assert_eq!((data(&read(&mut first)).len(), data(&read(&mut second)).len()), (1, 2));
     drop(first);
     drop(second);
@@ -95,8 +108,14 @@ fn leaving_a_topic_keeps_the_others() {
             // First in every list, so that the other client moves when this client leaves.
             let first = open(&hub, Subscriber::new().user("first").topics(names));
             let mut other = open(&hub, Subscriber::new().user("other").topics(names));
-            assert_eq!(hub.leave(Audience::user("other"), left), Ok(1));
-            assert_eq!(hub.leave(Audience::user("first"), gone), Ok(1));
+            assert_eq!(
+                hub.leave(Audience::user("other"), left).map(|clients| clients.changed),
+                Ok(1)
+            );
+            assert_eq!(
+                hub.leave(Audience::user("first"), gone).map(|clients| clients.changed),
+                Ok(1)
+            );
             for topic in names {
                 let others = usize::from(topic != left);
                 assert_eq!(publish(&hub, topic, topic), others + usize::from(topic != gone));
@@ -132,15 +151,19 @@ fn a_join_beyond_the_limit_changes_nothing() {
     let error = JoinError::TooManyTopics { limit: 2 };
     assert_eq!(hub.join(&user, "c"), Err(error));
     assert_eq!(hub.count(Audience::topic("c")), 0, "no client must join");
-    assert_eq!(hub.join(&user, "a"), Ok(1), "a member needs no additional room");
-    assert_eq!(hub.join(&user, "b"), Ok(1));
+    assert_eq!(
+        hub.join(&user, "a").map(|clients| clients.changed),
+        Ok(1),
+        "a member needs no additional room"
+    );
+    assert_eq!(hub.join(&user, "b").map(|clients| clients.changed), Ok(1));
     assert_eq!(hub.join(&user, "c"), Err(error));
-    assert_eq!(hub.leave(&user, "a"), Ok(2));
-    assert_eq!(hub.join(&user, "c"), Ok(2));
+    assert_eq!(hub.leave(&user, "a").map(|clients| clients.changed), Ok(2));
+    assert_eq!(hub.join(&user, "c").map(|clients| clients.changed), Ok(2));
     let long = "x".repeat(257);
     let error = NameError::TooLong { kind: NameKind::Topic, len: 257, limit: 256 };
     assert_eq!(hub.join(&user, long.as_str()), Err(JoinError::Topic(error)));
-    assert_eq!(hub.leave(&user, long), Ok(0));
+    assert_eq!(hub.leave(&user, long).map(|clients| clients.changed), Ok(0));
 }
 
 #[test]
@@ -156,7 +179,7 @@ fn a_join_counts_from_its_position() {
                 hub.send_to_user("u", Event::new("x").data(format!("own {number}"))).unwrap();
                 publish(&hub, "t", "before");
             }
-            assert_eq!(hub.join(Audience::user("u"), "t"), Ok(1));
+            assert_eq!(hub.join(Audience::user("u"), "t").map(|clients| clients.changed), Ok(1));
             for number in 0..3 {
                 publish(&hub, "t", format!("t {number}"));
             }
@@ -198,9 +221,9 @@ fn combined_audiences_respect_the_join_position() {
         // Read at once, because the membership at the time of the publish counts.
         assert_eq!(data(&read(&mut stream)), std::mem::take(&mut expected));
         if is_in {
-            assert_eq!(hub.leave(Audience::all(), "t"), Ok(1));
+            assert_eq!(hub.leave(Audience::all(), "t").map(|clients| clients.changed), Ok(1));
         } else {
-            assert_eq!(hub.join(Audience::all(), "t"), Ok(1));
+            assert_eq!(hub.join(Audience::all(), "t").map(|clients| clients.changed), Ok(1));
         }
     }
 }
@@ -381,7 +404,7 @@ impl Mover {
             assert_eq!(late, None, "out since {}", self.begun);
             hub.join(&me, "t")
         };
-        assert_eq!(changed, Ok(1));
+        assert_eq!(changed.map(|clients| clients.changed), Ok(1));
         self.is_in = !self.is_in;
         self.begun = begun.load(Ordering::SeqCst);
     }

@@ -64,10 +64,10 @@ pub(crate) async fn deactivate(
     app.users.deactivated.lock().insert(user.clone());
     let goodbye = Event::new("account-closed").data("Ask your administrator.");
     let who = Audience::user(&*user);
-    let streams = app.hub.disconnect(&who, Goodbye::from_static("deactivated").event(goodbye))?;
+    let ended = app.hub.disconnect(&who, Goodbye::from_static("deactivated").event(goodbye))?;
     app.hub.publish(
         Audience::topic(ADMINS),
-        Event::from_payload(&Deactivated { user: &user, streams })?,
+        Event::from_payload(&Deactivated { user: &user, streams: ended.changed })?,
     )?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -39,6 +39,13 @@
  * three intervals, but at least 45 seconds. A server that sends no comments is not watched. If the
  * page is shown after more than one interval without a byte, the client resumes at once.
  *
+ * # Topics
+ *
+ * With the option `topics`, `join` and `leave` change the topics of the open stream. The client asks
+ * for its topics again after each reconnect. Events that were published to a topic in between are
+ * lost unless `last` replays them: then clear the topic's list at `hub:open`, as the replay may
+ * contain events that the page has.
+ *
  * # Closing
  *
  * The client stops, with a reason in its status, if
@@ -191,6 +198,11 @@ export type Options = {
      */
     silence?: number;
     /**
+     * the address at which the server adds its clients to topics (`POST`) and
+     * removes them (`DELETE`), with the query parameters `client`, `topic` and `last`; for `join`
+     */
+    topics?: string;
+    /**
      * the largest event or line, in characters. Default: 16 Mi
      */
     maxEventSize?: number;
@@ -202,6 +214,16 @@ export type Options = {
      */
     shortStream?: string;
     environment?: Partial<Environment>;
+};
+export type Wanted = {
+    /**
+     * the most events to replay
+     */
+    last: number;
+    /**
+     * tells the page the server's answer
+     */
+    settle: (isFollowed: boolean) => void;
 };
 /** The listeners of each event type. */
 export declare class Listeners {
@@ -249,6 +271,23 @@ export declare class SSEClient {
      * @param {(status: Status) => void} watcher
      */
     onStatus(watcher: (status: Status) => void): () => undefined;
+    /**
+     * Follows a topic, until `leave` and after each reconnect. The option `topics` must be set.
+     *
+     * The result is true when the server has added the client. It is false if the server refused, and
+     * then the client does not ask again; or if the page has called `join` or `leave` since. A request
+     * that fails is repeated. Before the stream is open, the client waits.
+     *
+     * @param {string} topic
+     * @param {{ last?: number }} [options] `last`: the server replays at most so many events of the
+     *   topic, also after a reconnect
+     * @returns {Promise<boolean>}
+     */
+    join(topic: string, { last }?: {
+        last?: number;
+    }): Promise<boolean>;
+    /** Leaves a topic that the client has joined. @param {string} topic */
+    leave(topic: string): void;
     /** Connects, and reconnects until `close()`. Does nothing if the client is already active. */
     open(): void;
     /** Connects again: at once, or one second after the last request. */

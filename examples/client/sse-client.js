@@ -42,6 +42,13 @@
  * three intervals, but at least 45 seconds. A server that sends no comments is not watched. If the
  * page is shown after more than one interval without a byte, the client resumes at once.
  *
+ * # Topics
+ *
+ * With the option `topics`, `join` and `leave` change the topics of the open stream. The client asks
+ * for its topics again after each reconnect. Events that were published to a topic in between are
+ * lost unless `last` replays them: then clear the topic's list at `hub:open`, as the replay may
+ * contain events that the page has.
+ *
  * # Closing
  *
  * The client stops, with a reason in its status, if
@@ -299,12 +306,22 @@ function valueAt(text, at) {
  * @property {number} [maxBackoff] the largest window, in milliseconds. Default: 30 000
  * @property {number} [silence] a stream without a byte for so many milliseconds is dead. 0: never.
  *   Default: three heartbeats; see the module's "Dead connections"
+ * @property {string} [topics] the address at which the server adds its clients to topics (`POST`) and
+ *   removes them (`DELETE`), with the query parameters `client`, `topic` and `last`; for `join`
  * @property {number} [maxEventSize] the largest event or line, in characters. Default: 16 Mi
  * @property {string} [shortStream] a query parameter that asks the server for short streams, such
  *   as `lifetime=5`. The client adds the parameter after three streams in a row without a byte
  *   (`buffered`), because a proxy that holds responses back delivers them when they end. The server
  *   must end the stream after that time. Default: the client leaves the fourth stream open
  * @property {Partial<Environment>} [environment]
+ */
+
+/**
+ * A topic that the page follows.
+ *
+ * @typedef {object} Wanted
+ * @property {number} last the most events to replay
+ * @property {(isFollowed: boolean) => void} settle tells the page the server's answer
  */
 
 /** The least time between two requests. Times are in milliseconds. */
@@ -453,6 +470,15 @@ export class SSEClient {
   /** In native mode: whether heartbeats are visible. */
   #hearsHeartbeats = false;
 
+  /** The topics that the page follows. @type {Map<string, Wanted>} */
+  #topics = new Map();
+  /** The client's id in the open stream; undefined before `hub:open`. @type {{ client: string } | undefined} */
+  #session;
+  /** The topics for which requests are under way, with the session. @type {Map<string, object>} */
+  #syncing = new Map();
+  /** @type {Set<any>} */
+  #topicTimers = new Set();
+
   /** @type {any} */
   #retryTimer;
   /** @type {any} */
@@ -496,6 +522,36 @@ export class SSEClient {
   onStatus(watcher) {
     this.#watchers.add(watcher);
     return () => void this.#watchers.delete(watcher);
+  }
+
+  /**
+   * Follows a topic, until `leave` and after each reconnect. The option `topics` must be set.
+   *
+   * The result is true when the server has added the client. It is false if the server refused, and
+   * then the client does not ask again; or if the page has called `join` or `leave` since. A request
+   * that fails is repeated. Before the stream is open, the client waits.
+   *
+   * @param {string} topic
+   * @param {{ last?: number }} [options] `last`: the server replays at most so many events of the
+   *   topic, also after a reconnect
+   * @returns {Promise<boolean>}
+   */
+  join(topic, { last = 0 } = {}) {
+    if (this.#options.topics === undefined) throw new TypeError("join needs the option `topics`");
+    this.#topics.get(topic)?.settle(false);
+    return new Promise((settle) => {
+      this.#topics.set(topic, { last, settle });
+      void this.#sync(topic);
+    });
+  }
+
+  /** Leaves a topic that the client has joined. @param {string} topic */
+  leave(topic) {
+    const wanted = this.#topics.get(topic);
+    if (!wanted) return;
+    this.#topics.delete(topic);
+    wanted.settle(false);
+    void this.#sync(topic);
   }
 
   /** Connects, and reconnects until `close()`. Does nothing if the client is already active. */
@@ -545,10 +601,12 @@ export class SSEClient {
   #letGo() {
     this.#attempt?.abort();
     this.#source?.close();
-    this.#attempt = this.#source = undefined;
+    this.#attempt = this.#source = this.#session = undefined;
     this.#isRenewing = false;
     const { clearTimeout } = this.#env;
-    [this.#retryTimer, this.#silenceTimer, this.#openTimer].forEach(clearTimeout);
+    [this.#retryTimer, this.#silenceTimer, this.#openTimer, ...this.#topicTimers].forEach(clearTimeout);
+    this.#topicTimers.clear();
+    this.#syncing.clear();
     this.#leaveOpen();
   }
 
@@ -793,7 +851,68 @@ export class SSEClient {
   #greeted({ client, resumed, heartbeat }) {
     this.#heartbeat = typeof heartbeat === "number" && heartbeat > 0 ? heartbeat : 0;
     this.#guard();
-    this.#opened({ client: typeof client === "string" ? client : "", resumed: typeof resumed === "boolean" ? resumed : undefined });
+    const session = { client: typeof client === "string" ? client : "" };
+    this.#session = session;
+    this.#opened({ ...session, resumed: typeof resumed === "boolean" ? resumed : undefined });
+    // A watcher may have closed the client.
+    if (this.#session === session) for (const topic of this.#topics.keys()) void this.#sync(topic);
+  }
+
+  /**
+   * Asks the server for the state of a topic that the page wants, until the server has answered.
+   *
+   * @param {string} topic
+   */
+  async #sync(topic) {
+    const session = this.#session;
+    // After `hub:open`, and after a request that is under way, the topic is looked at again.
+    if (!session?.client || this.#syncing.get(topic) === session) return;
+    this.#syncing.set(topic, session);
+    for (let failures = 0; ; ) {
+      const wanted = this.#topics.get(topic);
+      const status = await this.#requestTopic(topic, wanted, session.client);
+      // The stream of the next `hub:open` has other topics.
+      if (this.#session !== session) return;
+      if (this.#topics.get(topic) !== wanted) continue;
+      if (status && !isTemporary(status)) {
+        this.#syncing.delete(topic);
+        const isDone = status >= 200 && status < 300;
+        if (wanted && !isDone) this.#topics.delete(topic);
+        return wanted?.settle(isDone);
+      }
+      await this.#pause(failures);
+      if (this.#session !== session) return;
+      failures += 1;
+    }
+  }
+
+  /**
+   * Returns the status of the answer; 0 if there is none.
+   *
+   * @param {string} topic @param {Wanted | undefined} wanted @param {string} client
+   */
+  async #requestTopic(topic, wanted, client) {
+    const { topics = "", headers: given, credentials } = this.#options;
+    const signal = this.#attempt?.signal;
+    let url = withParam(withParam(topics, "client", client), "topic", topic);
+    if (wanted?.last) url = withParam(url, "last", String(wanted.last));
+    try {
+      const headers = new Headers(typeof given === "function" ? await given() : given);
+      const method = wanted ? "POST" : "DELETE";
+      return (await this.#env.fetch(url, { method, credentials, headers, signal, cache: "no-store" })).status;
+    } catch {
+      return 0;
+    }
+  }
+
+  /** Waits before a request for a topic is repeated. @param {number} failures */
+  #pause(failures) {
+    const { backoff = 1000, maxBackoff = 30_000 } = this.#options;
+    const ms = Math.min(maxBackoff, backoff * 2 ** Math.min(failures, 30)) * (0.5 + this.#env.random() / 2);
+    return new Promise((done) => {
+      const timer = this.#after(Math.max(MIN_DELAY, ms), () => done(this.#topicTimers.delete(timer)));
+      this.#topicTimers.add(timer);
+    });
   }
 
   /** @param {Partial<Status>} [more] */

@@ -34,11 +34,18 @@ export type UseSSEOptions<Events> = {
      */
     onMessage?: (event: SSEEvent<Events>) => void;
     /**
-     * called when events were missed: fetch the state
-     * again. The reason is the hub's, or `away` if the component returns to a stream that other
+     * called when events were missed:
+     * fetch the state again, unless the gap is `healed`: a snapshot with the state follows. The
+     * reason is the hub's, or `away` if the component returns to a stream that other
      * components kept open meanwhile, or `shared` if another tab no longer has the missed events
      */
-    onGap?: (reason: string) => void;
+    onGap?: (reason: string, healed: boolean) => void;
+    /**
+     * topics that the stream follows while a component with the
+     * topic is mounted. A change does not reconnect. Needs `client.topics`, the address at which the
+     * server lets its clients join; not with `share`
+     */
+    topics?: readonly string[];
     /**
      * false: no stream
      */
@@ -97,7 +104,7 @@ export type Snapshot = {
 export type Committed = {
     order: number;
     onMessage: ((event: AnyEvent) => void) | undefined;
-    onGap: ((reason: string) => void) | undefined;
+    onGap: ((reason: string, healed: boolean) => void) | undefined;
     client: Options & Sharing;
 };
 export type Member = {
@@ -158,6 +165,11 @@ export type State = {
      * the headers of the last request, if a function returned them
      */
     sent: string | undefined;
+    /**
+     * the topics that the client has joined, and how many members
+     * want each
+     */
+    topics: Map<string, number>;
     /**
      * attempts with other headers since the stream was open
      */

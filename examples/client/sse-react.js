@@ -44,9 +44,13 @@ import { SharedSSE } from "./sse-shared.js";
  *   types
  * @property {(event: SSEEvent<Events>) => void} [onMessage] called with each event, also if several
  *   arrive between two renders
- * @property {(reason: string) => void} [onGap] called when events were missed: fetch the state
- *   again. The reason is the hub's, or `away` if the component returns to a stream that other
+ * @property {(reason: string, healed: boolean) => void} [onGap] called when events were missed:
+ *   fetch the state again, unless the gap is `healed`: a snapshot with the state follows. The
+ *   reason is the hub's, or `away` if the component returns to a stream that other
  *   components kept open meanwhile, or `shared` if another tab no longer has the missed events
+ * @property {readonly string[]} [topics] topics that the stream follows while a component with the
+ *   topic is mounted. A change does not reconnect. Needs `client.topics`, the address at which the
+ *   server lets its clients join; not with `share`
  * @property {boolean} [enabled] false: no stream
  * @property {boolean} [share] true: all tabs of the browser with the same options share one stream.
  *   One tab holds the stream, and another tab takes over when that tab closes. If `headers` are
@@ -82,7 +86,7 @@ import { SharedSSE } from "./sse-shared.js";
  * @typedef {object} Committed
  * @property {number} order
  * @property {((event: AnyEvent) => void) | undefined} onMessage
- * @property {((reason: string) => void) | undefined} onGap
+ * @property {((reason: string, healed: boolean) => void) | undefined} onGap
  * @property {Options & Sharing} client
  */
 
@@ -122,6 +126,8 @@ import { SharedSSE } from "./sse-shared.js";
  * @property {Snapshot} snapshot
  * @property {Options & Sharing} options those of the latest commit of any member
  * @property {string | undefined} sent the headers of the last request, if a function returned them
+ * @property {Map<string, number>} topics the topics that the client has joined, and how many members
+ *   want each
  * @property {number} retries attempts with other headers since the stream was open
  */
 
@@ -181,10 +187,11 @@ let commits = 0;
  * @returns {UseSSE<Events>}
  */
 export function useSSE(options) {
-  const { url, userId, sessionId, events, onMessage, onGap, enabled = true, share = false, client = {} } = options;
+  const { url, userId, sessionId, events, topics = [], onMessage, onGap, enabled = true, share = false, client = {} } = options;
   const { headers, mode, method, body, credentials, lastEventIdParam, name } = client;
   const isNamed = Boolean(userId || sessionId || name);
   if (share && headers && !isNamed) throw new Error(UNNAMED);
+  if (share && topics.length > 0) throw new Error(NOT_SHARED);
   // A component may create the function in each render, which must not reconnect. The number of the
   // first function stays part of the key.
   const first = useMemo(() => (typeof headers === "function" ? numberOf(headers) : 0), [typeof headers]);
@@ -222,6 +229,11 @@ export function useSSE(options) {
   useEffect(() => {
     if (enabled) void retryWithNewHeaders(streams.get(key));
   });
+  const wanted = JSON.stringify([...new Set(topics)].sort());
+  useEffect(() => {
+    const stream = enabled ? streams.get(key) : undefined;
+    return stream && follow(stream, JSON.parse(wanted));
+  }, [key, enabled, wanted]);
   const actions = useMemo(
     () => ({
       reconnect: () => streams.get(key)?.client.reconnect(),
@@ -243,6 +255,8 @@ export function useSSE(options) {
 
 const UNNAMED =
   "useSSE: a shared stream with headers needs userId, sessionId or client.name: users must not share a stream";
+
+const NOT_SHARED = "useSSE: a stream that tabs share cannot follow the topics of one component";
 
 /** @returns {Member} */
 const newMember = () => ({
@@ -398,6 +412,34 @@ function leave(member, stream) {
   });
 }
 
+/**
+ * Follows topics for a member of a stream. Returns a function that ends this.
+ *
+ * @param {Stream} stream @param {string[]} topics
+ */
+function follow(stream, topics) {
+  const { client, members, topics: counts } = stream;
+  // A shared stream has no topics.
+  if (!(client instanceof SSEClient)) return;
+  for (const topic of topics) {
+    const count = counts.get(topic);
+    counts.set(topic, (count ?? 0) + 1);
+    if (count === undefined) void client.join(topic);
+  }
+  return () => {
+    for (const topic of topics) counts.set(topic, (counts.get(topic) ?? 1) - 1);
+    // StrictMode and a reordered list end this and begin again at once: that must send no request.
+    setTimeout(() => {
+      for (const topic of topics) {
+        if (counts.get(topic) !== 0) continue;
+        counts.delete(topic);
+        // Without members the stream closes. Another stream may continue under its client id.
+        if (members.size > 0) client.leave(topic);
+      }
+    });
+  };
+}
+
 /** @param {Stream} stream */
 function end(stream) {
   if (streams.get(stream.key) === stream) streams.delete(stream.key);
@@ -417,7 +459,7 @@ const isEnded = ({ state, reason, detail }) =>
 function catchUp(member, { client: { lastEventId } }, { position }) {
   if (!position || position === lastEventId) return;
   if (isAfter(position, lastEventId)) member.skipTo = position;
-  else call((reason) => member.committed.onGap?.(reason), "away");
+  else call((reason) => member.committed.onGap?.(reason, false), "away");
 }
 
 /**
@@ -441,7 +483,7 @@ function isAfter(id, other) {
  */
 function start(member, place, make, left) {
   const members = new Set([member]);
-  const stream = /** @type {Stream} */ ({ ...place, id: "", isSucceeded: false, members, options: {}, retries: 0 });
+  const stream = /** @type {Stream} */ ({ ...place, id: "", isSucceeded: false, members, options: {}, topics: new Map(), retries: 0 });
   const before = left?.stream;
   if (before && before.members.size === 0) {
     end(before);
@@ -478,8 +520,10 @@ function start(member, place, make, left) {
     }
   });
   client.on("hub:gap", (message) => {
-    const { reason } = Object(dataOf(message));
-    for (const each of [...stream.members]) call((why) => each.committed.onGap?.(why), String(reason ?? ""));
+    const { reason, healed } = Object(dataOf(message));
+    for (const each of [...stream.members]) {
+      call((why) => each.committed.onGap?.(why, healed === true), String(reason ?? ""));
+    }
   });
   client.onStatus(({ state }) => {
     if (state === "open") stream.retries = 0;

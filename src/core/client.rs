@@ -1,11 +1,12 @@
 //! A client, as publishers see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Wake;
 
 use super::inbox::{InboxGuard, Place};
 use crate::log::identity::Filter;
 use crate::log::key::ClientId;
+use crate::wire::id::EventId;
 
 /// An open stream.
 ///
@@ -19,6 +20,8 @@ pub(crate) struct Client {
     /// that had the same slot.
     pub(crate) serial: u64,
     pub(crate) filter: Filter,
+    /// Where the stream began. Set when the client is let in.
+    pub(crate) start: OnceLock<EventId>,
     pub(crate) place: Place,
 }
 

@@ -217,6 +217,15 @@ impl Ending {
         }
     }
 
+    /// Whether an end for `reason` changes the stream: see [`decide`](Self::decide).
+    pub(crate) fn accepts(&self, reason: EndReason) -> bool {
+        match self.0.as_deref() {
+            None | Some(Phase::Open { .. }) => true,
+            Some(Phase::Backlog { .. }) => !reason.delivers_backlog(),
+            Some(Phase::Over(_)) => false,
+        }
+    }
+
     /// Decides the end. An end at once replaces an end after the backlog; otherwise the first
     /// decision counts, because the client may have been told already.
     pub(crate) fn decide(&mut self, end: End) {

@@ -187,6 +187,8 @@ impl Held {
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
     use super::*;
+    use std::sync::OnceLock;
+
     use crate::core::client;
     use crate::core::inbox::{Inbox, Inboxes};
     use crate::core::end::Ending;
@@ -244,7 +246,7 @@ mod tests {
             let serial = self.routes.len() as u64 + 1;
             let client_id = "00112233445566778899aabbccddeeff".parse().unwrap();
             let client =
-                Arc::new(Client { id: client_id, serial, filter: Filter::Everything, place });
+                Arc::new(Client { id: client_id, serial, filter: Filter::Everything, start: OnceLock::new(), place });
             let tag = client::tag(&client);
             let slot = self.routes.add(vec![Key::All], Arc::clone(&client), tag);
             let until = self.held.may_hold(id(cursor), &self.log, self.now).unwrap();

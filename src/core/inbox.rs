@@ -6,9 +6,11 @@
 //! of a block once.
 
 use std::array;
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -16,9 +18,9 @@ use bytes::Bytes;
 
 use super::end::{End, EndReason, Ending};
 use super::stats::Read;
-use crate::log::entry::Entry;
+use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::mailbox::{Mailbox, Waiting};
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::wire::id::EventId;
 
 /// How many inboxes share a lock. More would save locks in a hand-out, and let more streams wait
@@ -42,9 +44,18 @@ pub(crate) struct Inbox {
     timer_fired: bool,
     /// The stream is open, and no end is scheduled: says what `ending` says.
     is_endless: bool,
+    /// There are events in `unsent`.
+    has_unsent: bool,
     pub(crate) mailbox: Mailbox,
     ending: Ending,
+    /// Events before the client's position that the client must get. `None` for most clients, which
+    /// join rarely.
+    unsent: Option<Box<Unsent>>,
 }
+
+/// Events in the order of their ids. The log can evict an event before the client reads it.
+#[derive(Debug, Default)]
+struct Unsent(VecDeque<(EventId, Weak<Entry>)>);
 
 // The fields up to the mailbox take 24 bytes, and the fields of a live client in it 40.
 const _: () = assert!(size_of::<Inbox>() == 128);
@@ -57,8 +68,10 @@ impl Inbox {
             is_watched: false,
             timer_fired: false,
             is_endless,
+            has_unsent: false,
             mailbox,
             ending,
+            unsent: None,
         }
     }
 
@@ -122,7 +135,49 @@ impl Inbox {
     /// stream must be looked at more closely.
     #[inline]
     pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
-        if self.is_endless && !self.timer_fired { self.mailbox.take_only() } else { None }
+        if self.is_endless && !self.timer_fired && !self.has_unsent { self.mailbox.take_only() } else { None }
+    }
+
+    /// Adds events before the client's position.
+    pub(crate) fn add_unsent(&mut self, events: Vec<(EventId, Weak<Entry>)>) {
+        if events.is_empty() {
+            return;
+        }
+        self.has_unsent = true;
+        let Unsent(unsent) = &mut **self.unsent.get_or_insert_default();
+        unsent.extend(events);
+        unsent.make_contiguous().sort_by_key(|&(id, _)| id);
+        // Topics can share an event.
+        let mut last = None;
+        unsent.retain(|&(id, _)| last.replace(id) != Some(id));
+    }
+
+    /// Whether [`take_unsent`](Self::take_unsent) has events.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.has_unsent
+    }
+
+    /// Takes the oldest events before the client's position, within `budget`. Returns whether the
+    /// log evicted some of these.
+    pub(crate) fn take_unsent(&mut self, budget: Budget, out: &mut Batch) -> bool {
+        let Some(Unsent(unsent)) = self.unsent.as_deref_mut() else { return false };
+        let (mut bytes, mut is_lost) = (0, false);
+        while let Some((_, event)) = unsent.front() {
+            match event.upgrade() {
+                None => is_lost = true,
+                Some(entry) if budget.allows(out, bytes, &entry) => {
+                    bytes += entry.len();
+                    out.push(entry);
+                }
+                Some(_) => break,
+            }
+            unsent.pop_front();
+        }
+        if unsent.is_empty() {
+            self.unsent = None;
+            self.has_unsent = false;
+        }
+        is_lost
     }
 
     /// The stream's timer fired. Returns the waker of the stream's task.

@@ -7,6 +7,9 @@ use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "json")]
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+
 use super::end::EndReason;
 use crate::error::RefusedCause;
 use crate::log::log::Log;
@@ -26,7 +29,11 @@ use crate::log::routes::Routes;
 /// assert_eq!(stats.ended(EndReason::Left), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// `{:?}` shows the reasons and the causes that occurred by their words. With the feature `json`, a
+/// `Stats` is `Serialize`: `ended` and `refused` are maps that have every word, and `delays` is a
+/// list of the buckets that counted a delay.
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Open streams.
@@ -119,6 +126,86 @@ impl Stats {
     #[must_use]
     pub const fn delays(&self) -> &Delays {
         &self.delays
+    }
+
+    /// Returns each reason of an end with its word and count.
+    fn ended_by_word(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        EndReason::ALL.iter().map(|&reason| (reason.as_str(), self.ended(reason)))
+    }
+
+    /// Returns each cause of a refusal with its word and count.
+    fn refused_by_word(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        RefusedCause::EACH.into_iter().map(|cause| (cause.as_str(), self.refused(cause)))
+    }
+}
+
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let occurred = |&(_, count): &(&'static str, u64)| count > 0;
+        let mut shown = f.debug_struct("Stats");
+        shown.field("clients", &self.clients);
+        shown.field("client_names", &self.client_names);
+        shown.field("retained", &self.retained);
+        shown.field("retained_names", &self.retained_names);
+        shown.field("retained_bytes", &self.retained_bytes);
+        shown.field("published", &self.published);
+        shown.field("opened", &self.opened);
+        shown.field("delivered", &self.delivered);
+        shown.field("delivered_bytes", &self.delivered_bytes);
+        shown.field("batched", &self.batched);
+        shown.field("lagged", &self.lagged);
+        shown.field("gaps", &self.gaps);
+        shown.field("degraded", &self.degraded);
+        shown.field("resets", &self.resets);
+        shown.field("malformed", &self.malformed);
+        shown.field("restored", &self.restored);
+        shown.field("ended", &Words(self.ended_by_word().filter(occurred).collect()));
+        shown.field("refused", &Words(self.refused_by_word().filter(occurred).collect()));
+        shown.field("delays", &self.delays).finish()
+    }
+}
+
+/// Feature `json`.
+#[cfg(feature = "json")]
+impl Serialize for Stats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut stats = serializer.serialize_struct("Stats", 19)?;
+        stats.serialize_field("clients", &self.clients)?;
+        stats.serialize_field("client_names", &self.client_names)?;
+        stats.serialize_field("retained", &self.retained)?;
+        stats.serialize_field("retained_names", &self.retained_names)?;
+        stats.serialize_field("retained_bytes", &self.retained_bytes)?;
+        stats.serialize_field("published", &self.published)?;
+        stats.serialize_field("opened", &self.opened)?;
+        stats.serialize_field("delivered", &self.delivered)?;
+        stats.serialize_field("delivered_bytes", &self.delivered_bytes)?;
+        stats.serialize_field("batched", &self.batched)?;
+        stats.serialize_field("lagged", &self.lagged)?;
+        stats.serialize_field("gaps", &self.gaps)?;
+        stats.serialize_field("degraded", &self.degraded)?;
+        stats.serialize_field("resets", &self.resets)?;
+        stats.serialize_field("malformed", &self.malformed)?;
+        stats.serialize_field("restored", &self.restored)?;
+        stats.serialize_field("ended", &Words(self.ended_by_word().collect()))?;
+        stats.serialize_field("refused", &Words(self.refused_by_word().collect()))?;
+        stats.serialize_field("delays", &self.delays)?;
+        stats.end()
+    }
+}
+
+/// Counts by their words.
+struct Words(Vec<(&'static str, u64)>);
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().copied()).finish()
+    }
+}
+
+#[cfg(feature = "json")]
+impl Serialize for Words {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
     }
 }
 
@@ -213,6 +300,32 @@ impl Delays {
 impl fmt::Debug for Delays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.buckets().filter(|&(_, count)| count > 0)).finish()
+    }
+}
+
+/// A list of the buckets that counted a delay, each with `below_us`, its upper bound in
+/// microseconds, and `count`. Feature `json`.
+#[cfg(feature = "json")]
+impl Serialize for Delays {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let filled = self.buckets().filter(|&(_, count)| count > 0);
+        serializer.collect_seq(filled.map(|(bound, count)| Bucket { bound, count }))
+    }
+}
+
+#[cfg(feature = "json")]
+struct Bucket {
+    bound: Duration,
+    count: u64,
+}
+
+#[cfg(feature = "json")]
+impl Serialize for Bucket {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bucket = serializer.serialize_struct("Bucket", 2)?;
+        bucket.serialize_field("below_us", &(self.bound.as_micros() as u64))?;
+        bucket.serialize_field("count", &self.count)?;
+        bucket.end()
     }
 }
 

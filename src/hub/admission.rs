@@ -1,6 +1,6 @@
 //! Letting clients in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::shared::Shared;
 use super::subscriber::Subscriber;
@@ -25,6 +25,8 @@ pub(super) struct Admitted {
     pub(super) start: Start,
     /// The newest event when the client was let in: a snapshot replaces the events up to here.
     pub(super) head: EventId,
+    /// The request asks for the last events.
+    pub(super) asks_for_replay: bool,
 }
 
 /// Where a stream begins.
@@ -106,7 +108,7 @@ pub(super) fn admit(
     };
     let id = kept.unwrap_or(fresh);
     let lost_id = subscriber.client_id.filter(|&claimed| claimed != id);
-    let keys = subscriber.keys(id);
+    let keys = subscriber.keys(Some(id));
     state.log.expire(work.now, &mut work.evicted);
     state.counts.opened += 1;
     // The position is fixed and the client registered under one lock: the client is handed every
@@ -122,12 +124,15 @@ pub(super) fn admit(
         id,
         serial: state.counts.opened,
         filter,
+        start: OnceLock::new(),
         place: state.inboxes.add(Inbox::new(position(Start::Fresh(head)), ending)),
     });
     let slot = state.routes.add(keys, Arc::clone(&client), client::tag(&client));
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
     let start = start(&state, slot, &subscriber, lost_id, work);
+    // Set once: nobody else has set it before.
+    let _ = client.start.set(start.position());
     if start.position() != head {
         let mut inbox = client.lock();
         inbox.mailbox = position(start);
@@ -143,7 +148,8 @@ pub(super) fn admit(
         ahead.add(slot, &client, start.position(), log, routes);
         work.note_client_ahead();
     }
-    Ok(Admitted { client, slot, start, head })
+    let asks_for_replay = subscriber.replay_last > 0;
+    Ok(Admitted { client, slot, start, head, asks_for_replay })
 }
 
 /// Makes room for one more client. Returns the id that the client keeps, if any.
@@ -163,7 +169,7 @@ fn make_room(
     }
     let config = work.config;
     let limits = &config.limits;
-    let owner = Owner { user: subscriber.user.clone(), session: subscriber.session.clone() };
+    let owner = subscriber.owner();
     let old = subscriber.client_id.and_then(|id| connection_of(state, id, &owner));
     // The old connection has the same user and session: it leaves room in each.
     let freed = usize::from(old.is_some());
@@ -192,16 +198,17 @@ fn make_room(
     if let Some(old) = old {
         displace(state, old, config, work);
     }
-    let claimed = subscriber.client_id.filter(|&id| {
-        // The id of a connected client of another owner is never given away.
-        old.is_some()
-            || state.departed.was(id, &owner) && state.routes.members(&Key::Client(id)).is_empty()
-    });
-    Ok(claimed)
+    Ok(subscriber.client_id.filter(|&id| old.is_some() || was_owned(state, id, &owner)))
+}
+
+/// Whether a client id was that of a client of this owner, which has left. The id of a connected
+/// client of another owner is never given away.
+pub(super) fn was_owned(state: &State, id: ClientId, owner: &Owner) -> bool {
+    state.departed.was(id, owner) && state.routes.members(&Key::Client(id)).is_empty()
 }
 
 /// Finds the open connection of a client id, if it has this owner.
-fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Option<usize> {
+pub(super) fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Option<usize> {
     let slot = state.routes.members(&Key::Client(id)).first()?.slot();
     (state.owner(slot) == *owner).then_some(slot)
 }
@@ -255,7 +262,7 @@ fn start(
 
 /// Whether events after `after` were addressed to a client id that its client could not keep. If
 /// the id is known to be of another owner, the client never was that client, and missed nothing.
-fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
+pub(super) fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
     let key = Key::Client(lost);
     if state.departed.knows(lost) || !state.routes.members(&key).is_empty() {
         return false;

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disconnect;
+use super::joining::{self, Joined};
 use super::shared::Shared;
 use super::topics;
 use crate::core::ahead::AheadUpTo;
@@ -65,16 +66,17 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 let last = last.map(Sealed::finish_without_id).unwrap_or_default();
                 disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
             }
-            Action::Join(topic) => {
+            Action::Join { topic, last } => {
                 let (key, mut slots) = (Key::Topic(topic), state.matching(&audience));
                 let all = slots.len();
                 // The hub that sent the command may have other limits.
                 let is_valid = key.check(limits.name_len).is_ok();
                 slots.retain(|&slot| {
-                    is_valid && topics::has_room(&state, slot, &key, limits.topics)
+                    is_valid && joining::has_room(&state, slot, &key, limits.topics)
                 });
                 rejected = all - slots.len();
-                topics::join_now(&mut state, slots, &key);
+                let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
+                joining::join(&shared.state, state, slots, &joined, &mut work);
             }
             Action::Leave(topic) => {
                 let slots = state.matching(&audience);

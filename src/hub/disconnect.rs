@@ -3,8 +3,10 @@
 use bytes::{Bytes, BytesMut};
 
 use super::shared::Shared;
+use crate::core::affected::Affected;
 use crate::core::backplane::Outgoing;
 use crate::core::client::Client;
+use crate::core::inbox::Inbox;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Goodbye};
 use crate::core::state::{Lifecycle, State};
@@ -16,24 +18,24 @@ use crate::sync::{self, contain_panic};
 use crate::wire::event::Event;
 use crate::wire::frame::{self, Sealed};
 
-/// Ends the streams of an audience. Returns how many streams of this instance match.
+/// Ends the streams of an audience, on every instance.
 pub(super) fn end_streams(
     shared: &Shared,
     audience: Audience,
     kind: EndKind,
     goodbye: Goodbye,
-) -> Result<usize, DisconnectError> {
+) -> Result<Affected, DisconnectError> {
     audience.check(shared.config.limits.name_len)?;
     let Goodbye { reason, event } = goodbye;
     event.as_ref().map_or(Ok(()), Event::check_for_hub)?;
     let last = event.map(Event::seal);
     if let Some(backplane) = &shared.config.backplane {
-        let matched = shared.count(&audience);
+        let affected = preview(&shared.state.lock(), &audience, kind);
         let action = Action::End { kind, reason: reason.into(), last };
         let command = Command { audience, action };
         sync::assert_unlocked();
         backplane.send(Outgoing::new(codec::write_command(&command), None))?;
-        return Ok(matched);
+        return Ok(affected);
     }
     let last = last.map(Sealed::finish_without_id).unwrap_or_default();
     let mut work = Work::begin(&shared.config);
@@ -47,7 +49,27 @@ pub(super) fn end_streams(
     Ok(ended)
 }
 
-/// Ends the streams of an audience, each with the frames `last` and `hub:end`. Returns how many.
+/// Returns the streams of this instance that an end would reach now.
+fn preview(state: &State, audience: &Audience, kind: EndKind) -> Affected {
+    let slots = state.matching(audience);
+    let clients = slots.iter().filter_map(|&slot| state.routes.get(slot));
+    let changed = clients.filter(|client| would_end(state, &client.lock(), kind)).count();
+    Affected { matched: slots.len(), changed }
+}
+
+/// Whether an end of this kind changes a stream.
+fn would_end(state: &State, inbox: &Inbox, kind: EndKind) -> bool {
+    match kind {
+        EndKind::Disconnect => inbox.ending().accepts(EndReason::Disconnected),
+        // A client beyond the log's head has read past this place in the order on another instance,
+        // or its id is of no order and a gap is due. Its stream was opened after the finish.
+        EndKind::Finish => {
+            inbox.mailbox.cursor() <= state.log.head() && inbox.ending().accepts(EndReason::Finished)
+        }
+    }
+}
+
+/// Ends the streams of an audience, each with the frames `last` and `hub:end`.
 pub(super) fn end_now(
     state: &mut State,
     audience: &Audience,
@@ -55,8 +77,9 @@ pub(super) fn end_now(
     reason: &str,
     last: &[u8],
     work: &mut Work<'_>,
-) -> usize {
+) -> Affected {
     let slots = state.matching(audience);
+    let mut changed = 0;
     let config = work.config;
     let frames = |client: &Client, is_final| -> Bytes {
         let mut frames = BytesMut::from(last);
@@ -64,7 +87,11 @@ pub(super) fn end_now(
         frames.freeze()
     };
     for &slot in &slots {
+        let Some(client) = state.routes.get(slot) else { continue };
+        let is_ended = would_end(state, &client.lock(), kind);
+        changed += usize::from(is_ended);
         match kind {
+            // A stream that is over is forgotten here, too.
             EndKind::Disconnect => {
                 let end = |client: &Client| End {
                     reason: EndReason::Disconnected,
@@ -72,20 +99,15 @@ pub(super) fn end_now(
                 };
                 state.expel(slot, end, work);
             }
-            EndKind::Finish => {
-                let Some(client) = state.routes.get(slot) else { continue };
+            EndKind::Finish if is_ended => {
                 let last = Some(frames(client, true));
                 let end = End { reason: EndReason::Finished, last };
-                let mut inbox = client.lock();
-                // The client has read past this place in the order on another instance, or its id
-                // is of no order and a gap is due. Its stream was opened after the finish.
-                if inbox.mailbox.cursor() <= state.log.head() {
-                    work.extend(inbox.end(end));
-                }
+                work.extend(client.lock().end(end));
             }
+            EndKind::Finish => {}
         }
     }
-    slots.len()
+    Affected { matched: slots.len(), changed }
 }
 
 /// Closes the hub: no event is published and no client let in any more, and streams end after their

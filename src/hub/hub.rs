@@ -5,23 +5,31 @@ use std::time::Duration;
 use super::builder::HubBuilder;
 use super::disconnect;
 use super::drain::{self, Drain};
+use super::follow;
 #[cfg(feature = "metrics")]
 use super::metrics;
+use super::page::{self, Page, StoredEvent};
 use super::presence::{self, PresenceWatch};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
 use super::topics::{self, ClientInfo};
+use crate::core::affected::Affected;
 use crate::core::end::Goodbye;
 use crate::core::receipt::{Confirmation, Receipt};
 use crate::core::roster::UserInfo;
 use crate::core::stats::Stats;
-use crate::error::{ConfigError, DisconnectError, JoinError, PublishError, Refused, WatchError};
+use crate::error::{
+    ConfigError, DisconnectError, FollowError, JoinError, PublishError, ReadError, Refused,
+    WatchError,
+};
 use crate::log::audience::Audience;
 use crate::log::codec::EndKind;
 use crate::log::key::ClientId;
+use crate::log::name::Name;
 use crate::time::timer::Timer;
 use crate::wire::event::Event;
+use crate::wire::id::{EventId, LastEventId};
 
 /// Takes events from the application and delivers each to the clients that it is for.
 ///
@@ -147,7 +155,7 @@ impl Hub {
     /// Returns the errors of [`publish`](Self::publish).
     pub fn send_to_user(
         &self,
-        user: impl Into<Arc<str>>,
+        user: impl Into<Name>,
         event: Event,
     ) -> Result<Receipt, PublishError> {
         self.publish(Audience::user(user), event)
@@ -160,10 +168,32 @@ impl Hub {
     /// Returns the errors of [`publish`](Self::publish).
     pub fn send_to_session(
         &self,
-        session: impl Into<Arc<str>>,
+        session: impl Into<Name>,
         event: Event,
     ) -> Result<Receipt, PublishError> {
         self.publish(Audience::session(session), event)
+    }
+
+    /// Publishes to every client that follows a topic.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`publish`](Self::publish).
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let _tab = hub.subscribe(Subscriber::new().topic("orders"))?;
+    /// assert_eq!(hub.send_to_topic("orders", Event::new("order").data("17"))?.matched(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_to_topic(
+        &self,
+        topic: impl Into<Name>,
+        event: Event,
+    ) -> Result<Receipt, PublishError> {
+        self.publish(Audience::topic(topic), event)
     }
 
     /// Publishes to an audience.
@@ -235,16 +265,16 @@ impl Hub {
         Subscription::open(self.shared(), subscriber)
     }
 
-    /// Adds clients to a topic: they receive what is published to the topic from now on. Returns
-    /// how many clients did not follow the topic before.
+    /// Adds clients to a topic: they receive the events that are published to the topic from now
+    /// on. Returns how many clients are in the audience, and how many of these joined.
     ///
     /// Only the open stream changes. After a reconnect, the topics of the new [`Subscriber`] apply.
     ///
     /// With a [backplane](HubBuilder::backplane), clients join on every instance, at one place in
-    /// the order: they receive what is published to the topic after this call, by any instance. The
-    /// result counts the clients of this instance. A client of another instance that has as many
-    /// topics as it may does not join. A client that is reconnecting to another instance may be
-    /// missed.
+    /// the order: they receive the events that any instance publishes to the topic after this call.
+    /// The result counts the clients of this instance, not those of others. A client of another
+    /// instance that has as many topics as it may does not join. A client that is reconnecting to
+    /// another instance may be missed.
     ///
     /// # Errors
     ///
@@ -263,13 +293,117 @@ impl Hub {
     pub fn join(
         &self,
         who: impl Into<Audience>,
-        topic: impl Into<Arc<str>>,
-    ) -> Result<usize, JoinError> {
-        topics::join(self.shared(), who.into(), topic.into())
+        topic: impl Into<Name>,
+    ) -> Result<Affected, JoinError> {
+        topics::join(self.shared(), who.into(), topic.into().into_inner(), 0)
     }
 
-    /// Removes clients from a topic. Returns how many followed it. With a backplane, clients leave
-    /// on every instance, as for [`join`](Self::join).
+    /// Adds clients to a topic, as [`join`](Self::join) does, and replays the last retained events
+    /// of the topic to the clients that join: at most `last` for each, in the order of their ids,
+    /// before the later events, and without a repeat.
+    ///
+    /// The events are those that the client would have received as a follower of the topic, by its
+    /// identity and its event types. An event that the client received under another name is not
+    /// repeated. Clients that follow the topic already get no replay.
+    ///
+    /// An event that is older than the client's position comes without an id, because an id would
+    /// move the client back. So a client that is cut off before reading these events does not get
+    /// them again, and a page that joins again after a reconnect gets events again that it has: let
+    /// the page clear its list when it joins. If the log evicts an event before the client reads
+    /// it, the client gets `hub:gap`.
+    ///
+    /// The clients join a few at a time, so that a crowd holds no publisher up. With a
+    /// [backplane](HubBuilder::backplane), each instance replays the events that it retains. An
+    /// instance of an older version skips the command.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`join`](Self::join).
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// for line in ["one", "two", "three"] {
+    ///     hub.send_to_topic("room-7", Event::new("line").data(line))?;
+    /// }
+    /// let mut tab = hub.subscribe(Subscriber::new())?;
+    /// hub.join_with_last(tab.client_id(), "room-7", 2)?;
+    /// hub.send_to_topic("room-7", Event::new("line").data("four"))?;
+    ///
+    /// let mut text = String::new();
+    /// while let Some(Some(item)) = tab.next().now_or_never() {
+    ///     text += std::str::from_utf8(&item)?;
+    /// }
+    /// let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    /// assert_eq!(lines.skip(1).collect::<Vec<_>>(), ["two", "three", "four"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_with_last(
+        &self,
+        who: impl Into<Audience>,
+        topic: impl Into<Name>,
+        last: usize,
+    ) -> Result<Affected, JoinError> {
+        topics::join(self.shared(), who.into(), topic.into().into_inner(), last)
+    }
+
+    /// Adds a client to a topic that the client itself asks for.
+    ///
+    /// `client` is the id that the request names, and `who` the verified identity of the request:
+    /// the user and the session with which the handler of the stream subscribes. The client joins
+    /// only if it is connected as this user and session. `last` is as for
+    /// [`join_with_last`](Self::join_with_last); 0 replays nothing. Decide first whether the
+    /// identity may follow the topic. `sse_hub::http::join_topic` does all this for a request.
+    ///
+    /// With a backplane, the client may be connected to another instance. It is not looked up
+    /// there: the result is then `Ok`, and a client of another user or session does not join. A
+    /// client without user and session can be added only by its own instance.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FollowError::Denied`] if the client is not connected as `who`, without telling
+    /// whether the client exists, and the errors of [`join`](Self::join).
+    ///
+    /// ```
+    /// use sse_hub::{FollowError, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let tab = hub.subscribe(Subscriber::new().user(42))?;
+    /// hub.follow(&Subscriber::new().user(42), tab.client_id(), "room-7", 20)?;
+    /// let forged = hub.follow(&Subscriber::new().user(43), tab.client_id(), "room-7", 20);
+    /// assert_eq!(forged, Err(FollowError::Denied));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn follow(
+        &self,
+        who: &Subscriber,
+        client: ClientId,
+        topic: impl Into<Name>,
+        last: usize,
+    ) -> Result<(), FollowError> {
+        follow::follow(self.shared(), who, client, topic.into().into_inner(), last)
+    }
+
+    /// Removes a client from a topic, at the request of the client itself: the reverse of
+    /// [`follow`](Self::follow).
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`follow`](Self::follow).
+    pub fn unfollow(
+        &self,
+        who: &Subscriber,
+        client: ClientId,
+        topic: impl Into<Name>,
+    ) -> Result<(), FollowError> {
+        follow::unfollow(self.shared(), who, client, topic.into().into_inner())
+    }
+
+    /// Removes clients from a topic. Returns how many clients are in the audience, and how many of
+    /// these followed the topic. With a backplane, clients leave on every instance, and the result
+    /// counts the clients of this instance, as for [`join`](Self::join).
     ///
     /// Events that were published before and not read yet may or may not still arrive.
     ///
@@ -279,9 +413,9 @@ impl Hub {
     pub fn leave(
         &self,
         who: impl Into<Audience>,
-        topic: impl Into<Arc<str>>,
-    ) -> Result<usize, JoinError> {
-        topics::leave(self.shared(), who.into(), topic.into())
+        topic: impl Into<Name>,
+    ) -> Result<Affected, JoinError> {
+        topics::leave(self.shared(), who.into(), topic.into().into_inner())
     }
 
     /// Lists the clients of an audience, in no particular order. Takes time and memory in proportion
@@ -298,7 +432,175 @@ impl Hub {
         self.shared().count(&who.into())
     }
 
-    /// Ends the streams of an audience at once. Returns how many.
+    /// Returns the newest position: every event up to it is published.
+    ///
+    /// Take the position first, then read the state from the database, and send both to the page.
+    /// If every change is written before its event is published, the state contains the events up
+    /// to the position: a page that has subscribed drops the events with an id up to it. With a
+    /// backplane: the position that this instance has read, `0-0` before the first.
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let position = hub.position();
+    /// let orders = ["17"]; // Read from the database after taking the position.
+    /// let answer = format!(r#"{{"orders":{orders:?},"position":"{position}"}}"#);
+    ///
+    /// hub.broadcast(Event::new("order").data("18"))?;
+    /// assert!(hub.position() > position);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn position(&self) -> EventId {
+        self.shared().state.lock().log.head()
+    }
+
+    /// Reads the retained events for a client after a position, without opening a stream.
+    ///
+    /// The events are those that a stream of `who` would replay: judged by the user, the session,
+    /// the topics and the event types, and by the client id, if a stream would keep the id. Nobody
+    /// is registered, and no stream ends. `after` is the [`next`](Page::next) of the page before,
+    /// an [`EventId`], or a [`LastEventId`] as for [`Subscriber::resume`]:
+    ///
+    /// | `after` | the page begins |
+    /// |---|---|
+    /// | no id | with the oldest retained event |
+    /// | an id of this hub | after the id; [`truncated`](Page::truncated) if events for `who` are lost |
+    /// | any other | at the end of the log, and is `truncated`, as a stream reports a gap |
+    ///
+    /// A page has at most `limit` events. The cost follows the number of events under the names of
+    /// `who`, and no lock is held for more than 1,024 of these. A closed hub can be read. With a
+    /// backplane, the log of this instance is read: older events are `truncated`. A stream that
+    /// [resumes](Subscriber::resume) reads them from the backplane.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError`] if `who` cannot be a client, its deadline has passed, or the backplane
+    /// was not read so far.
+    ///
+    /// # A page that the server renders
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, LastEventId, ManualTimer, ReadError, Subscriber};
+    ///
+    /// /// Renders the notifications, and tells the page where its stream must continue.
+    /// fn render(hub: &Hub, user: u64) -> Result<String, ReadError> {
+    ///     let page = hub.read(&Subscriber::new().user(user), LastEventId::none(), 100)?;
+    ///     let items = page.events.iter().map(|event| format!("<li>{}</li>", event.data));
+    ///     Ok(format!("<ul data-position={}>{}</ul>", page.next, items.collect::<String>()))
+    /// }
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// hub.send_to_user(42, Event::new("notification").data("hello"))?;
+    /// hub.send_to_user(43, Event::new("notification").data("for another user"))?;
+    /// assert!(render(&hub, 42)?.ends_with("><li>hello</li></ul>"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Long-polling
+    ///
+    /// A client that cannot read a stream asks again and again. The handler waits for the next
+    /// event with a stream that it does not send, at most until a heartbeat:
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, EventId, Hub, ManualTimer, Page, Subscriber};
+    ///
+    /// async fn poll(
+    ///     hub: &Hub,
+    ///     who: Subscriber,
+    ///     after: EventId,
+    /// ) -> Result<Page, Box<dyn std::error::Error>> {
+    ///     let page = hub.read(&who, after, 100)?;
+    ///     if !page.events.is_empty() || page.truncated {
+    ///         return Ok(page);
+    ///     }
+    ///     let mut stream = hub.subscribe(who.clone().resume(page.next))?;
+    ///     stream.next().await; // `hub:open`
+    ///     stream.next().await; // an event, or a heartbeat
+    ///     Ok(hub.read(&who, page.next, 100)?)
+    /// }
+    ///
+    /// # futures_executor::block_on(async {
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let mut waiting = Box::pin(poll(&hub, Subscriber::new().topic("orders"), hub.position()));
+    /// assert!(waiting.as_mut().now_or_never().is_none());
+    /// hub.send_to_topic("orders", Event::new("order").data("17"))?;
+    /// let page = waiting.await?;
+    /// assert_eq!((page.events[0].data.as_str(), page.next), ("17", hub.position()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn read(
+        &self,
+        who: &Subscriber,
+        after: impl Into<LastEventId>,
+        limit: usize,
+    ) -> Result<Page, ReadError> {
+        page::read(self.shared(), who, after.into(), limit)
+    }
+
+    /// Returns the last retained events of an audience, at most `count`, in the order of their ids.
+    ///
+    /// The audience is one name or several. The events are those for a client that holds these
+    /// names and no other: for a topic, the events that were published to it, also with an `and` or
+    /// an `except` that such a client satisfies, but not those for all clients. To read for a user
+    /// with topics, use [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError`] if the audience is invalid, or combined by `and` or `except`, or the
+    /// backplane was not read so far.
+    ///
+    /// ```
+    /// use sse_hub::{Audience, Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// for line in ["one", "two", "three"] {
+    ///     hub.send_to_topic("room-7", Event::new("line").data(line))?;
+    /// }
+    /// let last = hub.recent(Audience::topic("room-7"), 2)?;
+    /// assert_eq!([&*last[0].data, &*last[1].data], ["two", "three"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recent(
+        &self,
+        audience: impl Into<Audience>,
+        count: usize,
+    ) -> Result<Vec<StoredEvent>, ReadError> {
+        page::recent(self.shared(), &audience.into(), count)
+    }
+
+    /// Returns the last retained events of a type, at most `count`, in the order of their ids.
+    /// `message` stands for events without a type.
+    ///
+    /// **The events of every audience are returned**, those for single users too: for tests and for
+    /// operators. Takes time in proportion to the retained events, and holds no lock for more than
+    /// 1,024 of these.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError`] if the backplane was not read so far.
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// hub.send_to_user(42, Event::new("paid").data("17"))?;
+    /// assert_eq!(hub.recent_of("paid", 1)?[0].data, "17");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recent_of(
+        &self,
+        event_type: impl AsRef<str>,
+        count: usize,
+    ) -> Result<Vec<StoredEvent>, ReadError> {
+        page::recent_of(self.shared(), event_type.as_ref(), count)
+    }
+
+    /// Ends the streams of an audience at once. Returns how many streams are in the audience, and
+    /// how many of these this call ended: a stream that is over already does not end again.
     ///
     /// Each stream sends the last event of `goodbye`, if any, and then `hub:end`. Use this
     /// to revoke access; to complete a stream, use [`finish`](Self::finish). Events that were
@@ -325,18 +627,19 @@ impl Hub {
     /// let hub = Hub::builder(ManualTimer::new()).build()?;
     /// let _tab = hub.subscribe(Subscriber::new().session("s9"))?;
     /// let goodbye = Goodbye::new("logout")?.event(Event::new("logged-out"));
-    /// assert_eq!(hub.disconnect(Audience::session("s9"), goodbye)?, 1);
+    /// assert_eq!(hub.disconnect(Audience::session("s9"), goodbye)?.changed, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn disconnect(
         &self,
         who: impl Into<Audience>,
         goodbye: Goodbye,
-    ) -> Result<usize, DisconnectError> {
+    ) -> Result<Affected, DisconnectError> {
         disconnect::end_streams(self.shared(), who.into(), EndKind::Disconnect, goodbye)
     }
 
-    /// Completes the streams of an audience. Returns how many.
+    /// Completes the streams of an audience. Returns how many streams are in the audience, and how
+    /// many of these this call ends: a stream that is to end already keeps its first reason.
     ///
     /// Each stream delivers every event that was published before, at the speed of its client, then
     /// the last event of `goodbye`, if any, and then `hub:end` with `"final": true`. The
@@ -375,7 +678,7 @@ impl Hub {
         &self,
         who: impl Into<Audience>,
         goodbye: Goodbye,
-    ) -> Result<usize, DisconnectError> {
+    ) -> Result<Affected, DisconnectError> {
         disconnect::end_streams(self.shared(), who.into(), EndKind::Finish, goodbye)
     }
 
@@ -498,8 +801,8 @@ impl Hub {
     /// Returns whether a user has a client on any instance, or is [away](crate::Presence) and may
     /// come back.
     #[must_use]
-    pub fn is_online(&self, user: &str) -> bool {
-        presence::is_online(self.shared(), user.into())
+    pub fn is_online(&self, user: impl Into<Name>) -> bool {
+        presence::is_online(self.shared(), user.into().into_inner())
     }
 
     /// Lists the users that are online, each once, in no particular order. Users that are

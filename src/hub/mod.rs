@@ -6,10 +6,13 @@ pub(crate) mod builder;
 pub(crate) mod disconnect;
 pub(crate) mod drain;
 pub(crate) mod feed;
+pub(crate) mod follow;
 #[expect(clippy::module_inception, reason = "the hub, in the layer that is named after it")]
 pub(crate) mod hub;
+pub(crate) mod joining;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+pub(crate) mod page;
 pub(crate) mod presence;
 pub(crate) mod shared;
 pub(crate) mod subscriber;

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::settings::Limits;
 use crate::error::RefusedCause;
+use crate::log::departed::Owner;
 use crate::log::key::{ClientId, Key};
+use crate::log::name::Name;
 use crate::wire::id::{LastEventId, Resume};
 
 /// A client that connects, as the application describes it to
@@ -50,28 +52,28 @@ impl Subscriber {
 
     /// Sets the user. All tabs and devices of one person share a user.
     #[must_use]
-    pub fn user(mut self, user: impl Into<Arc<str>>) -> Self {
-        self.user = Some(user.into());
+    pub fn user(mut self, user: impl Into<Name>) -> Self {
+        self.user = Some(user.into().into_inner());
         self
     }
 
     /// Sets the session, such as that of a login cookie.
     #[must_use]
-    pub fn session(mut self, session: impl Into<Arc<str>>) -> Self {
-        self.session = Some(session.into());
+    pub fn session(mut self, session: impl Into<Name>) -> Self {
+        self.session = Some(session.into().into_inner());
         self
     }
 
     /// Adds a topic. A topic that is added twice counts once.
     #[must_use]
-    pub fn topic(self, topic: impl Into<Arc<str>>) -> Self {
+    pub fn topic(self, topic: impl Into<Name>) -> Self {
         self.topics([topic])
     }
 
     /// Adds topics.
     #[must_use]
-    pub fn topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
-        self.topics.extend(topics.into_iter().map(Into::into));
+    pub fn topics<T: Into<Name>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+        self.topics.extend(topics.into_iter().map(|topic| topic.into().into_inner()));
         self
     }
 
@@ -83,8 +85,8 @@ impl Subscriber {
     /// neither sent nor counted as missed. [`Limits::event_types`](crate::Limits::event_types)
     /// bounds the number of types.
     #[must_use]
-    pub fn event_types<T: Into<Box<str>>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
-        self.types = Some(types.into_iter().map(Into::into).collect());
+    pub fn event_types<T: AsRef<str>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.types = Some(types.into_iter().map(|name| name.as_ref().into()).collect());
         self
     }
 
@@ -113,7 +115,8 @@ impl Subscriber {
     }
 
     /// On a first connection, begins with the last `events` events that the client would have
-    /// received. A [snapshot](crate::Subscription::with_snapshot) replaces them.
+    /// received. A stream has either these or a
+    /// [snapshot](crate::Subscription::with_snapshot): both is an error.
     #[must_use]
     pub fn replay_last(mut self, events: usize) -> Self {
         self.replay_last = events;
@@ -151,6 +154,11 @@ impl Subscriber {
         [self.until, expiry].into_iter().flatten().min()
     }
 
+    /// The user and the session.
+    pub(super) fn owner(&self) -> Owner {
+        Owner { user: self.user.clone(), session: self.session.clone() }
+    }
+
     /// Checks the limits of one request. Takes time in proportion to the request, and no lock.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), RefusedCause> {
         if self.topics.len() > limits.topics {
@@ -176,9 +184,10 @@ impl Subscriber {
         Ok(())
     }
 
-    /// The keys of the client, each once.
-    pub(super) fn keys(&self, id: ClientId) -> Vec<Key> {
-        let mut keys = vec![Key::All, Key::Client(id)];
+    /// The keys of the client, each once. `id`: the client's id, if it is a client.
+    pub(super) fn keys(&self, id: Option<ClientId>) -> Vec<Key> {
+        let mut keys = vec![Key::All];
+        keys.extend(id.map(Key::Client));
         keys.extend(self.user.clone().map(Key::User));
         keys.extend(self.session.clone().map(Key::Session));
         keys.extend(self.topics.iter().cloned().map(Key::Topic));

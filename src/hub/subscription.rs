@@ -78,6 +78,8 @@ struct Opening {
     start: Start,
     /// The newest event when the client was let in.
     head: EventId,
+    /// The request asks for the last events, which exclude a snapshot.
+    asks_for_replay: bool,
     snapshot: Vec<Event>,
 }
 
@@ -117,7 +119,9 @@ impl Subscription {
         admitted.map(|(stream, _)| stream)
     }
 
-    fn new(shared: &Arc<Shared>, Admitted { client, slot, start, head }: Admitted) -> Self {
+    fn new(shared: &Arc<Shared>, admitted: Admitted) -> Self {
+        let Admitted { client, slot, start, head, asks_for_replay } = admitted;
+        let snapshot = Vec::new();
         Self {
             shared: Arc::clone(shared),
             place: client.place.clone(),
@@ -130,7 +134,7 @@ impl Subscription {
             is_armed: false,
             told_degraded: false,
             items: 0,
-            opening: Some(Box::new(Opening { start, head, snapshot: Vec::new() })),
+            opening: Some(Box::new(Opening { start, head, asks_for_replay, snapshot })),
             idle: IdleDeadline::new(shared.config.heartbeat),
             task: Task { data: 0, vtable: 0 },
         }
@@ -151,20 +155,48 @@ impl Subscription {
         self.is_resumed
     }
 
+    /// Returns the client's position: the stream has returned every event for the client up to
+    /// here.
+    ///
+    /// Before the first item, the position is where the stream begins, after the snapshot if there
+    /// is one. While nothing is published for the client, the position stays:
+    /// [`Hub::position`](crate::Hub::position) is newer. To continue from here, see
+    /// [`Subscriber::resume`].
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let mut stream = hub.subscribe(Subscriber::new().topic("orders"))?;
+    /// let position = stream.position(); // Send it with the state that is read now.
+    /// hub.send_to_topic("orders", Event::new("order").data("17"))?;
+    /// while stream.next().now_or_never().is_some() {}
+    /// assert!(position < stream.position() && stream.position() == hub.position());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn position(&self) -> EventId {
+        self.place.lock().mailbox.cursor()
+    }
+
     /// Sends a snapshot before the live events: the state, and then its changes.
     ///
     /// The client receives `hub:open`, a gap if it missed events, the snapshot, and then exactly the
     /// events that were published after it subscribed. The snapshot replaces every event before: a
-    /// resumed client and [`Subscriber::replay_last`] get no replay. So subscribe first, and then
-    /// read the state: it misses no change. A change that is in the state already may come once
-    /// more.
+    /// resumed client gets no replay. So subscribe first, and then read the state: it misses no
+    /// change. A change that is in the state already may come once more.
+    ///
+    /// The snapshot heals the gap before it. The data of that gap says so, `"healed": true`: the
+    /// page must not fetch the state that it is about to receive. A later gap is not healed.
     ///
     /// If the client is cut off before the whole snapshot was sent, it returns to a gap, and is not
     /// [resumed](Self::is_resumed). Without events, this method changes nothing.
     ///
     /// # Errors
     ///
-    /// Returns [`EventError`] if an event cannot be sent, or if the stream was polled before.
+    /// Returns [`EventError`] if an event cannot be sent, if the stream was polled before, or if
+    /// the subscriber asks for the [last events](Subscriber::replay_last).
     ///
     /// ```
     /// use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription};
@@ -184,6 +216,9 @@ impl Subscription {
     ) -> Result<Self, EventError> {
         let Some(opening) = &mut self.opening else { return Err(EventError::Late) };
         for event in events {
+            if opening.asks_for_replay {
+                return Err(EventError::Replay);
+            }
             event.check_for_hub()?;
             opening.snapshot.push(event);
         }
@@ -199,7 +234,7 @@ impl Subscription {
     /// The id of `hub:open` is the client's position before a gap is reported and before the
     /// snapshot. A client that is cut off in between must return to the gap.
     fn open_frames(&self, opening: Opening) -> Bytes {
-        let Opening { start, head, snapshot } = opening;
+        let Opening { start, head, snapshot, .. } = opening;
         let has_snapshot = !snapshot.is_empty();
         let (held, gap) = match start {
             Start::Gap { held, reason, now } => (held, Some((now, reason))),
@@ -221,7 +256,11 @@ impl Subscription {
         let mut frames = vec![open];
         if let Some((position, reason)) = gap {
             self.shared.rare.gap(self.client.serial);
-            frames.push(frame::gap(if has_snapshot { held } else { position }, reason.as_str()));
+            frames.push(if has_snapshot {
+                frame::healed_gap(held, reason.as_str())
+            } else {
+                frame::gap(position, reason.as_str())
+            });
         }
         let mut snapshot = snapshot.into_iter();
         let last = snapshot.next_back();
@@ -279,6 +318,13 @@ impl Subscription {
             }
             if let Some(last) = inbox.take_over() {
                 return Poll::Ready(last);
+            }
+            if inbox.has_unsent() {
+                let mut batch = Batch::new();
+                let is_lost = inbox.take_unsent(self.shared.config.batch, &mut batch);
+                let position = inbox.mailbox.cursor();
+                drop(inbox);
+                return Poll::Ready(Some(self.unsent_item(&batch, is_lost.then_some(position))));
             }
             let mut batch = Batch::new();
             match inbox.mailbox.take(self.shared.config.batch, &mut batch) {
@@ -369,6 +415,24 @@ impl Subscription {
             let now = self.shared.now();
             self.place.lock().mailbox.settle_read(now);
         }
+    }
+
+    /// Returns events before the client's position. They have no id: it would move the client back.
+    fn unsent_item(&mut self, batch: &Batch, lost_at: Option<EventId>) -> Bytes {
+        let mut frames = Vec::new();
+        if let Some(position) = lost_at {
+            frames.extend_from_slice(&self.gap(position, GapReason::Evicted));
+        }
+        let gap = frames.len();
+        for entry in batch {
+            entry.frame.put_without_id(&mut frames);
+        }
+        if !batch.is_empty() {
+            self.place.lock().count_read(batch.len(), frames.len() - gap);
+        }
+        // The events may be old.
+        self.idle.restart();
+        frames.into()
     }
 
     /// Restarts the idle time, and measures the delay of some reads.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::joining::{self, Joined};
 use super::shared::Shared;
+use crate::core::affected::Affected;
 use crate::core::backplane::{Backplane, Outgoing};
+use crate::core::deferred::Work;
 use crate::core::state::State;
 use crate::error::JoinError;
 use crate::log::audience::Audience;
@@ -25,50 +28,58 @@ pub struct ClientInfo {
     pub topics: Vec<Arc<str>>,
 }
 
-/// Adds an audience's clients to a topic. Returns how many did not follow it before.
+/// Adds an audience's clients to a topic.
 pub(super) fn join(
     shared: &Shared,
     audience: Audience,
     topic: Arc<str>,
-) -> Result<usize, JoinError> {
+    last: usize,
+) -> Result<Affected, JoinError> {
     let limits = &shared.config.limits;
+    let last = u32::try_from(last).unwrap_or(u32::MAX);
+    let mut work = Work::begin(&shared.config);
     audience.check(limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     key.check(limits.name_len)?;
-    let mut state = shared.state.lock();
+    let state = shared.state.lock();
     let slots = state.matching(&audience);
-    if !slots.iter().all(|&slot| has_room(&state, slot, &key, limits.topics)) {
+    let matched = slots.len();
+    if !slots.iter().all(|&slot| joining::has_room(&state, slot, &key, limits.topics)) {
         return Err(JoinError::TooManyTopics { limit: limits.topics });
     }
     let Some(backplane) = &shared.config.backplane else {
-        return Ok(join_now(&mut state, slots, &key));
+        let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
+        let changed = joining::join(&shared.state, state, slots, &joined, &mut work);
+        work.run();
+        return Ok(Affected { matched, changed });
     };
-    let new = slots.into_iter().filter(|&slot| !follows(&state, slot, &key)).count();
+    let changed = slots.into_iter().filter(|&slot| !joining::follows(&state, slot, &key)).count();
     drop(state);
-    send(&**backplane, Command { audience, action: Action::Join(topic) })?;
-    Ok(new)
+    send(&**backplane, Command { audience, action: Action::Join { topic, last } })?;
+    Ok(Affected { matched, changed })
 }
 
-/// Removes an audience's clients from a topic. Returns how many followed it.
+/// Removes an audience's clients from a topic.
 pub(super) fn leave(
     shared: &Shared,
     audience: Audience,
     topic: Arc<str>,
-) -> Result<usize, JoinError> {
+) -> Result<Affected, JoinError> {
     audience.check(shared.config.limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     let mut state = shared.state.lock();
     let slots = state.matching(&audience);
+    let matched = slots.len();
     let Some(backplane) = &shared.config.backplane else {
-        return Ok(leave_now(&mut state, slots, &key));
+        return Ok(Affected { matched, changed: leave_now(&mut state, slots, &key) });
     };
-    let known = slots.into_iter().filter(|&slot| follows(&state, slot, &key)).count();
+    let changed = slots.into_iter().filter(|&slot| joining::follows(&state, slot, &key)).count();
     drop(state);
     // No client follows a topic without a name, and the name could not be sent.
     if key.check(usize::MAX).is_ok() {
         send(&**backplane, Command { audience, action: Action::Leave(topic) })?;
     }
-    Ok(known)
+    Ok(Affected { matched, changed })
 }
 
 fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
@@ -83,29 +94,9 @@ pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
     slots.filter_map(|slot| Some(info(&state, slot, state.routes.get(slot)?.id))).collect()
 }
 
-/// Adds clients to a topic, for the events after the log's head. Returns how many did not follow it
-/// before.
-pub(super) fn join_now(state: &mut State, slots: Vec<usize>, topic: &Key) -> usize {
-    let head = state.log.head();
-    state.last_join = head;
-    slots.into_iter().filter(|&slot| state.routes.join(slot, topic.clone(), head)).count()
-}
-
 /// Removes clients from a topic. Returns how many followed it.
 pub(super) fn leave_now(state: &mut State, slots: Vec<usize>, topic: &Key) -> usize {
     slots.into_iter().filter(|&slot| state.routes.leave(slot, topic)).count()
-}
-
-fn follows(state: &State, slot: usize, topic: &Key) -> bool {
-    state.routes.memberships(slot).iter().any(|place| place.key == *topic)
-}
-
-/// Whether a client follows this topic, or may follow one more.
-pub(super) fn has_room(state: &State, slot: usize, topic: &Key, limit: usize) -> bool {
-    let is_topic = |key: &Key| matches!(key, Key::Topic(_));
-    let places = state.routes.memberships(slot);
-    let topics = places.iter().filter(|place| is_topic(&place.key)).count();
-    topics < limit || follows(state, slot, topic)
 }
 
 fn info(state: &State, slot: usize, client_id: ClientId) -> ClientInfo {

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::key::{ClientId, Key};
+use super::name::Name;
 use crate::error::AudienceError;
 
 /// The clients that an event addresses.
@@ -162,20 +163,20 @@ impl Audience {
 
     /// All clients of a user.
     #[must_use]
-    pub fn user(user: impl Into<Arc<str>>) -> Self {
-        Self::holds(Key::User(user.into()))
+    pub fn user(user: impl Into<Name>) -> Self {
+        Self::holds(Key::User(user.into().into_inner()))
     }
 
     /// All clients of a session.
     #[must_use]
-    pub fn session(session: impl Into<Arc<str>>) -> Self {
-        Self::holds(Key::Session(session.into()))
+    pub fn session(session: impl Into<Name>) -> Self {
+        Self::holds(Key::Session(session.into().into_inner()))
     }
 
     /// All clients that follow a topic.
     #[must_use]
-    pub fn topic(topic: impl Into<Arc<str>>) -> Self {
-        Self::holds(Key::Topic(topic.into()))
+    pub fn topic(topic: impl Into<Name>) -> Self {
+        Self::holds(Key::Topic(topic.into().into_inner()))
     }
 
     /// Each of several clients. An empty list addresses no client.
@@ -186,20 +187,20 @@ impl Audience {
 
     /// All clients of each of several users. An empty list addresses no client.
     #[must_use]
-    pub fn users<T: Into<Arc<str>>>(users: impl IntoIterator<Item = T>) -> Self {
-        Self::any_of(users.into_iter().map(|user| Key::User(user.into())))
+    pub fn users<T: Into<Name>>(users: impl IntoIterator<Item = T>) -> Self {
+        Self::any_of(users.into_iter().map(|user| Key::User(user.into().into_inner())))
     }
 
     /// All clients of each of several sessions. An empty list addresses no client.
     #[must_use]
-    pub fn sessions<T: Into<Arc<str>>>(sessions: impl IntoIterator<Item = T>) -> Self {
-        Self::any_of(sessions.into_iter().map(|session| Key::Session(session.into())))
+    pub fn sessions<T: Into<Name>>(sessions: impl IntoIterator<Item = T>) -> Self {
+        Self::any_of(sessions.into_iter().map(|session| Key::Session(session.into().into_inner())))
     }
 
     /// All clients that follow at least one of several topics. An empty list addresses no client.
     #[must_use]
-    pub fn topics<T: Into<Arc<str>>>(topics: impl IntoIterator<Item = T>) -> Self {
-        Self::any_of(topics.into_iter().map(|topic| Key::Topic(topic.into())))
+    pub fn topics<T: Into<Name>>(topics: impl IntoIterator<Item = T>) -> Self {
+        Self::any_of(topics.into_iter().map(|topic| Key::Topic(topic.into().into_inner())))
     }
 
     fn any_of(keys: impl Iterator<Item = Key>) -> Self {

@@ -69,7 +69,11 @@ pub(crate) enum Action {
         reason: Box<str>,
         last: Option<Sealed>,
     },
-    Join(Arc<str>),
+    Join {
+        topic: Arc<str>,
+        /// The most events of the topic that each client gets.
+        last: u32,
+    },
     Leave(Arc<str>),
 }
 
@@ -139,7 +143,13 @@ pub(crate) fn write_command(command: &Command) -> Vec<u8> {
             put_text(&mut buf, reason);
             buf.extend_from_slice(last.as_ref().map_or(&[], Sealed::bytes));
         }
-        Action::Join(topic) | Action::Leave(topic) => put_text(&mut buf, topic),
+        Action::Join { topic, last } => {
+            put_text(&mut buf, topic);
+            if *last > 0 {
+                buf.extend_from_slice(&last.to_le_bytes());
+            }
+        }
+        Action::Leave(topic) => put_text(&mut buf, topic),
     }
     buf
 }
@@ -159,7 +169,11 @@ fn read_command(entry: &[u8]) -> Option<Command> {
             let kind = if kind == 0 { EndKind::Disconnect } else { EndKind::Finish };
             Action::End { kind, reason: text.into(), last }
         }
-        1 if rest.is_empty() => Action::Join(text.into()),
+        1 if rest.is_empty() => Action::Join { topic: text.into(), last: 0 },
+        4 => {
+            let last = u32::from_le_bytes(rest.try_into().ok()?);
+            (last > 0).then(|| Action::Join { topic: text.into(), last })?
+        }
         2 if rest.is_empty() => Action::Leave(text.into()),
         _ => return None,
     };
@@ -171,7 +185,9 @@ impl Action {
         match self {
             Self::End { kind: EndKind::Disconnect, .. } => 0,
             Self::End { kind: EndKind::Finish, .. } => 3,
-            Self::Join(_) => 1,
+            // A version without replays skips the command of a join with a replay.
+            Self::Join { last: 0, .. } => 1,
+            Self::Join { .. } => 4,
             Self::Leave(_) => 2,
         }
     }
@@ -330,7 +346,8 @@ mod tests {
                     last,
                 }
             }),
-            name().prop_map(|topic| Action::Join(topic.into())),
+            (name(), prop_oneof![Just(0), any::<u32>()])
+                .prop_map(|(topic, last)| Action::Join { topic: topic.into(), last }),
             name().prop_map(|topic| Action::Leave(topic.into())),
         ];
         (audience(), action).prop_map(|(audience, action)| Command { audience, action })
@@ -425,6 +442,9 @@ mod tests {
         assert!(!is_read(0, b"\x01\0\0\0\""), "the reason would end its JSON string");
         assert!(is_read(1, b"\x01\0\0\0x") && is_read(2, b"\x01\0\0\0x"));
         assert!(!is_read(1, b"\x01\0\0\0xdata: bye\n"), "bytes after the topic");
-        assert!(!is_read(1, b"\0\0\0\0") && !is_read(4, b"\x01\0\0\0x"));
+        assert!(is_read(4, b"\x01\0\0\0x\x01\0\0\0"));
+        assert!(!is_read(4, b"\x01\0\0\0x\0\0\0\0"), "no event to replay");
+        assert!(!is_read(4, b"\x01\0\0\0x") && !is_read(4, b"\x01\0\0\0x\x01\0\0\0\0"));
+        assert!(!is_read(1, b"\0\0\0\0") && !is_read(5, b"\x01\0\0\0x"));
     }
 }

@@ -18,6 +18,13 @@ pub(crate) struct Membership {
     pub(super) index: u32,
 }
 
+impl Membership {
+    /// Returns a membership of a reader that is not registered: for events of every position.
+    pub(crate) fn of(key: Key, hasher: &KeyHasher) -> Self {
+        Self { hash: hasher.key(&key), key, since: EventId::ORIGIN, index: 0 }
+    }
+}
+
 /// The keys and the filter of a client: they decide whether an event is for the client, live, on
 /// replay, and after the event was evicted.
 #[derive(Debug, Clone, Copy)]

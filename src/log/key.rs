@@ -59,6 +59,25 @@ impl FromStr for ClientId {
     }
 }
 
+/// Serializes the text of the id. Feature `json`.
+#[cfg(feature = "json")]
+impl serde::Serialize for ClientId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Reads the text of an id. Feature `json`.
+#[cfg(feature = "json")]
+impl<'de> serde::Deserialize<'de> for ClientId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::wire::text::deserialize(
+            deserializer,
+            "a client id of 32 lower-case hexadecimal digits",
+        )
+    }
+}
+
 /// A text is not a [`ClientId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("invalid client id: expected 32 lower-case hexadecimal digits, as in `hub:open`")]

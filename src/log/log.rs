@@ -250,11 +250,29 @@ impl Log {
 
     /// Returns the retained events of each of a client's keys, with the position after which the
     /// client holds the key.
-    fn lists<'a>(&'a self, client: Identity<'a>) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
+    pub(super) fn lists<'a>(
+        &'a self,
+        client: Identity<'a>,
+    ) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
         let memberships = client.memberships.iter();
         memberships
             .filter_map(|held| Some((self.index.get(held.hash, &held.key)?, held.since)))
             .collect()
+    }
+
+    /// Returns the retained events under a key, in id order.
+    pub(super) fn under(&self, key: &Key) -> Option<&VecDeque<Arc<Entry>>> {
+        self.index.get(self.hasher.key(key), key)
+    }
+
+    /// Returns the positions before `before`, the newest first, each with its event unless the
+    /// event left before older events.
+    pub(super) fn newest_before(
+        &self,
+        before: EventId,
+    ) -> impl Iterator<Item = (EventId, Option<&Arc<Entry>>)> {
+        let end = self.order.partition_point(|&(id, _)| id < before);
+        self.order.range(..end).rev().map(|(id, entry)| (*id, entry.as_ref()))
     }
 
     /// Returns the newest evicted event for this client after `after`.

@@ -52,6 +52,7 @@ const UNEXCUSED: u64 = u64::MAX;
 
 /// How a client gets its next events.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "the box makes each client smaller")]
 enum Reading {
     /// From the window. `None` if the window never held more than one event.
     Window(Option<Box<VecDeque<Weak<Entry>>>>),
@@ -363,6 +364,11 @@ impl Mailbox {
             Reading::Log { pace, requested } => Some((pace, requested)),
             Reading::Window(_) | Reading::Held { .. } | Reading::Gap(_) => None,
         }
+    }
+
+    /// Whether the client reads the log next, now or when it is no longer held.
+    pub(crate) fn will_read_log(&self) -> bool {
+        matches!(self.reading, Reading::Log { .. } | Reading::Held { .. })
     }
 
     /// Whether a loss is known to the client, and no fault of a slow reader.

@@ -11,6 +11,8 @@ pub(crate) mod key;
 #[expect(clippy::module_inception, reason = "the folder is named for its main type")]
 pub(crate) mod log;
 pub(crate) mod mailbox;
+pub(crate) mod name;
+pub(crate) mod pages;
 pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;

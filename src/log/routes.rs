@@ -80,6 +80,14 @@ impl<T: Clone> Routes<T> {
         true
     }
 
+    /// Sets the position after which a member holds the key that it joined last.
+    pub(crate) fn hold_last_since(&mut self, slot: usize, since: EventId) {
+        let memberships = self.slots.get_mut(slot).map(|slot| &mut slot.memberships);
+        if let Some(held) = memberships.and_then(|memberships| memberships.last_mut()) {
+            held.since = since;
+        }
+    }
+
     /// Takes a key from a member. Returns `false` if the member does not hold the key.
     pub(crate) fn leave(&mut self, slot: usize, key: &Key) -> bool {
         let Some(Slot { memberships, .. }) = self.slots.get_mut(slot) else { return false };

@@ -12,8 +12,8 @@ use futures_core::Stream;
 use http_body::Frame;
 
 use crate::error::{
-    AudienceError, DisconnectError, JoinError, NameError, PublishError, RefusalStyle, Refused,
-    RefusedCause,
+    AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
+    RefusalStyle, Refused, RefusedCause,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -212,8 +212,10 @@ fn end_connection(response: &mut Response<Body>) {
 /// | status | error |
 /// |---|---|
 /// | `400` | an invalid event, audience, topic, name or client id, and too many topics |
+/// | `401` | a read by a subscriber whose time is over |
+/// | `403` | a request with the id of a client that is not the requester's |
 /// | `413` | an event larger than the hub retains |
-/// | `503` | the backplane's backlog is full, or the hub is closed (with `connection: close`) |
+/// | `503` | the backplane's backlog is full or was not read so far, or the hub is closed (with `connection: close`) |
 /// | `500` | the program must be changed: a payload that does not serialise, an event with an id of its own or without content, an invalid reason to disconnect |
 ///
 /// The body is the name of the status. The text of the error stays in the server's log:
@@ -319,6 +321,31 @@ impl sealed::HttpError for JoinError {
     }
 }
 
+impl sealed::HttpError for FollowError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::Join(error) => error.status(),
+        }
+    }
+
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Join(JoinError::Closed))
+    }
+}
+
+impl sealed::HttpError for ReadError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Reader(_) | Self::Audience(_) => StatusCode::BAD_REQUEST,
+            Self::Expired => StatusCode::UNAUTHORIZED,
+            // The program writes the audience.
+            Self::Combined => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotLoaded => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
 impl sealed::HttpError for DisconnectError {
     fn status(&self) -> StatusCode {
         match self {
@@ -343,8 +370,11 @@ impl sealed::HttpError for EventError {
             | Self::Key
             | Self::IdempotencyKey
             | Self::Id => StatusCode::BAD_REQUEST,
-            // The program sets an id for a hub, or nothing at all, or a snapshot too late.
-            Self::OwnId | Self::Late | Self::Empty => StatusCode::INTERNAL_SERVER_ERROR,
+            // The program sets an id for a hub, or nothing at all, or a snapshot too late or besides
+            // a replay.
+            Self::OwnId | Self::Late | Self::Replay | Self::Empty => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 }

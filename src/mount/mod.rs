@@ -6,5 +6,7 @@ mod axum;
 pub(crate) mod event_stream;
 #[cfg(feature = "http")]
 pub(crate) mod http;
+#[cfg(feature = "http")]
+pub(crate) mod topics;
 #[cfg(feature = "warp")]
 pub(crate) mod warp;

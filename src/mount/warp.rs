@@ -7,7 +7,10 @@ use futures_core::Stream;
 
 use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, Body, ErrorResponse};
-use crate::error::{AudienceError, DisconnectError, JoinError, NameError, PublishError, Refused};
+use crate::error::{
+    AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
+    Refused,
+};
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
 use crate::wire::event::EventError;
@@ -98,6 +101,8 @@ error_replies! {
     ErrorResponse,
     PublishError,
     JoinError,
+    FollowError,
+    ReadError,
     DisconnectError,
     EventError,
     #[cfg(feature = "json")]

@@ -248,6 +248,7 @@ impl Redis {
             scripts: Scripts::new(keys, self.keep, millis(self.remember)),
             outbox: Outbox::new(self.outbox_events, self.outbox_bytes),
             is_loaded: watch::Sender::new(false),
+            is_running: AtomicBool::new(false),
             is_client_ahead: AtomicBool::new(false),
             history_wanted: Notify::new(),
             address: self.address,

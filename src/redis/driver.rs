@@ -6,9 +6,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
+use super::error::{LastError, NotReady, NotReadyCause};
 use super::shared::RedisShared;
 use super::tasks::announcer::Announcer;
 use super::tasks::history::HistoryReader;
@@ -78,6 +80,7 @@ impl RedisBackplane {
                 tracing::error!(target: "sse_hub", "the hub was built without a backplane");
                 return;
             };
+            shared.is_running.store(true, Ordering::Release);
             run(shared, feed).await;
         }
     }
@@ -94,6 +97,64 @@ impl RedisBackplane {
     pub async fn ready(&self) {
         // The sender of this channel lives as long as `self`.
         let _ = self.shared.is_loaded.subscribe().wait_for(|loaded| *loaded).await;
+    }
+
+    /// Waits until the hub has read the end of the stream, for at most `limit`.
+    ///
+    /// Must be awaited in a tokio runtime, as [`run`](Self::run). The backplane goes on trying
+    /// after an error. Once the hub has read the end of the stream, the result stays `Ok`, also
+    /// while Redis is away: [`Stats::degraded`](crate::Stats::degraded) and
+    /// [`last_error`](Self::last_error) say whether it is. To ask without waiting, set a limit of
+    /// zero.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NotReady`] with the cause if the time is over: for example because the server is
+    /// absent, refuses the password, or does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sse_hub::redis::{NotReadyCause, Redis};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let backplane = Redis::new("redis://127.0.0.1:6379")?.build()?;
+    /// let error = backplane.ready_within(Duration::ZERO).await.unwrap_err();
+    /// assert_eq!(error.cause, NotReadyCause::NotRunning, "`run` was not spawned");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn ready_within(&self, limit: Duration) -> Result<(), NotReady> {
+        if tokio::time::timeout(limit, self.ready()).await.is_ok() {
+            return Ok(());
+        }
+        let cause = match self.last_error() {
+            _ if !self.shared.is_running.load(Ordering::Acquire) => NotReadyCause::NotRunning,
+            Some(error) => NotReadyCause::Failed(error.cause),
+            None => NotReadyCause::NoAnswer,
+        };
+        Err(NotReady { cause })
+    }
+
+    /// Returns the latest error for which events were held up: the server is absent, or refuses the
+    /// password or a command. Returns `None` if there was none.
+    ///
+    /// ```
+    /// # fn health(backplane: &sse_hub::redis::RedisBackplane) -> (u16, String) {
+    /// // GET /health
+    /// match backplane.last_error() {
+    ///     Some(error) if !error.is_resolved => (503, error.to_string()),
+    ///     _ => (200, "ok".to_owned()),
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn last_error(&self) -> Option<LastError> {
+        self.shared.health.last_error()
     }
 
     /// Returns how many events are not acknowledged yet.
@@ -184,6 +245,7 @@ struct Abandons(Arc<RedisShared>);
 
 impl Drop for Abandons {
     fn drop(&mut self) {
+        self.0.is_running.store(false, Ordering::Release);
         let left = self.0.outbox.abandon();
         if left > 0 {
             tracing::warn!(target: "sse_hub", left, "backplane ended with unacknowledged events");

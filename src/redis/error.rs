@@ -1,4 +1,6 @@
 use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// [`Redis`](super::Redis) has settings that cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -45,4 +47,44 @@ impl RedisConfigError {
     ) -> Self {
         Self::OutOfRange { setting, value: value.to_string(), limit }
     }
+}
+
+/// The backplane was not ready within the given time: see
+/// [`RedisBackplane::ready_within`](super::RedisBackplane::ready_within).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the backplane is not ready: {cause}")]
+#[non_exhaustive]
+pub struct NotReady {
+    /// Why the hub has not read the end of the stream.
+    pub cause: NotReadyCause,
+}
+
+/// Why the backplane is [not ready](NotReady).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReadyCause {
+    /// Nobody awaits the future of [`RedisBackplane::run`](super::RedisBackplane::run), or the
+    /// future has ended.
+    #[error("`RedisBackplane::run` does not run")]
+    NotRunning,
+    /// The latest attempt failed: the server is absent, or refuses the password or a command.
+    #[error("{0}")]
+    Failed(Arc<str>),
+    /// The server has not answered so far, and no attempt has failed.
+    #[error("no answer from Redis within the time")]
+    NoAnswer,
+}
+
+/// The latest error of a backplane: see
+/// [`RedisBackplane::last_error`](super::RedisBackplane::last_error).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+#[non_exhaustive]
+pub struct LastError {
+    /// The error, for people to read. Contains no password.
+    pub cause: Arc<str>,
+    /// When the error last occurred, by the clock of the system.
+    pub at: SystemTime,
+    /// Whether the backplane has worked since.
+    pub is_resolved: bool,
 }

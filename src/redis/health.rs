@@ -1,12 +1,14 @@
 //! The health of the backplane: which tasks are in trouble, and when that is reported.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use redis::RedisError;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::error::LastError;
 use crate::backplane::Feed;
 
 /// The hub tells clients of an outage that has lasted for this long. The hub reads the clock when
@@ -33,7 +35,9 @@ pub(crate) struct Health {
 #[derive(Debug, Default)]
 struct Known {
     /// For each part, the reason of the trouble.
-    causes: [Option<Box<str>>; 2],
+    causes: [Option<Arc<str>>; 2],
+    /// The latest trouble of any part, and when that was reported.
+    latest: Option<(Arc<str>, SystemTime)>,
     /// The last report to the hub.
     reported: Option<bool>,
 }
@@ -41,9 +45,13 @@ struct Known {
 impl Health {
     /// Records that a part is in trouble, or works. Tells the hub if that changes the whole.
     pub(crate) fn report(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
+        let trouble = trouble.map(|cause| (Arc::from(cause), SystemTime::now()));
         let has_changed = {
             let mut known = self.known.lock();
-            known.causes[part as usize] = trouble.map(Box::from);
+            known.causes[part as usize] = trouble.as_ref().map(|(cause, _)| Arc::clone(cause));
+            if trouble.is_some() {
+                known.latest = trouble;
+            }
             let is_degraded = known.causes.iter().any(Option::is_some);
             known.reported.replace(is_degraded) != Some(is_degraded)
         };
@@ -51,6 +59,14 @@ impl Health {
             self.tell(feed);
             self.changed.notify_one();
         }
+    }
+
+    /// Returns the latest trouble.
+    pub(crate) fn last_error(&self) -> Option<LastError> {
+        let known = self.known.lock();
+        let (cause, at) = known.latest.clone()?;
+        let is_resolved = known.causes.iter().all(Option::is_none);
+        Some(LastError { cause, at, is_resolved })
     }
 
     /// Repeats each report once the state has lasted.

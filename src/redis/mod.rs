@@ -10,8 +10,10 @@
 //! let backplane = Redis::new("redis://127.0.0.1:6379")?.prefix("shop").build()?;
 //! let hub = Hub::builder(TokioTimer::new()).backplane(backplane.clone()).build()?;
 //! let running = tokio::spawn(backplane.run(&hub));
-//! // Then listen. If Redis does not answer within five seconds, serve without it for now.
-//! let _ = tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await;
+//! // Then listen. If Redis is not ready within five seconds, say why, and serve without it for now.
+//! if let Err(error) = backplane.ready_within(Duration::from_secs(5)).await {
+//!     eprintln!("{error}");
+//! }
 //!
 //! // Publish as with a hub alone.
 //! hub.broadcast(Event::new("alert").data("hello"))?;
@@ -82,8 +84,9 @@
 //!   of the [timeout](Redis::timeout).
 //!
 //! While an instance cannot reach Redis, the hub is [degraded](crate::Stats::degraded). `tracing`
-//! says `backplane unreachable`, and later `backplane reachable again`. The instance tries again
-//! after a random time of up to 250 ms. Publishing goes on until the [outbox](Redis::outbox) is
+//! says `backplane unreachable`, and later `backplane reachable again`, and
+//! [`last_error`](RedisBackplane::last_error) returns the cause. The instance tries again after a
+//! random time of up to 250 ms. Publishing goes on until the [outbox](Redis::outbox) is
 //! full, and is an error then. A hub that [announces outages](crate::HubBuilder::announce_outages)
 //! sends its clients `hub:degraded` when an outage has lasted for a second, and again at the end of
 //! the outage.
@@ -201,4 +204,4 @@ mod tasks;
 pub use self::config::Redis;
 pub use self::connect::credentials::Credentials;
 pub use self::driver::RedisBackplane;
-pub use self::error::RedisConfigError;
+pub use self::error::{LastError, NotReady, NotReadyCause, RedisConfigError};

@@ -20,6 +20,8 @@ pub(crate) struct RedisShared {
     pub(crate) presence: Lease,
     pub(crate) outbox: Outbox,
     pub(crate) is_loaded: watch::Sender<bool>,
+    /// The future that connects the hub is being awaited.
+    pub(crate) is_running: AtomicBool,
     /// A client came with an id that the hub has not read up to.
     pub(crate) is_client_ahead: AtomicBool,
     /// A client waits for older events.

@@ -30,6 +30,30 @@ pub(crate) fn sealed(frame: &[u8]) -> Option<Sealed> {
     Some(Sealed::of(frame, event_type.map_or(0, str::len)))
 }
 
+/// Reads the type and the data of a frame of the log. Returns `None` if the frame has no data: a
+/// client receives no event for a comment or a reconnect delay alone.
+///
+/// The data has LF line ends, as a client receives it.
+pub(crate) fn stored(frame: &[u8]) -> Option<(String, String)> {
+    let text = std::str::from_utf8(frame).ok()?;
+    let mut event_type = None;
+    let mut data: Option<String> = None;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("event: ") {
+            event_type = Some(name);
+        } else if let Some(line) = line.strip_prefix("data: ") {
+            match &mut data {
+                None => data = Some(line.to_owned()),
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(line);
+                }
+            }
+        }
+    }
+    Some((event_type.unwrap_or("message").to_owned(), data?))
+}
+
 fn is_retry(digits: &str) -> bool {
     let range = RETRY_RANGE.start().as_millis()..=RETRY_RANGE.end().as_millis();
     digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -41,6 +65,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::event::Event;
+    use super::super::id::EventId;
     use super::*;
 
     #[test]
@@ -57,6 +82,31 @@ mod tests {
             assert_eq!(read.bytes(), sealed.bytes());
             assert_eq!(read.event_type(), sealed.event_type());
         }
+    }
+
+    #[test]
+    fn a_stored_frame_has_its_type_and_data() {
+        let read = |event: Event| {
+            let frame = event.seal().finish(EventId::new(1, 2)).into_bytes();
+            stored(&frame)
+        };
+        let expected = |event_type: &str, data: &str| Some((event_type.into(), data.into()));
+        for (data, read_data) in [
+            ("", ""),
+            ("a", "a"),
+            (" a ", " a "),
+            ("a\r\nb\rc\n", "a\nb\nc\n"),
+            ("\n\n", "\n\n"),
+            ("data: x\nid: 7\nevent: y", "data: x\nid: 7\nevent: y"),
+            ("\u{85}\u{2028}\0", "\u{85}\u{2028}\0"),
+        ] {
+            assert_eq!(read(Event::new("t: u").data(data)), expected("t: u", read_data));
+            let full = Event::default().data(data).comment("c\nd").retry(Duration::from_secs(1));
+            assert_eq!(read(full), expected("message", read_data));
+        }
+        assert_eq!(read(Event::default().comment("data: x")), None);
+        assert_eq!(read(Event::default().retry(Duration::from_secs(1))), None);
+        assert_eq!(stored(b"data: \xff\n\n"), None);
     }
 
     #[test]

@@ -470,6 +470,10 @@ pub enum EventError {
     /// The event belongs to a snapshot of a stream that has begun.
     #[error("the stream has begun: add the snapshot before the first poll")]
     Late,
+    /// The event belongs to a snapshot of a stream that
+    /// [begins with the last events](crate::Subscriber::replay_last).
+    #[error("the stream begins with the last events: use `replay_last` or a snapshot, not both")]
+    Replay,
     /// No part was set.
     #[error("the event is empty: set a type, data, a retry or a comment")]
     Empty,

@@ -235,6 +235,14 @@ impl Frame {
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.0
     }
+
+    /// Appends the frame without its id.
+    pub(crate) fn put_without_id(&self, buf: &mut Vec<u8>) {
+        // The id is the last line, so the last match is its field.
+        let end = memchr::memmem::rfind(&self.0, ID).unwrap_or(self.0.len());
+        buf.extend_from_slice(&self.0[..end]);
+        buf.push(b'\n');
+    }
 }
 
 /// Returns the first frame of a stream: the client's id, whether the client resumes, the reconnect
@@ -267,6 +275,17 @@ pub(crate) fn gap(id: EventId, reason: &str) -> Bytes {
     let mut buf = Vec::with_capacity(96);
     put_line(&mut buf, EVENT, b"hub:gap");
     put_reason(&mut buf, reason);
+    put_id(&mut buf, id);
+    buf.into()
+}
+
+/// Reports missed events that the snapshot behind this frame replaces.
+pub(crate) fn healed_gap(id: EventId, reason: &str) -> Bytes {
+    let mut buf = Vec::with_capacity(112);
+    put_line(&mut buf, EVENT, b"hub:gap");
+    for part in ["data: {\"reason\":\"", reason, "\",\"healed\":true}\n"] {
+        buf.extend_from_slice(part.as_bytes());
+    }
     put_id(&mut buf, id);
     buf.into()
 }

@@ -125,6 +125,22 @@ impl FromStr for EventId {
     }
 }
 
+/// Serializes the text of the id. Feature `json`.
+#[cfg(feature = "json")]
+impl serde::Serialize for EventId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Reads the text of an id. Feature `json`.
+#[cfg(feature = "json")]
+impl<'de> serde::Deserialize<'de> for EventId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        super::text::deserialize(deserializer, "an event id, such as \"1763-12\"")
+    }
+}
+
 /// A text is not an [`EventId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("invalid event id: expected two decimal numbers joined by `-`, such as 1763-12")]

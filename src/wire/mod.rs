@@ -4,3 +4,5 @@ pub(crate) mod decode;
 pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod id;
+#[cfg(feature = "json")]
+pub(crate) mod text;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
 use sse_hub::{
-    Audience, DisconnectError, EndReason, Event, EventId, Goodbye, Hub, HubBuilder, JoinError,
-    Limits, ManualTimer, Subscriber, Subscription,
+    Audience, DisconnectError, EndReason, Event, EventId, FollowError, Goodbye, Hub, HubBuilder,
+    JoinError, Limits, ManualTimer, Subscriber, Subscription,
 };
 
 use crate::support::{data, end, gaps, has_ended, last_id, read};
@@ -102,10 +102,9 @@ fn disconnect_ends_user_streams_on_every_instance() {
     let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
     let mut hers = [here.connect(ann()), there.connect(ann())];
     let mut other = there.connect(Subscriber::new().user("bob"));
-    let ended = here
-        .hub
-        .disconnect(Audience::user("ann"), Goodbye::from_static("kicked").event(event("bye")));
-    assert_eq!(ended, Ok(1), "the count must cover local clients");
+    let goodbye = Goodbye::from_static("kicked").event(event("bye"));
+    let ended = here.hub.disconnect(Audience::user("ann"), goodbye).unwrap();
+    assert_eq!((ended.matched, ended.changed), (1, 1), "the counts must cover local clients");
     assert_eq!(here.hub.stats().clients, 1, "the command is not placed yet");
     settle(&mut order, [&mut here, &mut there]);
     for client in &mut hers {
@@ -131,14 +130,73 @@ fn command_skips_clients_that_come_later() {
 }
 
 #[test]
+fn joined_clients_of_every_instance_get_the_last_events() {
+    let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
+    let publish = |hub: &sse_hub::Hub, data: &str| {
+        hub.send_to_topic("t", event(data)).unwrap();
+    };
+    for data in ["1", "2", "3"] {
+        publish(&here.hub, data);
+    }
+    settle(&mut order, [&mut here, &mut there]);
+    let mut hers = [here.connect(ann()), there.connect(ann())];
+    let joined = there.hub.join_with_last(Audience::user("ann"), "t", 2).unwrap();
+    assert_eq!((joined.matched, joined.changed), (1, 1), "clients of this instance");
+    publish(&there.hub, "4");
+    settle(&mut order, [&mut here, &mut there]);
+    for client in &mut hers {
+        let text = read(client);
+        assert_eq!(data(&text), ["2", "3", "4"]);
+        assert_eq!(gaps(&text), [""; 0]);
+    }
+    assert_eq!((here.hub.stats().malformed, there.hub.stats().malformed), (0, 0));
+}
+
+#[test]
+fn own_client_of_another_instance_follows_and_others_do_not() {
+    let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
+    let session = |user: &str, session: &str| Subscriber::new().user(user).session(session);
+    let mut clients = [
+        there.connect(session("ann", "s1")),
+        there.connect(session("ann", "s2")),
+        there.connect(session("bob", "s1")),
+        there.connect(Subscriber::new()),
+    ];
+    // A request of each identity names each client. All reach an instance without these clients.
+    let identities = [session("ann", "s1"), session("ann", "s2"), session("bob", "s1")];
+    for (number, client) in clients.iter().enumerate() {
+        for (asker, who) in identities.iter().enumerate() {
+            let topic = format!("{asker} for {number}");
+            assert_eq!(here.hub.follow(who, client.client_id(), topic, 0), Ok(()));
+        }
+        // Without a name, the other instance could not tell whose client it is.
+        let denied = here.hub.follow(&Subscriber::new(), client.client_id(), "none", 0);
+        assert_eq!(denied, Err(FollowError::Denied));
+        settle(&mut order, [&mut here, &mut there]);
+    }
+    let topics = |client: &Subscription| there.hub.clients(client.client_id())[0].topics.concat();
+    assert_eq!(clients.each_ref().map(topics), ["0 for 0", "1 for 1", "2 for 2", ""]);
+    here.hub.unfollow(&identities[1], clients[0].client_id(), "0 for 0").unwrap();
+    here.hub.unfollow(&identities[1], clients[1].client_id(), "1 for 1").unwrap();
+    settle(&mut order, [&mut here, &mut there]);
+    let topics = |client: &Subscription| there.hub.clients(client.client_id())[0].topics.concat();
+    assert_eq!(clients.each_ref().map(topics), ["0 for 0", "", "2 for 2", ""]);
+    assert_eq!(clients.each_mut().map(|client| data(&read(client)).len()), [0; 4]);
+}
+
+#[test]
 fn events_after_a_join_reach_all_instances() {
     let (mut here, mut there, mut order) = (Instance::new(), Instance::new(), Order::new());
     let mut hers = [here.connect(ann()), there.connect(ann())];
     let publish = |data: &str| here.hub.publish(Audience::topic("t"), event(data)).unwrap();
     publish("before");
-    assert_eq!(here.hub.join(Audience::user("ann"), "t"), Ok(1));
+    assert_eq!(here.hub.join(Audience::user("ann"), "t").map(|clients| clients.changed), Ok(1));
     publish("joined");
-    assert_eq!(here.hub.leave(Audience::user("ann"), "t"), Ok(0), "the join is not placed yet");
+    assert_eq!(
+        here.hub.leave(Audience::user("ann"), "t").map(|clients| clients.changed),
+        Ok(0),
+        "the join is not placed yet"
+    );
     publish("left");
     settle(&mut order, [&mut here, &mut there]);
     for client in &mut hers {
@@ -152,9 +210,9 @@ fn events_after_a_join_reach_all_instances() {
     here.hub.publish(Audience::topic("t"), event("again")).unwrap();
     settle(&mut order, [&mut here, &mut there]);
     assert_eq!(hers.each_mut().map(|client| data(&read(client))), [["again"], ["again"]]);
-    assert_eq!(here.hub.leave(Audience::all(), "t"), Ok(1));
+    assert_eq!(here.hub.leave(Audience::all(), "t").map(|clients| clients.changed), Ok(1));
     settle(&mut order, [&mut here, &mut there]);
-    assert_eq!(here.hub.leave(Audience::all(), "t"), Ok(0));
+    assert_eq!(here.hub.leave(Audience::all(), "t").map(|clients| clients.changed), Ok(0));
 }
 
 #[test]
@@ -197,7 +255,11 @@ fn full_outbox_and_closed_hub_are_errors() {
     assert_eq!(here.hub.disconnect(&who, Goodbye::from_static("x")), Err(DisconnectError::Backlog));
     assert_eq!(here.hub.join(&who, "t"), Err(JoinError::Backlog));
     assert_eq!(here.hub.leave(&who, "t"), Err(JoinError::Backlog));
-    assert_eq!(here.hub.leave(&who, ""), Ok(0), "an empty topic has no members");
+    assert_eq!(
+        here.hub.leave(&who, "").map(|clients| clients.changed),
+        Ok(0),
+        "an empty topic has no members"
+    );
     here.hub.close();
     assert_eq!(here.hub.disconnect(&who, Goodbye::from_static("x")), Err(DisconnectError::Closed));
     assert_eq!(here.hub.join(&who, "t"), Err(JoinError::Closed));
@@ -215,7 +277,7 @@ fn remote_client_at_topic_limit_does_not_join() {
     }
     let _tabs = [here.connect(ann().topic("a")), there.connect(ann().topic("a"))];
     let _free = there.connect(ann());
-    assert_eq!(here.hub.join(Audience::user("ann"), "b"), Ok(1));
+    assert_eq!(here.hub.join(Audience::user("ann"), "b").map(|clients| clients.changed), Ok(1));
     settle(&mut order, [&mut here, &mut there]);
     let joined = [&here, &there].map(|instance| instance.hub.count(Audience::topic("b")));
     assert_eq!(joined, [1, 1]);

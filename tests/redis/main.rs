@@ -24,6 +24,7 @@ mod ports;
 mod presence;
 #[cfg(feature = "axum")]
 mod processes;
+mod ready;
 mod sentinel;
 mod server;
 #[path = "../support/mod.rs"]

@@ -54,17 +54,18 @@ async fn publish(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>)
 }
 
 async fn join(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>) -> String {
-    hub.join(Audience::user(user), topic).unwrap().to_string()
+    hub.join(Audience::user(user), topic).unwrap().changed.to_string()
 }
 
 async fn leave(State(hub): State<Hub>, Query(Ask { user, topic }): Query<Ask>) -> String {
-    hub.leave(Audience::user(user), topic).unwrap().to_string()
+    hub.leave(Audience::user(user), topic).unwrap().changed.to_string()
 }
 
 async fn disconnect(State(hub): State<Hub>, Query(Ask { user, .. }): Query<Ask>) -> String {
     let goodbye = Event::new("bye").data("bye");
     hub.disconnect(Audience::user(user), Goodbye::from_static("kicked").event(goodbye))
         .unwrap()
+        .changed
         .to_string()
 }
 

@@ -96,8 +96,13 @@ impl Frame {
     /// Returns the reason in `hub:gap` or `hub:end`.
     pub(crate) fn reason(&self) -> &str {
         let data = self.data.strip_prefix("{\"reason\":\"").expect(&self.data);
-        let reason = data.strip_suffix("\",\"final\":true}").or_else(|| data.strip_suffix("\"}"));
-        reason.expect(&self.data)
+        let ends = ["\",\"final\":true}", "\",\"healed\":true}", "\"}"];
+        ends.iter().find_map(|end| data.strip_suffix(end)).expect(&self.data)
+    }
+
+    /// Whether this is a `hub:gap` that a snapshot heals.
+    pub(crate) fn is_healed(&self) -> bool {
+        self.event == "hub:gap" && self.data.ends_with("\",\"healed\":true}")
     }
 
     /// Whether this is a `hub:end` after which the client must not come back.

@@ -156,8 +156,8 @@ async fn follow(
     Json(Follow { client, topic, follow }): Json<Follow>,
 ) -> Result<Json<Changed>, Failed> {
     let (hub, tab) = (hubs.now(), Audience::client(client.parse()?));
-    let changed = if follow { hub.join(&tab, topic)? } else { hub.leave(&tab, topic)? };
-    Ok(Json(Changed { changed }))
+    let clients = if follow { hub.join(&tab, topic)? } else { hub.leave(&tab, topic)? };
+    Ok(Json(Changed { changed: clients.changed }))
 }
 
 #[derive(Deserialize)]
@@ -174,9 +174,8 @@ async fn kick(
     // Of other demos it is not known how many, but one at least.
     let elsewhere = hub.users().into_iter().find(|info| *info.user == *user);
     let elsewhere = elsewhere.map_or(0, |info| info.other_instances);
-    let changed =
-        elsewhere + hub.disconnect(Audience::user(user), Goodbye::from_static("kicked"))?;
-    Ok(Json(Changed { changed }))
+    let here = hub.disconnect(Audience::user(user), Goodbye::from_static("kicked"))?;
+    Ok(Json(Changed { changed: elsewhere + here.changed }))
 }
 
 #[derive(Deserialize)]

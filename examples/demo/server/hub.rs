@@ -30,8 +30,8 @@ async fn join(builder: HubBuilder, address: &str) -> Result<Hub, Box<dyn Error +
     let backplane = sse_hub::redis::Redis::new(address)?.prefix("sse-hub-demo").build()?;
     let hub = builder.backplane(backplane.clone()).announce_outages(true).build()?;
     tokio::spawn(backplane.run(&hub));
-    if tokio::time::timeout(Duration::from_secs(5), backplane.ready()).await.is_err() {
-        tracing::warn!("Redis does not answer yet: serving without");
+    if let Err(error) = backplane.ready_within(Duration::from_secs(5)).await {
+        tracing::warn!(%error, "serving without Redis");
     }
     Ok(hub)
 }

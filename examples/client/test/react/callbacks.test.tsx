@@ -80,6 +80,15 @@ describe("a callback that throws", () => {
     expect(result.current.lastEvent?.data).toBe(1);
   });
 
+  test("a healed gap says so", async () => {
+    const gaps: [string, boolean][] = [];
+    renderHook(() => use({ onGap: (...told) => gaps.push(told) }));
+    await settle();
+    await requests[0]!.send(frame("hub:gap", { reason: "evicted", healed: true }, "0-0") + gap("evicted", "7-1"));
+    await requests[0]!.send(frame("hub:gap", { reason: "reset", healed: "yes" }, "7-2"));
+    expect(gaps).toEqual([["evicted", true], ["evicted", false], ["reset", false]]);
+  });
+
   test("a gap without a reason is a gap", async () => {
     const gaps: string[] = [];
     renderHook(() => use({ onGap: (reason) => gaps.push(reason) }));

@@ -15,8 +15,9 @@ const read = (name) => readFileSync(join(home, name), "utf8");
 const { exports } = JSON.parse(read("package.json"));
 
 // The limit for each entry with its imports, but without React: bytes, minified and compressed.
-// `./shared` holds the backlog, the takeover and the checks of messages; `./react` includes it.
-const LIMITS = { ".": 5000, "./shared": 9000, "./react": 11_000 };
+// `./shared` holds the backlog, the takeover and the checks of messages; `./react` includes it. Topics
+// (`join`, `leave`) took 0.4 KB of each.
+const LIMITS = { ".": 5100, "./shared": 9100, "./react": 11_300 };
 
 for (const [entry, limit] of Object.entries(LIMITS)) {
   test(`the entry ${entry} is at most ${limit} bytes`, (t) => {

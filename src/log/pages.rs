@@ -1,0 +1,167 @@
+//! Reading the log for a reader that is not a client: a piece at a time.
+//!
+//! A reader can be interested in few of the events under its keys, so a read of one piece ends
+//! after a number of events that it looked at. The caller releases the lock between two pieces.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Weak};
+
+use super::entry::Entry;
+use super::identity::{Filter, Identity};
+use super::key::Key;
+use super::log::Log;
+use crate::wire::id::EventId;
+
+/// The most events that one piece looks at.
+const LOOKED_AT: usize = 1024;
+
+/// Adds the events for a reader after a position to `out`, in order, until `out` holds `most`.
+/// Returns where the next piece continues, or `None` if `out` is full or the log has no more.
+pub(crate) fn forward(
+    log: &Log,
+    after: EventId,
+    reader: Identity<'_>,
+    most: usize,
+    out: &mut Vec<Arc<Entry>>,
+) -> Option<EventId> {
+    let lists = log.lists(reader);
+    let all = lists.iter().enumerate();
+    let first = all.filter_map(|(list, &(entries, since))| {
+        let at = entries.partition_point(|entry| entry.id <= after.max(since));
+        entries.get(at).map(|entry| Reverse((entry.id, list, at)))
+    });
+    let mut next: BinaryHeap<_> = first.collect();
+    let (mut newest, mut looked_at) = (after, 0);
+    while let Some(Reverse((id, list, at))) = next.pop() {
+        if out.len() >= most {
+            return None;
+        }
+        if looked_at == LOOKED_AT {
+            return Some(newest);
+        }
+        looked_at += 1;
+        let (entries, _) = lists[list];
+        // An event under two keys of the reader is in both lists.
+        if id > newest {
+            newest = id;
+            if entries[at].is_for(reader) {
+                out.push(Arc::clone(&entries[at]));
+            }
+        }
+        if let Some(following) = entries.get(at + 1) {
+            next.push(Reverse((following.id, list, at + 1)));
+        }
+    }
+    None
+}
+
+/// Adds the newest events for a reader before a position to `out`, the newest first, until `out`
+/// holds `most`. Returns where the next piece continues, or `None` if `out` is full or the log has
+/// no more.
+pub(crate) fn backward(
+    log: &Log,
+    before: EventId,
+    reader: Identity<'_>,
+    most: usize,
+    out: &mut Vec<Arc<Entry>>,
+) -> Option<EventId> {
+    let lists = log.lists(reader);
+    let all = lists.iter().enumerate();
+    let last = all.filter_map(|(list, &(entries, _))| {
+        let at = entries.partition_point(|entry| entry.id < before).checked_sub(1)?;
+        Some((entries[at].id, list, at))
+    });
+    let mut next: BinaryHeap<_> = last.collect();
+    let (mut oldest, mut looked_at) = (before, 0);
+    while let Some((id, list, at)) = next.pop() {
+        if out.len() >= most {
+            return None;
+        }
+        if looked_at == LOOKED_AT {
+            return Some(oldest);
+        }
+        looked_at += 1;
+        let (entries, since) = lists[list];
+        if id < oldest {
+            oldest = id;
+            if id > since && entries[at].is_for(reader) {
+                out.push(Arc::clone(&entries[at]));
+            }
+        }
+        if let Some(at) = at.checked_sub(1) {
+            next.push((entries[at].id, list, at));
+        }
+    }
+    None
+}
+
+/// The same for the events of every audience that a filter admits.
+pub(crate) fn backward_of(
+    log: &Log,
+    before: EventId,
+    filter: &Filter,
+    most: usize,
+    out: &mut Vec<Arc<Entry>>,
+) -> Option<EventId> {
+    let mut oldest = before;
+    for (looked_at, (id, entry)) in log.newest_before(before).enumerate() {
+        if out.len() >= most {
+            return None;
+        }
+        if looked_at == LOOKED_AT {
+            return Some(oldest);
+        }
+        oldest = id;
+        out.extend(entry.filter(|entry| entry.passes(filter)).cloned());
+    }
+    None
+}
+
+/// The last events of a topic, for a client that joins.
+pub(crate) struct LastOf {
+    /// The events up to the client's position, in order, that the client did not get.
+    pub(crate) older: Vec<(EventId, Weak<Entry>)>,
+    /// There are events after the client's position.
+    pub(crate) has_newer: bool,
+    /// The position before all these events: the client must hold the topic from here on.
+    pub(crate) since: EventId,
+}
+
+/// Finds the last `count` events of a topic for a client, among the last 1,024 events of the topic.
+///
+/// `before` and `now`: the identities of the client without and with the topic. `from` and
+/// `position`: where the stream began, and up to where the client got the events for the identity
+/// `before`.
+pub(crate) fn last_of(
+    log: &Log,
+    topic: &Key,
+    [before, now]: [Identity<'_>; 2],
+    count: usize,
+    from: EventId,
+    position: EventId,
+) -> LastOf {
+    // A topic that was joined with its last events brought events from before the stream, too.
+    let was_replayed = |entry: &Entry| {
+        before.memberships.iter().any(|held| {
+            let is_joined = EventId::ORIGIN < held.since && held.since < entry.id;
+            is_joined && entry.keys().binary_search(&held.key).is_ok()
+        })
+    };
+    let mut last = LastOf { older: Vec::new(), has_newer: false, since: log.head() };
+    let events = log.under(topic).into_iter().flat_map(|entries| entries.iter().rev());
+    let events = events.take(LOOKED_AT).filter(|entry| entry.is_for(now));
+    for entry in events.take(count) {
+        last.since = entry.id.predecessor();
+        if entry.id > position {
+            last.has_newer = true;
+            continue;
+        }
+        let has_got = entry.is_addressed_to(before) && (entry.id > from || was_replayed(entry));
+        if !has_got {
+            last.older.push((entry.id, Arc::downgrade(entry)));
+        }
+    }
+    last.older.reverse();
+    last
+}
