@@ -68,6 +68,7 @@
 //! | `warp` | a filter and replies |
 //! | `watchdog` | `sse_hub::watchdog`, around the sockets of any server on tokio |
 //! | `axum-serve` | the same for axum's own server |
+//! | `serve` | `sse_hub::serve`: instead of `axum::serve`, with streams written straight to their sockets |
 //! | `metrics` | `Hub::record_metrics` |
 //! | `redis` | `sse_hub::redis`: several instances act as one hub |
 //! | `redis-tls` | `rediss://` addresses |
@@ -82,6 +83,8 @@ mod log;
 mod mount;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod sync;
 mod time;
 #[cfg(feature = "watchdog")]
@@ -199,6 +202,8 @@ pub use crate::log::audience::Audience;
 pub use crate::log::key::{ClientId, ParseClientIdError};
 pub use crate::log::retain::Retain;
 pub use crate::mount::event_stream::{EventStream, IntoEvent};
+#[cfg(feature = "serve")]
+pub use crate::serve::serve;
 pub use crate::time::heartbeat::Heartbeat;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};

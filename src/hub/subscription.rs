@@ -10,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::admission::{self, Admitted, Start};
+#[cfg(feature = "serve")]
+use super::drain::Drainable;
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use crate::core::client::{Client, Inbox};
@@ -125,6 +127,11 @@ impl Subscription {
     #[must_use]
     pub fn is_resumed(&self) -> bool {
         self.start.is_resumed()
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn drainable(&self) -> Drainable {
+        Drainable::new(&self.shared)
     }
 
     /// Sends a snapshot before the live events: the state, and then its changes.

@@ -13,12 +13,19 @@ use crate::time::deadline::IdleDeadline;
 use crate::time::timer::Timer;
 
 /// The state that a watchdog shares with its connections.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) timer: Box<dyn Timer>,
     pub(super) limits: SocketLimits,
     pub(super) keepalive: Option<Duration>,
     /// The number of cut connections, by [`Cut`].
     pub(super) cuts: [AtomicU64; 3],
+}
+
+impl Shared {
+    fn count(&self, cut: Cut) {
+        self.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(target: "sse_hub", reason = cut.as_str(), "connection cut");
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +101,43 @@ impl<IO> Watched<IO> {
     /// Returns the inner connection.
     pub fn get_ref(&self) -> &IO {
         &self.io
+    }
+
+    /// Ends the watch.
+    #[cfg(feature = "serve")]
+    pub(crate) fn into_inner(self) -> IO {
+        self.io
+    }
+
+    /// Begins the watch again, behind a request. `read` was read from the connection meanwhile, and
+    /// was not yet taken for a request.
+    #[cfg(feature = "serve")]
+    pub(crate) fn resume(mut self, read: &[u8]) -> Self {
+        self.guard.requests.between_requests();
+        self.guard.has_read(read, true);
+        self
+    }
+}
+
+/// A write that waits for room, outside of a [`Watched`].
+#[cfg(feature = "serve")]
+pub(crate) struct Waiting {
+    since: Instant,
+    idle: IdleDeadline,
+}
+
+#[cfg(feature = "serve")]
+impl Waiting {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self { since: shared.timer.now(), idle: IdleDeadline::new(None) }
+    }
+
+    /// Ready when the connection must be cut. The cut is then counted.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<()> {
+        let Some(at) = self.since.checked_add(shared.limits.stalled) else { return Poll::Pending };
+        ready!(self.idle.poll(cx, &*shared.timer, Some(at)));
+        shared.count(Cut::Stalled);
+        Poll::Ready(())
     }
 }
 
@@ -174,8 +218,7 @@ impl Guard {
         let Some((at, cut)) = self.next() else { return Poll::Pending };
         ready!(self.idle.poll(cx, &*self.shared.timer, Some(at)));
         self.cut = Some(cut);
-        self.shared.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(target: "sse_hub", reason = cut.as_str(), "connection cut");
+        self.shared.count(cut);
         Poll::Ready(cut)
     }
 }

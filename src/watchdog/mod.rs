@@ -60,6 +60,8 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+#[cfg(feature = "serve")]
+pub(crate) use self::connection::Waiting;
 pub use self::connection::{Cut, Watched};
 use self::connection::{Shared, SocketLimits};
 #[cfg(feature = "axum-serve")]
@@ -100,12 +102,18 @@ impl Watchdog {
         for<'a> SockRef<'a>: From<&'a IO>,
     {
         self.prepare(&socket);
-        let reset = |socket: &IO| {
-            if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
-                tracing::debug!(target: "sse_hub", %error, "connection closed without a reset");
-            }
-        };
         Watched::new(socket, reset, Arc::clone(&self.shared))
+    }
+
+    /// Watches a connection whose options are set. `reset` is the way to reset it.
+    #[cfg(feature = "serve")]
+    pub(crate) fn watch_prepared<IO>(&self, io: IO, reset: fn(&IO)) -> Watched<IO> {
+        Watched::new(io, reset, Arc::clone(&self.shared))
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Watches a connection of any kind, such as the inside of TLS. Its bytes must be those of
@@ -151,6 +159,16 @@ impl Watchdog {
             no_request: count(Cut::NoRequest),
             idle: count(Cut::Idle),
         }
+    }
+}
+
+/// Makes the system drop the unsent bytes of a socket when the socket is closed.
+pub(crate) fn reset<IO>(socket: &IO)
+where
+    for<'a> SockRef<'a>: From<&'a IO>,
+{
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(target: "sse_hub", %error, "connection closed without a reset");
     }
 }
 

@@ -171,7 +171,8 @@ impl Requests {
         }
     }
 
-    fn between_requests(&mut self) {
+    /// The next bytes are those of a new request.
+    pub(super) fn between_requests(&mut self) {
         self.state = State::Head(Head::default());
         self.since = None;
     }
