@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use ::http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING,
-};
-use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use ::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING};
+use ::http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
 use tower_service::Service;
@@ -54,9 +52,6 @@ impl<A: App> HyperService<Request<Incoming>> for Answers<A> {
             version: request.version(),
             is_head: method == Method::HEAD,
             is_connect: method == Method::CONNECT,
-            is_close: is_close(request.headers())
-                || request.headers().contains_key(TRANSFER_ENCODING)
-                    && request.headers().contains_key(CONTENT_LENGTH),
             is_read: None,
         };
         let (parts, body) = request.into_parts();
@@ -77,14 +72,13 @@ struct Asked {
     version: Version,
     is_head: bool,
     is_connect: bool,
-    is_close: bool,
     /// Whether the body was read to its end. `None` if there is no body.
     is_read: Option<Arc<AtomicBool>>,
 }
 
 impl Asked {
-    /// Returns how to send a response, if it can be taken from hyper.
-    fn offer<B: http_body::Body>(&self, response: &Response<B>) -> Option<(bool, bool)> {
+    /// Returns whether the stream of a response is sent in chunks, if it can be taken from hyper.
+    fn can_take<B: http_body::Body>(&self, response: &Response<B>) -> Option<bool> {
         /// A body of known length, of changed bytes, or with trailers is hyper's.
         const HYPERS: [HeaderName; 4] =
             [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER];
@@ -99,20 +93,12 @@ impl Asked {
         if is_hypers {
             return None;
         }
-        let is_chunked = match (self.version, response.version()) {
-            (Version::HTTP_11, Version::HTTP_10) | (Version::HTTP_10, _) => false,
-            (Version::HTTP_11, _) => true,
-            _ => return None,
-        };
-        Some((is_chunked, is_chunked && !self.is_close && !is_close(headers)))
+        match (self.version, response.version()) {
+            (Version::HTTP_11, Version::HTTP_10) | (Version::HTTP_10, _) => Some(false),
+            (Version::HTTP_11, _) => Some(true),
+            _ => None,
+        }
     }
-}
-
-fn is_close(headers: &HeaderMap) -> bool {
-    headers.get_all(CONNECTION).iter().any(|value| {
-        let mut options = value.as_bytes().split(|&byte| byte == b',');
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-    })
 }
 
 pin_project_lite::pin_project! {
@@ -193,10 +179,9 @@ fn answer<B: http_body::Body>(
     if let Some(hub) = hub {
         open.remember(hub);
     }
-    let offer = asked.offer(&response);
-    match (link, offer) {
-        (Some(link), Some((is_chunked, keeps_alive))) if link.takes_offers() => {
-            Ok(response.map(|body| link.offer(Offer { body, is_chunked, keeps_alive })))
+    match (link, asked.can_take(&response)) {
+        (Some(link), Some(is_chunked)) if link.takes_offers() => {
+            Ok(response.map(|body| link.offer(Offer { body, is_chunked })))
         }
         _ => Err(response.map(|body| Answer::Own { body })),
     }

@@ -93,7 +93,7 @@ where
         } else {
             [parts.read_buf, unread].concat().into()
         };
-        let keeps_alive = offer.keeps_alive && !self.is_ending;
+        let keeps_alive = offer.keeps_alive(&written) && !self.is_ending;
         let app = keeps_alive.then(|| parts.service.into_app());
         let place = self.place.take()?.moved();
         Some(Streaming::new(io.into_inner(), offer, written, read, place, app))

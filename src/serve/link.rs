@@ -30,12 +30,37 @@ enum State<B> {
     Upgradeable,
 }
 
-/// A body to take over, and the rules for its bytes.
+/// A body to take over.
 pub(super) struct Offer<B> {
     pub(super) body: B,
+    /// hyper's rule for a body of unknown length: chunks, or the end of the connection.
     pub(super) is_chunked: bool,
-    /// Another request may follow.
-    pub(super) keeps_alive: bool,
+}
+
+impl<B> Offer<B> {
+    /// Whether another request may follow, by the head that hyper has written last: hyper announces
+    /// there that it would close the connection.
+    pub(super) fn keeps_alive(&self, written: &[u8]) -> bool {
+        const CONNECTION: &[u8] = b"connection:";
+        let is_close = |line: &[u8]| {
+            let mut options = line[CONNECTION.len()..].split(|&byte| byte == b',');
+            options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+        };
+        if !self.is_chunked {
+            return false;
+        }
+        for line in written.rsplit(|&byte| byte == b'\n') {
+            // No name of a header has a slash.
+            if line.starts_with(b"HTTP/1.") {
+                return true;
+            }
+            if line.starts_with(CONNECTION) && is_close(line) {
+                return false;
+            }
+        }
+        // The head was too long to be written at once.
+        false
+    }
 }
 
 impl<B> Link<B> {

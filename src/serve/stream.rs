@@ -94,7 +94,7 @@ impl<IO, A: App> Streaming<IO, A> {
         app: Option<A>,
     ) -> Self {
         let rest = Rest { head: written, read, ..Rest::default() };
-        let Offer { body, is_chunked, keeps_alive: _ } = offer;
+        let Offer { body, is_chunked } = offer;
         let out = Out { io: Some(io), is_chunked, is_flushed: false, rest: Some(Box::new(rest)) };
         Self { body: Some(body), out, place: Some(place), app }
     }

@@ -12,7 +12,11 @@ use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+mod memory;
+mod same;
+#[path = "../sockets/mod.rs"]
 mod sockets;
+
 use sockets::{DEADLINE, eventually, within};
 
 fn router(hub: &Hub) -> Router {
