@@ -51,6 +51,7 @@
 //! | heartbeats, on any runtime | [`Heartbeat`], [`Timer`] |
 //! | responses to requests | `sse_hub::http`, `sse_hub::warp`, the examples |
 //! | dead connections | `sse_hub::watchdog` |
+//! | thousands of streams in one process | `sse_hub::serve` |
 //! | several instances | `sse_hub::redis`, and [`backplane`] for other engines |
 //! | logs and metrics | [`design`](design#observability), [`Stats`] |
 //! | how the crate is built, and why | [`design`] |

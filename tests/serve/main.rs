@@ -12,6 +12,8 @@ use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+mod layers;
+mod limits;
 mod memory;
 mod same;
 #[path = "../sockets/mod.rs"]

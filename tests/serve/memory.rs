@@ -2,10 +2,16 @@
 //! steps in every run.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use axum::serve::Listener;
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// More than any response of a test.
@@ -14,21 +20,60 @@ const PIPE_BYTES: usize = 1 << 20;
 /// The turns of the other tasks after which a connection without new bytes is taken for idle.
 const IDLE_TURNS: usize = 24;
 
-pub(crate) struct Pipes(UnboundedReceiver<DuplexStream>);
+pub(crate) struct Pipes(UnboundedReceiver<Pipe>);
 
 #[derive(Clone)]
-pub(crate) struct Connector(UnboundedSender<DuplexStream>);
+pub(crate) struct Connector {
+    sender: UnboundedSender<Pipe>,
+    room: Arc<AtomicUsize>,
+}
 
 pub(crate) fn pipes() -> (Connector, Pipes) {
     let (sender, receiver) = unbounded_channel();
-    (Connector(sender), Pipes(receiver))
+    (Connector { sender, room: Arc::default() }, Pipes(receiver))
+}
+
+/// The server's end of a connection.
+pub(crate) struct Pipe {
+    stream: DuplexStream,
+    /// The room that the server had for bytes when it read last.
+    room: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.room.store(buf.remaining(), Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 impl Listener for Pipes {
-    type Io = DuplexStream;
+    type Io = Pipe;
     type Addr = ();
 
-    async fn accept(&mut self) -> (DuplexStream, ()) {
+    async fn accept(&mut self) -> (Pipe, ()) {
         match self.0.recv().await {
             Some(pipe) => (pipe, ()),
             None => std::future::pending().await,
@@ -48,11 +93,28 @@ pub(crate) struct Answered {
     pub(crate) is_closed: bool,
 }
 
+impl Answered {
+    pub(crate) fn new(bytes: &[u8], is_closed: bool) -> Self {
+        Self { text: without_dates(bytes), is_closed }
+    }
+}
+
 impl Connector {
     pub(crate) fn connect(&self) -> DuplexStream {
-        let (near, far) = duplex(PIPE_BYTES);
-        self.0.send(far).unwrap();
+        self.connect_narrow(PIPE_BYTES)
+    }
+
+    /// Connects by a pipe that holds this many bytes in each direction.
+    pub(crate) fn connect_narrow(&self, bytes: usize) -> DuplexStream {
+        let (near, stream) = duplex(bytes);
+        let pipe = Pipe { stream, room: Arc::clone(&self.room) };
+        assert!(self.sender.send(pipe).is_ok(), "the server accepts");
         near
+    }
+
+    /// Whether the newest connection has left hyper, which reads into a large buffer.
+    pub(crate) fn has_left_hyper(&self) -> bool {
+        self.room.load(Ordering::Relaxed) < 1 << 10
     }
 
     /// Sends the pieces, each after the server has done all that it can do.
@@ -66,7 +128,7 @@ impl Connector {
             }
             is_closed |= read(&mut pipe, &mut bytes).await;
         }
-        Answered { text: without_dates(&bytes), is_closed }
+        Answered::new(&bytes, is_closed)
     }
 }
 
