@@ -37,6 +37,7 @@ pub(super) async fn serve<L, M, K>(
     M: Serves<L, K>,
 {
     set_backlog(&listener, settings.backlog);
+    socket::prepare_listener(&listener, &settings.watchdog);
     let open = Arc::new(Open::new(settings.watchdog));
     let refusals = refuse::Refusals::new(&open);
     let mut signal = pin!(signal);

@@ -146,6 +146,7 @@ impl Watchdog {
             let limit = Some(self.shared.limits.stalled);
             let limit = limit.filter(|&limit| limit <= MAX_USER_TIMEOUT);
             log("user timeout", socket.set_tcp_user_timeout(limit));
+            // Last, because `is_prepared` looks at this option for all.
             log("notsent lowat", socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES));
         }
     }
@@ -159,6 +160,24 @@ impl Watchdog {
             no_request: count(Cut::NoRequest),
             idle: count(Cut::Idle),
         }
+    }
+}
+
+/// Whether [`Watchdog::prepare`] set the options of the socket, or of the listener from which the
+/// socket inherited them. Only Linux is known to inherit all.
+#[cfg(feature = "serve")]
+pub(crate) fn is_prepared<S>(socket: &S) -> bool
+where
+    for<'a> SockRef<'a>: From<&'a S>,
+{
+    #[cfg(target_os = "linux")]
+    {
+        SockRef::from(socket).tcp_notsent_lowat().is_ok_and(|bytes| bytes == MAX_UNSENT_BYTES)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        _ = socket;
+        false
     }
 }
 

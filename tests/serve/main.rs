@@ -2,12 +2,22 @@
 #![cfg(feature = "serve")]
 
 use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use axum::Router;
+#[cfg(target_os = "linux")]
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, State};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
+#[cfg(target_os = "linux")]
+use sse_hub::serve::IncomingStream;
 use sse_hub::serve::Serving;
+#[cfg(target_os = "linux")]
+use sse_hub::watchdog::Watchdog;
 use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -100,4 +110,84 @@ async fn every_kind_of_service_is_served() {
         let service = warp::service(warp::Filter::map(warp::any(), || "hello"));
         hello(sse_hub::serve(listener, service), address).await;
     }
+}
+
+/// The options of a socket that [`Watchdog::prepare`] sets.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Clone, PartialEq)]
+struct Options {
+    nodelay: bool,
+    keepalive: (bool, Duration, Duration),
+    user_timeout: Option<Duration>,
+    unsent: u32,
+}
+
+#[cfg(target_os = "linux")]
+impl Options {
+    fn of(socket: &TcpStream) -> Self {
+        let socket = SockRef::from(socket);
+        let keepalive = (
+            socket.keepalive().unwrap(),
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+        );
+        Self {
+            nodelay: socket.tcp_nodelay().unwrap(),
+            keepalive,
+            user_timeout: socket.tcp_user_timeout().unwrap(),
+            unsent: socket.tcp_notsent_lowat().unwrap(),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Connected<IncomingStream<'_, TcpListener>> for Options {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self::of(stream.io())
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn sockets_have_the_watchdogs_options() {
+    let (listener, address) = bind().await;
+    let watchdog = Watchdog::builder(TokioTimer::new())
+        .stalled_after(Duration::from_secs(7))
+        .keepalive(Duration::from_secs(40))
+        .build()
+        .unwrap();
+    let expected = async {
+        let (other, address) = bind().await;
+        let (client, server) = tokio::join!(TcpStream::connect(address), other.accept());
+        let (_client, (server, _)) = (client.unwrap(), server.unwrap());
+        watchdog.prepare(&server);
+        format!("{:?}", Options::of(&server))
+    };
+    let expected = expected.await;
+
+    // In the queue of the listener, before the server has set any option.
+    let early = TcpStream::connect(address).await.unwrap();
+    let options = async |ConnectInfo(options): ConnectInfo<Options>| format!("{options:?}");
+    let app = Router::new().route("/", get(options));
+    let make = app.into_make_service_with_connect_info::<Options>();
+    tokio::spawn(sse_hub::serve(listener, make).watchdog(watchdog.clone()).into_future());
+    let late = async {
+        // The answer shows that the server runs.
+        let mut early = early;
+        let seen = ask(&mut early).await;
+        (seen, ask(&mut TcpStream::connect(address).await.unwrap()).await)
+    };
+    let (early, late) = within("two answers", late).await;
+    assert_eq!(early, expected);
+    assert_eq!(late, expected);
+}
+
+#[cfg(target_os = "linux")]
+async fn ask(stream: &mut TcpStream) -> String {
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    body.to_owned()
 }
