@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use crate::Result;
 use crate::load::{Answer, Connected, Delivered};
-use crate::server::Peer;
+use crate::server::{Peer, RETAINED};
 
 /// The arguments of the two processes.
 pub(crate) const SERVER: &str = "--server";
@@ -58,7 +58,7 @@ impl Pair {
         let mut pair = Self::start(peer)?;
         let users = u8::from(with_users);
         pair.ask::<Connected>(&format!("connect {FIRST} {FIRST} {users}"))?;
-        pair.ask::<Delivered>("all 4 16")?;
+        pair.ask::<Delivered>(&format!("all {} 16", RETAINED.div_ceil(16)))?;
         let before = pair.usage()?.memory;
         pair.ask::<Connected>(&format!("connect {} 128 {users}", clients - FIRST))?;
         let memory = pair.usage()?.memory.saturating_sub(before);

@@ -40,6 +40,10 @@ use crate::event::{self, TO_ALL, TO_ONE};
 /// The queue of connections that wait for `accept`. The kernel may allow fewer.
 const BACKLOG: i32 = 4096;
 
+/// The events that the hub retains: more than a client can be behind. The log must be full before
+/// memory is measured, because it grows until then.
+pub(crate) const RETAINED: usize = 1024;
+
 /// Longer than a run: the servers arm their heartbeats, and none is sent.
 const HEARTBEAT: Duration = Duration::from_secs(3600);
 
@@ -247,8 +251,7 @@ fn hub() -> (Router, impl Commands) {
     }
 
     let heartbeat = Heartbeat::every(Heartbeat::default(), HEARTBEAT);
-    // The log is full before the memory is measured, and does not grow from then on.
-    let retain = Retain::default().events(64);
+    let retain = Retain::default().events(RETAINED);
     let hub = Hub::builder(TokioTimer::new()).heartbeat(heartbeat).retain(retain).build();
     let hub = hub.expect("the settings are valid");
     (Router::new().route("/events", get(events)).with_state(hub.clone()), hub)
