@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Frame, SizeHint};
+use memchr::memrchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::sync::{self, Mutex};
@@ -49,7 +50,11 @@ impl<B> Offer<B> {
         if !self.is_chunked {
             return false;
         }
-        for line in written.rsplit(|&byte| byte == b'\n') {
+        let mut end = written.len();
+        while let Some(line_end) = memrchr(b'\n', &written[..end]) {
+            end = line_end;
+            let begin = memrchr(b'\n', &written[..end]).map_or(0, |at| at + 1);
+            let line = &written[begin..end];
             // No name of a header has a slash.
             if line.starts_with(b"HTTP/1.") {
                 return true;
