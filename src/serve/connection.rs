@@ -87,12 +87,8 @@ where
         };
         let parts = http1.into_parts();
         let (io, unread) = parts.io.into_inner().into_parts();
-        // hyper read its bytes first.
-        let read = if unread.is_empty() {
-            parts.read_buf
-        } else {
-            [parts.read_buf, unread].concat().into()
-        };
+        // hyper read its bytes first. Copied, because they are a part of hyper's large buffer.
+        let read = [parts.read_buf, unread].concat().into();
         let keeps_alive = offer.keeps_alive(&written) && !self.is_ending;
         let app = keeps_alive.then(|| parts.service.into_app());
         let place = self.place.take()?.moved();

@@ -86,7 +86,8 @@
 //!
 //! A [`Watchdog`](crate::watchdog) has the deadlines and the options of all connections. The default
 //! cuts a client that does not read for 30 seconds, or that does not complete the head of a request
-//! for 30 seconds, and has no limit for idle connections, as `axum::serve`. The options of a
+//! for 30 seconds, and has no limit for idle connections, as `axum::serve`. A stream that is not
+//! stalled has no limit: its heartbeats find a client that is gone. The options of a
 //! connection are set if the listener is tokio's `TcpListener`. For another listener, such as one
 //! for TLS, let it call [`Watchdog::prepare`](crate::watchdog::Watchdog::prepare) on its sockets.
 //!
@@ -106,6 +107,9 @@
 //! 3. ends streams that are left five seconds later: a stream without a hub at the end of an item,
 //!    and a stalled client by a reset;
 //! 4. waits for responses under way that are no streams, as `axum::serve` does.
+//!
+//! To refuse clients that come during the drain instead of their connections, drain the hub in the
+//! signal, as the examples do. Then step 2 finds nothing to drain.
 //!
 //! # Differences from `axum::serve`
 //!
