@@ -138,7 +138,7 @@ impl Plan {
         }
     }
 
-    /// Returns the servers to compare. The bare loop is the measure of the others, and always first.
+    /// Returns the servers to compare. The bare loop is the measure for the others, so always first.
     fn peers(&self) -> impl Iterator<Item = Peer> {
         Peer::ALL.iter().copied().filter(|&peer| {
             let is_named = self.peers.iter().any(|part| peer.name().contains(&**part));
@@ -194,13 +194,15 @@ fn streams(plan: &Plan, clients: u64, results: &mut Results) -> Result<()> {
     let first = &servers[0].1;
     for (server, turns) in &servers {
         let at = At { bench: "single", peer: server.peer.name(), clients };
-        results.add_rounds(at, ["cpu", "cpu_ratio"], (&turns.single, &first.single), "ns");
+        let metric = ["cpu_per_delivery", "cpu_ratio"];
+        results.add_rounds(at, metric, (&turns.single, &first.single), "ns");
         results.add_rounds(at, ["p50", "p50_ratio"], (&turns.p50, &first.p50), "ns");
         results.add_rounds(at, ["p99", "p99_ratio"], (&turns.p99, &first.p99), "ns");
     }
     for (server, turns) in &servers {
         let at = At { bench: "burst", peer: server.peer.name(), clients };
-        results.add_rounds(at, ["cpu", "cpu_ratio"], (&turns.burst, &first.burst), "ns");
+        let metric = ["cpu_burst16", "cpu_ratio"];
+        results.add_rounds(at, metric, (&turns.burst, &first.burst), "ns");
     }
     Ok(())
 }
