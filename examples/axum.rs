@@ -3,8 +3,10 @@
 //! Run with
 //!
 //! ```text
-//! cargo run --example axum --features axum-serve,tokio -- --port 3001
+//! cargo run --example axum --features serve -- --port 3001
 //! ```
+//!
+//! (with `--via axum` behind axum's own server)
 //!
 //! and then, in two terminals,
 //!
@@ -36,12 +38,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = TcpListener::bind(("127.0.0.1", common::port(3001)?)).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
-    // wait.
-    let listener = Watchdog::new(TokioTimer::new()).listen(listener);
-    let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
+    let drained = common::drained(hub);
+    let serving = async {
+        if common::is_via_axum() {
+            // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do
+            // not wait.
+            let listener = Watchdog::new(TokioTimer::new()).listen(listener);
+            axum::serve(listener, app).with_graceful_shutdown(drained).await
+        } else {
+            // Does the same, and writes each stream straight to its socket.
+            sse_hub::serve(listener, app).with_graceful_shutdown(drained).await
+        }
+    };
     tokio::select! {
-        served = server => Ok(served?),
+        served = serving => Ok(served?),
         () = common::overdue() => Ok(()),
     }
 }

@@ -49,10 +49,12 @@
 //! builders stand with the product (`Watchdog`) or above it (`Redis`).
 //!
 //! ```text
-//! EDGES   mount/ watchdog/ redis/     behind features
+//! EDGES   mount/ serve/ watchdog/ redis/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
+//!   serve/           mod (settings) -> accept -> connection (hyper's part) -> stream (ours)
+//!                    answer, link (from one to the other);  app (services);  open;  refuse;  socket
 //!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
 //!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox
@@ -359,6 +361,28 @@
 //! `watchdog/requests` follows the heads of HTTP/1.1 and HTTP/2 requests, only as far as the
 //! deadline of a request needs.
 //!
+//! # Direct serving
+//!
+//! [`serve`](crate::serve()) takes a stream from hyper once hyper has encoded the head.
+//!
+//! - hyper gets a body that never yields (`serve/link`). If hyper asks this body for a frame, the
+//!   head is encoded, the response has a body, and earlier responses are in order before the head.
+//!   A response to `HEAD` is therefore never taken over. From then on, the bytes that hyper writes
+//!   are kept, so a full socket does not matter, and the head leaves with the first item.
+//! - The body is polled as the layers wrapped it. To take the `Subscription` out of the wrappers
+//!   would save a call through a pointer, and would hide the stream from the layers.
+//! - An HTTP upgrade would free the connection, too, but has another head. An upgrade of the
+//!   application needs a connection that `into_parts` cannot take apart, so a response that changes
+//!   the protocol waits for one poll in which the connection is exchanged.
+//! - The stream has a task of its own, because a task keeps the memory of its largest state.
+//! - A write that waits for room has a timer; a stream that only waits for events has none but its
+//!   heartbeat.
+//! - axum's `IncomingStream` has no public constructor. `serve` has a type of its own for the
+//!   services that want it, and implements axum's `Connected` for addresses.
+//!
+//! `tests/serve/same.rs` sends requests that are cut, merged and damaged at every byte to both
+//! servers, and compares the answers.
+//!
 //! # Browsers
 //!
 //! `examples/client` contains the other half of the protocol, in `sse-client.js`.
@@ -417,6 +441,9 @@
 //! | `connection cut` | `DEBUG` | `reason`: `Cut::as_str` |
 //! | `connection closed without a reset` | `DEBUG` | `error`: the socket could not be reset |
 //! | `socket option not set` | `DEBUG` | `option`, `error` |
+//! | `connections are not accepted` | `WARN` | `error`: such as the limit of open files; once until the next is accepted |
+//! | `connections are accepted again` | `INFO` | after the message before |
+//! | `connection failed` | `TRACE` | `error` of hyper |
 //! | `malformed stream entries skipped` | `WARN` | once for a burst, at most once a minute |
 //! | `malformed idempotency keys replaced` | `WARN` | once for a burst, at most once a minute |
 //! | `Redis is out of memory: the oldest events are removed` | `WARN` | `events`; at most once a minute |
@@ -456,6 +483,14 @@
 //! | `LINGER` | 10 s | `core/held` | older events stay this long after the last read |
 //! | `MAX_LOWERED`, `_IDLE` | 64, 1024 | `hub/shared` | events freed by a publish or read; by a heartbeat |
 //! | `LASTS`, `LOG_PERIOD` | 1 s, 10 s | `core/health` | an outage that clients hear of; log rate |
+//! | `BACKLOG` | 4,096 | `serve/mod` | the most that Linux allows, unless it is set otherwise |
+//! | `DRAIN_OVER`, `GRACE` | 2 s, 5 s | `serve/mod`, `serve/accept` | a server that ends: the drain, and what streams have after it |
+//! | `RETRY_ACCEPT` | 1 s | `serve/accept` | until the next attempt at the limit of open files |
+//! | `FIRST_READ_BYTES` | 1,024 | `serve/connection` | most requests for a stream fit in |
+//! | `MAX_COPIED_BYTES` | 16 KiB | `serve/stream` | a copy costs less than a `writev` of three pieces |
+//! | `MAX_ITEMS` | 32 | `serve/stream` | items of a stream before other tasks have a turn |
+//! | `READ_BYTES` | 256 | `serve/stream` | a client has nothing to say during a stream |
+//! | `MAX_REFUSALS`, `RETRY` | 64, 5 s | `serve/refuse` | refusals at a time; delay of a refused client |
 //! | `SPREAD` | 0.9 | `hub/drain` | the rest of the period is for servers that read late |
 //! | `MEASURED_READS` | 16 | `hub/subscription` | one read in 16 measures its delay |
 //! | `MAX_SAMPLE` | 4096 | `core/stats` | delays that one scrape records |

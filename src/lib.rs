@@ -52,6 +52,7 @@
 //! | heartbeats, on any runtime | [`Heartbeat`], [`Timer`] |
 //! | responses to requests | `sse_hub::http`, `sse_hub::warp`, the examples |
 //! | dead connections | `sse_hub::watchdog` |
+//! | thousands of streams in one process | `sse_hub::serve` |
 //! | several instances | `sse_hub::redis`, and [`backplane`] for other engines |
 //! | logs and metrics | [`design`](design#observability), [`Stats`] |
 //! | how the crate is built, and why | [`design`] |
@@ -69,6 +70,7 @@
 //! | `warp` | a filter and replies |
 //! | `watchdog` | `sse_hub::watchdog`, around the sockets of any server on tokio |
 //! | `axum-serve` | the same for axum's own server |
+//! | `serve` | `sse_hub::serve`: instead of `axum::serve`, with streams written straight to their sockets |
 //! | `metrics` | `Hub::record_metrics` |
 //! | `redis` | `sse_hub::redis`: several instances act as one hub |
 //! | `redis-tls` | `rediss://` addresses |
@@ -83,6 +85,8 @@ mod log;
 mod mount;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod sync;
 mod time;
 #[cfg(feature = "watchdog")]
@@ -205,6 +209,8 @@ pub use crate::log::key::{ClientId, ParseClientIdError};
 pub use crate::log::name::Name;
 pub use crate::log::retain::Retain;
 pub use crate::mount::event_stream::{EventStream, IntoEvent};
+#[cfg(feature = "serve")]
+pub use crate::serve::serve;
 pub use crate::time::heartbeat::Heartbeat;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};

@@ -106,6 +106,17 @@ fn watched_connection_moves_with_its_task() {
     const { error::<Cut>() };
 }
 
+#[cfg(feature = "serve")]
+#[test]
+fn server_moves_to_its_task() {
+    use sse_hub::serve::{RequestBody, Serving};
+
+    fn moves<T: Send + 'static>() {}
+    moves::<Serving>();
+    // warp's service needs this.
+    const { shared::<RequestBody>() };
+}
+
 #[cfg(feature = "json")]
 #[test]
 fn serialize_error_boxes_across_threads() {

@@ -40,7 +40,7 @@ const SERVERS: [&str; 11] = [
 
 #[test]
 fn each_feature_adds_only_its_dependencies() {
-    let features: [(&str, &[&str]); 11] = [
+    let features: [(&str, &[&str]); 12] = [
         ("default", &["serde", "serde_json"]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),
@@ -49,6 +49,20 @@ fn each_feature_adds_only_its_dependencies() {
         ("warp", &["http", "http-body", "warp"]),
         ("watchdog", &["socket2", "tokio"]),
         ("axum-serve", &["axum", "axum-core", "http", "http-body", "socket2", "tokio"]),
+        (
+            "serve",
+            &[
+                "axum",
+                "axum-core",
+                "http",
+                "http-body",
+                "hyper",
+                "hyper-util",
+                "socket2",
+                "tokio",
+                "tower-service",
+            ],
+        ),
         ("metrics", &["metrics"]),
         ("redis", &["redis", "tokio"]),
         ("redis-tls", &["redis", "rustls", "tokio"]),

@@ -83,7 +83,9 @@ fn a_foreign_client_reveals_nothing_of_its_state() {
 #[test]
 fn a_page_gets_the_last_events_that_it_asks_for() {
     let (hub, _) = hub_with(|hub| hub);
-    ["1", "2", "3"].iter().for_each(|data| drop(publish(&hub, "t", data)));
+    ["1", "2", "3"].iter().for_each(|data| {
+        publish(&hub, "t", data);
+    });
     let ann = Subscriber::new().user("ann");
     let mut stream = open(&hub, ann.clone());
     hub.follow(&ann, stream.client_id(), "t", 2).unwrap();

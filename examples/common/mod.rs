@@ -1,4 +1,4 @@
-//! Shared by the examples: the port, and an orderly end of the process. To end your own server in
+//! Shared by the examples: the port, the server, and an orderly end of the process. To end your own server in
 //! order, copy everything below `port`.
 #![allow(dead_code, reason = "no example uses all of it")]
 
@@ -12,6 +12,12 @@ use tokio::time::sleep;
 pub(crate) fn port(default: u16) -> Result<u16, ParseIntError> {
     let argument = std::env::args().skip_while(|argument| argument != "--port").nth(1);
     argument.or_else(|| std::env::var("PORT").ok()).map_or(Ok(default), |port| port.parse())
+}
+
+/// Whether axum's own server must serve: `--via axum`.
+pub(crate) fn is_via_axum() -> bool {
+    let argument = std::env::args().skip_while(|argument| argument != "--via").nth(1);
+    argument.is_some_and(|via| via == "axum")
 }
 
 /// The time over which clients are told to reconnect.

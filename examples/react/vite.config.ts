@@ -1,7 +1,7 @@
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 
-// The demo's server: `cargo run --example demo --features axum-serve,json,tokio`.
+// The demo's server: `cargo run --example demo --features json,serve`.
 const server = "http://127.0.0.1:3000";
 
 export default defineConfig({

@@ -35,6 +35,33 @@ pub struct Drain {
     key: Option<usize>,
 }
 
+/// A hub that a server drains when the server ends. Does not keep the hub open.
+#[cfg(feature = "serve")]
+#[derive(Clone)]
+pub(crate) struct Drainable(std::sync::Weak<Shared>);
+
+#[cfg(feature = "serve")]
+impl Drainable {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self(Arc::downgrade(shared))
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Returns `None` if the hub has no clients.
+    pub(crate) fn begin_drain(&self, over: Duration) -> Option<Drain> {
+        let shared = self.0.upgrade()?;
+        let is_empty = shared.state.lock().routes.len() == 0;
+        (!is_empty).then(|| start(&shared, over))
+    }
+}
+
 /// Refuses new clients, and schedules the end of every stream within the period.
 pub(super) fn start(shared: &Arc<Shared>, over: Duration) -> Drain {
     let mut work = Work::begin(&shared.config);

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use super::admission::{self, Admitted, Start};
+#[cfg(feature = "serve")]
+use super::drain::Drainable;
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use crate::core::client::Client;
@@ -178,6 +180,11 @@ impl Subscription {
     #[must_use]
     pub fn position(&self) -> EventId {
         self.place.lock().mailbox.cursor()
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn drainable(&self) -> Drainable {
+        Drainable::new(&self.shared)
     }
 
     /// Sends a snapshot before the live events: the state, and then its changes.

@@ -23,7 +23,7 @@ use crate::wire::id::LastEventId;
 
 impl IntoResponse for Subscription {
     fn into_response(self) -> Response {
-        http::stream_response(self).map(Body::new)
+        http::subscription_response(self).map(Body::new)
     }
 }
 

@@ -2,6 +2,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+#[cfg(feature = "serve")]
+use std::time::Duration;
 
 use ::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
@@ -15,6 +17,8 @@ use crate::error::{
     AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
     RefusalStyle, Refused, RefusedCause,
 };
+#[cfg(feature = "serve")]
+use crate::hub::drain::Drainable;
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
 use crate::wire::event::EventError;
@@ -38,7 +42,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// ```
 pub fn into_response(subscribed: Result<Subscription, Refused>) -> Response<Body> {
     match subscribed {
-        Ok(subscription) => stream_response(subscription),
+        Ok(subscription) => subscription_response(subscription),
         Err(refused) => refusal(&refused),
     }
 }
@@ -57,7 +61,46 @@ pub fn into_response(subscribed: Result<Subscription, Refused>) -> Response<Body
 /// assert_eq!(response.headers()["cache-control"], "no-cache, no-transform");
 /// ```
 pub fn stream_response<S>(frames: S) -> Response<Body<S>> {
-    event_stream(Body { content: Content::Stream { frames } })
+    #[allow(unused_mut, reason = "only `serve` marks the response")]
+    let mut response = event_stream(Body { content: Content::Stream { frames } });
+    #[cfg(feature = "serve")]
+    response.extensions_mut().insert(Direct { hub: None });
+    response
+}
+
+/// Returns the response for a subscription, for the adapters.
+pub(super) fn subscription_response(subscription: Subscription) -> Response<Body> {
+    #[cfg(feature = "serve")]
+    let direct = Direct { hub: Some(subscription.drainable()) };
+    #[allow(unused_mut, reason = "only `serve` marks the response")]
+    let mut response = stream_response(subscription);
+    #[cfg(feature = "serve")]
+    response.extensions_mut().insert(direct);
+    response
+}
+
+/// Marks a response whose body is a stream of this crate. The extension outlives the layers that
+/// wrap the body.
+#[cfg(feature = "serve")]
+#[derive(Clone)]
+pub(crate) struct Direct {
+    pub(crate) hub: Option<Drainable>,
+}
+
+/// Returns the response for a client that the server itself has no room for.
+#[cfg(feature = "serve")]
+pub(crate) fn server_is_full(takes_stream: bool, retry: Duration) -> Response<Body> {
+    let mut response = if takes_stream {
+        event_stream(Body::whole(frame::refused(retry, "full")))
+    } else {
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "the server is full");
+        let seconds = retry.as_millis().div_ceil(1000);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        response
+    };
+    end_connection(&mut response);
+    response
 }
 
 /// Returns the response for a refused client.

@@ -59,7 +59,7 @@ where
 
 impl Reply for Subscription {
     fn into_response(self) -> Answer {
-        answer(http::stream_response(self))
+        answer(http::subscription_response(self))
     }
 }
 

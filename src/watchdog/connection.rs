@@ -24,7 +24,7 @@ const MAX_UNSENT_BYTES: u32 = 64 << 10;
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// The state that a watchdog shares with the connections.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) timer: Box<dyn Timer>,
     pub(super) limits: SocketLimits,
     pub(super) keepalive: Option<Duration>,
@@ -50,8 +50,42 @@ impl Shared {
         {
             let limit = self.limits.stalled.filter(|&limit| limit <= MAX_USER_TIMEOUT);
             log("user timeout", socket.set_tcp_user_timeout(limit));
+            // Last, because `is_prepared` looks at this option for all.
             log("notsent lowat", socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES));
         }
+    }
+
+    fn count(&self, cut: Cut) {
+        self.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(target: "sse_hub", reason = cut.as_str(), "connection cut");
+    }
+}
+
+/// Whether [`Watchdog::prepare`](super::Watchdog::prepare) set the options of the socket, or of the
+/// listener from which the socket inherited the options. Only Linux is known to inherit all.
+#[cfg(feature = "serve")]
+pub(crate) fn is_prepared<S>(socket: &S) -> bool
+where
+    for<'a> SockRef<'a>: From<&'a S>,
+{
+    #[cfg(target_os = "linux")]
+    {
+        SockRef::from(socket).tcp_notsent_lowat().is_ok_and(|bytes| bytes == MAX_UNSENT_BYTES)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        _ = socket;
+        false
+    }
+}
+
+/// Makes the system drop the unsent bytes of a socket when the socket is closed.
+pub(crate) fn reset<IO>(socket: &IO)
+where
+    for<'a> SockRef<'a>: From<&'a IO>,
+{
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(target: "sse_hub", %error, "connection closed without a reset");
     }
 }
 
@@ -133,17 +167,50 @@ impl<IO> Watched<IO> {
         for<'a> SockRef<'a>: From<&'a IO>,
     {
         shared.prepare(&SockRef::from(&socket));
-        let reset = |socket: &IO| {
-            if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
-                tracing::debug!(target: "sse_hub", %error, "connection closed without a reset");
-            }
-        };
         Self::new(socket, reset, shared)
     }
 
     /// Returns the inner connection.
     pub fn get_ref(&self) -> &IO {
         &self.io
+    }
+
+    /// Ends the watch.
+    #[cfg(feature = "serve")]
+    pub(crate) fn into_inner(self) -> IO {
+        self.io
+    }
+
+    /// Begins the watch again, behind a request. `read` was read from the connection meanwhile, and
+    /// was not yet taken for a request.
+    #[cfg(feature = "serve")]
+    pub(crate) fn resume(mut self, read: &[u8]) -> Self {
+        self.guard.requests.between_requests();
+        self.guard.has_read(read, true);
+        self
+    }
+}
+
+/// A write that waits for room, outside of a [`Watched`].
+#[cfg(feature = "serve")]
+pub(crate) struct Waiting {
+    since: Instant,
+    idle: IdleDeadline,
+}
+
+#[cfg(feature = "serve")]
+impl Waiting {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self { since: shared.timer.now(), idle: IdleDeadline::new(None) }
+    }
+
+    /// Ready when the connection must be cut. The cut is then counted.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<()> {
+        let at = shared.limits.stalled.and_then(|limit| self.since.checked_add(limit));
+        let Some(at) = at else { return Poll::Pending };
+        ready!(self.idle.poll(cx, &*shared.timer, Some(at)));
+        shared.count(Cut::Stalled);
+        Poll::Ready(())
     }
 }
 
@@ -224,8 +291,7 @@ impl Guard {
         let Some((at, cut)) = self.next() else { return Poll::Pending };
         ready!(self.idle.poll(cx, &*self.shared.timer, Some(at)));
         self.cut = Some(cut);
-        self.shared.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(target: "sse_hub", reason = cut.as_str(), "connection cut");
+        self.shared.count(cut);
         Poll::Ready(cut)
     }
 }

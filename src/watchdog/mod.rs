@@ -61,6 +61,8 @@ use std::time::Duration;
 use ::axum::serve::Listener;
 use socket2::SockRef;
 
+#[cfg(feature = "serve")]
+pub(crate) use self::connection::{Waiting, is_prepared, reset};
 pub use self::connection::{Cut, Watched};
 use self::connection::{Shared, SocketLimits};
 #[cfg(feature = "axum-serve")]
@@ -101,6 +103,17 @@ impl Watchdog {
         for<'a> SockRef<'a>: From<&'a IO>,
     {
         Watched::tcp(socket, Arc::clone(&self.shared))
+    }
+
+    /// Watches a connection whose options are set. `reset` is the way to reset it.
+    #[cfg(feature = "serve")]
+    pub(crate) fn watch_prepared<IO>(&self, io: IO, reset: fn(&IO)) -> Watched<IO> {
+        Watched::new(io, reset, Arc::clone(&self.shared))
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Watches a connection of any kind, such as the inside of TLS. The bytes must be HTTP.

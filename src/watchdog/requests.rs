@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use memchr::memchr;
+
 /// The longest part of a header line that is kept. The lines that matter are shorter.
 const LINE_LEN: usize = 256;
 
@@ -96,6 +98,12 @@ impl Requests {
                     &bytes[taken..]
                 }
                 State::Frames(frames) => frames.read(bytes, &mut self.since, now),
+                State::Head(head) if !head.line.is_empty() && *first != b'\n' => {
+                    let (line, rest) = bytes.split_at(memchr(b'\n', bytes).unwrap_or(bytes.len()));
+                    let room = LINE_LEN - head.line.len();
+                    head.line.extend_from_slice(&line[..line.len().min(room)]);
+                    rest
+                }
                 _ => {
                     self.read_byte(*first, now);
                     rest
@@ -171,7 +179,8 @@ impl Requests {
         }
     }
 
-    fn between_requests(&mut self) {
+    /// The next bytes are those of a new request.
+    pub(super) fn between_requests(&mut self) {
         self.state = State::Head(Head::default());
         self.since = None;
     }

@@ -2,6 +2,8 @@
 //! the services over HTTP/2 and TLS, if their own servers cannot.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN as ORIGIN_HEADER, VARY,
 };
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::service::{Service as HyperService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,8 +22,11 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use sse_hub::LastEventId;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::servers::{ORIGIN, Service, Who, page};
 
@@ -113,6 +119,50 @@ fn allow(request: &Request<Incoming>, response: &mut Response<Body>) {
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
         let allowed = HeaderValue::from_static("last-event-id, authorization");
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
+}
+
+/// A listener for `sse_hub::serve`. Each handshake has a task, because it may take long.
+pub(crate) struct OverTls {
+    accepted: UnboundedReceiver<(TlsStream<TcpStream>, SocketAddr)>,
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+pub(crate) fn over_tls(listener: TcpListener, tls: TlsAcceptor) -> OverTls {
+    let address = listener.local_addr().unwrap();
+    let (sender, accepted) = unbounded_channel();
+    let accepting = tokio::spawn(async move {
+        loop {
+            let (socket, peer) = listener.accept().await.unwrap();
+            let (tls, sender) = (tls.clone(), sender.clone());
+            tokio::spawn(async move {
+                // A browser that does not trust the certificate yet breaks the connection.
+                if let Ok(socket) = tls.accept(socket).await {
+                    let _ = sender.send((socket, peer));
+                }
+            });
+        }
+    });
+    OverTls { accepted, address, accepting }
+}
+
+impl Listener for OverTls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        self.accepted.recv().await.expect("the task accepts until the drop")
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+impl Drop for OverTls {
+    fn drop(&mut self) {
+        self.accepting.abort();
     }
 }
 

@@ -30,10 +30,12 @@ pub(crate) enum Adapter {
     Axum,
     Warp,
     Hyper,
+    /// The router of axum behind `sse_hub::serve`.
+    Direct,
 }
 
 impl Adapter {
-    pub(crate) const ALL: [Self; 3] = [Self::Axum, Self::Warp, Self::Hyper];
+    pub(crate) const ALL: [Self; 4] = [Self::Axum, Self::Warp, Self::Hyper, Self::Direct];
 }
 
 /// The allowed origin, if [`Mount::cors`] is set.
@@ -172,6 +174,21 @@ impl Mount {
             (Adapter::Warp, Some(listening)) => {
                 let service = bare::from_tower(warp::service(routes(service, self.cors)));
                 tokio::spawn(bare::serve(listener, listening, service, stopped))
+            }
+            (Adapter::Direct, listening) => {
+                let router = router(service, self.cors);
+                match listening.and_then(|listening| listening.tls) {
+                    Some(tls) => {
+                        let serving = sse_hub::serve(bare::over_tls(listener, tls), router);
+                        let serving = serving.with_graceful_shutdown(stopped);
+                        tokio::spawn(async move { serving.await.unwrap() })
+                    }
+                    None => {
+                        let serving = sse_hub::serve(listener, router);
+                        let serving = serving.with_graceful_shutdown(stopped);
+                        tokio::spawn(async move { serving.await.unwrap() })
+                    }
+                }
             }
             (Adapter::Hyper, listening) => {
                 let service = bare::service(service, self.cors);

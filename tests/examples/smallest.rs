@@ -44,6 +44,7 @@ fn works(server: &Server) -> crate::client::Response {
 #[test]
 fn axum() {
     works(&Server::start("axum"));
+    works(&Server::start_program("axum", &[], &["--via", "axum"]));
 }
 
 #[test]

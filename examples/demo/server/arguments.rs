@@ -10,6 +10,7 @@ pub(crate) const USAGE: &str = "\
 --clients NUMBER     limit of open streams (default: 1000)
 --heartbeat SECONDS  period of heartbeats on silent streams (default: 15)
 --login SECONDS      require a token for streams, which expires after this time (default: no token)
+--via axum           serve with axum's own server
 --redis URL          share a Redis with other demos (feature `redis`)";
 
 pub(crate) struct Arguments {
@@ -46,6 +47,8 @@ impl Arguments {
                 "--retain" => arguments.retain = number(&name, &value)?,
                 "--clients" => arguments.clients = number(&name, &value)?,
                 "--heartbeat" => arguments.heartbeat = seconds(&name, &value)?,
+                // `common::is_via_axum` reads the value.
+                "--via" if value == "axum" => {}
                 "--login" => arguments.login = Some(seconds(&name, &value)?),
                 _ => return Err(format!("unknown argument: {name}\n\n{USAGE}")),
             }

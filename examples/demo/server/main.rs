@@ -3,14 +3,14 @@
 //! Run with
 //!
 //! ```text
-//! cargo run --example demo --features axum-serve,json,tokio -- --port 3000
+//! cargo run --example demo --features json,serve -- --port 3000
 //! ```
 //!
 //! and open the printed address in two tabs. Several demos that share a Redis act as one: they share
 //! events, presence, disconnects and topics (add the feature `redis`):
 //!
 //! ```text
-//! cargo run --example demo --features axum-serve,json,tokio,redis -- --port 3001 --redis redis://127.0.0.1:6379
+//! cargo run --example demo --features json,serve,redis -- --port 3001 --redis redis://127.0.0.1:6379
 //! ```
 //!
 //! The demo asks for no password: the page states its user. The JSON endpoints accept only requests
@@ -70,9 +70,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let signal = common::shutdown_signal();
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("sse-hub demo: http://{}", listener.local_addr()?);
-    // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not wait.
-    let listener = Watchdog::new(TokioTimer::new()).listen(listener);
-
     let drained = async move {
         signal.await;
         // The server waits for its streams, and the drain ends them.
@@ -80,8 +77,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         hub.drain(common::DRAIN).await;
         hub.close();
     };
+    let serving = async {
+        if common::is_via_axum() {
+            // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do
+            // not wait.
+            let listener = Watchdog::new(TokioTimer::new()).listen(listener);
+            axum::serve(listener, app).with_graceful_shutdown(drained).await
+        } else {
+            // Does the same, and writes each stream straight to its socket.
+            sse_hub::serve(listener, app).with_graceful_shutdown(drained).await
+        }
+    };
     tokio::select! {
-        served = axum::serve(listener, app).with_graceful_shutdown(drained) => Ok(served?),
+        served = serving => Ok(served?),
         () = common::overdue() => Ok(()),
     }
 }
