@@ -1,5 +1,5 @@
-//! What the server does with a connection that is a TCP socket. A connection of another kind, such
-//! as TLS, is the business of its listener.
+//! The options of TCP sockets. The listener is responsible for connections of another kind, such as
+//! TLS.
 
 use std::any::Any;
 
