@@ -2,15 +2,17 @@
 #![cfg(feature = "serve")]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use sse_hub::serve::Serving;
+use sse_hub::watchdog::Watchdog;
 use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 mod layers;
 mod limits;
@@ -100,4 +102,33 @@ async fn every_kind_of_service_is_served() {
         let service = warp::service(warp::Filter::map(warp::any(), || "hello"));
         hello(sse_hub::serve(listener, service), address).await;
     }
+}
+
+/// Sockets have their options: a stalled client is given up by the watchdog or by the system.
+#[tokio::test]
+async fn stalled_client_on_tcp_is_given_up() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let hub = Hub::builder(TokioTimer::new()).heartbeat(None).stalled_after(None).build().unwrap();
+    let (listener, address) = bind().await;
+    let watchdog = Watchdog::builder(TokioTimer::new()).stalled_after(LIMIT).build().unwrap();
+    tokio::spawn(sse_hub::serve(listener, router(&hub)).watchdog(watchdog).into_future());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut stalled = socket.connect(address).await.unwrap();
+    let mut reader = TcpStream::connect(address).await.unwrap();
+    for socket in [&mut stalled, &mut reader] {
+        socket.write_all(b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        read_until(socket, "hub:open").await;
+    }
+    let reading = tokio::spawn(async move { read_until(&mut reader, "event: end\n").await });
+    let begun = Instant::now();
+    for _ in 0..64 {
+        hub.broadcast(Event::new("bulk").data("x".repeat(64 << 10))).unwrap();
+        tokio::task::yield_now().await;
+    }
+    eventually(DEADLINE, "the stalled client is gone", || hub.stats().clients == 1).await;
+    assert!(begun.elapsed() >= LIMIT, "{:?}", begun.elapsed());
+    hub.broadcast(Event::new("end")).unwrap();
+    let text = within("the other client reads on", reading).await.unwrap();
+    assert_eq!(text.matches("event: bulk\n").count(), 64);
 }
