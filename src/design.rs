@@ -359,6 +359,8 @@
 //! - The stream has a task of its own, because a task keeps the memory of its largest state.
 //! - A write that waits for room has a timer; a stream that only waits for events has none but its
 //!   heartbeat.
+//! - On Linux the options are set on the listener, and accepted sockets inherit the options: six
+//!   system calls less for a connection.
 //! - axum's `IncomingStream` has no public constructor. `serve` has a type of its own for the
 //!   services that want it, and implements axum's `Connected` for addresses.
 //!

@@ -38,6 +38,7 @@ pub(super) async fn serve<L, M, K>(
 {
     set_backlog(&listener, settings.backlog);
     let open = Arc::new(Open::new(settings.watchdog));
+    let inherits = socket::prepare_listener(&listener, open.watchdog());
     let refusals = refuse::Refusals::new(&open);
     let mut signal = pin!(signal);
     let mut is_failing = false;
@@ -47,7 +48,7 @@ pub(super) async fn serve<L, M, K>(
             poll_first(signal.as_mut(), accept).await
         };
         let Some((io, address)) = accepted else { break };
-        socket::prepare(&io, open.watchdog());
+        socket::prepare(&io, open.watchdog(), inherits);
         if open.count() >= settings.max_connections {
             refusals.refuse(io);
             continue;

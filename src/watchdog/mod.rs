@@ -135,7 +135,6 @@ impl Watchdog {
                 tracing::debug!(target: "sse_hub", option, %error, "socket option not set");
             }
         };
-        log("nodelay", socket.set_tcp_nodelay(true));
         if let Some(time) = self.shared.keepalive {
             let interval = (time / 4).max(Duration::from_secs(1));
             let probes = TcpKeepalive::new().with_time(time).with_interval(interval);
@@ -148,6 +147,8 @@ impl Watchdog {
             log("user timeout", socket.set_tcp_user_timeout(limit));
             log("notsent lowat", socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES));
         }
+        // Last: a socket that inherits this option of a listener has inherited the others, too.
+        log("nodelay", socket.set_tcp_nodelay(true));
     }
 
     /// Returns the number of connections cut so far.

@@ -1,18 +1,28 @@
 //! Direct serving over real sockets: the answers are those of axum's server.
 #![cfg(feature = "serve")]
 
+#[cfg(target_os = "linux")]
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(target_os = "linux")]
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::routing::get;
+#[cfg(target_os = "linux")]
+use axum::serve::Listener;
 use axum::serve::ListenerExt as _;
+#[cfg(target_os = "linux")]
+use sse_hub::serve::IncomingStream;
 use sse_hub::serve::Serving;
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+#[cfg(target_os = "linux")]
+use tower_service::Service;
 
 mod layers;
 mod limits;
@@ -131,4 +141,62 @@ async fn stalled_client_on_tcp_is_given_up() {
     hub.broadcast(Event::new("end")).unwrap();
     let text = within("the other client reads on", reading).await.unwrap();
     assert_eq!(text.matches("event: bulk\n").count(), 64);
+}
+
+/// Makes services, and sends the options of each connection.
+#[cfg(target_os = "linux")]
+struct Probe {
+    app: Router,
+    options: tokio::sync::mpsc::UnboundedSender<[u64; 4]>,
+}
+
+#[cfg(target_os = "linux")]
+impl<L: Listener<Io = TcpStream>> Service<IncomingStream<'_, L>> for Probe {
+    type Response = Router;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Router, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, stream: IncomingStream<'_, L>) -> Self::Future {
+        let socket = socket2::SockRef::from(stream.io());
+        let user_timeout = socket.tcp_user_timeout().unwrap().unwrap_or_default();
+        let options = [
+            socket.tcp_nodelay().unwrap().into(),
+            if socket.keepalive().unwrap() {
+                socket.tcp_keepalive_time().unwrap().as_secs()
+            } else {
+                0
+            },
+            user_timeout.as_secs(),
+            socket.tcp_notsent_lowat().unwrap().into(),
+        ];
+        self.options.send(options).unwrap();
+        std::future::ready(Ok(self.app.clone()))
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn accepted_sockets_have_their_options() {
+    let nodelay = |socket: &mut TcpStream| socket.set_nodelay(true).unwrap();
+    let hub = Hub::builder(TokioTimer::new()).build().unwrap();
+    for is_tapped in [false, true] {
+        let (listener, address) = bind().await;
+        let (options, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let probe = Probe { app: router(&hub), options };
+        if is_tapped {
+            tokio::spawn(sse_hub::serve(listener.tap_io(nodelay), probe).into_future());
+        } else {
+            tokio::spawn(sse_hub::serve(listener, probe).into_future());
+        }
+        // The first connection is older than the server.
+        for _ in 0..2 {
+            let _client = TcpStream::connect(address).await.unwrap();
+            let options = within("the options", seen.recv()).await.unwrap();
+            assert_eq!(options, [1, 60, 30, 64 << 10], "tapped: {is_tapped}");
+        }
+    }
 }
