@@ -85,6 +85,15 @@ fn main() {
     bench.finish();
 }
 
+/// Connects clients: the number of clients, and of threads.
+type Connect = fn(usize, usize) -> Crowd;
+
+/// Publishes to a few clients, in a turn with this number.
+type SendTo = fn(&mut Audiences, usize);
+
+/// Connects clients that wait.
+type Open = fn(usize) -> Idle;
+
 #[derive(Clone, Copy)]
 struct Load {
     /// Events of a round, of all publishers.
@@ -94,7 +103,7 @@ struct Load {
 }
 
 fn deliveries(bench: &mut Bench, part: &str, clients: usize, load: Load) {
-    let peers: [(&str, fn(usize, usize) -> Crowd); 4] = [
+    let peers: [(&str, Connect); 4] = [
         ("sse-hub", Crowd::of_hub),
         ("tokio broadcast", Crowd::of_tokio),
         ("async-broadcast", Crowd::of_async_broadcast),
@@ -108,7 +117,7 @@ fn deliveries(bench: &mut Bench, part: &str, clients: usize, load: Load) {
     let publishes = if bench.is_smoke() { 1 } else { 200_000 / deliveries }.max(1);
     let rounds = match deliveries {
         ..1_000_000 => bench.rounds(31, 2),
-        ..10_000_000 => bench.rounds(9, 2),
+        1_000_000..10_000_000 => bench.rounds(9, 2),
         _ => bench.rounds(3, 2),
     };
     for _ in 0..rounds {
@@ -393,12 +402,12 @@ fn targeted(bench: &mut Bench) {
     let _inside = runtime.enter();
     let sizes = bench.clients(&[1_000, 10_000, 100_000, 1_000_000], 200);
     let mut crowds: Vec<Audiences> = sizes.into_iter().map(Audiences::new).collect();
-    let parts: [(&str, fn(&mut Audiences, usize)); 4] = [
-        ("targeted: a user", |crowd, _| crowd.to_user(0)),
+    let parts: [(&str, SendTo); 4] = [
+        ("targeted: a user", |crowd, _| crowd.send_to_user(0)),
         // Each turn another user: with many clients the memory of that client is in no cache.
-        ("targeted: users in turn", Audiences::to_user),
-        ("targeted: a client", |crowd, _| crowd.to_client()),
-        ("targeted: a topic of 10", |crowd, _| crowd.to_topic()),
+        ("targeted: users in turn", Audiences::send_to_user),
+        ("targeted: a client", |crowd, _| crowd.send_to_client()),
+        ("targeted: a topic of 10", |crowd, _| crowd.send_to_topic()),
     ];
     let rounds = bench.rounds(31, 2);
     let turns = if bench.is_smoke() { 10 } else { 2_000 };
@@ -462,20 +471,20 @@ impl Audiences {
         Event::new(TYPE).data(&self.data)
     }
 
-    fn to_user(&mut self, turn: usize) {
+    fn send_to_user(&mut self, turn: usize) {
         let (user, at) = &self.users[turn % self.users.len()];
         self.hub.send_to_user(Arc::clone(user), self.event()).expect("valid");
         read(&mut self.streams[*at]);
     }
 
-    fn to_client(&mut self) {
+    fn send_to_client(&mut self) {
         let at = self.streams.len() / 2;
         let client = self.streams[at].client_id();
         self.hub.send_to_client(client, self.event()).expect("valid");
         read(&mut self.streams[at]);
     }
 
-    fn to_topic(&mut self) {
+    fn send_to_topic(&mut self) {
         self.hub.publish(Audience::topic("ten"), self.event()).expect("valid");
         for &at in &self.topic {
             read(&mut self.streams[at]);
@@ -495,8 +504,7 @@ const PERIODS: u32 = 4;
 /// Idle clients over several periods of 15 seconds. The time is tokio's paused time, which skips to
 /// the next deadline when no task can run: all processor time is the heartbeats' own.
 fn heartbeats(bench: &mut Bench, clients: usize) {
-    let peers: [(&str, fn(usize) -> Idle); 2] =
-        [("sse-hub", Idle::of_hub), ("axum Sse", Idle::of_axum)];
+    let peers: [(&str, Open); 2] = [("sse-hub", Idle::of_hub), ("axum Sse", Idle::of_axum)];
     let wanted = peers.iter().filter(|(peer, _)| bench.wants_peer(peer));
     let mut peers: Vec<_> = wanted.map(|&(peer, idle)| (peer, idle(clients), Vec::new())).collect();
     for (_, idle, _) in &peers {

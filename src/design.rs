@@ -377,6 +377,8 @@
 //! - The stream has a task of its own, because a task keeps the memory of its largest state.
 //! - A write that waits for room has a timer; a stream that only waits for events has none but its
 //!   heartbeat.
+//! - On Linux the options are set on the listener, and accepted sockets inherit the options: six
+//!   system calls less for a connection.
 //! - axum's `IncomingStream` has no public constructor. `serve` has a type of its own for the
 //!   services that want it, and implements axum's `Connected` for addresses.
 //!
@@ -486,7 +488,6 @@
 //! | `BACKLOG` | 4,096 | `serve/mod` | the most that Linux allows, unless it is set otherwise |
 //! | `DRAIN_OVER`, `GRACE` | 2 s, 5 s | `serve/mod`, `serve/accept` | a server that ends: the drain, and what streams have after it |
 //! | `RETRY_ACCEPT` | 1 s | `serve/accept` | until the next attempt at the limit of open files |
-//! | `FIRST_READ_BYTES` | 1,024 | `serve/connection` | most requests for a stream fit in |
 //! | `MAX_COPIED_BYTES` | 16 KiB | `serve/stream` | a copy costs less than a `writev` of three pieces |
 //! | `MAX_ITEMS` | 32 | `serve/stream` | items of a stream before other tasks have a turn |
 //! | `READ_BYTES` | 256 | `serve/stream` | a client has nothing to say during a stream |

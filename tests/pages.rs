@@ -513,7 +513,10 @@ fn backplane_is_read_once_loaded() {
     assert_eq!(hub.position(), EventId::default());
     hub.broadcast(event("1")).unwrap();
     let entry = engine.0.lock().unwrap()[0].clone();
-    feed.load(EventId::new(5, 0), [(EventId::new(5, 1), Duration::ZERO, Incoming::parse(&entry).unwrap())]);
+    feed.load(
+        EventId::new(5, 0),
+        [(EventId::new(5, 1), Duration::ZERO, Incoming::parse(&entry).unwrap())],
+    );
     assert_eq!(hub.position(), EventId::new(5, 1));
     let page = hub.read(&who, first, 10).unwrap();
     assert_eq!((texts(&page.events), page.next), (vec!["1"], EventId::new(5, 1)));

@@ -181,7 +181,7 @@ impl Bench {
                     (row.peer.as_str(), row.unit, row.clients) == (peer, unit, clients)
                 });
                 let digits = if *unit == "x" { 2 } else { 1 };
-                let cell = row.map_or("-".into(), |row| format!("{:.digits$}", row.value));
+                let cell = row.map_or_else(|| "-".into(), |row| format!("{:.digits$}", row.value));
                 write!(table, "  {cell:>0$}", head.len().max(9)).expect("a String");
             }
         }
@@ -193,7 +193,8 @@ impl Bench {
         // target/release/deps/NAME
         let target = executable.ancestors().nth(3).expect("cargo's target directory");
         let path: PathBuf = target.join("bench-results").join(self.name).with_extension("tsv");
-        let mut lines: Vec<(Option<(String, String, String)>, String)> = Vec::new();
+        type Key = (String, String, String);
+        let mut lines: Vec<(Option<Key>, String)> = Vec::new();
         for line in fs::read_to_string(&path).unwrap_or_default().lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             if let [_, peer, clients, metric, _, _] = fields[..] {

@@ -190,8 +190,8 @@ mod tests {
     use std::sync::OnceLock;
 
     use crate::core::client;
-    use crate::core::inbox::{Inbox, Inboxes};
     use crate::core::end::Ending;
+    use crate::core::inbox::{Inbox, Inboxes};
     use crate::log::audience::Audience;
     use crate::log::identity::Filter;
     use crate::log::key::Key;
@@ -245,8 +245,13 @@ mod tests {
             let place = self.inboxes.add(Inbox::new(mailbox, Ending::open(None, None)));
             let serial = self.routes.len() as u64 + 1;
             let client_id = "00112233445566778899aabbccddeeff".parse().unwrap();
-            let client =
-                Arc::new(Client { id: client_id, serial, filter: Filter::Everything, start: OnceLock::new(), place });
+            let client = Arc::new(Client {
+                id: client_id,
+                serial,
+                filter: Filter::Everything,
+                start: OnceLock::new(),
+                place,
+            });
             let tag = client::tag(&client);
             let slot = self.routes.add(vec![Key::All], Arc::clone(&client), tag);
             let until = self.held.may_hold(id(cursor), &self.log, self.now).unwrap();

@@ -135,7 +135,11 @@ impl Inbox {
     /// stream must be looked at more closely.
     #[inline]
     pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
-        if self.is_endless && !self.timer_fired && !self.has_unsent { self.mailbox.take_only() } else { None }
+        if self.is_endless && !self.timer_fired && !self.has_unsent {
+            self.mailbox.take_only()
+        } else {
+            None
+        }
     }
 
     /// Adds events before the client's position.

@@ -115,8 +115,7 @@ pub(super) fn admit(
     // event that is appended from here on, and none that is in the log already.
     let head = state.log.head();
     let now = work.now;
-    let position =
-        |start: Start| Mailbox::new(start.position(), head, start.pace(), now);
+    let position = |start: Start| Mailbox::new(start.position(), head, start.pace(), now);
     let lifetime = config.lifetime(fresh).and_then(|lifetime| work.now.checked_add(lifetime));
     let until = lifetime.map(|at| (at, EndReason::Lifetime));
     let ending = Ending::open(until, subscriber.deadline(work.now));

@@ -6,9 +6,9 @@ use super::shared::Shared;
 use crate::core::affected::Affected;
 use crate::core::backplane::Outgoing;
 use crate::core::client::Client;
-use crate::core::inbox::Inbox;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Goodbye};
+use crate::core::inbox::Inbox;
 use crate::core::state::{Lifecycle, State};
 use crate::core::telemetry;
 use crate::error::DisconnectError;
@@ -64,7 +64,8 @@ fn would_end(state: &State, inbox: &Inbox, kind: EndKind) -> bool {
         // A client beyond the log's head has read past this place in the order on another instance,
         // or its id is of no order and a gap is due. Its stream was opened after the finish.
         EndKind::Finish => {
-            inbox.mailbox.cursor() <= state.log.head() && inbox.ending().accepts(EndReason::Finished)
+            inbox.mailbox.cursor() <= state.log.head()
+                && inbox.ending().accepts(EndReason::Finished)
         }
     }
 }

@@ -189,12 +189,7 @@ impl Shared {
     }
 
     /// Reads the log for a client that is behind.
-    pub(crate) fn catch_up(
-        &self,
-        slot: usize,
-        client: &Arc<Client>,
-        out: &mut Batch,
-    ) -> LogRead {
+    pub(crate) fn catch_up(&self, slot: usize, client: &Arc<Client>, out: &mut Batch) -> LogRead {
         let mut work = Work::begin(&self.config);
         let mut state = self.state.lock();
         state.log.expire(work.now, &mut work.evicted);
@@ -240,13 +235,8 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
-        let mut stats = Stats::new(
-            &state.routes,
-            &state.log,
-            state.counts,
-            state.inboxes.read(),
-            &self.rare,
-        );
+        let mut stats =
+            Stats::new(&state.routes, &state.log, state.counts, state.inboxes.read(), &self.rare);
         stats.degraded = state.health.is_degraded() || !state.is_loaded;
         stats
     }

@@ -212,7 +212,6 @@ pub(crate) struct Budget {
 impl Budget {
     /// Returns whether `entry` fits into a batch that holds `taken`.
     pub(crate) fn allows(self, taken: &Batch, taken_bytes: usize, entry: &Entry) -> bool {
-        taken.is_empty()
-            || taken.len() < MAX_EVENTS && taken_bytes + entry.len() <= self.bytes
+        taken.is_empty() || taken.len() < MAX_EVENTS && taken_bytes + entry.len() <= self.bytes
     }
 }

@@ -116,7 +116,8 @@ impl Evicted {
             let later = match client.filter {
                 Filter::Everything => Some(of_any_type),
                 Filter::Types(types) => {
-                    let of_types = types.iter().filter_map(|&name| newest(one_type(held.hash, name)));
+                    let of_types =
+                        types.iter().filter_map(|&name| newest(one_type(held.hash, name)));
                     of_types.max().filter(|&id| id > found)
                 }
             };

@@ -122,7 +122,7 @@ async fn accept<L: Listener>(
     }
 }
 
-/// Returns the value as the type that it has.
+/// Returns the connection as the listener's own types, which are these.
 fn same<T: 'static>(accepted: (TcpStream, SocketAddr)) -> T {
     let mut accepted = Some(accepted);
     let accepted = (&mut accepted as &mut dyn Any).downcast_mut::<Option<T>>();

@@ -67,17 +67,17 @@ impl<A: App> HyperService<Request<Incoming>> for Answers<A> {
     }
 }
 
-/// The parts of a request that decide about the form of its response.
+/// The parts of a request that decide about the form of the response.
 struct Asked {
     version: Version,
     is_head: bool,
     is_connect: bool,
-    /// Whether the body was read to its end. `None` if there is no body.
+    /// Whether the body was read to the end. `None` if there is no body.
     is_read: Option<Arc<AtomicBool>>,
 }
 
 impl Asked {
-    /// Returns whether the stream of a response is sent in chunks, if it can be taken from hyper.
+    /// Returns whether a stream is sent in chunks. Returns `None` if hyper must send the stream.
     fn can_take<B: http_body::Body>(&self, response: &Response<B>) -> Option<bool> {
         /// A body of known length, of changed bytes, or with trailers is hyper's.
         const HYPERS: [HeaderName; 4] =
@@ -119,7 +119,7 @@ pin_project_lite::pin_project! {
     enum State<A: App> {
         Ready { request: Option<Request<A::RequestBody>> },
         Called { #[pin] future: <A::Service as Service<Request<A::RequestBody>>>::Future },
-        /// The response changes the protocol, and hyper does not know yet that it may.
+        /// The response changes the protocol, and hyper cannot change the protocol yet.
         Upgrading { response: Option<Response<Answer<A::Body>>> },
     }
 }
@@ -165,8 +165,8 @@ impl<A: App> Future for Answering<A> {
     }
 }
 
-/// Returns the response for hyper, with a body to take over if possible. Returns it as an error if
-/// it is a stream of this crate that hyper must send.
+/// Returns the response for hyper, with a body to take over if possible. The result is an error if
+/// hyper must send a stream of this crate.
 fn answer<B: http_body::Body>(
     mut response: Response<B>,
     open: &Open,

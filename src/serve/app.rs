@@ -91,12 +91,12 @@ where
     }
 }
 
-/// A value that [`serve`](super::serve) makes the services of its connections from.
+/// A value that [`serve`](super::serve) makes the services of connections from.
 ///
 /// | value | such as |
 /// |---|---|
 /// | a service of axum's requests and responses | a `Router`, with its layers; a `MethodRouter` |
-/// | a service that makes such services from an [`IncomingStream`] | `Router::into_make_service_with_connect_info` |
+/// | a service that makes them from an [`IncomingStream`] | `into_make_service_with_connect_info` |
 /// | any other tower service, if its body of a response is `Sync` | `warp::service` |
 ///
 /// `Kind` is inferred. Purposefully sealed.
@@ -237,12 +237,12 @@ impl<L: Listener<Addr = Self>> Connected<IncomingStream<'_, L>> for SocketAddr {
 #[derive(Debug)]
 pub struct RequestBody {
     body: Incoming,
-    /// Whether the body was read to its end. `None` if the body is empty.
+    /// Whether the body was read to the end. `None` if the body is empty.
     is_read: Option<Arc<AtomicBool>>,
 }
 
 impl RequestBody {
-    /// Returns the body, and whether it was read to its end.
+    /// Returns the body, and a flag for the end of reading.
     pub(super) fn new(body: Incoming) -> (Self, Option<Arc<AtomicBool>>) {
         let is_empty = http_body::Body::is_end_stream(&body);
         let is_read = (!is_empty).then(Arc::default);

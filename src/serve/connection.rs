@@ -1,4 +1,4 @@
-//! A connection while hyper serves it.
+//! A connection under hyper.
 
 use std::mem;
 use std::pin::Pin;
@@ -21,10 +21,7 @@ use crate::watchdog::Watched;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The bytes of a first read: most requests for a stream fit in.
-const FIRST_READ_BYTES: usize = 1024;
-
-/// The task of a connection while hyper serves it.
+/// The task of a connection under hyper.
 pub(super) struct Connection<IO, A: App> {
     /// `None` once the connection has another task.
     place: Option<Place>,
@@ -45,12 +42,12 @@ enum Phase<IO, A: App> {
         http1: Box<Http1<IO, A>>,
         link: Arc<Link<A::Body>>,
     },
-    /// hyper has the connection to its end.
+    /// hyper has the connection to the end.
     Hypers(Pin<Box<dyn Hypers>>),
     Done,
 }
 
-/// Nothing is pinned inside but what has a `Pin` of its own.
+/// All pinned parts have a `Pin` of their own.
 impl<IO, A: App> Unpin for Connection<IO, A> {}
 
 type Io<IO, A> = TokioIo<Socket<Watched<IO>, <A as App>::Body>>;
@@ -78,7 +75,7 @@ where
         Self { place: Some(place), phase, is_ending: false, has_stream }
     }
 
-    /// Gives the connection to a task of its own for the stream, which is smaller than this task.
+    /// Returns the future for a stream, which needs a smaller task than this one.
     fn take_over(&mut self) -> Option<Streaming<IO, A>> {
         let Phase::Http1 { link, .. } = &self.phase else { return None };
         let (offer, written) = link.take()?;
@@ -87,7 +84,7 @@ where
         };
         let parts = http1.into_parts();
         let (io, unread) = parts.io.into_inner().into_parts();
-        // hyper read its bytes first. Copied, because they are a part of hyper's large buffer.
+        // The bytes of hyper come first. Copied, because they are a part of hyper's large buffer.
         let read = [parts.read_buf, unread].concat().into();
         let keeps_alive = offer.keeps_alive(&written) && !self.is_ending;
         let app = keeps_alive.then(|| parts.service.into_app());
@@ -233,27 +230,28 @@ fn poll_version<IO: AsyncRead + Unpin>(
     read: &mut BytesMut,
 ) -> Poll<Option<bool>> {
     loop {
-        let mut bytes = [0; FIRST_READ_BYTES];
-        let mut buf = ReadBuf::new(&mut bytes);
+        // No more than axum's server reads here: how hyper takes a damaged head depends on the
+        // pieces in which the head comes.
+        let mut bytes = [0; H2_PREFACE.len()];
+        let mut buf = ReadBuf::new(&mut bytes[read.len()..]);
         match ready!(Pin::new(&mut *io).poll_read(cx, &mut buf)) {
             Err(_) => return Poll::Ready(None),
-            // hyper decides what the end of the bytes means.
+            // hyper decides about the end of the bytes.
             Ok(()) if buf.filled().is_empty() => return Poll::Ready(Some(false)),
             Ok(()) => read.extend_from_slice(buf.filled()),
         }
-        let known = read.len().min(H2_PREFACE.len());
-        if read[..known] != H2_PREFACE[..known] {
+        if !H2_PREFACE.starts_with(read) {
             return Poll::Ready(Some(false));
         }
-        if known == H2_PREFACE.len() {
+        if read.len() == H2_PREFACE.len() {
             return Poll::Ready(Some(true));
         }
     }
 }
 
-/// A connection that hyper has to its end: HTTP/2, or one that changes its protocol.
+/// A connection that stays with hyper: HTTP/2, or a change of the protocol.
 trait Hypers: Future<Output = hyper::Result<()>> + Send {
-    /// Ends the connection after its responses.
+    /// Ends the connection after the responses under way.
     fn end(self: Pin<&mut Self>);
 }
 
@@ -279,7 +277,7 @@ where
 
 pin_project_lite::pin_project! {
     /// The task of a connection while a stream is sent. The connection has another task before and
-    /// after, because a task keeps the memory of its largest state.
+    /// after, because a task keeps the memory of the largest state.
     struct StreamTask<IO, A: App> {
         #[pin]
         streaming: Streaming<IO, A>,

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::sync::{self, Mutex};
 
-/// The state that hyper's parts of an HTTP/1 connection share with its task.
+/// The state that hyper's parts of an HTTP/1 connection share with the task.
 pub(super) struct Link<B>(Mutex<State<B>>);
 
 enum State<B> {
@@ -27,7 +27,7 @@ enum State<B> {
     Encoded { offer: Offer<B>, written: Vec<u8>, is_flushed: bool },
     /// A response that changes the protocol waits for [`Link::allow_upgrade`].
     UpgradeWanted,
-    /// Nothing is taken from hyper any more, because the connection may change its protocol.
+    /// Nothing is taken from hyper any more, because the protocol may change.
     Upgradeable,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Offer<B> {
 
 impl<B> Offer<B> {
     /// Whether another request may follow, by the head that hyper has written last: hyper announces
-    /// there that it would close the connection.
+    /// there a close of the connection.
     pub(super) fn keeps_alive(&self, written: &[u8]) -> bool {
         const CONNECTION: &[u8] = b"connection:";
         let is_close = |line: &[u8]| {
@@ -83,7 +83,7 @@ impl<B> Link<B> {
         Answer::Offered { offered: Offered(Arc::clone(self)) }
     }
 
-    /// Returns the offer and the bytes to send before its body, once hyper has written the head.
+    /// Returns the offer and the bytes to send before the body, once hyper has written the head.
     pub(super) fn take(&self) -> Option<(Offer<B>, Vec<u8>)> {
         let mut state = self.0.lock();
         match mem::replace(&mut *state, State::Ordinary) {
@@ -95,8 +95,8 @@ impl<B> Link<B> {
         }
     }
 
-    /// Whether the connection may change its protocol. If not, the connection's task must
-    /// [allow](Self::allow_upgrade) it first.
+    /// Whether the protocol may change. If not, the connection's task must first
+    /// [allow](Self::allow_upgrade) the change.
     pub(super) fn is_upgradeable(&self) -> bool {
         let mut state = self.0.lock();
         if matches!(*state, State::Ordinary) {
@@ -175,7 +175,7 @@ pin_project_lite::pin_project! {
     #[project = AnswerProjection]
     pub(super) enum Answer<B> {
         Own { #[pin] body: B },
-        /// The body is taken over as soon as hyper asks for its first frame.
+        /// The body is taken over as soon as hyper asks for the first frame.
         Offered { offered: Offered<B> },
     }
 }
@@ -213,7 +213,7 @@ impl<B: http_body::Body> http_body::Body for Answer<B> {
     }
 }
 
-/// A connection as hyper sees it.
+/// The connection for hyper.
 pub(super) struct Socket<IO, B> {
     io: IO,
     /// Bytes that were read from the connection before.
@@ -226,7 +226,7 @@ impl<IO, B> Socket<IO, B> {
         Self { io, read, link }
     }
 
-    /// Returns the connection, and the bytes that were read from it and not by hyper.
+    /// Returns the connection, and bytes that hyper has not read.
     pub(super) fn into_parts(self) -> (IO, Bytes) {
         (self.io, self.read)
     }

@@ -26,9 +26,9 @@
 //!
 //! # When to use it
 //!
-//! Use it if a process holds thousands of streams over HTTP/1.1, directly or behind a proxy that
-//! speaks HTTP/1.1 to the server, as nginx does by default. For a few streams, and for clients that
-//! connect over HTTP/2 to the process itself, both servers do the same work.
+//! Use direct serving if a process holds thousands of streams over HTTP/1.1, directly or behind a
+//! proxy that speaks HTTP/1.1 to the server, as nginx does by default. For a few streams, and for
+//! clients that connect over HTTP/2 to the process itself, both servers do the same work.
 //!
 //! # How it works
 //!
@@ -54,21 +54,22 @@
 //! 4. After the stream, hyper gets the connection back for the next request, if the head did not
 //!    announce a close.
 //!
-//! # What stays with hyper
+//! # Streams that stay with hyper
 //!
 //! | response | why |
 //! |---|---|
 //! | every response that is no stream of this crate | also another crate's `text/event-stream` |
 //! | a stream over HTTP/2 | the streams of a connection share its flow control |
-//! | a stream with `content-encoding`, `content-length`, `transfer-encoding` or `trailer` | its bytes follow other rules |
-//! | a stream whose request has a body that was not read to its end | the body is still to be read |
+//! | a stream with another framing | its head has one of the headers listed below |
+//! | a stream whose request has an unread body | the body is still to be read |
 //! | a stream on a connection that changes its protocol | hyper hands such a connection on |
 //!
-//! These streams work as under `axum::serve`.
+//! The headers are `content-encoding`, `content-length`, `transfer-encoding` and `trailer`. Streams
+//! that stay with hyper work as under `axum::serve`.
 //!
 //! # Layers
 //!
-//! The task polls the body as the layers left it, so a layer sees the same calls as under
+//! The task polls the body with all wrappers of the layers, so a layer sees the same calls as under
 //! `axum::serve`. Guards inside a body drop when the stream ends. The rows are tests, with the
 //! layers of tower-http:
 //!
@@ -87,9 +88,9 @@
 //! A [`Watchdog`](crate::watchdog) has the deadlines and the options of all connections. The default
 //! cuts a client that does not read for 30 seconds, or that does not complete the head of a request
 //! for 30 seconds, and has no limit for idle connections, as `axum::serve`. A stream that is not
-//! stalled has no limit: its heartbeats find a client that is gone. The options of a
+//! stalled has no limit: heartbeats find a client that is gone. The options of a
 //! connection are set if the listener is tokio's `TcpListener`. For another listener, such as one
-//! for TLS, let it call [`Watchdog::prepare`](crate::watchdog::Watchdog::prepare) on its sockets.
+//! for TLS, call [`Watchdog::prepare`](crate::watchdog::Watchdog::prepare) on each socket.
 //!
 //! At the limit of open files, the server stops to accept connections, logs this once, and tries
 //! again when a connection closes, or after a second. Above
@@ -102,7 +103,7 @@
 //! After the signal of [`with_graceful_shutdown`](Serve::with_graceful_shutdown) the server:
 //!
 //! 1. closes the listener, and connections without a request;
-//! 2. [drains](crate::Hub::drain) the hubs of all streams that it served, over
+//! 2. [drains](crate::Hub::drain) the hubs of all streams so far, over
 //!    [`drain_over`](Serve::drain_over);
 //! 3. ends streams that are left five seconds later: a stream without a hub at the end of an item,
 //!    and a stalled client by a reset;
@@ -170,7 +171,7 @@ where
     Serve { listener, service, settings, signal: future::pending(), kind: PhantomData }
 }
 
-/// A server that was not started, as [`serve()`] returns it. Await it to serve.
+/// A server that was not started, from [`serve()`]. Must be awaited.
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct Serve<L, M, K, F = Pending<()>> {
     listener: L,

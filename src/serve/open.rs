@@ -12,7 +12,7 @@ use crate::hub::drain::{Drain, Drainable};
 use crate::sync::{self, Mutex};
 use crate::watchdog::Watchdog;
 
-/// The open connections of a server, and how far its end is.
+/// The open connections of a server, and the stage of the server.
 pub(super) struct Open {
     watchdog: Watchdog,
     stage: AtomicU8,
@@ -106,11 +106,11 @@ impl Open {
     }
 }
 
-/// The place of a connection among the open ones. The drop leaves it.
+/// The place of a connection among the open connections. The drop frees the place.
 pub(super) struct Place {
     open: Arc<Open>,
     key: usize,
-    /// The stage in which the task left its waker.
+    /// The stage in which the task left a waker.
     known_in: Option<Stage>,
 }
 

@@ -51,7 +51,7 @@ impl Refusals {
     }
 }
 
-/// Any status but 200 closes a browser's `EventSource` for good, so a stream is refused by a stream.
+/// Refuses a stream by a stream: any status but 200 closes a browser's `EventSource` for good.
 async fn refusal(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let takes_stream = request.headers().get_all(ACCEPT).iter().any(|accept| {
         accept.as_bytes().windows(17).any(|part| part.eq_ignore_ascii_case(b"text/event-stream"))

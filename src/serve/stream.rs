@@ -34,7 +34,7 @@ thread_local! {
 }
 
 pin_project_lite::pin_project! {
-    /// Sends a stream, and returns the connection if it may have another request. There is one for
+    /// Sends a stream, and returns the connection if another request may follow. There is one for
     /// each client, so the size matters: parts that are seldom needed are in [`Rest`].
     pub(super) struct Streaming<IO, A: App> {
         #[pin]
@@ -67,7 +67,7 @@ struct Out<IO> {
 
 #[derive(Default)]
 struct Rest {
-    /// The head of the response, until the first item is sent with it.
+    /// The head of the response, until the first item is sent.
     head: Vec<u8>,
     /// The pieces for which the connection had no room.
     unsent: [Bytes; 3],
@@ -275,9 +275,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Out<IO> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the connection is lost: the client closed it, or does not read for too long.
-    /// Registers the task for both. Call it when the connection has no room, or the stream has no
-    /// items.
+    /// Ready when the connection is lost: the client closed the connection, or does not read for too
+    /// long. Registers the task for both. Must be called when the connection has no room, or the
+    /// stream has no items.
     fn poll_lost(&mut self, cx: &mut Context<'_>, open: &Open) -> Poll<()> {
         let Some(io) = &mut self.io else { return Poll::Ready(()) };
         // Bytes behind the request are for later, and hide the end of the connection.
@@ -340,7 +340,7 @@ fn poll_write<IO: AsyncWrite + Unpin>(
     io.poll_write(cx, first.map_or(&[], |piece| piece))
 }
 
-/// The line before a chunk, as hyper writes it: the size in upper-case hexadecimal digits.
+/// The line before a chunk: the size in upper-case hexadecimal digits, as under hyper.
 struct ChunkSize {
     bytes: [u8; Self::MAX_LEN],
     begin: usize,

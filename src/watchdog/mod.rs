@@ -61,10 +61,10 @@ use std::time::Duration;
 use ::axum::serve::Listener;
 use socket2::SockRef;
 
-#[cfg(feature = "serve")]
-pub(crate) use self::connection::{Waiting, is_prepared, reset};
 pub use self::connection::{Cut, Watched};
 use self::connection::{Shared, SocketLimits};
+#[cfg(feature = "serve")]
+pub(crate) use self::connection::{Waiting, is_prepared, reset};
 #[cfg(feature = "axum-serve")]
 pub use self::listener::WatchedListener;
 use crate::error::ConfigError;

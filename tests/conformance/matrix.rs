@@ -94,7 +94,8 @@ async fn hold(clients: Vec<Client>) {
         "all: gets the whole corpus, in whatever pieces; no heartbeat calls it back; after a cut at any byte it has all once\n\
          but: so, but for what is its own fault\n\n",
     );
-    writeln!(table, "{:<32}{:<12}{:<12}{:<12}", "", "axum", "warp", "hyper").unwrap();
+    writeln!(table, "{:<32}{:<12}{:<12}{:<12}{:<12}", "", "axum", "warp", "hyper", "direct")
+        .unwrap();
     for (client, outcomes) in clients.iter().zip(outcomes.chunks(Adapter::ALL.len())) {
         let listed = if faults::of(client.name).next().is_some() { "but" } else { "all" };
         write!(table, "{:<32}", client.name).unwrap();

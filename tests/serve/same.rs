@@ -13,6 +13,7 @@ use axum::routing::{self, get};
 use futures_util::{StreamExt as _, stream};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
 use sse_hub::{Event, EventStream, TokioTimer};
 
@@ -72,6 +73,19 @@ fn trailers() -> HeaderMap {
     [(HeaderName::from_static("x-end"), "1".parse().unwrap())].into_iter().collect()
 }
 
+/// Changes the protocol: sends back all bytes that follow.
+async fn upgrade(request: Request<Body>) -> Response<Body> {
+    let upgrading = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrading.await {
+            let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        }
+    });
+    let headers = [("connection", "upgrade"), ("upgrade", "echo")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
 async fn echo(request: Request<Body>) -> Response<Body> {
     match request.into_body().collect().await {
         Ok(body) => with("x-read", "all").map(|stream| {
@@ -93,6 +107,7 @@ fn router() -> Router {
         .route("/plain", routing::any(|| async { "plain" }))
         .route("/s", routing::any(|| async { stream() }))
         .route("/echo", routing::any(echo))
+        .route("/upgrade", routing::any(upgrade))
         .route("/close", routing::any(|| async { with("connection", "x, Close") }))
         .route("/keep", routing::any(|| async { with("connection", "keep-alive") }))
         .route("/encoded", routing::any(|| async { with("content-encoding", "none") }))
@@ -116,7 +131,8 @@ fn router() -> Router {
         .route("/get", get(|| async { stream() }))
 }
 
-const REQUESTS: [&str; 46] = [
+const REQUESTS: [&str; 47] = [
+    "GET /upgrade HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nearly",
     "GET /s HTTP/1.1\r\nhost: a\r\n\r\n",
     "GET /plain HTTP/1.1\r\nhost: a\r\n\r\n",
     "\r\n\r\nGET /s HTTP/1.1\r\nHOST:a\r\n\r\n",
@@ -222,6 +238,32 @@ async fn answers_are_axums_for_each_pair_of_requests() {
         for second in REQUESTS {
             both.ask(&[&[first, second].concat().into_bytes()]).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn upgraded_connection_sends_back_all_bytes() {
+    let both = Both::new();
+    let answered = both.ask(&[REQUESTS[0].as_bytes(), b"late"]).await;
+    assert!(answered.text.starts_with("HTTP/1.1 101 "), "{}", answered.text);
+    assert!(answered.text.ends_with("\r\n\r\nearlylate"), "{}", answered.text);
+}
+
+#[tokio::test]
+async fn stream_over_http2_stays_with_hyper() {
+    let both = Both::new();
+    let pipe = TokioIo::new(both.ours.connect());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), pipe).await.unwrap();
+    tokio::spawn(connection);
+    for path in ["http://a/s", "http://a/plain", "http://a/s"] {
+        let request = Request::get(path).body(String::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.version(), Version::HTTP_2);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let is_stream = String::from_utf8_lossy(&body).contains("event: large\n");
+        assert_eq!(is_stream, path.ends_with("/s"));
+        assert!(!both.ours.has_left_hyper());
     }
 }
 
