@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use sse_hub::{
-    Audience, ClientId, Event, EventId, Goodbye, Hub, JoinError, Limits, Name, NameError, NameKind,
-    PublishError, Subscriber, Subscription,
+    Audience, Event, Goodbye, Hub, JoinError, Limits, Name, NameError, NameKind, PublishError,
+    Subscriber, Subscription,
 };
 
 use support::{data, hub_with, read};
@@ -146,6 +146,8 @@ fn stats_print_labelled_reasons() {
 #[cfg(feature = "json")]
 #[test]
 fn ids_are_their_text_in_json() {
+    use sse_hub::{ClientId, EventId};
+
     let client: ClientId = "00112233445566778899aabbccddeeff".parse().unwrap();
     let ids = (EventId::new(1763, 12), client);
     let json = r#"["1763-12","00112233445566778899aabbccddeeff"]"#;
