@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tracing::level_filters::LevelFilter;
 
 use super::config::Config;
@@ -25,7 +26,8 @@ pub(crate) struct Work<'a> {
     pub(crate) now: Instant,
     /// Events to free: a log of many events must not be freed under a lock.
     pub(crate) evicted: Vec<Arc<Entry>>,
-    wakers: Vec<Waker>,
+    /// Most operations wake a few tasks.
+    wakers: SmallVec<[Waker; 4]>,
     ended: Vec<Ended>,
     presence_changed: bool,
     history_wanted: bool,
@@ -59,7 +61,7 @@ impl<'a> Work<'a> {
             config,
             now,
             evicted: Vec::new(),
-            wakers: Vec::new(),
+            wakers: SmallVec::new(),
             ended: Vec::new(),
             presence_changed: false,
             history_wanted: false,
@@ -76,7 +78,12 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Wakes a task.
+    /// Makes room for the wakers of a list of clients, so that the list of wakers grows once.
+    pub(crate) fn expect_wakers(&mut self, clients: usize) {
+        self.wakers.reserve(clients);
+    }
+
+    /// Wakes a task after the locks are released.
     #[inline]
     pub(crate) fn wake_later(&mut self, waker: Option<Waker>) {
         if let Some(waker) = waker {

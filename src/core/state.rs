@@ -171,6 +171,9 @@ impl State {
         let joined_since = entry.id <= self.last_join;
         let is_for_all = entry.is_for_all_holders() && !joined_since;
         let members = self.routes.members(key);
+        if left > members.len() {
+            work.expect_wakers(members.len());
+        }
         let left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
         let (config, watched) = (work.config, &mut self.watched);
