@@ -177,8 +177,8 @@
 //! which clients come: a hand-out reads memory forward, and takes the lock of a block once. The
 //! fields of a *live* client, with at most one event to read, are one cache line: the waker, the
 //! tail, the handle and the time. A poll that returns an event registers the waker under the same
-//! lock. The next poll then sees from one flag, without a lock, that nothing has come since: whoever
-//! changes an inbox takes the waker, and wakes.
+//! lock. The next poll then sees from a flag, without a lock, that nothing has come since: a thread
+//! that changes an inbox takes the waker, and wakes.
 //!
 //! **No foreign code under a lock.** Foreign code is all code that a user of the crate supplies:
 //! wakers (waking, cloning and dropping), clocks, engines, recorders, `tracing` subscribers, and
@@ -468,7 +468,7 @@
 //! | `backplane ended with unacknowledged events` | `WARN` | `left`: how many events |
 //! | `the hub was built without a backplane` | `ERROR` | `RedisBackplane::run` with such a hub |
 //!
-//! A client id is a capability: whoever knows an id can connect under that id, or publish to the
+//! A client id is a capability: a program that knows an id can connect under that id, or publish to the
 //! client. Treat a log at `DEBUG` as confidential. A client has ended when the hub forgets it. The
 //! stream can remain for longer in a server that does not poll the stream.
 //!

@@ -1,4 +1,4 @@
-//! Topics that a page asks for: whose client, and as requests.
+//! Topics that a page asks for: of which client, and as requests.
 
 mod support;
 

@@ -607,7 +607,7 @@ impl Backplane for FusedEngine {
 }
 
 /// Runs an operation once for each call of foreign code in it, which then panics. Afterwards no
-/// client may be registered whose stream is gone, and the hub must go on.
+/// client may be registered without a stream, and the hub must go on.
 fn burn_in(
     build: impl Fn(&Fuse, ManualTimer) -> (Hub, Option<DefaultGuard>),
     operation: impl Fn(&Hub, &ManualTimer, &mut Vec<Subscription>),

@@ -37,7 +37,7 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
 
     /// Users came to the hub or left, since the engine last
     /// [took the changes](crate::backplane::Feed::take_changes). For engines that tell other
-    /// instances who is online.
+    /// instances which users are online.
     fn on_presence_changed(&self) {}
 
     /// Returns whether the engine can bring events from before the hub's log. The answer must

@@ -1,4 +1,4 @@
-//! Whether the backplane can be reached, and who is told when that changes.
+//! Whether the backplane can be reached, and when clients are told of a change.
 //!
 //! The hub judges by the clock when the engine repeats its state, so no stream's timer is touched,
 //! and an outage of a moment wakes nobody.

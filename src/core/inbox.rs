@@ -327,7 +327,7 @@ pub(crate) struct Inboxes {
     rows: Vec<Row>,
     /// The rows with a vacant inbox.
     with_room: Vec<u32>,
-    /// The reads of clients whose block was freed.
+    /// The reads of clients in blocks that are freed.
     read: Read,
 }
 

@@ -54,7 +54,7 @@ pub struct UserInfo {
 #[derive(Debug)]
 pub(crate) struct Roster {
     settings: Presence,
-    /// Users without clients whose departure is not reported yet.
+    /// Users without clients, with a departure that is not reported yet.
     away: HashMap<Arc<str>, Turn>,
     /// The same users, by the end of their grace period, and why their last client ended.
     turns: BTreeMap<Turn, (Arc<str>, EndReason)>,

@@ -747,7 +747,7 @@ impl Hub {
     /// Watches which users come and go from now on: with a [backplane](HubBuilder::backplane), on
     /// all instances that have presence on.
     ///
-    /// To also know who is online, watch first and then list: a change in between is in the list
+    /// To also know which users are online, watch first and then list: a change in between is in the list
     /// already, and applying it again to a set of users changes nothing.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ pub struct Subscription {
     opening: Option<Box<Opening>>,
     /// When the next heartbeat is due.
     idle: IdleDeadline,
-    /// The task whose waker was registered last.
+    /// The task of the waker that was registered last.
     task: Task,
 }
 

@@ -1,4 +1,4 @@
-//! Who is connected, and who follows which topic.
+//! The connected clients, and the topics that they follow.
 
 use std::sync::Arc;
 

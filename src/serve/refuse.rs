@@ -44,7 +44,7 @@ impl Refusals {
         let io = TokioIo::new(self.open.watchdog().watch_prepared(io, socket::reset));
         let refusing = http1::Builder::new().serve_connection(io, service_fn(refusal));
         tokio::spawn(async move {
-            // An error is the client's, who is gone or speaks no HTTP/1.
+            // An error is the client's: the client is gone, or speaks no HTTP/1.
             let _ = refusing.await;
             drop(place);
         });

@@ -63,7 +63,7 @@ mod tests {
         let (time, step) = (Duration::from_millis(1_763_000_000_000), Duration::from_millis(1));
         assert_eq!(at(time, 9_000_000_123_456), 1_763_000_000_000_123_456);
         assert!(at(time, u64::MAX) < at(time + step, 0));
-        // An id of a version whose epochs were milliseconds is older than every epoch.
+        // An id of a version with epochs in milliseconds is older than every epoch.
         assert!(1_763_000_000_000 < at(time, 0));
         assert_eq!(at(Duration::MAX, 1), u64::MAX);
     }

@@ -105,7 +105,7 @@ impl Watchdog {
         Watched::tcp(socket, Arc::clone(&self.shared))
     }
 
-    /// Watches a connection whose options are set. `reset` is the way to reset it.
+    /// Watches a connection with options that are set. `reset` is the way to reset it.
     #[cfg(feature = "serve")]
     pub(crate) fn watch_prepared<IO>(&self, io: IO, reset: fn(&IO)) -> Watched<IO> {
         Watched::new(io, reset, Arc::clone(&self.shared))

@@ -94,7 +94,7 @@ impl Watched {
         let master = Server::start(&["--repl-diskless-sync-delay", "0"]);
         let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", master.port())]);
         for server in [&master, &replica] {
-            // Replication uses the default user, who may do all.
+            // Replication uses the default user, which may do all.
             allow_hub(server, "+role");
         }
         until("a replica that follows", || follows(&replica)).await;
