@@ -433,7 +433,6 @@ fn cut_within_a_snapshot_is_not_resumed() {
     let start = hub.publish_confirmed(Audience::all(), event("x")).unwrap().id().unwrap();
     for who in [
         Subscriber::new(),
-        Subscriber::new().replay_last(1),
         Subscriber::new().resume(start),
         Subscriber::new().resume("garbage"),
     ] {
