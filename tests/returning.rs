@@ -431,11 +431,9 @@ fn snapshot_may_have_parts_or_be_empty() {
 fn cut_within_a_snapshot_is_not_resumed() {
     let hub = hub();
     let start = hub.publish_confirmed(Audience::all(), event("x")).unwrap().id().unwrap();
-    for who in [
-        Subscriber::new(),
-        Subscriber::new().resume(start),
-        Subscriber::new().resume("garbage"),
-    ] {
+    for who in
+        [Subscriber::new(), Subscriber::new().resume(start), Subscriber::new().resume("garbage")]
+    {
         let text = read(&mut hub.subscribe(who).unwrap().with_snapshot(snapshot()).unwrap());
         let opening = frames(&text);
         let parts = opening.iter().position(|frame| frame.event == "snapshot").unwrap();
