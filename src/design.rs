@@ -77,7 +77,7 @@
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
-//!   end              reasons, states of an end    affected        counts of clients
+//!   end              reasons, states of an end
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
 //!   log              the bounded log              mailbox         cursor and window
 //!   codec            bytes between instances      routes          clients by key
@@ -178,7 +178,8 @@
 //! fields of a *live* client, with at most one event to read, are one cache line: the waker, the
 //! tail, the handle and the time. A poll that returns an event registers the waker under the same
 //! lock. The next poll then sees from a flag, without a lock, that nothing has come since: a thread
-//! that changes an inbox takes the waker, and wakes.
+//! that changes an inbox takes the waker, and wakes. An inbox belongs to a subscription until the
+//! subscription is dropped, also if the hub forgets the client earlier.
 //!
 //! **No foreign code under a lock.** Foreign code is all code that a user of the crate supplies:
 //! wakers (waking, cloning and dropping), clocks, engines, recorders, `tracing` subscribers, and
@@ -491,6 +492,10 @@
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
 //! | `Heartbeat` | 15 s | `time/heartbeat` | shorter than the idle time of usual proxies |
 //! | `PIECE` | 256 clients | `core/state` | for one hold of the state lock; 1 under loom |
+//! | `BLOCK` | 16 clients | `core/inbox` | share a lock and lie side by side; 1 under loom |
+//! | `MAX_EVENTS` | 64 | `log/entry` | events of one read of the log: 16 and 256 make publishers wait for longer |
+//! | `LOOKED_AT` | 1024 | `log/pages` | events that a read without a stream looks at for one hold of the lock |
+//! | `JOINED` | 64 clients | `hub/joining` | join a topic with its last events for one hold of the lock |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
 //! | `JOINED` | 64 clients | `hub/joining` | join with the last events in one hold of the state lock |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |

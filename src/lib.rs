@@ -186,9 +186,8 @@ pub mod warp {
     pub use crate::mount::warp::{head, last_event_id};
 }
 
-pub use crate::core::affected::Affected;
 pub use crate::core::end::{EndReason, Goodbye};
-pub use crate::core::receipt::{Confirmation, Receipt, Unconfirmed, Unmatched};
+pub use crate::core::receipt::{Affected, Confirmation, Receipt, Unconfirmed, Unmatched};
 pub use crate::core::roster::{PresenceEvent, UserInfo};
 pub use crate::core::settings::{History, Limits, Presence};
 pub use crate::core::stats::{Delays, Stats};

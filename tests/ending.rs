@@ -702,3 +702,21 @@ fn unknown_id_stream_ends_when_it_lags() {
     }
     assert!(read(&mut stream).contains("\"lagged\""));
 }
+
+#[test]
+fn ended_stream_keeps_its_position() {
+    let (hub, _) = hub_with(|hub| hub);
+    let mut stream = open(&hub, Subscriber::new());
+    publish(&hub, 1);
+    read(&mut stream);
+    let position = stream.position();
+    assert_eq!(position, hub.position());
+    hub.disconnect(stream.client_id(), goodbye("bye", None)).unwrap();
+    assert!(end(&read(&mut stream)).is_some() && has_ended(&mut stream));
+    // Later clients take the memory that is free.
+    let mut others: Vec<Subscription> = (0..64).map(|_| open(&hub, Subscriber::new())).collect();
+    publish(&hub, 2);
+    others.iter_mut().for_each(|other| drop(read(other)));
+    assert_eq!(stream.position(), position);
+    assert!(has_ended(&mut stream), "an end is for ever");
+}

@@ -1,18 +1,21 @@
 //! The inboxes of the clients, side by side in memory.
 //!
 //! A hand-out visits the inbox of each client, and each client then visits its own. With many
-//! clients the time of both goes into memory that is in no cache. So inboxes are small, and lie in
-//! blocks in the order in which clients come: a hand-out reads memory forward, and takes the lock
-//! of a block once.
+//! clients, both wait for memory that is in no cache. So inboxes are small, and lie in blocks in the
+//! order in which clients come: a hand-out reads memory forward, and takes the lock of a block once.
+//!
+//! An inbox belongs to a client from the subscription until the subscription is dropped, also if the
+//! hub forgets the client earlier.
 
 use std::array;
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -23,8 +26,8 @@ use crate::log::mailbox::{Mailbox, Waiting};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::id::EventId;
 
-/// How many inboxes share a lock. More would save locks in a hand-out, and let more streams wait
-/// for each other. loom explores every order with a lock for each.
+/// How many inboxes share a lock. With more, a hand-out takes fewer locks, and more streams wait for
+/// each other. loom explores every order with a lock for each.
 const BLOCK: usize = if cfg!(sse_hub_loom) { 1 } else { 16 };
 
 /// The part of a client that a block's lock guards: the client's position, its end, and its waker.
@@ -42,10 +45,9 @@ pub(crate) struct Inbox {
     pub(crate) is_watched: bool,
     /// The stream's timer fired since the last poll.
     timer_fired: bool,
-    /// The stream is open, and no end is scheduled: says what `ending` says.
-    is_endless: bool,
-    /// There are events in `unsent`.
-    has_unsent: bool,
+    /// The fields behind the mailbox have their first values: the stream is open without a scheduled
+    /// end, and has no unsent events.
+    is_plain: bool,
     pub(crate) mailbox: Mailbox,
     ending: Ending,
     /// Events before the client's position that the client must get. `None` for most clients, which
@@ -62,13 +64,11 @@ const _: () = assert!(size_of::<Inbox>() == 128);
 
 impl Inbox {
     pub(crate) fn new(mailbox: Mailbox, ending: Ending) -> Self {
-        let is_endless = ending.is_endless();
         Self {
             waker: None,
             is_watched: false,
             timer_fired: false,
-            is_endless,
-            has_unsent: false,
+            is_plain: ending.is_endless(),
             mailbox,
             ending,
             unsent: None,
@@ -83,14 +83,14 @@ impl Inbox {
     /// Decides the end of the stream. Returns the waker of its task.
     pub(crate) fn end(&mut self, end: End) -> Option<Waker> {
         self.ending.decide(end);
-        self.is_endless = false;
+        self.is_plain = false;
         self.waker.take()
     }
 
     /// Schedules the end of the stream. Returns the waker of its task, which must arm the timer.
     pub(crate) fn schedule_end(&mut self, at: Instant, reason: EndReason) -> Option<Waker> {
         self.ending.schedule(at, reason);
-        self.is_endless = self.ending.is_endless();
+        self.is_plain = false;
         self.waker.take()
     }
 
@@ -112,7 +112,7 @@ impl Inbox {
     /// Whether the stream takes further events.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.is_endless || self.ending.is_open()
+        self.is_plain || self.ending.is_open()
     }
 
     /// Takes the waker of the stream's task, which must be woken after the locks are released.
@@ -135,11 +135,12 @@ impl Inbox {
     /// stream must be looked at more closely.
     #[inline]
     pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
-        if self.is_endless && !self.timer_fired && !self.has_unsent {
-            self.mailbox.take_only()
-        } else {
-            None
-        }
+        if self.is_plain && !self.timer_fired { self.mailbox.take_only() } else { None }
+    }
+
+    /// Whether the stream is open without a scheduled end, and has no unsent events.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Adds events before the client's position.
@@ -147,7 +148,7 @@ impl Inbox {
         if events.is_empty() {
             return;
         }
-        self.has_unsent = true;
+        self.is_plain = false;
         let Unsent(unsent) = &mut **self.unsent.get_or_insert_default();
         unsent.extend(events);
         unsent.make_contiguous().sort_by_key(|&(id, _)| id);
@@ -158,7 +159,7 @@ impl Inbox {
 
     /// Whether [`take_unsent`](Self::take_unsent) has events.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.has_unsent
+        self.unsent.is_some()
     }
 
     /// Takes the oldest events before the client's position, within `budget`. Returns whether the
@@ -179,7 +180,7 @@ impl Inbox {
         }
         if unsent.is_empty() {
             self.unsent = None;
-            self.has_unsent = false;
+            self.is_plain = self.ending.is_endless();
         }
         is_lost
     }
@@ -192,7 +193,7 @@ impl Inbox {
 
     /// Returns whether the timer fired since the last call.
     pub(crate) fn take_fired(&mut self) -> bool {
-        std::mem::take(&mut self.timer_fired)
+        mem::take(&mut self.timer_fired)
     }
 
     /// When [`pass`](Self::pass) has something to do next.
@@ -205,7 +206,7 @@ impl Inbox {
 
     /// Handles the deadlines that passed at `now`: ends the stream, or releases a client that was
     /// held too long.
-    pub(crate) fn pass(&mut self, now: Instant, retry: std::time::Duration) {
+    pub(crate) fn pass(&mut self, now: Instant, retry: Duration) {
         if self.mailbox.held_until().is_some_and(|until| until <= now) {
             // The backplane did not answer in time: report every loss, and request none again.
             self.mailbox.release(EventId::LAST, now);
@@ -327,6 +328,8 @@ pub(crate) struct Inboxes {
     rows: Vec<Row>,
     /// The rows with a vacant inbox.
     with_room: Vec<u32>,
+    /// How many rows have a block.
+    blocks: usize,
     /// The reads of clients in blocks that are freed.
     read: Read,
 }
@@ -356,7 +359,10 @@ impl Inboxes {
         if row.vacant == 0 {
             self.with_room.pop();
         }
-        let block = Arc::clone(row.block.get_or_insert_with(|| Arc::new(Block::new())));
+        let block = Arc::clone(row.block.get_or_insert_with(|| {
+            self.blocks += 1;
+            Arc::new(Block::new())
+        }));
         let place = Place { block, number: at * BLOCK as u32 + index };
         *place.lock() = inbox;
         place
@@ -364,7 +370,7 @@ impl Inboxes {
 
     /// Removes an inbox, which must be dropped after the locks are released.
     pub(crate) fn remove(&mut self, place: &Place) -> Inbox {
-        let inbox = std::mem::replace(&mut *place.lock(), Inbox::vacant());
+        let inbox = mem::replace(&mut *place.lock(), Inbox::vacant());
         let at = place.number as usize / BLOCK;
         let row = &mut self.rows[at];
         if row.vacant == 0 {
@@ -374,9 +380,8 @@ impl Inboxes {
         if row.vacant == ALL_VACANT {
             row.block = None;
             self.read.merge(&place.block.contents.lock().read);
-            if self.with_room.len() == self.rows.len()
-                && self.rows.iter().all(|row| row.block.is_none())
-            {
+            self.blocks -= 1;
+            if self.blocks == 0 {
                 (self.rows, self.with_room) = (Vec::new(), Vec::new());
             }
         }
@@ -425,5 +430,78 @@ impl Walk<'_> {
         let result = visit(inbox);
         block.waits[index].store(inbox.waker.is_some(), Ordering::Relaxed);
         Some(result)
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+
+    fn inbox(position: u64) -> Inbox {
+        Inbox::new(Mailbox::live(EventId::new(1, position)), Ending::open(None, None))
+    }
+
+    fn position(place: &Place) -> u64 {
+        place.lock().mailbox.cursor().seq()
+    }
+
+    #[test]
+    fn vacant_places_are_taken_again() {
+        let mut inboxes = Inboxes::default();
+        let count = 3 * BLOCK as u64;
+        let places: Vec<Place> = (0..count).map(|number| inboxes.add(inbox(number))).collect();
+        assert!(places.iter().zip(0..).all(|(place, number)| position(place) == number));
+        for at in [0, BLOCK, BLOCK + 1] {
+            inboxes.remove(&places[at]);
+        }
+        let mut numbers: Vec<u32> = (0..3).map(|_| inboxes.add(inbox(9)).number()).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, BLOCK as u32, BLOCK as u32 + 1]);
+        assert_eq!((inboxes.rows.len(), position(&places[2])), (3, 2), "the others stay");
+    }
+
+    #[test]
+    fn freed_blocks_keep_their_counts() {
+        let mut inboxes = Inboxes::default();
+        let places: Vec<Place> = (0..=BLOCK).map(|_| inboxes.add(inbox(0))).collect();
+        for place in &places {
+            place.lock().count_read(2, 10);
+        }
+        let read = format!("{:?}", inboxes.read());
+        for place in places {
+            inboxes.remove(&place);
+            assert_eq!(format!("{:?}", inboxes.read()), read);
+        }
+        assert!(inboxes.rows.is_empty() && inboxes.with_room.is_empty() && inboxes.blocks == 0);
+    }
+
+    #[test]
+    fn waits_says_whether_a_waker_is_there() {
+        let mut inboxes = Inboxes::default();
+        let place = inboxes.add(inbox(0));
+        assert!(!place.waits());
+        place.lock().register(Waker::noop().clone());
+        assert!(place.waits());
+        inboxes.walk().visit(place.number(), |inbox| assert!(inbox.take_waker().is_some()));
+        assert!(!place.waits());
+        place.lock().register(Waker::noop().clone());
+        assert!(place.lock().fire().is_some() && !place.waits() && place.lock().take_fired());
+    }
+
+    #[test]
+    fn ends_and_unsent_events_leave_the_short_path() {
+        let at = Instant::now();
+        let mut ended = inbox(0);
+        assert!(ended.is_plain() && ended.is_open());
+        ended.end(End::silent(EndReason::Closed));
+        assert!(!ended.is_plain() && !ended.is_open());
+        let mut scheduled = inbox(0);
+        scheduled.schedule_end(at, EndReason::Drained);
+        assert!(!scheduled.is_plain() && scheduled.is_open());
+        let mut behind = inbox(0);
+        behind.add_unsent(vec![(EventId::new(1, 1), Weak::new())]);
+        assert!(!behind.is_plain() && behind.is_open());
+        let is_lost = behind.take_unsent(Budget { bytes: 1 }, &mut Batch::new());
+        assert!(is_lost && behind.is_plain() && !behind.has_unsent());
     }
 }

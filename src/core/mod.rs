@@ -1,7 +1,6 @@
 //! The data that the hub's locks guard: plain types with `&mut self` methods, apart from the code
 //! that takes the locks.
 
-pub(crate) mod affected;
 pub(crate) mod ahead;
 pub(crate) mod backplane;
 pub(crate) mod client;

@@ -3,12 +3,12 @@
 use bytes::{Bytes, BytesMut};
 
 use super::shared::Shared;
-use crate::core::affected::Affected;
 use crate::core::backplane::Outgoing;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Goodbye};
 use crate::core::inbox::Inbox;
+use crate::core::receipt::Affected;
 use crate::core::state::{Lifecycle, State};
 use crate::core::telemetry;
 use crate::error::DisconnectError;

@@ -14,9 +14,8 @@ use super::shared::Shared;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
 use super::topics::{self, ClientInfo};
-use crate::core::affected::Affected;
 use crate::core::end::Goodbye;
-use crate::core::receipt::{Confirmation, Receipt};
+use crate::core::receipt::{Affected, Confirmation, Receipt};
 use crate::core::roster::UserInfo;
 use crate::core::stats::Stats;
 use crate::error::{

@@ -173,14 +173,22 @@ impl Shared {
         matched
     }
 
-    /// Frees everything of a client whose stream ended or was dropped. The hub may have forgotten
-    /// the client already. The caller must never touch the client's inbox again.
+    /// Forgets a client whose stream has ended, unless the hub has forgotten the client already.
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
         let mut work = Work::begin_release(&self.config);
         let mut state = self.state.lock();
-        if state.has(slot, client) {
-            let reason = client.lock().ending().reason().unwrap_or(EndReason::Left);
-            state.forget(slot, reason, &mut work);
+        forget(&mut state, slot, client, &mut work);
+        drop(state);
+        work.run();
+    }
+
+    /// Frees everything of a client whose stream is dropped. `slot`: `None` if the client has left.
+    /// The caller must not touch the client's inbox afterwards.
+    pub(crate) fn free(&self, slot: Option<usize>, client: &Arc<Client>) {
+        let mut work = Work::begin_release(&self.config);
+        let mut state = self.state.lock();
+        if let Some(slot) = slot {
+            forget(&mut state, slot, client, &mut work);
         }
         let inbox = state.inboxes.remove(&client.place);
         drop(state);
@@ -244,6 +252,15 @@ impl Shared {
     /// Reads the clock for a caller that holds no lock.
     pub(crate) fn now(&self) -> Instant {
         self.config.now()
+    }
+}
+
+/// Forgets the client in a slot. The slot of a client that the hub has forgotten may belong to
+/// another client.
+fn forget(state: &mut State, slot: usize, client: &Arc<Client>, work: &mut Work<'_>) {
+    if state.has(slot, client) {
+        let reason = client.lock().ending().reason().unwrap_or(EndReason::Left);
+        state.forget(slot, reason, work);
     }
 }
 

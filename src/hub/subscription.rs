@@ -57,8 +57,6 @@ pub struct Subscription {
     /// `None` once the stream has ended.
     slot: Option<u32>,
     is_resumed: bool,
-    /// The first frames were sent, and the stream has not ended.
-    is_live: bool,
     /// The stream ends at a set time: its polls must read the clock.
     is_timed: bool,
     /// The timer was armed since it fired last, or need not be.
@@ -131,7 +129,6 @@ impl Subscription {
             // A hub has fewer than 2^32 clients.
             slot: Some(slot as u32),
             is_resumed: start.is_resumed(),
-            is_live: false,
             is_timed: false,
             is_armed: false,
             told_degraded: false,
@@ -337,7 +334,7 @@ impl Subscription {
             match inbox.mailbox.take(self.shared.config.batch, &mut batch) {
                 Taken::Batch => {
                     inbox.count_read(batch.len(), batch.iter().map(|entry| entry.len()).sum());
-                    if inbox.ending().is_endless() && !inbox.mailbox.is_waiting() {
+                    if inbox.is_plain() && !inbox.mailbox.is_waiting() {
                         // The stream is polled again directly, and must then only see that nothing
                         // has come since.
                         wait(inbox, &mut self.task, &mut waker, cx);
@@ -494,7 +491,6 @@ impl Subscription {
             return Poll::Ready(None);
         }
         if let Some(opening) = self.opening.take() {
-            self.is_live = true;
             self.idle.restart();
             return Poll::Ready(Some(self.open_frames(*opening)));
         }
@@ -528,7 +524,6 @@ impl Subscription {
     }
 
     fn leave(&mut self) {
-        self.is_live = false;
         if let Some(slot) = self.slot.take() {
             self.shared.leave(slot as usize, &self.client);
         }
@@ -540,7 +535,7 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self.get_mut();
-        if this.is_live && !this.must_tell_health() {
+        if this.opening.is_none() && !this.must_tell_health() {
             if this.is_waiting(cx) {
                 return Poll::Pending;
             }
@@ -554,7 +549,7 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.leave();
+        self.shared.free(self.slot.map(|slot| slot as usize), &self.client);
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::joining::{self, Joined};
 use super::shared::Shared;
-use crate::core::affected::Affected;
 use crate::core::backplane::{Backplane, Outgoing};
 use crate::core::deferred::Work;
+use crate::core::receipt::Affected;
 use crate::core::state::State;
 use crate::error::JoinError;
 use crate::log::audience::Audience;
