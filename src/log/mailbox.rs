@@ -40,8 +40,6 @@ pub(crate) struct Mailbox {
 enum Stage {
     /// Nothing waits: the client is live, and has received everything.
     Live,
-    /// Nothing waits for a client that is not live.
-    Quiet,
     Since(Instant),
     /// See [`Waiting::ReadNow`].
     ReadNow,
@@ -235,7 +233,7 @@ impl Mailbox {
     /// Since when events have waited for a client that could read them.
     pub(crate) fn waiting(&self) -> Waiting {
         match (self.stage, &self.reading) {
-            (Stage::Live | Stage::Quiet, _) | (_, Reading::Held { .. }) => Waiting::No,
+            (Stage::Live, _) | (_, Reading::Held { .. }) => Waiting::No,
             (Stage::Since(since), _) => Waiting::Since(since),
             (Stage::ReadNow, _) => Waiting::ReadNow,
         }
@@ -243,7 +241,7 @@ impl Mailbox {
 
     /// Whether something waits for the client, also if the client is held.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Since(_) | Stage::ReadNow)
+        self.stage != Stage::Live
     }
 
     /// Whether the last read needs no [`settle_read`](Self::settle_read).
@@ -290,9 +288,6 @@ impl Mailbox {
             }
         }
         self.tail = event.id;
-        if self.stage == Stage::Quiet {
-            self.stage = Stage::Since(event.at);
-        }
         if self.held_until().is_some() { Pushed::Held } else { Pushed::Ready }
     }
 
@@ -380,13 +375,10 @@ impl Mailbox {
         }
     }
 
-    /// Holds a client until the events that it missed are there.
+    /// Holds a client that reads the log until the events that it missed are there.
     pub(crate) fn hold(&mut self, until: Instant) {
-        self.unfold();
+        debug_assert!(self.reads_log().is_some(), "a client that is not behind misses nothing");
         self.reading = Reading::Held { until };
-        if self.stage == Stage::Live {
-            self.stage = Stage::Quiet;
-        }
     }
 
     /// Until when the client is held, if it is.
