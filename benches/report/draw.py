@@ -29,7 +29,7 @@ COLOURS = [("#c2410c", "#fb923c"), ("#1d4ed8", "#7aa2f7"), ("#0f766e", "#5eead4"
            ("#7e22ce", "#c4a7f7"), ("#a16207", "#fcd34d"), ("#475569", "#cbd5e1")]
 
 WIDTH, HEIGHT = 760, 400
-LEFT, RIGHT, TOP, BOTTOM = 64, 170, 52, 56
+LEFT, RIGHT, TOP, BOTTOM = 64, 190, 52, 56
 
 
 def read(path, metric):
