@@ -548,7 +548,7 @@
 //! | `FIRST`, `MOST` | 8 ms, 250 ms | `redis/connect/back_off` | recovery within a second |
 //! | `BLOCK_SHARE` | 1/2 | `redis/tasks/reader` | of the timeout; the rest is for the answer |
 //! | `LASTING`, `QUIET` | 1 s, 60 s | `redis/health` | repeat of an outage; warnings of a kind |
-//! | `HORIZON_MS` | 10 years | `redis/store/script` | see *Forged data* |
+//! | `HORIZON` | 10 years | `redis/lua/add.lua` | see *Forged data* |
 //! | `TIMEOUTS`, `LEASES` | 4 ms to 1 h, 8 ms to 1 day | `redis/config` | outside, a hub could not work |
 //!
 //! # Dependencies beside the usual

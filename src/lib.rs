@@ -98,8 +98,9 @@ pub mod backplane {
     //! implement the port for others.
     //!
     //! Events go [out](Outgoing) to the engine, which puts them in one order. They come
-    //! [in](Incoming) in that order, with the events of the other instances, through a [`Feed`]. The id that the engine gives
-    //! an event *is* the event's id, so a client can resume on another instance.
+    //! [in](Incoming) in that order, with the events of the other instances, through a [`Feed`]. The
+    //! id that the engine gives an event *is* the event's id, so a client can resume on another
+    //! instance. A program that only publishes needs no hub: an [`Encoder`] writes its events.
     //!
     //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
     //! look like events to the engine. Presence needs no order: an engine may
@@ -108,6 +109,7 @@ pub mod backplane {
 
     pub use crate::core::ahead::AheadUpTo;
     pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
+    pub use crate::core::encoder::Encoder;
     pub use crate::core::held::HistoryRequest;
     pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
 }

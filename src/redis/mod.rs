@@ -197,6 +197,7 @@ mod connect;
 mod driver;
 mod error;
 mod health;
+mod publisher;
 mod shared;
 mod store;
 mod tasks;
@@ -204,4 +205,7 @@ mod tasks;
 pub use self::config::Redis;
 pub use self::connect::credentials::Credentials;
 pub use self::driver::RedisBackplane;
-pub use self::error::{LastError, NotReady, NotReadyCause, RedisConfigError};
+pub use self::error::{
+    LastError, NotFlushed, NotFlushedCause, NotReady, NotReadyCause, RedisConfigError,
+};
+pub use self::publisher::RedisPublisher;
