@@ -81,7 +81,7 @@ pub enum NotReadyCause {
 /// Redis has not acknowledged all events: see
 /// [`RedisPublisher::flush`](super::RedisPublisher::flush).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{left} events not acknowledged by Redis: {cause}")]
+#[error("unacknowledged events: {left}; {cause}")]
 #[non_exhaustive]
 pub struct NotFlushed {
     /// How many events that were accepted before the flush are not acknowledged.

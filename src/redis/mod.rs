@@ -91,6 +91,12 @@
 //! sends its clients `hub:degraded` when an outage has lasted for a second, and again at the end of
 //! the outage.
 //!
+//! # Programs without clients
+//!
+//! A worker or a cron job publishes without a hub: [`Redis::publisher`] returns a
+//! [`RedisPublisher`], which has a single connection and reads nothing. Programs in other languages
+//! publish by the script and the bytes that the guide [`format`](mod@format) documents.
+//!
 //! # Presence, and commands to clients
 //!
 //! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and
@@ -158,8 +164,8 @@
 //! - `{prefix}:events`: the stream; [`keep_events`](Redis::keep_events) times the event's frame and
 //!   about 100 bytes.
 //! - `{prefix}:last`, `{prefix}:reset`: positions; 1 each.
-//! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub that was built in a
-//!   [day](Redis::remember), up to 21 KiB.
+//! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub or publisher that was
+//!   built in a [day](Redis::remember), up to 21 KiB.
 //! - `{prefix}:once:*`: idempotency keys; 1 for each in a [day](Redis::remember).
 //! - `{prefix}:users:*`: with presence: the set of an instance's users, which expires after two
 //!   [leases](Redis::lease); the users.
@@ -176,15 +182,22 @@
 //!
 //! Without presence, the rights from `+hdel` on are not needed. Further rights:
 //!
-//! - for a database other than 0, also of a socket: `+select`
+//! - for a database other than 0, also of a socket: `+select` (of publishers, too)
 //! - with sentinels, at the master and its replicas: `+role`
 //! - at a sentinel that has ACL users: `+sentinel|get-master-addr-by-name`, and no keys
 //! - in a cluster, at all nodes: `+cluster|keyslot +cluster|slots`
 //!
+//! A [publisher](Redis::publisher), in any language, needs fewer rights:
+//!
+//! ```text
+//! ACL SETUSER worker on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrevrange +xtrim
+//! ```
+//!
 //! A client that can write to the keys can publish to all clients, end their streams, and forge
 //! presence. The hub checks that entries are whole frames with plausible ids, and that they are not
 //! the hub's own frames. Others are skipped, [counted](crate::Stats::malformed), and reported to
-//! `tracing` at most once a minute. If a forged entry stands so far in the future (ten years) that
+//! `tracing` at most once a minute, as `malformed stream entries skipped`, or as
+//! `stream entries of an unknown format skipped` if a later version wrote them. If a forged entry stands so far in the future (ten years) that
 //! the stream has no room for others, the stream is made anew from the newest plausible entries. A
 //! key that holds a value of another type is reported; the keys of single events and publishers are
 //! replaced. Several hubs share a Redis under different prefixes.
@@ -196,6 +209,7 @@ mod config;
 mod connect;
 mod driver;
 mod error;
+pub mod format;
 mod health;
 mod publisher;
 mod shared;

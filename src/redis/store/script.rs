@@ -16,6 +16,7 @@ use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 use super::entry::{self, Entry};
 use super::millis;
 use crate::EventId;
+use crate::redis::format::PUBLISH_SCRIPT;
 
 /// The limit that the stream is trimmed to, about.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +37,7 @@ impl Keep {
     }
 }
 
-/// The first part of `PUBLISH`, `RESET` and `BEGIN`.
+/// The first part of `PUBLISH_SCRIPT`, `RESET` and `BEGIN`.
 ///
 /// `add` gives an entry the stream's own next id (`*`): the clock's, or the successor of the newest
 /// id if that is greater. If this id is not greater than all known ids, the entry is taken back,
@@ -50,19 +51,6 @@ impl Keep {
 /// to a position that nothing can follow. Redis cannot lower the end of a stream, so `repair` makes a
 /// stream that ends with such an entry anew, with the newest plausible entries.
 const ADD: &str = include_str!("../lua/add.lua");
-
-/// Publishes a batch once, however often the batch is sent.
-///
-/// For each publisher, Redis keeps the number of the first event of its latest batch, and the ids
-/// of that batch. A batch with the same number is the same batch: events that are in the stream
-/// already are answered and not added again. A batch with a lower number comes late, over an
-/// abandoned connection. If the stream still ends at the publisher's last answer, then nothing of
-/// this batch is in the stream, and the record need not be read. The record is written also if the
-/// batch fails half way, so the calls are `pcall`s.
-///
-/// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
-/// record has more ids than the batch, or an id that cannot be of the batch.
-const PUBLISH: &str = include_str!("../lua/publish.lua");
 
 /// Adds an entry that says that the order went backwards before `since`, unless there is such an
 /// entry.
@@ -227,7 +215,7 @@ impl Scripts {
             keys,
             keep,
             remember,
-            publish: adding(PUBLISH),
+            publish: Loaded::new(&[PUBLISH_SCRIPT]),
             reset: adding(RESET),
             begin: adding(BEGIN),
             trim: Loaded::new(&[TRIM]),
@@ -239,6 +227,17 @@ impl Scripts {
         &self.keys
     }
 
+    /// Publishes a batch once, however often the batch is sent.
+    ///
+    /// For each publisher, Redis keeps the number of the first event of its latest batch, and the ids
+    /// of that batch. A batch with the same number is the same batch: events that are in the stream
+    /// already are answered and not added again. A batch with a lower number comes late, over an
+    /// abandoned connection. If the stream still ends at the publisher's last answer, then nothing of
+    /// this batch is in the stream, and the record need not be read. The record is written also if the
+    /// batch fails half way, so the calls are `pcall`s.
+    ///
+    /// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
+    /// record has more ids than the batch, or an id that cannot be of the batch.
     pub(crate) async fn publish<'a, E>(
         &self,
         connection: &mut MultiplexedConnection,
