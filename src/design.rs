@@ -55,9 +55,10 @@
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
 //!   serve/           mod (settings) -> accept -> connection (hyper's part) -> stream (ours)
 //!                    answer, link (from one to the other);  app (services);  open;  refuse;  socket
-//!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
+//!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared -> health, store/
+//!                    format (the page for other languages);  lua/ (scripts)
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox
+//!     store/         script -> entry, format;  lease -> changes;  tail -> entry;  outbox
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
@@ -73,7 +74,7 @@
 //!   held             history reads                ahead           clients ahead of the log
 //!   deferred         work after the locks         config          settings of a hub
 //!   client           a client for publishers      inbox           a client's mailbox, end and waker
-//!   remote           users of other instances
+//!   remote           users of other instances     encoder         events without a hub
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
@@ -462,11 +463,15 @@
 //! | `connections are accepted again` | `INFO` | after the message before |
 //! | `connection failed` | `TRACE` | `error` of hyper |
 //! | `malformed stream entries skipped` | `WARN` | once for a burst, at most once a minute |
+//! | `stream entries of an unknown format skipped` | `WARN` | `format`, `kind`: the first bytes of the entry; once for a burst, at most once a minute |
 //! | `malformed idempotency keys replaced` | `WARN` | once for a burst, at most once a minute |
 //! | `Redis is out of memory: the oldest events are removed` | `WARN` | `events`; at most once a minute |
 //! | `presence sync failed` | `WARN` | `cause`; at most once a minute |
 //! | `presence sync resumed` | `INFO` | if the failure was logged |
 //! | `backplane ended with unacknowledged events` | `WARN` | `left`: how many events |
+//! | `publisher ended with unacknowledged events` | `WARN` | `left`: how many events |
+//! | `publisher cannot reach Redis` | `WARN` | `cause`; at most once a minute |
+//! | `publisher reaches Redis again` | `INFO` | if the outage was logged |
 //! | `the hub was built without a backplane` | `ERROR` | `RedisBackplane::run` with such a hub |
 //!
 //! A client id is a capability: a program that knows an id can connect under that id, or publish to the
@@ -548,6 +553,7 @@
 //! | `FIRST`, `MOST` | 8 ms, 250 ms | `redis/connect/back_off` | recovery within a second |
 //! | `BLOCK_SHARE` | 1/2 | `redis/tasks/reader` | of the timeout; the rest is for the answer |
 //! | `LASTING`, `QUIET` | 1 s, 60 s | `redis/health` | repeat of an outage; warnings of a kind |
+//! | `FLUSH_TIMEOUTS` | 5 | `redis/publisher` | timeouts without an acknowledgement: a flush outlasts a restart of Redis |
 //! | `HORIZON` | 10 years | `redis/lua/add.lua` | see *Forged data* |
 //! | `TIMEOUTS`, `LEASES` | 4 ms to 1 h, 8 ms to 1 day | `redis/config` | outside, a hub could not work |
 //!
@@ -654,6 +660,23 @@
 //! *A full Redis.* Redis decides when a script starts whether the memory is full. So the script
 //! that publishes cannot make room for itself: the sender removes the oldest eighth of the stream
 //! by another script, and sends again. An eighth at a time, so that no more history goes than must.
+//!
+//! *A publisher* is the sender with its outbox, without a feed. Its task is spawned when the handle
+//! is made, unlike a hub's: a cron job would forget a future to spawn, and a flush that drives the
+//! sender would leave a [`Confirmation`](crate::Confirmation) that is awaited without a flush
+//! unresolved. So the handle needs a runtime from the start, which is a typed error. A task that is
+//! aborted can go on for a moment. The outbox therefore decides under its lock whether an event is
+//! acknowledged or counted as lost, and the handle counts when it is dropped, not the task.
+//!
+//! A publisher has no reader, so no instance may have read an event that it confirmed. After an
+//! ordered failover by sentinels, a publisher finds the new master within about a second, and events
+//! that the old master confirmed meanwhile are lost unreported if all hubs have left that master.
+//! `min-replicas-to-write` makes the old master refuse them.
+//!
+//! *Other languages.* `redis/format` documents the bytes and the script that hubs use. A smaller
+//! script for others would be a second way to write the chain. Redis functions have names, but need
+//! Redis 7 and a further right. The first byte of an entry is its version: a version field beside
+//! the bytes would cost every entry a field, and tell no more.
 //!
 //! *Finding the server.* The `redis` crate (1.8.1) supports Sentinel and Cluster, and was tried.
 //! The sentinel client of the crate reads the answers in the order of the list (`buffered` in

@@ -41,6 +41,12 @@ const FLUSH_TIMEOUTS: u32 = 5;
 /// | memory | at most that of the outbox |
 /// | keys | one record, `{prefix}:publisher:*`, for a [day](super::Redis::remember) |
 ///
+/// # Failovers
+///
+/// After an ordered failover by sentinels, the publisher finds the new master within about a second.
+/// Events that the old master confirms meanwhile are lost, and no hub may have read them. Set
+/// `min-replicas-to-write` at the servers, so that a master without a replica refuses events.
+///
 /// # Ending
 ///
 /// Await [`flush`](Self::flush) before the program ends. If the last handle is dropped, or the

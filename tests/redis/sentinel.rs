@@ -15,7 +15,7 @@ use crate::busy::BusyClock;
 use crate::degraded::told;
 use crate::faults::check_recovery;
 use crate::instances::allow_hub;
-use crate::load::{Instance, Load, until};
+use crate::load::{Instance, Load, Source, until};
 use crate::ports::Port;
 use crate::server::{ATTEMPTS, DEADLINE, Nobody, Server, answers, connect};
 
@@ -294,6 +294,28 @@ async fn publisher_finds_each_new_master() {
     publish("3").await;
     client.until("3").await;
     assert!(is_master(&watched.master));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn min_replicas_keep_all_events_of_publishers() {
+    let watched = Watched::start().await;
+    for server in [&watched.master, &watched.replica] {
+        let _: String = server.run("CONFIG SET min-replicas-to-write 1");
+    }
+    let instance = watched.instance().await;
+    let source = || {
+        let publisher = watched.set(Redis::new(ADDRESS).unwrap()).publisher().unwrap();
+        Source::Publisher(publisher)
+    };
+    let load = Load::of(&[&instance], vec![source(), source()], 4);
+    load.goes_on().await;
+    watched.sentinels[0].ask("SENTINEL FAILOVER mymaster").unwrap();
+    until("another master", || watched.names(&watched.replica)).await;
+    // The new master takes events when the old master follows, after some ten seconds.
+    until("an old master that follows", || follows(&watched.master)).await;
+    load.goes_on().await;
+    load.stop().await.check_exact();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
