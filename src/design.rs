@@ -55,8 +55,8 @@
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
 //!   serve/           mod (settings) -> accept -> connection (hyper's part) -> stream (ours)
 //!                    answer, link (from one to the other);  app (services);  open;  refuse;  socket
-//!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared -> health, store/
-//!                    format (the page for other languages);  lua/ (scripts)
+//!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
+//!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
 //!     store/         script -> entry, format;  lease -> changes;  tail -> entry;  outbox
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
@@ -73,7 +73,7 @@
 //!   state            the state lock's contents    roster          users that are away
 //!   held             history reads                ahead           clients ahead of the log
 //!   deferred         work after the locks         config          settings of a hub
-//!   client           a client for publishers      inbox           a client's mailbox, end and waker
+//!   client           a client for publishers      inbox           a client's mailbox, end, waker
 //!   remote           users of other instances     encoder         events without a hub
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   stats            counters                     settings        limits, history, presence
@@ -669,9 +669,9 @@
 //! acknowledged or counted as lost, and the handle counts when it is dropped, not the task.
 //!
 //! A publisher has no reader, so no instance may have read an event that it confirmed. After an
-//! ordered failover by sentinels, a publisher finds the new master within about a second, and events
-//! that the old master confirmed meanwhile are lost unreported if all hubs have left that master.
-//! `min-replicas-to-write` makes the old master refuse them.
+//! ordered failover by sentinels, a publisher finds the new master within about a second, and
+//! events that the old master confirmed meanwhile are lost unreported if all hubs have left that
+//! master. `min-replicas-to-write` makes the old master refuse them.
 //!
 //! *Other languages.* `redis/format` documents the bytes and the script that hubs use. A smaller
 //! script for others would be a second way to write the chain. Redis functions have names, but need

@@ -128,8 +128,8 @@ impl Outgoing {
         Self { entry: entry.into(), key, ticket: None }
     }
 
-    /// Returns the future that resolves when the event is confirmed, for a publisher without a hub. A
-    /// hub has called this if its caller wants a confirmation: a second call would end that.
+    /// Returns the future that resolves when the event is confirmed, for a publisher without a hub.
+    /// A hub has called this if its caller wants a confirmation: a second call would end that.
     pub fn confirmation(&mut self) -> Confirmation {
         let (ticket, confirmation) = Confirmation::pending();
         self.ticket = Some(ticket);

@@ -17,7 +17,8 @@ use crate::wire::event::Event;
 /// Encodes events and commands as a hub does, for programs that send them without a hub: an engine
 /// can offer a publisher for workers. `sse_hub::redis` does so.
 ///
-/// Each result is an [`Outgoing`], which the engine must put into the order as if it came from a hub.
+/// Each result is an [`Outgoing`], which the engine must put into the order as if it came from a
+/// hub.
 ///
 /// ```
 /// use sse_hub::backplane::{Encoder, Incoming};

@@ -90,7 +90,7 @@ impl Malformed {
     /// use sse_hub::backplane::Incoming;
     ///
     /// assert!(Incoming::parse(b"\x7f of a later version").unwrap_err().is_unknown_format());
-    /// assert!(!Incoming::parse(b"\x01 is a format that is known").unwrap_err().is_unknown_format());
+    /// assert!(!Incoming::parse(b"\x01 is a known format").unwrap_err().is_unknown_format());
     /// ```
     #[must_use]
     pub const fn is_unknown_format(self) -> bool {

@@ -5,8 +5,8 @@
 //! depth, because any program with access to the backplane can have written the bytes.
 //!
 //! The guide of the Redis engine documents the bytes for publishers in other languages
-//! (`redis/format.md`), with examples that are run. A change needs a new first byte, or a new kind of
-//! command: programs that this repository does not know write the present form.
+//! (`redis/format.md`), with examples that are run. A change needs a new first byte, or a new kind
+//! of command: programs that this repository does not know write the present form.
 //!
 //! ```text
 //! event       1  conflation  audience  frame      the frame takes the rest

@@ -50,7 +50,8 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     /// Checks an event for an audience, and encodes it. Returns the idempotency key, too.
-    /// `name_len`: the longest name. `most_bytes`: the most that the event may count for in the log.
+    /// `name_len`: the longest name. `most_bytes`: the most that the event may count for in the
+    /// log.
     #[inline]
     pub(crate) fn new(
         audience: Audience,

@@ -246,8 +246,9 @@ impl Redis {
     }
 
     /// Returns a handle that publishes to the hubs and reads nothing: for a program that serves no
-    /// clients, such as a worker or a cron job. Must be called in a tokio runtime, where a task then
-    /// sends the events.
+    /// clients, such as a worker or a cron job. Must be called in a tokio runtime, where a task
+    /// then sends the events. Each call makes a publisher with a connection of its own: clone the
+    /// handle.
     ///
     /// Set [`prefix`](Self::prefix), [`keep_events`](Self::keep_events) or
     /// [`keep_for`](Self::keep_for), and [`remember`](Self::remember) as for the hubs: a publisher
@@ -255,8 +256,8 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// Returns [`RedisConfigError`] if a setting cannot work, or outside of a tokio runtime. Does not
-    /// connect: the first event does.
+    /// Returns [`RedisConfigError`] if a setting cannot work, or outside of a tokio runtime. Does
+    /// not connect: the first event does.
     ///
     /// # A cron job
     ///

@@ -102,8 +102,8 @@ pub enum NotFlushedCause {
     /// trying.
     #[error("no answer from Redis within the time")]
     NoAnswer,
-    /// The publisher has ended, and the events are lost or in doubt: the last handle was dropped, or
-    /// the runtime has shut down.
+    /// The publisher has ended, and the events are lost or in doubt: the last handle was dropped,
+    /// or the runtime has shut down.
     #[error("the publisher has ended")]
     Ended,
 }

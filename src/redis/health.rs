@@ -45,8 +45,8 @@ struct Known {
 }
 
 impl Health {
-    /// Records that a part is in trouble, or works. Tells the hub if that changes the whole; without
-    /// a hub, logs the change.
+    /// Records that a part is in trouble, or works. Tells the hub if that changes the whole;
+    /// without a hub, logs the change.
     pub(crate) fn report(&self, feed: Option<&Feed>, part: Part, trouble: Option<&str>) {
         let trouble = trouble.map(|cause| (Arc::from(cause), SystemTime::now()));
         let has_changed = {

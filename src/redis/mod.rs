@@ -196,11 +196,11 @@
 //! A client that can write to the keys can publish to all clients, end their streams, and forge
 //! presence. The hub checks that entries are whole frames with plausible ids, and that they are not
 //! the hub's own frames. Others are skipped, [counted](crate::Stats::malformed), and reported to
-//! `tracing` at most once a minute, as `malformed stream entries skipped`, or as
-//! `stream entries of an unknown format skipped` if a later version wrote them. If a forged entry stands so far in the future (ten years) that
-//! the stream has no room for others, the stream is made anew from the newest plausible entries. A
-//! key that holds a value of another type is reported; the keys of single events and publishers are
-//! replaced. Several hubs share a Redis under different prefixes.
+//! `tracing` at most once a minute, as `malformed stream entries skipped`, or as `stream entries of
+//! an unknown format skipped` if a later version wrote them. If a forged entry stands so far in the
+//! future (ten years) that the stream has no room for others, the stream is made anew from the
+//! newest plausible entries. A key that holds a value of another type is reported; the keys of
+//! single events and publishers are replaced. Several hubs share a Redis under different prefixes.
 //!
 //! Instances of different versions can run side by side: events that an older version cannot read
 //! are gaps for its clients.

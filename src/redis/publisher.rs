@@ -24,11 +24,11 @@ const FLUSH_TIMEOUTS: u32 = 5;
 /// Publishes to the hubs on a Redis, and reads nothing. For workers and cron jobs. Built by
 /// [`Redis::publisher`](super::Redis::publisher).
 ///
-/// The methods have the names and the errors of [`Hub`](crate::Hub). They return no counts, because a
-/// publisher knows no clients. Any thread may call them, async or not. An event is accepted into the
-/// [outbox](super::Redis::outbox) and leaves at once. While Redis is away, events wait there and are
-/// tried again, several times a second. Events and commands keep the order in which a thread passed
-/// them, and [idempotency keys](Event::idempotency_key) work as for a hub.
+/// The methods have the names and the errors of [`Hub`](crate::Hub). They return no counts, because
+/// a publisher knows no clients. Any thread may call them, async or not. An event is accepted into
+/// the [outbox](super::Redis::outbox) and leaves at once. While Redis is away, events wait there
+/// and are tried again, several times a second. Events and commands keep the order in which a
+/// thread passed them, and [idempotency keys](Event::idempotency_key) work as for a hub.
 ///
 /// Clones are cheap, and are the same publisher.
 ///
@@ -43,9 +43,9 @@ const FLUSH_TIMEOUTS: u32 = 5;
 ///
 /// # Failovers
 ///
-/// After an ordered failover by sentinels, the publisher finds the new master within about a second.
-/// Events that the old master confirms meanwhile are lost, and no hub may have read them. Set
-/// `min-replicas-to-write` at the servers, so that a master without a replica refuses events.
+/// After an ordered failover by sentinels, the publisher finds the new master within about a
+/// second. Events that the old master confirms meanwhile are lost, and no hub may have read them.
+/// Set `min-replicas-to-write` at the servers, so that a master without a replica refuses events.
 ///
 /// # Ending
 ///
@@ -95,11 +95,11 @@ impl RedisPublisher {
     }
 
     /// Checks names and events by the limits of the hubs, in place of the defaults: by
-    /// [`Limits::name_len`] and [`Retain::bytes`]. The other limits have no effect. A clone keeps its
-    /// own.
+    /// [`Limits::name_len`] and [`Retain::bytes`]. The other limits have no effect. A clone keeps
+    /// its own.
     ///
-    /// Without this call a name may have 256 bytes and an event 16 MiB. Hubs with smaller limits have
-    /// no client for a longer name, and cannot retain a larger event.
+    /// Without this call a name may have 256 bytes and an event 16 MiB. Hubs with smaller limits
+    /// have no client for a longer name, and cannot retain a larger event.
     #[must_use]
     pub fn limits(mut self, limits: &Limits, retain: &Retain) -> Self {
         self.encoder = Encoder::new(limits, retain);
@@ -161,8 +161,8 @@ impl RedisPublisher {
     ///
     /// Returns [`PublishError`] if the event or the audience is invalid,
     /// [`Backlog`](PublishError::Backlog) if the [outbox](super::Redis::outbox) is full, and
-    /// [`Closed`](PublishError::Closed) if the runtime of the publisher has shut down. The event has
-    /// no effect then.
+    /// [`Closed`](PublishError::Closed) if the runtime of the publisher has shut down. The event
+    /// has no effect then.
     pub fn publish(&self, audience: impl Into<Audience>, event: Event) -> Result<(), PublishError> {
         Ok(self.push(self.encoder.event(audience, event)?)?)
     }
@@ -170,8 +170,8 @@ impl RedisPublisher {
     /// Publishes to an audience, and returns a future of the event's id, as
     /// [`Hub::publish_confirmed`](crate::Hub::publish_confirmed) does.
     ///
-    /// The event is handed over before this method returns. The future waits as long as Redis cannot
-    /// be reached. A confirmed event is as durable as your Redis makes it.
+    /// The event is handed over before this method returns. The future waits as long as Redis
+    /// cannot be reached. A confirmed event is as durable as your Redis makes it.
     ///
     /// # Errors
     ///
@@ -205,8 +205,8 @@ impl RedisPublisher {
     ///
     /// # Errors
     ///
-    /// Returns [`DisconnectError`] if the audience or the last event is invalid, the outbox is full,
-    /// or the runtime of the publisher has shut down. No stream ends then.
+    /// Returns [`DisconnectError`] if the audience or the last event is invalid, the outbox is
+    /// full, or the runtime of the publisher has shut down. No stream ends then.
     pub fn disconnect(
         &self,
         who: impl Into<Audience>,
@@ -241,8 +241,8 @@ impl RedisPublisher {
         Ok(self.push(self.encoder.finish(who, goodbye)?)?)
     }
 
-    /// Adds clients to a topic, on every instance: see [`Hub::join`](crate::Hub::join). A client that
-    /// has as many topics as it may does not join, and the publisher does not learn that.
+    /// Adds clients to a topic, on every instance: see [`Hub::join`](crate::Hub::join). A client
+    /// that has as many topics as it may does not join, and the publisher does not learn that.
     ///
     /// # Errors
     ///

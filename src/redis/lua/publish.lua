@@ -1,8 +1,8 @@
 -- Publishes a batch once, however often the batch is sent.
 -- KEYS: 3 the publisher's record; from 4 on, the idempotency keys of the batch.
--- ARGV: 5 the number of the batch's first event among all events of the publisher, from 1; 6 for how
--- many milliseconds Redis remembers the record and the idempotency keys; from 7 on, for each event,
--- the entry and the index of its idempotency key in KEYS, or '0'.
+-- ARGV: 5 the number of the batch's first event among all events of the publisher, from 1; 6 for
+-- how many milliseconds Redis remembers the record and the idempotency keys; from 7 on, for each
+-- event, the entry and the index of its idempotency key in KEYS, or '0'.
 -- Returns the ids, divided by blanks; or {error, ids, replaced idempotency keys}.
 local first, count = ARGV[5], (#ARGV - 6) / 2
 local ids, had, replaced = {}, 0, 0

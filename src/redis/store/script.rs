@@ -47,9 +47,9 @@ impl Keep {
 ///
 /// A `last` or an entry that is further ahead of the clock than `HORIZON` is malformed. Such a
 /// `last` counts as missing. A clock that is set back by less costs nothing. Without the limit, a
-/// single forged entry with the greatest id would leave no room for another, and would lead all hubs
-/// to a position that nothing can follow. Redis cannot lower the end of a stream, so `repair` makes a
-/// stream that ends with such an entry anew, with the newest plausible entries.
+/// single forged entry with the greatest id would leave no room for another, and would lead all
+/// hubs to a position that nothing can follow. Redis cannot lower the end of a stream, so `repair`
+/// makes a stream that ends with such an entry anew, with the newest plausible entries.
 const ADD: &str = include_str!("../lua/add.lua");
 
 /// Adds an entry that says that the order went backwards before `since`, unless there is such an
@@ -229,12 +229,12 @@ impl Scripts {
 
     /// Publishes a batch once, however often the batch is sent.
     ///
-    /// For each publisher, Redis keeps the number of the first event of its latest batch, and the ids
-    /// of that batch. A batch with the same number is the same batch: events that are in the stream
-    /// already are answered and not added again. A batch with a lower number comes late, over an
-    /// abandoned connection. If the stream still ends at the publisher's last answer, then nothing of
-    /// this batch is in the stream, and the record need not be read. The record is written also if the
-    /// batch fails half way, so the calls are `pcall`s.
+    /// For each publisher, Redis keeps the number of the first event of its latest batch, and the
+    /// ids of that batch. A batch with the same number is the same batch: events that are in the
+    /// stream already are answered and not added again. A batch with a lower number comes late,
+    /// over an abandoned connection. If the stream still ends at the publisher's last answer, then
+    /// nothing of this batch is in the stream, and the record need not be read. The record is
+    /// written also if the batch fails half way, so the calls are `pcall`s.
     ///
     /// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
     /// record has more ids than the batch, or an id that cannot be of the batch.

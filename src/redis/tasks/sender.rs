@@ -130,8 +130,9 @@ impl Sender {
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
         let is_quick = self.link.carried(&shared);
-        // If the master has changed meanwhile, the events may be lost with the old one, and the reader
-        // may have left it. Send them again: Redis knows them if they have reached the new master.
+        // If the master has changed meanwhile, the events may be lost with the old one, and the
+        // reader may have left it. Send them again: Redis knows them if they have reached the new
+        // master.
         self.link.check(&shared).map_err(Trouble::Failed)?;
         // Never more than this batch has, even if Redis answers more ids.
         let count = taken.ids.len().min(self.batch.len());
