@@ -668,10 +668,11 @@
 //! aborted can go on for a moment. The outbox therefore decides under its lock whether an event is
 //! acknowledged or counted as lost, and the handle counts when it is dropped, not the task.
 //!
-//! A publisher has no reader, so no instance may have read an event that it confirmed. After an
-//! ordered failover by sentinels, a publisher finds the new master within about a second, and
-//! events that the old master confirmed meanwhile are lost unreported if all hubs have left that
-//! master. `min-replicas-to-write` makes the old master refuse them.
+//! A hub confirms no event after the reader of the hub has left an old master, so a reader has read
+//! each confirmed event. A publisher has no reader, and finds the new master up to a second later
+//! than the hubs. Events that the old master confirmed meanwhile are lost unreported:
+//! `tests/redis/sentinel` showed that once in three ordered failovers, and not with
+//! `min-replicas-to-write`, by which the old master refuses events.
 //!
 //! *Other languages.* `redis/format` documents the bytes and the script that hubs use. A smaller
 //! script for others would be a second way to write the chain. Redis functions have names, but need

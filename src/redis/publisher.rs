@@ -44,8 +44,9 @@ const FLUSH_TIMEOUTS: u32 = 5;
 /// # Failovers
 ///
 /// After an ordered failover by sentinels, the publisher finds the new master within about a
-/// second. Events that the old master confirms meanwhile are lost, and no hub may have read them.
-/// Set `min-replicas-to-write` at the servers, so that a master without a replica refuses events.
+/// second. Events that the old master confirms meanwhile are lost, and hubs report only the loss of
+/// events that a hub has read. Set `min-replicas-to-write 1` at the servers: the old master has no
+/// replica after the failover, and then refuses events.
 ///
 /// # Ending
 ///

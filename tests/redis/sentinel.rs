@@ -298,7 +298,7 @@ async fn publisher_finds_each_new_master() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
-async fn min_replicas_keep_all_events_of_publishers() {
+async fn old_master_without_replica_confirms_nothing() {
     let watched = Watched::start().await;
     for server in [&watched.master, &watched.replica] {
         let _: String = server.run("CONFIG SET min-replicas-to-write 1");
@@ -315,7 +315,9 @@ async fn min_replicas_keep_all_events_of_publishers() {
     // The new master takes events when the old master follows, after some ten seconds.
     until("an old master that follows", || follows(&watched.master)).await;
     load.goes_on().await;
-    load.stop().await.check_exact();
+    // An event of the moment of the failover can be lost. Then a hub has read and reports it:
+    // without the setting, publishers confirm events for up to a second that no hub reads.
+    load.stop().await.check_after_two_masters();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
