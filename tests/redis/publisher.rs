@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use redis::Value;
-use sse_hub::redis::{NotFlushedCause, Redis, RedisPublisher};
+use sse_hub::redis::{Credentials, NotFlushedCause, Redis, RedisPublisher};
 use sse_hub::{
     Audience, Event, EventId, Goodbye, JoinError, Limits, PublishError, Retain, Subscriber,
 };
@@ -372,6 +372,30 @@ async fn acl_line_for_publishers_is_exact() {
     for command in line.split(" +").skip(1) {
         assert!(used.iter().any(|(name, _)| name == command), "{command} is never used");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn each_connection_asks_for_the_credentials() {
+    let server = Server::start(&[]);
+    allow_worker(&server);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    // Those of the address are not used.
+    let url = format!("redis://nobody:wrong@127.0.0.1:{}", server.port());
+    let redis = Redis::new(&url).unwrap().prefix("shop").credentials(move || {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        let password = if number == 0 { "secret" } else { "rotated" };
+        async move { Ok::<_, std::io::Error>(Credentials::new("worker", password)) }
+    });
+    let publisher = redis.publisher().unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    publish(&publisher, event("1")).await;
+    let _: String = server.run("ACL SETUSER worker resetpass >rotated");
+    let _: u32 = server.run("CLIENT KILL USER worker");
+    publish(&publisher, event("2")).await;
+    // More often only if a busy machine is late for a connection.
+    assert!(asked.load(Ordering::Relaxed) >= 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
