@@ -286,19 +286,23 @@ impl Default for History {
 /// max_remote_users * (130 + n) + 60 * (local users that are not announced yet)
 /// ```
 ///
-/// Users that are online cost nothing, and no events are kept while there is no watcher. (The 130 is
-/// 120 as measured on 64 bits with half a million users.)
+/// Users that are online cost nothing, and no events are kept while there is no watcher.
 ///
 /// The same limits hold for the members of topics, counted apart from the users, so that a crowd in
 /// the rooms hides no user. For topic names of `t` bytes the members add at most about
 ///
 /// ```text
-/// max_away * (250 + n + t) + event_buffer * (64 + n + t) + 60 * members + 250 * topics
-/// max_remote_users * (130 + n) + (280 + t) * topics per instance         with a backplane
+/// 60 * members + 260 * topics        of this instance
+/// max_away * (250 + n + t) + 260 * (topics that members are away from)
+/// event_buffer * (64 + n + t)
+/// max_remote_users * (130 + n) + (420 + t) * (topics of each other instance)    with a backplane
 /// ```
 ///
-/// where `members` are the pairs of a user and a topic on this instance: at most
-/// [`Limits::clients`] times [`Limits::topics`]. The names of local members are those of the clients.
+/// Each pair of a user and a topic is a member: there are at most [`Limits::clients`] times
+/// [`Limits::topics`] on this instance. (Measured on 64 bits with 120,000 members, `cargo bench
+/// --bench presence -- memory`: in rooms of 1, 2 and 100 members, 258, 129 and 33 bytes for each
+/// member that is online, 477, 316 and 209 for each that is away, and 548, 290 and 89 for each of
+/// another instance, with names of 12 and 14 bytes.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presence {
