@@ -182,7 +182,7 @@ impl Backplane for Nowhere {
 
 /// Measures `seats` users without topics, or `seats` members of topics with so many members each.
 fn memory(bench: &mut Bench, seats: usize, members: Option<usize>) {
-    let peer = members.map_or("users".to_owned(), |members| format!("rooms of {members}"));
+    let peer = members.map_or_else(|| "users".to_owned(), |members| format!("rooms of {members}"));
     let mut record = |metric: &str, bytes: isize| {
         bench.record(peer.as_str(), seats, metric, bytes as f64 / seats as f64, "bytes");
     };

@@ -313,11 +313,12 @@
 //!   twice.
 //! - **Presence** needs no order. Each instance announces a set of seats with a version that only
 //!   grows. A seat is a user, or a user in a topic: both have the same grace, bounds and lease, and
-//!   travel in the same set. In Redis a member is an element that is not UTF-8, in a field that an
-//!   older version skips, so instances of an older version still know all users. An instance that missed a version reads the whole set. An instance counts as dead if no
-//!   new sign of life came for 1.5 leases in which the observer could read, so no clock is compared
-//!   with another, and an outage of Redis makes no instance dead. No instance declares another dead
-//!   for all: a clock that jumps would end every user.
+//!   travel in the same set. In Redis a member is an element that is not UTF-8, and its changes
+//!   have a field of their own: an older version skips both, and still knows all users. An instance
+//!   that missed a version reads the whole set. An instance counts as dead if no new sign of life
+//!   came for 1.5 leases in which the observer could read, so no clock is compared with another,
+//!   and an outage of Redis makes no instance dead. No instance declares another dead for all: a
+//!   clock that jumps would end every user.
 //! - **Outages.** The engine repeats the state, and the hub judges by the clock whether an outage
 //!   lasts. So no timer of a stream is touched, and a short outage wakes no client. A stream
 //!   compares the state last sent with the current state, and sends only the newest.

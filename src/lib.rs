@@ -104,7 +104,7 @@ pub mod backplane {
     //!
     //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
     //! look like events to the engine. Presence needs no order: an engine may
-    //! [take](Feed::take_changes) the changes of this hub's users, and of the members of its topics,
+    //! [take](Feed::take_changes) the changes of this hub's users and of the members of its topics,
     //! and give them to the [other](Feed::change_users) instances.
 
     pub use crate::core::ahead::AheadUpTo;

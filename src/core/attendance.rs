@@ -21,7 +21,7 @@ pub(crate) struct Attendance {
     members: Roster,
     /// The number of local clients of each member.
     clients: Seats<usize>,
-    /// `None` if the hub has no backplane, or was closed.
+    /// `None` if the hub has no backplane, or is closed.
     remote: Option<Remote>,
 }
 
@@ -137,8 +137,9 @@ impl Attendance {
         false
     }
 
-    /// The hub was closed: watchers see the events before, and then the end. Returns what must be
-    /// freed without the lock. Other instances hear that this one is gone, not that users left.
+    /// The hub is closed: watchers see the events before, and then the end. Returns the seats of
+    /// other instances, to be freed without the lock. No departure is announced: other instances
+    /// hear that this instance is gone.
     pub(crate) fn close(&mut self, work: &mut Work<'_>) -> Option<Remote> {
         self.users.close(work);
         self.members.close(work);

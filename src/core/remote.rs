@@ -21,16 +21,16 @@ pub(crate) struct Remote {
     /// Seats whose local presence changed since the last announcement. If the seat is empty: why.
     /// Holds at most the seats that are taken here and those that were announced to be taken.
     unannounced: Seats<Option<EndReason>>,
-    /// The limit was reached, and the log was told.
+    /// The limit was reached, and the log has the warning.
     is_limit_reported: bool,
 }
 
 /// The result of adding a seat that another instance reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Added {
-    /// The seat was taken on no other instance.
+    /// No other instance has the seat.
     First,
-    /// The seat was taken on another instance already.
+    /// Another instance has the seat already.
     Known,
     /// There is no room to remember the seat.
     Full,
@@ -92,7 +92,7 @@ impl Remote {
         if is_first { Added::First } else { Added::Known }
     }
 
-    /// A seat is empty on an instance. Returns whether the seat was taken there, and is on no other.
+    /// A seat is empty on an instance. Returns whether this instance alone had the seat.
     pub(crate) fn remove(&mut self, instance: &str, seat: &Seat) -> bool {
         let Some(seats) = self.instances.get_mut(instance) else { return false };
         if seats.remove(seat).is_none() {
@@ -105,12 +105,12 @@ impl Remote {
         self.seats.decrement(seat) == 0
     }
 
-    /// The limit was reached. Returns whether the log must be told, which is once in a hub's life.
+    /// The limit is reached. Returns whether the log needs the warning, once in a hub's life.
     pub(crate) fn report_limit(&mut self) -> bool {
         !mem::replace(&mut self.is_limit_reported, true)
     }
 
-    /// A seat was taken on this instance. Returns whether the backplane must be told of changes.
+    /// A seat is taken on this instance. Returns whether the backplane must be told of changes.
     #[must_use]
     pub(crate) fn note_arrival(&mut self, seat: &Seat) -> bool {
         self.note(seat, None)

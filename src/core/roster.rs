@@ -1,8 +1,8 @@
 //! Presence: which seats are taken, away, or empty. A seat is a user, or a member of a topic.
 //!
 //! A seat is taken while it has a client, and for a grace period after the last client. Other files
-//! count the clients, so the roster holds only seats that are away. Nothing runs when a grace period
-//! is over: the next operation finds that by the clock.
+//! count the clients, so the roster holds only seats that are away. Nothing runs when a grace
+//! period is over: the next operation finds that by the clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -63,8 +63,8 @@ pub enum TopicEvent {
         reason: EndReason,
     },
     /// The watcher fell behind the events that the hub [keeps](crate::Presence::event_buffer). Some
-    /// are lost to the watcher, which goes on from now. Read [`Hub::users_in`](crate::Hub::users_in)
-    /// again.
+    /// are lost to the watcher, which goes on from now. Call
+    /// [`Hub::users_in`](crate::Hub::users_in) again.
     Missed,
 }
 
@@ -75,8 +75,8 @@ pub enum TopicEvent {
 pub struct UserInfo {
     /// The user.
     pub user: Arc<str>,
-    /// How many clients the user has on this instance. In a list of a topic, the clients that follow
-    /// the topic count.
+    /// How many clients the user has on this instance. In the list of a topic, only clients that
+    /// follow the topic count.
     pub clients: usize,
     /// On how many other instances the user has clients. A user without any client is away.
     pub other_instances: usize,

@@ -1,4 +1,4 @@
-//! Seats: what presence counts. A seat is a user of the hub, or a user in a topic.
+//! Seats: presence counts the users of the hub, and the users in each topic. Each is a seat.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ impl<V> Seats<V> {
         users.chain(members)
     }
 
-    /// Returns the seat with the names that this map has already, so that a name is allocated once.
+    /// Returns the seat with the names of this map, so that a name is allocated once.
     pub(crate) fn with_known_names(&self, seat: &Seat) -> Seat {
         let known = seat.topic.as_ref().map(|topic| (topic, self.topics.get_key_value(topic)));
         let (topic, users) = match known {
@@ -184,7 +184,7 @@ impl<V> Seats<V> {
 }
 
 impl Seats<usize> {
-    /// Counts one more for a seat. Returns the count.
+    /// Adds 1 to the count of a seat. Returns the count.
     pub(crate) fn increment(&mut self, seat: &Seat) -> usize {
         let users = match &seat.topic {
             None => &mut self.users,
@@ -196,7 +196,7 @@ impl Seats<usize> {
         *count
     }
 
-    /// Counts one less for a seat, and removes a seat without a count. Returns the count.
+    /// Subtracts 1 from the count of a seat, and removes the seat at 0. Returns the count.
     pub(crate) fn decrement(&mut self, seat: &Seat) -> usize {
         let users = match &seat.topic {
             None => Some(&mut self.users),
@@ -253,7 +253,8 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Insert(seat, value) => {
-                        prop_assert_eq!(seats.insert(seat.clone(), value), flat.insert(seat, value));
+                        let before = flat.insert(seat.clone(), value);
+                        prop_assert_eq!(seats.insert(seat, value), before);
                     }
                     Op::Remove(seat) => prop_assert_eq!(seats.remove(&seat), flat.remove(&seat)),
                     Op::Increment(seat) => {

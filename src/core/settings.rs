@@ -238,12 +238,12 @@ impl Default for History {
 /// - A user is a member from the first client that follows the topic, whether by
 ///   [`Subscriber::topic`](crate::Subscriber::topic), [`Hub::join`](crate::Hub::join),
 ///   [`Hub::follow`](crate::Hub::follow) or `http::join_topic`. Two tabs in a room are one member.
-/// - If the stream of the last of these clients ends, the member is away for the grace period. This
-///   holds for each end of a stream, so a client that the hub ended because it stalled is away, too.
-/// - If the last of these clients [leaves](crate::Hub::leave) the topic, the member has left at once,
-///   with the reason [`LeftTopic`](crate::EndReason::LeftTopic): a client that leaves a room does not
-///   reload. A member that is away already has no client that could leave, and stays away until the
-///   end of the grace period.
+/// - If the stream of the last of these clients ends, the member is away for the grace period, and
+///   then has left. This holds for each end of a stream, also if the hub ended a stalled client.
+/// - If the last of these clients [leaves](crate::Hub::leave) the topic, the member has left at
+///   once, with the reason [`LeftTopic`](crate::EndReason::LeftTopic): a client that leaves a room
+///   does not reload. A member that is away has no client that could leave, and stays away until
+///   the end of the grace period.
 /// - A client without a user is no member, although it receives the events of the topic.
 ///
 /// ```
@@ -257,7 +257,9 @@ impl Default for History {
 /// let tab = hub.subscribe(Subscriber::new().user("ann"))?;
 /// hub.join(tab.client_id(), "room-7")?;
 /// match watch.next().now_or_never() {
-///     Some(Some(TopicEvent::Joined { user, topic })) => assert_eq!([&*user, &*topic], ["ann", "room-7"]),
+///     Some(Some(TopicEvent::Joined { user, topic })) => {
+///         assert_eq!((&*user, &*topic), ("ann", "room-7"));
+///     }
 ///     other => panic!("{other:?}"),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -338,8 +340,8 @@ impl Presence {
         self
     }
 
-    /// Sets how many events are kept for watchers: 4,096 by default, and as many for the watchers of
-    /// topics. A watcher that falls further behind gets
+    /// Sets how many events are kept for watchers: 4,096 by default, and as many for the watchers
+    /// of topics. A watcher that falls further behind gets
     /// [`PresenceEvent::Missed`](crate::PresenceEvent::Missed).
     #[must_use]
     pub const fn event_buffer(mut self, events: usize) -> Self {

@@ -310,8 +310,8 @@ impl State {
         }
     }
 
-    /// Adds a client to a topic, for events after `since`. Returns `false` if the client follows the
-    /// topic already.
+    /// Adds a client to a topic, for events after `since`. Returns `false` if the client follows
+    /// the topic already.
     pub(crate) fn join_topic(
         &mut self,
         slot: usize,

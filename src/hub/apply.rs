@@ -359,8 +359,7 @@ pub(super) fn user_changes(
     }
 }
 
-/// A seat was taken on another instance, or is empty there. Returns whether there is no room to know
-/// that.
+/// Applies a change of another instance. Returns whether there is no room for the seat.
 fn user_change(state: &mut State, instance: &str, change: UserChange, work: &mut Work<'_>) -> bool {
     let Some(attendance) = &mut state.attendance else { return false };
     let Seat { user, topic } = change.seat();

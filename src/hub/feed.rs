@@ -33,8 +33,8 @@ use crate::wire::id::EventId;
 /// # Presence
 ///
 /// An instance tells the others which users have clients on it, and which users are members of its
-/// topics: each is a [`Seat`]. These reports are sets: a report that comes twice changes nothing, and
-/// an engine that lost count can begin again with [every seat](Self::take_users).
+/// topics: each is a [`Seat`]. These reports are sets: a report that comes twice changes nothing,
+/// and an engine that lost count can begin again with [every seat](Self::take_users).
 ///
 /// ```
 /// use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};

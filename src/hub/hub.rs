@@ -820,7 +820,8 @@ impl Hub {
     /// Watches which users join and leave topics from now on: the topics that
     /// [`Presence::topics`](crate::Presence::topics) selects, on all instances.
     ///
-    /// To also know the members of a topic, watch first and then list, as for [`watch`](Self::watch).
+    /// To also know the members of a topic, watch first and then list, as for
+    /// [`watch`](Self::watch).
     ///
     /// # Errors
     ///
@@ -831,21 +832,22 @@ impl Hub {
     ///
     /// ```
     /// use futures_util::{FutureExt as _, StreamExt as _};
-    /// use sse_hub::{Event, Hub, ManualTimer, Presence, PublishError, Subscriber, TopicEvent, TopicWatch};
+    /// use sse_hub::{Event, Hub, ManualTimer, Presence, PublishError, Subscriber};
+    /// use sse_hub::{TopicEvent, TopicWatch};
     ///
-    /// /// Tells each room who joins and leaves: spawn this once beside the server.
+    /// /// Publishes the changes to each room: spawn this once beside the server.
     /// async fn tell_rooms(hub: &Hub, mut watch: TopicWatch) -> Result<(), PublishError> {
     ///     while let Some(change) = watch.next().await {
-    ///         let (topic, event) = match change {
-    ///             TopicEvent::Joined { user, topic } => (topic, Event::new("joined").data(&*user)),
-    ///             TopicEvent::Left { user, topic, .. } => (topic, Event::new("left").data(&*user)),
+    ///         let (topic, kind, user) = match change {
+    ///             TopicEvent::Joined { user, topic } => (topic, "joined", user),
+    ///             TopicEvent::Left { user, topic, .. } => (topic, "left", user),
     ///             // The watch fell behind: let the pages load the lists again.
     ///             _ => {
     ///                 hub.broadcast(Event::new("reload-members"))?;
     ///                 continue;
     ///             }
     ///         };
-    ///         hub.send_to_topic(topic, event)?;
+    ///         hub.send_to_topic(topic, Event::new(kind).data(&*user))?;
     ///     }
     ///     Ok(())
     /// }
@@ -866,13 +868,17 @@ impl Hub {
     /// assert_eq!(lines, ["data: bob", "data: bob"], "joined, and left");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// With a backplane, each instance reports each change. A page that keeps a set of members then
+    /// gets each event once from each instance: the sequences of all instances end alike, so the
+    /// set is right when they have arrived.
     pub fn watch_topics(&self) -> Result<TopicWatch, WatchError> {
         presence::watch_topics(self.shared())
     }
 
-    /// Lists the [members](crate::Presence#members-of-topics) of a topic on all instances, each user
-    /// once, in no particular order. Members that are away are listed, too. The list of a topic
-    /// without members is empty. Takes time in proportion to the list.
+    /// Lists the [members](crate::Presence#members-of-topics) of a topic on all instances, each
+    /// user once, in no particular order. Members that are away are listed, too. The list of a
+    /// topic without members is empty. Takes time in proportion to the list.
     ///
     /// Decide first whether the reader of the list may know the members. A list tells nothing about
     /// other topics: `clients` and `other_instances` count the clients that follow this topic.

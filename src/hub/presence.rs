@@ -41,8 +41,8 @@ pub struct PresenceWatch(Watch);
 /// [`Hub::watch_topics`](crate::Hub::watch_topics) returns it.
 ///
 /// A `Stream` of [`TopicEvent`]s: joins and leaves of a user in a topic alternate. All else is as
-/// for a [`PresenceWatch`]: a cursor and no queue, cancel safe, and the end with the hub. The events
-/// of topics are kept apart from those of users, so a crowd in the topics does not make a
+/// for a [`PresenceWatch`]: a cursor and no queue, cancel safe, and the end with the hub. The
+/// events of topics are kept apart from those of users, so a crowd in the topics does not make a
 /// `PresenceWatch` miss events.
 ///
 /// Purposefully not `Clone`: call `Hub::watch_topics` again.

@@ -1,10 +1,11 @@
 //! Presence in Redis: the scripts, and the keys that they share.
 //!
 //! Each instance has a set of users and of members of topics, which expires unless the instance
-//! lives. The hash `instances` holds, for each instance, the version of the set, the time of the last
-//! heartbeat, the number of users, and the number of all elements. A small stream carries the changes: an instance that has read version 7 of another's
-//! set applies the changes of version 8, and reads the whole set if changes are missing. Versions
-//! are the instance's own numbers and only grow, so they can be compared whatever happens to Redis.
+//! lives. The hash `instances` holds, for each instance, the version of the set, the time of the
+//! last heartbeat, the number of users, and the number of all elements. A small stream carries the
+//! changes: an instance that has read version 7 of another's set applies the changes of version 8,
+//! and reads the whole set if changes are missing. Versions are the instance's own numbers and only
+//! grow, so they can be compared whatever happens to Redis.
 
 use std::time::Duration;
 
