@@ -36,6 +36,7 @@
 //! | instance | one process with a hub |
 //! | order | the sequence of entries (events and commands) that all instances share |
 //! | history read | fetching events from the backplane that are older than the log |
+//! | seat, member | a user, or a user in a topic, as presence counts them; a user in a topic |
 //! | lease | the time after which an instance without a sign of life counts as dead |
 //! | drain | ending all streams over a period, each with a reconnect delay of its own |
 //!
@@ -70,12 +71,13 @@
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          a topic's last events        follow          topics of a request
 //! CORE    core/     plain types that the locks guard
-//!   state            the state lock's contents    roster          users that are away
+//!   state            the state lock's contents    attendance      seats here and elsewhere
 //!   held             history reads                ahead           clients ahead of the log
+//!   roster           seats that are away          remote          seats of other instances
 //!   deferred         work after the locks         config          settings of a hub
 //!   client           a client for publishers      inbox           a client's mailbox, end, waker
-//!   remote           users of other instances     encoder         events without a hub
 //!   backplane        the port: entries out        receipt         receipt, confirmation
+//!   seats            users and members, a map     encoder         events without a hub
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
 //!   end              reasons, states of an end
@@ -310,11 +312,14 @@
 //!   place among the events on every instance, and each instance applies them when reading them,
 //!   also the instance that sent them. To apply them at once there would end a returning client
 //!   twice.
-//! - **Presence** needs no order. Each instance announces a set of users with a version that only
-//!   grows. An instance that missed a version reads the whole set. An instance counts as dead if no
-//!   new sign of life came for 1.5 leases in which the observer could read, so no clock is compared
-//!   with another, and an outage of Redis makes no instance dead. No instance declares another dead
-//!   for all: a clock that jumps would end every user.
+//! - **Presence** needs no order. Each instance announces a set of seats with a version that only
+//!   grows. A seat is a user, or a user in a topic: both have the same grace, bounds and lease, and
+//!   travel in the same set. In Redis a member is an element that is not UTF-8, and its changes
+//!   have a field of their own: an older version skips both, and still knows all users. An instance
+//!   that missed a version reads the whole set. An instance counts as dead if no new sign of life
+//!   came for 1.5 leases in which the observer could read, so no clock is compared with another,
+//!   and an outage of Redis makes no instance dead. No instance declares another dead for all: a
+//!   clock that jumps would end every user.
 //! - **Outages.** The engine repeats the state, and the hub judges by the clock whether an outage
 //!   lasts. So no timer of a stream is touched, and a short outage wakes no client. A stream
 //!   compares the state last sent with the current state, and sends only the newest.
@@ -505,7 +510,7 @@
 //! | `JOINED` | 64 clients | `hub/joining` | join with the last events in one hold of the state lock |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
-//! | `MAX_EXPIRED` | 64 users | `core/roster` | grace periods that one operation ends |
+//! | `MAX_EXPIRED` | 64 seats | `core/roster` | grace periods that one operation ends |
 //! | `LINGER` | 10 s | `core/held` | older events stay this long after the last read |
 //! | `MAX_LOWERED`, `_IDLE` | 64, 1024 | `hub/shared` | events freed by a publish or read; by a heartbeat |
 //! | `LASTS`, `LOG_PERIOD` | 1 s, 10 s | `core/health` | an outage that clients hear of; log rate |
@@ -538,9 +543,9 @@
 //! | `MOST_ENTRIES`, `MOST_UNCOUNTED` | 2048, 256 | `redis/tasks/read_size` | the same in entries |
 //! | `SHRINK` | 8 | `redis/tasks/read_size` | divides the size after a timeout |
 //! | `PACE` | 100 ms | `redis/tasks/history`, `announcer` | a crowd shares a read; joins share an entry |
-//! | `BATCH` | 1024 | `redis/tasks/announcer` | users in one entry |
+//! | `BATCH` | 1024 | `redis/tasks/announcer` | seats in one entry |
 //! | `MOST_INSTANCES` | 4096 | `redis/tasks/observer` | bounds memory against forged instances |
-//! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and users in one read |
+//! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and seats in one read |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
 //! | `KEPT_ENTRIES` | 256 | `redis/store/lease` | an instance that misses more reads a set |
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |
@@ -601,6 +606,7 @@
 //! | conversions | done: `Event::from_payload`, `Feed::new` |
 //! | names of the port | done: `AheadUpTo`, `HistoryRequest`, `SendError`, `UserChange::Joined`, `Feed::tail_limits`, `replace_users`, `change_users`, `remove_instance`, and `on_` for notifications |
 //! | names with a unit | done: `Stats::batched` and `delivered_bytes`, `Presence::max_away` and `event_buffer`, `HubBuilder::max_batch_bytes`. `HubBuilder::window` stays: its documentation names the unit |
+//! | presence in topics | done: `Presence::topics` selects by `&'static` prefixes, so that `Presence` stays `Copy`. `Hub::watch_topics` is a watch of its own: in one watch, a crowd in the rooms would wake and overtake the watchers of users. `Hub::leave` ends a membership at once, because nobody reloads a page by leaving a room; a stream that ends has the grace period. `Hub::users_in` of a topic that is not selected is an error, and no list of the local part |
 //! | `RefusedCause` | deliberately carries its limit: an operator reads the number in the message |
 //! | `HubBuilder::backplane` | deliberately takes the engine by value, as the timer: an engine that the program also needs is a cheap clone |
 //! | publishing | deliberately synchronous: it never waits, and never fails because no client listens |

@@ -308,13 +308,29 @@ pub enum ReadError {
     NotLoaded,
 }
 
-/// Why [`Hub::watch`](crate::Hub::watch) failed.
+/// Why [`Hub::watch`](crate::Hub::watch) or [`Hub::watch_topics`](crate::Hub::watch_topics) failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
     /// The hub was built without presence.
     #[error("presence is off: set `HubBuilder::presence`")]
     Off,
+    /// The hub's presence selects no topic.
+    #[error("presence of topics is off: set `Presence::topics`")]
+    NoTopics,
+}
+
+/// Why [`Hub::users_in`](crate::Hub::users_in) failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MembersError {
+    /// The hub does not know the members of this topic: it was built without presence, or
+    /// [`Presence::topics`](crate::Presence::topics) does not select the topic.
+    #[error("presence of this topic is off: set `Presence::topics`")]
+    Off,
+    /// The name of the topic is invalid.
+    #[error("invalid topic: {0}")]
+    Topic(#[from] NameError),
 }
 
 /// Why an audience is invalid.
@@ -387,6 +403,16 @@ pub enum ConfigError {
     Retry {
         /// The delay that was set.
         retry: Duration,
+    },
+    /// No topic can begin with a prefix of `Presence::topics`.
+    #[error(
+        "a prefix of {len} bytes in `Presence::topics`, more than the {limit} of `Limits::name_len`"
+    )]
+    TopicPrefix {
+        /// The length of the prefix in bytes.
+        len: usize,
+        /// The longest name in bytes.
+        limit: usize,
     },
     /// `Retain::per_topic` has no effect.
     #[error("`Retain::per_topic` is {per_topic}, more than the {events} of `Retain::events`")]

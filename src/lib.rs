@@ -48,6 +48,7 @@
 //! | retained events without a stream | [`Hub::read`], [`Hub::recent`] |
 //! | streams that end | [`Hub::finish`], [`Hub::disconnect`], [`Goodbye`] |
 //! | users that come and go | [`Presence`], [`PresenceWatch`] |
+//! | the members of a room | [`Hub::users_in`], [`TopicWatch`], [`Presence::topics`] |
 //! | a stream without a hub | [`EventStream`] |
 //! | heartbeats, on any runtime | [`Heartbeat`], [`Timer`] |
 //! | responses to requests | `sse_hub::http`, `sse_hub::warp`, the examples |
@@ -104,13 +105,14 @@ pub mod backplane {
     //!
     //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
     //! look like events to the engine. Presence needs no order: an engine may
-    //! [take](Feed::take_changes) the changes of this hub's users and give them to the
-    //! [other](Feed::change_users) instances.
+    //! [take](Feed::take_changes) the changes of this hub's users and of the members of its topics,
+    //! and give them to the [other](Feed::change_users) instances.
 
     pub use crate::core::ahead::AheadUpTo;
     pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
     pub use crate::core::encoder::Encoder;
     pub use crate::core::held::HistoryRequest;
+    pub use crate::core::seats::Seat;
     pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
 }
 
@@ -190,18 +192,19 @@ pub mod warp {
 
 pub use crate::core::end::{EndReason, Goodbye};
 pub use crate::core::receipt::{Affected, Confirmation, Receipt, Unconfirmed, Unmatched};
-pub use crate::core::roster::{PresenceEvent, UserInfo};
+pub use crate::core::roster::{PresenceEvent, TopicEvent, UserInfo};
 pub use crate::core::settings::{History, Limits, Presence};
 pub use crate::core::stats::{Delays, Stats};
 pub use crate::error::{
-    AudienceError, ConfigError, DisconnectError, FollowError, InvalidReason, JoinError, NameError,
-    NameKind, PublishError, ReadError, RefusalStyle, Refused, RefusedCause, WatchError,
+    AudienceError, ConfigError, DisconnectError, FollowError, InvalidReason, JoinError,
+    MembersError, NameError, NameKind, PublishError, ReadError, RefusalStyle, Refused,
+    RefusedCause, WatchError,
 };
 pub use crate::hub::builder::HubBuilder;
 pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
 pub use crate::hub::page::{Page, StoredEvent};
-pub use crate::hub::presence::PresenceWatch;
+pub use crate::hub::presence::{PresenceWatch, TopicWatch};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;

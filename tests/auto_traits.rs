@@ -5,10 +5,10 @@ use std::hash::Hash;
 
 use sse_hub::{
     Audience, ClientId, ConfigError, Event, EventError, EventId, EventType, Heartbeat, Hub,
-    HubBuilder, InvalidEventType, LastEventId, ManualTimer, NameError, NameKind,
+    HubBuilder, InvalidEventType, LastEventId, ManualTimer, MembersError, NameError, NameKind,
     ParseClientIdError, ParseEventIdError, Presence, PresenceEvent, PresenceWatch, PublishError,
     Receipt, Refused, RefusedCause, Retain, Sleep, Stats, Subscriber, Subscription, Timer,
-    Unmatched, UserInfo, WatchError,
+    TopicEvent, TopicWatch, Unmatched, UserInfo, WatchError,
 };
 
 const fn shared<T: Debug + Send + Sync + Unpin + 'static>() {}
@@ -41,9 +41,20 @@ fn watch_is_send_and_unpin() {
     const { cloned::<PresenceEvent>() };
     const { cloned::<UserInfo>() };
     const { cloned::<sse_hub::backplane::UserChange>() };
+    const { key::<sse_hub::backplane::Seat>() };
     const { cloned::<sse_hub::backplane::Feed>() };
     const { value::<Presence>() };
     const { error::<WatchError>() };
+}
+
+#[test]
+fn topic_watch_is_send_and_unpin() {
+    const fn events<T: futures_util::Stream<Item = TopicEvent>>() {}
+
+    const { shared::<TopicWatch>() };
+    const { events::<TopicWatch>() };
+    const { cloned::<TopicEvent>() };
+    const { error::<MembersError>() };
 }
 
 #[test]

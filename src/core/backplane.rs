@@ -2,12 +2,12 @@
 //! half, ordered events in, is [`Feed`](crate::backplane::Feed).
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
+use super::seats::Seat;
 use crate::error::{DisconnectError, JoinError, PublishError};
 use crate::wire::id::EventId;
 
@@ -36,7 +36,7 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// [`Feed::disown`](crate::backplane::Feed::disown).
     fn on_client_ahead(&self) {}
 
-    /// Users came to the hub or left, since the engine last
+    /// Users came to the hub or left, or joined or left topics, since the engine last
     /// [took the changes](crate::backplane::Feed::take_changes). For engines that tell other
     /// instances which users are online.
     fn on_presence_changed(&self) {}
@@ -55,20 +55,23 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     fn on_close(&self) {}
 }
 
-/// A change of a user's presence on an instance, as instances tell each other.
+/// A change of presence on an instance, as instances tell each other: of a user, or of a member of
+/// a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserChange {
-    /// The user has clients on the instance, and had none.
-    Joined(Arc<str>),
-    /// The user has no client on the instance any more, and why the last client ended.
-    Left(Arc<str>, EndReason),
+    /// The seat has clients on the instance, and had none.
+    Joined(Seat),
+    /// The seat has no client on the instance any more, and why the last client left.
+    Left(Seat, EndReason),
 }
 
 impl UserChange {
-    pub(crate) fn user(&self) -> &Arc<str> {
-        let (Self::Joined(user) | Self::Left(user, _)) = self;
-        user
+    /// Returns the seat that changed.
+    #[must_use]
+    pub fn seat(&self) -> &Seat {
+        let (Self::Joined(seat) | Self::Left(seat, _)) = self;
+        seat
     }
 }
 

@@ -2,6 +2,7 @@
 //! that takes the locks.
 
 pub(crate) mod ahead;
+pub(crate) mod attendance;
 pub(crate) mod backplane;
 pub(crate) mod client;
 pub(crate) mod config;
@@ -14,6 +15,7 @@ pub(crate) mod inbox;
 pub(crate) mod receipt;
 pub(crate) mod remote;
 pub(crate) mod roster;
+pub(crate) mod seats;
 pub(crate) mod settings;
 pub(crate) mod state;
 pub(crate) mod stats;

@@ -107,9 +107,11 @@
 //! obeys an entry that Redis has lost. A client that is between two instances at that moment is not
 //! reached: your handler must decide when the client comes back.
 //!
-//! Hubs with [presence](crate::HubBuilder::presence) share their users with each other. Each
-//! instance keeps a set of local users in Redis, and announces changes at most ten times a second
-//! in a small stream. An instance that has missed an announcement reads the set.
+//! Hubs with [presence](crate::HubBuilder::presence) share their users with each other, and the
+//! [members of topics](crate::Presence#members-of-topics). Each instance keeps a set of local users
+//! and members in Redis, and announces changes at most ten times a second in a small stream. An
+//! instance that has missed an announcement reads the set. For members the following holds as for
+//! users.
 //!
 //! - If a user joins or leaves: all instances know within some 100 ms.
 //! - If an instance is closed: the users are away at once, and leave when the
@@ -167,10 +169,10 @@
 //! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub or publisher that was
 //!   built in a [day](Redis::remember), up to 21 KiB.
 //! - `{prefix}:once:*`: idempotency keys; 1 for each in a [day](Redis::remember).
-//! - `{prefix}:users:*`: with presence: the set of an instance's users, which expires after two
-//!   [leases](Redis::lease); the users.
+//! - `{prefix}:users:*`: with presence: the set of an instance's users and members of topics, which
+//!   expires after two [leases](Redis::lease); the users, and each pair of a user and a topic.
 //! - `{prefix}:instances`: the instances; 1 for each, until twenty leases after the death.
-//! - `{prefix}:presence`: announcements; about 256 entries, each of up to 1024 users.
+//! - `{prefix}:presence`: announcements; about 256 entries, each of up to 1024 users and members.
 //!
 //! Set `maxmemory-policy noeviction`: with another policy Redis can evict the stream, which is a
 //! single key. Each instance has two connections, four with presence, and another while a client
@@ -203,7 +205,8 @@
 //! single events and publishers are replaced. Several hubs share a Redis under different prefixes.
 //!
 //! Instances of different versions can run side by side: events that an older version cannot read
-//! are gaps for its clients.
+//! are gaps for its clients. An older version knows the users of all instances, and no members of
+//! topics.
 
 mod config;
 mod connect;
