@@ -1,0 +1,9 @@
+//! Whole features, each with the server's part and the page's.
+//!
+//! | feature | shows |
+//! |---|---|
+//! | [`notifications`] | a notification centre: unread items on all tabs and devices, also after an absence |
+//! | [`dashboard`] | values that replace each other: the newest value, at the speed of each client |
+
+pub mod dashboard;
+pub mod notifications;
