@@ -5,6 +5,7 @@
 //!
 //! | to | read |
 //! |---|---|
+//! | see a hub at work, in terminals | [`first_hour`] |
 //! | open streams in your server | [`mounting`] |
 //! | reach a tab, a user, a session, a topic, or a combination | [`targeting`] |
 //! | send JSON that the page knows the type of | [`typed_events`] |
@@ -29,6 +30,7 @@
 pub mod authentication;
 pub mod browser;
 pub mod cookbook;
+pub mod first_hour;
 pub mod ids;
 pub mod instances;
 pub mod limits;
