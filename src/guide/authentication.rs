@@ -24,7 +24,8 @@
 //! ```
 //! use std::time::Duration;
 //! use sse_hub::{
-//!     Audience, DisconnectError, Event, Goodbye, Hub, LastEventId, Subscriber, Subscription,
+//!     Audience, DisconnectError, Event, Goodbye, Hub, LastEventId, Refused, Subscriber,
+//!     Subscription,
 //! };
 //!
 //! # struct Session { id: String, user: u64, remaining: Duration }
@@ -39,15 +40,15 @@
 //!     sessions: &Sessions,
 //!     session: &Session,
 //!     last: LastEventId,
-//! ) -> Option<Subscription> {
+//! ) -> Result<Option<Subscription>, Refused> {
 //!     let who = Subscriber::new()
 //!         .user(session.user)
 //!         .session(&session.id)
 //!         .expires_in(session.remaining)
 //!         .resume(last);
-//!     let stream = hub.subscribe(who).ok()?;
-//!     // Dropping the stream ends it.
-//!     sessions.is_open(session).then_some(stream)
+//!     let stream = hub.subscribe(who)?;
+//!     // `None` becomes a `401`. Dropping the stream ends it.
+//!     Ok(sessions.is_open(session).then_some(stream))
 //! }
 //!
 //! fn logout(hub: &Hub, sessions: &Sessions, session: &Session) -> Result<(), DisconnectError> {
