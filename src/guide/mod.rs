@@ -11,6 +11,7 @@
 //! | send JSON that the page knows the type of | [`typed_events`] |
 //! | lose nothing across reconnects, and notice losses | [`resuming`] |
 //! | send the state, and then its changes | [`snapshots`] |
+//! | let pages join and leave topics | [`rooms`] |
 //! | know the cost of a client that does not read | [`slow_clients`] |
 //! | bound clients and memory | [`limits`] |
 //! | know the owner of a stream, also for pages of other origins | [`authentication`] |
@@ -44,6 +45,7 @@ pub mod mounting;
 pub mod production;
 pub mod proxies;
 pub mod resuming;
+pub mod rooms;
 pub mod shutdown;
 pub mod slow_clients;
 pub mod snapshots;
