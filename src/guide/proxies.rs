@@ -62,8 +62,8 @@
 //! - Each open stream occupies a thread of Apache, also under `mpm_event`. So `MaxRequestWorkers`
 //!   bounds streams and all other requests together: raise the setting, or use another proxy for
 //!   many streams.
-//! - An HTTP/2 connection begins with six requests at a time. Apache raises the limit as requests
-//!   complete, so a page that loads its files first has room for more streams.
+//! - An HTTP/2 connection begins with six requests at a time; the seventh waits. Apache raises the
+//!   limit as responses complete, so a page that loads its files first has room for more streams.
 //! - Apache notices that a browser has left when the next event or heartbeat is sent.
 //!
 //! # A proxy can hide a dead browser

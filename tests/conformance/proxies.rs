@@ -198,6 +198,71 @@ async fn apache_compresses_listed_streams() {
     listed_type_is_compressed(Kind::Apache, true).await;
 }
 
+/// A new HTTP/2 connection of Apache serves six requests at a time.
+#[tokio::test]
+#[ignore = "needs apache2"]
+async fn seventh_request_waits_on_a_new_apache_connection() {
+    let hub = hub().build().unwrap();
+    let server = Server::start(Adapter::Axum, &hub).await;
+    let proxy = Proxy::start(Kind::Apache, server.address).await;
+    let mut client = proxy.connect(Version::HTTP_2).await;
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        streams.push(client.events(None).await);
+    }
+    let seventh = tokio::spawn(async move { (client.events(None).await, client) });
+    // The proxy answers others in the meantime.
+    let mut other = proxy.connect(Version::HTTP_2).await;
+    for _ in 0..20 {
+        other.page().await;
+        let id = publish(&hub, 0);
+        streams[0].until(&format!("id: {id}\n\n")).await;
+    }
+    assert!(!seventh.is_finished() && hub.stats().clients == 6);
+    // A complete response makes room. A stream that the client resets does not.
+    hub.finish(Audience::all(), Goodbye::from_static("done")).unwrap();
+    within("the seventh stream", seventh).await.unwrap();
+}
+
+/// Apache needs a thread for each stream.
+#[tokio::test]
+#[ignore = "needs apache2"]
+async fn streams_occupy_threads_of_apache() {
+    let hub = hub().build().unwrap();
+    let server = Server::start(Adapter::Axum, &hub).await;
+    let few = |text| {
+        format!("ServerLimit 1\nThreadLimit 4\nThreadsPerChild 4\nMaxRequestWorkers 4\n{text}")
+    };
+    let proxy = Arc::new(Proxy::with(Kind::Apache, server.address, few).await);
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut client = proxy.connect(Version::HTTP_11).await;
+        open.push((client.events(None).await, client));
+    }
+    let behind = Arc::clone(&proxy);
+    let fifth = tokio::spawn(async move {
+        let mut client = behind.connect(Version::HTTP_11).await;
+        (client.events(None).await, client)
+    });
+    for _ in 0..20 {
+        let id = publish(&hub, 0);
+        for (stream, _) in &mut open {
+            stream.until(&format!("id: {id}\n\n")).await;
+        }
+    }
+    assert!(!fifth.is_finished() && hub.stats().clients == 4);
+    drop(open.pop());
+    // Apache notices a departure when an event is sent.
+    let publishing = async {
+        while !fifth.is_finished() {
+            publish(&hub, 0);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("a free thread", publishing).await;
+    fifth.await.unwrap();
+}
+
 /// With heartbeats: a proxy may notice a client that has gone only when the proxy writes.
 async fn departure_reaches_the_hub(kind: Kind) {
     let hub = hub().heartbeat(Heartbeat::default().every(HEARTBEAT)).build().unwrap();
