@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | buffering | sends `x-accel-buffering: no` | nginx obeys the header; the others forward at once |
 //! | compression | sends `cache-control: no-transform` | HAProxy obeys the header; in the others, leave `text/event-stream` out of the types |
-//! | idle timeout | sends a [heartbeat](crate::Heartbeat) after 15 idle seconds | every timeout of the way to the service must be at least three heartbeats |
+//! | idle timeout | sends a [heartbeat](crate::Heartbeat) after 15 idle seconds | every idle timeout between the browser and the service must be at least three heartbeats |
 //! | protocol | speaks HTTP/1.1, and HTTP/2 if your server does | HTTP/1.1 to the service: over HTTP/1.0 a stream has no marked end |
 //! | lost clients | [`lifetime`](crate::HubBuilder::lifetime) ends every stream after a while | see [below](#a-proxy-can-hide-a-dead-browser) |
 //!

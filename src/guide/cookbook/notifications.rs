@@ -99,11 +99,15 @@
 //! list are in the list already:
 //!
 //! ```text
-//! let position; // Unknown until the list is there: keep the events.
-//! let waiting = [];
+//! let position; // Unknown while a list is fetched: events wait.
+//! let fetches = 0;
+//! const waiting = [];
 //!
 //! async function fetchList() {
+//!   const current = ++fetches;
+//!   position = undefined;
 //!   const list = await (await fetch("/notifications")).json();
+//!   if (current !== fetches) return; // Another fetch has begun since.
 //!   position = list.position;
 //!   show(list.items);
 //!   waiting.splice(0).forEach(add);
