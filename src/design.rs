@@ -90,6 +90,7 @@
 //!   hash             hashes of keys               retain          the retention setting
 //!   key              client ids, keys
 //!   name             the forms of a name          pages           the log in pieces
+//! PAGES   lib  design  guide/    documentation only; guide/proxies/ has configurations that are tested
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom

@@ -24,6 +24,9 @@
 //! The instances may stand behind any load balancer. A browser that reconnects to another instance
 //! resumes there with the native `Last-Event-ID`: no event is lost, and no event is repeated.
 //!
+//! [`guide::instances`](crate::guide::instances) says what changes for the application, and how far
+//! one prefix reaches.
+//!
 //! # How the backplane works
 //!
 //! Each event is an entry of a stream, and the id of the entry is the id of the event. An instance
