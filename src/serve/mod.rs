@@ -122,21 +122,16 @@
 //! - A body that fails ends the connection after the bytes before the failure.
 
 mod accept;
-mod answer;
 mod app;
 mod connection;
 mod link;
 mod open;
-mod refuse;
-mod socket;
 mod stream;
 
-use std::fmt;
 use std::future::{self, Pending};
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::axum::serve::Listener;
@@ -172,6 +167,7 @@ where
 }
 
 /// A server that was not started, from [`serve()`]. Must be awaited.
+#[derive(Debug)]
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct Serve<L, M, K, F = Pending<()>> {
     listener: L,
@@ -271,36 +267,12 @@ where
     fn into_future(self) -> Serving {
         let Self { listener, service, settings, signal, kind: _ } = self;
         let serving = accept::serve::<L, M, K>(listener, service, settings, signal);
-        Serving(Box::pin(async move {
+        Box::pin(async {
             serving.await;
             Ok(())
-        }))
-    }
-}
-
-impl<L: fmt::Debug, M, K, F> fmt::Debug for Serve<L, M, K, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serve")
-            .field("listener", &self.listener)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        })
     }
 }
 
 /// A running server: the future of [`Serve`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Serving(Pin<Box<dyn Future<Output = io::Result<()>> + Send>>);
-
-impl Future for Serving {
-    type Output = io::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for Serving {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serving").finish_non_exhaustive()
-    }
-}
+pub type Serving = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
