@@ -1,15 +1,13 @@
 //! The loop that accepts connections, and the end of the server.
 
 use std::any::Any;
-use std::future::{poll_fn, ready};
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
 use ::axum::serve::Listener;
-use ::http::header::ACCEPT;
 use axum_core::body::Body;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -55,11 +53,11 @@ pub(super) async fn serve<L, M, K>(
     let mut signal = pin!(signal);
     let mut is_failing = false;
     loop {
-        let accepted = {
-            let accept = pin!(accept(&mut listener, &open, &mut is_failing));
-            poll_first(signal.as_mut(), accept).await
+        let (io, remote_addr) = tokio::select! {
+            biased;
+            () = &mut signal => break,
+            accepted = accept(&mut listener, &open, &mut is_failing) => accepted,
         };
-        let Some((io, remote_addr)) = accepted else { break };
         if let Some(socket) = (&io as &dyn Any).downcast_ref::<TcpStream>()
             && !watchdog::is_prepared(socket)
         {
@@ -84,32 +82,17 @@ pub(super) async fn serve<L, M, K>(
 async fn end(open: &Open, drain_over: Option<Duration>) {
     open.enter(Stage::Ending);
     let drains = drain_over.map_or_else(Vec::new, |over| open.drain_hubs(over));
-    let all_closed = async {
-        while open.count() > 0 {
-            open.closed().await;
-        }
-    };
-    let streams_end = async {
+    let drained = async {
         for drain in drains {
             drain.await;
         }
         tokio::time::sleep(GRACE).await;
-        open.enter(Stage::Over);
-        std::future::pending::<()>().await;
     };
-    poll_first(pin!(all_closed), pin!(streams_end)).await;
-}
-
-/// Returns the output of `second`, or `None` if `first` is ready.
-async fn poll_first<T>(
-    mut first: Pin<&mut impl Future<Output = ()>>,
-    mut second: Pin<&mut impl Future<Output = T>>,
-) -> Option<T> {
-    poll_fn(|cx: &mut Context<'_>| match first.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => second.as_mut().poll(cx).map(Some),
-    })
-    .await
+    tokio::select! {
+        () = open.all_closed() => return,
+        () = drained => open.enter(Stage::Over),
+    }
+    open.all_closed().await;
 }
 
 /// Accepts a connection. Errors of tokio's TCP listener are handled here, and those of other
@@ -138,8 +121,7 @@ async fn accept<L: Listener>(
                     if !std::mem::replace(is_failing, true) {
                         tracing::warn!(target: "sse_hub", %error, "connections are not accepted");
                     }
-                    let wait = pin!(tokio::time::sleep(RETRY_ACCEPT));
-                    poll_first(pin!(open.closed()), wait).await;
+                    let _ = tokio::time::timeout(RETRY_ACCEPT, open.closed.notified()).await;
                 }
             },
         }
@@ -161,15 +143,10 @@ fn set_backlog(tcp: &TcpListener, backlog: u32) {
     }
 }
 
-/// Returns the service for a connection above the limit. Refuses a stream by a stream: any status
-/// but 200 closes a browser's `EventSource` for good.
+/// Returns the service for a connection above the limit.
 fn refusal() -> App {
     Box::new(|request| {
-        let takes_stream = request.headers().get_all(ACCEPT).iter().any(|accept| {
-            let mut parts = accept.as_bytes().windows(b"text/event-stream".len());
-            parts.any(|part| part.eq_ignore_ascii_case(b"text/event-stream"))
-        });
-        let response = server_is_full(takes_stream, RETRY);
+        let response = server_is_full(request.headers(), RETRY);
         Box::pin(ready(Ok(response.map(Body::new))))
     })
 }

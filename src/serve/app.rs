@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::fmt;
 use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -150,6 +149,7 @@ where
 ///
 /// This is `axum::serve::IncomingStream`, which only axum can create. For a type of your own in
 /// `into_make_service_with_connect_info`, implement axum's `Connected` for both types.
+#[derive(Debug)]
 pub struct IncomingStream<'a, L: Listener> {
     pub(super) io: &'a L::Io,
     pub(super) remote_addr: &'a L::Addr,
@@ -164,12 +164,6 @@ impl<L: Listener> IncomingStream<'_, L> {
     /// Returns the address of the peer.
     pub fn remote_addr(&self) -> &L::Addr {
         self.remote_addr
-    }
-}
-
-impl<L: Listener> fmt::Debug for IncomingStream<'_, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IncomingStream").finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -58,10 +59,10 @@ impl<IO: Io> Future for Connection<IO> {
                 *work = None;
             }
             let Some(streaming) = stream else { return Poll::Ready(()) };
-            match ready!(streaming.poll(cx, place.open().stage())) {
+            match ready!(streaming.poll(cx, place.open.stage())) {
                 Ok(unsent) => {
                     let sending =
-                        stream.take().map(|stream| send(stream, unsent, Arc::clone(place.open())));
+                        stream.take().map(|stream| send(stream, unsent, Arc::clone(&place.open)));
                     *work = sending.map(|sending| Box::pin(sending) as Work<IO>);
                 }
                 Err(_) => return Poll::Ready(()),
@@ -77,7 +78,7 @@ async fn serve<IO: Io>(mut io: Watched<IO>, app: App, open: Arc<Open>) -> Option
     if !is_http2 {
         return serve_http1(io, read, app, open).await;
     }
-    let link = Link::http2();
+    let link = Link::new(true);
     let io = TokioIo::new(Socket { io, read, link: Arc::clone(&link) });
     let service = Service { app, open: Arc::clone(&open), link: Arc::clone(&link) };
     let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -111,7 +112,7 @@ async fn serve_http1<IO: Io>(
     app: App,
     open: Arc<Open>,
 ) -> Option<Streaming<IO>> {
-    let link = Link::http1();
+    let link = Link::new(false);
     let io = TokioIo::new(Socket { io, read, link: Arc::clone(&link) });
     let service = Service { app, open: Arc::clone(&open), link: Arc::clone(&link) };
     // The watchdog has the deadline of a head.
@@ -125,6 +126,7 @@ async fn serve_http1<IO: Io>(
             Some(Streaming::new(io.into_inner(), leaving, read, service.app))
         }
         Next::Upgrade => {
+            link.is_hypers.store(true, Ordering::Relaxed);
             run(
                 Box::pin(http1.with_upgrades()).as_mut(),
                 UpgradeableConnection::graceful_shutdown,
@@ -151,7 +153,7 @@ where
     let mut is_ending = false;
     poll_fn(|cx| {
         let stage = open.stage();
-        if stage == Stage::Over && link.has_stream() {
+        if stage == Stage::Over && link.has_stream.load(Ordering::Relaxed) {
             return Poll::Ready(None);
         }
         if stage > Stage::Serving && !mem::replace(&mut is_ending, true) {

@@ -4,8 +4,8 @@
 //! first frame, the body goes to the [`Link`]. From then on, [`Socket`] keeps the bytes that hyper
 //! writes, and the connection's task takes all of them.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,23 +27,22 @@ use crate::watchdog::Watched;
 
 /// The state that hyper's parts of a connection share with the connection's task.
 pub(super) struct Link {
-    state: Mutex<State>,
-    /// hyper sends a stream of this crate.
-    has_stream: AtomicBool,
-}
-
-enum State {
-    /// A stream may leave hyper.
-    Ordinary,
-    /// hyper has encoded the head of this stream.
-    Leaving(Leaving),
-    /// A response that changes the protocol waits for [`Next::Upgrade`].
-    UpgradeWanted,
+    next: Mutex<Option<Next>>,
     /// hyper keeps the connection to the end: HTTP/2, or the protocol may change.
-    Hypers,
+    pub(super) is_hypers: AtomicBool,
+    /// hyper sends a stream of this crate.
+    pub(super) has_stream: AtomicBool,
 }
 
-/// A stream that leaves hyper.
+/// The work of the connection's task after hyper has done all that hyper can do.
+pub(super) enum Next {
+    /// Take the connection, and send the stream.
+    Stream(Leaving),
+    /// Let hyper change the protocol.
+    Upgrade,
+}
+
+/// A stream that leaves hyper, because hyper has encoded the head.
 pub(super) struct Leaving {
     pub(super) body: Body,
     /// hyper's rule for a body of unknown length: chunks, or the end of the connection.
@@ -53,58 +52,30 @@ pub(super) struct Leaving {
     pub(super) head: Vec<u8>,
 }
 
-/// A task for the connection after hyper has done all that it can do.
-pub(super) enum Next {
-    /// Take the connection, and send the stream.
-    Stream(Leaving),
-    /// Let hyper change the protocol.
-    Upgrade,
-}
-
 impl Link {
-    pub(super) fn http1() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::Ordinary), has_stream: AtomicBool::new(false) })
+    pub(super) fn new(is_hypers: bool) -> Arc<Self> {
+        let (next, is_hypers) = (Mutex::new(None), is_hypers.into());
+        Arc::new(Self { next, is_hypers, has_stream: false.into() })
     }
 
-    pub(super) fn http2() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::Hypers), has_stream: AtomicBool::new(false) })
-    }
-
-    pub(super) fn has_stream(&self) -> bool {
-        self.has_stream.load(Ordering::Relaxed)
-    }
-
-    /// Must be called after each poll of hyper: hyper waits for the result.
+    /// Must be called after each poll of hyper: hyper waits for the work.
     pub(super) fn next(&self) -> Option<Next> {
-        let mut state = self.state.lock();
-        match mem::replace(&mut *state, State::Hypers) {
-            State::Leaving(leaving) => Some(Next::Stream(leaving)),
-            State::UpgradeWanted => Some(Next::Upgrade),
-            other => {
-                *state = other;
-                None
-            }
-        }
-    }
-
-    fn is_hypers(&self) -> bool {
-        matches!(*self.state.lock(), State::Hypers)
+        self.next.lock().take()
     }
 
     /// Ready when hyper can change the protocol. No waker: the connection's task polls again.
     fn poll_upgrade(&self) -> Poll<()> {
-        let mut state = self.state.lock();
-        if matches!(*state, State::Hypers) {
+        if self.is_hypers.load(Ordering::Relaxed) {
             return Poll::Ready(());
         }
-        *state = State::UpgradeWanted;
+        *self.next.lock() = Some(Next::Upgrade);
         Poll::Pending
     }
 
     /// Keeps the bytes, if a stream is leaving. Otherwise they are for the connection.
     fn keep(&self, bytes: &[IoSlice<'_>]) -> Option<usize> {
-        let mut state = self.state.lock();
-        let State::Leaving(Leaving { head, .. }) = &mut *state else { return None };
+        let mut next = self.next.lock();
+        let Some(Next::Stream(Leaving { head, .. })) = &mut *next else { return None };
         let before = head.len();
         bytes.iter().for_each(|bytes| head.extend_from_slice(bytes));
         Some(head.len() - before)
@@ -133,42 +104,35 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             let mut response = responding.await?;
             let (status, is_connect) = (response.status(), method == Method::CONNECT);
             if status == StatusCode::SWITCHING_PROTOCOLS || is_connect && status.is_success() {
-                std::future::poll_fn(|_| link.poll_upgrade()).await;
+                poll_fn(|_| link.poll_upgrade()).await;
             }
             let mut leaves = None;
             if let Some(Direct { hub }) = response.extensions_mut().remove() {
                 hub.into_iter().for_each(|hub| open.remember(hub));
-                // A request for no body, or whose body is still to be read, is hyper's.
-                let is_hypers = is_connect
+                if link.is_hypers.load(Ordering::Relaxed)
+                    || is_connect
                     || method == Method::HEAD
                     || !is_read.load(Ordering::Relaxed)
-                    || link.is_hypers();
-                let is_chunked = is_chunked(version, &response).filter(|_| !is_hypers);
-                leaves = is_chunked.map(|is_chunked| (Arc::clone(&link), is_chunked));
-                link.has_stream.fetch_or(leaves.is_none(), Ordering::Relaxed);
+                    || has_other_framing(&response)
+                {
+                    link.has_stream.store(true, Ordering::Relaxed);
+                } else {
+                    let is_chunked = ![version, response.version()].contains(&Version::HTTP_10);
+                    leaves = Some((link, is_chunked));
+                }
             }
             Ok(response.map(|body| Answer { body: Some(body), leaves }))
         })
     }
 }
 
-/// Returns whether a stream is sent in chunks. Returns `None` if hyper must send the stream: a body
-/// of known length, of changed bytes, or with trailers.
-fn is_chunked(version: Version, response: &Response<Body>) -> Option<bool> {
-    let body = response.body();
-    if [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER]
+/// Whether a body is of known length, of changed bytes, or with trailers.
+fn has_other_framing(response: &Response<Body>) -> bool {
+    [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER]
         .iter()
         .any(|name| response.headers().contains_key(name))
-        || body.is_end_stream()
-        || body.size_hint().exact().is_some()
-    {
-        return None;
-    }
-    match (version, response.version()) {
-        (Version::HTTP_11, Version::HTTP_10) | (Version::HTTP_10, _) => Some(false),
-        (Version::HTTP_11, _) => Some(true),
-        _ => None,
-    }
+        || response.body().is_end_stream()
+        || response.body().size_hint().exact().is_some()
 }
 
 /// The body of a response, for hyper.
@@ -192,7 +156,7 @@ impl http_body::Body for Answer {
         if let Some((link, is_chunked)) = leaves {
             if let Some(body) = body.take() {
                 let leaving = Leaving { body, is_chunked: *is_chunked, head: Vec::new() };
-                *link.state.lock() = State::Leaving(leaving);
+                *link.next.lock() = Some(Next::Stream(leaving));
             }
             // No waker: the connection's task takes the body after this poll.
             return Poll::Pending;

@@ -24,8 +24,8 @@ pub(super) struct Open {
     tasks: Mutex<Slab<Option<Waker>>>,
     /// The hubs of the streams so far.
     hubs: Mutex<Vec<Drainable>>,
-    /// Notified when a connection closes.
-    closed: Notify,
+    /// Notified when a connection closes. A notification waits for the next reader.
+    pub(super) closed: Notify,
 }
 
 /// How far the end of a server is.
@@ -87,9 +87,10 @@ impl Open {
         self.tasks.lock().len()
     }
 
-    /// Completes when a connection closes, or has closed since the last call.
-    pub(super) async fn closed(&self) {
-        self.closed.notified().await;
+    pub(super) async fn all_closed(&self) {
+        while self.count() > 0 {
+            self.closed.notified().await;
+        }
     }
 
     /// Watches a connection, whose socket has the options. The cut of a TCP socket is a reset.
@@ -119,7 +120,7 @@ impl Open {
 
 /// The place of a connection among the open connections. The drop frees the place.
 pub(super) struct Place {
-    open: Arc<Open>,
+    pub(super) open: Arc<Open>,
     key: usize,
 }
 
@@ -127,10 +128,6 @@ impl Place {
     pub(super) fn new(open: &Arc<Open>) -> Self {
         let key = open.tasks.lock().insert(None);
         Self { open: Arc::clone(open), key }
-    }
-
-    pub(super) fn open(&self) -> &Arc<Open> {
-        &self.open
     }
 
     /// Wakes the task in each later stage. Must be called before the task reads the stage.
