@@ -53,8 +53,8 @@
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
-//!   serve/           mod (settings) -> accept -> connection (hyper's part) -> stream (ours)
-//!                    answer, link (from one to the other);  app (services);  open;  refuse;  socket
+//!   serve/           mod (settings) -> accept -> connection (the task) -> stream (ours)
+//!                    link (hyper's part) -> app (services);  open (the connections of a server)
 //!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
 //!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox
@@ -389,13 +389,20 @@
 //! - An HTTP upgrade would free the connection, too, but has another head. An upgrade of the
 //!   application needs a connection that `into_parts` cannot take apart, so a response that changes
 //!   the protocol waits for one poll in which the connection is exchanged.
-//! - The stream has a task of its own, because a task keeps the memory of its largest state.
-//! - A write that waits for room has a timer; a stream that only waits for events has none but its
-//!   heartbeat.
+//! - A connection has one task to the end (`serve/connection`). A task keeps the memory of its
+//!   largest state, so only the stream stands in the task. All other work is boxed: hyper, and
+//!   sending what the socket has no room for. One task also means one waker: what hyper registered
+//!   at the socket wakes the stream.
+//! - A stream without unsent bytes has no deadline and no timer but its heartbeat. If the socket is
+//!   full, and at the end, the connection is under the watchdog like hyper's connections.
+//! - Services are boxed for each connection, and futures for each request. The cost is two
+//!   allocations for a request, and no type of a connection needs the type of the service.
 //! - On Linux the options are set on the listener, and accepted sockets inherit the options: six
 //!   system calls less for a connection.
-//! - axum's `IncomingStream` has no public constructor. `serve` has a type of its own for the
-//!   services that want it, and implements axum's `Connected` for addresses.
+//! - axum's `IncomingStream` has private fields and no public constructor, up to axum 0.8.9. Only
+//!   axum's own accept loop makes values of the type, and that loop gives the socket to hyper.
+//!   `serve` has a type of its own for the services that want it, and implements axum's `Connected`
+//!   for addresses.
 //!
 //! `tests/serve/same.rs` sends requests that are cut, merged and damaged at every byte to both
 //! servers, and compares the answers.
@@ -510,7 +517,7 @@
 //! | `MAX_COPIED_BYTES` | 16 KiB | `serve/stream` | a copy costs less than a `writev` of three pieces |
 //! | `MAX_ITEMS` | 32 | `serve/stream` | items of a stream before other tasks have a turn |
 //! | `READ_BYTES` | 256 | `serve/stream` | a client has nothing to say during a stream |
-//! | `MAX_REFUSALS`, `RETRY` | 64, 5 s | `serve/refuse` | refusals at a time; delay of a refused client |
+//! | `MAX_REFUSALS`, `RETRY` | 64, 5 s | `serve/accept` | refusals at a time; delay of a refused client |
 //! | `SPREAD` | 0.9 | `hub/drain` | the rest of the period is for servers that read late |
 //! | `MEASURED_READS` | 16 | `hub/subscription` | one read in 16 measures its delay |
 //! | `MAX_SAMPLE` | 4096 | `core/stats` | delays that one scrape records |

@@ -48,9 +48,9 @@
 //! 2. hyper encodes the head of the marked response, so the status, the headers, their order and
 //!    `date` are hyper's. The first time that hyper asks for a frame, the connection leaves hyper
 //!    with the head, the body and the bytes that were read behind the request.
-//! 3. A task polls the body, and sends each item as one chunk by one `send`. The head and the first
-//!    item leave together. Items above 16 KiB are not copied. While the socket is full, the task
-//!    does not poll the body.
+//! 3. The task of the connection polls the body, and sends each item as one chunk by one `send`.
+//!    The head and the first item leave together. Items above 16 KiB are not copied. While the
+//!    socket is full, the task does not poll the body.
 //! 4. After the stream, hyper gets the connection back for the next request, if the head did not
 //!    announce a close.
 //!
