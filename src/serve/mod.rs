@@ -54,6 +54,9 @@
 //! 4. After the stream, hyper gets the connection back for the next request, if the head did not
 //!    announce a close.
 //!
+//! A broadcast to more than 256 clients of a hub wakes 128 clients at a time. An event for a single
+//! client therefore does not wait until all clients have the broadcast.
+//!
 //! # Streams that stay with hyper
 //!
 //! | response | why |

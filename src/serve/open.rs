@@ -102,12 +102,18 @@ impl Open {
         })
     }
 
-    /// The hub of a stream must be drained when the server ends.
+    /// The hub of a stream must be drained when the server ends. Until the end of the hub, a task
+    /// wakes the clients of large broadcasts.
     pub(super) fn remember(&self, hub: Drainable) {
         let mut hubs = self.hubs.lock();
-        if !hubs.iter().any(|known| known.is_same(&hub)) {
-            hubs.retain(Drainable::exists);
-            hubs.push(hub);
+        if hubs.iter().any(|known| known.is_same(&hub)) {
+            return;
+        }
+        hubs.retain(Drainable::exists);
+        hubs.push(hub.clone());
+        drop(hubs);
+        if let Some(waking) = hub.waking() {
+            tokio::spawn(waking);
         }
     }
 
