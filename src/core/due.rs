@@ -3,8 +3,8 @@ use std::task::Waker;
 
 use super::inbox::Inbox;
 
-/// The clients of large broadcasts whose wakers were left in their inboxes, to be woken a few at a
-/// time by a task (`hub/waking`).
+/// The clients of large broadcasts that a task (`hub/waking`) wakes a few at a time. Their wakers
+/// are in the inboxes.
 ///
 /// An event for a few clients finds these wakers, and wakes the clients at once. Otherwise such a
 /// client would have its place in the runtime's queue already, behind all others of the broadcast.

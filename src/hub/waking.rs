@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// A hub whose clients wait: each is a user with the number of the client.
+    /// A hub with clients that wait. Each client is a user, with the number of the client.
     fn hub(clients: usize) -> (Hub, Vec<Client>) {
         let hub = Hub::builder(ManualTimer::new()).build().unwrap();
         let client = |user: usize| {

@@ -180,7 +180,10 @@ async fn send<IO: Io>(
 ) -> Option<Streaming<IO>> {
     match stream.send_rest(unsent, &open).await? {
         Sent::Item(stream) => Some(stream),
-        // Boxed, because this future also belongs to each client that does not read.
-        Sent::Stream { io, read, app } => Box::pin(serve_http1(io, read, app, open)).await,
+        Sent::Stream { io, read, app } => {
+            let io = open.watch(io).resume(&read);
+            // Boxed, because this future also belongs to each client that does not read.
+            Box::pin(serve_http1(io, read, app, open)).await
+        }
     }
 }

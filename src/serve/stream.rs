@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use super::app::App;
 use super::link::Leaving;
 use super::open::{Open, Stage};
-use crate::watchdog::Watched;
 
 /// Up to this size, an item is copied beside its chunk's framing, and is sent by one `send`. A
 /// `writev` of three pieces costs more.
@@ -63,7 +62,7 @@ pub(super) enum Sent<IO> {
     /// The stream goes on.
     Item(Streaming<IO>),
     /// The connection waits for the next request.
-    Stream { io: Watched<IO>, read: Bytes, app: App },
+    Stream { io: IO, read: Bytes, app: App },
 }
 
 impl<IO: Io> Streaming<IO> {
@@ -171,16 +170,17 @@ impl<IO: Io> Streaming<IO> {
             io.flush().await?;
             if closes { io.shutdown().await } else { Ok(()) }
         };
-        match open.before(Stage::Over, sending).await {
-            None => io.reset(),
-            Some(Ok(())) if !is_end => {
-                let io = io.into_inner();
-                return Some(Sent::Item(Self { io, body, is_chunked, head, read, app }));
-            }
-            Some(Ok(())) => return Some(Sent::Stream { io, read: read.into(), app: app? }),
-            Some(Err(_)) => {}
+        let sent = open.before(Stage::Over, sending).await;
+        if sent.is_none() {
+            io.reset();
         }
-        None
+        sent?.ok()?;
+        let io = io.into_inner();
+        Some(match app {
+            Some(app) if is_end => Sent::Stream { io, read: read.into(), app },
+            _ if is_end => return None,
+            app => Sent::Item(Self { io, body, is_chunked, head, read, app }),
+        })
     }
 }
 
