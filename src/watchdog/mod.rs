@@ -66,7 +66,7 @@ use socket2::SockRef;
 pub use self::connection::{Cut, Watched};
 use self::connection::{Shared, SocketLimits};
 #[cfg(feature = "serve")]
-pub(crate) use self::connection::{Waiting, is_prepared, reset};
+pub(crate) use self::connection::{is_prepared, reset};
 #[cfg(feature = "axum-serve")]
 pub use self::listener::WatchedListener;
 use crate::error::ConfigError;
@@ -111,11 +111,6 @@ impl Watchdog {
     #[cfg(feature = "serve")]
     pub(crate) fn watch_prepared<IO>(&self, io: IO, reset: fn(&IO)) -> Watched<IO> {
         Watched::new(io, reset, Arc::clone(&self.shared))
-    }
-
-    #[cfg(feature = "serve")]
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
     }
 
     /// Watches a connection of any kind, such as the inside of TLS. The bytes must be HTTP.
