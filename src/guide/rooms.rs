@@ -10,6 +10,7 @@
 //! | let the application decide | [`Hub::join`](crate::Hub::join), [`Hub::leave`](crate::Hub::leave), for any audience |
 //! | begin with the last events | `last` of the request, or [`Hub::join_with_last`](crate::Hub::join_with_last) |
 //! | follow a room from the first frame on | [`Subscriber::topic`](crate::Subscriber::topic) in the handler of the stream |
+//! | list the members, and hear of changes | [`Hub::users_in`](crate::Hub::users_in), [`Hub::watch_topics`](crate::Hub::watch_topics) |
 //! | read the last events without a stream | [`Hub::recent`](crate::Hub::recent) |
 //! | remove a user at once | [`Hub::leave`](crate::Hub::leave) with the audience of the user |
 //!
@@ -105,6 +106,28 @@
 //! the client's position come without an id, because an id would move the client back: after a
 //! reconnect the browser would receive everything since that id again. So a client that is cut off
 //! before it has read them does not get them again, and the page clears its list when it joins.
+//!
+//! # Members
+//!
+//! With [`Presence::topics`](crate::Presence#members-of-topics) the hub knows the users of each
+//! room, on all instances. [`Hub::users_in`](crate::Hub::users_in) lists them, and
+//! [`Hub::watch_topics`](crate::Hub::watch_topics) reports changes: a task can publish the changes
+//! to the room, as the example there does.
+//!
+//! ```
+//! use sse_hub::{Hub, ManualTimer, Presence, Subscriber};
+//!
+//! let presence = Presence::default().topics(&["room-"]);
+//! let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+//! let ann = Subscriber::new().user("ann").topic("room-7");
+//! let tabs = [hub.subscribe(ann.clone())?, hub.subscribe(ann)?];
+//! let members = hub.users_in("room-7")?;
+//! assert_eq!((members.len(), &*members[0].user), (1, "ann"), "two tabs are one member");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A member that reloads the page stays for the [grace](crate::Presence::grace) period. A client
+//! that leaves the room by a request has left at once.
 //!
 //! # Limits
 //!
