@@ -28,8 +28,8 @@ pub enum PublishError {
     /// As many events wait for the backplane as it may hold: the backplane is slow or unreachable.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub is closed.
-    #[error("the hub is closed")]
+    /// The hub is closed, or the publisher has ended.
+    #[error("the hub or the publisher is closed")]
     Closed,
 }
 
@@ -236,8 +236,9 @@ pub enum DisconnectError {
     /// As many entries wait for the backplane as it may hold.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub is closed, and its streams have ended. Other instances were not reached.
-    #[error("the hub is closed")]
+    /// The hub is closed, and its streams have ended; or the publisher has ended. Other instances
+    /// were not reached.
+    #[error("the hub or the publisher is closed")]
     Closed,
 }
 
@@ -266,8 +267,8 @@ pub enum JoinError {
     /// As many entries wait for the backplane as it may hold.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub is closed, and cannot tell its backplane.
-    #[error("the hub is closed")]
+    /// The hub is closed, and cannot tell its backplane; or the publisher has ended.
+    #[error("the hub or the publisher is closed")]
     Closed,
 }
 

@@ -150,11 +150,12 @@ fn body_moves_with_its_stream() {
 #[test]
 fn backplane_and_feed_cross_threads() {
     use sse_hub::backplane::{
-        AheadUpTo, Backplane, Feed, Incoming, Malformed, Outgoing, SendError,
+        AheadUpTo, Backplane, Encoder, Feed, Incoming, Malformed, Outgoing, SendError,
     };
 
     const { boxed::<dyn Backplane>() };
     const { cloned::<Feed>() };
+    const { cloned::<Encoder>() };
     const { shared::<Outgoing>() };
     const { shared::<Incoming>() };
     const { cloned::<AheadUpTo>() };
@@ -177,6 +178,23 @@ fn redis_driver_is_send() {
     let backplane = Redis::new("redis://localhost").unwrap().build().unwrap();
     let hub = Hub::builder(ManualTimer::new()).backplane(backplane.clone()).build().unwrap();
     sent(&backplane.run(&hub));
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn publisher_crosses_threads_and_hides_secrets() {
+    use sse_hub::redis::{NotFlushed, NotFlushedCause, Redis, RedisPublisher};
+
+    const fn sent<T: Send + 'static>(_: &T) {}
+
+    const { cloned::<RedisPublisher>() };
+    const { error::<NotFlushed>() };
+    const { error::<NotFlushedCause>() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let publisher = runtime
+        .block_on(async { Redis::new("redis://:secret@localhost").unwrap().publisher().unwrap() });
+    assert!(!format!("{publisher:?}").contains("secret"));
+    sent(&publisher.flush());
 }
 
 #[cfg(feature = "redis")]

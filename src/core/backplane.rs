@@ -16,7 +16,8 @@ use crate::wire::id::EventId;
 /// This trait is the part of the engine that a hub calls. `sse_hub::redis` implements the trait; an
 /// engine for tests can be a few lines.
 ///
-/// A hub with a backplane does not hand out published events. Each event goes to the engine. The engine gives the event an id, and brings the events of all hubs back through a
+/// A hub with a backplane does not hand out published events. Each event goes to the engine. The
+/// engine gives the event an id, and brings the events of all hubs back through a
 /// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: an engine needs a
 /// task of the application.
 ///
@@ -130,8 +131,9 @@ impl Outgoing {
         Self { entry: entry.into(), key, ticket: None }
     }
 
-    /// Returns the future that resolves when the event is confirmed.
-    pub(crate) fn confirmation(&mut self) -> Confirmation {
+    /// Returns the future that resolves when the event is confirmed, for a publisher without a hub.
+    /// A hub has called this if its caller wants a confirmation: a second call would end that.
+    pub fn confirmation(&mut self) -> Confirmation {
         let (ticket, confirmation) = Confirmation::pending();
         self.ticket = Some(ticket);
         confirmation

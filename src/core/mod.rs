@@ -7,6 +7,8 @@ pub(crate) mod backplane;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod deferred;
+pub(crate) mod due;
+pub(crate) mod encoder;
 pub(crate) mod end;
 pub(crate) mod health;
 pub(crate) mod held;

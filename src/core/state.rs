@@ -16,6 +16,7 @@ use super::attendance::Attendance;
 use super::client::{self, Client};
 use super::config::Config;
 use super::deferred::{Ended, Work};
+use super::due::Due;
 use super::end::{End, EndReason};
 use super::health::Health;
 use super::held::Held;
@@ -52,6 +53,8 @@ pub(crate) struct State {
     pub(crate) departed: Departed,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
+    /// The clients that a task wakes.
+    pub(crate) due: Due,
     /// The tasks that wait for the last client to leave.
     pub(crate) waiting_for_last: Slab<Waker>,
     /// The log's head when a client last joined a topic.
@@ -103,6 +106,7 @@ impl State {
             log,
             departed: Departed::new(config.retain.events.max(MIN_DEPARTED)),
             watched: BinaryHeap::new(),
+            due: Due::default(),
             waiting_for_last: Slab::new(),
             last_join: EventId::ORIGIN,
             lifecycle: Lifecycle::Open,
@@ -168,12 +172,13 @@ impl State {
         let joined_since = entry.id <= self.last_join;
         let is_for_all = entry.is_for_all_holders() && !joined_since;
         let members = self.routes.members(key);
-        if left > members.len() {
+        let are_due = members.len() > PIECE && self.due.takes(members.len());
+        if left > members.len() && !are_due {
             work.expect_wakers(members.len());
         }
         let left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
-        let (config, watched) = (work.config, &mut self.watched);
+        let (config, watched, due) = (work.config, &mut self.watched, &mut self.due);
         let (weak, mut walk) = (Arc::downgrade(entry), self.inboxes.walk());
         let event = Handle { id: entry.id, at: entry.at, entry: &weak };
         let mut given = 0;
@@ -204,13 +209,27 @@ impl State {
                         return;
                     }
                 }
-                work.wake_later(inbox.take_waker());
+                if are_due {
+                    due.add(number, inbox);
+                } else {
+                    work.wake_later(inbox.take_waker());
+                }
                 if !inbox.is_watched {
                     watch(watched, slot, member.reach.serial, inbox, event.at, config);
                 }
             });
         }
+        work.extend(self.due.take_task());
         (given, rest)
+    }
+
+    /// Wakes so many clients of large broadcasts.
+    #[cfg(feature = "serve")]
+    pub(crate) fn wake_due(&mut self, count: usize, work: &mut Work<'_>) {
+        let mut walk = self.inboxes.walk();
+        for number in self.due.next(count) {
+            work.wake_later(walk.visit(number, Inbox::take_left_waker).flatten());
+        }
     }
 
     /// Watches whether a client stalls, for which events may have waited since `work.now`.

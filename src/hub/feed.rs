@@ -17,7 +17,7 @@ use crate::core::held::HistoryRequest;
 use crate::core::seats::Seat;
 use crate::core::state::State;
 use crate::core::telemetry;
-use crate::log::codec::Received;
+use crate::log::codec::{self, Received};
 use crate::log::key::Key;
 use crate::wire::id::EventId;
 
@@ -80,8 +80,26 @@ pub enum Kind {
 
 /// An entry that no hub has written, or a hub of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("malformed entry, or an entry of a later version")]
-pub struct Malformed(());
+#[error("{}", if *.is_unknown { "entry of an unknown format" } else { "malformed entry" })]
+pub struct Malformed {
+    is_unknown: bool,
+}
+
+impl Malformed {
+    /// Returns whether the entry names a format, or a kind of command, that this version does not
+    /// know. Then a later version has probably written the entry: update this instance.
+    ///
+    /// ```
+    /// use sse_hub::backplane::Incoming;
+    ///
+    /// assert!(Incoming::parse(b"\x7f of a later version").unwrap_err().is_unknown_format());
+    /// assert!(!Incoming::parse(b"\x01 is a known format").unwrap_err().is_unknown_format());
+    /// ```
+    #[must_use]
+    pub const fn is_unknown_format(self) -> bool {
+        self.is_unknown
+    }
+}
 
 /// An entry that came back from the order: parsed, checked, and ready for a [`Feed`].
 ///
@@ -102,7 +120,8 @@ impl Incoming {
     /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
     /// then call [`Feed::skip_malformed`].
     pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
-        Received::read(entry).map(Self).ok_or(Malformed(()))
+        let malformed = || Malformed { is_unknown: !codec::is_known_format(entry) };
+        Received::read(entry).map(Self).ok_or_else(malformed)
     }
 
     /// Returns the kind of the entry.
