@@ -18,8 +18,8 @@ use futures_core::Stream;
 use http_body::Frame;
 
 use crate::error::{
-    AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
-    RefusalStyle, Refused, RefusedCause,
+    AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
+    ReadError, RefusalStyle, Refused, RefusedCause,
 };
 #[cfg(feature = "serve")]
 use crate::hub::drain::Drainable;
@@ -396,6 +396,16 @@ impl sealed::HttpError for ReadError {
             // The program writes the audience.
             Self::Combined => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotLoaded => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl sealed::HttpError for MembersError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Topic(_) => StatusCode::BAD_REQUEST,
+            // The program chooses the topics.
+            Self::Off => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

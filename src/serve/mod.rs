@@ -113,7 +113,8 @@
 //! 4. waits for responses under way that are no streams, as `axum::serve` does.
 //!
 //! To refuse clients that come during the drain instead of their connections, drain the hub in the
-//! signal, as the examples do. Then step 2 finds nothing to drain.
+//! signal, as the examples do. Then step 2 finds nothing to drain. Behind a load balancer, see
+//! [`guide::shutdown`](crate::guide::shutdown).
 //!
 //! # Differences from `axum::serve`
 //!

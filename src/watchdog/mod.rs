@@ -17,6 +17,8 @@
 //! peer that acknowledges nothing or stays full (`TCP_USER_TIMEOUT`): this ends streams of little
 //! traffic.
 //!
+//! [`guide::slow_clients`](crate::guide::slow_clients) has the whole picture of such clients.
+//!
 //! The watchdog also sets `TCP_NODELAY`. Without this option, a small event waits until the client
 //! has acknowledged the previous event.
 //!
