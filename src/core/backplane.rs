@@ -119,12 +119,19 @@ impl From<SendError> for DisconnectError {
 pub struct Outgoing {
     entry: Bytes,
     key: Option<Box<str>>,
+    value_of: Option<Box<[u8]>>,
     ticket: Option<Ticket>,
 }
 
 impl Outgoing {
     pub(crate) fn new(entry: Vec<u8>, key: Option<Box<str>>) -> Self {
-        Self { entry: entry.into(), key, ticket: None }
+        Self { entry: entry.into(), key, value_of: None, ticket: None }
+    }
+
+    /// Marks the event as the value of a conflation.
+    pub(crate) fn with_value_of(mut self, conflation: Option<Box<[u8]>>) -> Self {
+        self.value_of = conflation;
+        self
     }
 
     /// Returns the future that resolves when the event is confirmed.
@@ -144,6 +151,17 @@ impl Outgoing {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// Returns bytes that name the value that this event sets, if the event has a
+    /// [conflation key](crate::Event::conflate) and the hub [keeps values](crate::Retain::keep_latest).
+    ///
+    /// Two events have equal bytes if the later event replaces the earlier. An engine must keep the
+    /// newest event of each, with its id, for instances that start later: see
+    /// [`Feed::load_with_latest`](crate::backplane::Feed::load_with_latest).
+    #[must_use]
+    pub fn value_of(&self) -> Option<&[u8]> {
+        self.value_of.as_deref()
     }
 
     /// Acknowledges the event under `id`, and resolves the publisher's

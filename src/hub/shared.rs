@@ -90,7 +90,7 @@ impl Shared {
         if self.config.backplane.is_none() {
             return Ok(Receipt::new(self.publish_here(event)?.1));
         }
-        let outgoing = Outgoing::new(codec::write_event(&event), key);
+        let outgoing = self.outgoing(&event, key);
         // Count before the send: afterwards a client may have connected because of the event.
         let matched = self.count(&event.audience);
         self.send(outgoing)?;
@@ -106,10 +106,16 @@ impl Shared {
         if self.config.backplane.is_none() {
             return self.publish_here(event).map(|(id, _)| Confirmation::ready(id));
         }
-        let mut outgoing = Outgoing::new(codec::write_event(&event), key);
+        let mut outgoing = self.outgoing(&event, key);
         let confirmation = outgoing.confirmation();
         self.send(outgoing)?;
         Ok(confirmation)
+    }
+
+    fn outgoing(&self, event: &Encoded, key: Option<Box<str>>) -> Outgoing {
+        let keeps_values = self.config.retain.kept().is_some();
+        let value_of = keeps_values.then(|| codec::value_of(event)).flatten();
+        Outgoing::new(codec::write_event(event), key).with_value_of(value_of)
     }
 
     fn send(&self, event: Outgoing) -> Result<(), PublishError> {

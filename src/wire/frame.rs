@@ -236,6 +236,16 @@ impl Frame {
         &self.0
     }
 
+    /// Returns the frame with another id.
+    pub(crate) fn with_id(&self, id: EventId) -> Bytes {
+        let mut buf = Vec::with_capacity(self.0.len() + TAIL);
+        self.put_without_id(&mut buf);
+        // The blank line follows the id.
+        buf.pop();
+        put_id(&mut buf, id);
+        buf.into()
+    }
+
     /// Appends the frame without its id.
     pub(crate) fn put_without_id(&self, buf: &mut Vec<u8>) {
         // The id is the last line, so the last match is its field.
