@@ -57,7 +57,7 @@
 //!                    answer, link (from one to the other);  app (services);  open;  refuse;  socket
 //!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox
+//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox;  values
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
@@ -570,6 +570,7 @@
 //! | `BATCH` | 1024 | `redis/tasks/announcer` | users in one entry |
 //! | `MOST_INSTANCES` | 4096 | `redis/tasks/observer` | bounds memory against forged instances |
 //! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and users in one read |
+//! | `VALUES` | 64 | `redis/tasks/reader` | values in one answer: a slow line must carry an answer in time |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
 //! | `KEPT_ENTRIES` | 256 | `redis/store/lease` | an instance that misses more reads a set |
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |

@@ -15,6 +15,7 @@ mod faults;
 mod history;
 mod idle;
 mod instances;
+mod latest;
 mod line;
 mod load;
 mod memory;

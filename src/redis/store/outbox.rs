@@ -124,5 +124,6 @@ impl Outbox {
 
 /// Returns the memory that an event takes while it waits.
 pub(crate) fn weight(event: &Outgoing) -> usize {
-    event.entry().len() + event.key().map_or(0, str::len) + OVERHEAD
+    let names = event.key().map_or(0, str::len) + event.value_of().map_or(0, <[u8]>::len);
+    event.entry().len() + names + OVERHEAD
 }

@@ -162,8 +162,30 @@ end
 ///
 /// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
 /// record has more ids than the batch, or an id that cannot be of the batch.
+///
+/// A value is kept in a hash under the name of its conflation, with its id, and in a sorted set by
+/// the time of its id: beyond `ARGV[8]` values, the oldest are removed. The field without a name says
+/// that a value was removed so. A hash or a set that no hub wrote is replaced.
 const PUBLISH: &str = r"
-local first, count = ARGV[5], (#ARGV - 6) / 2
+local first, count, most = ARGV[5], tonumber(ARGV[7]), tonumber(ARGV[8])
+local names = {}
+for at = 9 + 2 * count, #ARGV, 2 do names[tonumber(ARGV[at])] = ARGV[at + 1] end
+local function fails(...)
+  local got = pcall(...)
+  return type(got) == 'table' and got.err
+end
+local function keep(name, id, entry)
+  local value, time = id .. ' ' .. entry, match(id, '^%d+')
+  if fails('HSET', KEYS[4], name, value) or fails('ZADD', KEYS[5], time, name) then
+    call('DEL', KEYS[4], KEYS[5])
+    call('HSET', KEYS[4], name, value, '', id)
+    call('ZADD', KEYS[5], time, name)
+  end
+  for surplus = 1, call('ZCARD', KEYS[5]) - most do
+    call('HDEL', KEYS[4], call('ZPOPMIN', KEYS[5])[1])
+    call('HSET', KEYS[4], '', id)
+  end
+end
 local ids, had, replaced = {}, 0, 0
 if last ~= ARGV[4] then
   local state = pcall('GET', KEYS[3])
@@ -173,7 +195,7 @@ if last ~= ARGV[4] then
       local event = had + 1
       local can_be = event <= count and position(taken) and not (last and after(taken, last))
       -- An event without an idempotency key is newer than all that came before the batch.
-      if can_be and ARGV[6 + 2 * event] == '0' then can_be = after(taken, ARGV[4]) end
+      if can_be and ARGV[8 + 2 * event] == '0' then can_be = after(taken, ARGV[4]) end
       if not can_be then
         ids, had = {}, 0
         break
@@ -187,7 +209,7 @@ if last ~= ARGV[4] then
 end
 local taken, failed = had, nil
 for event = had + 1, count do
-  local entry, key = ARGV[5 + 2 * event], ARGV[6 + 2 * event]
+  local entry, key = ARGV[7 + 2 * event], ARGV[8 + 2 * event]
   local got = key ~= '0' and pcall('GET', KEYS[tonumber(key)])
   if got then
     local newest = added or last
@@ -199,6 +221,7 @@ for event = had + 1, count do
   if not got then
     got, failed = add('e', entry)
     if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', ARGV[6]) end
+    if got and names[event] then keep(names[event], got, entry) end
   end
   if failed then break end
   taken = event
@@ -287,6 +310,8 @@ pub(crate) struct Keys {
     reset: String,
     publisher: String,
     once: String,
+    latest: String,
+    latest_order: String,
 }
 
 impl Keys {
@@ -298,6 +323,8 @@ impl Keys {
             reset: key("reset"),
             publisher: key("publisher:") + publisher,
             once: key("once:"),
+            latest: key("latest"),
+            latest_order: key("latest-order"),
         }
     }
 }
@@ -327,8 +354,19 @@ pub(crate) struct BatchOf<E> {
     pub(crate) floor: EventId,
     /// The newest id in the answers before the first attempt to send the batch.
     pub(crate) answered: EventId,
-    /// Each event, and its idempotency key.
+    /// The most values that are kept.
+    pub(crate) most_values: usize,
+    /// Each event.
     pub(crate) events: E,
+}
+
+/// An event of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfBatch<'a> {
+    pub(crate) entry: &'a [u8],
+    pub(crate) idempotency_key: Option<&'a str>,
+    /// See [`Outgoing::value_of`](crate::backplane::Outgoing::value_of).
+    pub(crate) value_of: Option<&'a [u8]>,
 }
 
 /// Redis's answer to a batch.
@@ -395,27 +433,37 @@ impl Scripts {
         batch: BatchOf<E>,
     ) -> RedisResult<Taken>
     where
-        E: Iterator<Item = (&'a [u8], Option<&'a str>)> + Clone,
+        E: ExactSizeIterator<Item = OfBatch<'a>> + Clone,
     {
-        let BatchOf { record, first, floor, answered, events } = batch;
+        let BatchOf { record, first, floor, answered, most_values, events } = batch;
         let fill = |command: &mut Cmd| {
-            let once: Vec<&str> = events.clone().filter_map(|(_, key)| key).collect();
-            let Keys { stream, last, publisher, once: prefix, .. } = &self.keys;
-            command.arg(3 + once.len()).arg(stream).arg(last);
+            let once: Vec<&str> =
+                events.clone().filter_map(|event| event.idempotency_key).collect();
+            let Keys { stream, last, publisher, once: prefix, latest, latest_order, .. } =
+                &self.keys;
+            command.arg(5 + once.len()).arg(stream).arg(last);
             if record == 0 {
                 command.arg(publisher);
             } else {
                 command.arg(format!("{publisher}.{record}"));
             }
+            command.arg(latest).arg(latest_order);
             for key in &once {
                 command.arg([prefix, *key].concat());
             }
             self.arg_add(command, floor);
             command.arg(answered.to_string()).arg(first).arg(self.remember);
-            let mut next_key = 4;
-            for (entry, key) in events.clone() {
-                command.arg(entry).arg(if key.is_some() { next_key } else { 0 });
-                next_key += usize::from(key.is_some());
+            command.arg(events.len()).arg(most_values);
+            let mut next_key = 6;
+            for event in events.clone() {
+                let has_key = event.idempotency_key.is_some();
+                command.arg(event.entry).arg(if has_key { next_key } else { 0 });
+                next_key += usize::from(has_key);
+            }
+            for (at, event) in (1..).zip(events.clone()) {
+                if let Some(name) = event.value_of {
+                    command.arg(at).arg(name);
+                }
             }
         };
         let answer = self.publish.call(connection, fill).await?;
@@ -464,6 +512,34 @@ impl Scripts {
     ) -> RedisResult<EventId> {
         let answer = redis::cmd("GET").arg(&self.keys.last).query_async(connection).await?;
         if let Value::Nil = answer { Ok(EventId::default()) } else { id(answer) }
+    }
+
+    /// Reads the values. `most`: about how many one command returns, because the line may be slow.
+    /// Each value is at least as new as this call.
+    pub(crate) async fn values(
+        &self,
+        connection: &mut MultiplexedConnection,
+        most: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let (mut cursor, mut values) = ("0".to_owned(), Vec::new());
+        loop {
+            let mut command = redis::cmd("HSCAN");
+            command.arg(&self.keys.latest).arg(&cursor).arg("COUNT").arg(most);
+            let answer: RedisResult<(String, Vec<Value>)> = command.query_async(connection).await;
+            let piece = match answer {
+                Ok((next, piece)) => {
+                    cursor = next;
+                    piece
+                }
+                // Not a hash of a hub. The next event with a key replaces the key.
+                Err(error) if error.code() == Some("WRONGTYPE") => return Ok(values),
+                Err(error) => return Err(error),
+            };
+            values.extend(piece);
+            if cursor == "0" {
+                return Ok(values);
+            }
+        }
     }
 
     /// Removes the oldest eighth of the events. Returns how many events are gone.

@@ -12,7 +12,7 @@ use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
 use crate::redis::store::outbox::{BATCH_BYTES, weight};
-use crate::redis::store::script::BatchOf;
+use crate::redis::store::script::{BatchOf, OfBatch};
 
 /// The smallest limit for a batch, in bytes. A larger event is a batch of its own.
 const LEAST_BYTES: usize = 1 << 10;
@@ -33,6 +33,8 @@ pub(crate) struct Sender {
     newest: EventId,
     /// The limit for the next batch, in bytes: a slow line gets smaller batches.
     most_bytes: usize,
+    /// The most values that Redis keeps.
+    most_values: usize,
     /// Redis was out of memory, is trimmed, and has taken nothing since.
     has_trimmed: bool,
     trims: Burst,
@@ -49,10 +51,12 @@ enum Trouble {
 
 impl Sender {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+        let most_values = feed.tail_limits().values.unwrap_or(0);
         Self {
             shared,
             feed,
             link: Link::default(),
+            most_values,
             batch: VecDeque::new(),
             first: 1,
             record: 0,
@@ -125,7 +129,12 @@ impl Sender {
             first: self.first,
             floor: self.feed.head().max(self.newest),
             answered: self.newest,
-            events: self.batch.iter().map(|event| (&**event.entry(), event.key())),
+            most_values: self.most_values,
+            events: self.batch.iter().map(|event| OfBatch {
+                entry: event.entry(),
+                idempotency_key: event.key(),
+                value_of: event.value_of(),
+            }),
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
         let is_quick = self.link.carried(&shared);
