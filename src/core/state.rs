@@ -25,7 +25,7 @@ use super::roster::Roster;
 use super::stats::Counts;
 use crate::log::audience::Audience;
 use crate::log::departed::{Departed, Owner};
-use crate::log::entry::{Batch, Entry};
+use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::identity::Identity;
 use crate::log::key::Key;
 use crate::log::log::Log;
@@ -459,6 +459,26 @@ impl State {
             self.watch(slot, work);
         }
         LogRead::Events { gap }
+    }
+
+    /// Moves a client that has received everything to the end of the log. Returns the position of the
+    /// client.
+    pub(crate) fn refresh(&mut self, slot: usize, client: &Arc<Client>) -> EventId {
+        let mut inbox = client.lock();
+        let (cursor, head) = (inbox.mailbox.cursor(), self.log.head());
+        let is_idle = inbox.is_open() && !inbox.mailbox.is_waiting() && cursor < head;
+        if !is_idle || !self.has(slot, client) {
+            return cursor;
+        }
+        let Some(identity) = self.identity(slot) else { return cursor };
+        // An event of the log may still be on its way to the client.
+        let mut waiting = Batch::new();
+        self.log.read(cursor, identity, Budget { bytes: 0 }, &mut waiting);
+        if !waiting.is_empty() || self.log.lost_since(cursor, identity).is_some() {
+            return cursor;
+        }
+        inbox.mailbox.catch_up(head);
+        head
     }
 
     /// Lets the held clients go on that the log has reached, or all if nothing more can come.

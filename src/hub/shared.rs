@@ -230,6 +230,12 @@ impl Shared {
         work.run();
     }
 
+    /// Moves a client that has received everything to the end of the log. Returns the position of the
+    /// client.
+    pub(crate) fn refresh(&self, slot: usize, client: &Arc<Client>) -> EventId {
+        self.state.lock().refresh(slot, client)
+    }
+
     /// Counts an audience's clients.
     pub(crate) fn count(&self, audience: &Audience) -> usize {
         let state = self.state.lock();

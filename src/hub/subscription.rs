@@ -590,12 +590,25 @@ impl Subscription {
             match ready!(self.poll_idle(due)) {
                 Due::Heartbeat => {
                     self.shared.housekeep();
-                    return Poll::Ready(self.shared.config.heartbeat.map(Heartbeat::frame));
+                    return Poll::Ready(
+                        self.shared
+                            .config
+                            .heartbeat
+                            .map(|heartbeat| heartbeat.frame(self.refreshed(heartbeat))),
+                    );
                 }
                 // The stream is due to end: the next round ends it.
                 Due::End => {}
             }
         }
+    }
+
+    /// Returns the position that a heartbeat carries.
+    fn refreshed(&self, heartbeat: Heartbeat) -> Option<EventId> {
+        let slot = self.slot.filter(|_| heartbeat.has_position)?;
+        let position = self.shared.refresh(slot as usize, &self.client);
+        // Before the first load, the position is of no order.
+        Some(position).filter(|&position| position > EventId::ORIGIN)
     }
 
     fn leave(&mut self) {

@@ -1,4 +1,5 @@
-//! Reading the log for a reader that is not a client: a piece at a time.
+//! Reading the log a piece at a time, for a reader that is not a client, or for a client that begins
+//! with the values.
 //!
 //! A reader can be interested in few of the events under its keys, so a read of one piece ends
 //! after a number of events that it looked at. The caller releases the lock between two pieces.

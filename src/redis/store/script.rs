@@ -516,7 +516,7 @@ impl Scripts {
 
     /// Reads the values. `most`: about how many one command returns, because the line may be slow.
     /// Each value is at least as new as this call.
-    pub(crate) async fn values(
+    pub(crate) async fn read_values(
         &self,
         connection: &mut MultiplexedConnection,
         most: usize,

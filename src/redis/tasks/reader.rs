@@ -367,7 +367,7 @@ impl Reader {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);
-        let fields = shared.scripts.values(link.get(&shared).await?, VALUES).await?;
+        let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
         link.answered();
         let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
         (0..malformed).for_each(|_| self.skip_malformed());
