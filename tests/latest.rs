@@ -575,8 +575,6 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
-
     #[test]
     fn values_then_changes_are_exact(settings in settings(), ops in vec(op(), 1..80)) {
         let mut model = Model::new(settings);

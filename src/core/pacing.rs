@@ -18,8 +18,8 @@ pub(crate) const MAX_PERIOD: Duration = Duration::from_secs(3600);
 pub(crate) struct Pacing {
     period: Duration,
     stage: Stage,
-    /// The client received a part of the batch.
-    has_sent: bool,
+    /// When the client received the newest part of the batch; `None` if it received nothing yet.
+    sent: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Pacing {
     /// Returns the pace of a client; `None` if the period is zero.
     pub(crate) fn every(period: Duration) -> Option<Self> {
         let period = period.min(MAX_PERIOD);
-        (!period.is_zero()).then_some(Self { period, stage: Stage::Ready, has_sent: false })
+        (!period.is_zero()).then_some(Self { period, stage: Stage::Ready, sent: None })
     }
 
     /// Until when the client rests, if it does.
@@ -70,11 +70,13 @@ impl Pacing {
     /// Notes a read at `now`: whether the client received events, and whether these were the last
     /// of the batch. The client rests after a batch, unless later events replaced the whole batch.
     pub(super) fn note_read(&mut self, has_sent: bool, is_last: bool, now: Instant) {
-        self.has_sent |= has_sent;
-        if is_last && self.has_sent {
-            self.has_sent = false;
+        if has_sent {
+            self.sent = Some(now);
+        }
+        // A read without events can find the end of the batch late: the rest counts from the events.
+        if is_last && let Some(sent) = self.sent.take() {
             // A time that the clock cannot show is a time at which nobody reads.
-            self.stage = now.checked_add(self.period).map_or(Stage::Ready, Stage::Resting);
+            self.stage = sent.checked_add(self.period).map_or(Stage::Ready, Stage::Resting);
         }
     }
 
@@ -113,7 +115,7 @@ mod tests {
         assert_eq!(pacing.rests_until(), None, "nothing was sent");
         pacing.note_read(true, false, now);
         assert_eq!(pacing.rests_until(), None, "the batch goes on");
-        pacing.note_read(false, true, now);
+        pacing.note_read(false, true, now + SECOND / 4);
         assert_eq!((pacing.rests_until(), pacing.batch_end()), (Some(now + SECOND), None));
         pacing.pass(now + SECOND / 2);
         assert!(pacing.rests_until().is_some());

@@ -15,6 +15,7 @@ use crate::core::backplane::Outgoing;
 use crate::core::client::Client;
 use crate::core::config::Config;
 use crate::core::deferred::Work;
+use crate::core::encoder;
 use crate::core::end::EndReason;
 use crate::core::receipt::{Confirmation, Receipt};
 use crate::core::state::{LogRead, State};
@@ -23,7 +24,6 @@ use crate::core::stats::Recorded;
 use crate::core::stats::{Rare, Stats};
 use crate::error::PublishError;
 use crate::log::audience::Audience;
-use crate::log::codec;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
@@ -113,9 +113,7 @@ impl Shared {
     }
 
     fn outgoing(&self, event: &Encoded, key: Option<Box<str>>) -> Outgoing {
-        let keeps_values = self.config.retain.kept().is_some();
-        let value_of = keeps_values.then(|| codec::value_of(event)).flatten();
-        Outgoing::new(codec::write_event(event), key).with_value_of(value_of)
+        encoder::outgoing(event, key, self.config.retain.kept())
     }
 
     fn send(&self, event: Outgoing) -> Result<(), PublishError> {
@@ -131,17 +129,10 @@ impl Shared {
     fn check(
         &self,
         audience: Audience,
-        mut event: Event,
+        event: Event,
     ) -> Result<(Encoded, Option<Box<str>>), PublishError> {
-        audience.check(self.config.limits.name_len)?;
-        event.check_for_hub()?;
-        let (conflation, key) = event.take_keys();
-        let event = Encoded { audience, conflation, sealed: event.seal() };
-        let (bytes, limit) = (event.max_weight(), self.config.retain.bytes);
-        if bytes > limit {
-            return Err(PublishError::TooLarge { bytes, limit });
-        }
-        Ok((event, key))
+        let Config { limits, retain, .. } = &self.config;
+        Encoded::new(audience, event, limits.name_len, retain.bytes)
     }
 
     /// Publishes in the hub's own order.

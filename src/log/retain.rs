@@ -154,8 +154,11 @@ impl Retain {
     }
 
     /// Returns the bound of the kept values. `None` if none are kept.
-    pub(crate) fn kept(&self) -> Option<Values> {
-        self.keys.map(|keys| Values { keys, bytes: self.value_bytes })
+    pub(crate) const fn kept(&self) -> Option<Values> {
+        match self.keys {
+            Some(keys) => Some(Values { keys, bytes: self.value_bytes }),
+            None => None,
+        }
     }
 
     /// Adds an allowance, and removes the limits of topics and of age.
