@@ -1,5 +1,5 @@
-//! The values of conflation keys: an instance that starts later has them, whatever happened to the
-//! stream, and also after faults of Redis.
+//! The values of conflation keys: an instance that starts later has the values, also if the stream is
+//! short, and after faults of Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,7 +54,7 @@ async fn late_instance_begins_with_the_values() {
     here.until("the new value", |hub| values(hub).0 == names([11, 21])).await;
     here.close().await;
     there.close().await;
-    // Nobody is left who remembers.
+    // Only Redis has the values now.
     let late = ready(&server.url(), 100).await;
     assert_eq!(values(&late.hub), (names([11, 21]), vec![]));
 }
