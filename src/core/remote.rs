@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::backplane::UserChange;
 use super::end::EndReason;
-use crate::log::routes::shrink;
+use crate::log::hash::shrink;
 
 /// Users by instance, and instances by user.
 #[derive(Debug)]

@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disconnect;
-use super::joining::{self, Joined};
+use super::joining::{self, Change, Joined};
 use super::shared::Shared;
-use super::topics;
 use crate::core::ahead::AheadUpTo;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
@@ -36,7 +35,7 @@ pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
     let prepared = Prepared::new(event, &shared.hasher);
     let mut work = Work::begin(&shared.config);
     {
-        let mut order = shared.order.lock();
+        let mut order = shared.order.lock_long();
         // Before the first load no event is in order.
         let is_next = id > order.last && order.last != EventId::ORIGIN;
         if !order.is_closed && is_next {
@@ -53,7 +52,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let mut work = Work::begin(&shared.config);
     let mut rejected = 0;
     {
-        let mut order = shared.order.lock();
+        let mut order = shared.order.lock_long();
         // As for events: before the first load nothing is in order.
         if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
             return;
@@ -67,20 +66,22 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
             }
             Action::Join { topic, last } => {
-                let (key, mut slots) = (Key::Topic(topic), state.matching(&audience));
-                let all = slots.len();
+                drop(state);
+                let key = Key::Topic(topic);
+                let mut clients = joining::find(shared, &audience, &key);
+                let all = clients.len();
                 // The hub that sent the command may have other limits.
                 let is_valid = key.check(limits.name_len).is_ok();
-                slots.retain(|&slot| {
-                    is_valid && joining::has_room(&state, slot, &key, limits.topics)
-                });
-                rejected = all - slots.len();
+                clients.retain(|found| is_valid && found.has_room);
+                rejected = all - clients.len();
                 let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
-                joining::join(&shared.state, state, slots, &joined, &mut work);
+                joining::change_in_order(shared, &clients, Change::Join(joined), &mut work);
             }
             Action::Leave(topic) => {
-                let slots = state.matching(&audience);
-                topics::leave_now(&mut state, slots, &Key::Topic(topic));
+                drop(state);
+                let topic = Key::Topic(topic);
+                let clients = joining::find(shared, &audience, &topic);
+                joining::change_in_order(shared, &clients, Change::Leave(&topic), &mut work);
             }
         }
     }
@@ -106,7 +107,7 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
             Received::Command(_) => {}
         }
     }
-    let mut order = shared.order.lock();
+    let mut order = shared.order.lock_long();
     if order.is_closed {
         return;
     }

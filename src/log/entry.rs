@@ -145,7 +145,7 @@ impl Content {
     }
 
     /// Returns the keys that index the event, with their hashes.
-    pub(super) fn hashed_keys(&self) -> impl Iterator<Item = (u64, &Key)> {
+    pub(crate) fn hashed_keys(&self) -> impl Iterator<Item = (u64, &Key)> {
         self.hashes.keys.iter().copied().zip(self.keys())
     }
 

@@ -28,8 +28,8 @@ pub(crate) fn forward(
     let lists = log.lists(reader);
     let all = lists.iter().enumerate();
     let first = all.filter_map(|(list, &(entries, since))| {
-        let at = entries.partition_point(|entry| entry.id <= after.max(since));
-        entries.get(at).map(|entry| Reverse((entry.id, list, at)))
+        let at = entries.partition_point(|&(id, _)| id <= after.max(since));
+        entries.get(at).map(|&(id, _)| Reverse((id, list, at)))
     });
     let mut next: BinaryHeap<_> = first.collect();
     let (mut newest, mut looked_at) = (after, 0);
@@ -45,12 +45,11 @@ pub(crate) fn forward(
         // An event under two keys of the reader is in both lists.
         if id > newest {
             newest = id;
-            if entries[at].is_for(reader) {
-                out.push(Arc::clone(&entries[at]));
-            }
+            let (_, entry) = &entries[at];
+            out.extend(entry.is_for(reader).then(|| Arc::clone(entry)));
         }
-        if let Some(following) = entries.get(at + 1) {
-            next.push(Reverse((following.id, list, at + 1)));
+        if let Some(&(following, _)) = entries.get(at + 1) {
+            next.push(Reverse((following, list, at + 1)));
         }
     }
     None
@@ -69,8 +68,8 @@ pub(crate) fn backward(
     let lists = log.lists(reader);
     let all = lists.iter().enumerate();
     let last = all.filter_map(|(list, &(entries, _))| {
-        let at = entries.partition_point(|entry| entry.id < before).checked_sub(1)?;
-        Some((entries[at].id, list, at))
+        let at = entries.partition_point(|&(id, _)| id < before).checked_sub(1)?;
+        Some((entries[at].0, list, at))
     });
     let mut next: BinaryHeap<_> = last.collect();
     let (mut oldest, mut looked_at) = (before, 0);
@@ -85,12 +84,11 @@ pub(crate) fn backward(
         let (entries, since) = lists[list];
         if id < oldest {
             oldest = id;
-            if id > since && entries[at].is_for(reader) {
-                out.push(Arc::clone(&entries[at]));
-            }
+            let (_, entry) = &entries[at];
+            out.extend((id > since && entry.is_for(reader)).then(|| Arc::clone(entry)));
         }
         if let Some(at) = at.checked_sub(1) {
-            next.push((entries[at].id, list, at));
+            next.push((entries[at].0, list, at));
         }
     }
     None
@@ -150,7 +148,7 @@ pub(crate) fn last_of(
     };
     let mut last = LastOf { older: Vec::new(), has_newer: false, since: log.head() };
     let events = log.under(topic).into_iter().flat_map(|entries| entries.iter().rev());
-    let events = events.take(LOOKED_AT).filter(|entry| entry.is_for(now));
+    let events = events.map(|(_, entry)| entry).take(LOOKED_AT).filter(|entry| entry.is_for(now));
     for entry in events.take(count) {
         last.since = entry.id.predecessor();
         if entry.id > position {
