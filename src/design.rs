@@ -63,6 +63,7 @@
 //!   feed             the port: entries in         hub             the handle
 //!   apply            entries to state             builder         settings to a hub
 //!   subscription     the stream                   admission       lets clients in
+//!   opening          the first frames, a snapshot
 //!   disconnect       ends, close                  drain           ends over a period
 //!   presence         the watch                    topics          join, leave, list
 //!   metrics          recorded on request          subscriber      the client's request
@@ -460,6 +461,7 @@
 //! | `hub built` | `DEBUG` | `epoch` |
 //! | `client opened` | `DEBUG` | `client`, `has_user`, `start`: `fresh`, `resumed` or `gap` |
 //! | `client ended` | `DEBUG` | `client`, `has_user`, `reason`: [`EndReason::as_str`](crate::EndReason::as_str) |
+//! | `snapshot failed` | `DEBUG` | `error`: of the stream of [`Subscription::with_snapshot_stream`](crate::Subscription::with_snapshot_stream) |
 //! | `client refused` | `DEBUG` | `cause`: [`RefusedCause::as_str`](crate::RefusedCause::as_str) |
 //! | `drain started` | `INFO` | `clients`, `over_ms` |
 //! | `drain ended` | `INFO` | `cut`: clients that were left at the end of the period; `took_ms` |
@@ -514,6 +516,7 @@
 //! | `MAX_EVENTS` | 64 | `log/entry` | events of one read of the log: 16 and 256 make publishers wait for longer |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
 //! | `JOINED` | 64 clients | `hub/joining` | join or leave a topic in one hold of the locks |
+//! | `LOADED` | 64 events | `hub/opening` | one item of a snapshot that the application reads meanwhile |
 //! | `LOOKS`, `POLITE_LOOKS`, `PAUSES` | 128, 384, 4 | `sync` | how long threads spin: see *Waiting* |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |

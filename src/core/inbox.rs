@@ -48,6 +48,9 @@ pub(crate) struct Inbox {
     /// The fields behind the mailbox have their first values: the stream is open without a scheduled
     /// end, and has no unsent events.
     is_plain: bool,
+    /// The stream waits for the snapshot of the application: it is no fault of the client that the
+    /// events are not read.
+    awaits_snapshot: bool,
     pub(crate) mailbox: Mailbox,
     ending: Ending,
     /// Events before the client's position that the client must get. `None` for most clients, which
@@ -69,6 +72,7 @@ impl Inbox {
             is_watched: false,
             timer_fired: false,
             is_plain: ending.is_endless(),
+            awaits_snapshot: false,
             mailbox,
             ending,
             unsent: None,
@@ -216,7 +220,21 @@ impl Inbox {
 
     /// Since when events have waited for the stream to be read.
     pub(crate) fn waiting(&self) -> Waiting {
-        self.mailbox.waiting()
+        match self.mailbox.waiting() {
+            Waiting::Since(_) if self.awaits_snapshot => Waiting::ReadNow,
+            waiting => waiting,
+        }
+    }
+
+    /// The stream waits for the snapshot of the application.
+    pub(crate) fn await_snapshot(&mut self) {
+        self.awaits_snapshot = true;
+    }
+
+    /// The stream returns a part of the snapshot: from `now` on, the client must read.
+    pub(crate) fn note_snapshot(&mut self, now: Instant) {
+        self.awaits_snapshot = false;
+        self.mailbox.note_progress(now);
     }
 }
 
