@@ -12,23 +12,26 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::ahead::Ahead;
+use super::attendance::Attendance;
 use super::client::{self, Client};
 use super::config::Config;
 use super::deferred::{Ended, Work};
+use super::due::Due;
 use super::end::{End, EndReason};
+use super::extras::Beginning;
 use super::health::Health;
 use super::held::Held;
-use super::inbox::{Inbox, Inboxes};
-use super::remote::Remote;
-use super::roster::Roster;
+use super::inbox::{Inbox, InboxGuard, Inboxes};
+use super::seats::Seat;
 use super::stats::Counts;
 use crate::log::audience::Audience;
 use crate::log::departed::{Departed, Owner};
-use crate::log::entry::{Batch, Entry};
-use crate::log::identity::Identity;
+use crate::log::entry::{Batch, Budget, Entry};
+use crate::log::identity::{Identity, Membership};
 use crate::log::key::Key;
 use crate::log::log::Log;
 use crate::log::mailbox::{GapReason, Handle, Pace, Pushed, Waiting};
+use crate::log::pages;
 use crate::log::recipients::Recipients;
 use crate::log::routes::{Member, Routes};
 use crate::wire::id::EventId;
@@ -52,6 +55,8 @@ pub(crate) struct State {
     pub(crate) departed: Departed,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
+    /// The clients that a task wakes.
+    pub(crate) due: Due,
     /// The tasks that wait for the last client to leave.
     pub(crate) waiting_for_last: Slab<Waker>,
     /// The log's head when a client last joined a topic.
@@ -61,9 +66,7 @@ pub(crate) struct State {
     pub(crate) is_loaded: bool,
     pub(crate) counts: Counts,
     /// `None` if presence is off.
-    pub(crate) roster: Option<Roster>,
-    /// `None` if presence is off, or the hub has no backplane.
-    pub(crate) remote: Option<Remote>,
+    pub(crate) attendance: Option<Attendance>,
     pub(crate) held: Held,
     pub(crate) ahead: Ahead,
     pub(crate) health: Health,
@@ -94,24 +97,27 @@ pub(crate) enum LogRead {
     Retry,
     /// Events, possibly none. `gap`: where the client stands after the loss that it must report.
     Events { gap: Option<EventId> },
+    /// Values, possibly none. `end`: where the stream continues after the last value, if these were
+    /// the last.
+    Values { gap: Option<EventId>, end: Option<EventId> },
 }
 
 impl State {
     pub(crate) fn new(config: &Config, log: Log) -> Self {
-        let remote_users = config.backplane.as_ref().and(config.presence);
+        let has_backplane = config.backplane.is_some();
         Self {
             routes: Routes::new(log.hasher().clone()),
             inboxes: Inboxes::default(),
             log,
             departed: Departed::new(config.retain.events.max(MIN_DEPARTED)),
             watched: BinaryHeap::new(),
+            due: Due::default(),
             waiting_for_last: Slab::new(),
             last_join: EventId::ORIGIN,
             lifecycle: Lifecycle::Open,
-            is_loaded: config.backplane.is_none(),
+            is_loaded: !has_backplane,
             counts: Counts::default(),
-            roster: config.presence.map(Roster::new),
-            remote: remote_users.map(|presence| Remote::new(presence.max_remote_users)),
+            attendance: config.presence.map(|presence| Attendance::new(presence, has_backplane)),
             held: Held::new(config.history),
             ahead: Ahead::default(),
             health: Health::default(),
@@ -171,12 +177,13 @@ impl State {
         let joined_since = entry.id <= self.last_join;
         let is_for_all = entry.is_for_all_holders() && !joined_since;
         let members = self.routes.members_under(hash, key);
-        if left > members.len() {
+        let are_due = members.len() > PIECE && self.due.takes(members.len());
+        if left > members.len() && !are_due {
             work.expect_wakers(members.len());
         }
         let left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
-        let (config, watched) = (work.config, &mut self.watched);
+        let (config, watched, due) = (work.config, &mut self.watched, &mut self.due);
         let (weak, mut walk) = (Arc::downgrade(entry), self.inboxes.walk());
         let event = Handle { id: entry.id, at: entry.at, entry: &weak };
         let mut given = 0;
@@ -198,7 +205,9 @@ impl State {
                 if !inbox.is_open() {
                     return;
                 }
-                match inbox.mailbox.push(&event, config.window) {
+                // A client that rests reads the log afterwards, which is conflated.
+                let capacity = if inbox.is_resting() { 0 } else { config.window };
+                match inbox.mailbox.push(&event, capacity) {
                     Pushed::Stale => return,
                     Pushed::Ready => given += 1,
                     Pushed::Held => {
@@ -207,13 +216,29 @@ impl State {
                         return;
                     }
                 }
-                work.wake_later(inbox.take_waker());
+                if inbox.is_resting() {
+                    // The timer of the stream wakes.
+                } else if are_due {
+                    due.add(number, inbox);
+                } else {
+                    work.wake_later(inbox.take_waker());
+                }
                 if !inbox.is_watched {
                     watch(watched, slot, member.reach.serial, inbox, event.at, config);
                 }
             });
         }
+        work.extend(self.due.take_task());
         (given, rest)
+    }
+
+    /// Wakes so many clients of large broadcasts.
+    #[cfg(feature = "serve")]
+    pub(crate) fn wake_due(&mut self, count: usize, work: &mut Work<'_>) {
+        let mut walk = self.inboxes.walk();
+        for number in self.due.next(count) {
+            work.wake_later(walk.visit(number, Inbox::take_left_waker).flatten());
+        }
     }
 
     /// Watches whether a client stalls, for which events may have waited since `work.now`.
@@ -283,6 +308,11 @@ impl State {
     /// Forgets a client.
     pub(crate) fn forget(&mut self, slot: usize, reason: EndReason, work: &mut Work<'_>) {
         let owner = self.owner(slot);
+        if let (Some(attendance), Some(user)) = (&mut self.attendance, &owner.user) {
+            for topic in topics_of(self.routes.memberships(slot)) {
+                attendance.exit(user, topic, reason, work);
+            }
+        }
         let Some(client) = self.routes.remove(slot) else { return };
         work.report_end(Ended { client: client.id, has_user: owner.user.is_some(), reason });
         self.note_departure(owner.user.as_ref(), reason, work);
@@ -308,42 +338,53 @@ impl State {
         }
     }
 
-    /// A client was registered: its user may have come online.
-    pub(crate) fn note_arrival(&mut self, slot: usize, work: &mut Work<'_>) {
-        let Some(roster) = &mut self.roster else { return };
-        let mut keys = self.routes.memberships(slot).iter().map(|place| &place.key);
-        let Some((key, user)) = keys.find_map(|key| match key {
-            Key::User(user) => Some((key, user)),
-            _ => None,
-        }) else {
-            return;
-        };
-        if self.routes.members(key).len() != 1 {
-            return;
-        }
-        if let Some(remote) = &mut self.remote
-            && remote.note_arrival(user)
+    /// Adds a client to a topic, for events after `since`. Returns `false` if the client follows
+    /// the topic already.
+    pub(crate) fn join_topic(
+        &mut self,
+        slot: usize,
+        topic: &Key,
+        since: EventId,
+        work: &mut Work<'_>,
+    ) -> bool {
+        let joins = self.routes.join(slot, topic.clone(), since);
+        if let (true, Some(attendance), Key::Topic(topic)) = (joins, &mut self.attendance, topic)
+            && let Some(user) = user_of(self.routes.memberships(slot))
         {
-            work.note_presence_changed();
+            attendance.enter(user, topic, work);
         }
-        if self.remote.as_ref().is_none_or(|remote| remote.instances_of(user) == 0) {
-            roster.arrive(Arc::clone(user), work);
+        joins
+    }
+
+    /// Removes a client from a topic. Returns `false` if the client does not follow the topic.
+    pub(crate) fn leave_topic(&mut self, slot: usize, topic: &Key, work: &mut Work<'_>) -> bool {
+        let leaves = self.routes.leave(slot, topic);
+        if let (true, Some(attendance), Key::Topic(topic)) = (leaves, &mut self.attendance, topic)
+            && let Some(user) = user_of(self.routes.memberships(slot))
+        {
+            attendance.exit(user, topic, EndReason::LeftTopic, work);
+        }
+        leaves
+    }
+
+    /// A client was registered: its user may have come online, and joined its topics.
+    pub(crate) fn note_arrival(&mut self, slot: usize, work: &mut Work<'_>) {
+        let Some(attendance) = &mut self.attendance else { return };
+        let memberships = self.routes.memberships(slot);
+        let Some(user) = user_of(memberships) else { return };
+        if self.routes.members(&Key::User(Arc::clone(user))).len() == 1 {
+            attendance.arrive(Seat::user(user), work);
+        }
+        for topic in topics_of(memberships) {
+            attendance.enter(user, topic, work);
         }
     }
 
     /// A client was forgotten: its user may be away.
     fn note_departure(&mut self, user: Option<&Arc<str>>, reason: EndReason, work: &mut Work<'_>) {
-        let (Some(roster), Some(user)) = (&mut self.roster, user) else { return };
-        if !self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
-            return;
-        }
-        if let Some(remote) = &mut self.remote
-            && remote.note_departure(user, reason)
-        {
-            work.note_presence_changed();
-        }
-        if self.remote.as_ref().is_none_or(|remote| remote.instances_of(user) == 0) {
-            roster.depart(user, reason, work);
+        let (Some(attendance), Some(user)) = (&mut self.attendance, user) else { return };
+        if self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
+            attendance.depart(Seat::user(user), reason, work);
         }
     }
 
@@ -369,6 +410,12 @@ impl State {
         // must report a gap first.
         let Some((pace, requested)) = inbox.mailbox.reads_log() else { return LogRead::Retry };
         let cursor = inbox.mailbox.cursor();
+        if let Some(values) = inbox.beginning() {
+            let read = read_values(&self.log, identity, values, &mut inbox, out, work);
+            drop(inbox);
+            self.watch(slot, work);
+            return read;
+        }
         let replay = config.limits.replay;
         if pace == Pace::Released
             && replay < self.log.len()
@@ -404,7 +451,8 @@ impl State {
             }
         }
         self.held.note_read(cursor, &self.log, work.now);
-        self.counts.lagged += u64::from(pace == Pace::FellBehind);
+        // A client with a pace lags by its own wish.
+        self.counts.lagged += u64::from(pace == Pace::FellBehind && !inbox.is_paced());
         let mut is_live = self.log.read(cursor, identity, config.batch, out);
         if !inbox.is_open() {
             // Events published after the end was decided are for the client's return.
@@ -417,6 +465,11 @@ impl State {
             // client must get these too, also if it is cut off right after the gap.
             out.first().map_or(lost, |first| lost.min(first.id.predecessor()))
         });
+        // Events after the batch of a client with a pace are for the next batch.
+        let batch_end = inbox.batch_end();
+        let in_batch = out.partition_point(|entry| entry.id <= batch_end);
+        let is_cut = in_batch < out.len();
+        out.truncate(in_batch);
         if !out.is_empty() {
             inbox.count_read(out.len(), out.iter().map(|entry| entry.len()).sum());
         }
@@ -424,16 +477,40 @@ impl State {
             // The client is told once, not with every read up to the loss.
             inbox.mailbox.excuse(self.log.evictions());
         }
+        is_live &= !is_cut;
         if is_live {
             inbox.mailbox.catch_up(self.log.head());
+        } else if is_cut {
+            inbox.mailbox.advance(batch_end, work.now);
         } else if let Some(last) = out.last() {
             inbox.mailbox.advance(last.id, work.now);
         }
+        inbox.note_read(!out.is_empty(), work.now);
         drop(inbox);
         if !is_live {
             self.watch(slot, work);
         }
         LogRead::Events { gap }
+    }
+
+    /// Moves a client that has received everything to the end of the log. Returns the position of the
+    /// client.
+    pub(crate) fn refresh(&mut self, slot: usize, client: &Arc<Client>) -> EventId {
+        let mut inbox = client.lock();
+        let (cursor, head) = (inbox.mailbox.cursor(), self.log.head());
+        let is_idle = inbox.is_open() && !inbox.mailbox.is_waiting() && cursor < head;
+        if !is_idle || !self.has(slot, client) {
+            return cursor;
+        }
+        let Some(identity) = self.identity(slot) else { return cursor };
+        // An event of the log may still be on its way to the client.
+        let mut waiting = Batch::new();
+        self.log.read(cursor, identity, Budget { bytes: 0 }, &mut waiting);
+        if !waiting.is_empty() || self.log.lost_since(cursor, identity).is_some() {
+            return cursor;
+        }
+        inbox.mailbox.catch_up(head);
+        head
     }
 
     /// Lets the held clients go on that the log has reached, or all if nothing more can come.
@@ -453,6 +530,53 @@ impl State {
     pub(crate) fn lower(&mut self, most: usize, now: Instant, evicted: &mut Vec<Arc<Entry>>) {
         self.held.lower(now, most, &mut self.log, &self.routes, evicted);
     }
+}
+
+/// Reads the log for a client that begins with the values.
+fn read_values(
+    log: &Log,
+    client: Identity<'_>,
+    Beginning { upto, told }: Beginning,
+    inbox: &mut InboxGuard<'_>,
+    out: &mut Batch,
+    work: &Work<'_>,
+) -> LogRead {
+    let cursor = inbox.mailbox.cursor();
+    let evictions = log.value_evictions();
+    let may_lack = told != Some(evictions);
+    // A later loss is for the reads after the values. But it can hide an earlier loss.
+    let lost = may_lack.then(|| log.lost_values(cursor, client)).flatten();
+    let next = pages::values(log, cursor, upto, client, work.config.batch, out);
+    let lost = lost.map(|lost| match (out.first(), next) {
+        (Some(first), _) => lost.min(first.id.predecessor()),
+        (None, Some(next)) => lost.min(next),
+        (None, None) => upto,
+    });
+    inbox.set_beginning(next.map(|_| Beginning { upto, told: Some(evictions) }));
+    match next {
+        Some(next) => inbox.mailbox.advance(next, work.now),
+        None if upto == log.head() => inbox.mailbox.catch_up(upto),
+        None => inbox.mailbox.advance(upto, work.now),
+    }
+    if !out.is_empty() {
+        inbox.count_read(out.len(), out.iter().map(|value| value.len()).sum());
+    }
+    inbox.note_read(!out.is_empty(), work.now);
+    LogRead::Values { gap: lost, end: next.is_none().then_some(upto) }
+}
+
+fn user_of(memberships: &[Membership]) -> Option<&Arc<str>> {
+    memberships.iter().find_map(|place| match &place.key {
+        Key::User(user) => Some(user),
+        _ => None,
+    })
+}
+
+fn topics_of(memberships: &[Membership]) -> impl Iterator<Item = &Arc<str>> {
+    memberships.iter().filter_map(|place| match &place.key {
+        Key::Topic(topic) => Some(topic),
+        _ => None,
+    })
 }
 
 fn watch(

@@ -13,9 +13,11 @@ use super::disconnect;
 use super::joining::{self, Change, Joined};
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
+use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
-use crate::core::remote::Added;
+use crate::core::remote::Remote;
+use crate::core::seats::Seat;
 use crate::core::state::{PIECE, State};
 use crate::core::telemetry;
 use crate::log::codec::{Action, Command, Received};
@@ -97,16 +99,20 @@ pub(super) fn malformed(shared: &Shared) {
 }
 
 /// Begins with a part of the order that has no gap after `floor`, or with another order.
-pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
+///
+/// `latest`: the values up to `floor`, and whether these are all. `None` if the engine keeps none.
+pub(super) fn load(
+    shared: &Shared,
+    floor: EventId,
+    latest: Option<(Vec<Aged>, bool)>,
+    tail: Vec<Aged>,
+) {
     let mut work = Work::begin(&shared.config);
-    let mut entries = Vec::with_capacity(tail.len());
-    for (id, age, received) in tail {
-        match received {
-            Received::Event(event) => entries.push(entry(shared, id, age, event, &work)),
-            // The command was for the clients of its time.
-            Received::Command(_) => {}
-        }
-    }
+    let is_whole = latest.as_ref().is_some_and(|&(_, is_whole)| is_whole);
+    let mut values = entries_of(shared, latest.map_or_else(Vec::new, |(values, _)| values), &work);
+    // The oldest first: if the bound is reached, the newest values stay.
+    values.sort_unstable_by_key(|value| value.id);
+    let entries = entries_of(shared, tail, &work);
     let mut order = shared.order.lock_long();
     if order.is_closed {
         return;
@@ -117,6 +123,10 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
     let fresh = Log::new(shared.config.retain, floor, shared.hasher.clone());
     let old = mem::replace(&mut state.log, fresh);
+    values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
+    if !is_whole {
+        state.log.note_lacking_values();
+    }
     for entry in entries {
         if entry.id > state.log.head() {
             state.log.append(entry, &mut work.evicted);
@@ -144,6 +154,18 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     }
 }
 
+/// Makes the events among entries of the order to entries of the log. Commands were for the clients
+/// of their time.
+fn entries_of(shared: &Shared, received: Vec<Aged>, work: &Work<'_>) -> Vec<Arc<Entry>> {
+    let mut entries = Vec::with_capacity(received.len());
+    for (id, age, received) in received {
+        if let Received::Event(event) = received {
+            entries.push(entry(shared, id, age, event, work));
+        }
+    }
+    entries
+}
+
 /// Finds every client's position in a log that begins after `floor`.
 fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mut Work<'_>) {
     let reason = if is_first { GapReason::Evicted } else { GapReason::Reset };
@@ -153,6 +175,7 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
     for (slot, client) in state.routes.iter() {
         let mut inbox = client.lock();
         let is_open = inbox.is_open();
+        let has_values = inbox.beginning().is_some();
         let mailbox = &mut inbox.mailbox;
         match mailbox.cursor() {
             // A stream that is to end takes no event of the new order. Its unread events of the
@@ -162,8 +185,13 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                     mailbox.jump(floor, floor, reason, work.now);
                 }
             }
-            // The client came before anybody knew where the order ends.
+            // The client came before anybody knew where the order ends, or has read no value yet.
+            EventId::ORIGIN if has_values => {
+                mailbox.jump(EventId::ORIGIN, head, GapReason::Unknown, work.now);
+                inbox.begin_with_values(head);
+            }
             EventId::ORIGIN => mailbox.jump(head, head, GapReason::Unknown, work.now),
+            // The gap stands for the values that the client has not read.
             cursor if cursor < floor => {
                 // The backplane may hold the events before the floor, unless the order is another.
                 match state.held.until_first_load(work.now).filter(|_| is_first) {
@@ -176,6 +204,9 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                 }
             }
             _ => mailbox.restart(head, work.now),
+        }
+        if inbox.mailbox.cursor() > EventId::ORIGIN {
+            inbox.set_beginning(None);
         }
         if inbox.mailbox.is_waiting() {
             waiting.push(slot);
@@ -316,10 +347,11 @@ fn wake_all(shared: &Shared) {
     }
 }
 
-/// The users of another instance, as far as the hub knows them.
-pub(super) fn users_of(shared: &Shared, instance: &str) -> Vec<Arc<str>> {
+/// The seats of another instance, as far as the hub knows them.
+pub(super) fn seats_of(shared: &Shared, instance: &str) -> Vec<Seat> {
     let state = shared.state.lock();
-    state.remote.iter().flat_map(|remote| remote.users_of(instance).cloned()).collect()
+    let remote = state.attendance.as_ref().and_then(Attendance::remote);
+    remote.into_iter().flat_map(|remote| remote.seats_of(instance)).collect()
 }
 
 /// Applies the changes of another instance's users, a piece at a time: an instance may have as many
@@ -329,8 +361,14 @@ pub(super) fn user_changes(
     instance: &str,
     changes: impl IntoIterator<Item = UserChange>,
 ) {
+    let Some(presence) = shared.config.presence else { return };
     let max_len = shared.config.limits.name_len;
-    let is_valid = |change: &UserChange| (1..=max_len).contains(&change.user().len());
+    let is_name = |name: &str| (1..=max_len).contains(&name.len());
+    let is_valid = |change: &UserChange| {
+        let Seat { user, topic } = change.seat();
+        is_name(user)
+            && topic.as_ref().is_none_or(|topic| is_name(topic) && presence.selects(topic))
+    };
     // The iterator is foreign code: it must run before the lock is taken.
     let changes: Vec<UserChange> = changes.into_iter().filter(is_valid).collect();
     let mut work = Work::begin(&shared.config);
@@ -342,33 +380,20 @@ pub(super) fn user_changes(
         }
         is_full |= user_change(&mut state, instance, change, &mut work);
     }
-    let must_log = is_full && state.remote.as_mut().is_some_and(|remote| remote.report_limit());
+    let remote = state.attendance.as_mut().and_then(Attendance::remote_mut);
+    let must_log = is_full && remote.is_some_and(Remote::report_limit);
     drop(state);
     work.run();
     if must_log {
-        let limit = shared.config.presence.map_or(0, |presence| presence.max_remote_users);
-        telemetry::remote_users_limit(limit);
+        telemetry::remote_users_limit(presence.max_remote_users);
     }
 }
 
-/// A user came to another instance, or left it. Returns whether there is no room to know that.
+/// Applies a change of another instance. Returns whether there is no room for the seat.
 fn user_change(state: &mut State, instance: &str, change: UserChange, work: &mut Work<'_>) -> bool {
-    let (Some(remote), Some(roster)) = (&mut state.remote, &mut state.roster) else {
-        return false;
-    };
-    let key = Key::User(Arc::clone(change.user()));
-    let is_here = !state.routes.members(&key).is_empty();
-    match &change {
-        UserChange::Joined(user) => match remote.add(instance, user) {
-            Added::Full => return true,
-            Added::First if !is_here => roster.arrive(Arc::clone(user), work),
-            Added::First | Added::Known => {}
-        },
-        UserChange::Left(user, reason) => {
-            if remote.remove(instance, user) && !is_here {
-                roster.depart(user, *reason, work);
-            }
-        }
-    }
-    false
+    let Some(attendance) = &mut state.attendance else { return false };
+    let Seat { user, topic } = change.seat();
+    let is_user_here =
+        topic.is_none() && !state.routes.members(&Key::User(Arc::clone(user))).is_empty();
+    attendance.hear(instance, change, is_user_here, work)
 }

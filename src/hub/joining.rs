@@ -13,7 +13,7 @@ use crate::core::state::{PIECE, State};
 use crate::log::audience::Audience;
 use crate::log::identity::Identity;
 use crate::log::key::Key;
-use crate::log::pages::{self, LastOf};
+use crate::log::pages::{self, LastOf, Read};
 use crate::log::recipients::Recipients;
 use crate::sync::{self, MutexGuard};
 use crate::wire::id::EventId;
@@ -126,7 +126,7 @@ fn change_piece(
         Change::Join(joined) => join_piece(state, clients, &joined, work),
         Change::Leave(topic) => {
             let leaves = |found: &&Found| {
-                state.has(found.slot, &found.client) && state.routes.leave(found.slot, topic)
+                state.has(found.slot, &found.client) && state.leave_topic(found.slot, topic, work)
             };
             clients.iter().filter(leaves).count()
         }
@@ -149,7 +149,7 @@ fn join_piece(
             return false;
         }
         if last == 0 {
-            return state.routes.join(slot, topic.clone(), head);
+            return state.join_topic(slot, topic, head, work);
         }
         join_one(state, slot, client, joined, work)
     };
@@ -168,19 +168,24 @@ fn join_one(
     // Held to the end: a read in between would move the client past unsent events of the topic.
     let mut inbox = client.lock();
     if !inbox.is_open() {
-        return state.routes.join(slot, topic.clone(), head);
+        return state.join_topic(slot, topic, head, work);
     }
     // For every position at first, to judge the events of the topic.
-    if !state.routes.join(slot, topic.clone(), EventId::ORIGIN) {
+    if !state.join_topic(slot, topic, EventId::ORIGIN, work) {
         return false;
     }
     let Some(now) = state.identity(slot) else { return false };
     let Some((_, others)) = now.memberships.split_last() else { return false };
     let before = Identity { memberships: others, ..now };
     let cursor = inbox.mailbox.cursor();
-    let from = client.start.get().copied().unwrap_or(cursor);
+    let read = Read {
+        from: client.start.get().copied().unwrap_or(cursor),
+        position: cursor,
+        has_values: client.has_values,
+        values_upto: inbox.beginning().map(|values| values.upto),
+    };
     let LastOf { older, has_newer, since } =
-        pages::last_of(&state.log, topic, [before, now], last, from, cursor);
+        pages::last_of(&state.log, topic, [before, now], last, read);
     let has_lost = state.log.lost_since(cursor, before).is_some();
     state.routes.hold_last_since(slot, since);
     // A client that reads the log, or will, reads these events there.

@@ -6,6 +6,7 @@
 //!       -> Entry     in the log
 //! ```
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use super::hash::{KeyHasher, KeyHashes};
 use super::identity::{Filter, Identity};
 use super::key::Key;
 use super::recipients::Recipients;
+use crate::error::PublishError;
+use crate::wire::event::Event;
 use crate::wire::frame::{Frame, Sealed};
 use crate::wire::id::EventId;
 
@@ -47,6 +50,27 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
+    /// Checks an event for an audience, and encodes it. Returns the idempotency key, too.
+    /// `name_len`: the longest name. `most_bytes`: the most that the event may count for in the
+    /// log.
+    #[inline]
+    pub(crate) fn new(
+        audience: Audience,
+        mut event: Event,
+        name_len: usize,
+        most_bytes: usize,
+    ) -> Result<(Self, Option<Box<str>>), PublishError> {
+        audience.check(name_len)?;
+        event.check_for_hub()?;
+        let (conflation, key) = event.take_keys();
+        let event = Self { audience, conflation, sealed: event.seal() };
+        let bytes = event.max_weight();
+        if bytes > most_bytes {
+            return Err(PublishError::TooLarge { bytes, limit: most_bytes });
+        }
+        Ok((event, key))
+    }
+
     /// Returns the most bytes that the event can count for in the log.
     pub(crate) fn max_weight(&self) -> usize {
         self.sealed.max_len() + self.weight_without_frame()
@@ -169,6 +193,11 @@ impl Content {
         self.passes(client.filter) && (self.is_for_all_holders() || self.is_addressed_to(client))
     }
 
+    /// Returns whether the event is the value of a conflation key.
+    pub(crate) fn is_value(&self) -> bool {
+        self.conflation.is_some()
+    }
+
     /// Returns the length of the frame in bytes.
     pub(crate) fn len(&self) -> usize {
         self.frame.bytes().len()
@@ -195,6 +224,10 @@ impl Hash for Conflation {
         state.write_u64(self.hash);
     }
 }
+
+/// Events in id order. The ids lie beside each other: a search and a merge read no event, which
+/// would lie elsewhere in memory.
+pub(super) type Listed = VecDeque<(EventId, Arc<Entry>)>;
 
 /// The events of one read. Most reads take one.
 pub(crate) type Batch = SmallVec<[Arc<Entry>; 4]>;

@@ -14,11 +14,13 @@ mod clients;
 mod corpus;
 mod faults;
 mod http1;
+mod id_blocks;
 mod in_process;
 mod matrix;
 mod nginx;
 #[path = "../support/ports.rs"]
 mod ports;
+mod proxies;
 mod proxy;
 mod scenarios;
 mod servers;

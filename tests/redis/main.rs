@@ -12,9 +12,12 @@ mod degraded;
 mod demo;
 mod exit;
 mod faults;
+#[cfg(feature = "axum")]
+mod format;
 mod history;
 mod idle;
 mod instances;
+mod latest;
 mod line;
 mod load;
 mod memory;
@@ -24,6 +27,8 @@ mod ports;
 mod presence;
 #[cfg(feature = "axum")]
 mod processes;
+#[cfg(feature = "axum")]
+mod publisher;
 mod ready;
 mod sentinel;
 mod server;

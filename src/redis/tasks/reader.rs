@@ -17,11 +17,15 @@ use crate::redis::shared::RedisShared;
 use crate::redis::store::entry::{self, Content, Entry};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
+use crate::redis::store::values::Values;
 use crate::redis::store::{millis, now};
 
 /// The share of the timeout for which a read waits at the server for the next entry. The rest is
 /// for the answer to arrive.
 const BLOCK_SHARE: u32 = 2;
+
+/// About how many values one answer has.
+const VALUES: usize = 64;
 
 pub(crate) struct Reader {
     shared: Arc<RedisShared>,
@@ -34,12 +38,21 @@ pub(crate) struct Reader {
     horizon: u64,
     size: ReadSize,
     malformed: Burst,
+    unknown: Burst,
 }
 
 impl Reader {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
-        let (size, malformed) = (ReadSize::default(), Burst::default());
-        Self { shared, feed, position: None, last_link: None, horizon: 0, size, malformed }
+        Self {
+            shared,
+            feed,
+            position: None,
+            last_link: None,
+            horizon: 0,
+            size: ReadSize::default(),
+            malformed: Burst::default(),
+            unknown: Burst::default(),
+        }
     }
 
     /// Reads until the hub is closed.
@@ -54,7 +67,7 @@ impl Reader {
             let limit = self.shared.timeout;
             let _ = tokio::time::timeout(limit, self.drain(&mut link)).await;
             if link.failed(&error) == Failure::Report {
-                self.shared.health.report(&self.feed, Part::Reader, Some(&error.to_string()));
+                self.shared.health.report(Some(&self.feed), Part::Reader, Some(&error.to_string()));
                 back_off.wait().await;
             }
         }
@@ -78,7 +91,7 @@ impl Reader {
             }
             // A server can accept connections and refuse to be read: report health only now.
             let page = self.page(position.cursor, may_wait, link).await?;
-            self.shared.health.report(&self.feed, Part::Reader, None);
+            self.shared.health.report(Some(&self.feed), Part::Reader, None);
             back_off.reset();
             if page.entries.is_empty() {
                 position = self.verify(position, link).await?;
@@ -162,11 +175,8 @@ impl Reader {
             }
         }
         let Start { position, floor, events } = tail.finish(begin.last);
-        let now = now();
-        let aged = events
-            .into_iter()
-            .map(|(id, event)| (id, Duration::from_millis(now.saturating_sub(id.epoch())), event));
-        self.feed.load(floor, aged);
+        let aged = aged(events);
+        self.load(floor, aged, link).await?;
         shared.is_loaded.send_replace(true);
         shared.outbox.begin();
         Ok(position)
@@ -238,7 +248,7 @@ impl Reader {
             // later entry will say so.
             let page = self.page(position.cursor, false, link).await?;
             if page.entries.is_empty() {
-                self.forget(last);
+                self.forget(last, link).await?;
                 return Ok(Position { cursor: last, chain: last });
             }
             self.take(page.entries, &mut position, link).await?;
@@ -313,7 +323,7 @@ impl Reader {
                             self.reset(id, link).await?;
                         }
                         if previous != position.chain {
-                            self.forget(id.predecessor());
+                            self.forget(id.predecessor(), link).await?;
                         }
                         self.feed.append(id, entry);
                         position.chain = id;
@@ -322,12 +332,13 @@ impl Reader {
                     }
                     // After an entry that this version cannot read, the chain stays: the next link,
                     // which names that entry, then shows the loss.
+                    Err(error) if error.is_unknown_format() => self.skip_unknown(&bytes),
                     Err(_) => self.skip_malformed(),
                 },
                 // Also if this reader wrote the reset: a client may have come since from an instance
                 // that had not read the order's end.
                 Content::Reset { .. } => {
-                    self.forget(id);
+                    self.forget(id, link).await?;
                     position.chain = id;
                 }
                 Content::Malformed => self.skip_malformed(),
@@ -338,7 +349,21 @@ impl Reader {
         Ok(())
     }
 
-    /// Counts an entry that no hub wrote, or a hub of a later version.
+    /// Counts an entry of another format. The first bytes tell an operator which program wrote it.
+    fn skip_unknown(&mut self, bytes: &[u8]) {
+        self.feed.skip_malformed();
+        self.unknown.warn(|| {
+            let (format, kind) = (bytes.first(), bytes.get(1));
+            tracing::warn!(
+                target: "sse_hub",
+                format,
+                kind,
+                "stream entries of an unknown format skipped"
+            );
+        });
+    }
+
+    /// Counts an entry that no hub wrote.
     fn skip_malformed(&mut self) {
         self.feed.skip_malformed();
         self.malformed.warn(|| {
@@ -347,7 +372,37 @@ impl Reader {
     }
 
     /// Tells the hub that all unread events up to `floor` are gone.
-    fn forget(&self, floor: EventId) {
-        self.feed.load(floor, []);
+    async fn forget(&mut self, floor: EventId, link: &mut Link) -> RedisResult<()> {
+        self.load(floor, Vec::new(), link).await
     }
+
+    /// Loads the end of the order, with the values from before if the hub keeps values.
+    ///
+    /// The values are read after the end of the order: a value that changes meanwhile comes with the
+    /// next entries.
+    async fn load(
+        &mut self,
+        floor: EventId,
+        tail: Vec<(EventId, Duration, Incoming)>,
+        link: &mut Link,
+    ) -> RedisResult<()> {
+        if self.feed.tail_limits().values.is_none() {
+            self.feed.load(floor, tail);
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
+        link.answered();
+        let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
+        (0..malformed).for_each(|_| self.skip_malformed());
+        self.feed.load_with_latest(floor, aged(events), is_whole, tail);
+        Ok(())
+    }
+}
+
+/// Adds the age of each event.
+fn aged(events: Vec<(EventId, Incoming)>) -> Vec<(EventId, Duration, Incoming)> {
+    let now = now();
+    let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.epoch()));
+    events.into_iter().map(|(id, event)| (id, age(id), event)).collect()
 }
