@@ -13,7 +13,7 @@ use crate::core::pacing::Pacing;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
 use crate::log::departed::Owner;
-use crate::log::identity::Filter;
+use crate::log::identity::{Filter, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::mailbox::{GapReason, Mailbox, Pace};
 use crate::log::routes::Member;
@@ -102,7 +102,11 @@ pub(super) fn admit(
     // Work that grows with the request is done here, before the lock.
     let checked = checked.and_then(|fresh| subscriber.check(&config.limits).map(|()| fresh));
     let filter = Filter::new(subscriber.types.as_ref(), &shared.hasher);
-    let mut state = shared.state.lock();
+    let mut memberships = match checked {
+        Ok(_) => subscriber.memberships(&shared.hasher),
+        Err(_) => Vec::new(),
+    };
+    let mut state = shared.lock_state();
     state.expel_stalled(work);
     let ids = checked.and_then(|fresh| Ok((fresh, make_room(&mut state, &subscriber, work)?)));
     let (fresh, kept) = match ids {
@@ -114,7 +118,7 @@ pub(super) fn admit(
     };
     let id = kept.unwrap_or(fresh);
     let lost_id = subscriber.client_id.filter(|&claimed| claimed != id);
-    let keys = subscriber.keys(Some(id));
+    memberships.push(Membership::of(Key::Client(id), &shared.hasher));
     state.log.expire(work.now, &mut work.evicted);
     state.counts.opened += 1;
     // The position is fixed and the client registered under one lock: the client is handed every
@@ -142,7 +146,7 @@ pub(super) fn admit(
         has_values: values.is_some(),
         place: state.inboxes.add(inbox),
     });
-    let slot = state.routes.add(keys, Arc::clone(&client), client::tag(&client));
+    let slot = state.routes.add(memberships, Arc::clone(&client), client::tag(&client));
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
     let start = values.unwrap_or_else(|| start(&state, slot, &subscriber, lost_id, work));

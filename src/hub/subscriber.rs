@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::core::settings::Limits;
 use crate::error::RefusedCause;
 use crate::log::departed::Owner;
+use crate::log::hash::KeyHasher;
+use crate::log::identity::Membership;
 use crate::log::key::{ClientId, Key};
 use crate::log::name::Name;
 use crate::wire::id::{LastEventId, Resume};
@@ -281,13 +283,16 @@ impl Subscriber {
         Ok(())
     }
 
-    /// The keys of the client, each once. `id`: the client's id, if it is a client.
-    pub(super) fn keys(&self, id: Option<ClientId>) -> Vec<Key> {
-        let mut keys = vec![Key::All];
-        keys.extend(id.map(Key::Client));
-        keys.extend(self.user.clone().map(Key::User));
-        keys.extend(self.session.clone().map(Key::Session));
-        keys.extend(self.topics.iter().cloned().map(Key::Topic));
-        keys
+    /// Returns the memberships of the client, each once, without that of its client id, for which
+    /// there is room. Hashes every name: no lock may be held.
+    pub(super) fn memberships(&self, hasher: &KeyHasher) -> Vec<Membership> {
+        let user = self.user.clone().map(Key::User);
+        let session = self.session.clone().map(Key::Session);
+        let count = 2 + usize::from(user.is_some()) + usize::from(session.is_some());
+        let mut memberships = Vec::with_capacity(count + self.topics.len());
+        let topics = self.topics.iter().cloned().map(Key::Topic);
+        let keys = [Key::All].into_iter().chain(user).chain(session).chain(topics);
+        memberships.extend(keys.map(|key| Membership::of(key, hasher)));
+        memberships
     }
 }
