@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
 use crate::error::{DisconnectError, JoinError, PublishError};
+use crate::log::codec;
 use crate::wire::id::EventId;
 
 /// An engine that puts the events of many hubs in one order, and gives every hub all of them.
@@ -138,6 +139,14 @@ impl Outgoing {
     #[must_use]
     pub fn entry(&self) -> &Bytes {
         &self.entry
+    }
+
+    /// Returns whether the entry lets clients [join](crate::Hub::join) topics. An engine should
+    /// note durably that the order has had such an entry: see
+    /// [`Feed::no_earlier_joins`](crate::backplane::Feed::no_earlier_joins).
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        codec::joins(&self.entry)
     }
 
     /// Returns the [idempotency key](crate::Event::idempotency_key) of the event, if there is a key.

@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use super::disconnect;
 use super::joining::{self, Joined};
+use super::returning;
 use super::shared::Shared;
 use super::topics;
 use crate::core::ahead::AheadUpTo;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::remote::Added;
+use crate::core::settings::Limits;
 use crate::core::state::{PIECE, State};
 use crate::core::telemetry;
-use crate::log::codec::{Action, Command, Received};
+use crate::log::away::Bounds;
+use crate::log::codec::{Action, Announcement, Command, Received};
 use crate::log::entry::{Encoded, Entry, Prepared};
 use crate::log::key::Key;
 use crate::log::log::Log;
@@ -52,6 +55,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let limits = &shared.config.limits;
     let mut work = Work::begin(&shared.config);
     let mut rejected = 0;
+    let mut announcement = None;
     {
         let mut order = shared.order.lock();
         // As for events: before the first load nothing is in order.
@@ -67,7 +71,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
             }
             Action::Join { topic, last } => {
-                let (key, mut slots) = (Key::Topic(topic), state.matching(&audience));
+                let (key, mut slots) = (Key::Topic(topic), state.routes.matching(&audience));
                 let all = slots.len();
                 // The hub that sent the command may have other limits.
                 let is_valid = key.check(limits.name_len).is_ok();
@@ -75,19 +79,76 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                     is_valid && joining::has_room(&state, slot, &key, limits.topics)
                 });
                 rejected = all - slots.len();
+                let mut first = state.away.take_unannounced();
+                if is_valid {
+                    let new = slots.iter().filter(|&&slot| !returning::has_joined(&state, slot));
+                    first.extend(new.filter_map(|&slot| Some(state.routes.get(slot)?.id)));
+                    first.extend(state.away.join(&audience, &key, id, limits.topics));
+                    state.away.note(id, &audience, &key, true, work.now);
+                }
+                let claimants = state.away.claimants(&audience);
                 let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
                 joining::join(&shared.state, state, slots, &joined, &mut work);
+                if !claimants.is_empty() {
+                    returning::tell(&mut shared.state.lock(), claimants, &[&key], &mut work);
+                }
+                if !first.is_empty() {
+                    // Still before the next command: the ordering lock is held.
+                    announcement = Some(returning::describe(&shared.state.lock(), first));
+                }
             }
             Action::Leave(topic) => {
-                let slots = state.matching(&audience);
-                topics::leave_now(&mut state, slots, &Key::Topic(topic));
+                let (key, slots) = (Key::Topic(topic), state.routes.matching(&audience));
+                topics::leave_now(&mut state, slots, &key);
+                state.away.leave(&audience, &key);
+                state.away.note(id, &audience, &key, false, work.now);
             }
         }
     }
     work.run();
+    if let Some(announcement) = announcement {
+        returning::announce(shared, announcement);
+    }
     if rejected > 0 {
         telemetry::join_rejected(rejected, limits.topics);
     }
+}
+
+/// Remembers the clients that an instance announced.
+pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement) {
+    let Announcement { as_of, clients } = announcement;
+    let bounds = bounds(&shared.config.limits);
+    let mut work = Work::begin(&shared.config);
+    let mut order = shared.order.lock();
+    // As for commands.
+    if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+        return;
+    }
+    order.last = id;
+    let mut state = shared.state.lock();
+    state.log.pass(id);
+    for client in clients {
+        // The own clients, which this instance knows better, and those that have moved here.
+        if state.routes.members(&Key::Client(client.id)).is_empty() {
+            let claimants = state.away.claimants_of(&client);
+            if !claimants.is_empty() {
+                let joined = client.topics.iter().filter(|topic| topic.is_joined);
+                let topics: Vec<_> =
+                    joined.map(|joined| Key::Topic(Arc::clone(&joined.topic))).collect();
+                let topics: Vec<_> = topics.iter().collect();
+                returning::tell(&mut state, claimants, &topics, &mut work);
+            }
+            state.away.learn(client, as_of.min(id), id, bounds);
+        }
+    }
+    drop(state);
+    drop(order);
+    work.run();
+}
+
+/// No client has joined a topic before the part of the order that is read.
+pub(super) fn no_earlier_joins(shared: &Shared) {
+    shared.state.lock().away.note_no_joins();
 }
 
 /// Counts an entry that the engine could not parse.
@@ -99,11 +160,11 @@ pub(super) fn malformed(shared: &Shared) {
 pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     let mut work = Work::begin(&shared.config);
     let mut entries = Vec::with_capacity(tail.len());
+    let mut others = Vec::new();
     for (id, age, received) in tail {
         match received {
             Received::Event(event) => entries.push(entry(shared, id, age, event, &work)),
-            // The command was for the clients of its time.
-            Received::Command(_) => {}
+            Received::Command(_) | Received::Announcement(_) => others.push((id, received)),
         }
     }
     let mut order = shared.order.lock();
@@ -121,6 +182,11 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
             state.log.append(entry, &mut work.evicted);
         }
     }
+    state.away.restart(floor, is_first);
+    for (id, received) in others.into_iter().filter(|(id, _)| *id > floor) {
+        state.log.pass(id);
+        recall(&mut state, id, received, &work);
+    }
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);
@@ -133,14 +199,51 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     if held.is_waited_for() {
         work.note_history_wanted();
     }
+    // Other instances may have missed a part of the order, too.
+    let announcement = (!is_first).then(|| returning::describe_all(&state, &shared.config));
     drop(state);
     drop(order);
     // A log of many events must not be freed under the locks.
     drop(old);
     work.run();
+    if let Some(announcement) = announcement {
+        returning::announce(shared, announcement);
+    }
     if !is_first {
         telemetry::reset(floor);
     }
+}
+
+/// Applies an entry of the loaded part of the order to the remembered clients. A command was for the
+/// connected clients of its time.
+fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
+    let limits = &work.config.limits;
+    match received {
+        Received::Event(_) | Received::Command(Command { action: Action::End { .. }, .. }) => {}
+        Received::Command(Command { audience, action: Action::Join { topic, .. } }) => {
+            let key = Key::Topic(topic);
+            if key.check(limits.name_len).is_ok() {
+                state.away.join(&audience, &key, id, limits.topics);
+                state.away.note(id, &audience, &key, true, work.now);
+            }
+        }
+        Received::Command(Command { audience, action: Action::Leave(topic) }) => {
+            let key = Key::Topic(topic);
+            state.away.leave(&audience, &key);
+            state.away.note(id, &audience, &key, false, work.now);
+        }
+        Received::Announcement(Announcement { as_of, clients }) => {
+            for client in clients {
+                if state.routes.members(&Key::Client(client.id)).is_empty() {
+                    state.away.learn(client, as_of.min(id), id, bounds(limits));
+                }
+            }
+        }
+    }
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    Bounds { topics: limits.topics, name_len: limits.name_len }
 }
 
 /// Finds every client's position in a log that begins after `floor`.

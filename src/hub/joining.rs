@@ -10,8 +10,9 @@ use crate::core::client::Client;
 use crate::core::deferred::Work;
 use crate::core::state::State;
 use crate::log::identity::Identity;
-use crate::log::key::Key;
+use crate::log::key::{ClientId, Key};
 use crate::log::pages::{self, LastOf};
+use crate::log::routes::Member;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::id::EventId;
 
@@ -30,8 +31,8 @@ pub(super) struct Joined<'a> {
 
 /// Adds clients to a topic, with the last events of the topic. Returns how many joined.
 ///
-/// With events, the lock is released between two pieces. A client that left in between, or joined
-/// other topics up to the limit, does not join.
+/// With events, the lock is released between two pieces. A client that left in between joins without
+/// the events. A client that joined other topics up to the limit in between does not join.
 pub(super) fn join<'a>(
     lock: &'a Mutex<State>,
     mut state: MutexGuard<'a, State>,
@@ -42,7 +43,7 @@ pub(super) fn join<'a>(
     if joined.last == 0 {
         let head = state.log.head();
         state.last_join = head;
-        let joins = |&slot: &usize| state.routes.join(slot, joined.topic.clone(), head);
+        let joins = |&slot: &usize| state.routes.join_by_server(slot, joined.topic.clone(), head);
         return slots.into_iter().filter(joins).count();
     }
     let clients = slots.into_iter().filter_map(|slot| Some((slot, state.routes.get(slot)?)));
@@ -54,12 +55,27 @@ pub(super) fn join<'a>(
         }
         state.last_join = state.log.head();
         for (slot, client) in piece {
-            let may_join =
-                state.has(*slot, client) && has_room(&state, *slot, joined.topic, joined.limit);
-            changed += usize::from(may_join && join_one(&mut state, *slot, client, joined, work));
+            if !state.has(*slot, client) {
+                join_later(&mut state, client.id, joined);
+            } else if has_room(&state, *slot, joined.topic, joined.limit) {
+                changed += usize::from(join_one(&mut state, *slot, client, joined, work));
+            }
         }
     }
     changed
+}
+
+/// Adds a client that left between two pieces, and may have returned, to a topic without a replay.
+fn join_later(state: &mut State, id: ClientId, joined: &Joined<'_>) {
+    let Joined { topic, limit, .. } = *joined;
+    let head = state.log.head();
+    match state.routes.members(&Key::Client(id)).first().map(Member::slot) {
+        Some(slot) if has_room(state, slot, topic, limit) => {
+            state.routes.join_by_server(slot, topic.clone(), head);
+        }
+        Some(_) => {}
+        None => state.away.join_one(id, topic, head, limit),
+    }
 }
 
 fn join_one(
@@ -74,10 +90,10 @@ fn join_one(
     // Held to the end: a read in between would move the client past unsent events of the topic.
     let mut inbox = client.lock();
     if !inbox.is_open() {
-        return state.routes.join(slot, topic.clone(), head);
+        return state.routes.join_by_server(slot, topic.clone(), head);
     }
     // For every position at first, to judge the events of the topic.
-    if !state.routes.join(slot, topic.clone(), EventId::ORIGIN) {
+    if !state.routes.join_by_server(slot, topic.clone(), EventId::ORIGIN) {
         return false;
     }
     let Some(now) = state.identity(slot) else { return false };

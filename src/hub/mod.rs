@@ -14,6 +14,7 @@ pub(crate) mod joining;
 pub(crate) mod metrics;
 pub(crate) mod page;
 pub(crate) mod presence;
+pub(crate) mod returning;
 pub(crate) mod shared;
 pub(crate) mod subscriber;
 pub(crate) mod subscription;

@@ -41,13 +41,15 @@ pub(super) fn join(
     audience.check(limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     key.check(limits.name_len)?;
-    let state = shared.state.lock();
-    let slots = state.matching(&audience);
+    let mut state = shared.state.lock();
+    let slots = state.routes.matching(&audience);
     let matched = slots.len();
     if !slots.iter().all(|&slot| joining::has_room(&state, slot, &key, limits.topics)) {
         return Err(JoinError::TooManyTopics { limit: limits.topics });
     }
     let Some(backplane) = &shared.config.backplane else {
+        let head = state.log.head();
+        state.away.join(&audience, &key, head, limits.topics);
         let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
         let changed = joining::join(&shared.state, state, slots, &joined, &mut work);
         work.run();
@@ -68,9 +70,10 @@ pub(super) fn leave(
     audience.check(shared.config.limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     let mut state = shared.state.lock();
-    let slots = state.matching(&audience);
+    let slots = state.routes.matching(&audience);
     let matched = slots.len();
     let Some(backplane) = &shared.config.backplane else {
+        state.away.leave(&audience, &key);
         return Ok(Affected { matched, changed: leave_now(&mut state, slots, &key) });
     };
     let changed = slots.into_iter().filter(|&slot| joining::follows(&state, slot, &key)).count();
@@ -90,7 +93,7 @@ fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
 /// Lists an audience's clients.
 pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
     let state = shared.state.lock();
-    let slots = state.matching(audience).into_iter();
+    let slots = state.routes.matching(audience).into_iter();
     slots.filter_map(|slot| Some(info(&state, slot, state.routes.get(slot)?.id))).collect()
 }
 

@@ -3,5 +3,6 @@
 
 mod commands;
 mod presence;
+mod returning;
 #[path = "../support/mod.rs"]
 mod support;

@@ -162,8 +162,11 @@ end
 ///
 /// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
 /// record has more ids than the batch, or an id that cannot be of the batch.
+///
+/// The key `joins` says that clients have joined topics at some time. It outlives the entries that
+/// say which clients.
 const PUBLISH: &str = r"
-local first, count = ARGV[5], (#ARGV - 6) / 2
+local first, count = ARGV[5], (#ARGV - 7) / 2
 local ids, had, replaced = {}, 0, 0
 if last ~= ARGV[4] then
   local state = pcall('GET', KEYS[3])
@@ -173,7 +176,7 @@ if last ~= ARGV[4] then
       local event = had + 1
       local can_be = event <= count and position(taken) and not (last and after(taken, last))
       -- An event without an idempotency key is newer than all that came before the batch.
-      if can_be and ARGV[6 + 2 * event] == '0' then can_be = after(taken, ARGV[4]) end
+      if can_be and ARGV[7 + 2 * event] == '0' then can_be = after(taken, ARGV[4]) end
       if not can_be then
         ids, had = {}, 0
         break
@@ -187,7 +190,7 @@ if last ~= ARGV[4] then
 end
 local taken, failed = had, nil
 for event = had + 1, count do
-  local entry, key = ARGV[5 + 2 * event], ARGV[6 + 2 * event]
+  local entry, key = ARGV[6 + 2 * event], ARGV[7 + 2 * event]
   local got = key ~= '0' and pcall('GET', KEYS[tonumber(key)])
   if got then
     local newest = added or last
@@ -206,6 +209,7 @@ for event = had + 1, count do
 end
 local all = table.concat(ids, ' ')
 if taken > had then
+  if ARGV[7] == '1' then pcall('SET', KEYS[4], '1') end
   if added then pcall('SET', lastkey, added) end
   pcall('SET', KEYS[3], first .. ' ' .. all, 'PX', ARGV[6])
 end
@@ -285,6 +289,7 @@ pub(crate) struct Keys {
     pub(crate) stream: String,
     pub(crate) last: String,
     reset: String,
+    joins: String,
     publisher: String,
     once: String,
 }
@@ -296,6 +301,7 @@ impl Keys {
             stream: key("events"),
             last: key("last"),
             reset: key("reset"),
+            joins: key("joins"),
             publisher: key("publisher:") + publisher,
             once: key("once:"),
         }
@@ -327,6 +333,8 @@ pub(crate) struct BatchOf<E> {
     pub(crate) floor: EventId,
     /// The newest id in the answers before the first attempt to send the batch.
     pub(crate) answered: EventId,
+    /// An entry lets clients join topics.
+    pub(crate) has_joins: bool,
     /// Each event, and its idempotency key.
     pub(crate) events: E,
 }
@@ -397,22 +405,24 @@ impl Scripts {
     where
         E: Iterator<Item = (&'a [u8], Option<&'a str>)> + Clone,
     {
-        let BatchOf { record, first, floor, answered, events } = batch;
+        let BatchOf { record, first, floor, answered, has_joins, events } = batch;
         let fill = |command: &mut Cmd| {
             let once: Vec<&str> = events.clone().filter_map(|(_, key)| key).collect();
-            let Keys { stream, last, publisher, once: prefix, .. } = &self.keys;
-            command.arg(3 + once.len()).arg(stream).arg(last);
+            let Keys { stream, last, joins, publisher, once: prefix, .. } = &self.keys;
+            command.arg(4 + once.len()).arg(stream).arg(last);
             if record == 0 {
                 command.arg(publisher);
             } else {
                 command.arg(format!("{publisher}.{record}"));
             }
+            command.arg(joins);
             for key in &once {
                 command.arg([prefix, *key].concat());
             }
             self.arg_add(command, floor);
             command.arg(answered.to_string()).arg(first).arg(self.remember);
-            let mut next_key = 4;
+            command.arg(u8::from(has_joins));
+            let mut next_key = 5;
             for (entry, key) in events.clone() {
                 command.arg(entry).arg(if key.is_some() { next_key } else { 0 });
                 next_key += usize::from(key.is_some());
@@ -464,6 +474,21 @@ impl Scripts {
     ) -> RedisResult<EventId> {
         let answer = redis::cmd("GET").arg(&self.keys.last).query_async(connection).await?;
         if let Value::Nil = answer { Ok(EventId::default()) } else { id(answer) }
+    }
+
+    /// Returns whether clients have ever joined topics.
+    pub(crate) async fn has_joins(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<bool> {
+        let answer = redis::cmd("GET").arg(&self.keys.joins).query_async(connection).await;
+        match answer {
+            Ok(Value::Nil) => Ok(false),
+            Ok(_) => Ok(true),
+            // No hub wrote the key: the answer is unknown.
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the oldest eighth of the events. Returns how many events are gone.

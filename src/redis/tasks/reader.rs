@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     last_link: Option<Entry>,
     /// An id with a greater time, in milliseconds, is malformed. Zero until Redis has said.
     horizon: u64,
+    /// A part of the order was not read.
+    must_check_joins: bool,
     size: ReadSize,
     malformed: Burst,
 }
@@ -39,7 +41,16 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
         let (size, malformed) = (ReadSize::default(), Burst::default());
-        Self { shared, feed, position: None, last_link: None, horizon: 0, size, malformed }
+        Self {
+            shared,
+            feed,
+            position: None,
+            last_link: None,
+            horizon: 0,
+            must_check_joins: false,
+            size,
+            malformed,
+        }
     }
 
     /// Reads until the hub is closed.
@@ -87,6 +98,7 @@ impl Reader {
             }
             // Wait at the server only if nothing is left: waiting reads cannot count bytes.
             may_wait = page.is_end;
+            self.check_joins(link).await?;
             self.check_clients_ahead(link).await?;
         }
     }
@@ -161,12 +173,18 @@ impl Reader {
                 break;
             }
         }
-        let Start { position, floor, events } = tail.finish(begin.last);
+        let Start { position, floor, entries } = tail.finish(begin.last);
         let now = now();
-        let aged = events
+        let aged = entries
             .into_iter()
-            .map(|(id, event)| (id, Duration::from_millis(now.saturating_sub(id.epoch())), event));
+            .map(|(id, entry)| (id, Duration::from_millis(now.saturating_sub(id.epoch())), entry));
+        // After the tail: a join that the tail skipped is known now.
+        let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
+        link.answered();
         self.feed.load(floor, aged);
+        if !has_joins {
+            self.feed.no_earlier_joins();
+        }
         shared.is_loaded.send_replace(true);
         shared.outbox.begin();
         Ok(position)
@@ -271,6 +289,20 @@ impl Reader {
         Ok(id.epoch() <= self.horizon)
     }
 
+    /// After a part of the order was not read: tells the hub if no join can be among it.
+    async fn check_joins(&mut self, link: &mut Link) -> RedisResult<()> {
+        if self.must_check_joins {
+            let shared = Arc::clone(&self.shared);
+            let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
+            link.answered();
+            self.must_check_joins = false;
+            if !has_joins {
+                self.feed.no_earlier_joins();
+            }
+        }
+        Ok(())
+    }
+
     /// Checks the clients that came with an id that the hub had not read up to: if their ids are
     /// beyond the end of the stream, they are of another order.
     ///
@@ -347,7 +379,8 @@ impl Reader {
     }
 
     /// Tells the hub that all unread events up to `floor` are gone.
-    fn forget(&self, floor: EventId) {
+    fn forget(&mut self, floor: EventId) {
         self.feed.load(floor, []);
+        self.must_check_joins = true;
     }
 }

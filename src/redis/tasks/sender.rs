@@ -125,6 +125,7 @@ impl Sender {
             first: self.first,
             floor: self.feed.head().max(self.newest),
             answered: self.newest,
+            has_joins: self.batch.iter().any(Outgoing::joins),
             events: self.batch.iter().map(|event| (&**event.entry(), event.key())),
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
