@@ -25,6 +25,8 @@ mod presence;
 #[cfg(feature = "axum")]
 mod processes;
 mod ready;
+#[cfg(feature = "axum")]
+mod rooms;
 mod sentinel;
 mod server;
 #[path = "../support/mod.rs"]
