@@ -1,4 +1,5 @@
-//! `Retain` and `HubBuilder::window` must bound the memory of a hub: the allocator counts.
+//! `Retain`, `HubBuilder::window` and `Limits::remembered` must bound the memory of a hub: the
+//! allocator counts.
 //!
 //! A single test, because tests of the same binary share the allocator.
 
@@ -7,7 +8,7 @@ mod support;
 use std::alloc::System;
 
 use cap::Cap;
-use sse_hub::{Audience, Event, Hub, Retain, Subscriber};
+use sse_hub::{Audience, Event, Hub, Limits, Retain, Subscriber};
 use support::{hub_with, read};
 
 #[global_allocator]
@@ -113,6 +114,39 @@ fn held_for_a_stalled_client() -> usize {
     held / CLIENTS
 }
 
+/// Returns the most bytes that a hub held for clients that left, of which it remembers some. The
+/// names of each client have `len` bytes and differ from all others.
+fn held_for_departed_clients(remembered: usize, topics: usize, len: usize) -> usize {
+    let before = ALLOCATOR.allocated();
+    let limits = Limits::default().remembered(remembered);
+    let (hub, _) = hub_with(|hub| hub.limits(limits));
+    let mut most = 0;
+    for number in 0..3 * CLIENTS {
+        let name = |kind: usize| format!("{:x>len$}", number * 100 + kind);
+        let stream = hub.subscribe(Subscriber::new().user(name(0)).session(name(1))).unwrap();
+        for topic in 0..topics {
+            hub.join(stream.client_id(), name(2 + topic)).unwrap();
+        }
+        drop(stream);
+        most = most.max(ALLOCATOR.allocated() - before);
+    }
+    most
+}
+
+/// The clients that a hub remembers here.
+const CLIENTS: usize = 2_000;
+
+/// Compares the memory of remembered clients with the equation at `Limits::remembered`.
+fn remembered_clients_are_bounded() {
+    for (topics, len) in [(0, 20), (1, 20), (8, 20), (64, 20), (4, 256)] {
+        let without = held_for_departed_clients(0, topics, len);
+        let held = held_for_departed_clients(CLIENTS, topics, len) - without;
+        let bound = CLIENTS * (900 + 2 * len + topics * (200 + len));
+        println!("{} B for a client with {topics} topics of {len} B", held / CLIENTS);
+        assert!(held <= bound, "{topics} topics of {len} bytes: {held} of {bound}");
+    }
+}
+
 #[test]
 fn retention_bounds_the_memory_of_events() {
     let mut over = Vec::new();
@@ -130,4 +164,5 @@ fn retention_bounds_the_memory_of_events() {
     let held = held_for_a_stalled_client();
     println!("{held} bytes for a client that does not read");
     assert!(held <= 48 * WINDOW + 256, "{held} bytes for a client that does not read");
+    remembered_clients_are_bounded();
 }

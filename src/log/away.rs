@@ -312,7 +312,10 @@ impl Away {
         // Every client gets a gap for the part that was not read.
         self.claims = Routes::new(self.hasher.clone());
         self.claimed_at.clear();
-        (self.unknown, self.lost, self.is_blind) = (head, self.lost.max(head), true);
+        (self.unknown, self.is_blind) = (head, true);
+        if !is_first {
+            self.forgotten = self.forgotten.max(head);
+        }
     }
 
     /// No client has joined a topic before the part of the order that is read.

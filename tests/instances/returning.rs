@@ -209,18 +209,41 @@ fn later_instance_knows_clients_of_a_drained_instance() {
     let (mut order, mut instances) = two();
     let (tab, position) = joined(&mut order, &mut instances);
     let client = tab.client_id();
-    let late = Instance::new(&order, Limits::default(), 0);
+    let mut late = Instance::new(&order, Limits::default(), 0);
     let again = || ann().client_id(client).resume(position);
-    let mut strange = late.hub.subscribe(again()).unwrap();
+    let strange = late.hub.subscribe(again()).unwrap();
     assert!(!strange.is_resumed(), "the join was before the order that this instance has read");
+    drop(strange);
+    late.hub.broadcast(Event::new("n")).unwrap();
+    late.flush(&mut order);
+    late.read(&order, usize::MAX);
+    let again = || ann().client_id(client).resume(id(order.entries.len() - 1));
+    let mut strange = late.hub.subscribe(again()).unwrap();
+    assert!(!strange.is_resumed(), "the client may have joined on the first instance");
     assert_eq!(gaps(&read(&mut strange)), ["evicted"]);
     drop(strange);
+    let position = id(order.entries.len() - 1);
+    let again = || ann().client_id(client).resume(position);
     let _drain = instances[0].hub.drain(std::time::Duration::from_secs(1));
     let mut all: Vec<Instance> = instances.into_iter().chain([late]).collect();
     settle(&mut order, &mut all);
     let known = all[2].hub.subscribe(again()).unwrap();
     assert_eq!((known.client_id(), known.is_resumed()), (client, true));
     assert_eq!(all[2].topics(client).len(), 1);
+}
+
+#[test]
+fn unknown_client_is_resumed_if_nobody_has_joined() {
+    let (mut order, mut instances) = two();
+    let mut tab = instances[0].hub.subscribe(ann()).unwrap();
+    instances[0].hub.broadcast(Event::new("n").data("1")).unwrap();
+    settle(&mut order, &mut instances);
+    let again = ann().client_id(tab.client_id()).resume(last_id(&read(&mut tab)));
+    for tail in [0, 1] {
+        let late = Instance::new(&order, Limits::default(), tail);
+        assert!(late.hub.subscribe(again.clone()).unwrap().is_resumed());
+    }
+    assert!(instances[1].hub.subscribe(again).unwrap().is_resumed());
 }
 
 #[test]
