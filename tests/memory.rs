@@ -141,7 +141,7 @@ fn remembered_clients_are_bounded() {
     for (topics, len) in [(0, 20), (1, 20), (8, 20), (64, 20), (4, 256)] {
         let without = held_for_departed_clients(0, topics, len);
         let held = held_for_departed_clients(CLIENTS, topics, len) - without;
-        let bound = CLIENTS * (900 + 2 * len + topics * (200 + len));
+        let bound = CLIENTS * (1200 + 2 * len + topics * (400 + len));
         println!("{} B for a client with {topics} topics of {len} B", held / CLIENTS);
         assert!(held <= bound, "{topics} topics of {len} bytes: {held} of {bound}");
     }
