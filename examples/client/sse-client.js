@@ -44,10 +44,13 @@
  *
  * # Topics
  *
- * With the option `topics`, `join` and `leave` change the topics of the open stream. The client asks
- * for its topics again after each reconnect. Events that were published to a topic in between are
- * lost unless `last` replays them: then clear the topic's list at `hub:open`, as the replay may
- * contain events that the page has.
+ * With the option `topics`, `join` and `leave` change the topics of the open stream. If the stream's
+ * address carries the client's id (`status.client`) and the server passes it to
+ * `Subscriber::client_id`, the hub keeps the topics across a reconnect, with the events in between:
+ * nothing is asked for or replayed again. If the hub did not resume the client, or gave it another
+ * id, the client asks for its topics again. Events that were published to a topic in between are
+ * then lost unless `last` replays them: clear the topic's list at such a `hub:open`, as the replay
+ * may contain events that the page has.
  *
  * # Closing
  *
@@ -322,6 +325,7 @@ function valueAt(text, at) {
  * @typedef {object} Wanted
  * @property {number} last the most events to replay
  * @property {(isFollowed: boolean) => void} settle tells the page the server's answer
+ * @property {boolean} isDone the server has added the client
  */
 
 /** The least time between two requests. Times are in milliseconds. */
@@ -472,6 +476,8 @@ export class SSEClient {
 
   /** The topics that the page follows. @type {Map<string, Wanted>} */
   #topics = new Map();
+  /** The topics that the server may have added the client of the last id to. @type {Set<string>} */
+  #asked = new Set();
   /** The client's id in the open stream; undefined before `hub:open`. @type {{ client: string } | undefined} */
   #session;
   /** The topics for which requests are under way, with the session. @type {Map<string, object>} */
@@ -525,7 +531,7 @@ export class SSEClient {
   }
 
   /**
-   * Follows a topic, until `leave` and after each reconnect. The option `topics` must be set.
+   * Follows a topic until `leave`, also after each reconnect. The option `topics` must be set.
    *
    * The result is true when the server has added the client. It is false if the server refused, and
    * then the client does not ask again; or if the page has called `join` or `leave` since. A request
@@ -540,7 +546,7 @@ export class SSEClient {
     if (this.#options.topics === undefined) throw new TypeError("join needs the option `topics`");
     this.#topics.get(topic)?.settle(false);
     return new Promise((settle) => {
-      this.#topics.set(topic, { last, settle });
+      this.#topics.set(topic, { last, settle, isDone: false });
       void this.#sync(topic);
     });
   }
@@ -853,9 +859,16 @@ export class SSEClient {
     this.#guard();
     const session = { client: typeof client === "string" ? client : "" };
     this.#session = session;
+    // The hub has kept the topics of a client that returned with its id, also those left since.
+    const isSame = session.client !== "" && session.client === this.status.client;
+    if (!isSame) this.#asked.clear();
     this.#opened({ ...session, resumed: typeof resumed === "boolean" ? resumed : undefined });
     // A watcher may have closed the client.
-    if (this.#session === session) for (const topic of this.#topics.keys()) void this.#sync(topic);
+    if (this.#session !== session) return;
+    for (const topic of new Set([...this.#topics.keys(), ...this.#asked])) {
+      const isKept = isSame && resumed === true && this.#topics.get(topic)?.isDone;
+      if (!isKept) void this.#sync(topic);
+    }
   }
 
   /**
@@ -877,8 +890,11 @@ export class SSEClient {
       if (status && !isTemporary(status)) {
         this.#syncing.delete(topic);
         const isDone = status >= 200 && status < 300;
-        if (wanted && !isDone) this.#topics.delete(topic);
-        return wanted?.settle(isDone);
+        if (!wanted || !isDone) this.#asked.delete(topic);
+        if (!wanted) return;
+        wanted.isDone = isDone;
+        if (!isDone) this.#topics.delete(topic);
+        return wanted.settle(isDone);
       }
       await this.#pause(failures);
       if (this.#session !== session) return;
@@ -896,6 +912,7 @@ export class SSEClient {
     const signal = this.#attempt?.signal;
     let url = withParam(withParam(topics, "client", client), "topic", topic);
     if (wanted?.last) url = withParam(url, "last", String(wanted.last));
+    if (wanted) this.#asked.add(topic);
     try {
       const headers = new Headers(typeof given === "function" ? await given() : given);
       const method = wanted ? "POST" : "DELETE";
