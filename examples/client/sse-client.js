@@ -474,10 +474,8 @@ export class SSEClient {
   /** In native mode: whether heartbeats are visible. */
   #hearsHeartbeats = false;
 
-  /** The topics that the page follows. @type {Map<string, Wanted>} */
+  /** The topics that the page follows; undefined for a topic to leave. @type {Map<string, Wanted | undefined>} */
   #topics = new Map();
-  /** The topics that the server may have added the client of the last id to. @type {Set<string>} */
-  #asked = new Set();
   /** The client's id in the open stream; undefined before `hub:open`. @type {{ client: string } | undefined} */
   #session;
   /** The topics for which requests are under way, with the session. @type {Map<string, object>} */
@@ -555,7 +553,7 @@ export class SSEClient {
   leave(topic) {
     const wanted = this.#topics.get(topic);
     if (!wanted) return;
-    this.#topics.delete(topic);
+    this.#topics.set(topic, undefined);
     wanted.settle(false);
     void this.#sync(topic);
   }
@@ -860,14 +858,11 @@ export class SSEClient {
     const session = { client: typeof client === "string" ? client : "" };
     this.#session = session;
     // The hub has kept the topics of a client that returned with its id, also those left since.
-    const isSame = session.client !== "" && session.client === this.status.client;
-    if (!isSame) this.#asked.clear();
+    const isSame = client === this.status.client;
     this.#opened({ ...session, resumed: typeof resumed === "boolean" ? resumed : undefined });
     // A watcher may have closed the client.
-    if (this.#session !== session) return;
-    for (const topic of new Set([...this.#topics.keys(), ...this.#asked])) {
-      const isKept = isSame && resumed === true && this.#topics.get(topic)?.isDone;
-      if (!isKept) void this.#sync(topic);
+    if (this.#session === session) for (const [topic, wanted] of this.#topics) {
+      if (isSame ? !resumed || !wanted?.isDone : wanted) void this.#sync(topic);
     }
   }
 
@@ -890,11 +885,9 @@ export class SSEClient {
       if (status && !isTemporary(status)) {
         this.#syncing.delete(topic);
         const isDone = status >= 200 && status < 300;
-        if (!wanted || !isDone) this.#asked.delete(topic);
-        if (!wanted) return;
-        wanted.isDone = isDone;
-        if (!isDone) this.#topics.delete(topic);
-        return wanted.settle(isDone);
+        if (wanted && isDone) wanted.isDone = true;
+        else this.#topics.delete(topic);
+        return wanted?.settle(isDone);
       }
       await this.#pause(failures);
       if (this.#session !== session) return;
@@ -912,7 +905,6 @@ export class SSEClient {
     const signal = this.#attempt?.signal;
     let url = withParam(withParam(topics, "client", client), "topic", topic);
     if (wanted?.last) url = withParam(url, "last", String(wanted.last));
-    if (wanted) this.#asked.add(topic);
     try {
       const headers = new Headers(typeof given === "function" ? await given() : given);
       const method = wanted ? "POST" : "DELETE";

@@ -132,7 +132,7 @@ struct Page {
 
 impl Page {
     /// Asks the server for the room, as a handler does for a client that is not resumed.
-    fn join(&mut self) {
+    fn join(&self) {
         let told = {
             let mut joined = self.joined.lock().unwrap();
             let last = self.last;
