@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sse_hub::{
-    Audience, ClientId, EndReason, Event, EventError, EventId, Goodbye, Hub, Limits, Retain,
-    Subscriber, Subscription,
+    Audience, ClientId, EndReason, Event, EventError, EventId, Goodbye, Hub, Limits, Presence,
+    Retain, Subscriber, Subscription,
 };
 
 use support::{SECOND, data, end, frames, gaps, has_ended, hub_with, last_id, poll, read};
@@ -790,4 +790,16 @@ fn topics_of_a_live_connection_move_to_the_next() {
     assert_eq!(end(&read(&mut old)).as_deref(), Some("displaced"));
     drop(old);
     assert_eq!(topics(&hub, client), ["room"]);
+}
+
+#[test]
+fn returning_client_is_a_member_of_its_topics() {
+    let (hub, timer) =
+        hub_with(|hub| hub.presence(Presence::default().grace(SECOND).topics(&["room"])));
+    let who = || Subscriber::new().user("u");
+    let (client, position) = gone_with_topics(&hub, who(), &["room"]);
+    timer.advance(2 * SECOND);
+    assert!(hub.users_in("room").unwrap().is_empty(), "the grace period is over");
+    let _stream = hub.subscribe(who().client_id(client).resume(position)).unwrap();
+    assert_eq!(hub.users_in("room").unwrap().len(), 1);
 }

@@ -138,11 +138,11 @@ pub(super) fn admit(
         place: state.inboxes.add(Inbox::new(position(Start::Fresh(head)), ending)),
     });
     let slot = state.routes.add(keys, Arc::clone(&client), client::tag(&client));
-    state.note_arrival(slot, work);
     let gets_topics = returned.as_ref().is_some_and(|returned| !returned.topics.is_empty());
     if let Some(returned) = returned {
         lacks_topics = returning::restore(&mut state, slot, returned, config.limits.topics);
     }
+    state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
     let start = start(&state, slot, &subscriber, lost_id, lacks_topics, work);
     if let Some(claim) = claim.filter(|_| start.is_resumed() && kept.is_none()) {

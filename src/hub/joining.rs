@@ -43,7 +43,7 @@ pub(super) fn join<'a>(
     if joined.last == 0 {
         let head = state.log.head();
         state.last_join = head;
-        let joins = |&slot: &usize| state.routes.join_by_server(slot, joined.topic.clone(), head);
+        let joins = |&slot: &usize| state.join_topic(slot, joined.topic, head, work);
         return slots.into_iter().filter(joins).count();
     }
     let clients = slots.into_iter().filter_map(|slot| Some((slot, state.routes.get(slot)?)));
@@ -56,7 +56,7 @@ pub(super) fn join<'a>(
         state.last_join = state.log.head();
         for (slot, client) in piece {
             if !state.has(*slot, client) {
-                join_later(&mut state, client.id, joined);
+                join_later(&mut state, client.id, joined, work);
             } else if has_room(&state, *slot, joined.topic, joined.limit) {
                 changed += usize::from(join_one(&mut state, *slot, client, joined, work));
             }
@@ -66,12 +66,12 @@ pub(super) fn join<'a>(
 }
 
 /// Adds a client that left between two pieces, and may have returned, to a topic without a replay.
-fn join_later(state: &mut State, id: ClientId, joined: &Joined<'_>) {
+fn join_later(state: &mut State, id: ClientId, joined: &Joined<'_>, work: &mut Work<'_>) {
     let Joined { topic, limit, .. } = *joined;
     let head = state.log.head();
     match state.routes.members(&Key::Client(id)).first().map(Member::slot) {
         Some(slot) if has_room(state, slot, topic, limit) => {
-            state.routes.join_by_server(slot, topic.clone(), head);
+            state.join_topic(slot, topic, head, work);
         }
         Some(_) => {}
         None => state.away.join_one(id, topic, head, limit),
@@ -90,10 +90,10 @@ fn join_one(
     // Held to the end: a read in between would move the client past unsent events of the topic.
     let mut inbox = client.lock();
     if !inbox.is_open() {
-        return state.routes.join_by_server(slot, topic.clone(), head);
+        return state.join_topic(slot, topic, head, work);
     }
     // For every position at first, to judge the events of the topic.
-    if !state.routes.join_by_server(slot, topic.clone(), EventId::ORIGIN) {
+    if !state.join_topic(slot, topic, EventId::ORIGIN, work) {
         return false;
     }
     let Some(now) = state.identity(slot) else { return false };

@@ -4,6 +4,10 @@
 //! type, so no name can be mistaken for another. Reading never panics and takes bounded time and
 //! depth, because any program with access to the backplane can have written the bytes.
 //!
+//! The guide of the Redis engine documents the bytes for publishers in other languages
+//! (`redis/format.md`), with examples that are run. A change needs a new first byte, or a new kind
+//! of command: programs that this repository does not know write the present form.
+//!
 //! ```text
 //! event       1  conflation  audience  frame      the frame takes the rest
 //! command     2  kind  audience  rest
@@ -40,7 +44,8 @@ const EVENT: u8 = 1;
 /// The first byte of a command. A version without commands skips the entry as malformed.
 const COMMAND: u8 = 2;
 
-/// The second byte of an announcement. A version without announcements skips the entry.
+/// The second byte of an announcement: the greatest kind. A version without announcements skips the
+/// entry.
 const ANNOUNCEMENT: u8 = 5;
 
 /// An announcement of several clients is not longer, so that the order has no large entries.
@@ -117,6 +122,16 @@ impl Received {
 pub(crate) fn joins(entry: &[u8]) -> bool {
     // A join without and with a replay, and an announcement of clients that have joined.
     matches!(entry, [COMMAND, 1 | 4 | ANNOUNCEMENT, ..])
+}
+
+/// Returns whether this version knows the format of an entry, which the first byte names, and for a
+/// command the second. A cut entry has no other format.
+pub(crate) const fn is_known_format(entry: &[u8]) -> bool {
+    match entry {
+        [COMMAND, kind, ..] => *kind <= ANNOUNCEMENT,
+        [] | [EVENT | COMMAND, ..] => true,
+        _ => false,
+    }
 }
 
 /// Returns whether a stream can end with this reason. The reason is put into JSON unescaped.
@@ -523,6 +538,7 @@ mod tests {
             };
             prop_assert_eq!(&read.audience, &command.audience);
             prop_assert_eq!(read.action.kind(), command.action.kind());
+            prop_assert!(is_known_format(&written));
             prop_assert_eq!(write_command(&read), written);
         }
 
@@ -571,6 +587,19 @@ mod tests {
         assert!(!is_read(&wide(10_001)));
         assert!(!is_read(&[5, 255, 255, 255, 255]));
         assert!(!is_read(&[2, 0, 0, 0, 0]), "an empty name");
+    }
+
+    #[test]
+    fn a_later_format_is_not_a_malformed_entry() {
+        for later in [&b"\x00"[..], b"\x03\x00\x00data: x\n", b"\xff", b"\x02\x06", b"\x02\xff\x00"]
+        {
+            assert!(!is_known_format(later), "{later:?}");
+            assert!(Received::read(later).is_none(), "{later:?}");
+        }
+        for cut in [&b""[..], b"\x01", b"\x01\x00", b"\x02", b"\x02\x05", b"\x01\x09"] {
+            assert!(is_known_format(cut), "{cut:?}");
+            assert!(Received::read(cut).is_none(), "{cut:?}");
+        }
     }
 
     #[test]
