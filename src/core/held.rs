@@ -250,6 +250,7 @@ mod tests {
                 serial,
                 filter: Filter::Everything,
                 start: OnceLock::new(),
+                has_values: false,
                 place,
             });
             let tag = client::tag(&client);

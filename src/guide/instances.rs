@@ -35,9 +35,30 @@
 //! | the id of an event | known at once | [`publish_confirmed`](crate::Hub::publish_confirmed) resolves when Redis has the event |
 //! | counts (`matched`, [`count`](crate::Hub::count), [`stats`](crate::Hub::stats), [`Limits`](crate::Limits)) | of the hub | of this instance |
 //! | [`disconnect`](crate::Hub::disconnect), [`finish`](crate::Hub::finish), [`join`](crate::Hub::join), [`leave`](crate::Hub::leave) | at once | everywhere, at one place in the order |
-//! | [presence](crate::Presence) | of the hub | of all instances |
+//! | [presence](crate::Presence), and [members of rooms](super::rooms#the-members-of-a-room) | of the hub | of all instances |
 //! | a restart | a gap for every client | clients resume |
 //! | an outage of Redis | | events wait; [`announce_outages`](crate::HubBuilder::announce_outages) tells clients |
+//!
+//! # Programs without clients
+//!
+//! A worker or a cron job needs no hub. A [`RedisPublisher`](crate::redis::RedisPublisher) has the
+//! publishing methods of a hub, one connection, and reads nothing:
+//!
+#![cfg_attr(all(feature = "redis", feature = "tokio"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "redis", feature = "tokio")), doc = "```ignore")]
+//! use sse_hub::Event;
+//! use sse_hub::redis::Redis;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let publisher = Redis::new("redis://127.0.0.1:6379")?.prefix("shop").publisher()?;
+//! publisher.send_to_user(42, Event::new("report").data("ready"))?;
+//! publisher.flush().await?; // Before the program ends.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Programs in other languages publish by a script and a documented
+//! [format](mod@crate::redis::format); `examples/publish.py` is such a program.
 //!
 //! # The ceiling
 //!

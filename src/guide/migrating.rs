@@ -52,7 +52,7 @@
 //!
 //! | Mercure | here |
 //! |---|---|
-//! | `POST /.well-known/mercure` by the publisher | a call of [`Hub::publish`](crate::Hub::publish) |
+//! | `POST /.well-known/mercure` by the publisher | a call of [`Hub::publish`](crate::Hub::publish); from other programs a [publisher](super::instances#programs-without-clients) |
 //! | topics as URLs, with URI templates | topics as exact names; no patterns |
 //! | private updates, `mercure.subscribe` in a JWT | the handler decides the user and the topics of each client |
 //! | `topic` parameters of the request | your handler reads and checks them, then [`Subscriber::topics`](crate::Subscriber::topics) |

@@ -11,6 +11,7 @@
 //! | begin with the last events | `last` of the request, or [`Hub::join_with_last`](crate::Hub::join_with_last) |
 //! | follow a room from the first frame on | [`Subscriber::topic`](crate::Subscriber::topic) in the handler of the stream |
 //! | read the last events without a stream | [`Hub::recent`](crate::Hub::recent) |
+//! | list the users in a room, and tell changes | [`Hub::users_in`](crate::Hub::users_in), [`Hub::watch_topics`](crate::Hub::watch_topics) |
 //! | remove a user at once | [`Hub::leave`](crate::Hub::leave) with the audience of the user |
 //!
 //! # The request of a page
@@ -105,6 +106,36 @@
 //! the client's position come without an id, because an id would move the client back: after a
 //! reconnect the browser would receive everything since that id again. So a client that is cut off
 //! before it has read them does not get them again, and the page clears its list when it joins.
+//!
+//! # The members of a room
+//!
+//! With [`Presence::topics`](crate::Presence::topics), the hub knows the users in each room, on all
+//! instances. A user with two tabs in a room is one member, and a page that reloads stays a member
+//! for the grace period. A page that leaves the room is no member from then on.
+//!
+//! ```
+//! use sse_hub::{Hub, ManualTimer, MembersError, Presence, Subscriber};
+//!
+//! /// `GET /rooms/{room}/members`, for a user that may enter the room.
+//! fn members(hub: &Hub, room: &str) -> Result<Vec<String>, MembersError> {
+//!     let members = hub.users_in(room)?.into_iter();
+//!     Ok(members.map(|member| member.user.to_string()).collect())
+//! }
+//!
+//! // A prefix selects the rooms. Other topics cost nothing.
+//! let presence = Presence::default().topics(&["room-"]);
+//! let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+//! let tab = hub.subscribe(Subscriber::new().user(42))?;
+//! hub.join(tab.client_id(), "room-7")?;
+//! assert_eq!(members(&hub, "room-7")?, ["42"]);
+//! hub.leave(tab.client_id(), "room-7")?;
+//! assert!(members(&hub, "room-7")?.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Hub::watch_topics`](crate::Hub::watch_topics) reports each change: a task publishes the changes
+//! to the room. The page joins the room first and then loads the list, so that no change is lost in
+//! between.
 //!
 //! # Limits
 //!

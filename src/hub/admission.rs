@@ -10,6 +10,7 @@ use crate::core::config::Config;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Ending};
 use crate::core::inbox::Inbox;
+use crate::core::pacing::Pacing;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
 use crate::log::codec::Announcement;
@@ -27,10 +28,12 @@ pub(super) struct Admitted {
     pub(super) start: Start,
     /// The newest event when the client was let in: a snapshot replaces the events up to here.
     pub(super) head: EventId,
-    /// The request asks for the last events.
+    /// The request asks for the last events, or for the values.
     pub(super) asks_for_replay: bool,
     /// The client with the topics that it got back, for the other instances.
     pub(super) announcement: Option<Announcement>,
+    /// The client receives at most one batch in a period.
+    pub(super) is_paced: bool,
 }
 
 /// Where a stream begins.
@@ -44,6 +47,8 @@ pub(super) enum Start {
     Sought(EventId),
     /// After the client's own position, with a gap that the log reports as it is read.
     Behind(EventId),
+    /// Before the values: a first connection, or an unknown position, which is reported as a gap.
+    Values { is_unknown: bool },
     /// After a gap that is reported at once.
     Gap {
         /// The position of `hub:open`. A client that is cut off before the gap comes back to it.
@@ -58,9 +63,9 @@ impl Start {
     /// The word for the log.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Self::Fresh(_) => "fresh",
+            Self::Fresh(_) | Self::Values { is_unknown: false } => "fresh",
             Self::Resumed(_) | Self::Sought(_) => "resumed",
-            Self::Behind(_) | Self::Gap { .. } => "gap",
+            Self::Behind(_) | Self::Values { is_unknown: true } | Self::Gap { .. } => "gap",
         }
     }
 
@@ -68,6 +73,7 @@ impl Start {
     pub(super) fn position(self) -> EventId {
         match self {
             Self::Fresh(id) | Self::Resumed(id) | Self::Sought(id) | Self::Behind(id) => id,
+            Self::Values { .. } => EventId::ORIGIN,
             Self::Gap { now, .. } => now,
         }
     }
@@ -79,7 +85,7 @@ impl Start {
 
     const fn pace(self) -> Pace {
         match self {
-            Self::Fresh(_) | Self::Resumed(_) => Pace::Reading,
+            Self::Fresh(_) | Self::Resumed(_) | Self::Values { .. } => Pace::Reading,
             Self::Sought(_) | Self::Behind(_) | Self::Gap { .. } => Pace::Excused,
         }
     }
@@ -130,12 +136,22 @@ pub(super) fn admit(
     let lifetime = config.lifetime(fresh).and_then(|lifetime| work.now.checked_add(lifetime));
     let until = lifetime.map(|at| (at, EndReason::Lifetime));
     let ending = Ending::open(until, subscriber.deadline(work.now));
+    let mut inbox = Inbox::new(position(Start::Fresh(head)), ending);
+    let pacing = subscriber.period.and_then(Pacing::every);
+    if let Some(pacing) = pacing {
+        inbox.set_pace(pacing);
+    }
+    let values = values_start(&subscriber, head, config);
+    if values.is_some() {
+        inbox.begin_with_values(head);
+    }
     let client = Arc::new(Client {
         id,
         serial: state.counts.opened,
         filter,
         start: OnceLock::new(),
-        place: state.inboxes.add(Inbox::new(position(Start::Fresh(head)), ending)),
+        has_values: values.is_some(),
+        place: state.inboxes.add(inbox),
     });
     let slot = state.routes.add(keys, Arc::clone(&client), client::tag(&client));
     let gets_topics = returned.as_ref().is_some_and(|returned| !returned.topics.is_empty());
@@ -144,12 +160,13 @@ pub(super) fn admit(
     }
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
-    let start = start(&state, slot, &subscriber, lost_id, lacks_topics, work);
+    let start =
+        values.unwrap_or_else(|| start(&state, slot, &subscriber, lost_id, lacks_topics, work));
     if let Some(claim) = claim.filter(|_| start.is_resumed() && kept.is_none()) {
         returning::watch(&mut state, slot, claim, work.now);
     }
-    // Set once: nobody else has set it before.
-    let _ = client.start.set(start.position());
+    // Set once: nobody else has set it before. Values are no events since the start.
+    let _ = client.start.set(if values.is_some() { head } else { start.position() });
     if start.position() != head {
         let mut inbox = client.lock();
         inbox.mailbox = position(start);
@@ -165,11 +182,12 @@ pub(super) fn admit(
         ahead.add(slot, &client, start.position(), log, routes);
         work.note_client_ahead();
     }
-    let asks_for_replay = subscriber.replay_last > 0;
+    let asks_for_replay = subscriber.replay_last > 0 || subscriber.latest;
+    let is_paced = pacing.is_some();
     // The topics of the request may be others than before.
     let must_announce = gets_topics && config.backplane.is_some();
     let announcement = must_announce.then(|| returning::describe(&state, [id]));
-    Ok(Admitted { client, slot, start, head, asks_for_replay, announcement })
+    Ok(Admitted { client, slot, start, head, asks_for_replay, announcement, is_paced })
 }
 
 /// Makes room for one more client. Returns the id that the client keeps, if any.
@@ -231,6 +249,18 @@ pub(super) fn was_owned(state: &State, id: ClientId, owner: &Owner) -> bool {
 fn displace(state: &mut State, slot: usize, config: &Config, work: &mut Work<'_>) {
     let end = |client: &Client| End::announced(EndReason::Displaced, config.retry(client.id));
     state.expel(slot, end, work);
+}
+
+/// Where a client begins that asks for the values. `None` if it continues at its own position.
+fn values_start(subscriber: &Subscriber, head: EventId, config: &Config) -> Option<Start> {
+    let is_unknown = match subscriber.resume {
+        Resume::Fresh => false,
+        // Another instance may have read further.
+        Resume::After(id) if id > head && config.backplane.is_some() => return None,
+        Resume::After(id) if EventId::ORIGIN < id && id <= head => return None,
+        Resume::After(_) | Resume::Unknown => true,
+    };
+    subscriber.latest.then_some(Start::Values { is_unknown })
 }
 
 /// Where a client that was just registered begins. `lost_id`: the id that the client had before and

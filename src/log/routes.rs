@@ -88,7 +88,8 @@ impl<T: Clone> Routes<T> {
     }
 
     /// Adds a key as the server asks, for events after `since`: the client gets the key back after
-    /// a reconnect. Returns `false` if the member holds the key already.
+    /// a reconnect. Returns `false` if the member holds the key already. `State::join_topic` and
+    /// `leave_topic` also count the members of topics: a call past them loses the count.
     pub(crate) fn join_by_server(&mut self, slot: usize, key: Key, since: EventId) -> bool {
         self.hold(slot, key, since, true)
     }

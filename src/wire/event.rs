@@ -472,7 +472,9 @@ pub enum EventError {
     Late,
     /// The event belongs to a snapshot of a stream that
     /// [begins with the last events](crate::Subscriber::replay_last).
-    #[error("the stream begins with the last events: use `replay_last` or a snapshot, not both")]
+    #[error(
+        "the stream begins with the last events: use `replay_last`, `latest` or a snapshot, not two"
+    )]
     Replay,
     /// No part was set.
     #[error("the event is empty: set a type, data, a retry or a comment")]

@@ -30,6 +30,7 @@ impl Example {
         let server = Server::start_with(name, &variables);
         let path = match name {
             "demo" | "backend" => "/events?user=ann",
+            "dashboard" => "/prices",
             "tokens" => "/answer?question=who+are+you%3F",
             _ => "/events",
         };
@@ -150,6 +151,11 @@ fn backend_ends_in_order() {
 }
 
 #[test]
+fn dashboard_ends_in_order() {
+    ends("dashboard");
+}
+
+#[test]
 fn demo_ends_in_order() {
     ends("demo");
 }
@@ -233,7 +239,17 @@ fn head(example: &Example, method: &str) -> Vec<String> {
 
 #[test]
 fn head_returns_the_headers_of_the_stream() {
-    for name in ["axum", "warp", "actix", "hyper_smol", "backend", "auth_cors", "demo", "tokens"] {
+    for name in [
+        "axum",
+        "warp",
+        "actix",
+        "hyper_smol",
+        "backend",
+        "auth_cors",
+        "dashboard",
+        "demo",
+        "tokens",
+    ] {
         let example = Example::start(name);
         let of_head = head(&example, "HEAD");
         let of_get = head(&example, "GET");

@@ -3,7 +3,7 @@
 //!
 //! The database has the history, the hub has the last minutes, and the ids of the hub join the two.
 //! The page opens its stream for the room directly, so that the stream resumes without a hole. For
-//! many rooms in one stream, see [`rooms`](crate::guide::rooms).
+//! many rooms in one stream, and for the list of members, see [`rooms`](crate::guide::rooms).
 //!
 #![cfg_attr(feature = "json", doc = "```")]
 #![cfg_attr(not(feature = "json"), doc = "```ignore")]

@@ -17,11 +17,15 @@ use crate::redis::shared::RedisShared;
 use crate::redis::store::entry::{self, Content, Entry};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
+use crate::redis::store::values::Values;
 use crate::redis::store::{millis, now};
 
 /// The share of the timeout for which a read waits at the server for the next entry. The rest is
 /// for the answer to arrive.
 const BLOCK_SHARE: u32 = 2;
+
+/// About how many values one answer has.
+const VALUES: usize = 64;
 
 pub(crate) struct Reader {
     shared: Arc<RedisShared>,
@@ -32,8 +36,6 @@ pub(crate) struct Reader {
     last_link: Option<Entry>,
     /// An id with a greater time, in milliseconds, is malformed. Zero until Redis has said.
     horizon: u64,
-    /// A part of the order was not read.
-    must_check_joins: bool,
     size: ReadSize,
     malformed: Burst,
     unknown: Burst,
@@ -47,7 +49,6 @@ impl Reader {
             position: None,
             last_link: None,
             horizon: 0,
-            must_check_joins: false,
             size: ReadSize::default(),
             malformed: Burst::default(),
             unknown: Burst::default(),
@@ -99,7 +100,6 @@ impl Reader {
             }
             // Wait at the server only if nothing is left: waiting reads cannot count bytes.
             may_wait = page.is_end;
-            self.check_joins(link).await?;
             self.check_clients_ahead(link).await?;
         }
     }
@@ -175,17 +175,8 @@ impl Reader {
             }
         }
         let Start { position, floor, entries } = tail.finish(begin.last);
-        let now = now();
-        let aged = entries
-            .into_iter()
-            .map(|(id, entry)| (id, Duration::from_millis(now.saturating_sub(id.epoch())), entry));
-        // After the tail: a join that the tail skipped is known now.
-        let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
-        link.answered();
-        self.feed.load(floor, aged);
-        if !has_joins {
-            self.feed.no_earlier_joins();
-        }
+        let aged = aged(entries);
+        self.load(floor, aged, link).await?;
         shared.is_loaded.send_replace(true);
         shared.outbox.begin();
         Ok(position)
@@ -257,7 +248,7 @@ impl Reader {
             // later entry will say so.
             let page = self.page(position.cursor, false, link).await?;
             if page.entries.is_empty() {
-                self.forget(last);
+                self.forget(last, link).await?;
                 return Ok(Position { cursor: last, chain: last });
             }
             self.take(page.entries, &mut position, link).await?;
@@ -288,20 +279,6 @@ impl Reader {
         self.horizon = shared.scripts.begin(link.get(&shared).await?).await?.horizon;
         link.answered();
         Ok(id.epoch() <= self.horizon)
-    }
-
-    /// After a part of the order was not read: tells the hub if no join can be among it.
-    async fn check_joins(&mut self, link: &mut Link) -> RedisResult<()> {
-        if self.must_check_joins {
-            let shared = Arc::clone(&self.shared);
-            let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
-            link.answered();
-            self.must_check_joins = false;
-            if !has_joins {
-                self.feed.no_earlier_joins();
-            }
-        }
-        Ok(())
     }
 
     /// Checks the clients that came with an id that the hub had not read up to: if their ids are
@@ -346,7 +323,7 @@ impl Reader {
                             self.reset(id, link).await?;
                         }
                         if previous != position.chain {
-                            self.forget(id.predecessor());
+                            self.forget(id.predecessor(), link).await?;
                         }
                         self.feed.append(id, entry);
                         position.chain = id;
@@ -361,7 +338,7 @@ impl Reader {
                 // Also if this reader wrote the reset: a client may have come since from an instance
                 // that had not read the order's end.
                 Content::Reset { .. } => {
-                    self.forget(id);
+                    self.forget(id, link).await?;
                     position.chain = id;
                 }
                 Content::Malformed => self.skip_malformed(),
@@ -394,9 +371,50 @@ impl Reader {
         });
     }
 
-    /// Tells the hub that all unread events up to `floor` are gone.
-    fn forget(&mut self, floor: EventId) {
-        self.feed.load(floor, []);
-        self.must_check_joins = true;
+    /// Tells the hub if no client has joined a topic before the loaded part of the order.
+    fn note_joins(&self, has_joins: bool) {
+        if !has_joins {
+            self.feed.no_earlier_joins();
+        }
     }
+
+    /// Tells the hub that all unread events up to `floor` are gone.
+    async fn forget(&mut self, floor: EventId, link: &mut Link) -> RedisResult<()> {
+        self.load(floor, Vec::new(), link).await
+    }
+
+    /// Loads the end of the order, with the values from before if the hub keeps values.
+    ///
+    /// The values are read after the end of the order: a value that changes meanwhile comes with the
+    /// next entries.
+    async fn load(
+        &mut self,
+        floor: EventId,
+        tail: Vec<(EventId, Duration, Incoming)>,
+        link: &mut Link,
+    ) -> RedisResult<()> {
+        let shared = Arc::clone(&self.shared);
+        // After the end of the order: a join that the hub does not read is known now.
+        let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
+        link.answered();
+        if self.feed.tail_limits().values.is_none() {
+            self.feed.load(floor, tail);
+            self.note_joins(has_joins);
+            return Ok(());
+        }
+        let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
+        link.answered();
+        let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
+        (0..malformed).for_each(|_| self.skip_malformed());
+        self.feed.load_with_latest(floor, aged(events), is_whole, tail);
+        self.note_joins(has_joins);
+        Ok(())
+    }
+}
+
+/// Adds the age of each event.
+fn aged(events: Vec<(EventId, Incoming)>) -> Vec<(EventId, Duration, Incoming)> {
+    let now = now();
+    let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.epoch()));
+    events.into_iter().map(|(id, event)| (id, age(id), event)).collect()
 }
