@@ -39,6 +39,9 @@
 //! | seat, member | a user, or a user in a topic, as presence counts them; a user in a topic |
 //! | lease | the time after which an instance without a sign of life counts as dead |
 //! | drain | ending all streams over a period, each with a reconnect delay of its own |
+//! | joined topic | a topic that the server added a client to; other topics are those of the request |
+//! | away | of a client: between two connections, or connected to another instance |
+//! | announcement | an entry of the order that lists clients of an instance with their topics |
 //!
 //! # The house
 //!
@@ -69,7 +72,7 @@
 //!   disconnect       ends, close                  drain           ends over a period
 //!   presence         the watch                    topics          join, leave, list
 //!   metrics          recorded on request          subscriber      the client's request
-//!   waking           wakes many clients, in turns
+//!   returning        clients that come back       waking          wakes many clients, in turns
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          clients of a topic           follow          topics of a request
 //! CORE    core/     plain types that the locks guard
@@ -92,8 +95,8 @@
 //!   recipients       an audience, indexed         departed        clients that left recently
 //!   audience         the algebra                  identity        memberships and filter
 //!   hash             hashes of keys               retain          the retention setting
-//!   key              client ids, keys
-//!   name             the forms of a name
+//!   key              client ids, keys             profile         a client with its topics
+//!   name             the forms of a name          away            topics of clients that are away
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/ has configurations that are tested
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
@@ -380,6 +383,17 @@
 //!   place among the events on every instance, and each instance applies them when reading them,
 //!   also the instance that sent them. To apply them at once there would end a returning client
 //!   twice.
+//! - **Joined topics** return with the client, on every instance (`log/away`). An instance announces
+//!   a client in the order when the client first joins a topic, and the other instances remember it.
+//!   From then on all instances apply the same joins and leaves to it, and none must be told more. An
+//!   instance without a record must decide whether that means "no topics". It does not if the
+//!   instance forgot records, or started after joins that it has not read (`joins` in Redis says
+//!   whether there were any); if a recent join may have reached the client on an instance that was
+//!   killed before it announced the client; or if the client is ahead. Then the client gets a gap.
+//!   A client can also be ahead without an id that says so, because it received nothing since: an
+//!   instance that reads a join, or an announcement, for an id that a client has claimed in the last
+//!   minute tells that client a gap. Not found is a client that moves twice, by way of an instance
+//!   that is behind, before that instance has read its join.
 //! - **Presence** needs no order. Each instance announces a set of seats with a version that only
 //!   grows. A seat is a user, or a user in a topic: both have the same grace, bounds and lease, and
 //!   travel in the same set. In Redis a member is an element that is not UTF-8, and its changes
@@ -578,7 +592,7 @@
 //! | `LIFETIME_SPREAD` | 0.1 | `core/config` | ends of long streams are spread over a tenth of the lifetime |
 //! | `Retain` | 4096, 16 MiB, 300 s | `log/retain` | default retention |
 //! | `History` | 16,384, 16 MiB, 60 s | `core/settings` | default allowance and longest wait |
-//! | `Limits` | 64, 64, 256 B | `core/settings` | topics, event types and name length of a client |
+//! | `Limits` | 64, 64, 256 B, 4096 | `core/settings` | topics, event types and name length of a client; remembered clients |
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
 //! | `Heartbeat` | 15 s | `time/heartbeat` | shorter than the idle time of usual proxies |
 //! | `AT_ONCE` | 128 clients | `hub/waking` | woken together: less than a millisecond at 5 us each |
@@ -592,6 +606,10 @@
 //! | `LOADED` | 64 events | `hub/opening` | one item of a snapshot that the application reads meanwhile |
 //! | `LOOKS`, `POLITE_LOOKS`, `PAUSES` | 128, 384, 4 | `sync` | how long threads spin: see *Waiting* |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
+//! | `RECENT`, `RECENT_NAMES` | 512, 8192 | `log/away` | commands that complete an announcement made before them |
+//! | `MAX_CLAIMS` | 4096 | `log/away` | watched clients; beyond, a client that claims an unknown id gets a gap |
+//! | `DOUBT` | 60 s | `log/away` | longer than an instance is behind another |
+//! | `MAX_ANNOUNCEMENT_LEN` | 32 KiB | `log/codec` | the order has no large entries |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
 //! | `MAX_EXPIRED` | 64 seats | `core/roster` | grace periods that one operation ends |
 //! | `LINGER` | 10 s | `core/held` | older events stay this long after the last read |
@@ -683,6 +701,7 @@
 //! | sessions in audiences | done: `Audience::sessions` |
 //! | names | done: `impl Into<Name>` everywhere, also `is_online`. `Name` is a type, because `Arc<str>` has no conversion from `&String` and integers. Not `impl Display`: each publish would write and copy a name that is shared already |
 //! | topics from the page | done: `Hub::follow` checks that the named client is that of the request's user and session, and answers every other id with the same error. For a client of another instance the command carries the user and the session, and its instance compares: a look-up would need an answer from each instance |
+//! | joined topics after a reconnect | done: the client id brings them back, because only the id says which client it is. A join reaches clients that are away, because the application cannot know that a tab is between two connections. A leave reaches them, because a client that was removed must not return with the topic. The topics of a request always apply |
 //! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
 //! | `latest` and `at_most_every` | done: setters of `Subscriber`, so that `subscribe` returns the type that every adapter takes. `latest` with a snapshot is an error, as `replay_last` is. A period of zero is no pace and a period above an hour is an hour, because the period often comes from a request |

@@ -1,5 +1,5 @@
-//! `Retain` and `HubBuilder::window` must bound the memory of a hub, and a streamed snapshot must not
-//! be held as a whole: the allocator counts.
+//! `Retain`, `HubBuilder::window` and `Limits::remembered` must bound the memory of a hub, and a
+//! streamed snapshot must not be held as a whole: the allocator counts.
 //!
 //! A single test, because tests of the same binary share the allocator.
 
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cap::Cap;
 use futures_util::{StreamExt as _, stream};
-use sse_hub::{Audience, Event, Hub, Retain, Subscriber};
+use sse_hub::{Audience, Event, Hub, Limits, Retain, Subscriber};
 use support::{hub_with, poll, read};
 
 #[global_allocator]
@@ -153,6 +153,39 @@ fn held_by_a_streamed_snapshot() -> (usize, usize) {
     (most.load(Ordering::Relaxed), bytes)
 }
 
+/// Returns the most bytes that a hub held for clients that left, of which it remembers some. The
+/// names of each client have `len` bytes and differ from all others.
+fn held_for_departed_clients(remembered: usize, topics: usize, len: usize) -> usize {
+    let before = ALLOCATOR.allocated();
+    let limits = Limits::default().remembered(remembered);
+    let (hub, _) = hub_with(|hub| hub.limits(limits));
+    let mut most = 0;
+    for number in 0..3 * CLIENTS {
+        let name = |kind: usize| format!("{:x>len$}", number * 100 + kind);
+        let stream = hub.subscribe(Subscriber::new().user(name(0)).session(name(1))).unwrap();
+        for topic in 0..topics {
+            hub.join(stream.client_id(), name(2 + topic)).unwrap();
+        }
+        drop(stream);
+        most = most.max(ALLOCATOR.allocated() - before);
+    }
+    most
+}
+
+/// The clients that a hub remembers here.
+const CLIENTS: usize = 2_000;
+
+/// Compares the memory of remembered clients with the equation at `Limits::remembered`.
+fn remembered_clients_are_bounded() {
+    for (topics, len) in [(0, 20), (1, 20), (8, 20), (64, 20), (4, 256)] {
+        let without = held_for_departed_clients(0, topics, len);
+        let held = held_for_departed_clients(CLIENTS, topics, len) - without;
+        let bound = CLIENTS * (1200 + 2 * len + topics * (400 + len));
+        println!("{} B for a client with {topics} topics of {len} B", held / CLIENTS);
+        assert!(held <= bound, "{topics} topics of {len} bytes: {held} of {bound}");
+    }
+}
+
 /// Returns the loads of which the kept values hold more than the bound in the documentation of
 /// `Retain::keep_latest`. The retention holds a single event.
 fn over_the_bound_of_values() -> Vec<&'static str> {
@@ -192,4 +225,5 @@ fn retention_bounds_the_memory_of_events() {
     let held = held_for_a_stalled_client();
     println!("{held} bytes for a client that does not read");
     assert!(held <= 48 * WINDOW + 256, "{held} bytes for a client that does not read");
+    remembered_clients_are_bounded();
 }

@@ -97,6 +97,8 @@ struct Who {
     session: Option<u8>,
     /// Each topic with the position of its join.
     topics: BTreeMap<u8, EventId>,
+    /// The topics among these that the server added the client to.
+    joined: BTreeSet<u8>,
     types: Option<Vec<u8>>,
 }
 
@@ -150,7 +152,7 @@ fn op() -> impl Strategy<Value = Op> {
     )
         .prop_map(|(user, session, topics, types)| {
             let topics = topics.into_iter().map(|topic| (topic, EventId::new(0, 0))).collect();
-            Who { user, session, topics, types }
+            Who { user, session, topics, joined: BTreeSet::new(), types }
         });
     let from = prop_oneof![
         2 => Just(From::Nothing),
@@ -470,9 +472,20 @@ impl Model {
             // An open stream of the same owner ends: the client came back early.
             keeps = is_same.then_some(client);
         }
+        // The client gets back the topics that the server added it to.
+        let (mut who, before) = (who.clone(), before.who.clone());
+        for topic in before.joined.iter().filter(|_| keeps.is_some()) {
+            let since = before.topics[topic];
+            who.topics.entry(*topic).or_insert(since);
+            who.joined.insert(*topic);
+        }
+        let who = &who;
         let stream = self.hub.subscribe(subscriber).unwrap();
         self.expire();
         let client = stream.client_id();
+        let topics = self.hub.clients(Audience::client(client)).remove(0).topics;
+        let topics: BTreeSet<u8> = topics.iter().map(|topic| topic.parse().unwrap()).collect();
+        assert!(topics.iter().eq(who.topics.keys()), "{topics:?} {who:?}");
         assert_eq!(was.filter(|&was| was == client), keeps, "only the owner keeps the client id");
 
         let known = last.id().filter(|&id| id <= head && id != EventId::new(0, 0));
@@ -512,26 +525,32 @@ impl Model {
             opened: false,
         };
     }
+    /// A client that is away joins, too.
     fn join(&mut self, browser: usize, topic: u8) {
         let head = self.head();
-        let Browser { stream: Some(stream), who, .. } = &mut self.browsers[browser] else { return };
-        let joined =
-            self.hub.join(Audience::client(stream.client_id()), topic.to_string()).unwrap();
-        assert_eq!(joined.changed, usize::from(!who.topics.contains_key(&topic)));
+        let Browser { stream, who, client: Some(client), .. } = &mut self.browsers[browser] else {
+            return;
+        };
+        let joined = self.hub.join(Audience::client(*client), topic.to_string()).unwrap();
+        let is_new = stream.is_some() && !who.topics.contains_key(&topic);
+        assert_eq!(joined.changed, usize::from(is_new));
         who.topics.entry(topic).or_insert(head);
+        who.joined.insert(topic);
     }
 
     fn leave_topic(&mut self, browser: usize, topic: u8) {
-        let Browser { stream: Some(stream), who, optional, position, .. } =
+        let Browser { stream, who, client: Some(client), optional, position, .. } =
             &mut self.browsers[browser]
         else {
             return;
         };
-        let client = stream.client_id();
+        let client = *client;
         let left = self.hub.leave(Audience::client(client), topic.to_string()).unwrap();
-        assert_eq!(left.changed, usize::from(who.topics.contains_key(&topic)));
+        let is_new = stream.is_some() && who.topics.contains_key(&topic);
+        assert_eq!(left.changed, usize::from(is_new));
         let before = who.clone();
         who.topics.remove(&topic);
+        who.joined.remove(&topic);
         let pending = self.history.iter().filter(|event| event.id > *position);
         let no_more =
             pending.filter(|event| event.is_for(&before, client) && !event.is_for(who, client));

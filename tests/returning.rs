@@ -1,4 +1,5 @@
-//! Reconnecting and first connections: kept client ids, the last few events, snapshots, conflation.
+//! Reconnecting and first connections: kept client ids and topics, the last few events, snapshots,
+//! conflation.
 
 mod support;
 
@@ -6,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sse_hub::{
-    Audience, ClientId, EndReason, Event, EventError, EventId, Goodbye, Hub, Limits, Retain,
-    Subscriber, Subscription,
+    Audience, ClientId, EndReason, Event, EventError, EventId, Goodbye, Hub, Limits, Presence,
+    Retain, Subscriber, Subscription,
 };
 
 use support::{SECOND, data, end, frames, gaps, has_ended, hub_with, last_id, poll, read};
@@ -632,4 +633,173 @@ fn key_is_not_sent() {
         .id()
         .unwrap();
     assert_eq!(read(&mut stream), format!("event: price\ndata: 42\nid: {id}\n\n"));
+}
+
+fn topics(hub: &Hub, client: ClientId) -> Vec<String> {
+    let clients = hub.clients(client);
+    let topics = clients.iter().flat_map(|client| &client.topics);
+    let mut topics: Vec<String> = topics.map(|topic| topic.to_string()).collect();
+    topics.sort_unstable();
+    topics
+}
+
+/// Returns a client that joined topics, read up to a position, and left.
+fn gone_with_topics(hub: &Hub, who: Subscriber, joined: &[&str]) -> (ClientId, EventId) {
+    let mut stream = hub.subscribe(who).unwrap();
+    for topic in joined {
+        hub.join(stream.client_id(), *topic).unwrap();
+    }
+    (stream.client_id(), last_id(&read(&mut stream)))
+}
+
+#[test]
+fn joined_topics_return_with_their_events() {
+    let hub = hub();
+    let who = || Subscriber::new().user("u").topic("own");
+    let (client, position) = gone_with_topics(&hub, who(), &["room", "left"]);
+    let publish = |topic: &str| hub.send_to_topic(topic, event(topic)).unwrap();
+    publish("room");
+    publish("own");
+    // While the client is away.
+    hub.join(Audience::user("u"), "later").unwrap();
+    assert_eq!(hub.leave(Audience::user("u"), "left").map(|clients| clients.changed), Ok(0));
+    publish("later");
+    publish("left");
+    // The next request does not name the topic of the first.
+    let who = Subscriber::new().user("u").client_id(client);
+    let mut stream = hub.subscribe(who.clone().resume(position)).unwrap();
+    assert!(stream.is_resumed());
+    assert_eq!(topics(&hub, client), ["later", "room"]);
+    let page = hub.read(&who, position, 10).unwrap();
+    assert_eq!((page.events.len(), page.truncated), (2, false), "a page must match the stream");
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["room".into(), "later".into()], vec![]));
+    publish("room");
+    assert_eq!(data(&read(&mut stream)), ["room"]);
+    // A second return, this time without a position.
+    drop(stream);
+    let page = hub.read(&who, position, 10).unwrap();
+    assert_eq!(page.events.len(), 3, "a page must match the stream that would return");
+    let mut stream = hub.subscribe(who).unwrap();
+    assert_eq!(topics(&hub, client), ["later", "room"]);
+    publish("room");
+    assert_eq!(data(&read(&mut stream)), ["room"]);
+}
+
+#[test]
+fn removed_topic_returns_only_if_requested() {
+    let hub = hub();
+    let who = || Subscriber::new().user("u");
+    let (client, position) = gone_with_topics(&hub, who(), &["room", "kept"]);
+    hub.leave(client, "room").unwrap();
+    let again = || who().client_id(client).resume(position);
+    drop(hub.subscribe(again()).unwrap());
+    let stream = hub.subscribe(again()).unwrap();
+    assert_eq!(topics(&hub, client), ["kept"]);
+    drop(stream);
+    let stream = hub.subscribe(again().topic("room")).unwrap();
+    assert_eq!(topics(&hub, client), ["kept", "room"]);
+    // A topic of the request that the server joins, too, returns without the request.
+    hub.join(client, "room").unwrap();
+    drop(stream);
+    let _stream = hub.subscribe(again()).unwrap();
+    assert_eq!(topics(&hub, client), ["kept", "room"]);
+}
+
+#[test]
+fn client_without_its_id_gets_no_topics() {
+    let hub = hub();
+    let who = || Subscriber::new().user("u").session("s");
+    let (client, position) = gone_with_topics(&hub, who(), &["room"]);
+    let others = [
+        who().resume(position),
+        Subscriber::new().client_id(client).resume(position),
+        Subscriber::new().user("u").client_id(client).resume(position),
+        Subscriber::new().user("s").session("u").client_id(client).resume(position),
+    ];
+    for other in others {
+        let page = hub.read(&other, EventId::new(0, 0), 10).unwrap();
+        let stream = hub.subscribe(other).unwrap();
+        assert_eq!(topics(&hub, stream.client_id()), [""; 0]);
+        assert!(page.events.is_empty());
+    }
+    let _stream = hub.subscribe(who().client_id(client)).unwrap();
+    assert_eq!(topics(&hub, client), ["room"], "the owner must still get the topics");
+}
+
+#[test]
+fn topics_beyond_the_limit_are_a_gap() {
+    let (hub, _) = hub_with(|hub| hub.limits(Limits::default().topics(2)));
+    let (client, position) = gone_with_topics(&hub, Subscriber::new(), &["a", "b"]);
+    let again = Subscriber::new().client_id(client).resume(position);
+    let mut stream = hub.subscribe(again.clone().topic("c")).unwrap();
+    assert!(!stream.is_resumed());
+    assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
+    assert_eq!(topics(&hub, client), ["a", "c"]);
+    drop(stream);
+    assert!(hub.subscribe(again.topics(["a", "c"])).unwrap().is_resumed());
+}
+
+#[test]
+fn forgotten_topics_are_a_gap() {
+    for remembered in [0, 2] {
+        let limits = Limits::default().remembered(remembered);
+        let (hub, _) = hub_with(|hub| hub.limits(limits));
+        // Clients that have joined nothing can be forgotten without a loss.
+        let (plain, position) = gone_with_topics(&hub, Subscriber::new(), &[]);
+        come_and_go(&hub, 3);
+        let back = |client, position: EventId| {
+            hub.subscribe(Subscriber::new().client_id(client).resume(position)).unwrap()
+        };
+        assert!(back(plain, position).is_resumed());
+        let (client, position) = gone_with_topics(&hub, Subscriber::new(), &["room"]);
+        come_and_go(&hub, 2);
+        let mut stream = back(client, position);
+        assert_eq!((stream.client_id(), stream.is_resumed()), (client, false));
+        assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
+        drop(stream);
+        // A join may have been for a client that was forgotten before.
+        let (client, position) = gone_with_topics(&hub, Subscriber::new().user("u"), &[]);
+        come_and_go(&hub, 3);
+        hub.join(Audience::user("u"), "room").unwrap();
+        let again = Subscriber::new().user("u").client_id(client).resume(position);
+        assert!(!hub.subscribe(again).unwrap().is_resumed());
+        // A client that came later cannot have been forgotten.
+        hub.broadcast(event("x")).unwrap();
+        let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+        let (client, position) = (stream.client_id(), last_id(&read(&mut stream)));
+        drop(stream);
+        assert!(back(client, position).is_resumed());
+    }
+}
+
+#[test]
+fn topics_of_a_live_connection_move_to_the_next() {
+    let hub = hub();
+    let who = || Subscriber::new().user("u");
+    let mut old = hub.subscribe(who()).unwrap();
+    let client = old.client_id();
+    hub.join(client, "room").unwrap();
+    hub.send_to_topic("room", event("1")).unwrap();
+    let text = read(&mut old);
+    hub.send_to_topic("room", event("2")).unwrap();
+    let again = who().client_id(client).resume(last_id(&text));
+    let mut new = hub.subscribe(again).unwrap();
+    hub.send_to_topic("room", event("3")).unwrap();
+    assert_eq!(data(&read(&mut new)), ["2", "3"]);
+    assert_eq!(end(&read(&mut old)).as_deref(), Some("displaced"));
+    drop(old);
+    assert_eq!(topics(&hub, client), ["room"]);
+}
+
+#[test]
+fn returning_client_is_a_member_of_its_topics() {
+    let (hub, timer) =
+        hub_with(|hub| hub.presence(Presence::default().grace(SECOND).topics(&["room"])));
+    let who = || Subscriber::new().user("u");
+    let (client, position) = gone_with_topics(&hub, who(), &["room"]);
+    timer.advance(2 * SECOND);
+    assert!(hub.users_in("room").unwrap().is_empty(), "the grace period is over");
+    let _stream = hub.subscribe(who().client_id(client).resume(position)).unwrap();
+    assert_eq!(hub.users_in("room").unwrap().len(), 1);
 }

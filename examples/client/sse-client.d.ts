@@ -41,10 +41,13 @@
  *
  * # Topics
  *
- * With the option `topics`, `join` and `leave` change the topics of the open stream. The client asks
- * for its topics again after each reconnect. Events that were published to a topic in between are
- * lost unless `last` replays them: then clear the topic's list at `hub:open`, as the replay may
- * contain events that the page has.
+ * With the option `topics`, `join` and `leave` change the topics of the open stream. If the stream's
+ * address carries the client's id (`status.client`) and the server passes it to
+ * `Subscriber::client_id`, the hub keeps the topics across a reconnect, with the events in between:
+ * nothing is asked for or replayed again. If the hub did not resume the client, or gave it another
+ * id, the client asks for its topics again. Events that were published to a topic in between are
+ * then lost unless `last` replays them: clear the topic's list at such a `hub:open`, as the replay
+ * may contain events that the page has.
  *
  * # Closing
  *
@@ -224,6 +227,10 @@ export type Wanted = {
      * tells the page the server's answer
      */
     settle: (isFollowed: boolean) => void;
+    /**
+     * the server has added the client
+     */
+    isDone: boolean;
 };
 /** The listeners of each event type. */
 export declare class Listeners {
@@ -272,7 +279,7 @@ export declare class SSEClient {
      */
     onStatus(watcher: (status: Status) => void): () => undefined;
     /**
-     * Follows a topic, until `leave` and after each reconnect. The option `topics` must be set.
+     * Follows a topic until `leave`, also after each reconnect. The option `topics` must be set.
      *
      * The result is true when the server has added the client. It is false if the server refused, and
      * then the client does not ask again; or if the page has called `join` or `leave` since. A request

@@ -44,10 +44,13 @@
  *
  * # Topics
  *
- * With the option `topics`, `join` and `leave` change the topics of the open stream. The client asks
- * for its topics again after each reconnect. Events that were published to a topic in between are
- * lost unless `last` replays them: then clear the topic's list at `hub:open`, as the replay may
- * contain events that the page has.
+ * With the option `topics`, `join` and `leave` change the topics of the open stream. If the stream's
+ * address carries the client's id (`status.client`) and the server passes it to
+ * `Subscriber::client_id`, the hub keeps the topics across a reconnect, with the events in between:
+ * nothing is asked for or replayed again. If the hub did not resume the client, or gave it another
+ * id, the client asks for its topics again. Events that were published to a topic in between are
+ * then lost unless `last` replays them: clear the topic's list at such a `hub:open`, as the replay
+ * may contain events that the page has.
  *
  * # Closing
  *
@@ -322,6 +325,7 @@ function valueAt(text, at) {
  * @typedef {object} Wanted
  * @property {number} last the most events to replay
  * @property {(isFollowed: boolean) => void} settle tells the page the server's answer
+ * @property {boolean} isDone the server has added the client
  */
 
 /** The least time between two requests. Times are in milliseconds. */
@@ -470,7 +474,7 @@ export class SSEClient {
   /** In native mode: whether heartbeats are visible. */
   #hearsHeartbeats = false;
 
-  /** The topics that the page follows. @type {Map<string, Wanted>} */
+  /** The topics that the page follows; undefined for a topic to leave. @type {Map<string, Wanted | undefined>} */
   #topics = new Map();
   /** The client's id in the open stream; undefined before `hub:open`. @type {{ client: string } | undefined} */
   #session;
@@ -525,7 +529,7 @@ export class SSEClient {
   }
 
   /**
-   * Follows a topic, until `leave` and after each reconnect. The option `topics` must be set.
+   * Follows a topic until `leave`, also after each reconnect. The option `topics` must be set.
    *
    * The result is true when the server has added the client. It is false if the server refused, and
    * then the client does not ask again; or if the page has called `join` or `leave` since. A request
@@ -540,7 +544,7 @@ export class SSEClient {
     if (this.#options.topics === undefined) throw new TypeError("join needs the option `topics`");
     this.#topics.get(topic)?.settle(false);
     return new Promise((settle) => {
-      this.#topics.set(topic, { last, settle });
+      this.#topics.set(topic, { last, settle, isDone: false });
       void this.#sync(topic);
     });
   }
@@ -549,7 +553,7 @@ export class SSEClient {
   leave(topic) {
     const wanted = this.#topics.get(topic);
     if (!wanted) return;
-    this.#topics.delete(topic);
+    this.#topics.set(topic, undefined);
     wanted.settle(false);
     void this.#sync(topic);
   }
@@ -853,9 +857,13 @@ export class SSEClient {
     this.#guard();
     const session = { client: typeof client === "string" ? client : "" };
     this.#session = session;
+    // The hub has kept the topics of a client that returned with its id, also those left since.
+    const isSame = client === this.status.client;
     this.#opened({ ...session, resumed: typeof resumed === "boolean" ? resumed : undefined });
     // A watcher may have closed the client.
-    if (this.#session === session) for (const topic of this.#topics.keys()) void this.#sync(topic);
+    if (this.#session === session) for (const [topic, wanted] of this.#topics) {
+      if (isSame ? !resumed || !wanted?.isDone : wanted) void this.#sync(topic);
+    }
   }
 
   /**
@@ -877,7 +885,8 @@ export class SSEClient {
       if (status && !isTemporary(status)) {
         this.#syncing.delete(topic);
         const isDone = status >= 200 && status < 300;
-        if (wanted && !isDone) this.#topics.delete(topic);
+        if (wanted && isDone) wanted.isDone = true;
+        else this.#topics.delete(topic);
         return wanted?.settle(isDone);
       }
       await this.#pause(failures);

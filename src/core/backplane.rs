@@ -9,6 +9,7 @@ use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
 use super::seats::Seat;
 use crate::error::{DisconnectError, JoinError, PublishError};
+use crate::log::codec;
 use crate::wire::id::EventId;
 
 /// An engine that puts the events of many hubs in one order, and gives every hub all of them.
@@ -25,7 +26,9 @@ use crate::wire::id::EventId;
 pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// Takes an event to put into the order. Events of a thread must keep their order.
     ///
-    /// Any thread may call this, and several at a time.
+    /// Any thread may call this, and several at a time. So does a method of
+    /// [`Feed`](crate::backplane::Feed), which announces clients that join topics: an engine must not
+    /// hold a lock of this method while it calls a feed.
     ///
     /// # Errors
     ///
@@ -152,6 +155,14 @@ impl Outgoing {
     #[must_use]
     pub fn entry(&self) -> &Bytes {
         &self.entry
+    }
+
+    /// Returns whether the entry lets clients [join](crate::Hub::join) topics. An engine should
+    /// note durably that the order has had such an entry: see
+    /// [`Feed::no_earlier_joins`](crate::backplane::Feed::no_earlier_joins).
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        codec::joins(&self.entry)
     }
 
     /// Returns the [idempotency key](crate::Event::idempotency_key) of the event, if there is a key.

@@ -345,7 +345,7 @@ mod tests {
         let mut world = World::new(4, 10, 100);
         world.append(11..=12);
         let (left, released) = (world.hold(8), world.hold(8));
-        world.routes.remove(left);
+        drop(world.routes.remove(left));
         let client = Arc::clone(world.routes.get(released).unwrap());
         client.lock().mailbox.release(EventId::LAST, world.now);
         world.held.note_gone(id(10));

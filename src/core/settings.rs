@@ -15,6 +15,7 @@ use crate::log::retain::Allowance;
 /// | [`topics`](Self::topics) | 64 per client |
 /// | [`event_types`](Self::event_types) | 64 per client |
 /// | [`name_len`](Self::name_len) | 256 bytes |
+/// | [`remembered`](Self::remembered) | 4,096 clients |
 ///
 /// The work that a request causes under the hub's lock grows with `topics * event_types`: with the
 /// defaults, at most 4,096 lookups.
@@ -35,6 +36,7 @@ pub struct Limits {
     pub(crate) event_types: usize,
     pub(crate) name_len: usize,
     pub(crate) replay: usize,
+    pub(crate) remembered: usize,
     pub(crate) displace_oldest: bool,
 }
 
@@ -93,6 +95,30 @@ impl Limits {
         self
     }
 
+    /// Sets the most clients that are away whose topics the hub remembers, so that a client that
+    /// [returns](crate::Subscriber::client_id) gets back the topics that it
+    /// [joined](crate::Hub::join). With a backplane, these are also the clients of other instances
+    /// that have joined topics. With 0, no client gets topics back.
+    ///
+    /// The client that was remembered first is forgotten first. If a forgotten client may have had
+    /// topics, it gets a `hub:gap` when it returns, and is not resumed.
+    ///
+    /// # Memory
+    ///
+    /// For clients with a user, a session and `t` topics, with names of `n` bytes, at most about
+    ///
+    /// ```text
+    /// remembered * (1200 + 2 * n + t * (400 + n))   bytes
+    /// ```
+    ///
+    /// and with a backplane 512 commands with 8,192 names in addition. (As measured on 64 bits: 1000
+    /// and 310, before the tables of names double.)
+    #[must_use]
+    pub const fn remembered(mut self, clients: usize) -> Self {
+        self.remembered = clients;
+        self
+    }
+
     /// If set, a client beyond `per_user` or `per_session` displaces the oldest client of the user
     /// or session. Otherwise the client is refused, which is the default.
     #[must_use]
@@ -121,6 +147,7 @@ impl Default for Limits {
             event_types: 64,
             name_len: 256,
             replay: usize::MAX,
+            remembered: 4096,
             displace_oldest: false,
         }
     }

@@ -24,16 +24,16 @@ use super::held::Held;
 use super::inbox::{Inbox, InboxGuard, Inboxes};
 use super::seats::Seat;
 use super::stats::Counts;
-use crate::log::audience::Audience;
-use crate::log::departed::{Departed, Owner};
+use crate::log::away::Away;
+use crate::log::departed::Departed;
 use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::identity::{Identity, Membership};
-use crate::log::key::Key;
+use crate::log::key::{ClientId, Key};
 use crate::log::log::Log;
 use crate::log::mailbox::{GapReason, Handle, Pace, Pushed, Waiting};
 use crate::log::pages;
-use crate::log::recipients::Recipients;
-use crate::log::routes::{Member, Routes};
+use crate::log::profile::{Owner, Profile};
+use crate::log::routes::Routes;
 use crate::wire::id::EventId;
 
 /// The most clients that one hold of the state lock hands an event to, wakes or changes. In between
@@ -53,6 +53,7 @@ pub(crate) struct State {
     pub(crate) routes: Routes<Arc<Client>>,
     pub(crate) inboxes: Inboxes,
     pub(crate) departed: Departed,
+    pub(crate) away: Away,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
     /// The clients that a task wakes.
@@ -106,6 +107,7 @@ impl State {
     pub(crate) fn new(config: &Config, log: Log) -> Self {
         let has_backplane = config.backplane.is_some();
         Self {
+            away: Away::new(config.limits.remembered, !has_backplane, log.hasher().clone()),
             routes: Routes::new(log.hasher().clone()),
             inboxes: Inboxes::default(),
             log,
@@ -136,32 +138,15 @@ impl State {
 
     /// Returns the user and the session of a client.
     pub(crate) fn owner(&self, slot: usize) -> Owner {
-        let mut owner = Owner { user: None, session: None };
-        for place in self.routes.memberships(slot) {
-            match &place.key {
-                Key::User(user) => owner.user = Some(Arc::clone(user)),
-                Key::Session(session) => owner.session = Some(Arc::clone(session)),
-                Key::All | Key::Client(_) | Key::Topic(_) => {}
-            }
-        }
-        owner
+        Owner::of(self.routes.memberships(slot))
     }
 
-    /// Returns the slots of an audience's clients, each once.
-    pub(crate) fn matching(&self, audience: &Audience) -> Vec<usize> {
-        let recipients = Recipients::new(audience, self.log.hasher());
-        let keys = recipients.keys();
-        let holders = keys.iter().flat_map(|key| self.routes.members(key));
-        let matched = holders.map(Member::slot).filter(|&slot| {
-            let is_in = |client: Identity<'_>| recipients.include(client, EventId::LAST);
-            recipients.are_all_holders() || self.identity(slot).is_some_and(is_in)
-        });
-        let mut slots: Vec<usize> = matched.collect();
-        if keys.len() > 1 {
-            slots.sort_unstable();
-            slots.dedup();
+    /// Returns a client that is connected, or remembered.
+    pub(crate) fn profile(&self, id: ClientId) -> Option<Profile> {
+        match self.routes.members(&Key::Client(id)).first() {
+            Some(member) => Some(Profile::of(id, self.routes.memberships(member.slot()))),
+            None => self.away.profile(id),
         }
-        slots
     }
 
     /// Hands an event to the last [`PIECE`] members of a key's list before `left`. Returns how many
@@ -313,12 +298,15 @@ impl State {
                 attendance.exit(user, topic, reason, work);
             }
         }
-        let Some(client) = self.routes.remove(slot) else { return };
+        let Some((client, memberships)) = self.routes.remove(slot) else { return };
         work.report_end(Ended { client: client.id, has_user: owner.user.is_some(), reason });
         self.note_departure(owner.user.as_ref(), reason, work);
         self.departed.remember(client.id, owner);
         self.counts.ended[reason as usize] += 1;
         let mut inbox = client.lock();
+        // A client of another instance can be ahead of the log.
+        let at = inbox.mailbox.cursor().max(self.log.head());
+        self.away.remember(client.id, memberships, at);
         if inbox.mailbox.held_until().is_some() {
             // The client waits for older events that nobody will bring.
             inbox.mailbox.release(EventId::LAST, work.now);
@@ -338,8 +326,8 @@ impl State {
         }
     }
 
-    /// Adds a client to a topic, for events after `since`. Returns `false` if the client follows
-    /// the topic already.
+    /// Adds a client to a topic, as the server asks, for events after `since`. Returns `false` if the
+    /// client follows the topic already.
     pub(crate) fn join_topic(
         &mut self,
         slot: usize,
@@ -347,7 +335,7 @@ impl State {
         since: EventId,
         work: &mut Work<'_>,
     ) -> bool {
-        let joins = self.routes.join(slot, topic.clone(), since);
+        let joins = self.routes.join_by_server(slot, topic.clone(), since);
         if let (true, Some(attendance), Key::Topic(topic)) = (joins, &mut self.attendance, topic)
             && let Some(user) = user_of(self.routes.memberships(slot))
         {

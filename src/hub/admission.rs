@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::returning::{self, Claim};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use crate::core::client::{self, Client};
@@ -12,10 +13,11 @@ use crate::core::inbox::Inbox;
 use crate::core::pacing::Pacing;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
-use crate::log::departed::Owner;
+use crate::log::codec::Announcement;
 use crate::log::identity::{Filter, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::mailbox::{GapReason, Mailbox, Pace};
+use crate::log::profile::Owner;
 use crate::log::routes::Member;
 use crate::wire::id::{EventId, Resume};
 
@@ -28,6 +30,8 @@ pub(super) struct Admitted {
     pub(super) head: EventId,
     /// The request asks for the last events, or for the values.
     pub(super) asks_for_replay: bool,
+    /// The client with the topics that it got back, for the other instances.
+    pub(super) announcement: Option<Announcement>,
     /// The client receives at most one batch in a period.
     pub(super) is_paced: bool,
 }
@@ -106,6 +110,7 @@ pub(super) fn admit(
         Ok(_) => subscriber.memberships(&shared.hasher),
         Err(_) => Vec::new(),
     };
+    let claim = checked.ok().and_then(|_| Claim::new(shared, &subscriber, subscriber.resume));
     let mut state = shared.lock_state();
     state.expel_stalled(work);
     let ids = checked.and_then(|fresh| Ok((fresh, make_room(&mut state, &subscriber, work)?)));
@@ -119,6 +124,12 @@ pub(super) fn admit(
     let id = kept.unwrap_or(fresh);
     let lost_id = subscriber.client_id.filter(|&claimed| claimed != id);
     memberships.push(Membership::of(Key::Client(id), &shared.hasher));
+    let returned = kept.and_then(|id| state.away.take(id, &subscriber.owner()));
+    let claim = claim.filter(|claim| {
+        returned.is_none() && (kept.is_some() || !returning::is_of_another(&state, claim))
+    });
+    let may_lack = |claim: &Claim| returning::may_lack(&state, claim, work.now);
+    let mut lacks_topics = claim.as_ref().is_some_and(may_lack);
     state.log.expire(work.now, &mut work.evicted);
     state.counts.opened += 1;
     // The position is fixed and the client registered under one lock: the client is handed every
@@ -147,9 +158,17 @@ pub(super) fn admit(
         place: state.inboxes.add(inbox),
     });
     let slot = state.routes.add(memberships, Arc::clone(&client), client::tag(&client));
+    let gets_topics = returned.as_ref().is_some_and(|returned| !returned.topics.is_empty());
+    if let Some(returned) = returned {
+        lacks_topics = returning::restore(&mut state, slot, returned, config.limits.topics);
+    }
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
-    let start = values.unwrap_or_else(|| start(&state, slot, &subscriber, lost_id, work));
+    let start =
+        values.unwrap_or_else(|| start(&state, slot, &subscriber, lost_id, lacks_topics, work));
+    if let Some(claim) = claim.filter(|_| start.is_resumed() && kept.is_none()) {
+        returning::watch(&mut state, slot, claim, work.now);
+    }
     // Set once: nobody else has set it before. Values are no events since the start.
     let _ = client.start.set(if values.is_some() { head } else { start.position() });
     if start.position() != head {
@@ -168,7 +187,11 @@ pub(super) fn admit(
         work.note_client_ahead();
     }
     let asks_for_replay = subscriber.replay_last > 0 || subscriber.latest;
-    Ok(Admitted { client, slot, start, head, asks_for_replay, is_paced: pacing.is_some() })
+    let is_paced = pacing.is_some();
+    // The topics of the request may be others than before.
+    let must_announce = gets_topics && config.backplane.is_some();
+    let announcement = must_announce.then(|| returning::describe(&state, [id]));
+    Ok(Admitted { client, slot, start, head, asks_for_replay, announcement, is_paced })
 }
 
 /// Makes room for one more client. Returns the id that the client keeps, if any.
@@ -189,7 +212,7 @@ fn make_room(
     let config = work.config;
     let limits = &config.limits;
     let owner = subscriber.owner();
-    let old = subscriber.client_id.and_then(|id| connection_of(state, id, &owner));
+    let old = subscriber.client_id.and_then(|id| returning::connection_of(state, id, &owner));
     // The old connection has the same user and session: it leaves room in each.
     let freed = usize::from(old.is_some());
     let crowded = |state: &State| {
@@ -223,13 +246,8 @@ fn make_room(
 /// Whether a client id was that of a client of this owner, which has left. The id of a connected
 /// client of another owner is never given away.
 pub(super) fn was_owned(state: &State, id: ClientId, owner: &Owner) -> bool {
-    state.departed.was(id, owner) && state.routes.members(&Key::Client(id)).is_empty()
-}
-
-/// Finds the open connection of a client id, if it has this owner.
-pub(super) fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Option<usize> {
-    let slot = state.routes.members(&Key::Client(id)).first()?.slot();
-    (state.owner(slot) == *owner).then_some(slot)
+    let is_known = state.departed.was(id, owner) || state.away.restores(id, owner);
+    is_known && state.routes.members(&Key::Client(id)).is_empty()
 }
 
 fn displace(state: &mut State, slot: usize, config: &Config, work: &mut Work<'_>) {
@@ -250,12 +268,13 @@ fn values_start(subscriber: &Subscriber, head: EventId, config: &Config) -> Opti
 }
 
 /// Where a client that was just registered begins. `lost_id`: the id that the client had before and
-/// could not keep.
+/// could not keep. `lacks_topics`: the client may lack topics that it had joined.
 fn start(
     state: &State,
     slot: usize,
     subscriber: &Subscriber,
     lost_id: Option<ClientId>,
+    lacks_topics: bool,
     work: &Work<'_>,
 ) -> Start {
     let (head, replay) = (state.log.head(), work.config.limits.replay);
@@ -272,7 +291,7 @@ fn start(
                 && now > id
             {
                 Start::Gap { held: id, now, reason: GapReason::Capped }
-            } else if lost_id.is_some_and(|lost| had_events(state, lost, id)) {
+            } else if lacks_topics || lost_id.is_some_and(|lost| had_events(state, lost, id)) {
                 Start::Gap { held: id, now: id, reason: GapReason::Evicted }
             } else if state.log.lost_since(id, client).is_none() {
                 Start::Resumed(id)
@@ -284,7 +303,10 @@ fn start(
         }
         // Another instance has read further. The client's own position counts, unless the end of
         // the order turns out to lie before it.
-        Resume::After(id) if id > head && work.config.backplane.is_some() => Start::Resumed(id),
+        Resume::After(id) if id > head && work.config.backplane.is_some() => match lacks_topics {
+            true => Start::Gap { held: id, now: id, reason: GapReason::Evicted },
+            false => Start::Resumed(id),
+        },
         Resume::After(_) | Resume::Unknown => {
             Start::Gap { held: EventId::ORIGIN, now: head, reason: GapReason::Unknown }
         }
@@ -295,7 +317,10 @@ fn start(
 /// the id is known to be of another owner, the client never was that client, and missed nothing.
 pub(super) fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
     let key = Key::Client(lost);
-    if state.departed.knows(lost) || !state.routes.members(&key).is_empty() {
+    if state.departed.knows(lost)
+        || state.away.knows(lost)
+        || !state.routes.members(&key).is_empty()
+    {
         return false;
     }
     state.log.had_events(&key, after)

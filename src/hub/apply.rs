@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disconnect;
-use super::joining::{self, Change, Joined};
+use super::joining::{self, Change, Found, Joined, Returns};
+use super::returning;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
 use crate::core::attendance::Attendance;
@@ -18,9 +19,11 @@ use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::remote::Remote;
 use crate::core::seats::Seat;
+use crate::core::settings::Limits;
 use crate::core::state::{PIECE, State};
 use crate::core::telemetry;
-use crate::log::codec::{Action, Command, Received};
+use crate::log::away::Bounds;
+use crate::log::codec::{Action, Announcement, Command, Received};
 use crate::log::entry::{Encoded, Entry, Prepared};
 use crate::log::key::Key;
 use crate::log::log::Log;
@@ -53,6 +56,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let limits = &shared.config.limits;
     let mut work = Work::begin(&shared.config);
     let mut rejected = 0;
+    let mut announcement = None;
     {
         let mut order = shared.order.lock_long();
         // As for events: before the first load nothing is in order.
@@ -68,6 +72,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
             }
             Action::Join { topic, last } => {
+                let returns = Returns::note(&mut state);
                 drop(state);
                 let key = Key::Topic(topic);
                 let mut clients = joining::find(shared, &audience, &key);
@@ -77,20 +82,84 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 clients.retain(|found| is_valid && found.has_room);
                 rejected = all - clients.len();
                 let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
-                joining::change_in_order(shared, &clients, Change::Join(joined), &mut work);
+                let change = Change::Join(joined);
+                joining::change_in_order(shared, &clients, change, &mut work);
+                let mut state = shared.state.lock();
+                let mut first = state.away.take_unannounced();
+                if is_valid {
+                    let new = clients.iter().filter(|found| !found.has_joined);
+                    first.extend(new.map(Found::id));
+                    first.extend(returns.change(&mut state, &audience, change, id, &mut work));
+                    state.away.note(id, &audience, &key, true, work.now);
+                } else {
+                    returns.cancel(&mut state);
+                }
+                let claimants = state.away.claimants(&audience);
+                if !claimants.is_empty() {
+                    returning::tell(&mut state, claimants, &[&key], &mut work);
+                }
+                if !first.is_empty() {
+                    // Still before the next command: the ordering lock is held.
+                    announcement = Some(returning::describe(&state, first));
+                }
             }
             Action::Leave(topic) => {
+                let returns = Returns::note(&mut state);
                 drop(state);
                 let topic = Key::Topic(topic);
                 let clients = joining::find(shared, &audience, &topic);
-                joining::change_in_order(shared, &clients, Change::Leave(&topic), &mut work);
+                let change = Change::Leave(&topic);
+                joining::change_in_order(shared, &clients, change, &mut work);
+                let mut state = shared.state.lock();
+                returns.change(&mut state, &audience, change, id, &mut work);
+                state.away.note(id, &audience, &topic, false, work.now);
             }
         }
     }
     work.run();
+    if let Some(announcement) = announcement {
+        returning::announce(shared, announcement);
+    }
     if rejected > 0 {
         telemetry::join_rejected(rejected, limits.topics);
     }
+}
+
+/// Remembers the clients that an instance announced.
+pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement) {
+    let Announcement { as_of, clients } = announcement;
+    let bounds = bounds(&shared.config.limits);
+    let mut work = Work::begin(&shared.config);
+    let mut order = shared.order.lock();
+    // As for commands.
+    if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+        return;
+    }
+    order.last = id;
+    let mut state = shared.state.lock();
+    state.log.pass(id);
+    for client in clients {
+        // The own clients, which this instance knows better, and those that have moved here.
+        if state.routes.members(&Key::Client(client.id)).is_empty() {
+            let claimants = state.away.claimants_of(&client);
+            if !claimants.is_empty() {
+                let joined = client.topics.iter().filter(|topic| topic.is_joined);
+                let topics: Vec<_> =
+                    joined.map(|joined| Key::Topic(Arc::clone(&joined.topic))).collect();
+                let topics: Vec<_> = topics.iter().collect();
+                returning::tell(&mut state, claimants, &topics, &mut work);
+            }
+            state.away.learn(client, as_of.min(id), id, bounds);
+        }
+    }
+    drop(state);
+    drop(order);
+    work.run();
+}
+
+/// No client has joined a topic before the part of the order that is read.
+pub(super) fn no_earlier_joins(shared: &Shared) {
+    shared.state.lock().away.note_no_joins();
 }
 
 /// Counts an entry that the engine could not parse.
@@ -112,6 +181,8 @@ pub(super) fn load(
     let mut values = entries_of(shared, latest.map_or_else(Vec::new, |(values, _)| values), &work);
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
+    let (tail, others) = tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
+    let others: Vec<Aged> = others;
     let entries = entries_of(shared, tail, &work);
     let mut order = shared.order.lock_long();
     if order.is_closed {
@@ -132,6 +203,11 @@ pub(super) fn load(
             state.log.append(entry, &mut work.evicted);
         }
     }
+    state.away.restart(floor, is_first);
+    for (id, _, received) in others.into_iter().filter(|(id, ..)| *id > floor) {
+        state.log.pass(id);
+        recall(&mut state, id, received, &work);
+    }
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);
@@ -144,14 +220,51 @@ pub(super) fn load(
     if held.is_waited_for() {
         work.note_history_wanted();
     }
+    // Other instances may have missed a part of the order, too.
+    let announcement = (!is_first).then(|| returning::describe_all(&state, &shared.config));
     drop(state);
     drop(order);
     // A log of many events must not be freed under the locks.
     drop(old);
     work.run();
+    if let Some(announcement) = announcement {
+        returning::announce(shared, announcement);
+    }
     if !is_first {
         telemetry::reset(floor);
     }
+}
+
+/// Applies an entry of the loaded part of the order to the remembered clients. A command was for the
+/// connected clients of its time.
+fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
+    let limits = &work.config.limits;
+    match received {
+        Received::Event(_) | Received::Command(Command { action: Action::End { .. }, .. }) => {}
+        Received::Command(Command { audience, action: Action::Join { topic, .. } }) => {
+            let key = Key::Topic(topic);
+            if key.check(limits.name_len).is_ok() {
+                state.away.join(&audience, &key, id, limits.topics);
+                state.away.note(id, &audience, &key, true, work.now);
+            }
+        }
+        Received::Command(Command { audience, action: Action::Leave(topic) }) => {
+            let key = Key::Topic(topic);
+            state.away.leave(&audience, &key);
+            state.away.note(id, &audience, &key, false, work.now);
+        }
+        Received::Announcement(Announcement { as_of, clients }) => {
+            for client in clients {
+                if state.routes.members(&Key::Client(client.id)).is_empty() {
+                    state.away.learn(client, as_of.min(id), id, bounds(limits));
+                }
+            }
+        }
+    }
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    Bounds { topics: limits.topics, name_len: limits.name_len }
 }
 
 /// Makes the events among entries of the order to entries of the log. Commands were for the clients

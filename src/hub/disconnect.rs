@@ -51,7 +51,7 @@ pub(super) fn end_streams(
 
 /// Returns the streams of this instance that an end would reach now.
 fn preview(state: &State, audience: &Audience, kind: EndKind) -> Affected {
-    let slots = state.matching(audience);
+    let slots = state.routes.matching(audience);
     let clients = slots.iter().filter_map(|&slot| state.routes.get(slot));
     let changed = clients.filter(|client| would_end(state, &client.lock(), kind)).count();
     Affected { matched: slots.len(), changed }
@@ -79,7 +79,7 @@ pub(super) fn end_now(
     last: &[u8],
     work: &mut Work<'_>,
 ) -> Affected {
-    let slots = state.matching(audience);
+    let slots = state.routes.matching(audience);
     let mut changed = 0;
     let config = work.config;
     let frames = |client: &Client, is_final| -> Bytes {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::returning;
 use super::shared::Shared;
 #[cfg(feature = "serve")]
 use super::waking::Waking;
@@ -84,8 +85,11 @@ pub(super) fn start(shared: &Arc<Shared>, over: Duration) -> Drain {
         client.lock().schedule_end(at, EndReason::Drained)
     }));
     let clients = state.routes.len();
+    let announcement = returning::describe_all(&state, &shared.config);
     drop(state);
     work.run();
+    // Before the first client moves: instances that were built later than it joined know it then.
+    returning::announce(shared, announcement);
     telemetry::drain_started(clients, over);
     Drain {
         shared: Arc::clone(shared),

@@ -129,7 +129,7 @@ impl Incoming {
     pub fn kind(&self) -> Kind {
         match self.0 {
             Received::Event(_) => Kind::Event,
-            Received::Command(_) => Kind::Command,
+            Received::Command(_) | Received::Announcement(_) => Kind::Command,
         }
     }
 }
@@ -169,8 +169,8 @@ impl Feed {
     /// for one that is, so that no client sees ids go back.
     ///
     /// Each entry of `tail` comes with its age. An entry that is malformed must be left out and
-    /// [counted](Self::skip_malformed). Commands are skipped: they were for the clients of their
-    /// time.
+    /// [counted](Self::skip_malformed). Commands change no open stream: they were for the clients of
+    /// their time. They say which topics the clients have that return.
     ///
     /// ```
     /// use std::time::Duration;
@@ -259,6 +259,19 @@ impl Feed {
         match entry.0 {
             Received::Event(event) => apply::event(&shared, id, event),
             Received::Command(command) => apply::command(&shared, id, command),
+            Received::Announcement(clients) => apply::announced(&shared, id, clients),
+        }
+    }
+
+    /// Tells the hub that no entry that [joins](crate::backplane::Outgoing::joins) clients came
+    /// before the part of the order that this hub reads. An engine that knows this must call the
+    /// method after each [`load`](Self::load).
+    ///
+    /// Otherwise the hub does not know which topics the clients of other instances have joined. A
+    /// client that comes with an unknown [client id](crate::Subscriber::client_id) then gets a gap.
+    pub fn no_earlier_joins(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            apply::no_earlier_joins(&shared);
         }
     }
 

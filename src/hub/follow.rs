@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::admission;
+use super::returning;
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use super::topics;
@@ -41,7 +41,7 @@ fn own(shared: &Shared, who: &Subscriber, client: ClientId) -> Result<Audience, 
     let owner = who.owner();
     let (is_own, is_elsewhere) = {
         let state = shared.state.lock();
-        let is_own = admission::connection_of(&state, client, &owner).is_some();
+        let is_own = returning::connection_of(&state, client, &owner).is_some();
         (is_own, state.routes.members(&Key::Client(client)).is_empty())
     };
     let has_names = owner.user.is_some() || owner.session.is_some();

@@ -268,7 +268,16 @@ impl Hub {
     /// Adds clients to a topic: they receive the events that are published to the topic from now
     /// on. Returns how many clients are in the audience, and how many of these joined.
     ///
-    /// Only the open stream changes. After a reconnect, the topics of the new [`Subscriber`] apply.
+    /// A client that returns with its [client id](Subscriber::client_id), as the same user and in the
+    /// same session, gets back the topics that it joined, beside the topics of the new
+    /// [`Subscriber`], and the events since its position. Without the id, only the topics of the new
+    /// `Subscriber` apply. A client that is between two connections joins, too, if the hub
+    /// [remembers](crate::Limits::remembered) it. It is not counted, and has the topic when it
+    /// returns.
+    ///
+    /// If the hub does not know which topics a returning client had joined, the client gets a
+    /// `hub:gap`, and is not [resumed](Subscription::is_resumed). Let the handler that calls `join`
+    /// after the first connection do so after every connection that is not resumed.
     ///
     /// A crowd joins a few clients at a time, so that it holds no publisher up. Events that other
     /// threads publish meanwhile reach the clients that have joined.
@@ -276,8 +285,10 @@ impl Hub {
     /// With a [backplane](HubBuilder::backplane), clients join on every instance, at one place in
     /// the order: they receive the events that any instance publishes to the topic after this call.
     /// The result counts the clients of this instance, not those of others. A client of another
-    /// instance that has as many topics as it may does not join. A client that is reconnecting to
-    /// another instance may be missed.
+    /// instance that has as many topics as it may does not join. A client that moves to another
+    /// instance takes its topics along, also if the first instance was killed. An instance that was
+    /// built later knows the clients that joined since the events that it retains, and those that a
+    /// [drained](Self::drain) instance had; others get the gap.
     ///
     /// # Errors
     ///
@@ -291,6 +302,41 @@ impl Hub {
     /// let tab = hub.subscribe(Subscriber::new().user("42"))?;
     /// hub.join(tab.client_id(), "orders")?;
     /// assert_eq!(hub.publish(Audience::topic("orders"), Event::new("order"))?.matched(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # A tab that returns
+    ///
+    /// ```
+    /// use sse_hub::{ClientId, Hub, LastEventId, ManualTimer, Refused, Subscriber, Subscription};
+    ///
+    /// /// Lets a tab in. `client`: the id of its last connection, from the query of the request.
+    /// fn events(
+    ///     hub: &Hub,
+    ///     user: u64,
+    ///     client: Option<ClientId>,
+    ///     last: LastEventId,
+    /// ) -> Result<Subscription, Refused> {
+    ///     let mut who = Subscriber::new().user(user).resume(last);
+    ///     if let Some(client) = client {
+    ///         who = who.client_id(client);
+    ///     }
+    ///     hub.subscribe(who)
+    /// }
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let tab = events(&hub, 42, None, LastEventId::none())?;
+    /// let (client, position) = (tab.client_id(), tab.position());
+    /// hub.join(client, "orders")?;
+    /// drop(tab);
+    ///
+    /// let tab = events(&hub, 42, Some(client), position.into())?;
+    /// assert!(tab.is_resumed());
+    /// assert_eq!(&*hub.clients(client)[0].topics[0], "orders");
+    ///
+    /// // Another user gets nothing of that tab.
+    /// let other = events(&hub, 43, Some(client), position.into())?;
+    /// assert!(hub.clients(other.client_id())[0].topics.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn join(
@@ -311,9 +357,10 @@ impl Hub {
     ///
     /// An event that is older than the client's position comes without an id, because an id would
     /// move the client back. So a client that is cut off before reading these events does not get
-    /// them again, and a page that joins again after a reconnect gets events again that it has: let
-    /// the page clear its list when it joins. If the log evicts an event before the client reads
-    /// it, the client gets `hub:gap`.
+    /// them again. A client that is between two connections joins without the replay. A page that
+    /// joins again because it was not [resumed](Subscription::is_resumed), or has another client id
+    /// than before, may get events again that it has: let the page clear its list then. If the log
+    /// evicts an event before the client reads it, the client gets `hub:gap`.
     ///
     /// With a [backplane](HubBuilder::backplane), each instance replays the events that it retains. An
     /// instance of an older version skips the command.
@@ -406,6 +453,9 @@ impl Hub {
     /// Removes clients from a topic. Returns how many clients are in the audience, and how many of
     /// these followed the topic. With a backplane, clients leave on every instance, and the result
     /// counts the clients of this instance, as for [`join`](Self::join).
+    ///
+    /// A client that is between two connections leaves, too: the topic does not come back. A topic
+    /// that the request of the next connection names applies again.
     ///
     /// Events that were published before and not read yet may or may not still arrive. A user whose
     /// last client leaves is [no member](crate::Presence#members-of-topics) from now on.

@@ -11,10 +11,11 @@ use crate::core::client::Client;
 use crate::core::deferred::Work;
 use crate::core::state::{PIECE, State};
 use crate::log::audience::Audience;
-use crate::log::identity::Identity;
-use crate::log::key::Key;
+use crate::log::identity::{Identity, Membership};
+use crate::log::key::{ClientId, Key};
 use crate::log::pages::{self, LastOf, Read};
 use crate::log::recipients::Recipients;
+use crate::log::routes::Member;
 use crate::sync::{self, MutexGuard};
 use crate::wire::id::EventId;
 
@@ -46,9 +47,18 @@ pub(super) struct Found {
     pub(super) follows: bool,
     /// The client follows the topic, or may follow another topic.
     pub(super) has_room: bool,
+    /// The server had added the client to a topic before.
+    pub(super) has_joined: bool,
 }
 
-/// Finds an audience's clients, each once. Releases the lock between two pieces.
+impl Found {
+    pub(super) fn id(&self) -> ClientId {
+        self.client.id
+    }
+}
+
+/// Finds an audience's clients, each once. Releases the lock between two pieces. If a client can come
+/// back meanwhile, the caller must note it: see [`Returns`].
 pub(super) fn find(shared: &Shared, audience: &Audience, topic: &Key) -> Vec<Found> {
     let limit = shared.config.limits.topics;
     let recipients = Recipients::new(audience, &shared.hasher);
@@ -68,7 +78,9 @@ pub(super) fn find(shared: &Shared, audience: &Audience, topic: &Key) -> Vec<Fou
                 let identity = state.identity(slot).filter(|&client| is_in(client))?;
                 let follows = identity.memberships.iter().any(|held| held.key == *topic);
                 let has_room = follows || topics(identity) < limit;
-                Some(Found { slot, client: Arc::clone(&member.reach), follows, has_room })
+                let has_joined = identity.memberships.iter().any(|held| held.is_joined);
+                let client = Arc::clone(&member.reach);
+                Some(Found { slot, client, follows, has_room, has_joined })
             });
             found.extend(piece);
             left = rest;
@@ -205,6 +217,71 @@ fn join_one(
         state.watch(slot, work);
     }
     true
+}
+
+/// Notes which clients come back while a crowd changes in pieces. Such a client can be missed twice:
+/// it was not connected when the crowd was searched, and is not away when the change ends.
+pub(super) struct Returns(usize);
+
+impl Returns {
+    pub(super) fn note(state: &mut State) -> Self {
+        Self(state.away.begin_noting())
+    }
+
+    /// Ends a change: changes the clients that are away, and those of the audience that have come
+    /// back. Returns the clients that have come back, and the clients that are away and joined a
+    /// topic for the first time.
+    pub(super) fn change(
+        self,
+        state: &mut State,
+        audience: &Audience,
+        change: Change<'_>,
+        since: EventId,
+        work: &mut Work<'_>,
+    ) -> Vec<ClientId> {
+        let mut ids = state.away.end_noting(self.0);
+        let recipients = Recipients::new(audience, state.log.hasher());
+        for id in &ids {
+            let back = state.routes.members(&Key::Client(*id)).first().map(Member::slot);
+            let is_in = |&slot: &usize| {
+                let identity = state.identity(slot);
+                identity.is_some_and(|client| recipients.include(client, EventId::LAST))
+            };
+            let Some(slot) = back.filter(is_in) else { continue };
+            match change {
+                Change::Join(Joined { topic, limit, .. }) if has_room(state, slot, topic, limit) => {
+                    state.join_topic(slot, topic, since, work);
+                }
+                Change::Join(_) => {}
+                Change::Leave(topic) => {
+                    state.leave_topic(slot, topic, work);
+                }
+            }
+        }
+        match change {
+            Change::Join(Joined { topic, limit, .. }) => {
+                ids.extend(state.away.join(audience, topic, since, limit));
+            }
+            Change::Leave(topic) => state.away.leave(audience, topic),
+        }
+        ids
+    }
+
+    /// Ends a change that did not take place.
+    pub(super) fn cancel(self, state: &mut State) {
+        state.away.end_noting(self.0);
+    }
+}
+
+pub(super) fn follows(state: &State, slot: usize, topic: &Key) -> bool {
+    state.routes.memberships(slot).iter().any(|held| held.key == *topic)
+}
+
+/// Returns whether a client follows this topic, or may follow another topic.
+pub(super) fn has_room(state: &State, slot: usize, topic: &Key, limit: usize) -> bool {
+    let is_topic = |held: &&Membership| matches!(held.key, Key::Topic(_));
+    let count = state.routes.memberships(slot).iter().filter(is_topic).count();
+    count < limit || follows(state, slot, topic)
 }
 
 /// Returns the number of topics that a client follows.

@@ -15,6 +15,7 @@ pub(crate) mod metrics;
 pub(crate) mod opening;
 pub(crate) mod page;
 pub(crate) mod presence;
+pub(crate) mod returning;
 pub(crate) mod shared;
 pub(crate) mod subscriber;
 pub(crate) mod subscription;

@@ -5,6 +5,7 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use std::sync::Arc;
 
 use super::admission;
+use super::returning::{self, Claim};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use crate::core::deferred::Work;
@@ -102,6 +103,7 @@ pub(super) fn read(
     let (owner, claimed) = (who.owner(), who.client_id);
     let mut memberships = who.memberships(&shared.hasher);
     memberships.extend(claimed.map(|id| Membership::of(Key::Client(id), &shared.hasher)));
+    let claim = Claim::new(shared, who, after.0);
     let mut work = Work::begin(&shared.config);
     if who.deadline(work.now).is_some_and(|deadline| deadline <= work.now) {
         return Err(ReadError::Expired);
@@ -113,12 +115,25 @@ pub(super) fn read(
     }
     state.log.expire(work.now, &mut work.evicted);
     let lost_id = claimed.filter(|&id| {
-        let is_connected = admission::connection_of(&state, id, &owner).is_some();
+        let is_connected = returning::connection_of(&state, id, &owner).is_some();
         !is_connected && !admission::was_owned(&state, id, &owner)
     });
     if lost_id.is_some() {
         // A reader reads the events of an id only if a stream would keep the id.
         memberships.retain(|held| !matches!(held.key, Key::Client(_)));
+    }
+    let joined = claimed.and_then(|id| returning::joined(&state, id, &owner));
+    let mut truncated = match &joined {
+        Some(joined) => joined.is_partial,
+        None => claim.is_some_and(|claim| {
+            (lost_id.is_none() || !returning::is_of_another(&state, &claim))
+                && returning::may_lack(&state, &claim, work.now)
+        }),
+    };
+    for topic in joined.into_iter().flat_map(|joined| joined.topics) {
+        if memberships.iter().all(|held| held.key != topic.key) {
+            memberships.push(topic);
+        }
     }
     let reader = Identity { memberships: &memberships, filter: &filter };
 
@@ -128,12 +143,12 @@ pub(super) fn read(
         Resume::After(id) if EventId::ORIGIN < id && id <= head => id,
         // Another instance has read further.
         Resume::After(id) if id > head && shared.config.backplane.is_some() => {
-            return Ok(Page::empty(id, false));
+            return Ok(Page::empty(id, truncated));
         }
         Resume::After(_) | Resume::Unknown => return Ok(Page::empty(head, true)),
     };
     let is_lost = |lost| start > EventId::ORIGIN && admission::had_events(&state, lost, start);
-    let mut truncated = lost_id.is_some_and(is_lost);
+    truncated |= lost_id.is_some_and(is_lost);
     // An event more than the limit, to know whether there is more.
     let most = limit.saturating_add(1);
     let mut at = start;

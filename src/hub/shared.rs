@@ -239,7 +239,7 @@ impl Shared {
         let state = self.state.lock();
         match audience.key() {
             Some(key) => state.routes.members(key).len(),
-            None => state.matching(audience).len(),
+            None => state.routes.matching(audience).len(),
         }
     }
 

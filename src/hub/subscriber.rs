@@ -4,11 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::settings::Limits;
 use crate::error::RefusedCause;
-use crate::log::departed::Owner;
 use crate::log::hash::KeyHasher;
 use crate::log::identity::Membership;
 use crate::log::key::{ClientId, Key};
 use crate::log::name::Name;
+use crate::log::profile::Owner;
 use crate::wire::id::{LastEventId, Resume};
 
 /// A client that connects, as the application describes it to
@@ -106,13 +106,16 @@ impl Subscriber {
     /// Sets the client id that `hub:open` gave this client on its last connection.
     ///
     /// The client keeps the id if it was connected as the same user in the same session, and the
-    /// hub remembers it. Events that were sent to the id alone are replayed then, too. If the hub
+    /// hub remembers it. Events that were sent to the id alone are replayed then, too, and the client
+    /// gets back the topics that the server [added](crate::Hub::join) it to, as far as
+    /// [`Limits::topics`](crate::Limits::topics) allows beside the topics of this request. If the hub
     /// has not noticed yet that the old connection is dead, the old stream ends as
     /// [`Displaced`](crate::EndReason::Displaced). Otherwise the client gets a new id, and a gap if
-    /// events for the old id may be lost.
+    /// events for the old id, or joined topics, may be lost.
     ///
     /// A hub remembers as many of the clients that left last as it retains events, and at least
-    /// 1,024.
+    /// 1,024; and their topics as [`Limits::remembered`](crate::Limits::remembered) says. With a
+    /// backplane, a client also keeps its id on another instance if it had joined a topic.
     #[must_use]
     pub fn client_id(mut self, client: ClientId) -> Self {
         self.client_id = Some(client);

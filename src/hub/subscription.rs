@@ -14,6 +14,7 @@ use super::admission::{self, Admitted, Start};
 #[cfg(feature = "serve")]
 use super::drain::Drainable;
 use super::opening::{First, Load, Loaded, Opening, Source};
+use super::returning;
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use crate::core::client::Client;
@@ -101,20 +102,24 @@ impl Subscription {
         let admitted = admission::admit(shared, subscriber, &mut work);
         // The subscription frees the client when it is dropped. It must exist before foreign code
         // runs: a panic there must not leave a client without a stream.
-        let admitted = admitted.map(|admitted| {
-            let start = admitted.start.as_str();
-            (Self::new(shared, admitted), start)
+        let admitted = admitted.map(|mut admitted| {
+            let (start, announcement) = (admitted.start.as_str(), admitted.announcement.take());
+            (Self::new(shared, admitted), start, announcement)
         });
         work.run();
         match &admitted {
-            Ok((stream, start)) => telemetry::opened(stream.client.id, has_user, start),
+            Ok((stream, start, _)) => telemetry::opened(stream.client.id, has_user, start),
             Err(refused) => telemetry::refused(refused.cause()),
         }
-        admitted.map(|(stream, _)| stream)
+        let (stream, _, announcement) = admitted?;
+        if let Some(announcement) = announcement {
+            returning::announce(shared, announcement);
+        }
+        Ok(stream)
     }
 
     fn new(shared: &Arc<Shared>, admitted: Admitted) -> Self {
-        let Admitted { client, slot, start, head, asks_for_replay, is_paced } = admitted;
+        let Admitted { client, slot, start, head, asks_for_replay, is_paced, .. } = admitted;
         let opening = First { start, head, asks_for_replay, snapshot: Vec::new(), source: None };
         Self {
             shared: Arc::clone(shared),
@@ -140,7 +145,11 @@ impl Subscription {
         self.client.id
     }
 
-    /// Returns whether the client continues where it stopped, without a gap.
+    /// Returns whether the client continues where it stopped, without a gap, and with the topics that
+    /// the server [added](crate::Hub::join) it to.
+    ///
+    /// The hub knows the topics of a client that names its [client id](Subscriber::client_id). A
+    /// client without the id has only the topics of its request.
     ///
     /// With a backplane the answer is an expectation: the hub learns later where the order ends, or
     /// whether the [older events](crate::History) can be read. If not, the client gets a gap.

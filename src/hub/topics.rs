@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::joining::{self, Change, Joined};
+use super::joining::{self, Change, Found, Joined, Returns};
 use super::shared::Shared;
 use crate::core::backplane::{Backplane, Outgoing};
+use crate::core::deferred::Work;
 use crate::core::receipt::Affected;
 use crate::core::state::State;
 use crate::error::JoinError;
@@ -39,16 +40,19 @@ pub(super) fn join(
     audience.check(limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     key.check(limits.name_len)?;
+    let returns = Returns::note(&mut shared.state.lock());
     let clients = joining::find(shared, &audience, &key);
     let matched = clients.len();
     if !clients.iter().all(|found| found.has_room) {
+        returns.cancel(&mut shared.state.lock());
         return Err(JoinError::TooManyTopics { limit: limits.topics });
     }
     let Some(backplane) = &shared.config.backplane else {
         let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
-        let changed = joining::change(shared, &clients, Change::Join(joined));
+        let changed = change(shared, &audience, &clients, Change::Join(joined), returns);
         return Ok(Affected { matched, changed });
     };
+    returns.cancel(&mut shared.state.lock());
     let changed = clients.iter().filter(|found| !found.follows).count();
     send(&**backplane, Command { audience, action: Action::Join { topic, last } })?;
     Ok(Affected { matched, changed })
@@ -62,20 +66,39 @@ pub(super) fn leave(
 ) -> Result<Affected, JoinError> {
     audience.check(shared.config.limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
+    let returns = Returns::note(&mut shared.state.lock());
     let clients = joining::find(shared, &audience, &key);
     let matched = clients.len();
     let Some(backplane) = &shared.config.backplane else {
-        return Ok(Affected {
-            matched,
-            changed: joining::change(shared, &clients, Change::Leave(&key)),
-        });
+        let changed = change(shared, &audience, &clients, Change::Leave(&key), returns);
+        return Ok(Affected { matched, changed });
     };
+    returns.cancel(&mut shared.state.lock());
     let changed = clients.iter().filter(|found| found.follows).count();
     // No client follows a topic without a name, and the name could not be sent.
     if key.check(usize::MAX).is_ok() {
         send(&**backplane, Command { audience, action: Action::Leave(topic) })?;
     }
     Ok(Affected { matched, changed })
+}
+
+/// Changes clients that were found, those that are away, and those that came back meanwhile. Returns
+/// how many of the first this changed.
+fn change(
+    shared: &Shared,
+    audience: &Audience,
+    clients: &[Found],
+    change: Change<'_>,
+    returns: Returns,
+) -> usize {
+    let changed = joining::change(shared, clients, change);
+    let mut work = Work::begin(&shared.config);
+    let mut state = shared.state.lock();
+    let head = state.log.head();
+    returns.change(&mut state, audience, change, head, &mut work);
+    drop(state);
+    work.run();
+    changed
 }
 
 fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
@@ -86,7 +109,7 @@ fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
 /// Lists an audience's clients.
 pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
     let state = shared.state.lock();
-    let slots = state.matching(audience).into_iter();
+    let slots = state.routes.matching(audience).into_iter();
     slots.filter_map(|slot| Some(info(&state, slot, state.routes.get(slot)?.id))).collect()
 }
 

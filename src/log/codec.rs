@@ -14,7 +14,12 @@
 //!             kind 0, disconnect; kind 3, finish: reason (a text), then the frame of the last event
 //!             or nothing
 //!             kind 1, join; kind 2, leave: topic (a text)
-//!             kind 4, join with the last events: topic (a text), their number (4 bytes), not 0
+//!             kind 4, join with a replay: topic (a text)  events (4 bytes)
+//! clients     2  5  position  client*             the clients with topics of an instance
+//! client      client id (16 bytes)  optional user  optional session  count (4 bytes)  topic*
+//! topic       0, of the request | 1, joined  position  text
+//! position    16 bytes, little-endian
+//! optional    0 | 1 text
 //! text        length (4 bytes, little-endian)  bytes
 //! conflation  0 | 1 text
 //! audience    0 | 1 client id (16 bytes) | 2 user | 3 session | 4 topic (a text each)
@@ -27,9 +32,11 @@ use std::sync::Arc;
 use super::audience::{Audience, Expr, Size};
 use super::entry::Encoded;
 use super::key::{ClientId, Key};
+use super::profile::{Followed, Owner, Profile};
 use crate::wire::decode;
 use crate::wire::event::Event;
 use crate::wire::frame::Sealed;
+use crate::wire::id::EventId;
 
 /// The first byte of an event. Another first byte is another format, which this version skips.
 const EVENT: u8 = 1;
@@ -37,8 +44,12 @@ const EVENT: u8 = 1;
 /// The first byte of a command. A version without commands skips the entry as malformed.
 const COMMAND: u8 = 2;
 
-/// The greatest kind of a command.
-const LAST_KIND: u8 = 4;
+/// The second byte of an announcement: the greatest kind. A version without announcements skips the
+/// entry.
+const ANNOUNCEMENT: u8 = 5;
+
+/// An announcement of several clients is not longer, so that the order has no large entries.
+const MAX_ANNOUNCEMENT_LEN: usize = 32 << 10;
 
 /// The longest reason of a disconnect, in bytes.
 const MAX_REASON_LEN: usize = 64;
@@ -48,6 +59,14 @@ const MAX_REASON_LEN: usize = 64;
 pub(crate) enum Received {
     Event(Encoded),
     Command(Command),
+    Announcement(Announcement),
+}
+
+/// The clients of an instance that have joined topics, as they were at a position.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Announcement {
+    pub(crate) as_of: EventId,
+    pub(crate) clients: Vec<Profile>,
 }
 
 /// An action on the clients of an audience, on every instance.
@@ -90,17 +109,26 @@ impl Received {
     pub(crate) fn read(entry: &[u8]) -> Option<Self> {
         match *entry.first()? {
             EVENT => read_event(entry).map(Self::Event),
+            COMMAND if entry.get(1) == Some(&ANNOUNCEMENT) => {
+                read_announcement(entry).map(Self::Announcement)
+            }
             COMMAND => read_command(entry).map(Self::Command),
             _ => None,
         }
     }
 }
 
+/// Returns whether an entry that this version has written lets clients join topics.
+pub(crate) fn joins(entry: &[u8]) -> bool {
+    // A join without and with a replay, and an announcement of clients that have joined.
+    matches!(entry, [COMMAND, 1 | 4 | ANNOUNCEMENT, ..])
+}
+
 /// Returns whether this version knows the format of an entry, which the first byte names, and for a
 /// command the second. A cut entry has no other format.
 pub(crate) const fn is_known_format(entry: &[u8]) -> bool {
     match entry {
-        [COMMAND, kind, ..] => *kind <= LAST_KIND,
+        [COMMAND, kind, ..] => *kind <= ANNOUNCEMENT,
         [] | [EVENT | COMMAND, ..] => true,
         _ => false,
     }
@@ -210,6 +238,55 @@ fn read_command(entry: &[u8]) -> Option<Command> {
     Some(Command { audience, action })
 }
 
+/// Writes clients into as many entries as needed, each with the number of its clients.
+pub(crate) fn write_announcements(announcement: &Announcement) -> Vec<(Vec<u8>, usize)> {
+    let mut entries: Vec<(Vec<u8>, usize)> = Vec::new();
+    for client in &announcement.clients {
+        let mut buf = Vec::new();
+        buf.extend_from_slice(&client.id.0);
+        put_optional(&mut buf, client.owner.user.as_deref());
+        put_optional(&mut buf, client.owner.session.as_deref());
+        put_len(&mut buf, client.topics.len());
+        for Followed { topic, since, is_joined } in &client.topics {
+            buf.push(u8::from(*is_joined));
+            put_position(&mut buf, *since);
+            put_text(&mut buf, topic);
+        }
+        match entries.last_mut() {
+            Some((entry, count)) if entry.len() + buf.len() <= MAX_ANNOUNCEMENT_LEN => {
+                entry.extend_from_slice(&buf);
+                *count += 1;
+            }
+            _ => {
+                let mut entry = vec![COMMAND, ANNOUNCEMENT];
+                put_position(&mut entry, announcement.as_of);
+                entry.extend_from_slice(&buf);
+                entries.push((entry, 1));
+            }
+        }
+    }
+    entries
+}
+
+fn read_announcement(entry: &[u8]) -> Option<Announcement> {
+    let mut rest = entry.strip_prefix(&[COMMAND, ANNOUNCEMENT])?;
+    let as_of = take_position(&mut rest)?;
+    let mut clients = Vec::new();
+    while !rest.is_empty() {
+        let (id, after) = rest.split_first_chunk()?;
+        rest = after;
+        let (user, session) = (take_optional(&mut rest)?, take_optional(&mut rest)?);
+        let mut topics = Vec::new();
+        for _ in 0..take_len(&mut rest)? {
+            let is_joined = take_flag(&mut rest)?;
+            let since = take_position(&mut rest)?;
+            topics.push(Followed { topic: take_text(&mut rest)?.into(), since, is_joined });
+        }
+        clients.push(Profile { id: ClientId(*id), owner: Owner { user, session }, topics });
+    }
+    (!clients.is_empty()).then_some(Announcement { as_of, clients })
+}
+
 impl Action {
     const fn kind(&self) -> u8 {
         match self {
@@ -226,6 +303,18 @@ impl Action {
 fn put_text(buf: &mut Vec<u8>, text: &str) {
     put_len(buf, text.len());
     buf.extend_from_slice(text.as_bytes());
+}
+
+fn put_optional(buf: &mut Vec<u8>, text: Option<&str>) {
+    buf.push(u8::from(text.is_some()));
+    if let Some(text) = text {
+        put_text(buf, text);
+    }
+}
+
+fn put_position(buf: &mut Vec<u8>, position: EventId) {
+    buf.extend_from_slice(&position.epoch().to_le_bytes());
+    buf.extend_from_slice(&position.seq().to_le_bytes());
 }
 
 /// All lengths are far below 2^32, because names, keys and the parts of an audience are limited.
@@ -265,6 +354,28 @@ fn put_parts(buf: &mut Vec<u8>, kind: u8, parts: &[Expr]) {
 
 fn take_byte(rest: &mut &[u8]) -> Option<u8> {
     rest.split_off_first().copied()
+}
+
+fn take_flag(rest: &mut &[u8]) -> Option<bool> {
+    match take_byte(rest)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// Takes a text or nothing. The outer option is `None` if there is neither.
+fn take_optional(rest: &mut &[u8]) -> Option<Option<Arc<str>>> {
+    if take_flag(rest)? { Some(Some(take_text(rest)?.into())) } else { Some(None) }
+}
+
+fn take_position(rest: &mut &[u8]) -> Option<EventId> {
+    let mut number = || {
+        let (number, after) = rest.split_first_chunk()?;
+        *rest = after;
+        Some(u64::from_le_bytes(*number))
+    };
+    Some(EventId::new(number()?, number()?))
 }
 
 fn take_len(rest: &mut &[u8]) -> Option<usize> {
@@ -383,8 +494,25 @@ mod tests {
         (audience(), action).prop_map(|(audience, action)| Command { audience, action })
     }
 
+    fn announcement() -> impl Strategy<Value = Announcement> {
+        let position = || (any::<u64>(), any::<u64>()).prop_map(|(a, b)| EventId::new(a, b));
+        let topic = (name(), position(), any::<bool>()).prop_map(|(topic, since, is_joined)| {
+            Followed { topic: topic.into(), since, is_joined }
+        });
+        let text = || prop::option::of(name().prop_map(Arc::from));
+        let client = (any::<[u8; 16]>(), text(), text(), vec(topic, 0..4)).prop_map(
+            |(id, user, session, topics)| Profile {
+                id: ClientId(id),
+                owner: Owner { user, session },
+                topics,
+            },
+        );
+        (position(), vec(client, 1..4)).prop_map(|(as_of, clients)| Announcement { as_of, clients })
+    }
+
     fn entry() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
+            announcement().prop_map(|clients| write_announcements(&clients).remove(0).0),
             event().prop_map(|event| write_event(&event)),
             command().prop_map(|command| write_command(&command)),
         ]
@@ -394,6 +522,7 @@ mod tests {
         match received {
             Received::Event(event) => write_event(event),
             Received::Command(command) => write_command(command),
+            Received::Announcement(clients) => write_announcements(clients).remove(0).0,
         }
     }
 
@@ -423,6 +552,16 @@ mod tests {
             prop_assert_eq!(read.action.kind(), command.action.kind());
             prop_assert!(is_known_format(&written));
             prop_assert_eq!(write_command(&read), written);
+        }
+
+        #[test]
+        fn an_announcement_survives_the_trip(announcement in announcement()) {
+            let written = write_announcements(&announcement);
+            prop_assert_eq!(written.len(), 1);
+            let Some(Received::Announcement(read)) = Received::read(&written[0].0) else {
+                panic!("not read: {written:?}");
+            };
+            prop_assert_eq!(read, announcement);
         }
 
         #[test]
@@ -464,12 +603,12 @@ mod tests {
 
     #[test]
     fn a_later_format_is_not_a_malformed_entry() {
-        for later in [&b"\x00"[..], b"\x03\x00\x00data: x\n", b"\xff", b"\x02\x05", b"\x02\xff\x00"]
+        for later in [&b"\x00"[..], b"\x03\x00\x00data: x\n", b"\xff", b"\x02\x06", b"\x02\xff\x00"]
         {
             assert!(!is_known_format(later), "{later:?}");
             assert!(Received::read(later).is_none(), "{later:?}");
         }
-        for cut in [&b""[..], b"\x01", b"\x01\x00", b"\x02", b"\x02\x04", b"\x01\x09"] {
+        for cut in [&b""[..], b"\x01", b"\x01\x00", b"\x02", b"\x02\x05", b"\x01\x09"] {
             assert!(is_known_format(cut), "{cut:?}");
             assert!(Received::read(cut).is_none(), "{cut:?}");
         }

@@ -1,9 +1,9 @@
 //! The clients that left recently.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use super::key::ClientId;
+use super::profile::Owner;
 
 /// Remembers the clients that left last, so that a returning client can keep its id.
 ///
@@ -16,13 +16,6 @@ pub(crate) struct Departed {
     order: VecDeque<(ClientId, u64)>,
     count: u64,
     capacity: usize,
-}
-
-/// The user and the session of a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owner {
-    pub(crate) user: Option<Arc<str>>,
-    pub(crate) session: Option<Arc<str>>,
 }
 
 impl Departed {

@@ -238,6 +238,7 @@ mod tests {
             key: audience.key().unwrap().clone(),
             hash: record.hasher.key(audience.key().unwrap()),
             since: EventId::ORIGIN,
+            is_joined: false,
             index: 0,
         };
         let memberships: Vec<Membership> = holds.iter().map(hold).collect();

@@ -7,13 +7,15 @@ use super::key::Key;
 use crate::wire::id::EventId;
 
 /// A client's holding of a key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Membership {
     pub(crate) key: Key,
     /// The hash of the key.
     pub(super) hash: u64,
     /// The client holds the key for events after this id.
     pub(crate) since: EventId,
+    /// The server added the client to the topic: the client gets the topic back after a reconnect.
+    pub(crate) is_joined: bool,
     /// The client's index in the list of the key's members.
     pub(super) index: u32,
 }
@@ -21,7 +23,7 @@ pub(crate) struct Membership {
 impl Membership {
     /// Returns a membership of a reader that is not registered: for events of every position.
     pub(crate) fn of(key: Key, hasher: &KeyHasher) -> Self {
-        Self { hash: hasher.key(&key), key, since: EventId::ORIGIN, index: 0 }
+        Self { hash: hasher.key(&key), key, since: EventId::ORIGIN, is_joined: false, index: 0 }
     }
 }
 

@@ -669,7 +669,7 @@ mod tests {
                 let keys = [Key::All].into_iter().chain(user).chain(topics);
                 let hold = |key| {
                     let hash = self.log.hasher().key(&key);
-                    Membership { key, hash, since: EventId::ORIGIN, index: 0 }
+                    Membership { key, hash, since: EventId::ORIGIN, is_joined: false, index: 0 }
                 };
                 let memberships: Vec<Membership> = keys.map(hold).collect();
                 let client = Identity { memberships: &memberships, filter: &Filter::Everything };

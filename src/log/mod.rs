@@ -1,6 +1,7 @@
 //! The log and its readers: plain types behind `&mut self`, without locks, wakers, clocks or async.
 
 pub(crate) mod audience;
+pub(crate) mod away;
 pub(crate) mod codec;
 pub(crate) mod departed;
 pub(crate) mod entry;
@@ -14,6 +15,7 @@ pub(crate) mod log;
 pub(crate) mod mailbox;
 pub(crate) mod name;
 pub(crate) mod pages;
+pub(crate) mod profile;
 pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;

@@ -70,6 +70,25 @@ impl Recipients {
         }
     }
 
+    /// Returns the number of names.
+    pub(super) fn names(&self) -> usize {
+        match self {
+            Self::Key(_) => 1,
+            Self::AnyOf(keys) => keys.len(),
+            Self::Some(combined) => combined.names(),
+        }
+    }
+
+    /// Returns whether the topics of a client decide whether the client is a recipient.
+    pub(super) fn has_topics(&self) -> bool {
+        let is_topic = |key: &Key| matches!(key, Key::Topic(_));
+        match self {
+            Self::Key(key) => is_topic(key),
+            Self::AnyOf(keys) => keys.iter().any(is_topic),
+            Self::Some(combined) => combined.names.keys.iter().any(|(_, key)| is_topic(key)),
+        }
+    }
+
     /// Returns whether a client receives an event with this id, apart from its filter.
     pub(crate) fn include(&self, client: Identity<'_>, id: EventId) -> bool {
         let mut held = client.memberships.iter().filter(|held| held.since < id);
@@ -310,6 +329,7 @@ mod tests {
             key: key.clone(),
             hash: hasher.key(key),
             since: EventId::new(0, *since),
+            is_joined: false,
             index: 0,
         };
         keys.iter().map(hold).collect()
@@ -352,7 +372,7 @@ mod tests {
             let find = |key: &Key| {
                 let (key, since) = (key.clone(), EventId::ORIGIN);
                 let mut held = SmallVec::new();
-                let membership = Membership { key, hash: 7, since, index: 0 };
+                let membership = Membership { key, hash: 7, since, is_joined: false, index: 0 };
                 if names.index.is_some() {
                     names.find(&membership, &mut held);
                 } else {

@@ -3,9 +3,11 @@
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::audience::Audience;
 use super::hash::{KeyHasher, KeyMap, is_sparse};
-use super::identity::Membership;
+use super::identity::{Filter, Identity, Membership};
 use super::key::Key;
+use super::recipients::Recipients;
 use crate::wire::id::EventId;
 
 /// The members of each key, and the keys of each member.
@@ -68,19 +70,35 @@ impl<T: Clone> Routes<T> {
         slot
     }
 
-    /// Adds a key to a member, for events after `since`. Returns `false` if the member holds the
-    /// key already. `State::join_topic` and `leave_topic` also count the members of topics: a call
-    /// past them loses the count.
-    pub(crate) fn join(&mut self, slot: usize, key: Key, since: EventId) -> bool {
+    /// Adds a member with the memberships of a member of other routes with the same hasher, and
+    /// returns its slot.
+    pub(super) fn adopt(&mut self, memberships: Vec<Membership>, reach: T, tag: u32) -> usize {
+        let slot = self.slots.insert(Slot { reach, tag, memberships });
+        let Slot { reach, tag, memberships } = &mut self.slots[slot];
+        for (at, held) in memberships.iter_mut().enumerate() {
+            let members = self.members.get_or_default(held.hash, &held.key);
+            held.index = members.len() as u32;
+            let (slot, membership) = (slot as u32, at as u32);
+            members.push(Member { reach: reach.clone(), tag: *tag, slot, membership });
+        }
+        slot
+    }
+
+    /// Adds a key as the server asks, for events after `since`: the client gets the key back after
+    /// a reconnect. Returns `false` if the member holds the key already. `State::join_topic` and
+    /// `leave_topic` also count the members of topics: a call past them loses the count.
+    pub(crate) fn join_by_server(&mut self, slot: usize, key: Key, since: EventId) -> bool {
         let Some(Slot { reach, tag, memberships }) = self.slots.get_mut(slot) else { return false };
-        if memberships.iter().any(|held| held.key == key) {
+        if let Some(held) = memberships.iter_mut().find(|held| held.key == key) {
+            held.is_joined = true;
             return false;
         }
         let hash = self.hasher.key(&key);
         let members = self.members.get_or_default(hash, &key);
         let membership = memberships.len() as u32;
         members.push(Member { reach: reach.clone(), tag: *tag, slot: slot as u32, membership });
-        memberships.push(Membership { key, hash, since, index: members.len() as u32 - 1 });
+        let index = members.len() as u32 - 1;
+        memberships.push(Membership { key, hash, since, is_joined: true, index });
         true
     }
 
@@ -107,14 +125,32 @@ impl<T: Clone> Routes<T> {
         true
     }
 
-    /// Removes a member with all its keys.
-    pub(crate) fn remove(&mut self, slot: usize) -> Option<T> {
+    /// Removes a member with all its keys, and returns the handle and the keys.
+    pub(crate) fn remove(&mut self, slot: usize) -> Option<(T, Vec<Membership>)> {
         let Slot { reach, memberships, .. } = self.slots.try_remove(slot)?;
-        for Membership { key, hash, index, .. } in memberships {
-            self.unlist(hash, &key, index as usize);
+        for Membership { key, hash, index, .. } in &memberships {
+            self.unlist(*hash, key, *index as usize);
         }
         self.shrink();
-        Some(reach)
+        Some((reach, memberships))
+    }
+
+    /// Returns the slots of an audience's members, each once.
+    pub(crate) fn matching(&self, audience: &Audience) -> Vec<usize> {
+        let recipients = Recipients::new(audience, &self.hasher);
+        let keys = recipients.keys();
+        let holders = keys.iter().flat_map(|key| self.members(key));
+        let matched = holders.map(Member::slot).filter(|&slot| {
+            let member =
+                Identity { memberships: self.memberships(slot), filter: &Filter::Everything };
+            recipients.are_all_holders() || recipients.include(member, EventId::LAST)
+        });
+        let mut slots: Vec<usize> = matched.collect();
+        if keys.len() > 1 {
+            slots.sort_unstable();
+            slots.dedup();
+        }
+        slots
     }
 
     /// Removes an element from the member list of a key, by moving the last element into its index.

@@ -37,6 +37,9 @@ use crate::log::key::ClientId;
 /// With a backplane, a client of another instance is not looked up: the status is
 /// then `204` for each id, and only a client of `who` joins.
 ///
+/// The topic is [joined](Hub::join): a client that returns with its id gets the topic back, and need
+/// not ask again.
+///
 /// ```
 /// use http::StatusCode;
 /// use sse_hub::http::{ErrorResponse, join_topic, leave_topic};

@@ -180,6 +180,7 @@
 //! - `{prefix}:events`: the stream; [`keep_events`](Redis::keep_events) times the event's frame and
 //!   about 100 bytes.
 //! - `{prefix}:last`, `{prefix}:reset`: positions; 1 each.
+//! - `{prefix}:joins`: whether clients have ever [joined](crate::Hub::join) topics.
 //! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub or publisher that was
 //!   built in a [day](Redis::remember), up to 21 KiB.
 //! - `{prefix}:once:*`: idempotency keys; 1 for each in a [day](Redis::remember).

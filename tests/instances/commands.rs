@@ -281,6 +281,7 @@ fn remote_client_at_topic_limit_does_not_join() {
     settle(&mut order, [&mut here, &mut there]);
     let joined = [&here, &there].map(|instance| instance.hub.count(Audience::topic("b")));
     assert_eq!(joined, [1, 1]);
+    settle(&mut order, [&mut here, &mut there]);
     let error = JoinError::TooManyTopics { limit: 2 };
     assert_eq!(here.hub.join(Audience::user("ann"), "c"), Err(error));
     assert!(here.outbox.0.lock().unwrap().is_empty(), "a refused command must not be sent");

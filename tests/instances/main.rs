@@ -6,5 +6,6 @@ mod latest;
 #[path = "../support/order.rs"]
 mod order;
 mod presence;
+mod returning;
 #[path = "../support/mod.rs"]
 mod support;

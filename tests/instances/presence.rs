@@ -441,7 +441,9 @@ impl Instance {
 
     /// Applies the commands that the hub sent.
     fn obey(&self) {
-        for entry in self.told.1.lock().unwrap().drain(..) {
+        // Taken out first: a hub that reads a join sends an announcement.
+        let entries = std::mem::take(&mut *self.told.1.lock().unwrap());
+        for entry in entries {
             let next = EventId::new(1, self.feed.head().seq() + 1);
             self.feed.append(next, Incoming::parse(&entry).unwrap());
         }

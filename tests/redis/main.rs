@@ -30,6 +30,8 @@ mod processes;
 #[cfg(feature = "axum")]
 mod publisher;
 mod ready;
+#[cfg(feature = "axum")]
+mod rooms;
 mod sentinel;
 mod server;
 #[path = "../support/mod.rs"]

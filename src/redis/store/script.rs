@@ -124,6 +124,7 @@ pub(crate) struct Keys {
     pub(crate) stream: String,
     pub(crate) last: String,
     reset: String,
+    joins: String,
     publisher: String,
     once: String,
     latest: String,
@@ -137,6 +138,7 @@ impl Keys {
             stream: key("events"),
             last: key("last"),
             reset: key("reset"),
+            joins: key("joins"),
             publisher: key("publisher:") + publisher,
             once: key("once:"),
             latest: key("latest"),
@@ -346,6 +348,29 @@ impl Scripts {
     ) -> RedisResult<EventId> {
         let answer = redis::cmd("GET").arg(&self.keys.last).query_async(connection).await?;
         if let Value::Nil = answer { Ok(EventId::default()) } else { id(answer) }
+    }
+
+    /// Notes that clients have joined topics. The note outlives the entries that say which clients.
+    pub(crate) async fn note_joins(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<()> {
+        redis::cmd("SET").arg(&self.keys.joins).arg(1).query_async(connection).await
+    }
+
+    /// Returns whether clients have ever joined topics.
+    pub(crate) async fn has_joins(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<bool> {
+        let answer = redis::cmd("GET").arg(&self.keys.joins).query_async(connection).await;
+        match answer {
+            Ok(Value::Nil) => Ok(false),
+            Ok(_) => Ok(true),
+            // No hub wrote the key: the answer is unknown.
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads the values. `most`: about how many one command returns, because the line may be slow.

@@ -18,7 +18,7 @@ pub(crate) struct Position {
 pub(crate) struct Tail {
     /// The newest first.
     entries: Vec<Kept>,
-    /// How many events, and how many bytes of them, there is room for.
+    /// How many events, and how many bytes of events and commands, there is room for.
     events: usize,
     bytes: usize,
     /// Older events are not retained. In milliseconds since 1970.
@@ -37,8 +37,7 @@ struct Kept {
 #[derive(Debug)]
 enum Link {
     Event(EventId, Incoming),
-    /// Without the entry: a command is for the clients of its time.
-    Command(EventId),
+    Command(EventId, Incoming),
     Reset(EventId),
 }
 
@@ -46,9 +45,10 @@ enum Link {
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) position: Position,
-    /// Nothing is missing between this position and the first event.
+    /// Nothing is missing between this position and the first entry.
     pub(crate) floor: EventId,
-    pub(crate) events: Vec<(EventId, Incoming)>,
+    /// The events and the commands.
+    pub(crate) entries: Vec<(EventId, Incoming)>,
 }
 
 impl Tail {
@@ -84,7 +84,15 @@ impl Tail {
                         self.bytes -= bytes.len();
                         Some(Link::Event(previous, event))
                     }
-                    Ok(_) => Some(Link::Command(previous)),
+                    Ok(command) => {
+                        // Otherwise the tail could be larger than the hub's log.
+                        if bytes.len() > self.bytes {
+                            self.is_full = true;
+                            break;
+                        }
+                        self.bytes -= bytes.len();
+                        Some(Link::Command(previous, command))
+                    }
                     Err(_) => None,
                 },
                 Content::Reset { previous } => Some(Link::Reset(previous)),
@@ -103,33 +111,33 @@ impl Tail {
         let cursor = self.entries.first().map_or(last, |newest| newest.id.max(last));
         let mut position = Position { cursor, chain: EventId::default() };
         let mut floor = None;
-        let mut events = Vec::new();
+        let mut entries = Vec::new();
         for Kept { id, link } in self.entries.into_iter().rev() {
             let Some(link) = link else { continue };
-            let (Link::Event(previous, _) | Link::Command(previous) | Link::Reset(previous)) = link;
+            let (Link::Event(previous, _) | Link::Command(previous, _) | Link::Reset(previous)) =
+                link;
             if floor.is_none() {
                 floor = Some(previous);
             } else if previous != position.chain {
                 // The chain is broken: earlier entries are gone.
                 floor = Some(id.predecessor());
-                events.clear();
+                entries.clear();
             }
             match link {
-                Link::Event(_, event) => events.push((id, event)),
+                Link::Event(_, entry) | Link::Command(_, entry) => entries.push((id, entry)),
                 Link::Reset(_) => {
                     floor = Some(id);
-                    events.clear();
+                    entries.clear();
                 }
-                Link::Command(_) => {}
             }
             position.chain = id;
         }
         if position.chain < last {
             // Entries up to `last` are gone.
             (floor, position.chain) = (Some(last), last);
-            events.clear();
+            entries.clear();
         }
-        Start { position, floor: floor.unwrap_or(last), events }
+        Start { position, floor: floor.unwrap_or(last), entries }
     }
 }
 
@@ -148,12 +156,16 @@ mod tests {
     ) -> (EventId, EventId, EventId, Vec<u64>) {
         let mut tail = Tail::new(events, 1_000, 2, HORIZON);
         tail.extend(entries.into_iter().rev().collect());
-        let Start { position, floor, events } = tail.finish(at(last));
+        let Start { position, floor, entries } = tail.finish(at(last));
         (
             position.cursor,
             position.chain,
             floor,
-            events.into_iter().map(|(id, _)| id.epoch()).collect(),
+            entries
+                .into_iter()
+                .filter(|(_, entry)| entry.kind() == Kind::Event)
+                .map(|(id, _)| id.epoch())
+                .collect(),
         )
     }
 

@@ -174,8 +174,8 @@ impl Reader {
                 break;
             }
         }
-        let Start { position, floor, events } = tail.finish(begin.last);
-        let aged = aged(events);
+        let Start { position, floor, entries } = tail.finish(begin.last);
+        let aged = aged(entries);
         self.load(floor, aged, link).await?;
         shared.is_loaded.send_replace(true);
         shared.outbox.begin();
@@ -371,6 +371,13 @@ impl Reader {
         });
     }
 
+    /// Tells the hub if no client has joined a topic before the loaded part of the order.
+    fn note_joins(&self, has_joins: bool) {
+        if !has_joins {
+            self.feed.no_earlier_joins();
+        }
+    }
+
     /// Tells the hub that all unread events up to `floor` are gone.
     async fn forget(&mut self, floor: EventId, link: &mut Link) -> RedisResult<()> {
         self.load(floor, Vec::new(), link).await
@@ -386,16 +393,21 @@ impl Reader {
         tail: Vec<(EventId, Duration, Incoming)>,
         link: &mut Link,
     ) -> RedisResult<()> {
+        let shared = Arc::clone(&self.shared);
+        // After the end of the order: a join that the hub does not read is known now.
+        let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
+        link.answered();
         if self.feed.tail_limits().values.is_none() {
             self.feed.load(floor, tail);
+            self.note_joins(has_joins);
             return Ok(());
         }
-        let shared = Arc::clone(&self.shared);
         let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
         link.answered();
         let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
         (0..malformed).for_each(|_| self.skip_malformed());
         self.feed.load_with_latest(floor, aged(events), is_whole, tail);
+        self.note_joins(has_joins);
         Ok(())
     }
 }

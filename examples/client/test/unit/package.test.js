@@ -17,7 +17,7 @@ const { exports } = JSON.parse(read("package.json"));
 // The limit for each entry with its imports, but without React: bytes, minified and compressed.
 // `./shared` holds the backlog, the takeover and the checks of messages; `./react` includes it. Topics
 // (`join`, `leave`) took 0.4 KB of each.
-const LIMITS = { ".": 5100, "./shared": 9100, "./react": 11_300 };
+const LIMITS = { ".": 5150, "./shared": 9100, "./react": 11_300 };
 
 for (const [entry, limit] of Object.entries(LIMITS)) {
   test(`the entry ${entry} is at most ${limit} bytes`, (t) => {

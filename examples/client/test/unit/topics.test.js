@@ -59,6 +59,48 @@ test("topics are asked for again after a reconnect", async () => {
   assert.deepEqual(asked(browser).slice(before), ["POST v=1&client=c2&topic=a&last=3", "POST v=1&client=c2&topic=c"]);
 });
 
+test("topics that the hub kept are not asked for again", async () => {
+  for (const [resumed, id, expected] of [
+    [true, "c1", ["DELETE v=1&client=c1&topic=left", "POST v=1&client=c1&topic=late"]],
+    [false, "c1", ["POST v=1&client=c1&topic=a&last=3", "POST v=1&client=c1&topic=late", "DELETE v=1&client=c1&topic=left"]],
+    [true, "c2", ["POST v=1&client=c2&topic=a&last=3", "POST v=1&client=c2&topic=late"]],
+  ]) {
+    const { browser, client } = await opened(options);
+    const stream = browser.request;
+    for (const topic of ["a", "left"]) {
+      void client.join(topic, topic === "a" ? { last: 3 } : {});
+      await settle();
+      await browser.request.answer(204);
+    }
+    const before = asked(browser).length;
+    await stream.end();
+    client.leave("left");
+    const late = client.join("late");
+    await browser.pass(3000);
+    await browser.request.stream(opening({ client: id, resumed }));
+    assert.deepEqual(asked(browser).slice(before).sort(), [...expected].sort());
+    for (const request of browser.requests.slice(-expected.length)) await request.answer(204);
+    assert.equal(await state(late), true);
+  }
+});
+
+test("a topic whose request was cut off is left after a reconnect", async () => {
+  const { browser, client } = await opened(options);
+  const stream = browser.request;
+  const joined = client.join("a");
+  await settle();
+  // The server may have added the client.
+  await stream.end();
+  client.leave("a");
+  assert.equal(await state(joined), false);
+  await browser.pass(3000);
+  await browser.request.stream(opening({ resumed: true }));
+  assert.deepEqual(asked(browser).at(-1), "DELETE v=1&client=c1&topic=a");
+  await browser.request.answer(204);
+  await browser.pass(100_000);
+  assert.equal(asked(browser).length, 2);
+});
+
 test("a refused topic is not asked for again", async () => {
   for (const status of [400, 401, 403, 404]) {
     const { browser, client } = await opened(options);
