@@ -1,4 +1,4 @@
-//! The topics of clients that are away: they left, or they are clients of other instances.
+//! The topics of clients that are away: clients that left, and clients of other instances.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,22 +28,22 @@ const MAX_CLAIMS: usize = 4096;
 const DOUBT: Duration = Duration::from_secs(60);
 
 /// Remembers the topics of clients that are away, so that a client that returns gets back the
-/// topics that the server added it to.
+/// joined topics.
 ///
-/// A join or a leave changes the remembered clients as it changes the connected clients. The
+/// A join or a leave changes the remembered clients and the connected clients alike. The
 /// number of clients is bounded: the client that was remembered first is forgotten first. If a
 /// forgotten client may have had topics, [`may_lack`](Self::may_lack) says so.
 ///
 /// # Other instances
 ///
 /// An instance announces a client in the order when the client first joins a topic, and every
-/// other instance remembers the client. All instances apply the same later commands to it. So an
+/// other instance remembers the client. All instances apply the same later commands. So an
 /// instance without a record of a client knows that the client has no topics, unless
 ///
-/// - it has not read the whole order (`is_blind`), or it forgot such a record, or
-/// - the announcement may not be in the order yet: a recent join has the client in its audience, or
-/// - the join was not read yet. So a client that was let in without a record is watched for a while:
-///   see [`Claimant`].
+/// - the instance has not read the whole order (`is_blind`), or forgot such a record, or
+/// - the announcement may not be in the order yet: a recent join is for the client, or
+/// - the instance has not read the join yet. So a client that was let in without a record is
+///   watched for a while: see [`Claimant`].
 #[derive(Debug)]
 pub(crate) struct Away {
     hasher: KeyHasher,
@@ -69,7 +69,7 @@ pub(crate) struct Away {
     unknown: EventId,
     /// Until then, the announcements of forgotten joins may be missing.
     doubt_until: Option<Instant>,
-    /// The watched clients, each under the keys that it claimed, and since when.
+    /// The watched clients, each under the claimed keys, and since when.
     claims: Routes<Claimant>,
     claimed_at: VecDeque<(Instant, usize)>,
     /// Clients of this instance whose announcement was not taken by the backplane.
@@ -82,7 +82,7 @@ pub(crate) struct Away {
 struct Record {
     slot: usize,
     number: u64,
-    /// The client had no later position when it left this instance.
+    /// The client left this instance with this position, or an earlier position.
     at: EventId,
     /// The client left this instance, and was not announced by another.
     is_own: bool,
@@ -90,8 +90,8 @@ struct Record {
     is_partial: bool,
 }
 
-/// A connected client that named an id of which nothing was known. If this instance reads later that
-/// the client of that id had joined a topic, the connected client must get a gap.
+/// A connected client that named an unknown id. If this instance reads later that the client of
+/// that id had joined a topic, the connected client must get a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claimant {
     pub(crate) slot: usize,
@@ -187,12 +187,12 @@ impl Away {
         Some((record, memberships))
     }
 
-    /// Returns whether this client is remembered, whoever its owner is.
+    /// Returns whether a client with this id is remembered, of any owner.
     pub(crate) fn knows(&self, id: ClientId) -> bool {
         self.records.contains_key(&id)
     }
 
-    /// Returns whether a client of this owner keeps this id because of its topics here.
+    /// Returns whether a client of this owner keeps this id because of remembered topics.
     pub(crate) fn restores(&self, id: ClientId, owner: &Owner) -> bool {
         self.held(id, owner)
             .is_some_and(|(record, held)| !record.is_own || held.iter().any(|held| held.is_joined))
@@ -208,8 +208,8 @@ impl Away {
         self.held(id, owner).is_some()
     }
 
-    /// Returns the topics that a client of this owner would get back. Returns `None` if the client is
-    /// not remembered, or has another owner.
+    /// Returns the topics that a client of this owner would get back. Returns `None` if the client
+    /// is not remembered, or has another owner.
     pub(crate) fn returned(&self, id: ClientId, owner: &Owner) -> Option<Returned> {
         let (record, held) = self.held(id, owner)?;
         let topics = held.iter().filter(|held| held.is_joined).cloned().collect();
@@ -234,8 +234,8 @@ impl Away {
         self.returned.try_remove(list).unwrap_or_default()
     }
 
-    /// Returns whether a client without a record here may have topics that its next connection would
-    /// silently lack. `claim`: the client as its request describes it. `after`: its position.
+    /// Returns whether a client without a record here may silently lack topics from now on. `claim`:
+    /// the client of the request. `after`: the position of the request.
     pub(crate) fn may_lack(&self, claim: &[Membership], after: EventId, now: Instant) -> bool {
         let claim = Identity { memberships: claim, filter: &Filter::Everything };
         let has_claimed = |command: &Recent| {
@@ -353,7 +353,7 @@ impl Away {
         }
     }
 
-    /// Remembers a client that another instance announced, with its topics as of a position.
+    /// Remembers a client that another instance announced, with the topics as of a position.
     pub(crate) fn learn(&mut self, profile: Profile, as_of: EventId, at: EventId, bounds: Bounds) {
         self.has_joins = true;
         let keys = profile.keys();
@@ -409,7 +409,7 @@ impl Away {
         self.recent = recent;
     }
 
-    /// Watches a client that was let in although nothing is known of the id that it claims.
+    /// Watches a client that was let in with an unknown id.
     pub(crate) fn watch_claim(&mut self, claim: Vec<Membership>, by: Claimant, now: Instant) {
         while let Some(&(since, slot)) = self.claimed_at.front()
             && now.saturating_duration_since(since) >= DOUBT

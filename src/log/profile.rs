@@ -1,4 +1,4 @@
-//! A client as instances describe it to each other, and as a hub remembers it.
+//! The description of a client for other instances, and for the time after the client has left.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub(crate) struct Owner {
     pub(crate) session: Option<Arc<str>>,
 }
 
-/// A client with its owner and its topics.
+/// A client with the owner and the topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Profile {
     pub(crate) id: ClientId,

@@ -213,8 +213,8 @@ impl Page {
     }
 }
 
-/// Kills instances while pages are in rooms. Checks that each page has every event of its room, once
-/// and in order, except between a gap and the next join.
+/// Kills instances while pages are in rooms. Checks that each page has every event of the room,
+/// once and in order, except between a gap and the next join.
 async fn kill_instances(server: &Server, count: usize, pages: usize, kills: usize) {
     let mut processes: Vec<Process> =
         (0..count).map(|_| Process::of(server, "rooms::instance")).collect();
