@@ -489,7 +489,7 @@
 //!   system calls less for a connection.
 //! - hyper gets the first 24 bytes of a connection, which tell the version, alone, as under axum's
 //!   server. hyper then doubles its buffer of 8 KiB for the rest. To read all at once would save
-//!   that copy, 3,000 of 58,000 instructions for a connection, and would change the answers to
+//!   that copy, 3,000 of 55,000 instructions for a connection, and would change the answers to
 //!   damaged heads: `same::answers_are_axums_for_requests_cut_anywhere` fails with 2,000 cases.
 //! - axum's `IncomingStream` has private fields and no public constructor, up to axum 0.8.9. Only
 //!   axum's own accept loop makes values of the type, and that loop gives the socket to hyper.
