@@ -138,8 +138,8 @@ impl Subscriber {
     /// - **Exact.** The values come in the order of their ids, each for the identity and the event
     ///   types of this client. If a value is replaced before the client reads it, only the new event
     ///   comes. No event that is published after `subscribe` is missing.
-    /// - **A lost value** is told by a gap at the start: the hub has evicted values that the client
-    ///   could see, and no later event has the client's missing key for sure.
+    /// - **A lost value** is told by a gap at the start: the hub has evicted values that the
+    ///   client could see. A later event of each lost key may have come since.
     /// - **Position.** The last value carries the id from which the stream continues. If the
     ///   client is cut off before, it continues after the last value that it has, as after any event.
     /// - **A later connection** continues at the client's position, as without this method. If the

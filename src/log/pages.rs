@@ -171,7 +171,7 @@ pub(crate) struct LastOf {
     pub(crate) since: EventId,
 }
 
-/// What a client that joins a topic has read.
+/// The reads of a client that joins a topic.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Read {
     /// Where the stream began.
