@@ -170,7 +170,10 @@ fn empty_stream_is_an_empty_snapshot() {
         let mut stream = stream.with_snapshot_stream(parts(0)).unwrap();
         let text = read(&mut stream);
         assert_eq!(frames(&text)[0].id, Some(ORIGIN));
-        assert!(text.ends_with(&format!("\n\nid: {head}\n\n")), "{text}");
+        assert!(
+            text.ends_with(&format!("event: hub:heartbeat\ndata: {{}}\nid: {head}\n\n")),
+            "{text}"
+        );
     }
     let text = {
         let stream = hub.subscribe(Subscriber::new()).unwrap();
@@ -229,6 +232,23 @@ fn waiting_snapshot_sends_heartbeats_and_never_stalls() {
     send(&sender, 1);
     drop(sender);
     assert_eq!(data(&read(&mut stream)), ["1", "10"]);
+}
+
+#[test]
+fn heartbeat_during_a_snapshot_moves_no_client() {
+    let (hub, timer) =
+        hub_with(|hub| hub.heartbeat(Heartbeat::default().every(SECOND).position(true)));
+    publish(&hub, [0]);
+    let (sender, mut stream, _) = opened(&hub, Subscriber::new());
+    assert!(poll(&mut stream).is_none());
+    timer.advance(SECOND);
+    let beat = read_one(&mut stream);
+    assert!(beat.starts_with("event: hub:heartbeat\n") && !beat.contains("id: "), "{beat}");
+    drop(sender);
+    assert_eq!(last_id(&read_one(&mut stream)), hub.position());
+    assert!(poll(&mut stream).is_none());
+    timer.advance(SECOND);
+    assert_eq!(last_id(&read_one(&mut stream)), hub.position());
 }
 
 #[test]

@@ -133,9 +133,12 @@ impl Load {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Loaded::Failed(error)),
                 Poll::Ready(None) => {
+                    // Some clients take a block with only an id for an event of the page.
                     let last = self.newest.take().map(|event| event.finish(self.position));
-                    let last = last
-                        .map_or_else(|| frame::position(self.position), |last| last.into_bytes());
+                    let last = last.map_or_else(
+                        || frame::heartbeat_at(self.position),
+                        |last| last.into_bytes(),
+                    );
                     frames.extend_from_slice(&last);
                     return Poll::Ready(Loaded::Last(frames.into()));
                 }

@@ -254,7 +254,7 @@ impl Subscription {
     ///   a gap.
     /// - The last event of the snapshot carries the client's position. So the hub sends an event when
     ///   `events` has the next event, or ends.
-    /// - An empty snapshot replaces every earlier event, too.
+    /// - An empty snapshot replaces every earlier event, too: a `hub:heartbeat` carries the position.
     /// - The events of [`with_snapshot`](Self::with_snapshot) come first.
     ///
     /// If `events` returns an error, or an event that cannot be sent, the hub logs the error, and the
@@ -725,7 +725,9 @@ impl Subscription {
 
     /// Returns the position that a heartbeat carries.
     fn refreshed(&self, heartbeat: Heartbeat) -> Option<EventId> {
-        let slot = self.slot.filter(|_| heartbeat.has_position)?;
+        // Only the end of a snapshot moves the client: until then it must return to the gap.
+        let may_move = heartbeat.has_position && self.opening.is_none();
+        let slot = self.slot.filter(|_| may_move)?;
         let position = self.shared.refresh(slot as usize, &self.client);
         // Before the first load, the position is of no order.
         Some(position).filter(|&position| position > EventId::ORIGIN)
