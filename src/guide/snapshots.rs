@@ -35,6 +35,9 @@
 //! let changes carry the new value, not a difference. If the client missed events, the `hub:gap`
 //! before the snapshot says `"healed": true`.
 //!
+//! For thousands of rows, [`with_snapshot_stream`](crate::Subscription::with_snapshot_stream) takes
+//! a stream, such as the rows of a query, and polls it only as fast as the client reads.
+//!
 //! # Beside the stream
 //!
 //! Take the position first, then read the state, and answer with both. A page that has opened its
@@ -77,5 +80,6 @@
 //! - A snapshot is not retained. A client that is cut off before the whole snapshot was sent gets a
 //!   gap and the next snapshot.
 //! - The hub does not know later losses: only the gap directly before a snapshot is healed.
-//! - A snapshot of megabytes for each of many clients that return together costs their sum. Put
-//!   such state behind a cacheable request, with a position.
+//! - A snapshot that takes longer than the log reaches is followed by a gap.
+//! - Each of many clients that return together reads a snapshot of its own from your database. Put
+//!   large state behind a cacheable request, with a position.
