@@ -208,6 +208,51 @@ fn joining_during_publish_takes_every_later_event() {
     });
 }
 
+/// A join changes a crowd in pieces. A client can leave and come back between two pieces, or take its
+/// own connection over.
+#[test]
+fn client_that_returns_during_a_join_has_the_topic() {
+    for displaces in [false, true] {
+        loom::model(move || {
+            let hub = hub(4, 4);
+            let _other = hub.subscribe(Subscriber::new().user("u")).unwrap();
+            let first = hub.subscribe(Subscriber::new().user("u")).unwrap();
+            let id = first.client_id();
+            let joiner = thread::spawn({
+                let hub = hub.clone();
+                move || hub.join(Audience::user("u"), "t").unwrap()
+            });
+            let first = displaces.then_some(first);
+            let second = hub.subscribe(Subscriber::new().user("u").client_id(id)).unwrap();
+            joiner.join().unwrap();
+            assert_eq!(second.client_id(), id);
+            assert_eq!(hub.clients(id)[0].topics.len(), 1);
+            drop(first);
+        });
+    }
+}
+
+/// The same for a client that leaves a topic with a crowd.
+#[test]
+fn client_that_returns_during_a_leave_lacks_the_topic() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let _other = hub.subscribe(Subscriber::new().user("u")).unwrap();
+        let first = hub.subscribe(Subscriber::new().user("u")).unwrap();
+        let id = first.client_id();
+        hub.join(Audience::user("u"), "t").unwrap();
+        let leaver = thread::spawn({
+            let hub = hub.clone();
+            move || hub.leave(Audience::user("u"), "t").unwrap()
+        });
+        drop(first);
+        let second = hub.subscribe(Subscriber::new().user("u").client_id(id)).unwrap();
+        leaver.join().unwrap();
+        assert_eq!(second.client_id(), id);
+        assert_eq!(hub.clients(id)[0].topics.len(), 0);
+    });
+}
+
 #[test]
 fn leaving_during_publish_skips_no_remaining_client() {
     loom::model(|| {
