@@ -32,6 +32,7 @@
 //! | mailbox, window | the position of a client; its bounded queue of weak handles to the newest events |
 //! | heartbeat | bytes sent on an idle stream |
 //! | stalled | a client that does not read although events wait for it |
+//! | run, producer | a stream of events with a name, a beginning and an end; the handle that publishes to it |
 //! | backplane, engine | the port to a program that orders and carries events between processes |
 //! | instance | one process with a hub |
 //! | order | the sequence of entries (events and commands) that all instances share |
@@ -68,6 +69,7 @@
 //!   metrics          recorded on request          subscriber      the client's request
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          a topic's last events        follow          topics of a request
+//!   run              a run's producer             reading         a run's readers
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    roster          users that are away
 //!   held             history reads                ahead           clients ahead of the log
@@ -77,7 +79,7 @@
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
-//!   end              reasons, states of an end
+//!   end              reasons, states of an end    run             a run's stop
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
 //!   log              the bounded log              mailbox         cursor and window
 //!   codec            bytes between instances      routes          clients by key
@@ -87,6 +89,8 @@
 //!   hash             hashes of keys               retain          the retention setting
 //!   key              client ids, keys
 //!   name             the forms of a name          pages           the log in pieces
+//!   runs             the runs by name             run_log         a run's events and text
+//!   merge            the events of several keys
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom
@@ -343,6 +347,40 @@
 //!   publish or read, so no thread pays for the whole.
 //! - A client that fell behind by itself is not held if the hub [ends lagging
 //!   streams](crate::HubBuilder::end_lagging).
+//!
+//! # Runs
+//!
+//! A [`Run`](crate::Run) is a stream of events with a name, one producer, a beginning and an end.
+//!
+//! - **One order, one cursor.** A run is a key of a kind of its own, which no
+//!   [`Audience`](crate::Audience) can name. The events of a run have ids of the hub's order, and
+//!   are handed out as any event. A reader is an ordinary subscription.
+//! - **A retention of its own.** `log/runs` keeps the events of the runs beside the other events:
+//!   all of an open run, and for `keep` after the end, within bytes for each run and in total.
+//!   Neither retention evicts events of the other. A run without items left keeps the id of the
+//!   newest dropped event, so a gap is exact for any position.
+//! - **A late reader** begins before the first event of the run, and holds the other keys from the
+//!   end of the log on (`Membership::since`). The read of the log merges the events of the run with
+//!   the other events by id. A first connection therefore gets the whole run and nothing else of
+//!   the past. A client that is cut off within that past comes back with an ordinary position, and
+//!   gets the events of its other names since that position, or a gap.
+//! - **Text.** If a run appends text, `log/run_log` keeps the text of adjacent events in pieces,
+//!   with the id and the end of each event, and only the newest events as entries, for the windows
+//!   of live clients. A read cuts a piece at the reader's position, at the next event of another
+//!   name, and at the reader's tail. So the result is exact for each reader, and a long answer is a
+//!   few frames.
+//! - **Fencing.** A handle has the slot and the serial of the run. Each publish compares both under
+//!   the state lock. A takeover gives the run a new serial.
+//! - **The end** is an event, `hub:run-end`, in the order. Under the same hold of the ordering lock,
+//!   the streams that follow ended runs only are finished: `Ending` as for `Hub::finish`. A client
+//!   that comes later has the end decided when the client is let in, and reads its backlog. A client
+//!   that comes back after the end gets the status that stops an `EventSource`.
+//! - **Stopping** sets a flag and wakes the producer, under a lock of the producer (`core/run`). The
+//!   producer decides how the run ends. A silent run does not expire: only the producer knows.
+//! - **Forgotten runs** leave a row in the record of evicted events, under the type `hub:run-end`,
+//!   which every reader of runs admits. A stream that outlives its runs gets a gap.
+//! - With a backplane, [`Hub::start_run`](crate::Hub::start_run) returns an error: a run needs a
+//!   stream of its own, a lease and a script there.
 //!
 //! # Time
 //!
