@@ -483,6 +483,7 @@
 //! | `client refused` | `DEBUG` | `cause`: [`RefusedCause::as_str`](crate::RefusedCause::as_str) |
 //! | `drain started` | `INFO` | `clients`, `over_ms` |
 //! | `drain ended` | `INFO` | `cut`: clients that were left at the end of the period; `took_ms` |
+//! | `run ended` | `DEBUG` | `state`: [`RunState::as_str`](crate::RunState::as_str); `events` |
 //! | `hub closed` | `INFO` | `clients`: streams that must still end; `published` |
 //! | `backplane unreachable` | `WARN` | `cause`; at most once in 10 s |
 //! | `backplane reachable again` | `INFO` | if the outage was logged |

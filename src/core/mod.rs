@@ -13,6 +13,7 @@ pub(crate) mod inbox;
 pub(crate) mod receipt;
 pub(crate) mod remote;
 pub(crate) mod roster;
+pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod state;
 pub(crate) mod stats;

@@ -4,7 +4,7 @@
 //! wakers and notifications go into a [`Work`], which the caller runs after the lock is released.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -21,6 +21,7 @@ use super::held::Held;
 use super::inbox::{Inbox, Inboxes};
 use super::remote::Remote;
 use super::roster::Roster;
+use super::run::Producer;
 use super::stats::Counts;
 use crate::log::audience::Audience;
 use crate::log::departed::{Departed, Owner};
@@ -50,6 +51,8 @@ pub(crate) struct State {
     pub(crate) routes: Routes<Arc<Client>>,
     pub(crate) inboxes: Inboxes,
     pub(crate) departed: Departed,
+    /// The producers of open runs, by the serial in the log.
+    pub(crate) producers: HashMap<u64, Arc<Producer>>,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
     /// The tasks that wait for the last client to leave.
@@ -104,6 +107,7 @@ impl State {
             inboxes: Inboxes::default(),
             log,
             departed: Departed::new(config.retain.events.max(MIN_DEPARTED)),
+            producers: HashMap::new(),
             watched: BinaryHeap::new(),
             waiting_for_last: Slab::new(),
             last_join: EventId::ORIGIN,
@@ -135,7 +139,7 @@ impl State {
             match &place.key {
                 Key::User(user) => owner.user = Some(Arc::clone(user)),
                 Key::Session(session) => owner.session = Some(Arc::clone(session)),
-                Key::All | Key::Client(_) | Key::Topic(_) => {}
+                Key::All | Key::Client(_) | Key::Topic(_) | Key::Run(_) => {}
             }
         }
         owner
@@ -405,13 +409,8 @@ impl State {
         }
         self.held.note_read(cursor, &self.log, work.now);
         self.counts.lagged += u64::from(pace == Pace::FellBehind);
-        let mut is_live = self.log.read(cursor, identity, config.batch, out);
-        if !inbox.is_open() {
-            // Events published after the end was decided are for the client's return.
-            let rest = out.partition_point(|entry| entry.id <= inbox.mailbox.tail());
-            is_live |= rest < out.len();
-            out.truncate(rest);
-        }
+        // Events published after the end was decided are for the client's return.
+        let is_live = self.log.read(cursor, upto, identity, config.batch, out);
         let gap = lost.map(|lost| {
             // If topics have limits of their own, the log can hold events older than the loss. The
             // client must get these too, also if it is cut off right after the gap.

@@ -1,5 +1,7 @@
 //! Ending streams: of an audience, at once or after their backlog, and of the whole hub.
 
+use std::mem;
+
 use bytes::{Bytes, BytesMut};
 
 use super::shared::Shared;
@@ -128,10 +130,14 @@ pub(super) fn close(shared: &Shared) {
     }
     // Other instances hear that this one is gone, not that single users left.
     let remote = state.remote.take();
+    let producers = mem::take(&mut state.producers);
     let (clients, published) = (state.routes.len(), shared.published(state.counts.published));
     drop(state);
     drop(order);
     drop(remote);
+    for producer in producers.values() {
+        work.extend(producer.stop("closed".into()));
+    }
     work.run();
     if let Some(backplane) = &shared.config.backplane {
         sync::assert_unlocked();

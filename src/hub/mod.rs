@@ -14,6 +14,8 @@ pub(crate) mod joining;
 pub(crate) mod metrics;
 pub(crate) mod page;
 pub(crate) mod presence;
+pub(crate) mod reading;
+pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod subscriber;
 pub(crate) mod subscription;

@@ -21,7 +21,7 @@ use crate::core::state::{LogRead, State};
 #[cfg(feature = "metrics")]
 use crate::core::stats::Recorded;
 use crate::core::stats::{Rare, Stats};
-use crate::error::PublishError;
+use crate::error::{PublishError, RunError};
 use crate::log::audience::Audience;
 use crate::log::codec;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
@@ -65,7 +65,7 @@ impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
         let hasher = KeyHasher::default();
-        let state = State::new(&config, Log::new(config.retain, birth, hasher.clone()));
+        let state = State::new(&config, Log::new(config.retain, config.runs, birth, hasher.clone()));
         let order = Order { last: birth, is_closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {
@@ -173,6 +173,26 @@ impl Shared {
         matched
     }
 
+    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took it.
+    pub(super) fn put_in_run(
+        &self,
+        order: &mut Order,
+        (slot, serial): (usize, u64),
+        prepared: Prepared,
+        work: &mut Work<'_>,
+    ) -> Result<usize, RunError> {
+        let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
+        let entry = prepared.into_entry(id, work.now);
+        let mut state = self.state.lock();
+        state.log.runs().of_producer(slot, serial)?;
+        order.last = id;
+        state.log.append_to_run(slot, &entry, &mut order.evicted);
+        state.counts.published += 1;
+        let matched = hand_out(&self.state, state, &entry, work);
+        order.evicted.clear();
+        Ok(matched)
+    }
+
     /// Forgets a client whose stream has ended, unless the hub has forgotten the client already.
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
         let mut work = Work::begin_release(&self.config);
@@ -201,6 +221,7 @@ impl Shared {
         let mut work = Work::begin(&self.config);
         let mut state = self.state.lock();
         state.log.expire(work.now, &mut work.evicted);
+        state.log.forget_runs(work.now, &mut work.forgotten);
         state.lower(MAX_LOWERED, work.now, &mut work.evicted);
         let read = state.read_log(slot, client, out, &mut work);
         // After the read: otherwise the client could be found to be stalled itself.
@@ -211,13 +232,11 @@ impl Shared {
     }
 
     /// Does the hub's housekeeping, on the occasion of a heartbeat: ends stalled streams, and frees
-    /// events beyond the retention.
+    /// events and runs beyond the retention.
     pub(crate) fn housekeep(&self) {
-        if self.config.stall.is_none() && self.config.history.is_none() {
-            return;
-        }
         let mut work = Work::begin(&self.config);
         let mut state = self.state.lock();
+        state.log.forget_runs(work.now, &mut work.forgotten);
         state.lower(MAX_LOWERED_IDLE, work.now, &mut work.evicted);
         state.expel_stalled(&mut work);
         drop(state);

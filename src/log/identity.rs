@@ -33,6 +33,13 @@ pub(crate) struct Identity<'a> {
     pub(crate) filter: &'a Filter,
 }
 
+impl<'a> Identity<'a> {
+    /// The runs that the client reads.
+    pub(super) fn runs(self) -> impl Iterator<Item = &'a Membership> {
+        self.memberships.iter().filter(|held| held.key.is_run())
+    }
+}
+
 /// The event types that a client receives.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Filter {

@@ -3,7 +3,6 @@
 //! A reader can be interested in few of the events under its keys, so a read of one piece ends
 //! after a number of events that it looked at. The caller releases the lock between two pieces.
 
-use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Weak};
 
@@ -11,6 +10,7 @@ use super::entry::Entry;
 use super::identity::{Filter, Identity};
 use super::key::Key;
 use super::log::Log;
+use super::merge::Merge;
 use crate::wire::id::EventId;
 
 /// The most events that one piece looks at.
@@ -25,35 +25,17 @@ pub(crate) fn forward(
     most: usize,
     out: &mut Vec<Arc<Entry>>,
 ) -> Option<EventId> {
-    let lists = log.lists(reader);
-    let all = lists.iter().enumerate();
-    let first = all.filter_map(|(list, &(entries, since))| {
-        let at = entries.partition_point(|entry| entry.id <= after.max(since));
-        entries.get(at).map(|entry| Reverse((entry.id, list, at)))
-    });
-    let mut next: BinaryHeap<_> = first.collect();
-    let (mut newest, mut looked_at) = (after, 0);
-    while let Some(Reverse((id, list, at))) = next.pop() {
+    let mut events = Merge::new(log.events_of(reader), after, EventId::LAST);
+    for _ in 0..LOOKED_AT {
         if out.len() >= most {
             return None;
         }
-        if looked_at == LOOKED_AT {
-            return Some(newest);
-        }
-        looked_at += 1;
-        let (entries, _) = lists[list];
-        // An event under two keys of the reader is in both lists.
-        if id > newest {
-            newest = id;
-            if entries[at].is_for(reader) {
-                out.push(Arc::clone(&entries[at]));
-            }
-        }
-        if let Some(following) = entries.get(at + 1) {
-            next.push(Reverse((following.id, list, at + 1)));
+        let entry = events.next()?;
+        if entry.is_for(reader) {
+            out.push(entry);
         }
     }
-    None
+    Some(events.newest())
 }
 
 /// Adds the newest events for a reader before a position to `out`, the newest first, until `out`

@@ -12,7 +12,7 @@ use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, ErrorResponse, HeadRequest};
 use crate::error::{
     AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
-    Refused,
+    Refused, RunError,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -67,6 +67,7 @@ error_responses! {
     FollowError,
     ReadError,
     DisconnectError,
+    RunError,
     EventError,
     #[cfg(feature = "json")]
     JsonError,

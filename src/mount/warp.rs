@@ -9,7 +9,7 @@ use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, Body, ErrorResponse};
 use crate::error::{
     AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
-    Refused,
+    Refused, RunError,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -104,6 +104,7 @@ error_replies! {
     FollowError,
     ReadError,
     DisconnectError,
+    RunError,
     EventError,
     #[cfg(feature = "json")]
     JsonError,

@@ -471,8 +471,8 @@ pub enum EventError {
     #[error("the stream has begun: add the snapshot before the first poll")]
     Late,
     /// The event belongs to a snapshot of a stream that
-    /// [begins with the last events](crate::Subscriber::replay_last).
-    #[error("the stream begins with the last events: use `replay_last` or a snapshot, not both")]
+    /// [begins with the last events](crate::Subscriber::replay_last) or with [runs](crate::Run).
+    #[error("the stream begins with the last events or with runs: a snapshot would replace these")]
     Replay,
     /// No part was set.
     #[error("the event is empty: set a type, data, a retry or a comment")]
