@@ -145,7 +145,7 @@ impl fmt::Display for Overloaded {
     }
 }
 
-const PAGE: &str = r#"<!doctype html>
+const PAGE: &str = r##"<!doctype html>
 <meta charset="utf-8">
 <title>Answer</title>
 <form>
@@ -198,4 +198,4 @@ const PAGE: &str = r#"<!doctype html>
   window.onhashchange = show;
   show();
 </script>
-"#;
+"##;

@@ -47,9 +47,7 @@ struct Jobs {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // The result of a job is there for an hour. A page may come before its job is started.
-    let limits = RunLimits::default()
-        .keep(Duration::from_secs(3600))
-        .wait(Duration::from_secs(10));
+    let limits = RunLimits::default().keep(Duration::from_secs(3600)).wait(Duration::from_secs(10));
     let hub = Hub::builder(TokioTimer::new()).runs(limits).build()?;
     let jobs = Arc::new(Jobs { hub: hub.clone(), started: AtomicU64::new(0) });
     let app = Router::new()

@@ -526,6 +526,7 @@
 //! | `RETRY`, `LEAST_RETRY` | 3 s, 0.75 | `core/config` | reconnect delay; each client waits 0.75 to 1.25 of it |
 //! | `LIFETIME_SPREAD` | 0.1 | `core/config` | ends of long streams are spread over a tenth of the lifetime |
 //! | `Retain` | 4096, 16 MiB, 300 s | `log/retain` | default retention |
+//! | `RunLimits` | 10 min, 8 MiB, 64 MiB, 10,000 | `log/retain` | runs: after the end, each, all, how many |
 //! | `History` | 16,384, 16 MiB, 60 s | `core/settings` | default allowance and longest wait |
 //! | `Limits` | 64, 64, 256 B | `core/settings` | topics, event types and name length of a client |
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
@@ -537,6 +538,10 @@
 //! | `JOINED` | 64 clients | `hub/joining` | join a topic with its last events for one hold of the lock |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
 //! | `JOINED` | 64 clients | `hub/joining` | join with the last events in one hold of the state lock |
+//! | `TEXT_BYTES`, `TEXT_EVENTS` | 16 KiB, 4096 | `log/run_log` | a text is copied under the lock, and dropped as a whole |
+//! | `RECENT` | 64 events | `log/run_log` | of a text, for live windows: two usual windows |
+//! | `EVENT_WEIGHT` and others | 32 to 384 B | `log/run_log` | the fixed cost counts against `RunLimits::bytes` |
+//! | `MAX_FORGOTTEN` | 64 runs | `log/log` | runs that one operation forgets |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
 //! | `MAX_EXPIRED` | 64 users | `core/roster` | grace periods that one operation ends |

@@ -34,20 +34,56 @@ struct Settings {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Start { run: usize, takes_over: bool },
-    Token { run: usize, len: usize },
-    Note { run: usize, key: Option<u8>, len: usize },
+    Start {
+        run: usize,
+        takes_over: bool,
+    },
+    Token {
+        run: usize,
+        len: usize,
+    },
+    Note {
+        run: usize,
+        key: Option<u8>,
+        len: usize,
+    },
     /// By a producer that was taken over, or whose run has ended.
-    Outdated { which: usize },
-    End { run: usize, how: How, with_event: bool },
-    Stop { run: usize },
-    Topic { len: usize },
-    Connect { reader: usize, runs: BTreeSet<usize>, topic: bool, from: From },
-    Read { reader: usize },
-    Cut { reader: usize, keep: f64 },
-    Drain { reader: usize },
-    Leave { reader: usize },
-    Advance { seconds: u64 },
+    Outdated {
+        which: usize,
+    },
+    End {
+        run: usize,
+        how: How,
+        with_event: bool,
+    },
+    Stop {
+        run: usize,
+    },
+    Topic {
+        len: usize,
+    },
+    Connect {
+        reader: usize,
+        runs: BTreeSet<usize>,
+        topic: bool,
+        from: From,
+    },
+    Read {
+        reader: usize,
+    },
+    Cut {
+        reader: usize,
+        keep: f64,
+    },
+    Drain {
+        reader: usize,
+    },
+    Leave {
+        reader: usize,
+    },
+    Advance {
+        seconds: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,9 +102,8 @@ enum From {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (prop::option::of(2_000..20_000usize), 1..6usize, 1..2_000usize, any::<bool>()).prop_map(
-        |(bytes, window, batch, appends)| Settings { bytes, window, batch, appends },
-    )
+    (prop::option::of(2_000..20_000usize), 1..6usize, 1..2_000usize, any::<bool>())
+        .prop_map(|(bytes, window, batch, appends)| Settings { bytes, window, batch, appends })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -359,7 +394,8 @@ impl Model {
         let data = format!("{{\"run\":\"{}\",\"reason\":\"{}\"}}", name(run), state.as_str());
         self.note(id, source, "hub:run-end", data, None);
         for reader in 0..READERS {
-            let is_over = |run: &usize| self.known[*run].as_ref().is_none_or(|it| it.ended.is_some());
+            let is_over =
+                |run: &usize| self.known[*run].as_ref().is_none_or(|it| it.ended.is_some());
             let reader = &mut self.readers[reader];
             let is_of_runs = reader.runs.contains(&run) && !reader.topic;
             if reader.stream.is_some() && is_of_runs && reader.runs.iter().all(is_over) {
@@ -451,7 +487,8 @@ impl Model {
             Source::Topic => reader.topic && event.id > reader.topic_since,
             Source::Run(run, _) => reader.runs.contains(&run) && event.id > reader.since[run],
         };
-        let after = self.history.iter().filter(|event| event.id > reader.cursor && event.id <= upto);
+        let after =
+            self.history.iter().filter(|event| event.id > reader.cursor && event.id <= upto);
         after.filter(is_for).collect()
     }
 
@@ -511,20 +548,20 @@ impl Model {
         let may_miss = |event: &&Published| {
             event.replaced || event.id <= reader.excused && (is_bounded || event.forgotten)
         };
+        let last = waiting[waiting.len() - 1];
+        let is_one =
+            |event: &Published| event.source == last.source && event.event_type == frame.event_type;
         let is_part = |from: usize| {
-            let part = &waiting[from..];
-            let first = part[0];
-            let is_one = |event: &&Published| {
-                event.source == first.source && event.event_type == frame.event_type
-            };
+            // A text may be joined across an event that is gone.
+            let part = waiting[from..].iter().filter(|event| is_one(event) || !may_miss(event));
+            let part: Vec<&Published> = part.copied().collect();
             let may_join = frame.event_type == "token" && self.settings.appends;
             (part.len() == 1 || may_join)
-                && part.iter().all(is_one)
+                && part.iter().all(|event| is_one(event))
                 && part.iter().map(|event| &*event.data).collect::<String>() == frame.data
         };
-        let found = (0..waiting.len()).any(|from| {
-            is_part(from) && waiting[..from].iter().all(|event| may_miss(&event))
-        });
+        let found = (0..waiting.len())
+            .any(|from| is_part(from) && waiting[..from].iter().all(|event| may_miss(&event)));
         assert!(found, "{frame:?} is not the next of {waiting:?}, excused {}", reader.excused);
         let reader = &mut self.readers[number];
         (reader.cursor, reader.last) = (id, Some(id));
@@ -535,8 +572,8 @@ impl Model {
         let reader = &self.readers[number];
         let is_bounded = self.settings.bytes.is_some();
         for event in self.waiting(number, upto) {
-            let may_miss = event.replaced
-                || event.id <= reader.excused && (is_bounded || event.forgotten);
+            let may_miss =
+                event.replaced || event.id <= reader.excused && (is_bounded || event.forgotten);
             assert!(may_miss, "{event:?} is missing");
         }
     }

@@ -95,7 +95,7 @@ pub(super) fn admit(
     let checked = fresh.map_err(|_| RefusedCause::NoRandomness);
     // Work that grows with the request is done here, before the lock.
     let checked = checked.and_then(|fresh| subscriber.check(&config.limits).map(|()| fresh));
-    let filter = subscriber.filter(&shared.hasher);
+    let filter = subscriber.type_filter(&shared.hasher);
     let names = RunNames::new(&subscriber, &shared.hasher);
     let mut state = shared.state.lock();
     state.expel_stalled(work);

@@ -798,11 +798,7 @@ impl Hub {
     /// assert_eq!(hub.stop_run("answer-7", "user"), Err(RunError::Ended));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn stop_run(
-        &self,
-        name: impl Into<Name>,
-        reason: impl AsRef<str>,
-    ) -> Result<(), RunError> {
+    pub fn stop_run(&self, name: impl Into<Name>, reason: impl AsRef<str>) -> Result<(), RunError> {
         run::stop(self.shared(), name.into().into_inner(), reason.as_ref())
     }
 

@@ -98,7 +98,7 @@ pub(super) fn read(
     limit: usize,
 ) -> Result<Page, ReadError> {
     who.check(&shared.config.limits).map_err(ReadError::Reader)?;
-    let filter = who.filter(&shared.hasher);
+    let filter = who.type_filter(&shared.hasher);
     let (owner, claimed) = (who.owner(), who.client_id);
     let mut memberships = memberships(shared, who.keys(claimed));
     let mut work = Work::begin(&shared.config);

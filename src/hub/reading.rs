@@ -20,7 +20,7 @@ pub(super) struct RunNames(Vec<(u64, Key)>);
 impl RunNames {
     /// Hashes the names, which a request may choose: no lock may be held.
     pub(super) fn new(subscriber: &Subscriber, hasher: &KeyHasher) -> Self {
-        let keys = subscriber.runs.iter().map(|run| Key::Run(Arc::clone(run)));
+        let keys = subscriber.run_names.iter().map(|run| Key::Run(Arc::clone(run)));
         Self(keys.map(|key| (hasher.key(&key), key)).collect())
     }
 }

@@ -65,7 +65,8 @@ impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
         let hasher = KeyHasher::default();
-        let state = State::new(&config, Log::new(config.retain, config.runs, birth, hasher.clone()));
+        let state =
+            State::new(&config, Log::new(config.retain, config.runs, birth, hasher.clone()));
         let order = Order { last: birth, is_closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {

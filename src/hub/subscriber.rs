@@ -36,7 +36,7 @@ pub struct Subscriber {
     pub(super) session: Option<Arc<str>>,
     /// A set: a request with many topics, repeated or not, costs little.
     topics: BTreeSet<Arc<str>>,
-    pub(super) runs: BTreeSet<Arc<str>>,
+    pub(super) run_names: BTreeSet<Arc<str>>,
     ends_with_runs: Option<bool>,
     /// The selected event types; `None` for all types.
     pub(super) types: Option<BTreeSet<Box<str>>>,
@@ -100,7 +100,7 @@ impl Subscriber {
     /// Adds runs, as [`run`](Self::run) does.
     #[must_use]
     pub fn runs<T: Into<Name>>(mut self, runs: impl IntoIterator<Item = T>) -> Self {
-        self.runs.extend(runs.into_iter().map(|run| run.into().into_inner()));
+        self.run_names.extend(runs.into_iter().map(|run| run.into().into_inner()));
         self
     }
 
@@ -123,13 +123,13 @@ impl Subscriber {
 
     /// Whether the stream is complete when all its runs have ended.
     pub(super) fn is_of_runs(&self) -> bool {
-        !self.runs.is_empty() && self.ends_with_runs.unwrap_or(self.topics.is_empty())
+        !self.run_names.is_empty() && self.ends_with_runs.unwrap_or(self.topics.is_empty())
     }
 
     /// Returns the event types that the client receives.
-    pub(super) fn filter(&self, hasher: &KeyHasher) -> Filter {
+    pub(super) fn type_filter(&self, hasher: &KeyHasher) -> Filter {
         match &self.types {
-            Some(types) if !self.runs.is_empty() => {
+            Some(types) if !self.run_names.is_empty() => {
                 // The events of the hub always come.
                 let end = Box::from(frame::RUN_END);
                 Filter::new(Some(&types.iter().cloned().chain([end]).collect()), hasher)
@@ -222,7 +222,7 @@ impl Subscriber {
 
     /// Checks the limits of one request. Takes time in proportion to the request, and no lock.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), RefusedCause> {
-        if self.topics.len() + self.runs.len() > limits.topics {
+        if self.topics.len() + self.run_names.len() > limits.topics {
             return Err(RefusedCause::TooManyTopics { limit: limits.topics });
         }
         if let Some(types) = &self.types {
@@ -240,7 +240,7 @@ impl Subscriber {
         let user = self.user.clone().map(Key::User);
         let session = self.session.clone().map(Key::Session);
         let topics = self.topics.iter().cloned().map(Key::Topic);
-        let runs = self.runs.iter().cloned().map(Key::Run);
+        let runs = self.run_names.iter().cloned().map(Key::Run);
         let mut keys = user.into_iter().chain(session).chain(topics).chain(runs);
         keys.try_for_each(|key| key.check(limits.name_len))?;
         Ok(())
@@ -253,7 +253,7 @@ impl Subscriber {
         keys.extend(self.user.clone().map(Key::User));
         keys.extend(self.session.clone().map(Key::Session));
         keys.extend(self.topics.iter().cloned().map(Key::Topic));
-        keys.extend(self.runs.iter().cloned().map(Key::Run));
+        keys.extend(self.run_names.iter().cloned().map(Key::Run));
         keys
     }
 }

@@ -102,7 +102,8 @@ pub(super) fn leave_now(state: &mut State, slots: Vec<usize>, topic: &Key) -> us
 }
 
 fn info(state: &State, slot: usize, client_id: ClientId) -> ClientInfo {
-    let mut info = ClientInfo { client_id, user: None, session: None, topics: Vec::new(), runs: Vec::new() };
+    let mut info =
+        ClientInfo { client_id, user: None, session: None, topics: Vec::new(), runs: Vec::new() };
     for place in state.routes.memberships(slot) {
         match &place.key {
             Key::All | Key::Client(_) => {}

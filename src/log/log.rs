@@ -69,12 +69,7 @@ struct Raised {
 }
 
 impl Log {
-    pub(crate) fn new(
-        retain: Retain,
-        runs: RunLimits,
-        birth: EventId,
-        hasher: KeyHasher,
-    ) -> Self {
+    pub(crate) fn new(retain: Retain, runs: RunLimits, birth: EventId, hasher: KeyHasher) -> Self {
         let rows = retain.events.saturating_mul(EVICTED_ROWS_PER_EVENT).max(MIN_EVICTED_ROWS);
         Self {
             retain,
@@ -214,7 +209,7 @@ impl Log {
     pub(super) fn events_of<'a>(&'a self, client: Identity<'a>) -> Vec<(Events<'a>, EventId)> {
         let events = client.memberships.iter().filter_map(|held| {
             let events = if held.key.is_run() {
-                Events::Run(self.runs.find(held.hash, &held.key)?.log())
+                Events::Run(self.runs.find(held.hash, &held.key)?.kept())
             } else {
                 Events::Key(self.index.get(held.hash, &held.key)?)
             };
@@ -327,7 +322,7 @@ impl Log {
             self.forget_run(true, now, freed);
         }
         let before = freed.len();
-        let started = self.runs.start(new, self.head, now, freed);
+        let started = self.runs.begin_run(new, self.head, now, freed);
         // The events of an ended run of the name.
         self.evictions += (freed.len() - before) as u64;
         started
@@ -659,7 +654,13 @@ mod tests {
                         .map(|at| self.all[at].0.id);
                     let expected: Vec<EventId> = expected.collect();
                     let mut read = Batch::new();
-                    self.log.read(position, EventId::LAST, client, Budget { bytes: usize::MAX }, &mut read);
+                    self.log.read(
+                        position,
+                        EventId::LAST,
+                        client,
+                        Budget { bytes: usize::MAX },
+                        &mut read,
+                    );
                     let read: Vec<EventId> = read.into_iter().map(|entry| entry.id).collect();
                     match self.log.lost_since(position, client) {
                         None => prop_assert_eq!(read, expected, "after {}", position),
@@ -710,8 +711,10 @@ mod tests {
     fn a_raised_log_expires_no_event() {
         let (hasher, now) = (KeyHasher::default(), Instant::now());
         let retain = Retain::default().events(9).age(Duration::from_secs(1));
-        let mut model =
-            Model { log: Log::new(retain, RunLimits::default(), EventId::new(1, 0), hasher.clone()), all: vec![] };
+        let mut model = Model {
+            log: Log::new(retain, RunLimits::default(), EventId::new(1, 0), hasher.clone()),
+            all: vec![],
+        };
         model.append(0, false, &hasher, now);
         model.log.raise(Allowance { events: 1, bytes: 1 });
         model.append(0, false, &hasher, now + Duration::from_secs(5));

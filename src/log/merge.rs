@@ -53,8 +53,7 @@ impl<'a> Merge<'a> {
         after: EventId,
         upto: EventId,
     ) -> Self {
-        let mut merge =
-            Self { lists: Vec::new(), next: BinaryHeap::new(), newest: after, upto };
+        let mut merge = Self { lists: Vec::new(), next: BinaryHeap::new(), newest: after, upto };
         for (events, since) in lists {
             if let Some((at, id)) = events.seek(after.max(since)) {
                 merge.next.push(Reverse((id, merge.lists.len(), at)));

@@ -34,14 +34,8 @@ pub enum RunState {
 
 impl RunState {
     /// Every state, in the order of the variants. Later versions may add states.
-    pub const ALL: &'static [Self] = &[
-        Self::Open,
-        Self::Finished,
-        Self::Failed,
-        Self::Stopped,
-        Self::Abandoned,
-        Self::Lost,
-    ];
+    pub const ALL: &'static [Self] =
+        &[Self::Open, Self::Finished, Self::Failed, Self::Stopped, Self::Abandoned, Self::Lost];
 
     pub(crate) const COUNT: usize = Self::ALL.len();
 
@@ -80,7 +74,8 @@ pub(crate) struct Runs {
 /// A run, as the hub keeps it.
 #[derive(Debug)]
 pub(crate) struct RunRecord {
-    log: RunLog,
+    /// The retained events.
+    kept: RunLog,
     hash: u64,
     /// Tells the producer from earlier producers, and from those of another run in the same slot.
     pub(crate) serial: u64,
@@ -103,27 +98,27 @@ impl RunRecord {
     }
 
     pub(crate) fn key(&self) -> &Key {
-        self.log.key()
+        self.kept.key()
     }
 
     /// Returns the bytes that the retained events count for.
     pub(crate) fn bytes(&self) -> usize {
-        self.log.bytes()
+        self.kept.bytes()
     }
 
     /// Returns the newest dropped event, of this run or of the run that had the name before;
     /// `ORIGIN` if there is none.
     pub(crate) fn lost(&self) -> EventId {
-        self.log.lost()
+        self.kept.lost()
     }
 
-    pub(super) fn log(&self) -> &RunLog {
-        &self.log
+    pub(super) fn kept(&self) -> &RunLog {
+        &self.kept
     }
 
     /// Returns the key of the run's oldest event in [`Runs::oldest`].
     fn oldest(&self, slot: usize) -> Option<(bool, EventId, usize)> {
-        self.log.first().map(|first| (self.is_open(), first, slot))
+        self.kept.first().map(|first| (self.is_open(), first, slot))
     }
 }
 
@@ -220,7 +215,7 @@ impl Runs {
 
     /// Starts or takes over a run, whose events come after `begin`. The events of an ended run of the
     /// name move to `freed`.
-    pub(super) fn start(
+    pub(super) fn begin_run(
         &mut self,
         new: NewRun,
         begin: EventId,
@@ -240,7 +235,7 @@ impl Runs {
                 self.serials += 1;
                 let superseded = Some(run.serial);
                 run.serial = self.serials;
-                run.log.set_appends(appends);
+                run.kept.set_appends(appends);
                 let (serial, stop) = (run.serial, run.stop.clone());
                 return Ok(Started { slot, serial, superseded, stop });
             }
@@ -252,9 +247,9 @@ impl Runs {
         }
         self.serials += 1;
         self.counts[RunState::Open as usize] += 1;
-        let log = RunLog::new(key.clone(), appends, self.limits.per_run(), lost);
+        let kept = RunLog::new(key.clone(), appends, self.limits.per_run(), lost);
         let slot = self.runs.insert(RunRecord {
-            log,
+            kept,
             hash,
             serial: self.serials,
             begin,
@@ -287,22 +282,22 @@ impl Runs {
         freed: &mut Vec<Arc<Entry>>,
     ) -> u64 {
         let Some(run) = self.runs.get_mut(slot) else { return 0 };
-        let (bytes, oldest, lost) = (run.log.bytes(), run.oldest(slot), run.log.lost());
-        run.log.append(entry, freed);
+        let (bytes, oldest, lost) = (run.kept.bytes(), run.oldest(slot), run.kept.lost());
+        run.kept.append(entry, freed);
         run.last = entry.id;
         run.events += 1;
-        let mut dropped = u64::from(run.log.lost() != lost);
-        self.bytes = self.bytes + run.log.bytes() - bytes;
+        let mut dropped = u64::from(run.kept.lost() != lost);
+        self.bytes = self.bytes + run.kept.bytes() - bytes;
         let now_oldest = run.oldest(slot);
         self.reorder(oldest, now_oldest);
         while self.bytes > self.limits.bytes
             && let Some(&(_, _, slot)) = self.oldest.first()
             && let Some(run) = self.runs.get_mut(slot)
         {
-            let (bytes, oldest) = (run.log.bytes(), run.oldest(slot));
-            run.log.drop_oldest(freed);
+            let (bytes, oldest) = (run.kept.bytes(), run.oldest(slot));
+            run.kept.drop_oldest(freed);
             dropped += 1;
-            self.bytes = self.bytes + run.log.bytes() - bytes;
+            self.bytes = self.bytes + run.kept.bytes() - bytes;
             let now_oldest = run.oldest(slot);
             self.reorder(oldest, now_oldest);
         }
@@ -357,13 +352,13 @@ impl Runs {
             self.ended.remove(&(ended, slot));
         }
         self.names.remove(run.hash, run.key());
-        self.bytes -= run.log.bytes();
+        self.bytes -= run.kept.bytes();
         if self.runs.is_empty() {
             // A slab cannot move its elements, so the room of a peak is freed once all are gone.
             self.runs = Slab::new();
         }
         let forgotten = (run.hash, run.last);
-        freed.push(run.log);
+        freed.push(run.kept);
         Some(forgotten)
     }
 

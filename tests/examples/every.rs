@@ -242,7 +242,9 @@ fn head(example: &Example, method: &str) -> Vec<String> {
 
 #[test]
 fn head_returns_the_headers_of_the_stream() {
-    for name in ["axum", "warp", "actix", "hyper_smol", "backend", "auth_cors", "demo", "answer", "jobs"] {
+    for name in
+        ["axum", "warp", "actix", "hyper_smol", "backend", "auth_cors", "demo", "answer", "jobs"]
+    {
         let example = Example::start(name);
         let of_head = head(&example, "HEAD");
         let of_get = head(&example, "GET");
