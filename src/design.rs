@@ -540,7 +540,7 @@
 //! | `JOINED` | 64 clients | `hub/joining` | join with the last events in one hold of the state lock |
 //! | `TEXT_BYTES`, `TEXT_EVENTS` | 16 KiB, 4096 | `log/run_log` | a text is copied under the lock, and dropped as a whole |
 //! | `RECENT` | 64 events | `log/run_log` | of a text, for live windows: two usual windows |
-//! | `EVENT_WEIGHT` and others | 32 to 384 B | `log/run_log` | the fixed cost counts against `RunLimits::bytes` |
+//! | `EVENT_WEIGHT` and others | 32 to 256 B | `log/run_log` | the fixed cost counts against `RunLimits::bytes` |
 //! | `MAX_FORGOTTEN` | 64 runs | `log/log` | runs that one operation forgets |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |

@@ -131,10 +131,10 @@ fn held_by_runs(runs: usize, tell: Tell, limits: RunLimits, events: usize) -> (u
     let (mut most, mut counted) = (0, 0);
     for number in 0..events {
         tell(&producers, number);
-        if number % 1_000 == 999 {
+        if number % 10_000 == 9_999 {
             // Ended runs count too.
-            producers[number / 1_000 % runs].finish(None).unwrap();
-            producers[number / 1_000 % runs] = start(number / 1_000 % runs);
+            producers[number / 10_000 % runs].finish(None).unwrap();
+            producers[number / 10_000 % runs] = start(number / 10_000 % runs);
         }
         if number % 100 == 0 {
             most = most.max(ALLOCATOR.allocated() - before);

@@ -400,7 +400,7 @@ impl Model {
             let is_of_runs = reader.runs.contains(&run) && !reader.topic;
             if reader.stream.is_some() && is_of_runs && reader.runs.iter().all(is_over) {
                 reader.complete.get_or_insert(id);
-                reader.told_end.get_or_insert(state.as_str().to_owned());
+                reader.told_end.get_or_insert_with(|| state.as_str().to_owned());
             }
         }
     }
@@ -560,8 +560,8 @@ impl Model {
                 && part.iter().all(|event| is_one(event))
                 && part.iter().map(|event| &*event.data).collect::<String>() == frame.data
         };
-        let found = (0..waiting.len())
-            .any(|from| is_part(from) && waiting[..from].iter().all(|event| may_miss(&event)));
+        let found =
+            (0..waiting.len()).any(|from| is_part(from) && waiting[..from].iter().all(may_miss));
         assert!(found, "{frame:?} is not the next of {waiting:?}, excused {}", reader.excused);
         let reader = &mut self.readers[number];
         (reader.cursor, reader.last) = (id, Some(id));

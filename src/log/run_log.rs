@@ -16,7 +16,7 @@ use crate::wire::event::Event;
 use crate::wire::id::EventId;
 
 /// Bytes that each event counts for beside its frame and names: the entry and its place here.
-const EVENT_WEIGHT: usize = 384;
+const EVENT_WEIGHT: usize = 256;
 
 /// Bytes that each event of a text counts for beside the text: its [`Mark`], and the room that a
 /// growing list keeps.
