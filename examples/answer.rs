@@ -1,8 +1,8 @@
-//! A chat page whose answers survive: the page can reload, a second device can follow the same answer,
-//! and each can stop it.
+//! A chat page whose answers survive: the page can reload, a second device can show the same answer,
+//! and each can stop the answer.
 //!
-//! An answer is a *run*. Its producer is a task, which goes on when the request that asked is over.
-//! The page reads the run from its beginning, or from where the page was cut off.
+//! An answer is a *run*. The producer is a task, which goes on when the request that asked is over.
+//! The page reads the run from the beginning, or from the position at which the page was cut off.
 //!
 //! Run with
 //!
@@ -66,22 +66,22 @@ struct Ask {
     question: String,
 }
 
-/// Starts an answer, and returns its name.
+/// Starts an answer, and returns the name.
 ///
-/// A service with users checks in `answer` and `stop` whose answer it is, and takes a name that
-/// nobody can guess.
+/// A service with users checks in `answer` and `stop` that the answer belongs to the user, and
+/// takes a name that nobody can guess.
 async fn ask(
     State(chat): State<Arc<Chat>>,
     Query(ask): Query<Ask>,
 ) -> Result<(StatusCode, String), ErrorResponse> {
     let name = format!("answer-{}", chat.asked.fetch_add(1, Ordering::Relaxed));
-    // The page appends the tokens to its text, so a late page may get many of them as one.
+    // The page appends each token to the text, so a late page may get many tokens in one event.
     let run = chat.hub.start_run(&name, RunOptions::default().append("token"))?;
     tokio::spawn(async move {
         if let Err(error) = produce(&run, ask.question).await {
             eprintln!("an answer was not published: {error}");
         }
-        // If the model panics, the run is dropped, and its readers see `abandoned`.
+        // If the model panics, the run is dropped, and the readers get `abandoned`.
     });
     Ok((StatusCode::CREATED, name))
 }

@@ -1,7 +1,6 @@
-//! Jobs that report their progress, can be cancelled, and keep their result for a page that comes
-//! late.
+//! Jobs that report progress, can be cancelled, and keep the result for a page that comes late.
 //!
-//! A job is a *run*: a stream with a name, one producer, a beginning and an end.
+//! A job is a *run*: a stream with a name, a producer, a beginning and an end.
 //!
 //! Run with
 //!
@@ -46,7 +45,7 @@ struct Jobs {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The result of a job is there for an hour. A page may come before its job is started.
+    // A result is kept for an hour. A page may come before the job is started.
     let limits = RunLimits::default().keep(Duration::from_secs(3600)).wait(Duration::from_secs(10));
     let hub = Hub::builder(TokioTimer::new()).runs(limits).build()?;
     let jobs = Arc::new(Jobs { hub: hub.clone(), started: AtomicU64::new(0) });
@@ -69,7 +68,7 @@ struct Export {
     rows: u32,
 }
 
-/// Starts a job, and returns its name.
+/// Starts a job, and returns the name.
 async fn start(
     State(jobs): State<Arc<Jobs>>,
     Query(Export { rows }): Query<Export>,
@@ -95,7 +94,7 @@ async fn export(run: &Run, rows: u32) -> Result<(), RunError> {
         tokio::time::sleep(Duration::from_millis(10)).await;
 
         let percent = (u64::from(row) + 1) * 100 / u64::from(rows);
-        // Each report replaces the one before: a late page gets only the newest.
+        // Each report replaces the last: a late page gets only the newest.
         let progress = Event::new("progress").data(percent.to_string()).conflate("progress");
         run.publish(progress)?;
     }
@@ -105,7 +104,7 @@ async fn export(run: &Run, rows: u32) -> Result<(), RunError> {
     run.finish(Event::new("result").data(format!("{rows} rows")))
 }
 
-/// The events of a job, also after its end.
+/// The events of a job, also after the end.
 async fn events(
     State(jobs): State<Arc<Jobs>>,
     Path(name): Path<String>,

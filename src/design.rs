@@ -164,8 +164,8 @@
 //!    holds this lock for a client must not take it for another client, which may be in the same
 //!    block.
 //!
-//! No other lock is held while one of these is taken: the locks of the outbox, of a receipt, of the
-//! manual timer and of the metrics' last sample guard a few fields each.
+//! No other lock is held while one of these is taken: the locks of the outbox, of a receipt, of a
+//! run's producer, of the manual timer and of the metrics' last sample guard a few fields each.
 //!
 //! **Pieces of 256.** A hand-out to many clients releases the state lock after each 256 clients, so
 //! that a client that connects waits for a piece only. This is safe for three reasons:

@@ -173,7 +173,7 @@ struct Reader {
     runs: BTreeSet<usize>,
     topic: bool,
     stream: Option<Subscription>,
-    /// What the reader would send as `Last-Event-ID`.
+    /// The `Last-Event-ID` of the next connection.
     last: Option<EventId>,
     /// The reader has every event for it up to here.
     cursor: EventId,
@@ -646,7 +646,7 @@ proptest! {
         for reader in 0..READERS {
             model.drain(reader);
         }
-        // What is left goes with its producers and its time.
+        // The rest goes with the producers and the time.
         model.producers = [const { None }; NAMES];
         model.outdated.clear();
         model.readers.clear();

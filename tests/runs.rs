@@ -78,7 +78,7 @@ fn late_reader_gets_the_run_and_its_end() {
     let frames = frames(&all);
     assert_eq!(tokens(&all), text(0..12));
     let types: Vec<&str> = frames.iter().map(|frame| frame.event.as_str()).collect();
-    // The broadcast lies before the client's first connection, and cuts the text for nobody else.
+    // The broadcast came before the client, and so does not cut the text.
     assert_eq!(types, ["hub:open", "token", "usage", "hub:run-end", "hub:end"]);
     assert_eq!(frames[3].data, r#"{"run":"a","reason":"finished"}"#);
     assert!(frames[4].is_final());
@@ -172,7 +172,7 @@ fn ended_stream_delivers_the_text_up_to_its_end() {
     let mut stream = reader(&hub, "a");
     assert!(stream.next().now_or_never().is_some());
     timer.advance(SECOND);
-    // The stream finds its end by the clock, and takes nothing after it.
+    // The stream finds the end by the clock, and takes no later event.
     let mut all = String::new();
     if let Some(Some(item)) = stream.next().now_or_never() {
         all += std::str::from_utf8(&item).unwrap();
@@ -327,7 +327,7 @@ fn stop_wakes_every_waiting_task() {
     assert_eq!(one.now_or_never().as_deref(), Some("user"));
     drop(other);
     assert!(run.is_stopped());
-    // The run goes on until its producer ends it.
+    // The run goes on until the producer ends the run.
     tell(&run, 0..1);
 }
 
@@ -360,7 +360,7 @@ fn unknown_run_is_refused() {
     assert_eq!(refusal(&hub, Subscriber::new().run("a")), RefusedCause::UnknownRun);
     let run = answer(&hub, "a", []);
     assert_eq!(refusal(&hub, Subscriber::new().runs(["a", "b"])), RefusedCause::UnknownRun);
-    // A client with topics must not lose its stream because a run is over and forgotten.
+    // A client with topics must not lose the stream because a run is forgotten.
     let mut both = hub.subscribe(Subscriber::new().runs(["a", "b"]).topic("t")).unwrap();
     let b = answer(&hub, "b", 0..2);
     assert_eq!(tokens(&read(&mut both)), text(0..2));

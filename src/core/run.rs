@@ -9,7 +9,7 @@ use slab::Slab;
 
 use crate::sync::Mutex;
 
-/// The producer of a run. The lock guards a few fields, and no other lock is taken while it is held.
+/// The producer of a run. A thread that holds the lock takes no other lock.
 #[derive(Debug)]
 pub(crate) struct Producer {
     /// There is a reason. Written under the lock, read without.
@@ -51,8 +51,9 @@ impl Producer {
         mem::take(&mut waiting.tasks).into_iter().map(|(_, waker)| waker).collect()
     }
 
-    /// Registers a task that waits, under `key` if it is registered already. Returns the reason if
-    /// the producer must stop. Moves the waker that the caller must drop without a lock to `waker`.
+    /// Registers a task that waits, under `key` if the task is registered already. Returns the
+    /// reason if the producer must stop. Moves a replaced waker to `waker`: the caller must drop the
+    /// waker without a lock.
     pub(crate) fn register(
         &self,
         key: &mut Option<usize>,

@@ -1,4 +1,4 @@
-//! The readers of runs: where a reader begins, and when its stream is complete.
+//! The readers of runs: where a reader begins, and when a stream is complete.
 
 use std::sync::Arc;
 

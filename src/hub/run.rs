@@ -26,8 +26,8 @@ use crate::wire::frame;
 /// The producer of a run: a stream of events with a name, a beginning and an end, such as the answer
 /// of a model or the progress of a job.
 ///
-/// [`Hub::start_run`](crate::Hub::start_run) returns a `Run`. It belongs to a task of the
-/// application, and outlives the request that started it. Any number of clients
+/// [`Hub::start_run`](crate::Hub::start_run) returns a `Run`, which belongs to a task of the
+/// application. So the run outlives the request that started the task. Any number of clients
 /// [read](crate::Subscriber::run) the run at any time: a page that reloads, a second device, a page
 /// that comes after the end.
 ///
@@ -57,8 +57,8 @@ use crate::wire::frame;
 ///
 /// # Ordering
 ///
-/// The events of a run have ids of the hub's one order. So a client can read several runs and topics
-/// in one stream, and one `Last-Event-ID` resumes everything.
+/// The events of a run have ids of the hub's order. So a client can read several runs and topics in
+/// the same stream, and a single `Last-Event-ID` resumes everything.
 ///
 /// # Resuming
 ///
@@ -67,9 +67,9 @@ use crate::wire::frame;
 /// position, the client gets `hub:gap` first: see [`RunLimits`](crate::RunLimits).
 ///
 /// A first connection that is cut off while it receives the past of a run comes back to a position
-/// of that past. It then also receives the events for its other names that were published since that
-/// position, before it first came, or a gap if the hub has lost these. A page that wants nothing but
-/// its run selects the [event types](crate::Subscriber::event_types) of the run.
+/// of that past. The client then also receives the events for its other names that were published
+/// since that position, or a gap if the hub has lost these. A page that needs only the run selects
+/// the [event types](crate::Subscriber::event_types) of the run.
 ///
 /// # Ends
 ///
@@ -78,15 +78,15 @@ use crate::wire::frame;
 /// | [`Finished`](RunState::Finished) | [`finish`](Self::finish) |
 /// | [`Failed`](RunState::Failed) | [`fail`](Self::fail) |
 /// | [`Stopped`](RunState::Stopped) | [`finish`](Self::finish) or a drop after [`Hub::stop_run`](crate::Hub::stop_run) |
-/// | [`Abandoned`](RunState::Abandoned) | the `Run` is dropped: its task has panicked, or was aborted |
+/// | [`Abandoned`](RunState::Abandoned) | the `Run` is dropped: the task has panicked, or was aborted |
 ///
 /// The last event of a run is `hub:run-end`, with the name of the run and the reason. A stream that
-/// reads only runs is then complete: it ends with a final `hub:end`. The events and the end stay for
-/// [`RunLimits::keep`](crate::RunLimits::keep). A run that is silent does not end. If the hub is
+/// reads only runs is then complete, and ends with a final `hub:end`. The events and the end stay
+/// for [`RunLimits::keep`](crate::RunLimits::keep). A run that is silent does not end. If the hub is
 /// closed, the run is gone without an end, as the hub's log is.
 ///
-/// A `Run` does not keep the hub open. Purposefully not `Clone`: share it in an `Arc`.
-#[must_use = "dropping a run ends it as abandoned"]
+/// A `Run` does not keep the hub open. Purposefully not `Clone`: tasks share a `Run` in an `Arc`.
+#[must_use = "dropping a run ends the run as abandoned"]
 pub struct Run {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -117,18 +117,18 @@ impl RunOptions {
     /// Sets whether an open run of the name goes on with this producer. By default,
     /// [`Hub::start_run`](crate::Hub::start_run) returns an error for the name of an open run.
     ///
-    /// The run keeps its events, its readers and a request to stop. The older producer is fenced: its
-    /// next call returns [`RunError::Superseded`], and dropping it does not end the run.
+    /// The run keeps the events, the readers and a request to stop. The older producer is fenced: the
+    /// next call returns [`RunError::Superseded`], and a drop does not end the run.
     pub fn take_over(mut self, is_on: bool) -> Self {
         self.takes_over = is_on;
         self
     }
 
-    /// Declares that the data of adjacent events of this type is one text, such as the tokens of an
+    /// Declares that the data of adjacent events of this type is a text, such as the tokens of an
     /// answer. `message` stands for events without a type.
     ///
-    /// A client that is behind may get such events as one event: the joined data, under the id of the
-    /// last. So a late reader gets an answer of 10,000 tokens in a few frames, and the hub keeps the
+    /// A client that is behind may get such events as a single event: the joined data, under the id
+    /// of the last. So a late reader gets an answer of 10,000 tokens in a few frames, and the hub keeps the
     /// text instead of 10,000 frames. A client that continues in the middle gets the rest exactly.
     /// The page must append the data of each event.
     ///
@@ -192,7 +192,9 @@ pub(super) fn start(
             let older = started.superseded.and_then(|older| state.producers.remove(&older));
             state.producers.insert(started.serial, Arc::clone(&producer));
             let key = Key::Run(Arc::clone(&name));
-            reading::note_start(&state, &key);
+            if shared.config.runs.wait.is_some() {
+                reading::note_start(&state, &key);
+            }
             (started.slot, started.serial, producer, older)
         })
     };
@@ -352,7 +354,7 @@ impl Run {
     /// | `closed` | the hub was closed |
     /// | the [word](RunState::as_str) of the state | the run has ended |
     ///
-    /// The future borrows nothing, so the work and the wait can be in one `select!`.
+    /// The future borrows nothing, so the work and the wait can be in the same `select!`.
     ///
     /// ```
     /// use sse_hub::{Event, Hub, ManualTimer, RunOptions, RunState};
@@ -448,7 +450,7 @@ impl fmt::Debug for Run {
 ///
 /// # Cancel safety
 ///
-/// Dropping the future loses nothing: the next one resolves at once.
+/// Dropping the future loses nothing: the next future resolves at once.
 #[must_use = "futures do nothing unless polled"]
 pub struct Stopped {
     producer: Arc<Producer>,
