@@ -1,9 +1,9 @@
 //! Random schedules of runs against a naive model.
 //!
 //! Producers start, publish, end, are stopped, taken over and dropped. Readers follow runs and a
-//! topic, read, lose the connection within a frame, and come back. The model keeps the whole history.
-//! Each received frame must be the next event for the reader, or the text of the next adjacent
-//! events; an event may be missing only if the hub was free to drop it, and told a gap.
+//! topic, read, lose the connection within a frame, and come back. The model keeps the whole
+//! history. Each received frame must be the next event for the reader, or the text of the next
+//! adjacent events; an event may be missing only if the hub was free to drop it, and told a gap.
 
 mod support;
 
@@ -47,7 +47,7 @@ enum Op {
         key: Option<u8>,
         len: usize,
     },
-    /// By a producer that was taken over, or whose run has ended.
+    /// By a producer that was taken over, or has ended the run.
     Outdated {
         which: usize,
     },

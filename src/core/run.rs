@@ -52,8 +52,8 @@ impl Producer {
     }
 
     /// Registers a task that waits, under `key` if the task is registered already. Returns the
-    /// reason if the producer must stop. Moves a replaced waker to `waker`: the caller must drop the
-    /// waker without a lock.
+    /// reason if the producer must stop. Moves a replaced waker to `waker`: the caller must drop
+    /// the waker without a lock.
     pub(crate) fn register(
         &self,
         key: &mut Option<usize>,

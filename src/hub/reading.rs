@@ -69,8 +69,8 @@ impl ClientRuns {
         if self.is_open { None } else { self.last }
     }
 
-    /// Returns the position after which a client that begins with its runs holds a key. `others`: the
-    /// position for keys that are no known run.
+    /// Returns the position after which a client that begins with its runs holds a key. `others`:
+    /// the position for keys that are no known run.
     pub(super) fn since(&self, key: &Key, others: EventId) -> EventId {
         let begin = self.begins.iter().find(|(run, _)| run == key);
         begin.map_or(others, |&(_, begin)| begin)

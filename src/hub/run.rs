@@ -23,8 +23,8 @@ use crate::sync;
 use crate::wire::event::Event;
 use crate::wire::frame;
 
-/// The producer of a run: a stream of events with a name, a beginning and an end, such as the answer
-/// of a model or the progress of a job.
+/// The producer of a run: a stream of events with a name, a beginning and an end, such as the
+/// answer of a model or the progress of a job.
 ///
 /// [`Hub::start_run`](crate::Hub::start_run) returns a `Run`, which belongs to a task of the
 /// application. So the run outlives the request that started the task. Any number of clients
@@ -82,8 +82,8 @@ use crate::wire::frame;
 ///
 /// The last event of a run is `hub:run-end`, with the name of the run and the reason. A stream that
 /// reads only runs is then complete, and ends with a final `hub:end`. The events and the end stay
-/// for [`RunLimits::keep`](crate::RunLimits::keep). A run that is silent does not end. If the hub is
-/// closed, the run is gone without an end, as the hub's log is.
+/// for [`RunLimits::keep`](crate::RunLimits::keep). A run that is silent does not end. If the hub
+/// is closed, the run is gone without an end, as the hub's log is.
 ///
 /// A `Run` does not keep the hub open. Purposefully not `Clone`: tasks share a `Run` in an `Arc`.
 #[must_use = "dropping a run ends the run as abandoned"]
@@ -117,8 +117,8 @@ impl RunOptions {
     /// Sets whether an open run of the name goes on with this producer. By default,
     /// [`Hub::start_run`](crate::Hub::start_run) returns an error for the name of an open run.
     ///
-    /// The run keeps the events, the readers and a request to stop. The older producer is fenced: the
-    /// next call returns [`RunError::Superseded`], and a drop does not end the run.
+    /// The run keeps the events, the readers and a request to stop. The older producer is fenced:
+    /// the next call returns [`RunError::Superseded`], and a drop does not end the run.
     pub fn take_over(mut self, is_on: bool) -> Self {
         self.takes_over = is_on;
         self
@@ -128,9 +128,9 @@ impl RunOptions {
     /// answer. `message` stands for events without a type.
     ///
     /// A client that is behind may get such events as a single event: the joined data, under the id
-    /// of the last. So a late reader gets an answer of 10,000 tokens in a few frames, and the hub keeps the
-    /// text instead of 10,000 frames. A client that continues in the middle gets the rest exactly.
-    /// The page must append the data of each event.
+    /// of the last. So a late reader gets an answer of 10,000 tokens in a few frames, and the hub
+    /// keeps the text instead of 10,000 frames. A client that continues in the middle gets the rest
+    /// exactly. The page must append the data of each event.
     ///
     /// Events with a comment, a `retry` or a conflation key are not joined.
     pub fn append(mut self, event_type: impl AsRef<str>) -> Self {

@@ -107,8 +107,8 @@ impl Subscriber {
     /// Sets whether the stream is complete when all its [runs](Self::run) have ended. By default it
     /// is, if the client has no topics.
     ///
-    /// A complete stream ends with a final `hub:end`, with the state of the run that ended last. The
-    /// next request of a native `EventSource` is refused as
+    /// A complete stream ends with a final `hub:end`, with the state of the run that ended last.
+    /// The next request of a native `EventSource` is refused as
     /// [`Complete`](crate::RefusedCause::Complete), and the response stops the `EventSource`. If a
     /// run is unknown, the client is refused, or waits: see
     /// [`RunLimits::wait`](crate::RunLimits::wait).

@@ -193,7 +193,8 @@ impl Runs {
         }
     }
 
-    /// Notes that an open run must stop. The first reason counts. Returns the serial of its producer.
+    /// Notes that an open run must stop. The first reason counts. Returns the serial of its
+    /// producer.
     pub(super) fn stop(
         &mut self,
         hash: u64,
@@ -213,8 +214,8 @@ impl Runs {
         self.runs.iter().map(|(_, run)| run)
     }
 
-    /// Starts or takes over a run, whose events come after `begin`. The events of an ended run of the
-    /// name move to `freed`.
+    /// Starts or takes over a run, whose events come after `begin`. The events of an ended run of
+    /// the name move to `freed`.
     pub(super) fn begin_run(
         &mut self,
         new: NewRun,
@@ -328,8 +329,8 @@ impl Runs {
         self.reorder(oldest, now_oldest);
     }
 
-    /// Forgets the run that ended first, if `must_go` or its time is over at `now`. Returns the hash
-    /// of the run and its last event.
+    /// Forgets the run that ended first, if `must_go` or its time is over at `now`. Returns the
+    /// hash of the run and its last event.
     pub(super) fn forget_first(
         &mut self,
         must_go: bool,

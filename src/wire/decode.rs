@@ -54,8 +54,8 @@ pub(crate) fn stored(frame: &[u8]) -> Option<(String, String)> {
     Some((event_type.unwrap_or("message").to_owned(), data?))
 }
 
-/// Appends the data of a frame of the log to `text`. Returns `false`, and leaves `text` as it is, if
-/// the frame has no data, or other fields than a type, data and an id.
+/// Appends the data of a frame of the log to `text`. Returns `false`, and leaves `text` as it is,
+/// if the frame has no data, or other fields than a type, data and an id.
 pub(crate) fn append_text(frame: &[u8], text: &mut String) -> bool {
     let Ok(frame) = std::str::from_utf8(frame) else { return false };
     let before = text.len();
