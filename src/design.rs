@@ -37,6 +37,7 @@
 //! | instance | one process with a hub |
 //! | order | the sequence of entries (events and commands) that all instances share |
 //! | history read | fetching events from the backplane that are older than the log |
+//! | seat, member | a user, or a user in a topic, as presence counts them; a user in a topic |
 //! | lease | the time after which an instance without a sign of life counts as dead |
 //! | drain | ending all streams over a period, each with a reconnect delay of its own |
 //!
@@ -54,11 +55,12 @@
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
-//!   serve/           mod (settings) -> accept -> connection (hyper's part) -> stream (ours)
-//!                    answer, link (from one to the other);  app (services);  open;  refuse;  socket
-//!   redis/           config (settings) -> driver (the future) -> tasks/ -> shared -> health, store/
+//!   serve/           mod (settings) -> accept -> connection (the task) -> stream (ours)
+//!                    link (hyper's part) -> app (services);  open (the connections of a server)
+//!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
+//!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry;  lease -> changes;  tail -> entry;  outbox
+//!     store/         script -> entry, format;  lease -> changes;  tail -> entry;  outbox
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
@@ -67,16 +69,19 @@
 //!   disconnect       ends, close                  drain           ends over a period
 //!   presence         the watch                    topics          join, leave, list
 //!   metrics          recorded on request          subscriber      the client's request
+//!   waking           wakes many clients, in turns
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          a topic's last events        follow          topics of a request
 //!   run              a run's producer             reading         a run's readers
 //! CORE    core/     plain types that the locks guard
-//!   state            the state lock's contents    roster          users that are away
+//!   state            the state lock's contents    attendance      seats here and elsewhere
 //!   held             history reads                ahead           clients ahead of the log
+//!   roster           seats that are away          remote          seats of other instances
 //!   deferred         work after the locks         config          settings of a hub
-//!   client           a client for publishers      inbox           a client's mailbox, end and waker
-//!   remote           users of other instances
+//!   client           a client for publishers      inbox           a client's mailbox, end, waker
+//!   due              clients that a task wakes
 //!   backplane        the port: entries out        receipt         receipt, confirmation
+//!   seats            users and members, a map     encoder         events without a hub
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
 //!   end              reasons, states of an end    run             a run's stop
@@ -91,6 +96,7 @@
 //!   name             the forms of a name          pages           the log in pieces
 //!   runs             the runs by name             run_log         a run's events and text
 //!   merge            the events of several keys
+//! PAGES   lib  design  guide/    documentation only; guide/proxies/ has configurations that are tested
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom
@@ -175,6 +181,20 @@
 //! - Lists of members are walked from the end, and the last member takes the place of a member that
 //!   leaves. A member that moves has already been visited.
 //! - The publisher still holds the ordering lock. No later event can overtake.
+//!
+//! **Wake-ups in turns.** A runtime has one queue for each worker. If a broadcast woke 9,000 clients
+//! at once, an event for one of these clients would wait for the turn of the client: up to 45 ms, if
+//! each client needs 5 us. Under direct serving, a task of the server (`hub/waking`) therefore wakes
+//! the clients of a broadcast to more than `PIECE` clients. The hand-out leaves the wakers in the
+//! inboxes, and the task takes `AT_ONCE` of them at a time, behind which the task queues itself. So:
+//!
+//! - An event for one client finds the waker, and the client reads all events up to this event
+//!   before the other clients of the broadcast have their turn. The order of ids holds, because a
+//!   client always reads from the cursor.
+//! - The queue of a worker does not overflow into the queue that all workers share, and a client
+//!   is polled while the inbox is in a cache: the task has just taken the waker.
+//! - If the task is dropped, the task wakes all clients that are left, and the hub wakes clients by
+//!   itself again. A hub that no server has seen has no such task.
 //!
 //! **Memory in the order of use.** With many clients, a delivery costs as much as the cache lines
 //! that are not in a cache. So the inboxes of 16 clients lie side by side in a block, in the order in
@@ -313,11 +333,14 @@
 //!   place among the events on every instance, and each instance applies them when reading them,
 //!   also the instance that sent them. To apply them at once there would end a returning client
 //!   twice.
-//! - **Presence** needs no order. Each instance announces a set of users with a version that only
-//!   grows. An instance that missed a version reads the whole set. An instance counts as dead if no
-//!   new sign of life came for 1.5 leases in which the observer could read, so no clock is compared
-//!   with another, and an outage of Redis makes no instance dead. No instance declares another dead
-//!   for all: a clock that jumps would end every user.
+//! - **Presence** needs no order. Each instance announces a set of seats with a version that only
+//!   grows. A seat is a user, or a user in a topic: both have the same grace, bounds and lease, and
+//!   travel in the same set. In Redis a member is an element that is not UTF-8, and its changes
+//!   have a field of their own: an older version skips both, and still knows all users. An instance
+//!   that missed a version reads the whole set. An instance counts as dead if no new sign of life
+//!   came for 1.5 leases in which the observer could read, so no clock is compared with another,
+//!   and an outage of Redis makes no instance dead. No instance declares another dead for all: a
+//!   clock that jumps would end every user.
 //! - **Outages.** The engine repeats the state, and the hub judges by the clock whether an outage
 //!   lasts. So no timer of a stream is touched, and a short outage wakes no client. A stream
 //!   compares the state last sent with the current state, and sends only the newest.
@@ -427,13 +450,20 @@
 //! - An HTTP upgrade would free the connection, too, but has another head. An upgrade of the
 //!   application needs a connection that `into_parts` cannot take apart, so a response that changes
 //!   the protocol waits for one poll in which the connection is exchanged.
-//! - The stream has a task of its own, because a task keeps the memory of its largest state.
-//! - A write that waits for room has a timer; a stream that only waits for events has none but its
-//!   heartbeat.
+//! - A connection has one task to the end (`serve/connection`). A task keeps the memory of its
+//!   largest state, so only the stream stands in the task. All other work is boxed: hyper, and
+//!   sending what the socket has no room for. One task also means one waker: what hyper registered
+//!   at the socket wakes the stream.
+//! - A stream without unsent bytes has no deadline and no timer but its heartbeat. If the socket is
+//!   full, and at the end, the connection is under the watchdog like hyper's connections.
+//! - Services are boxed for each connection, and futures for each request. The cost is two
+//!   allocations for a request, and no type of a connection needs the type of the service.
 //! - On Linux the options are set on the listener, and accepted sockets inherit the options: six
 //!   system calls less for a connection.
-//! - axum's `IncomingStream` has no public constructor. `serve` has a type of its own for the
-//!   services that want it, and implements axum's `Connected` for addresses.
+//! - axum's `IncomingStream` has private fields and no public constructor, up to axum 0.8.9. Only
+//!   axum's own accept loop makes values of the type, and that loop gives the socket to hyper.
+//!   `serve` has a type of its own for the services that want it, and implements axum's `Connected`
+//!   for addresses.
 //!
 //! `tests/serve/same.rs` sends requests that are cut, merged and damaged at every byte to both
 //! servers, and compares the answers.
@@ -501,11 +531,15 @@
 //! | `connections are accepted again` | `INFO` | after the message before |
 //! | `connection failed` | `TRACE` | `error` of hyper |
 //! | `malformed stream entries skipped` | `WARN` | once for a burst, at most once a minute |
+//! | `stream entries of an unknown format skipped` | `WARN` | `format`, `kind`: the first bytes of the entry; once for a burst, at most once a minute |
 //! | `malformed idempotency keys replaced` | `WARN` | once for a burst, at most once a minute |
 //! | `Redis is out of memory: the oldest events are removed` | `WARN` | `events`; at most once a minute |
 //! | `presence sync failed` | `WARN` | `cause`; at most once a minute |
 //! | `presence sync resumed` | `INFO` | if the failure was logged |
 //! | `backplane ended with unacknowledged events` | `WARN` | `left`: how many events |
+//! | `publisher ended with unacknowledged events` | `WARN` | `left`: how many events |
+//! | `publisher cannot reach Redis` | `WARN` | `cause`; at most once a minute |
+//! | `publisher reaches Redis again` | `INFO` | if the outage was logged |
 //! | `the hub was built without a backplane` | `ERROR` | `RedisBackplane::run` with such a hub |
 //!
 //! A client id is a capability: a program that knows an id can connect under that id, or publish to the
@@ -531,6 +565,7 @@
 //! | `Limits` | 64, 64, 256 B | `core/settings` | topics, event types and name length of a client |
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
 //! | `Heartbeat` | 15 s | `time/heartbeat` | shorter than the idle time of usual proxies |
+//! | `AT_ONCE` | 128 clients | `hub/waking` | woken together: less than a millisecond at 5 us each |
 //! | `PIECE` | 256 clients | `core/state` | for one hold of the state lock; 1 under loom |
 //! | `BLOCK` | 16 clients | `core/inbox` | share a lock and lie side by side; 1 under loom |
 //! | `MAX_EVENTS` | 64 | `log/entry` | events of one read of the log: 16 and 256 make publishers wait for longer |
@@ -544,7 +579,7 @@
 //! | `MAX_FORGOTTEN` | 64 runs | `log/log` | runs that one operation forgets |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
-//! | `MAX_EXPIRED` | 64 users | `core/roster` | grace periods that one operation ends |
+//! | `MAX_EXPIRED` | 64 seats | `core/roster` | grace periods that one operation ends |
 //! | `LINGER` | 10 s | `core/held` | older events stay this long after the last read |
 //! | `MAX_LOWERED`, `_IDLE` | 64, 1024 | `hub/shared` | events freed by a publish or read; by a heartbeat |
 //! | `LASTS`, `LOG_PERIOD` | 1 s, 10 s | `core/health` | an outage that clients hear of; log rate |
@@ -554,7 +589,7 @@
 //! | `MAX_COPIED_BYTES` | 16 KiB | `serve/stream` | a copy costs less than a `writev` of three pieces |
 //! | `MAX_ITEMS` | 32 | `serve/stream` | items of a stream before other tasks have a turn |
 //! | `READ_BYTES` | 256 | `serve/stream` | a client has nothing to say during a stream |
-//! | `MAX_REFUSALS`, `RETRY` | 64, 5 s | `serve/refuse` | refusals at a time; delay of a refused client |
+//! | `MAX_REFUSALS`, `RETRY` | 64, 5 s | `serve/accept` | refusals at a time; delay of a refused client |
 //! | `SPREAD` | 0.9 | `hub/drain` | the rest of the period is for servers that read late |
 //! | `MEASURED_READS` | 16 | `hub/subscription` | one read in 16 measures its delay |
 //! | `MAX_SAMPLE` | 4096 | `core/stats` | delays that one scrape records |
@@ -577,9 +612,9 @@
 //! | `MOST_ENTRIES`, `MOST_UNCOUNTED` | 2048, 256 | `redis/tasks/read_size` | the same in entries |
 //! | `SHRINK` | 8 | `redis/tasks/read_size` | divides the size after a timeout |
 //! | `PACE` | 100 ms | `redis/tasks/history`, `announcer` | a crowd shares a read; joins share an entry |
-//! | `BATCH` | 1024 | `redis/tasks/announcer` | users in one entry |
+//! | `BATCH` | 1024 | `redis/tasks/announcer` | seats in one entry |
 //! | `MOST_INSTANCES` | 4096 | `redis/tasks/observer` | bounds memory against forged instances |
-//! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and users in one read |
+//! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and seats in one read |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
 //! | `KEPT_ENTRIES` | 256 | `redis/store/lease` | an instance that misses more reads a set |
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |
@@ -592,7 +627,8 @@
 //! | `FIRST`, `MOST` | 8 ms, 250 ms | `redis/connect/back_off` | recovery within a second |
 //! | `BLOCK_SHARE` | 1/2 | `redis/tasks/reader` | of the timeout; the rest is for the answer |
 //! | `LASTING`, `QUIET` | 1 s, 60 s | `redis/health` | repeat of an outage; warnings of a kind |
-//! | `HORIZON_MS` | 10 years | `redis/store/script` | see *Forged data* |
+//! | `FLUSH_TIMEOUTS` | 5 | `redis/publisher` | timeouts without an acknowledgement: a flush outlasts a restart of Redis |
+//! | `HORIZON` | 10 years | `redis/lua/add.lua` | see *Forged data* |
 //! | `TIMEOUTS`, `LEASES` | 4 ms to 1 h, 8 ms to 1 day | `redis/config` | outside, a hub could not work |
 //!
 //! # Dependencies beside the usual
@@ -640,6 +676,7 @@
 //! | conversions | done: `Event::from_payload`, `Feed::new` |
 //! | names of the port | done: `AheadUpTo`, `HistoryRequest`, `SendError`, `UserChange::Joined`, `Feed::tail_limits`, `replace_users`, `change_users`, `remove_instance`, and `on_` for notifications |
 //! | names with a unit | done: `Stats::batched` and `delivered_bytes`, `Presence::max_away` and `event_buffer`, `HubBuilder::max_batch_bytes`. `HubBuilder::window` stays: its documentation names the unit |
+//! | presence in topics | done: `Presence::topics` selects by `&'static` prefixes, so that `Presence` stays `Copy`. `Hub::watch_topics` is a watch of its own: in one watch, a crowd in the rooms would wake and overtake the watchers of users. `Hub::leave` ends a membership at once, because nobody reloads a page by leaving a room; a stream that ends has the grace period. `Hub::users_in` of a topic that is not selected is an error, and no list of the local part |
 //! | `RefusedCause` | deliberately carries its limit: an operator reads the number in the message |
 //! | `HubBuilder::backplane` | deliberately takes the engine by value, as the timer: an engine that the program also needs is a cheap clone |
 //! | publishing | deliberately synchronous: it never waits, and never fails because no client listens |
@@ -699,6 +736,24 @@
 //! *A full Redis.* Redis decides when a script starts whether the memory is full. So the script
 //! that publishes cannot make room for itself: the sender removes the oldest eighth of the stream
 //! by another script, and sends again. An eighth at a time, so that no more history goes than must.
+//!
+//! *A publisher* is the sender with its outbox, without a feed. Its task is spawned when the handle
+//! is made, unlike a hub's: a cron job would forget a future to spawn, and a flush that drives the
+//! sender would leave a [`Confirmation`](crate::Confirmation) that is awaited without a flush
+//! unresolved. So the handle needs a runtime from the start, which is a typed error. A task that is
+//! aborted can go on for a moment. The outbox therefore decides under its lock whether an event is
+//! acknowledged or counted as lost, and the handle counts when it is dropped, not the task.
+//!
+//! A hub confirms no event after the reader of the hub has left an old master, so a reader has read
+//! each confirmed event. A publisher has no reader, and finds the new master up to a second later
+//! than the hubs. Events that the old master confirmed meanwhile are lost unreported:
+//! `tests/redis/sentinel` showed that once in three ordered failovers, and not with
+//! `min-replicas-to-write`, by which the old master refuses events.
+//!
+//! *Other languages.* `redis/format` documents the bytes and the script that hubs use. A smaller
+//! script for others would be a second way to write the chain. Redis functions have names, but need
+//! Redis 7 and a further right. The first byte of an entry is its version: a version field beside
+//! the bytes would cost every entry a field, and tell no more.
 //!
 //! *Finding the server.* The `redis` crate (1.8.1) supports Sentinel and Cluster, and was tried.
 //! The sentinel client of the crate reads the answers in the order of the list (`buffered` in

@@ -28,8 +28,8 @@ pub enum PublishError {
     /// As many events wait for the backplane as it may hold: the backplane is slow or unreachable.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub is closed.
-    #[error("the hub is closed")]
+    /// The hub is closed, or the publisher has ended.
+    #[error("the hub or the publisher is closed")]
     Closed,
 }
 
@@ -252,8 +252,9 @@ pub enum DisconnectError {
     /// As many entries wait for the backplane as it may hold.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub is closed, and its streams have ended. Other instances were not reached.
-    #[error("the hub is closed")]
+    /// The hub is closed, and its streams have ended; or the publisher has ended. Other instances
+    /// were not reached.
+    #[error("the hub or the publisher is closed")]
     Closed,
 }
 
@@ -282,8 +283,8 @@ pub enum JoinError {
     /// As many entries wait for the backplane as it may hold.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub is closed, and cannot tell its backplane.
-    #[error("the hub is closed")]
+    /// The hub is closed, and cannot tell its backplane; or the publisher has ended.
+    #[error("the hub or the publisher is closed")]
     Closed,
 }
 
@@ -323,13 +324,29 @@ pub enum ReadError {
     NotLoaded,
 }
 
-/// Why [`Hub::watch`](crate::Hub::watch) failed.
+/// Why [`Hub::watch`](crate::Hub::watch) or [`Hub::watch_topics`](crate::Hub::watch_topics) failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
     /// The hub was built without presence.
     #[error("presence is off: set `HubBuilder::presence`")]
     Off,
+    /// The hub's presence selects no topic.
+    #[error("presence of topics is off: set `Presence::topics`")]
+    NoTopics,
+}
+
+/// Why [`Hub::users_in`](crate::Hub::users_in) failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MembersError {
+    /// The hub does not know the members of this topic: it was built without presence, or
+    /// [`Presence::topics`](crate::Presence::topics) does not select the topic.
+    #[error("presence of this topic is off: set `Presence::topics`")]
+    Off,
+    /// The name of the topic is invalid.
+    #[error("invalid topic: {0}")]
+    Topic(#[from] NameError),
 }
 
 /// Why an operation on a [run](crate::Run) failed. The operation had no effect.
@@ -452,6 +469,16 @@ pub enum ConfigError {
     Retry {
         /// The delay that was set.
         retry: Duration,
+    },
+    /// No topic can begin with a prefix of `Presence::topics`.
+    #[error(
+        "a prefix of {len} bytes in `Presence::topics`, more than the {limit} of `Limits::name_len`"
+    )]
+    TopicPrefix {
+        /// The length of the prefix in bytes.
+        len: usize,
+        /// The longest name in bytes.
+        limit: usize,
     },
     /// `Retain::per_topic` has no effect.
     #[error("`Retain::per_topic` is {per_topic}, more than the {events} of `Retain::events`")]

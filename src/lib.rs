@@ -38,6 +38,8 @@
 //!
 //! # Where to read on
 //!
+//! [`guide`] has a page for each task, from mounting to troubleshooting. The types have the details:
+//!
 //! | topic | read |
 //! |---|---|
 //! | ordering, resuming and gaps, slow clients, limits, closing, presence | [`Hub`] |
@@ -47,8 +49,9 @@
 //! | a snapshot, and then its changes | [`Subscription::with_snapshot`], [`Hub::position`] |
 //! | retained events without a stream | [`Hub::read`], [`Hub::recent`] |
 //! | streams that end | [`Hub::finish`], [`Hub::disconnect`], [`Goodbye`] |
-//! | answers and jobs that outlive their request | [`Run`], [`RunLimits`] |
+//! | answers and jobs that outlive their request | [`Run`], [`RunLimits`], [`guide::runs`] |
 //! | users that come and go | [`Presence`], [`PresenceWatch`] |
+//! | the members of a room | [`Hub::users_in`], [`TopicWatch`], [`Presence::topics`] |
 //! | a stream without a hub | [`EventStream`] |
 //! | heartbeats, on any runtime | [`Heartbeat`], [`Timer`] |
 //! | responses to requests | `sse_hub::http`, `sse_hub::warp`, the examples |
@@ -81,6 +84,7 @@
 mod core;
 pub mod design;
 mod error;
+pub mod guide;
 mod hub;
 mod log;
 mod mount;
@@ -99,17 +103,20 @@ pub mod backplane {
     //! implement the port for others.
     //!
     //! Events go [out](Outgoing) to the engine, which puts them in one order. They come
-    //! [in](Incoming) in that order, with the events of the other instances, through a [`Feed`]. The id that the engine gives
-    //! an event *is* the event's id, so a client can resume on another instance.
+    //! [in](Incoming) in that order, with the events of the other instances, through a [`Feed`]. The
+    //! id that the engine gives an event *is* the event's id, so a client can resume on another
+    //! instance. A program that only publishes needs no hub: an [`Encoder`] writes its events.
     //!
     //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
     //! look like events to the engine. Presence needs no order: an engine may
-    //! [take](Feed::take_changes) the changes of this hub's users and give them to the
-    //! [other](Feed::change_users) instances.
+    //! [take](Feed::take_changes) the changes of this hub's users and of the members of its topics,
+    //! and give them to the [other](Feed::change_users) instances.
 
     pub use crate::core::ahead::AheadUpTo;
     pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
+    pub use crate::core::encoder::Encoder;
     pub use crate::core::held::HistoryRequest;
+    pub use crate::core::seats::Seat;
     pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
 }
 
@@ -127,26 +134,8 @@ pub mod http {
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
     //! | a page that joins or leaves a topic | [`join_topic`], [`leave_topic`] |
     //!
-    //! # `HEAD`
-    //!
-    //! A request for headers must have no side effects, but routers call the handler of `GET` for
-    //! `HEAD` too. With axum, extract [`LastEventId`](crate::LastEventId) in every handler that
-    //! subscribes: the extractor answers `HEAD` with the headers of the stream, and the handler is
-    //! not called. With warp, `sse_hub::warp::last_event_id` refuses `HEAD` and `sse_hub::warp::head`
-    //! answers it. With other servers, route `HEAD` to [`head_response`]. Put authentication before
-    //! it, so that `HEAD` and `GET` give the same status.
-    //!
-    //! # Shutting down
-    //!
-    //! Behind a load balancer, take the instance out of service in this order:
-    //!
-    //! 1. Fail the readiness check, and wait until the load balancer has noticed.
-    //! 2. [Drain](crate::Hub::drain) the hub: each client reconnects after a delay of its own, to
-    //!    another instance. A client that still reaches this instance gets a [`refusal`], which ends
-    //!    its HTTP/1.1 connection.
-    //! 3. [Close](crate::Hub::close) the hub, and let the server finish. Bound the time of this step:
-    //!    a connection that never completes its request would hold the server up. The examples give
-    //!    it five seconds.
+    //! The guide says [how to mount](crate::guide::mounting) a stream, [answer
+    //! `HEAD`](crate::guide::mounting#head), and [shut down](crate::guide::shutdown) in order.
 
     pub use crate::mount::http::{
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
@@ -176,31 +165,27 @@ pub mod warp {
     //! }
     //! ```
     //!
-    //! # Pages of other origins
-    //!
-    //! - Never combine `warp::cors().allow_any_origin()` with `.allow_credentials(true)`: warp then
-    //!   reflects every origin, so any page can read the streams of your users with their cookies.
-    //!   List the origins with `allow_origins`.
-    //! - `warp::cors()` sends no `vary: origin`. Without this header, a cache can answer one origin
-    //!   with the response for another: add `warp::reply::with::header("vary", "origin")`.
+    //! For pages of other origins, `warp::cors()` has two traps: see
+    //! [`guide`](crate::guide::authentication#other-origins).
 
     pub use crate::mount::warp::{head, last_event_id};
 }
 
 pub use crate::core::end::{EndReason, Goodbye};
 pub use crate::core::receipt::{Affected, Confirmation, Receipt, Unconfirmed, Unmatched};
-pub use crate::core::roster::{PresenceEvent, UserInfo};
+pub use crate::core::roster::{PresenceEvent, TopicEvent, UserInfo};
 pub use crate::core::settings::{History, Limits, Presence};
 pub use crate::core::stats::{Delays, Stats};
 pub use crate::error::{
-    AudienceError, ConfigError, DisconnectError, FollowError, InvalidReason, JoinError, NameError,
-    NameKind, PublishError, ReadError, RefusalStyle, Refused, RefusedCause, RunError, WatchError,
+    AudienceError, ConfigError, DisconnectError, FollowError, InvalidReason, JoinError,
+    MembersError, NameError, NameKind, PublishError, ReadError, RefusalStyle, Refused,
+    RefusedCause, RunError, WatchError,
 };
 pub use crate::hub::builder::HubBuilder;
 pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
 pub use crate::hub::page::{Page, StoredEvent};
-pub use crate::hub::presence::PresenceWatch;
+pub use crate::hub::presence::{PresenceWatch, TopicWatch};
 pub use crate::hub::run::{Run, RunInfo, RunOptions, Stopped};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;

@@ -27,9 +27,9 @@ use sse_hub::http::{
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{
     Audience, AudienceError, ClientId, DisconnectError, Event, EventError, FollowError, Goodbye,
-    Hub, HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, NameError, NameKind,
-    Presence, PresenceEvent, PublishError, ReadError, RefusalStyle, Refused, RefusedCause,
-    Subscriber, Subscription, TokioTimer,
+    Hub, HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, MembersError, NameError,
+    NameKind, Presence, PresenceEvent, PublishError, ReadError, RefusalStyle, Refused,
+    RefusedCause, Subscriber, Subscription, TokioTimer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -467,6 +467,8 @@ async fn errors_are_statuses_without_their_text() {
     check(FollowError::Join(JoinError::Closed), 503);
     check(ReadError::Combined, 500);
     check(ReadError::NotLoaded, 503);
+    check(MembersError::Topic(NameError::Empty(NameKind::Topic)), 400);
+    check(MembersError::Off, 500);
     check(DisconnectError::Audience(AudienceError::Excessive), 400);
     check(DisconnectError::Event(EventError::Comment), 400);
     check(DisconnectError::Backlog, 503);

@@ -5,11 +5,11 @@ use std::hash::Hash;
 
 use sse_hub::{
     Audience, ClientId, ConfigError, Event, EventError, EventId, EventType, Heartbeat, Hub,
-    HubBuilder, InvalidEventType, LastEventId, ManualTimer, NameError, NameKind,
+    HubBuilder, InvalidEventType, LastEventId, ManualTimer, MembersError, NameError, NameKind,
     ParseClientIdError, ParseEventIdError, Presence, PresenceEvent, PresenceWatch, PublishError,
     Receipt, Refused, RefusedCause, Retain, Run, RunError, RunInfo, RunLimits, RunOptions,
-    RunState, Sleep, Stats, Stopped, Subscriber, Subscription, Timer, Unmatched, UserInfo,
-    WatchError,
+    RunState, Sleep, Stats, Stopped, Subscriber, Subscription, Timer, TopicEvent, TopicWatch,
+    Unmatched, UserInfo, WatchError,
 };
 
 const fn shared<T: Debug + Send + Sync + Unpin + 'static>() {}
@@ -42,6 +42,7 @@ fn watch_is_send_and_unpin() {
     const { cloned::<PresenceEvent>() };
     const { cloned::<UserInfo>() };
     const { cloned::<sse_hub::backplane::UserChange>() };
+    const { key::<sse_hub::backplane::Seat>() };
     const { cloned::<sse_hub::backplane::Feed>() };
     const { value::<Presence>() };
     const { error::<WatchError>() };
@@ -59,6 +60,16 @@ fn runs_can_be_shared_by_tasks() {
     const { value::<RunLimits>() };
     const { value::<RunState>() };
     const { error::<RunError>() };
+}
+
+#[test]
+fn topic_watch_is_send_and_unpin() {
+    const fn events<T: futures_util::Stream<Item = TopicEvent>>() {}
+
+    const { shared::<TopicWatch>() };
+    const { events::<TopicWatch>() };
+    const { cloned::<TopicEvent>() };
+    const { error::<MembersError>() };
 }
 
 #[test]
@@ -154,11 +165,12 @@ fn body_moves_with_its_stream() {
 #[test]
 fn backplane_and_feed_cross_threads() {
     use sse_hub::backplane::{
-        AheadUpTo, Backplane, Feed, Incoming, Malformed, Outgoing, SendError,
+        AheadUpTo, Backplane, Encoder, Feed, Incoming, Malformed, Outgoing, SendError,
     };
 
     const { boxed::<dyn Backplane>() };
     const { cloned::<Feed>() };
+    const { cloned::<Encoder>() };
     const { shared::<Outgoing>() };
     const { shared::<Incoming>() };
     const { cloned::<AheadUpTo>() };
@@ -181,6 +193,23 @@ fn redis_driver_is_send() {
     let backplane = Redis::new("redis://localhost").unwrap().build().unwrap();
     let hub = Hub::builder(ManualTimer::new()).backplane(backplane.clone()).build().unwrap();
     sent(&backplane.run(&hub));
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn publisher_crosses_threads_and_hides_secrets() {
+    use sse_hub::redis::{NotFlushed, NotFlushedCause, Redis, RedisPublisher};
+
+    const fn sent<T: Send + 'static>(_: &T) {}
+
+    const { cloned::<RedisPublisher>() };
+    const { error::<NotFlushed>() };
+    const { error::<NotFlushedCause>() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let publisher = runtime
+        .block_on(async { Redis::new("redis://:secret@localhost").unwrap().publisher().unwrap() });
+    assert!(!format!("{publisher:?}").contains("secret"));
+    sent(&publisher.flush());
 }
 
 #[cfg(feature = "redis")]

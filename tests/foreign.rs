@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError, UserChange};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, Seat, SendError, UserChange};
 use sse_hub::{
     Audience, EndReason, Event, EventId, Goodbye, Heartbeat, History, Hub, HubBuilder, Limits,
     ManualTimer, Presence, Retain, Sleep, Subscriber, Subscription, Timer,
@@ -75,6 +75,10 @@ impl Meddler {
             let _ = (hub.stats(), hub.users(), hub.is_online("ann"), hub.count(Audience::all()));
             let _ = hub.clients(Audience::topic("t"));
             if let Ok(mut watch) = hub.watch() {
+                let _ = watch.next().now_or_never();
+            }
+            let _ = hub.users_in("t");
+            if let Ok(mut watch) = hub.watch_topics() {
                 let _ = watch.next().now_or_never();
             }
             if let Some(feed) = Feed::new(&hub) {
@@ -231,7 +235,7 @@ impl Scene {
         let timer = ManualTimer::new();
         let sent = Arc::default();
         let mut hub = Hub::builder(Clock(timer.clone(), of(Who::Clock)))
-            .presence(Presence::default().grace(SECOND))
+            .presence(Presence::default().grace(SECOND).all_topics())
             .heartbeat(Heartbeat::default().every(3 * SECOND))
             .retain(Retain::default().events(4))
             .limits(Limits::default().per_user(3).displace_oldest(true))
@@ -281,11 +285,13 @@ fn has_no_more(stream: &mut Subscription) -> bool {
 /// Every public method, with streams that wait, lag, stall, are held, and end.
 fn use_everything(scene: &Scene) {
     let Scene { hub, timer, meddler, wakers, .. } = scene;
-    let mut watch = hub.watch().unwrap();
+    let (mut watch, mut topics) = (hub.watch().unwrap(), hub.watch_topics().unwrap());
     let waker = wakers.waker();
     let mut watched = || {
+        let cx = &mut Context::from_waker(&waker);
         for _ in 0..100 {
-            if watch.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending() {
+            let is_pending = watch.poll_next_unpin(cx).is_pending();
+            if topics.poll_next_unpin(cx).is_pending() && is_pending {
                 return;
             }
         }
@@ -406,7 +412,7 @@ fn foreign_code_may_call_a_hub_of_several() {
             }
             let users = ["ann", "far"].map(|user| {
                 meddler.meddle();
-                Arc::from(user)
+                Seat::user(user)
             });
             feed.replace_users("other", users);
             let meddling = meddler.clone();
@@ -680,13 +686,14 @@ fn operations() -> Vec<(&'static str, Operation)> {
             drop(streams.pop());
             timer.advance(60 * SECOND);
             let _ = (hub.is_online("other"), hub.users(), hub.watch());
+            let _ = (hub.users_in("t"), hub.watch_topics());
         }),
         ("close", |hub, _, _| hub.close()),
     ]
 }
 
 fn settings(timer: impl Timer) -> HubBuilder {
-    Hub::builder(timer).presence(Presence::default().grace(SECOND)).max_batch_bytes(1)
+    Hub::builder(timer).presence(Presence::default().grace(SECOND).all_topics()).max_batch_bytes(1)
 }
 
 #[test]

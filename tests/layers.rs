@@ -23,8 +23,8 @@ const LAYERS: [&[&str]; 5] = [
     &["time", "wire", "error", "sync"],
 ];
 
-/// Files outside the layers: `lib` re-exports items of all layers, and `design` has no code.
-const OUTSIDE: [&str; 2] = ["lib", "design"];
+/// Outside the layers: `lib` re-exports items of all layers, and the others have no code.
+const OUTSIDE: [&str; 3] = ["lib", "design", "guide"];
 
 /// Method names that `std` or a dependency has, too.
 const COMMON: &[&str] = &[
@@ -128,9 +128,12 @@ fn collect(folder: &Path, module: &str, sources: &mut Vec<Source>) {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_str().unwrap();
         let name = if module.is_empty() { stem.to_owned() } else { format!("{module}::{stem}") };
+        if OUTSIDE.contains(&name.as_str()) {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, &name, sources);
-        } else if !OUTSIDE.contains(&name.as_str()) {
+        } else {
             let is_mod = stem == "mod";
             let name = if is_mod { module.to_owned() } else { name };
             sources.push(Source { name, is_mod, code: code(&fs::read_to_string(path).unwrap()) });

@@ -68,24 +68,37 @@ fn stop_reaches_a_waiting_producer() {
     });
 }
 
+/// Reads a stream to its end, and asserts that the end of the run comes once.
+fn read_run(mut stream: Subscription) {
+    let mut text = String::new();
+    while let Some(item) = block_on(stream.next()) {
+        text += std::str::from_utf8(&item).unwrap();
+    }
+    let count = |line: &str| text.matches(line).count();
+    assert_eq!((count("event: hub:run-end"), count("\"final\""), count("hub:gap")), (1, 1, 0));
+}
+
 #[test]
-fn reader_of_a_run_misses_neither_event_nor_end() {
+fn end_of_a_run_wakes_a_waiting_reader() {
     loom::model(|| {
-        let hub = hub(1, 4);
+        let hub = hub(4, 4);
         let run = hub.start_run("a", RunOptions::default()).unwrap();
-        let producer = thread::spawn(move || {
-            run.publish(Event::new("x")).unwrap();
-            run.finish(None).unwrap();
-        });
-        let mut stream = hub.subscribe(Subscriber::new().run("a")).unwrap();
-        let mut text = String::new();
-        while let Some(item) = block_on(stream.next()) {
-            text += std::str::from_utf8(&item).unwrap();
-        }
+        let stream = hub.subscribe(Subscriber::new().run("a")).unwrap();
+        let producer = thread::spawn(move || run.finish(None).unwrap());
+        read_run(stream);
         producer.join().unwrap();
-        let count = |line: &str| text.matches(line).count();
-        assert_eq!((count("event: x"), count("event: hub:run-end"), count("\"final\"")), (1, 1, 1));
-        assert!(!text.contains("hub:gap"));
+    });
+}
+
+#[test]
+fn reader_that_connects_during_the_end_gets_the_end() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let run = hub.start_run("a", RunOptions::default()).unwrap();
+        let producer = thread::spawn(move || run.finish(None).unwrap());
+        let stream = hub.subscribe(Subscriber::new().run("a")).unwrap();
+        producer.join().unwrap();
+        read_run(stream);
     });
 }
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom::future::block_on;
 use loom::thread;
-use sse_hub::{Hub, ManualTimer, Presence, PresenceEvent, Subscriber, Subscription};
+use sse_hub::{
+    Audience, EndReason, Hub, ManualTimer, Presence, PresenceEvent, Subscriber, Subscription,
+    TopicEvent, TopicWatch,
+};
 
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -88,5 +91,84 @@ fn closing_wakes_a_waiting_watcher() {
         let closes = thread::spawn(move || hub.close());
         assert_eq!(block_on(watch.next()), None);
         closes.join().unwrap();
+    });
+}
+
+fn room() -> (ManualTimer, Hub) {
+    let timer = ManualTimer::new();
+    let presence = Presence::default().grace(GRACE).all_topics();
+    let hub = Hub::builder(timer.clone()).heartbeat(None).presence(presence).build().unwrap();
+    (timer, hub)
+}
+
+/// Applies the events of a watch to a member that was, or was not, in the room.
+fn follow(watch: &mut TopicWatch, mut is_member: bool) -> bool {
+    while let Some(event) = watch.next().now_or_never() {
+        let joins = match event.unwrap() {
+            TopicEvent::Joined { .. } => true,
+            TopicEvent::Left { .. } => false,
+            event => panic!("{event:?}"),
+        };
+        is_member = joins;
+    }
+    is_member
+}
+
+#[test]
+fn join_of_a_topic_wakes_a_waiting_watcher() {
+    loom::model(|| {
+        let (_, hub) = room();
+        let ann = tab(&hub);
+        let mut watch = hub.watch_topics().unwrap();
+        let joins = thread::spawn({
+            let hub = hub.clone();
+            move || hub.join(Audience::all(), "r").unwrap()
+        });
+        let event = block_on(watch.next()).unwrap();
+        assert!(matches!(event, TopicEvent::Joined { .. }));
+        joins.join().unwrap();
+        drop(ann);
+    });
+}
+
+#[test]
+fn tabs_that_leave_and_close_are_one_departure() {
+    loom::model(|| {
+        let (timer, hub) = room();
+        let who = || Subscriber::new().user("ann").topic("r");
+        let (one, other) = (hub.subscribe(who()).unwrap(), hub.subscribe(who()).unwrap());
+        let mut watch = hub.watch_topics().unwrap();
+        let closes = thread::spawn(move || drop(one));
+        hub.leave(other.client_id(), "r").unwrap();
+        closes.join().unwrap();
+        // The one that was last decides about the grace period.
+        let is_away = !hub.users_in("r").unwrap().is_empty();
+        timer.advance(GRACE);
+        let reason = match watch.next().now_or_never().unwrap().unwrap() {
+            TopicEvent::Left { reason, .. } => reason,
+            event => panic!("{event:?}"),
+        };
+        assert_eq!(reason, if is_away { EndReason::Left } else { EndReason::LeftTopic });
+        assert!(watch.next().now_or_never().is_none());
+        assert!(hub.users_in("r").unwrap().is_empty());
+    });
+}
+
+#[test]
+fn members_and_later_events_agree() {
+    loom::model(|| {
+        let (_, hub) = room();
+        let ann = tab(&hub);
+        let mut watch = hub.watch_topics().unwrap();
+        let comes_and_goes = thread::spawn({
+            let (hub, client) = (hub.clone(), ann.client_id());
+            move || {
+                hub.join(client, "r").unwrap();
+                hub.leave(client, "r").unwrap();
+            }
+        });
+        let is_member = !hub.users_in("r").unwrap().is_empty();
+        comes_and_goes.join().unwrap();
+        assert!(!follow(&mut watch, is_member));
     });
 }

@@ -1,12 +1,14 @@
 //! Values that a recorder of the `metrics` facade receives at a scrape.
 #![cfg(feature = "metrics")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use metrics::with_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use sse_hub::backplane::{Backplane, Outgoing, SendError};
 use sse_hub::{
     EndReason, Event, Hub, HubBuilder, Limits, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -141,4 +143,41 @@ fn late_scrape_samples_a_bounded_number_of_delays() {
     let second = recorded();
     assert_eq!(second.len(), 2, "rare values must not be lost");
     assert!(second.iter().all(|delay| delay.0 > 1.0));
+}
+
+/// An engine that takes events and brings none: a hub with an engine records more metrics.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Backplane for Nowhere {
+    fn send(&self, _: Outgoing) -> Result<(), SendError> {
+        Ok(())
+    }
+}
+
+/// An alert on a metric that does not exist never fires.
+#[test]
+fn metrics_of_the_guide_exist() {
+    let hub = builder(&ManualTimer::new()).backplane(Nowhere).build().unwrap();
+    let recorder = DebuggingRecorder::new();
+    with_local_recorder(&recorder, || hub.record_metrics(&[]));
+    let values = scrape(&recorder);
+    let mut recorded: BTreeSet<_> =
+        values.keys().map(|key| key.split('[').next().unwrap()).collect();
+    // Recorded once a delay was measured.
+    recorded.insert("sse_hub_delay_seconds");
+
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
+    let mut count = 0;
+    for page in ["production.rs", "troubleshooting.rs"] {
+        let text = std::fs::read_to_string(guide.join(page)).unwrap();
+        for name in text.split('`').filter(|word| word.starts_with("sse_hub_")) {
+            assert!(
+                recorded.contains(name),
+                "{page} names `{name}`, and a hub records {recorded:?}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 15, "the metrics were not found: {count}");
 }

@@ -2,12 +2,12 @@
 //! half, ordered events in, is [`Feed`](crate::backplane::Feed).
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
+use super::seats::Seat;
 use crate::error::{DisconnectError, JoinError, PublishError};
 use crate::wire::id::EventId;
 
@@ -16,7 +16,8 @@ use crate::wire::id::EventId;
 /// This trait is the part of the engine that a hub calls. `sse_hub::redis` implements the trait; an
 /// engine for tests can be a few lines.
 ///
-/// A hub with a backplane does not hand out published events. Each event goes to the engine. The engine gives the event an id, and brings the events of all hubs back through a
+/// A hub with a backplane does not hand out published events. Each event goes to the engine. The
+/// engine gives the event an id, and brings the events of all hubs back through a
 /// [`Feed`](crate::backplane::Feed). A hub spawns no task and waits for nothing: an engine needs a
 /// task of the application.
 ///
@@ -35,7 +36,7 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// [`Feed::disown`](crate::backplane::Feed::disown).
     fn on_client_ahead(&self) {}
 
-    /// Users came to the hub or left, since the engine last
+    /// Users came to the hub or left, or joined or left topics, since the engine last
     /// [took the changes](crate::backplane::Feed::take_changes). For engines that tell other
     /// instances which users are online.
     fn on_presence_changed(&self) {}
@@ -54,20 +55,23 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     fn on_close(&self) {}
 }
 
-/// A change of a user's presence on an instance, as instances tell each other.
+/// A change of presence on an instance, as instances tell each other: of a user, or of a member of
+/// a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserChange {
-    /// The user has clients on the instance, and had none.
-    Joined(Arc<str>),
-    /// The user has no client on the instance any more, and why the last client ended.
-    Left(Arc<str>, EndReason),
+    /// The seat has clients on the instance, and had none.
+    Joined(Seat),
+    /// The seat has no client on the instance any more, and why the last client left.
+    Left(Seat, EndReason),
 }
 
 impl UserChange {
-    pub(crate) fn user(&self) -> &Arc<str> {
-        let (Self::Joined(user) | Self::Left(user, _)) = self;
-        user
+    /// Returns the seat that changed.
+    #[must_use]
+    pub fn seat(&self) -> &Seat {
+        let (Self::Joined(seat) | Self::Left(seat, _)) = self;
+        seat
     }
 }
 
@@ -127,8 +131,9 @@ impl Outgoing {
         Self { entry: entry.into(), key, ticket: None }
     }
 
-    /// Returns the future that resolves when the event is confirmed.
-    pub(crate) fn confirmation(&mut self) -> Confirmation {
+    /// Returns the future that resolves when the event is confirmed, for a publisher without a hub.
+    /// A hub has called this if its caller wants a confirmation: a second call would end that.
+    pub fn confirmation(&mut self) -> Confirmation {
         let (ticket, confirmation) = Confirmation::pending();
         self.ticket = Some(ticket);
         confirmation

@@ -80,7 +80,7 @@ impl Config {
         self.runs.check()?;
         self.limits.check()?;
         self.history.as_ref().map_or(Ok(()), History::check)?;
-        self.presence.as_ref().map_or(Ok(()), Presence::check)?;
+        self.presence.map_or(Ok(()), |presence| presence.check(&self.limits))?;
         if self.heartbeat.is_some_and(|heartbeat| heartbeat.every.is_zero()) {
             return Err(ConfigError::Zero { setting: "Heartbeat::every" });
         }

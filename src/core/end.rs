@@ -37,6 +37,9 @@ pub enum EndReason {
     /// With a backplane: the instance of the client died. Only
     /// [presence](crate::PresenceEvent::Left) reports this reason, for users of other instances.
     Vanished,
+    /// The client [left](crate::Hub::leave) a topic, and its stream goes on. Only
+    /// [presence](crate::TopicEvent::Left) in a topic reports this reason.
+    LeftTopic,
 }
 
 impl EndReason {
@@ -53,6 +56,7 @@ impl EndReason {
         Self::Lagged,
         Self::Displaced,
         Self::Vanished,
+        Self::LeftTopic,
     ];
 
     pub(crate) const COUNT: usize = Self::ALL.len();
@@ -72,6 +76,7 @@ impl EndReason {
             Self::Lagged => "lagged",
             Self::Displaced => "displaced",
             Self::Vanished => "vanished",
+            Self::LeftTopic => "left-topic",
         }
     }
 

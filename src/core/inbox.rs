@@ -39,12 +39,15 @@ const BLOCK: usize = if cfg!(sse_hub_loom) { 1 } else { 16 };
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Inbox {
-    /// Wakes the task that polls the stream. The thread that fills the inbox takes the waker.
+    /// Wakes the task that polls the stream. The thread that fills the inbox takes the waker, or
+    /// leaves the waker to a task that wakes many clients.
     waker: Option<Waker>,
     /// The client stands in the list of clients that may stall.
     pub(crate) is_watched: bool,
     /// The stream's timer fired since the last poll.
     timer_fired: bool,
+    /// The client is in [`Due`](super::due::Due): a task takes the waker later.
+    is_due: bool,
     /// The fields behind the mailbox have their first values: the stream is open without a scheduled
     /// end, and has no unsent events.
     is_plain: bool,
@@ -68,6 +71,7 @@ impl Inbox {
             waker: None,
             is_watched: false,
             timer_fired: false,
+            is_due: false,
             is_plain: ending.is_endless(),
             mailbox,
             ending,
@@ -128,6 +132,22 @@ impl Inbox {
 
     /// Takes the waker of the stream's task, which must be woken after the locks are released.
     pub(crate) fn take_waker(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+
+    /// Leaves the waker to a task that takes the waker later. Returns false if there is no waker, or
+    /// if the task knows.
+    #[inline]
+    pub(super) fn leave_waker(&mut self) -> bool {
+        let leaves = self.waker.is_some() && !self.is_due;
+        self.is_due |= leaves;
+        leaves
+    }
+
+    /// Takes the waker that was left, unless an event for the client took it before.
+    #[cfg(feature = "serve")]
+    pub(super) fn take_left_waker(&mut self) -> Option<Waker> {
+        self.is_due = false;
         self.waker.take()
     }
 
@@ -234,7 +254,7 @@ impl Inbox {
 /// Inboxes that lie side by side, under a lock.
 pub(crate) struct Block {
     /// Which inboxes hold a waker. Written under the lock, read without: a stream whose waker is
-    /// there has nothing to look at.
+    /// there has nothing to look at, or will be woken.
     waits: [AtomicBool; BLOCK],
     contents: Mutex<Contents>,
 }

@@ -2,10 +2,13 @@
 //! that takes the locks.
 
 pub(crate) mod ahead;
+pub(crate) mod attendance;
 pub(crate) mod backplane;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod deferred;
+pub(crate) mod due;
+pub(crate) mod encoder;
 pub(crate) mod end;
 pub(crate) mod health;
 pub(crate) mod held;
@@ -14,6 +17,7 @@ pub(crate) mod receipt;
 pub(crate) mod remote;
 pub(crate) mod roster;
 pub(crate) mod run;
+pub(crate) mod seats;
 pub(crate) mod settings;
 pub(crate) mod state;
 pub(crate) mod stats;

@@ -1,150 +1,148 @@
-//! The users of other instances, and the local changes that are not announced yet.
+//! The seats of other instances, and the local changes that are not announced yet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
 use super::backplane::UserChange;
 use super::end::EndReason;
-use crate::log::routes::shrink;
+use super::seats::{Seat, SeatKind, Seats};
 
-/// Users by instance, and instances by user.
+/// Seats by instance, and the number of instances by seat.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    /// The most users, each counted once per instance that has it.
-    max_users: usize,
-    count: usize,
-    instances: HashMap<Arc<str>, HashSet<Arc<str>>>,
-    /// On how many instances each user is.
-    users: HashMap<Arc<str>, usize>,
-    /// Users whose local presence changed since the last announcement. If the user has left: why.
-    /// Holds at most the users that are here and those that were announced to be here.
-    unannounced: HashMap<Arc<str>, Option<EndReason>>,
-    /// The limit was reached, and the log was told.
+    /// The most seats of a kind, each counted once per instance that has it.
+    max_seats: usize,
+    users: usize,
+    members: usize,
+    instances: HashMap<Arc<str>, Seats<()>>,
+    /// On how many instances each seat is taken.
+    seats: Seats<usize>,
+    /// Seats whose local presence changed since the last announcement. If the seat is empty: why.
+    /// Holds at most the seats that are taken here and those that were announced to be taken.
+    unannounced: Seats<Option<EndReason>>,
+    /// The limit was reached, and the log has the warning.
     is_limit_reported: bool,
 }
 
-/// The result of adding a user that another instance reports.
+/// The result of adding a seat that another instance reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Added {
-    /// The user was on no other instance.
+    /// No other instance has the seat.
     First,
-    /// The user was on another instance already.
+    /// Another instance has the seat already.
     Known,
-    /// There is no room to remember the user.
+    /// There is no room to remember the seat.
     Full,
 }
 
 impl Remote {
-    pub(crate) fn new(max_users: usize) -> Self {
+    pub(crate) fn new(max_seats: usize) -> Self {
         Self {
-            max_users,
-            count: 0,
+            max_seats,
+            users: 0,
+            members: 0,
             instances: HashMap::new(),
-            users: HashMap::new(),
-            unannounced: HashMap::new(),
+            seats: Seats::default(),
+            unannounced: Seats::default(),
             is_limit_reported: false,
         }
     }
 
-    /// On how many other instances a user is.
-    pub(crate) fn instances_of(&self, user: &str) -> usize {
-        self.users.get(user).copied().unwrap_or(0)
+    /// On how many other instances a seat is taken.
+    pub(crate) fn instances_of(&self, seat: &Seat) -> usize {
+        self.seats.get(seat).copied().unwrap_or(0)
     }
 
-    pub(crate) fn users(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
-        self.users.iter().map(|(user, &instances)| (user, instances))
+    /// The seats of other instances.
+    pub(crate) fn seats(&self) -> &Seats<usize> {
+        &self.seats
     }
 
-    /// The users of an instance.
-    pub(crate) fn users_of(&self, instance: &str) -> impl Iterator<Item = &Arc<str>> {
-        self.instances.get(instance).into_iter().flatten()
+    /// The seats that are taken on an instance.
+    pub(crate) fn seats_of(&self, instance: &str) -> impl Iterator<Item = Seat> {
+        self.instances.get(instance).into_iter().flat_map(Seats::iter)
     }
 
-    /// A user is at an instance.
-    pub(crate) fn add(&mut self, instance: &str, user: &Arc<str>) -> Added {
-        if self.instances.get(instance).is_some_and(|users| users.contains(user)) {
+    fn count(&mut self, seat: &Seat) -> &mut usize {
+        match seat.kind() {
+            SeatKind::User => &mut self.users,
+            SeatKind::Member => &mut self.members,
+        }
+    }
+
+    /// A seat is taken on an instance.
+    pub(crate) fn add(&mut self, instance: &str, seat: &Seat) -> Added {
+        if self.instances.get(instance).is_some_and(|seats| seats.get(seat).is_some()) {
             return Added::Known;
         }
-        if self.count >= self.max_users {
+        if *self.count(seat) >= self.max_seats {
             return Added::Full;
         }
+        *self.count(seat) += 1;
         // A name is allocated once, on however many instances the user is.
-        let user = Arc::clone(self.users.get_key_value(user).map_or(user, |(known, _)| known));
+        let seat = self.seats.with_known_names(seat);
+        let is_first = self.seats.increment(&seat) == 1;
         if !self.instances.contains_key(instance) {
-            self.instances.insert(instance.into(), HashSet::new());
+            self.instances.insert(instance.into(), Seats::default());
         }
-        if let Some(users) = self.instances.get_mut(instance) {
-            users.insert(Arc::clone(&user));
+        if let Some(seats) = self.instances.get_mut(instance) {
+            seats.insert(seat, ());
         }
-        self.count += 1;
-        let instances = self.users.entry(user).or_default();
-        *instances += 1;
-        if *instances == 1 { Added::First } else { Added::Known }
+        if is_first { Added::First } else { Added::Known }
     }
 
-    /// A user is not at an instance. Returns whether the user was there, and is on no other.
-    pub(crate) fn remove(&mut self, instance: &str, user: &str) -> bool {
-        let Some(users) = self.instances.get_mut(instance) else { return false };
-        if !users.remove(user) {
+    /// A seat is empty on an instance. Returns whether this instance alone had the seat.
+    pub(crate) fn remove(&mut self, instance: &str, seat: &Seat) -> bool {
+        let Some(seats) = self.instances.get_mut(instance) else { return false };
+        if seats.remove(seat).is_none() {
             return false;
         }
-        if users.is_empty() {
+        if seats.is_empty() {
             self.instances.remove(instance);
         }
-        self.count -= 1;
-        let Some(instances) = self.users.get_mut(user) else { return false };
-        *instances -= 1;
-        if *instances > 0 {
-            return false;
-        }
-        self.users.remove(user);
-        shrink(&mut self.users);
-        true
+        *self.count(seat) -= 1;
+        self.seats.decrement(seat) == 0
     }
 
-    /// The limit was reached. Returns whether the log must be told, which is once in a hub's life.
+    /// The limit is reached. Returns whether the log needs the warning, once in a hub's life.
     pub(crate) fn report_limit(&mut self) -> bool {
         !mem::replace(&mut self.is_limit_reported, true)
     }
 
-    /// A user came to this instance. Returns whether the backplane must be told of changes.
+    /// A seat is taken on this instance. Returns whether the backplane must be told of changes.
     #[must_use]
-    pub(crate) fn note_arrival(&mut self, user: &Arc<str>) -> bool {
-        self.note(user, None)
+    pub(crate) fn note_arrival(&mut self, seat: &Seat) -> bool {
+        self.note(seat, None)
     }
 
-    /// A user left this instance. Returns whether the backplane must be told of changes.
+    /// A seat is empty on this instance. Returns whether the backplane must be told of changes.
     #[must_use]
-    pub(crate) fn note_departure(&mut self, user: &Arc<str>, reason: EndReason) -> bool {
-        self.note(user, Some(reason))
+    pub(crate) fn note_departure(&mut self, seat: &Seat, reason: EndReason) -> bool {
+        self.note(seat, Some(reason))
     }
 
-    fn note(&mut self, user: &Arc<str>, reason: Option<EndReason>) -> bool {
+    fn note(&mut self, seat: &Seat, reason: Option<EndReason>) -> bool {
         let was_empty = self.unannounced.is_empty();
         // A change that is not announced yet is the opposite change: together they are none.
-        if self.unannounced.remove(user).is_none() {
-            self.unannounced.insert(Arc::clone(user), reason);
+        if self.unannounced.remove(seat).is_none() {
+            self.unannounced.insert(seat.clone(), reason);
         }
         was_empty && !self.unannounced.is_empty()
     }
 
     /// Takes at most `most` changes to announce.
     pub(crate) fn take_changes(&mut self, most: usize) -> Vec<UserChange> {
-        let change = |(user, reason)| match reason {
-            None => UserChange::Joined(user),
-            Some(reason) => UserChange::Left(user, reason),
-        };
-        if self.unannounced.len() <= most {
-            return mem::take(&mut self.unannounced).into_iter().map(change).collect();
-        }
-        let taken = self.unannounced.extract_if(|_, _| true).take(most).map(change).collect();
-        shrink(&mut self.unannounced);
-        taken
+        let taken = self.unannounced.take_some(most).into_iter();
+        let changes = taken.map(|(seat, reason)| match reason {
+            None => UserChange::Joined(seat),
+            Some(reason) => UserChange::Left(seat, reason),
+        });
+        changes.collect()
     }
 
-    /// Every user is announced.
+    /// Every seat is announced.
     pub(crate) fn clear_changes(&mut self) {
-        self.unannounced = HashMap::new();
+        self.unannounced = Seats::default();
     }
 }

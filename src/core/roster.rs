@@ -1,10 +1,10 @@
-//! Presence: which users are online, away, or have left.
+//! Presence: which seats are taken, away, or empty. A seat is a user, or a member of a topic.
 //!
-//! A user is online while a client of the user is connected, and for a grace period after the last
-//! one. The routes know the former, so the roster holds only users that are away. Nothing runs when
-//! a grace period is over: the next operation finds that by the clock.
+//! A seat is taken while it has a client, and for a grace period after the last client. Other files
+//! count the clients, so the roster holds only seats that are away. Nothing runs when a grace
+//! period is over: the next operation finds that by the clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::backplane::UserChange;
 use super::deferred::Work;
 use super::end::EndReason;
+use super::seats::{Seat, Seats};
 use super::settings::Presence;
 
 /// An event of a [`PresenceWatch`](crate::PresenceWatch).
@@ -38,37 +40,67 @@ pub enum PresenceEvent {
     Missed,
 }
 
-/// A user that is online, as [`Hub::users`](crate::Hub::users) lists it.
+/// An event of a [`TopicWatch`](crate::TopicWatch).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopicEvent {
+    /// A user became a member of a topic.
+    Joined {
+        /// The user.
+        user: Arc<str>,
+        /// The topic.
+        topic: Arc<str>,
+    },
+    /// A user is a member of a topic no more: the last client of the user in the topic left it, or
+    /// has been gone for the grace period.
+    Left {
+        /// The user.
+        user: Arc<str>,
+        /// The topic.
+        topic: Arc<str>,
+        /// [`EndReason::LeftTopic`] if the client left the topic and not the hub. Otherwise why the
+        /// stream of the client ended.
+        reason: EndReason,
+    },
+    /// The watcher fell behind the events that the hub [keeps](crate::Presence::event_buffer). Some
+    /// are lost to the watcher, which goes on from now. Call
+    /// [`Hub::users_in`](crate::Hub::users_in) again.
+    Missed,
+}
+
+/// A user that is online, as [`Hub::users`](crate::Hub::users) and
+/// [`Hub::users_in`](crate::Hub::users_in) list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserInfo {
     /// The user.
     pub user: Arc<str>,
-    /// How many clients the user has on this instance.
+    /// How many clients the user has on this instance. In the list of a topic, only clients that
+    /// follow the topic count.
     pub clients: usize,
     /// On how many other instances the user has clients. A user without any client is away.
     pub other_instances: usize,
 }
 
-/// The users that are away, and the events that watchers have not seen yet.
+/// The seats that are away, and the events that watchers have not seen yet.
 #[derive(Debug)]
 pub(crate) struct Roster {
     settings: Presence,
-    /// Users without clients, with a departure that is not reported yet.
-    away: HashMap<Arc<str>, Turn>,
-    /// The same users, by the end of their grace period, and why their last client ended.
-    turns: BTreeMap<Turn, (Arc<str>, EndReason)>,
+    /// Seats without clients, with a departure that is not reported yet.
+    away: Seats<Turn>,
+    /// The same seats, by the end of their grace period, and why their last client ended.
+    turns: BTreeMap<Turn, (Seat, EndReason)>,
     /// Makes turns of one instant differ.
     serial: u64,
     /// The latest events, kept while there are watchers.
-    events: VecDeque<PresenceEvent>,
+    events: VecDeque<UserChange>,
     /// How many events came before those.
     dropped: u64,
     watchers: Slab<Watcher>,
     is_closed: bool,
 }
 
-/// When the grace period of a user ends, and a number that makes it unique.
+/// When the grace period of a seat ends, and a number that makes it unique.
 type Turn = (Instant, u64);
 
 #[derive(Debug)]
@@ -83,7 +115,9 @@ struct Watcher {
 /// The result of a watcher's poll.
 #[derive(Debug)]
 pub(crate) enum Sight {
-    Event(PresenceEvent),
+    Event(UserChange),
+    /// The watcher missed events, and goes on from now.
+    Missed,
     /// No event until the next change or, if given, until this instant. The waker is registered.
     Nothing(Option<Instant>),
     Closed,
@@ -99,7 +133,7 @@ impl Roster {
     pub(crate) fn new(settings: Presence) -> Self {
         Self {
             settings,
-            away: HashMap::new(),
+            away: Seats::default(),
             turns: BTreeMap::new(),
             serial: 0,
             events: VecDeque::new(),
@@ -109,30 +143,40 @@ impl Roster {
         }
     }
 
-    /// The first client of a user came.
-    pub(crate) fn arrive(&mut self, user: Arc<str>, work: &mut Work<'_>) {
-        let before = self.head();
-        self.expire(work.now, MAX_EXPIRED);
-        self.expire_user(&user, work.now);
-        match self.away.remove(&user) {
-            Some(turn) => drop(self.turns.remove(&turn)),
-            None => self.emit(PresenceEvent::Joined { user }),
-        }
-        self.wake_since(before, work);
-    }
-
-    /// The last client of a user left.
-    pub(crate) fn depart(&mut self, user: &Arc<str>, reason: EndReason, work: &mut Work<'_>) {
+    /// The first client of a seat came.
+    pub(crate) fn arrive(&mut self, seat: Seat, work: &mut Work<'_>) {
         if self.is_closed {
             return;
         }
         let before = self.head();
+        self.expire(work.now, MAX_EXPIRED);
+        self.expire_seat(&seat, work.now);
+        match self.away.remove(&seat) {
+            Some(turn) => drop(self.turns.remove(&turn)),
+            None => self.emit(UserChange::Joined(seat)),
+        }
+        self.wake_since(before, work);
+    }
+
+    /// The last client of a seat left.
+    pub(crate) fn depart(&mut self, seat: Seat, reason: EndReason, work: &mut Work<'_>) {
+        if self.is_closed {
+            return;
+        }
+        let before = self.head();
+        if reason == EndReason::LeftTopic {
+            // A client that leaves a topic does not reload: nobody waits for its return.
+            self.expire(work.now, MAX_EXPIRED);
+            self.emit(UserChange::Left(seat, reason));
+            self.wake_since(before, work);
+            return;
+        }
         let ends = [self.settings.grace, FAR].into_iter().find_map(|by| work.now.checked_add(by));
         let ends = ends.unwrap_or(work.now);
         let turn = (ends, self.serial);
         self.serial += 1;
-        self.away.insert(Arc::clone(user), turn);
-        self.turns.insert(turn, (Arc::clone(user), reason));
+        self.away.insert(seat.clone(), turn);
+        self.turns.insert(turn, (seat, reason));
         self.expire(work.now, MAX_EXPIRED);
         if self.away.len() > self.settings.max_away {
             self.expire_first();
@@ -147,7 +191,7 @@ impl Roster {
         }
     }
 
-    /// Reports at most `most` users whose grace period is over.
+    /// Reports at most `most` seats whose grace period is over.
     fn expire(&mut self, now: Instant, most: usize) {
         for _ in 0..most {
             match self.turns.first_key_value() {
@@ -157,24 +201,24 @@ impl Roster {
         }
     }
 
-    /// Reports this user if its grace period is over. [`expire`](Self::expire) may have stopped
+    /// Reports this seat if its grace period is over. [`expire`](Self::expire) may have stopped
     /// before it.
-    fn expire_user(&mut self, user: &Arc<str>, now: Instant) {
-        if self.away.get(user).is_some_and(|&(ends, _)| ends <= now)
-            && let Some(turn) = self.away.remove(user)
-            && let Some((user, reason)) = self.turns.remove(&turn)
+    fn expire_seat(&mut self, seat: &Seat, now: Instant) {
+        if self.away.get(seat).is_some_and(|&(ends, _)| ends <= now)
+            && let Some(turn) = self.away.remove(seat)
+            && let Some((seat, reason)) = self.turns.remove(&turn)
         {
-            self.emit(PresenceEvent::Left { user, reason });
+            self.emit(UserChange::Left(seat, reason));
         }
     }
 
     fn expire_first(&mut self) {
-        let Some((_, (user, reason))) = self.turns.pop_first() else { return };
-        self.away.remove(&user);
-        self.emit(PresenceEvent::Left { user, reason });
+        let Some((_, (seat, reason))) = self.turns.pop_first() else { return };
+        self.away.remove(&seat);
+        self.emit(UserChange::Left(seat, reason));
     }
 
-    fn emit(&mut self, event: PresenceEvent) {
+    fn emit(&mut self, event: UserChange) {
         if self.watchers.is_empty() {
             self.dropped += 1;
             return;
@@ -230,7 +274,7 @@ impl Roster {
         watcher.waker = own;
         if watcher.seen < self.dropped {
             watcher.seen = head;
-            return Sight::Event(PresenceEvent::Missed);
+            return Sight::Missed;
         }
         // The offset is within the ring, whose length is a `usize`.
         if let Some(event) = self.events.get((watcher.seen - self.dropped) as usize) {
@@ -246,7 +290,7 @@ impl Roster {
     }
 
     /// Removes a watcher. The result must be dropped after the lock is released.
-    pub(crate) fn unwatch(&mut self, key: usize) -> (Option<Waker>, VecDeque<PresenceEvent>) {
+    pub(crate) fn unwatch(&mut self, key: usize) -> (Option<Waker>, VecDeque<UserChange>) {
         let waker = self.watchers.try_remove(key).and_then(|watcher| watcher.waker);
         if !self.watchers.is_empty() {
             return (waker, VecDeque::new());
@@ -258,32 +302,34 @@ impl Roster {
     /// The hub was closed: watchers see the events before, and then the end.
     pub(crate) fn close(&mut self, work: &mut Work<'_>) {
         self.is_closed = true;
-        self.away = HashMap::new();
+        self.away = Seats::default();
         self.turns = BTreeMap::new();
         work.extend(self.watchers.iter_mut().filter_map(|(_, watcher)| watcher.waker.take()));
     }
 
-    /// Whether a user is away, and its grace period not over.
+    /// Whether a seat is away, and its grace period not over.
     ///
     /// If the grace period is over, the departure is reported under the same lock. Otherwise
     /// another thread, which read the clock earlier, could find the user back in time, and no event
     /// would correct this answer.
-    pub(crate) fn is_away(&mut self, user: &Arc<str>, work: &mut Work<'_>) -> bool {
+    pub(crate) fn is_away(&mut self, seat: &Seat, work: &mut Work<'_>) -> bool {
         let before = self.head();
         self.expire(work.now, MAX_EXPIRED);
-        self.expire_user(user, work.now);
+        self.expire_seat(seat, work.now);
         self.wake_since(before, work);
-        self.away.contains_key(user)
+        self.away.get(seat).is_some()
     }
 
-    /// The users that are away. Reports every departure first, as [`is_away`](Self::is_away) does.
+    /// The users that are away, or those that are away from a topic. Reports every departure first,
+    /// as [`is_away`](Self::is_away) does.
     pub(crate) fn away<'a>(
         &'a mut self,
+        topic: Option<&str>,
         work: &mut Work<'_>,
     ) -> impl Iterator<Item = &'a Arc<str>> + use<'a> {
         let before = self.head();
         self.expire(work.now, usize::MAX);
         self.wake_since(before, work);
-        self.away.keys()
+        self.away.of(topic).map(|(user, _)| user)
     }
 }

@@ -12,21 +12,22 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::ahead::Ahead;
+use super::attendance::Attendance;
 use super::client::{self, Client};
 use super::config::Config;
 use super::deferred::{Ended, Work};
+use super::due::Due;
 use super::end::{End, EndReason};
 use super::health::Health;
 use super::held::Held;
 use super::inbox::{Inbox, Inboxes};
-use super::remote::Remote;
-use super::roster::Roster;
 use super::run::Producer;
+use super::seats::Seat;
 use super::stats::Counts;
 use crate::log::audience::Audience;
 use crate::log::departed::{Departed, Owner};
 use crate::log::entry::{Batch, Entry};
-use crate::log::identity::Identity;
+use crate::log::identity::{Identity, Membership};
 use crate::log::key::Key;
 use crate::log::log::Log;
 use crate::log::mailbox::{GapReason, Handle, Pace, Pushed, Waiting};
@@ -55,6 +56,8 @@ pub(crate) struct State {
     pub(crate) producers: HashMap<u64, Arc<Producer>>,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
+    /// The clients that a task wakes.
+    pub(crate) due: Due,
     /// The tasks that wait for the last client to leave.
     pub(crate) waiting_for_last: Slab<Waker>,
     /// The log's head when a client last joined a topic.
@@ -64,9 +67,7 @@ pub(crate) struct State {
     pub(crate) is_loaded: bool,
     pub(crate) counts: Counts,
     /// `None` if presence is off.
-    pub(crate) roster: Option<Roster>,
-    /// `None` if presence is off, or the hub has no backplane.
-    pub(crate) remote: Option<Remote>,
+    pub(crate) attendance: Option<Attendance>,
     pub(crate) held: Held,
     pub(crate) ahead: Ahead,
     pub(crate) health: Health,
@@ -101,7 +102,7 @@ pub(crate) enum LogRead {
 
 impl State {
     pub(crate) fn new(config: &Config, log: Log) -> Self {
-        let remote_users = config.backplane.as_ref().and(config.presence);
+        let has_backplane = config.backplane.is_some();
         Self {
             routes: Routes::new(log.hasher().clone()),
             inboxes: Inboxes::default(),
@@ -109,13 +110,13 @@ impl State {
             departed: Departed::new(config.retain.events.max(MIN_DEPARTED)),
             producers: HashMap::new(),
             watched: BinaryHeap::new(),
+            due: Due::default(),
             waiting_for_last: Slab::new(),
             last_join: EventId::ORIGIN,
             lifecycle: Lifecycle::Open,
-            is_loaded: config.backplane.is_none(),
+            is_loaded: !has_backplane,
             counts: Counts::default(),
-            roster: config.presence.map(Roster::new),
-            remote: remote_users.map(|presence| Remote::new(presence.max_remote_users)),
+            attendance: config.presence.map(|presence| Attendance::new(presence, has_backplane)),
             held: Held::new(config.history),
             ahead: Ahead::default(),
             health: Health::default(),
@@ -175,12 +176,13 @@ impl State {
         let joined_since = entry.id <= self.last_join;
         let is_for_all = entry.is_for_all_holders() && !joined_since;
         let members = self.routes.members(key);
-        if left > members.len() {
+        let are_due = members.len() > PIECE && self.due.takes(members.len());
+        if left > members.len() && !are_due {
             work.expect_wakers(members.len());
         }
         let left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
-        let (config, watched) = (work.config, &mut self.watched);
+        let (config, watched, due) = (work.config, &mut self.watched, &mut self.due);
         let (weak, mut walk) = (Arc::downgrade(entry), self.inboxes.walk());
         let event = Handle { id: entry.id, at: entry.at, entry: &weak };
         let mut given = 0;
@@ -211,13 +213,27 @@ impl State {
                         return;
                     }
                 }
-                work.wake_later(inbox.take_waker());
+                if are_due {
+                    due.add(number, inbox);
+                } else {
+                    work.wake_later(inbox.take_waker());
+                }
                 if !inbox.is_watched {
                     watch(watched, slot, member.reach.serial, inbox, event.at, config);
                 }
             });
         }
+        work.extend(self.due.take_task());
         (given, rest)
+    }
+
+    /// Wakes so many clients of large broadcasts.
+    #[cfg(feature = "serve")]
+    pub(crate) fn wake_due(&mut self, count: usize, work: &mut Work<'_>) {
+        let mut walk = self.inboxes.walk();
+        for number in self.due.next(count) {
+            work.wake_later(walk.visit(number, Inbox::take_left_waker).flatten());
+        }
     }
 
     /// Watches whether a client stalls, for which events may have waited since `work.now`.
@@ -287,6 +303,11 @@ impl State {
     /// Forgets a client.
     pub(crate) fn forget(&mut self, slot: usize, reason: EndReason, work: &mut Work<'_>) {
         let owner = self.owner(slot);
+        if let (Some(attendance), Some(user)) = (&mut self.attendance, &owner.user) {
+            for topic in topics_of(self.routes.memberships(slot)) {
+                attendance.exit(user, topic, reason, work);
+            }
+        }
         let Some(client) = self.routes.remove(slot) else { return };
         work.report_end(Ended { client: client.id, has_user: owner.user.is_some(), reason });
         self.note_departure(owner.user.as_ref(), reason, work);
@@ -312,42 +333,53 @@ impl State {
         }
     }
 
-    /// A client was registered: its user may have come online.
-    pub(crate) fn note_arrival(&mut self, slot: usize, work: &mut Work<'_>) {
-        let Some(roster) = &mut self.roster else { return };
-        let mut keys = self.routes.memberships(slot).iter().map(|place| &place.key);
-        let Some((key, user)) = keys.find_map(|key| match key {
-            Key::User(user) => Some((key, user)),
-            _ => None,
-        }) else {
-            return;
-        };
-        if self.routes.members(key).len() != 1 {
-            return;
-        }
-        if let Some(remote) = &mut self.remote
-            && remote.note_arrival(user)
+    /// Adds a client to a topic, for events after `since`. Returns `false` if the client follows
+    /// the topic already.
+    pub(crate) fn join_topic(
+        &mut self,
+        slot: usize,
+        topic: &Key,
+        since: EventId,
+        work: &mut Work<'_>,
+    ) -> bool {
+        let joins = self.routes.join(slot, topic.clone(), since);
+        if let (true, Some(attendance), Key::Topic(topic)) = (joins, &mut self.attendance, topic)
+            && let Some(user) = user_of(self.routes.memberships(slot))
         {
-            work.note_presence_changed();
+            attendance.enter(user, topic, work);
         }
-        if self.remote.as_ref().is_none_or(|remote| remote.instances_of(user) == 0) {
-            roster.arrive(Arc::clone(user), work);
+        joins
+    }
+
+    /// Removes a client from a topic. Returns `false` if the client does not follow the topic.
+    pub(crate) fn leave_topic(&mut self, slot: usize, topic: &Key, work: &mut Work<'_>) -> bool {
+        let leaves = self.routes.leave(slot, topic);
+        if let (true, Some(attendance), Key::Topic(topic)) = (leaves, &mut self.attendance, topic)
+            && let Some(user) = user_of(self.routes.memberships(slot))
+        {
+            attendance.exit(user, topic, EndReason::LeftTopic, work);
+        }
+        leaves
+    }
+
+    /// A client was registered: its user may have come online, and joined its topics.
+    pub(crate) fn note_arrival(&mut self, slot: usize, work: &mut Work<'_>) {
+        let Some(attendance) = &mut self.attendance else { return };
+        let memberships = self.routes.memberships(slot);
+        let Some(user) = user_of(memberships) else { return };
+        if self.routes.members(&Key::User(Arc::clone(user))).len() == 1 {
+            attendance.arrive(Seat::user(user), work);
+        }
+        for topic in topics_of(memberships) {
+            attendance.enter(user, topic, work);
         }
     }
 
     /// A client was forgotten: its user may be away.
     fn note_departure(&mut self, user: Option<&Arc<str>>, reason: EndReason, work: &mut Work<'_>) {
-        let (Some(roster), Some(user)) = (&mut self.roster, user) else { return };
-        if !self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
-            return;
-        }
-        if let Some(remote) = &mut self.remote
-            && remote.note_departure(user, reason)
-        {
-            work.note_presence_changed();
-        }
-        if self.remote.as_ref().is_none_or(|remote| remote.instances_of(user) == 0) {
-            roster.depart(user, reason, work);
+        let (Some(attendance), Some(user)) = (&mut self.attendance, user) else { return };
+        if self.routes.members(&Key::User(Arc::clone(user))).is_empty() {
+            attendance.depart(Seat::user(user), reason, work);
         }
     }
 
@@ -452,6 +484,20 @@ impl State {
     pub(crate) fn lower(&mut self, most: usize, now: Instant, evicted: &mut Vec<Arc<Entry>>) {
         self.held.lower(now, most, &mut self.log, &self.routes, evicted);
     }
+}
+
+fn user_of(memberships: &[Membership]) -> Option<&Arc<str>> {
+    memberships.iter().find_map(|place| match &place.key {
+        Key::User(user) => Some(user),
+        _ => None,
+    })
+}
+
+fn topics_of(memberships: &[Membership]) -> impl Iterator<Item = &Arc<str>> {
+    memberships.iter().filter_map(|place| match &place.key {
+        Key::Topic(topic) => Some(topic),
+        _ => None,
+    })
 }
 
 fn watch(

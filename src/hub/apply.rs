@@ -14,9 +14,11 @@ use super::joining::{self, Joined};
 use super::shared::Shared;
 use super::topics;
 use crate::core::ahead::AheadUpTo;
+use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
-use crate::core::remote::Added;
+use crate::core::remote::Remote;
+use crate::core::seats::Seat;
 use crate::core::state::{PIECE, State};
 use crate::core::telemetry;
 use crate::log::codec::{Action, Command, Received};
@@ -80,7 +82,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
             }
             Action::Leave(topic) => {
                 let slots = state.matching(&audience);
-                topics::leave_now(&mut state, slots, &Key::Topic(topic));
+                topics::leave_now(&mut state, slots, &Key::Topic(topic), &mut work);
             }
         }
     }
@@ -315,10 +317,11 @@ fn wake_all(shared: &Shared) {
     }
 }
 
-/// The users of another instance, as far as the hub knows them.
-pub(super) fn users_of(shared: &Shared, instance: &str) -> Vec<Arc<str>> {
+/// The seats of another instance, as far as the hub knows them.
+pub(super) fn seats_of(shared: &Shared, instance: &str) -> Vec<Seat> {
     let state = shared.state.lock();
-    state.remote.iter().flat_map(|remote| remote.users_of(instance).cloned()).collect()
+    let remote = state.attendance.as_ref().and_then(Attendance::remote);
+    remote.into_iter().flat_map(|remote| remote.seats_of(instance)).collect()
 }
 
 /// Applies the changes of another instance's users, a piece at a time: an instance may have as many
@@ -328,8 +331,14 @@ pub(super) fn user_changes(
     instance: &str,
     changes: impl IntoIterator<Item = UserChange>,
 ) {
+    let Some(presence) = shared.config.presence else { return };
     let max_len = shared.config.limits.name_len;
-    let is_valid = |change: &UserChange| (1..=max_len).contains(&change.user().len());
+    let is_name = |name: &str| (1..=max_len).contains(&name.len());
+    let is_valid = |change: &UserChange| {
+        let Seat { user, topic } = change.seat();
+        is_name(user)
+            && topic.as_ref().is_none_or(|topic| is_name(topic) && presence.selects(topic))
+    };
     // The iterator is foreign code: it must run before the lock is taken.
     let changes: Vec<UserChange> = changes.into_iter().filter(is_valid).collect();
     let mut work = Work::begin(&shared.config);
@@ -341,33 +350,20 @@ pub(super) fn user_changes(
         }
         is_full |= user_change(&mut state, instance, change, &mut work);
     }
-    let must_log = is_full && state.remote.as_mut().is_some_and(|remote| remote.report_limit());
+    let remote = state.attendance.as_mut().and_then(Attendance::remote_mut);
+    let must_log = is_full && remote.is_some_and(Remote::report_limit);
     drop(state);
     work.run();
     if must_log {
-        let limit = shared.config.presence.map_or(0, |presence| presence.max_remote_users);
-        telemetry::remote_users_limit(limit);
+        telemetry::remote_users_limit(presence.max_remote_users);
     }
 }
 
-/// A user came to another instance, or left it. Returns whether there is no room to know that.
+/// Applies a change of another instance. Returns whether there is no room for the seat.
 fn user_change(state: &mut State, instance: &str, change: UserChange, work: &mut Work<'_>) -> bool {
-    let (Some(remote), Some(roster)) = (&mut state.remote, &mut state.roster) else {
-        return false;
-    };
-    let key = Key::User(Arc::clone(change.user()));
-    let is_here = !state.routes.members(&key).is_empty();
-    match &change {
-        UserChange::Joined(user) => match remote.add(instance, user) {
-            Added::Full => return true,
-            Added::First if !is_here => roster.arrive(Arc::clone(user), work),
-            Added::First | Added::Known => {}
-        },
-        UserChange::Left(user, reason) => {
-            if remote.remove(instance, user) && !is_here {
-                roster.depart(user, *reason, work);
-            }
-        }
-    }
-    false
+    let Some(attendance) = &mut state.attendance else { return false };
+    let Seat { user, topic } = change.seat();
+    let is_user_here =
+        topic.is_none() && !state.routes.members(&Key::User(Arc::clone(user))).is_empty();
+    attendance.hear(instance, change, is_user_here, work)
 }

@@ -125,11 +125,7 @@ pub(super) fn close(shared: &Shared) {
     let mut state = shared.state.lock();
     state.lifecycle = Lifecycle::Closed;
     state.end_all(EndReason::Closed, &mut work);
-    if let Some(roster) = &mut state.roster {
-        roster.close(&mut work);
-    }
-    // Other instances hear that this one is gone, not that single users left.
-    let remote = state.remote.take();
+    let remote = state.attendance.as_mut().and_then(|attendance| attendance.close(&mut work));
     let producers = mem::take(&mut state.producers);
     let (clients, published) = (state.routes.len(), shared.published(state.counts.published));
     drop(state);

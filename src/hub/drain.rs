@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
+#[cfg(feature = "serve")]
+use super::waking::Waking;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason};
@@ -35,7 +37,8 @@ pub struct Drain {
     key: Option<usize>,
 }
 
-/// A hub that a server drains when the server ends. Does not keep the hub open.
+/// A hub whose clients a server wakes, and that the server drains when the server ends. Does not keep
+/// the hub open.
 #[cfg(feature = "serve")]
 #[derive(Clone)]
 pub(crate) struct Drainable(std::sync::Weak<Shared>);
@@ -52,6 +55,12 @@ impl Drainable {
 
     pub(crate) fn exists(&self) -> bool {
         self.0.strong_count() > 0
+    }
+
+    /// Returns the future that wakes the clients of large broadcasts. Returns `None` if the hub is
+    /// gone or has such a future.
+    pub(crate) fn waking(&self) -> Option<Waking> {
+        Waking::new(&self.0.upgrade()?)
     }
 
     /// Returns `None` if the hub has no clients.

@@ -9,12 +9,15 @@ use super::apply::{self, Aged};
 use super::hub::Hub;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
+use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::end::EndReason;
 use crate::core::held::HistoryRequest;
+use crate::core::seats::Seat;
+use crate::core::state::State;
 use crate::core::telemetry;
-use crate::log::codec::Received;
+use crate::log::codec::{self, Received};
 use crate::log::key::Key;
 use crate::wire::id::EventId;
 
@@ -29,9 +32,9 @@ use crate::wire::id::EventId;
 ///
 /// # Presence
 ///
-/// An instance tells the others which users have clients on it. These reports are sets: a report
-/// that comes twice changes nothing, and an engine that lost count can begin again with
-/// [every user](Self::take_users).
+/// An instance tells the others which users have clients on it, and which users are members of its
+/// topics: each is a [`Seat`]. These reports are sets: a report that comes twice changes nothing,
+/// and an engine that lost count can begin again with [every seat](Self::take_users).
 ///
 /// ```
 /// use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError};
@@ -77,8 +80,26 @@ pub enum Kind {
 
 /// An entry that no hub has written, or a hub of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("malformed entry, or an entry of a later version")]
-pub struct Malformed(());
+#[error("{}", if *.is_unknown { "entry of an unknown format" } else { "malformed entry" })]
+pub struct Malformed {
+    is_unknown: bool,
+}
+
+impl Malformed {
+    /// Returns whether the entry names a format, or a kind of command, that this version does not
+    /// know. Then a later version has probably written the entry: update this instance.
+    ///
+    /// ```
+    /// use sse_hub::backplane::Incoming;
+    ///
+    /// assert!(Incoming::parse(b"\x7f of a later version").unwrap_err().is_unknown_format());
+    /// assert!(!Incoming::parse(b"\x01 is a known format").unwrap_err().is_unknown_format());
+    /// ```
+    #[must_use]
+    pub const fn is_unknown_format(self) -> bool {
+        self.is_unknown
+    }
+}
 
 /// An entry that came back from the order: parsed, checked, and ready for a [`Feed`].
 ///
@@ -99,7 +120,8 @@ impl Incoming {
     /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
     /// then call [`Feed::skip_malformed`].
     pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
-        Received::read(entry).map(Self).ok_or(Malformed(()))
+        let malformed = || Malformed { is_unknown: !codec::is_known_format(entry) };
+        Received::read(entry).map(Self).ok_or_else(malformed)
     }
 
     /// Returns the kind of the entry.
@@ -312,15 +334,25 @@ impl Feed {
 
 /// # Users of other instances
 impl Feed {
-    /// Returns the most users of other instances that the hub wants to know of. Returns `None` if
+    /// Returns the most seats of other instances that the hub wants to know of. Returns `None` if
     /// the hub does not share [presence](crate::Presence).
     #[must_use]
     pub fn presence_limit(&self) -> Option<usize> {
         let shared = self.shared.upgrade()?;
-        shared.config.presence.map(|presence| presence.max_remote_users)
+        let presence = shared.config.presence?;
+        let kinds = 1 + usize::from(!presence.topics.is_empty());
+        Some(presence.max_remote_users.saturating_mul(kinds))
     }
 
-    /// Takes at most `most` users that came or left since the last call, each once.
+    /// Returns whether the hub wants to know of the [members of
+    /// topics](crate::Presence#members-of-topics). If not, it ignores their seats.
+    #[must_use]
+    pub fn wants_topics(&self) -> bool {
+        let shared = self.shared.upgrade();
+        shared.and_then(|shared| shared.config.presence).is_some_and(|it| !it.topics.is_empty())
+    }
+
+    /// Takes at most `most` seats that were taken or became empty since the last call, each once.
     ///
     /// [`Backplane::on_presence_changed`](crate::backplane::Backplane::on_presence_changed) says
     /// when there are changes. A user that came and left in between is not among them. The engine
@@ -329,36 +361,39 @@ impl Feed {
     pub fn take_changes(&self, most: usize) -> Vec<UserChange> {
         let Some(shared) = self.shared.upgrade() else { return Vec::new() };
         let mut state = shared.state.lock();
-        state.remote.as_mut().map_or_else(Vec::new, |remote| remote.take_changes(most))
+        let remote = state.attendance.as_mut().and_then(Attendance::remote_mut);
+        remote.map_or_else(Vec::new, |remote| remote.take_changes(most))
     }
 
-    /// Lists every user that has clients on this instance. Later [changes](Self::take_changes)
-    /// happened after this list.
+    /// Lists every user that has clients on this instance, and every member of a topic. Later
+    /// [changes](Self::take_changes) happened after this list.
     #[must_use]
-    pub fn take_users(&self) -> Vec<Arc<str>> {
+    pub fn take_users(&self) -> Vec<Seat> {
         let Some(shared) = self.shared.upgrade() else { return Vec::new() };
         let mut state = shared.state.lock();
-        let Some(remote) = &mut state.remote else { return Vec::new() };
+        let State { attendance, routes, .. } = &mut *state;
+        let Some(attendance) = attendance else { return Vec::new() };
+        let Some(remote) = attendance.remote_mut() else { return Vec::new() };
         remote.clear_changes();
-        let users = state.routes.lists().filter_map(|(key, _)| match key {
-            Key::User(user) => Some(Arc::clone(user)),
+        let users = routes.lists().filter_map(|(key, _)| match key {
+            Key::User(user) => Some(Seat::user(user)),
             _ => None,
         });
-        users.collect()
+        users.chain(attendance.local_members().iter()).collect()
     }
 
-    /// Sets the users of another instance: these users have clients there, and no others.
-    pub fn replace_users(&self, instance: &str, users: impl IntoIterator<Item = Arc<str>>) {
+    /// Sets the seats of another instance: these are taken there, and no others.
+    pub fn replace_users(&self, instance: &str, seats: impl IntoIterator<Item = Seat>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let users: HashSet<Arc<str>> = users.into_iter().collect();
-        let mut gone = apply::users_of(&shared, instance);
-        gone.retain(|user| !users.contains(user));
-        let gone = gone.into_iter().map(|user| UserChange::Left(user, EndReason::Left));
-        let changes = users.into_iter().map(UserChange::Joined).chain(gone);
+        let seats: HashSet<Seat> = seats.into_iter().collect();
+        let mut gone = apply::seats_of(&shared, instance);
+        gone.retain(|seat| !seats.contains(seat));
+        let gone = gone.into_iter().map(|seat| UserChange::Left(seat, EndReason::Left));
+        let changes = seats.into_iter().map(UserChange::Joined).chain(gone);
         apply::user_changes(&shared, instance, changes);
     }
 
-    /// Applies changes of another instance's users.
+    /// Applies changes of another instance's seats.
     pub fn change_users(&self, instance: &str, changes: impl IntoIterator<Item = UserChange>) {
         if let Some(shared) = self.shared.upgrade() {
             apply::user_changes(&shared, instance, changes);
@@ -368,8 +403,8 @@ impl Feed {
     /// Forgets another instance that died, and the users there.
     pub fn remove_instance(&self, instance: &str) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let users = apply::users_of(&shared, instance).into_iter();
-        let gone = users.map(|user| UserChange::Left(user, EndReason::Vanished));
+        let seats = apply::seats_of(&shared, instance).into_iter();
+        let gone = seats.map(|seat| UserChange::Left(seat, EndReason::Vanished));
         apply::user_changes(&shared, instance, gone);
     }
 }

@@ -9,7 +9,7 @@ use super::follow;
 #[cfg(feature = "metrics")]
 use super::metrics;
 use super::page::{self, Page, StoredEvent};
-use super::presence::{self, PresenceWatch};
+use super::presence::{self, PresenceWatch, TopicWatch};
 use super::run::{self, Run, RunInfo, RunOptions};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
@@ -20,8 +20,8 @@ use crate::core::receipt::{Affected, Confirmation, Receipt};
 use crate::core::roster::UserInfo;
 use crate::core::stats::Stats;
 use crate::error::{
-    ConfigError, DisconnectError, FollowError, JoinError, PublishError, ReadError, Refused,
-    RunError, WatchError,
+    ConfigError, DisconnectError, FollowError, JoinError, MembersError, PublishError, ReadError,
+    Refused, RunError, WatchError,
 };
 use crate::log::audience::Audience;
 use crate::log::codec::EndKind;
@@ -89,7 +89,8 @@ use crate::wire::id::{EventId, LastEventId};
 ///
 /// [`watch`](Self::watch) reports users that come and go, if [presence](HubBuilder::presence) is on:
 /// users and not connections, so a page that reloads does not leave. [`users`](Self::users) lists
-/// the users that are online. With a backplane both cover all instances.
+/// the users that are online. [`watch_topics`](Self::watch_topics) and [`users_in`](Self::users_in)
+/// do the same for the members of topics. With a backplane all cover all instances.
 ///
 /// # Closing
 ///
@@ -411,7 +412,8 @@ impl Hub {
     /// these followed the topic. With a backplane, clients leave on every instance, and the result
     /// counts the clients of this instance, as for [`join`](Self::join).
     ///
-    /// Events that were published before and not read yet may or may not still arrive.
+    /// Events that were published before and not read yet may or may not still arrive. A user whose
+    /// last client leaves is [no member](crate::Presence#members-of-topics) from now on.
     ///
     /// # Errors
     ///
@@ -899,6 +901,95 @@ impl Hub {
     #[must_use]
     pub fn users(&self) -> Vec<UserInfo> {
         presence::users(self.shared())
+    }
+
+    /// Watches which users join and leave topics from now on: the topics that
+    /// [`Presence::topics`](crate::Presence::topics) selects, on all instances.
+    ///
+    /// To also know the members of a topic, watch first and then list, as for
+    /// [`watch`](Self::watch).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WatchError`] if the hub was built without [presence](HubBuilder::presence), or its
+    /// presence selects no topic.
+    ///
+    /// # A room that shows its members
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Presence, PublishError, Subscriber};
+    /// use sse_hub::{TopicEvent, TopicWatch};
+    ///
+    /// /// Publishes the changes to each room: spawn this once beside the server.
+    /// async fn tell_rooms(hub: &Hub, mut watch: TopicWatch) -> Result<(), PublishError> {
+    ///     while let Some(change) = watch.next().await {
+    ///         let (topic, kind, user) = match change {
+    ///             TopicEvent::Joined { user, topic } => (topic, "joined", user),
+    ///             TopicEvent::Left { user, topic, .. } => (topic, "left", user),
+    ///             // The watch fell behind: let the pages load the lists again.
+    ///             _ => {
+    ///                 hub.broadcast(Event::new("reload-members"))?;
+    ///                 continue;
+    ///             }
+    ///         };
+    ///         hub.send_to_topic(topic, Event::new(kind).data(&*user))?;
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let presence = Presence::default().topics(&["room-"]);
+    /// let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+    /// let watch = hub.watch_topics()?;
+    /// let mut page = hub.subscribe(Subscriber::new().user("ann").topic("room-7"))?;
+    /// let bob = hub.subscribe(Subscriber::new().user("bob").topic("room-7"))?;
+    /// hub.leave(bob.client_id(), "room-7")?;
+    ///
+    /// assert!(tell_rooms(&hub, watch).now_or_never().is_none(), "the hub is open");
+    /// let mut text = String::new();
+    /// while let Some(Some(item)) = page.next().now_or_never() {
+    ///     text += std::str::from_utf8(&item)?;
+    /// }
+    /// let lines: Vec<_> = text.lines().filter(|line| line.ends_with("bob")).collect();
+    /// assert_eq!(lines, ["data: bob", "data: bob"], "joined, and left");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// With a backplane, each instance reports each change. A page that keeps a set of members then
+    /// gets each event once from each instance: the sequences of all instances end alike, so the
+    /// set is right when they have arrived.
+    pub fn watch_topics(&self) -> Result<TopicWatch, WatchError> {
+        presence::watch_topics(self.shared())
+    }
+
+    /// Lists the [members](crate::Presence#members-of-topics) of a topic on all instances, each
+    /// user once, in no particular order. Members that are away are listed, too. The list of a
+    /// topic without members is empty. Takes time in proportion to the list.
+    ///
+    /// Decide first whether the reader of the list may know the members. A list tells nothing about
+    /// other topics: `clients` and `other_instances` count the clients that follow this topic.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MembersError`] if the name of the topic is invalid, or
+    /// [`Presence::topics`](crate::Presence::topics) does not select the topic.
+    ///
+    /// ```
+    /// use sse_hub::{Hub, ManualTimer, MembersError, Presence, Subscriber};
+    ///
+    /// let presence = Presence::default().topics(&["room-"]);
+    /// let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+    /// let ann = Subscriber::new().user("ann").topic("room-7").topic("news");
+    /// let _tabs = [hub.subscribe(ann.clone())?, hub.subscribe(ann)?];
+    ///
+    /// let members = hub.users_in("room-7")?;
+    /// assert_eq!((members.len(), &*members[0].user, members[0].clients), (1, "ann", 2));
+    /// assert!(hub.users_in("room-8")?.is_empty());
+    /// assert_eq!(hub.users_in("news"), Err(MembersError::Off));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn users_in(&self, topic: impl Into<Name>) -> Result<Vec<UserInfo>, MembersError> {
+        presence::users_in(self.shared(), topic.into().into_inner())
     }
 }
 

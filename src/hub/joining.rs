@@ -42,7 +42,7 @@ pub(super) fn join<'a>(
     if joined.last == 0 {
         let head = state.log.head();
         state.last_join = head;
-        let joins = |&slot: &usize| state.routes.join(slot, joined.topic.clone(), head);
+        let joins = |&slot: &usize| state.join_topic(slot, joined.topic, head, work);
         return slots.into_iter().filter(joins).count();
     }
     let clients = slots.into_iter().filter_map(|slot| Some((slot, state.routes.get(slot)?)));
@@ -74,10 +74,10 @@ fn join_one(
     // Held to the end: a read in between would move the client past unsent events of the topic.
     let mut inbox = client.lock();
     if !inbox.is_open() {
-        return state.routes.join(slot, topic.clone(), head);
+        return state.join_topic(slot, topic, head, work);
     }
     // For every position at first, to judge the events of the topic.
-    if !state.routes.join(slot, topic.clone(), EventId::ORIGIN) {
+    if !state.join_topic(slot, topic, EventId::ORIGIN, work) {
         return false;
     }
     let Some(now) = state.identity(slot) else { return false };

@@ -20,3 +20,5 @@ pub(crate) mod shared;
 pub(crate) mod subscriber;
 pub(crate) mod subscription;
 pub(crate) mod topics;
+#[cfg(feature = "serve")]
+pub(crate) mod waking;

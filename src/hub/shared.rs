@@ -126,17 +126,10 @@ impl Shared {
     fn check(
         &self,
         audience: Audience,
-        mut event: Event,
+        event: Event,
     ) -> Result<(Encoded, Option<Box<str>>), PublishError> {
-        audience.check(self.config.limits.name_len)?;
-        event.check_for_hub()?;
-        let (conflation, key) = event.take_keys();
-        let event = Encoded { audience, conflation, sealed: event.seal() };
-        let (bytes, limit) = (event.max_weight(), self.config.retain.bytes);
-        if bytes > limit {
-            return Err(PublishError::TooLarge { bytes, limit });
-        }
-        Ok((event, key))
+        let Config { limits, retain, .. } = &self.config;
+        Encoded::new(audience, event, limits.name_len, retain.bytes)
     }
 
     /// Publishes in the hub's own order.

@@ -69,11 +69,15 @@ pub(super) fn leave(
 ) -> Result<Affected, JoinError> {
     audience.check(shared.config.limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
+    let mut work = Work::begin(&shared.config);
     let mut state = shared.state.lock();
     let slots = state.matching(&audience);
     let matched = slots.len();
     let Some(backplane) = &shared.config.backplane else {
-        return Ok(Affected { matched, changed: leave_now(&mut state, slots, &key) });
+        let changed = leave_now(&mut state, slots, &key, &mut work);
+        drop(state);
+        work.run();
+        return Ok(Affected { matched, changed });
     };
     let changed = slots.into_iter().filter(|&slot| joining::follows(&state, slot, &key)).count();
     drop(state);
@@ -97,8 +101,13 @@ pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
 }
 
 /// Removes clients from a topic. Returns how many followed it.
-pub(super) fn leave_now(state: &mut State, slots: Vec<usize>, topic: &Key) -> usize {
-    slots.into_iter().filter(|&slot| state.routes.leave(slot, topic)).count()
+pub(super) fn leave_now(
+    state: &mut State,
+    slots: Vec<usize>,
+    topic: &Key,
+    work: &mut Work<'_>,
+) -> usize {
+    slots.into_iter().filter(|&slot| state.leave_topic(slot, topic, work)).count()
 }
 
 fn info(state: &State, slot: usize, client_id: ClientId) -> ClientInfo {

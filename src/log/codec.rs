@@ -4,12 +4,17 @@
 //! type, so no name can be mistaken for another. Reading never panics and takes bounded time and
 //! depth, because any program with access to the backplane can have written the bytes.
 //!
+//! The guide of the Redis engine documents the bytes for publishers in other languages
+//! (`redis/format.md`), with examples that are run. A change needs a new first byte, or a new kind
+//! of command: programs that this repository does not know write the present form.
+//!
 //! ```text
 //! event       1  conflation  audience  frame      the frame takes the rest
 //! command     2  kind  audience  rest
 //!             kind 0, disconnect; kind 3, finish: reason (a text), then the frame of the last event
 //!             or nothing
 //!             kind 1, join; kind 2, leave: topic (a text)
+//!             kind 4, join with the last events: topic (a text), their number (4 bytes), not 0
 //! text        length (4 bytes, little-endian)  bytes
 //! conflation  0 | 1 text
 //! audience    0 | 1 client id (16 bytes) | 2 user | 3 session | 4 topic (a text each)
@@ -31,6 +36,9 @@ const EVENT: u8 = 1;
 
 /// The first byte of a command. A version without commands skips the entry as malformed.
 const COMMAND: u8 = 2;
+
+/// The greatest kind of a command.
+const LAST_KIND: u8 = 4;
 
 /// The longest reason of a disconnect, in bytes.
 const MAX_REASON_LEN: usize = 64;
@@ -85,6 +93,16 @@ impl Received {
             COMMAND => read_command(entry).map(Self::Command),
             _ => None,
         }
+    }
+}
+
+/// Returns whether this version knows the format of an entry, which the first byte names, and for a
+/// command the second. A cut entry has no other format.
+pub(crate) const fn is_known_format(entry: &[u8]) -> bool {
+    match entry {
+        [COMMAND, kind, ..] => *kind <= LAST_KIND,
+        [] | [EVENT | COMMAND, ..] => true,
+        _ => false,
     }
 }
 
@@ -393,6 +411,7 @@ mod tests {
             };
             prop_assert_eq!(&read.audience, &command.audience);
             prop_assert_eq!(read.action.kind(), command.action.kind());
+            prop_assert!(is_known_format(&written));
             prop_assert_eq!(write_command(&read), written);
         }
 
@@ -431,6 +450,19 @@ mod tests {
         assert!(!is_read(&wide(10_001)));
         assert!(!is_read(&[5, 255, 255, 255, 255]));
         assert!(!is_read(&[2, 0, 0, 0, 0]), "an empty name");
+    }
+
+    #[test]
+    fn a_later_format_is_not_a_malformed_entry() {
+        for later in [&b"\x00"[..], b"\x03\x00\x00data: x\n", b"\xff", b"\x02\x05", b"\x02\xff\x00"]
+        {
+            assert!(!is_known_format(later), "{later:?}");
+            assert!(Received::read(later).is_none(), "{later:?}");
+        }
+        for cut in [&b""[..], b"\x01", b"\x01\x00", b"\x02", b"\x02\x04", b"\x01\x09"] {
+            assert!(is_known_format(cut), "{cut:?}");
+            assert!(Received::read(cut).is_none(), "{cut:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ use super::hash::{KeyHasher, KeyHashes};
 use super::identity::{Filter, Identity};
 use super::key::Key;
 use super::recipients::Recipients;
+use crate::error::PublishError;
+use crate::wire::event::Event;
 use crate::wire::frame::{Frame, Sealed};
 use crate::wire::id::EventId;
 
@@ -47,6 +49,27 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
+    /// Checks an event for an audience, and encodes it. Returns the idempotency key, too.
+    /// `name_len`: the longest name. `most_bytes`: the most that the event may count for in the
+    /// log.
+    #[inline]
+    pub(crate) fn new(
+        audience: Audience,
+        mut event: Event,
+        name_len: usize,
+        most_bytes: usize,
+    ) -> Result<(Self, Option<Box<str>>), PublishError> {
+        audience.check(name_len)?;
+        event.check_for_hub()?;
+        let (conflation, key) = event.take_keys();
+        let event = Self { audience, conflation, sealed: event.seal() };
+        let bytes = event.max_weight();
+        if bytes > most_bytes {
+            return Err(PublishError::TooLarge { bytes, limit: most_bytes });
+        }
+        Ok((event, key))
+    }
+
     /// Returns the most bytes that the event can count for in the log.
     pub(crate) fn max_weight(&self) -> usize {
         self.sealed.max_len() + self.weight_without_frame()

@@ -66,7 +66,8 @@ impl<T: Clone> Routes<T> {
     }
 
     /// Adds a key to a member, for events after `since`. Returns `false` if the member holds the
-    /// key already.
+    /// key already. `State::join_topic` and `leave_topic` also count the members of topics: a call
+    /// past them loses the count.
     pub(crate) fn join(&mut self, slot: usize, key: Key, since: EventId) -> bool {
         let Some(Slot { reach, tag, memberships }) = self.slots.get_mut(slot) else { return false };
         if memberships.iter().any(|held| held.key == key) {

@@ -11,8 +11,8 @@ use futures_core::Stream;
 use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, ErrorResponse, HeadRequest};
 use crate::error::{
-    AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
-    Refused, RunError,
+    AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
+    ReadError, Refused, RunError,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -66,6 +66,7 @@ error_responses! {
     JoinError,
     FollowError,
     ReadError,
+    MembersError,
     DisconnectError,
     RunError,
     EventError,

@@ -5,6 +5,10 @@ use std::task::{Context, Poll};
 #[cfg(feature = "serve")]
 use std::time::Duration;
 
+#[cfg(feature = "serve")]
+use ::http::HeaderMap;
+#[cfg(feature = "serve")]
+use ::http::header::ACCEPT;
 use ::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
@@ -14,8 +18,8 @@ use futures_core::Stream;
 use http_body::Frame;
 
 use crate::error::{
-    AudienceError, DisconnectError, FollowError, JoinError, NameError, PublishError, ReadError,
-    RefusalStyle, Refused, RefusedCause, RunError,
+    AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
+    ReadError, RefusalStyle, Refused, RefusedCause, RunError,
 };
 #[cfg(feature = "serve")]
 use crate::hub::drain::Drainable;
@@ -25,6 +29,8 @@ use crate::wire::event::EventError;
 #[cfg(feature = "json")]
 use crate::wire::event::JsonError;
 use crate::wire::frame;
+
+const EVENT_STREAM: &str = "text/event-stream";
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -87,9 +93,14 @@ pub(crate) struct Direct {
     pub(crate) hub: Option<Drainable>,
 }
 
-/// Returns the response for a client that the server itself has no room for.
+/// Returns the response for a client that the server itself has no room for. The request's
+/// `headers` tell whether the client expects a stream.
 #[cfg(feature = "serve")]
-pub(crate) fn server_is_full(takes_stream: bool, retry: Duration) -> Response<Body> {
+pub(crate) fn server_is_full(headers: &HeaderMap, retry: Duration) -> Response<Body> {
+    let takes_stream = headers.get_all(ACCEPT).iter().any(|accept| {
+        let mut parts = accept.as_bytes().windows(EVENT_STREAM.len());
+        parts.any(|part| part.eq_ignore_ascii_case(EVENT_STREAM.as_bytes()))
+    });
     let mut response = if takes_stream {
         event_stream(Body::whole(frame::refused(retry, "full")))
     } else {
@@ -233,7 +244,7 @@ impl HeadRequest {
 fn event_stream<S>(body: Body<S>) -> Response<Body<S>> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -413,6 +424,16 @@ impl sealed::HttpError for RunError {
 
     fn ends_connection(&self) -> bool {
         matches!(self, Self::Closed)
+    }
+}
+
+impl sealed::HttpError for MembersError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Topic(_) => StatusCode::BAD_REQUEST,
+            // The program chooses the topics.
+            Self::Off => StatusCode::INTERNAL_SERVER_ERROR,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::connect::address::{Address, FoundBy, parse};
@@ -13,6 +14,7 @@ use super::connect::tls::Tls;
 use super::driver::RedisBackplane;
 use super::error::RedisConfigError;
 use super::health::Health;
+use super::publisher::RedisPublisher;
 use super::shared::RedisShared;
 use super::store::lease::Lease;
 use super::store::millis;
@@ -20,7 +22,8 @@ use super::store::outbox::Outbox;
 use super::store::script::{Keep, Keys, Scripts};
 use crate::ClientId;
 
-/// Settings for a [`RedisBackplane`](super::RedisBackplane).
+/// Settings for a [`RedisBackplane`](super::RedisBackplane) or a
+/// [`RedisPublisher`](super::RedisPublisher).
 ///
 /// ```
 /// use sse_hub::redis::Redis;
@@ -238,12 +241,53 @@ impl Redis {
     /// # Errors
     ///
     /// Returns [`RedisConfigError`] if a setting cannot work.
-    pub fn build(mut self) -> Result<RedisBackplane, RedisConfigError> {
+    pub fn build(self) -> Result<RedisBackplane, RedisConfigError> {
+        Ok(RedisBackplane::new(self.into_shared()?))
+    }
+
+    /// Returns a handle that publishes to the hubs and reads nothing: for a program that serves no
+    /// clients, such as a worker or a cron job. Must be called in a tokio runtime, where a task
+    /// then sends the events. Each call makes a publisher with a connection of its own: clone the
+    /// handle.
+    ///
+    /// Set [`prefix`](Self::prefix), [`keep_events`](Self::keep_events) or
+    /// [`keep_for`](Self::keep_for), and [`remember`](Self::remember) as for the hubs: a publisher
+    /// trims the stream, too. [`lease`](Self::lease) has no effect.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RedisConfigError`] if a setting cannot work, or outside of a tokio runtime. Does
+    /// not connect: the first event does.
+    ///
+    /// # A cron job
+    ///
+    /// ```no_run
+    /// use sse_hub::Event;
+    /// use sse_hub::redis::Redis;
+    ///
+    /// #[tokio::main(flavor = "current_thread")]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let publisher = Redis::new("redis://127.0.0.1:6379")?.prefix("shop").publisher()?;
+    ///     for order in ["17", "18", "19"] {
+    ///         publisher.send_to_user(42, Event::new("shipped").data(order))?;
+    ///     }
+    ///     Ok(publisher.flush().await?)
+    /// }
+    /// ```
+    pub fn publisher(self) -> Result<RedisPublisher, RedisConfigError> {
+        let runtime = Handle::try_current().map_err(|_| RedisConfigError::NoRuntime)?;
+        let shared = self.into_shared()?;
+        // A publisher has no clients that could miss an event.
+        shared.is_loaded.send_replace(true);
+        Ok(RedisPublisher::start(shared, &runtime))
+    }
+
+    fn into_shared(mut self) -> Result<RedisShared, RedisConfigError> {
         self.check()?;
         mem::take(&mut self.tls).apply(self.address.servers_mut())?;
         let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?.to_string();
         let keys = Keys::new(&self.prefix, &publisher);
-        Ok(RedisBackplane::new(RedisShared {
+        Ok(RedisShared {
             presence: Lease::new(&self.prefix, &publisher, self.lease),
             scripts: Scripts::new(keys, self.keep, millis(self.remember)),
             outbox: Outbox::new(self.outbox_events, self.outbox_bytes),
@@ -255,7 +299,7 @@ impl Redis {
             master: MasterGeneration::default(),
             timeout: self.timeout,
             health: Health::default(),
-        }))
+        })
     }
 
     /// Checks the settings, except for the certificates.
@@ -355,6 +399,19 @@ mod tests {
         let all = redis().keep_events(u64::MAX).outbox(usize::MAX, usize::MAX);
         assert_eq!(all.keep.strategy().1, i64::MAX as u64);
         all.build().unwrap();
+    }
+
+    #[test]
+    fn publisher_outside_of_a_runtime_is_an_error() {
+        let error = redis().publisher().unwrap_err();
+        assert!(matches!(error, RedisConfigError::NoRuntime), "{error}");
+        assert!(error.to_string().contains("tokio runtime"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn publisher_checks_the_settings_too() {
+        let error = redis().keep_events(0).publisher().unwrap_err();
+        assert!(matches!(error, RedisConfigError::OutOfRange { .. }), "{error}");
     }
 
     #[test]

@@ -180,7 +180,7 @@ async fn run(shared: Arc<RedisShared>, feed: Feed) {
     let mut ending = pin!(async {
         // Not spawned: a task that is aborted can go on for a moment, and confirm events that were
         // already counted as lost.
-        Sender::new(shared, feed).run().await;
+        Sender::new(shared, Some(feed)).run().await;
         while let Some(ended) = announcing.join_next().await {
             resume_panic(ended);
         }

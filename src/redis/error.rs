@@ -34,6 +34,9 @@ pub enum RedisConfigError {
         /// The range of allowed values.
         limit: &'static str,
     },
+    /// [`Redis::publisher`](super::Redis::publisher) was called outside of a tokio runtime.
+    #[error("`Redis::publisher` needs a tokio runtime: call it in one")]
+    NoRuntime,
     /// The operating system gave no random bytes for the publisher's name.
     #[error("the operating system gives no random bytes")]
     NoRandomness,
@@ -75,8 +78,39 @@ pub enum NotReadyCause {
     NoAnswer,
 }
 
-/// The latest error of a backplane: see
-/// [`RedisBackplane::last_error`](super::RedisBackplane::last_error).
+/// Redis has not acknowledged all events: see
+/// [`RedisPublisher::flush`](super::RedisPublisher::flush).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unacknowledged events: {left}; {cause}")]
+#[non_exhaustive]
+pub struct NotFlushed {
+    /// How many events that were accepted before the flush are not acknowledged.
+    pub left: u64,
+    /// Why these events are not acknowledged.
+    pub cause: NotFlushedCause,
+}
+
+/// Why Redis has [not acknowledged](NotFlushed) all events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotFlushedCause {
+    /// The latest attempt failed: the server is absent, or refuses the password or a command. The
+    /// publisher goes on trying.
+    #[error("{0}")]
+    Failed(Arc<str>),
+    /// The server has not answered for too long, and no attempt has failed. The publisher goes on
+    /// trying.
+    #[error("no answer from Redis within the time")]
+    NoAnswer,
+    /// The publisher has ended, and the events are lost or in doubt: the last handle was dropped,
+    /// or the runtime has shut down.
+    #[error("the publisher has ended")]
+    Ended,
+}
+
+/// The latest error of a backplane or a publisher: see
+/// [`RedisBackplane::last_error`](super::RedisBackplane::last_error) and
+/// [`RedisPublisher::last_error`](super::RedisPublisher::last_error).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 #[non_exhaustive]
@@ -85,6 +119,6 @@ pub struct LastError {
     pub cause: Arc<str>,
     /// When the error last occurred, by the clock of the system.
     pub at: SystemTime,
-    /// Whether the backplane has worked since.
+    /// Whether the backplane or the publisher has worked since.
     pub is_resolved: bool,
 }

@@ -40,11 +40,14 @@ struct Known {
     latest: Option<(Arc<str>, SystemTime)>,
     /// The last report to the hub.
     reported: Option<bool>,
+    /// For a publisher without a hub: the outage in the log.
+    outage: Outage,
 }
 
 impl Health {
-    /// Records that a part is in trouble, or works. Tells the hub if that changes the whole.
-    pub(crate) fn report(&self, feed: &Feed, part: Part, trouble: Option<&str>) {
+    /// Records that a part is in trouble, or works. Tells the hub if that changes the whole;
+    /// without a hub, logs the change.
+    pub(crate) fn report(&self, feed: Option<&Feed>, part: Part, trouble: Option<&str>) {
         let trouble = trouble.map(|cause| (Arc::from(cause), SystemTime::now()));
         let has_changed = {
             let mut known = self.known.lock();
@@ -55,9 +58,31 @@ impl Health {
             let is_degraded = known.causes.iter().any(Option::is_some);
             known.reported.replace(is_degraded) != Some(is_degraded)
         };
-        if has_changed {
-            self.tell(feed);
-            self.changed.notify_one();
+        match feed {
+            Some(feed) if has_changed => {
+                self.tell(feed);
+                self.changed.notify_one();
+            }
+            Some(_) => {}
+            None => self.log(),
+        }
+    }
+
+    fn log(&self) {
+        let (cause, news) = {
+            let mut known = self.known.lock();
+            let cause = known.causes.iter().flatten().next().cloned();
+            let news = known.outage.report(cause.is_some());
+            (cause, news)
+        };
+        match (news, cause) {
+            (Some(News::Begins), Some(cause)) => {
+                tracing::warn!(target: "sse_hub", %cause, "publisher cannot reach Redis");
+            }
+            (Some(News::Ends), _) => {
+                tracing::info!(target: "sse_hub", "publisher reaches Redis again");
+            }
+            _ => {}
         }
     }
 
@@ -87,23 +112,47 @@ impl Health {
 /// Reports that presence cannot be shared, at most once a minute. Events are not held up by that,
 /// so the hub is not degraded.
 #[derive(Debug, Default)]
-pub(crate) struct PresenceHealth {
-    reported: Option<Instant>,
-    is_reported: bool,
-}
+pub(crate) struct PresenceHealth(Outage);
 
 impl PresenceHealth {
     pub(crate) fn report(&mut self, trouble: Option<&RedisError>) {
-        match trouble {
-            Some(cause) if !self.is_reported && is_due(self.reported) => {
-                (self.reported, self.is_reported) = (Some(Instant::now()), true);
+        match (self.0.report(trouble.is_some()), trouble) {
+            (Some(News::Begins), Some(cause)) => {
                 tracing::warn!(target: "sse_hub", %cause, "presence sync failed");
             }
-            None if std::mem::take(&mut self.is_reported) => {
+            (Some(News::Ends), _) => {
                 tracing::info!(target: "sse_hub", "presence sync resumed");
             }
             _ => {}
         }
+    }
+}
+
+/// Decides when an outage is logged: the begin at most once a minute, and the end if the begin was
+/// logged.
+#[derive(Debug, Default)]
+struct Outage {
+    reported: Option<Instant>,
+    is_reported: bool,
+}
+
+/// The message to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Begins,
+    Ends,
+}
+
+impl Outage {
+    fn report(&mut self, is_trouble: bool) -> Option<News> {
+        if is_trouble && !self.is_reported && is_due(self.reported) {
+            (self.reported, self.is_reported) = (Some(Instant::now()), true);
+            return Some(News::Begins);
+        }
+        if !is_trouble && std::mem::take(&mut self.is_reported) {
+            return Some(News::Ends);
+        }
+        None
     }
 }
 

@@ -24,6 +24,9 @@
 //! The instances may stand behind any load balancer. A browser that reconnects to another instance
 //! resumes there with the native `Last-Event-ID`: no event is lost, and no event is repeated.
 //!
+//! [`guide::instances`](crate::guide::instances) says what changes for the application, and how far
+//! one prefix reaches.
+//!
 //! # How the backplane works
 //!
 //! Each event is an entry of a stream, and the id of the entry is the id of the event. An instance
@@ -91,6 +94,12 @@
 //! sends its clients `hub:degraded` when an outage has lasted for a second, and again at the end of
 //! the outage.
 //!
+//! # Programs without clients
+//!
+//! A worker or a cron job publishes without a hub: [`Redis::publisher`] returns a
+//! [`RedisPublisher`], which has a single connection and reads nothing. Programs in other languages
+//! publish by the script and the bytes that the guide [`format`](mod@format) documents.
+//!
 //! # Presence, and commands to clients
 //!
 //! [`disconnect`](crate::Hub::disconnect), [`join`](crate::Hub::join) and
@@ -101,9 +110,11 @@
 //! obeys an entry that Redis has lost. A client that is between two instances at that moment is not
 //! reached: your handler must decide when the client comes back.
 //!
-//! Hubs with [presence](crate::HubBuilder::presence) share their users with each other. Each
-//! instance keeps a set of local users in Redis, and announces changes at most ten times a second
-//! in a small stream. An instance that has missed an announcement reads the set.
+//! Hubs with [presence](crate::HubBuilder::presence) share their users with each other, and the
+//! [members of topics](crate::Presence#members-of-topics). Each instance keeps a set of local users
+//! and members in Redis, and announces changes at most ten times a second in a small stream. An
+//! instance that has missed an announcement reads the set. For members the following holds as for
+//! users.
 //!
 //! - If a user joins or leaves: all instances know within some 100 ms.
 //! - If an instance is closed: the users are away at once, and leave when the
@@ -158,13 +169,13 @@
 //! - `{prefix}:events`: the stream; [`keep_events`](Redis::keep_events) times the event's frame and
 //!   about 100 bytes.
 //! - `{prefix}:last`, `{prefix}:reset`: positions; 1 each.
-//! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub that was built in a
-//!   [day](Redis::remember), up to 21 KiB.
+//! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub or publisher that was
+//!   built in a [day](Redis::remember), up to 21 KiB.
 //! - `{prefix}:once:*`: idempotency keys; 1 for each in a [day](Redis::remember).
-//! - `{prefix}:users:*`: with presence: the set of an instance's users, which expires after two
-//!   [leases](Redis::lease); the users.
+//! - `{prefix}:users:*`: with presence: the set of an instance's users and members of topics, which
+//!   expires after two [leases](Redis::lease); the users, and each pair of a user and a topic.
 //! - `{prefix}:instances`: the instances; 1 for each, until twenty leases after the death.
-//! - `{prefix}:presence`: announcements; about 256 entries, each of up to 1024 users.
+//! - `{prefix}:presence`: announcements; about 256 entries, each of up to 1024 users and members.
 //!
 //! Set `maxmemory-policy noeviction`: with another policy Redis can evict the stream, which is a
 //! single key. Each instance has two connections, four with presence, and another while a client
@@ -176,27 +187,37 @@
 //!
 //! Without presence, the rights from `+hdel` on are not needed. Further rights:
 //!
-//! - for a database other than 0, also of a socket: `+select`
+//! - for a database other than 0, also of a socket: `+select` (of publishers, too)
 //! - with sentinels, at the master and its replicas: `+role`
 //! - at a sentinel that has ACL users: `+sentinel|get-master-addr-by-name`, and no keys
 //! - in a cluster, at all nodes: `+cluster|keyslot +cluster|slots`
 //!
+//! A [publisher](Redis::publisher), in any language, needs fewer rights:
+//!
+//! ```text
+//! ACL SETUSER worker on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrevrange +xtrim
+//! ```
+//!
 //! A client that can write to the keys can publish to all clients, end their streams, and forge
 //! presence. The hub checks that entries are whole frames with plausible ids, and that they are not
 //! the hub's own frames. Others are skipped, [counted](crate::Stats::malformed), and reported to
-//! `tracing` at most once a minute. If a forged entry stands so far in the future (ten years) that
-//! the stream has no room for others, the stream is made anew from the newest plausible entries. A
-//! key that holds a value of another type is reported; the keys of single events and publishers are
-//! replaced. Several hubs share a Redis under different prefixes.
+//! `tracing` at most once a minute, as `malformed stream entries skipped`, or as `stream entries of
+//! an unknown format skipped` if a later version wrote them. If a forged entry stands so far in the
+//! future (ten years) that the stream has no room for others, the stream is made anew from the
+//! newest plausible entries. A key that holds a value of another type is reported; the keys of
+//! single events and publishers are replaced. Several hubs share a Redis under different prefixes.
 //!
 //! Instances of different versions can run side by side: events that an older version cannot read
-//! are gaps for its clients.
+//! are gaps for its clients. An older version knows the users of all instances, and no members of
+//! topics.
 
 mod config;
 mod connect;
 mod driver;
 mod error;
+pub mod format;
 mod health;
+mod publisher;
 mod shared;
 mod store;
 mod tasks;
@@ -204,4 +225,7 @@ mod tasks;
 pub use self::config::Redis;
 pub use self::connect::credentials::Credentials;
 pub use self::driver::RedisBackplane;
-pub use self::error::{LastError, NotReady, NotReadyCause, RedisConfigError};
+pub use self::error::{
+    LastError, NotFlushed, NotFlushedCause, NotReady, NotReadyCause, RedisConfigError,
+};
+pub use self::publisher::RedisPublisher;

@@ -1,23 +1,23 @@
 //! The loop that accepts connections, and the end of the server.
 
 use std::any::Any;
-use std::future::poll_fn;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
 use ::axum::serve::Listener;
+use axum_core::body::Body;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Settings;
-use super::app::{IncomingStream, Serves};
+use super::app::{App, IncomingStream, Serves};
 use super::connection::Connection;
-use super::open::{Open, Place, Stage};
-use super::{refuse, socket};
+use super::open::{Open, Stage};
+use crate::mount::http::server_is_full;
+use crate::watchdog;
 
 /// The longest time until the next attempt, if the system has no resources for a connection. A
 /// connection that closes frees some, and ends the wait.
@@ -25,6 +25,12 @@ const RETRY_ACCEPT: Duration = Duration::from_secs(1);
 
 /// The time that streams have to end by themselves after the drain.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The connections that get a refusal at a time. Any more are closed.
+const MAX_REFUSALS: usize = 64;
+
+/// The delay before a refused client tries again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Serves until the signal, and then until the last connection is closed.
 pub(super) async fn serve<L, M, K>(
@@ -36,59 +42,57 @@ pub(super) async fn serve<L, M, K>(
     L: Listener,
     M: Serves<L, K>,
 {
-    set_backlog(&listener, settings.backlog);
-    socket::prepare_listener(&listener, &settings.watchdog);
-    let open = Arc::new(Open::new(settings.watchdog));
-    let refusals = refuse::Refusals::new(&open);
+    let Settings { watchdog, backlog, max_connections, drain_over } = settings;
+    if let Some(tcp) = (&listener as &dyn Any).downcast_ref::<TcpListener>() {
+        set_backlog(tcp, backlog);
+        // On Linux, connections inherit the options: six system calls less for each. Connections
+        // that wait since before have none.
+        watchdog.prepare(tcp);
+    }
+    let (open, refused) = (Open::new(watchdog.clone()), Open::new(watchdog.clone()));
     let mut signal = pin!(signal);
     let mut is_failing = false;
     loop {
-        let accepted = {
-            let accept = pin!(accept(&mut listener, &open, &mut is_failing));
-            poll_first(signal.as_mut(), accept).await
+        let (io, remote_addr) = tokio::select! {
+            biased;
+            () = &mut signal => break,
+            accepted = accept(&mut listener, &open, &mut is_failing) => accepted,
         };
-        let Some((io, address)) = accepted else { break };
-        socket::prepare(&io, open.watchdog());
-        if open.count() >= settings.max_connections {
-            refusals.refuse(io);
-            continue;
+        if let Some(socket) = (&io as &dyn Any).downcast_ref::<TcpStream>()
+            && !watchdog::is_prepared(socket)
+        {
+            watchdog.prepare(socket);
         }
-        services.ready().await;
-        let app = services.app(IncomingStream::new(&io, &address)).await;
-        let place = Place::new(Arc::clone(&open));
-        tokio::spawn(Connection::accepted(io, place, app));
+        if open.count() < max_connections {
+            services.ready().await;
+            let stream = IncomingStream { io: &io, remote_addr: &remote_addr };
+            let app = services.app(stream).await;
+            tokio::spawn(Connection::accepted(io, app, &open));
+        } else if refused.count() < MAX_REFUSALS {
+            tokio::spawn(Connection::refused(io, refusal(), &refused));
+        }
     }
     // New connections go to another instance from now on.
     drop(listener);
     drop(services);
-    end(&open, settings.drain_over).await;
+    end(&open, drain_over).await;
 }
 
 /// Ends all connections: streams with their hubs, other connections after their responses.
 async fn end(open: &Open, drain_over: Option<Duration>) {
     open.enter(Stage::Ending);
     let drains = drain_over.map_or_else(Vec::new, |over| open.drain_hubs(over));
-    let streams_end = async {
+    let drained = async {
         for drain in drains {
             drain.await;
         }
         tokio::time::sleep(GRACE).await;
-        open.enter(Stage::Over);
-        std::future::pending::<()>().await;
     };
-    poll_first(pin!(open.all_closed()), pin!(streams_end)).await;
-}
-
-/// Returns the output of `second`, or `None` if `first` is ready.
-async fn poll_first<T>(
-    mut first: Pin<&mut impl Future<Output = ()>>,
-    mut second: Pin<&mut impl Future<Output = T>>,
-) -> Option<T> {
-    poll_fn(|cx: &mut Context<'_>| match first.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => second.as_mut().poll(cx).map(Some),
-    })
-    .await
+    tokio::select! {
+        () = open.all_closed() => return,
+        () = drained => open.enter(Stage::Over),
+    }
+    open.all_closed().await;
 }
 
 /// Accepts a connection. Errors of tokio's TCP listener are handled here, and those of other
@@ -98,6 +102,7 @@ async fn accept<L: Listener>(
     open: &Open,
     is_failing: &mut bool,
 ) -> (L::Io, L::Addr) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     let Some(tcp) = (&mut *listener as &mut dyn Any).downcast_mut::<TcpListener>() else {
         return listener.accept().await;
     };
@@ -109,15 +114,16 @@ async fn accept<L: Listener>(
                 }
                 return same(accepted);
             }
-            // The client is gone already.
-            Err(error) if is_of_connection(&error) => {}
-            Err(error) => {
-                if !std::mem::replace(is_failing, true) {
-                    tracing::warn!(target: "sse_hub", %error, "connections are not accepted");
+            Err(error) => match error.kind() {
+                // The client is gone already.
+                ConnectionAborted | ConnectionRefused | ConnectionReset => {}
+                _ => {
+                    if !std::mem::replace(is_failing, true) {
+                        tracing::warn!(target: "sse_hub", %error, "connections are not accepted");
+                    }
+                    let _ = tokio::time::timeout(RETRY_ACCEPT, open.closed.notified()).await;
                 }
-                let wait = pin!(tokio::time::sleep(RETRY_ACCEPT));
-                poll_first(pin!(open.closed()), wait).await;
-            }
+            },
         }
     }
 }
@@ -129,16 +135,18 @@ fn same<T: 'static>(accepted: (TcpStream, SocketAddr)) -> T {
     accepted.and_then(Option::take).expect("the listener is tokio's")
 }
 
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
 /// A listener can listen again, with another backlog.
-fn set_backlog<L: 'static>(listener: &L, backlog: u32) {
-    let Some(tcp) = (listener as &dyn Any).downcast_ref::<TcpListener>() else { return };
+fn set_backlog(tcp: &TcpListener, backlog: u32) {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     if let Err(error) = SockRef::from(tcp).listen(backlog) {
         tracing::debug!(target: "sse_hub", option = "backlog", %error, "socket option not set");
     }
+}
+
+/// Returns the service for a connection above the limit.
+fn refusal() -> App {
+    Box::new(|request| {
+        let response = server_is_full(request.headers(), RETRY);
+        Box::pin(ready(Ok(response.map(Body::new))))
+    })
 }

@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::fmt;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,80 +14,52 @@ use ::axum::serve::Listener;
 use ::http::{Request, Response};
 use axum_core::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service;
 
-type BoxError = Box<dyn Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The service of a connection.
-#[expect(unnameable_types, reason = "the trait is a seal")]
-pub trait App: Clone + Send + 'static {
-    type Service: Service<
-            Request<Self::RequestBody>,
-            Response = Response<Self::Body>,
-            Error: Into<BoxError>,
-            Future: Send,
-        > + Clone
-        + Send
-        + 'static;
-    type RequestBody: Send + 'static;
-    type Body: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
+/// The service of a connection. Boxed: all other types of a connection know only its socket.
+pub(super) type App = Box<dyn Fn(Request<RequestBody>) -> Responding + Send>;
 
-    fn service(&self) -> Self::Service;
+pub(super) type Responding = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
-    fn request(request: Request<RequestBody>) -> Request<Self::RequestBody>;
+/// A service of requests with the body `R`.
+#[expect(unnameable_types, reason = "a short name for the bounds")]
+pub trait Answers<R>:
+    Service<
+        Request<R>,
+        Response = Response<<Self as Answers<R>>::Body>,
+        Error: Into<BoxError>,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static
+{
+    type Body: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 }
 
-/// A service that takes axum's requests.
-#[derive(Debug, Clone)]
-#[expect(unnameable_types, reason = "only a seal names the type")]
-pub struct AxumApp<S>(S);
-
-impl<S> App for AxumApp<S>
+impl<R, B, S> Answers<R> for S
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send>
+    S: Service<Request<R>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
         + Clone
         + Send
         + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Service = S;
-    type RequestBody = Body;
-    type Body = Body;
-
-    fn service(&self) -> S {
-        self.0.clone()
-    }
-
-    fn request(request: Request<RequestBody>) -> Request<Body> {
-        request.map(Body::new)
-    }
-}
-
-/// Any other tower service.
-#[derive(Debug, Clone)]
-#[expect(unnameable_types, reason = "only a seal names the type")]
-pub struct TowerApp<S>(S);
-
-impl<S, B> App for TowerApp<S>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    type Service = S;
-    type RequestBody = RequestBody;
     type Body = B;
+}
 
-    fn service(&self) -> S {
-        self.0.clone()
-    }
-
-    fn request(request: Request<RequestBody>) -> Request<RequestBody> {
-        request
-    }
+fn app<R: 'static>(service: impl Answers<R>, body: fn(RequestBody) -> R) -> App {
+    Box::new(move |request| {
+        let mut service = service.clone();
+        Box::pin(async move {
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+            let response = service.call(request.map(body)).await.map_err(Into::into)?;
+            Ok(response.map(Body::new))
+        })
+    })
 }
 
 /// A value that [`serve`](super::serve) makes the services of connections from.
@@ -97,13 +68,13 @@ where
 /// |---|---|
 /// | a service of axum's requests and responses | a `Router`, with its layers; a `MethodRouter` |
 /// | a service that makes them from an [`IncomingStream`] | `into_make_service_with_connect_info` |
-/// | any other tower service, if its body of a response is `Sync` | `warp::service` |
+/// | any other tower service, if its body of a response is `Sync` and yields [`Bytes`] | `warp::service` |
 ///
 /// `Kind` is inferred. Purposefully sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be served",
     note = "a service must take `Request<axum::body::Body>` and return axum's `Response`, or take \
-            `Request<sse_hub::serve::RequestBody>` and return a body that is `Sync`",
+            `Request<sse_hub::serve::RequestBody>` and return a body of `Bytes` that is `Sync`",
     note = "for `into_make_service_with_connect_info::<C>()`, `C` must implement \
             `Connected<sse_hub::serve::IncomingStream<'_, L>>`"
 )]
@@ -131,29 +102,18 @@ pub(super) mod sealed {
 
     #[expect(unnameable_types, reason = "the trait is a seal")]
     pub trait Serves<L: Listener, Kind>: Send + 'static {
-        type App: App;
-
         fn ready(&mut self) -> impl Future<Output = ()> + Send {
             std::future::ready(())
         }
 
         /// Call this after [`ready`](Self::ready).
-        fn app(&mut self, stream: IncomingStream<'_, L>) -> impl Future<Output = Self::App> + Send;
+        fn app(&mut self, stream: IncomingStream<'_, L>) -> impl Future<Output = App> + Send;
     }
 }
 
-impl<L, S> sealed::Serves<L, kind::Axum> for S
-where
-    L: Listener,
-    S: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
-    type App = AxumApp<S>;
-
-    fn app(&mut self, _: IncomingStream<'_, L>) -> impl Future<Output = AxumApp<S>> + Send {
-        std::future::ready(AxumApp(self.clone()))
+impl<L: Listener, S: Answers<Body, Body = Body>> sealed::Serves<L, kind::Axum> for S {
+    fn app(&mut self, _: IncomingStream<'_, L>) -> impl Future<Output = App> + Send {
+        ready(app(self.clone(), Body::new))
     }
 }
 
@@ -162,37 +122,26 @@ where
     L: Listener,
     M: for<'a> Service<IncomingStream<'a, L>, Response = S, Error = Infallible> + Send + 'static,
     for<'a> <M as Service<IncomingStream<'a, L>>>::Future: Send,
-    S: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: Answers<Body, Body = Body>,
 {
-    type App = AxumApp<S>;
-
     async fn ready(&mut self) {
         poll_fn(|cx| self.poll_ready(cx)).await.unwrap_or_else(|never| match never {});
     }
 
-    fn app(&mut self, stream: IncomingStream<'_, L>) -> impl Future<Output = AxumApp<S>> + Send {
+    fn app(&mut self, stream: IncomingStream<'_, L>) -> impl Future<Output = App> + Send {
         let making = self.call(stream);
-        async move { AxumApp(making.await.unwrap_or_else(|never| match never {})) }
+        async move { app(making.await.unwrap_or_else(|never| match never {}), Body::new) }
     }
 }
 
-impl<L, S, B> sealed::Serves<L, kind::Tower> for S
+impl<L, S> sealed::Serves<L, kind::Tower> for S
 where
     L: Listener,
-    S: Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
     // `Sync`, because axum's body is not: axum's services are of the other kind only.
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Sync + 'static,
+    S: Answers<RequestBody, Body: Sync>,
 {
-    type App = TowerApp<S>;
-
-    fn app(&mut self, _: IncomingStream<'_, L>) -> impl Future<Output = TowerApp<S>> + Send {
-        std::future::ready(TowerApp(self.clone()))
+    fn app(&mut self, _: IncomingStream<'_, L>) -> impl Future<Output = App> + Send {
+        ready(app(self.clone(), |body| body))
     }
 }
 
@@ -200,16 +149,13 @@ where
 ///
 /// This is `axum::serve::IncomingStream`, which only axum can create. For a type of your own in
 /// `into_make_service_with_connect_info`, implement axum's `Connected` for both types.
+#[derive(Debug)]
 pub struct IncomingStream<'a, L: Listener> {
-    io: &'a L::Io,
-    remote_addr: &'a L::Addr,
+    pub(super) io: &'a L::Io,
+    pub(super) remote_addr: &'a L::Addr,
 }
 
-impl<'a, L: Listener> IncomingStream<'a, L> {
-    pub(super) fn new(io: &'a L::Io, remote_addr: &'a L::Addr) -> Self {
-        Self { io, remote_addr }
-    }
-
+impl<L: Listener> IncomingStream<'_, L> {
     /// Returns the connection.
     pub fn io(&self) -> &L::Io {
         self.io
@@ -218,12 +164,6 @@ impl<'a, L: Listener> IncomingStream<'a, L> {
     /// Returns the address of the peer.
     pub fn remote_addr(&self) -> &L::Addr {
         self.remote_addr
-    }
-}
-
-impl<L: Listener> fmt::Debug for IncomingStream<'_, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IncomingStream").finish_non_exhaustive()
     }
 }
 
@@ -237,16 +177,14 @@ impl<L: Listener<Addr = Self>> Connected<IncomingStream<'_, L>> for SocketAddr {
 #[derive(Debug)]
 pub struct RequestBody {
     body: Incoming,
-    /// Whether the body was read to the end. `None` if the body is empty.
-    is_read: Option<Arc<AtomicBool>>,
+    is_read: Arc<AtomicBool>,
 }
 
 impl RequestBody {
-    /// Returns the body, and a flag for the end of reading.
-    pub(super) fn new(body: Incoming) -> (Self, Option<Arc<AtomicBool>>) {
-        let is_empty = http_body::Body::is_end_stream(&body);
-        let is_read = (!is_empty).then(Arc::default);
-        (Self { body, is_read: is_read.clone() }, is_read)
+    /// Returns the body, and whether the body was read to the end.
+    pub(super) fn new(body: Incoming) -> (Self, Arc<AtomicBool>) {
+        let is_read = Arc::new(AtomicBool::new(body.is_end_stream()));
+        (Self { body, is_read: Arc::clone(&is_read) }, is_read)
     }
 }
 
@@ -255,19 +193,16 @@ impl http_body::Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
         let is_end = match &polled {
+            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
             Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(_))) => this.body.is_end_stream(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+            _ => false,
         };
-        if let Some(is_read) = this.is_read.as_ref().filter(|_| is_end) {
-            is_read.store(true, Ordering::Relaxed);
-        }
+        self.is_read.fetch_or(is_end, Ordering::Relaxed);
         polled
     }
 

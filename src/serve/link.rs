@@ -1,238 +1,187 @@
-//! The hand-over of a response from hyper: the parts of a connection that hyper owns, and the place
-//! where they leave the body and the head.
+//! The parts of a connection that hyper holds, and the way of a stream out of hyper.
+//!
+//! hyper calls [`Service`] and gets an [`Answer`]. When hyper asks the answer to be a stream for the
+//! first frame, the body goes to the [`Link`]. From then on, [`Socket`] keeps the bytes that hyper
+//! writes, and the connection's task takes all of them.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use ::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
+use ::http::{Method, Request, Response, StatusCode, Version};
+use axum_core::body::Body;
 use bytes::{Buf as _, Bytes};
-use http_body::{Frame, SizeHint};
-use memchr::memrchr;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::sync::{self, Mutex};
+use super::app::{App, BoxError, RequestBody};
+use super::open::Open;
+use crate::mount::http::Direct;
+use crate::sync::Mutex;
+use crate::watchdog::Watched;
 
-/// The state that hyper's parts of an HTTP/1 connection share with the task.
-pub(super) struct Link<B>(Mutex<State<B>>);
-
-enum State<B> {
-    /// Requests and responses are hyper's.
-    Ordinary,
-    /// hyper has the head of a response, whose body waits here.
-    Offered(Offer<B>),
-    /// hyper has encoded the head. The bytes that hyper writes from here on are kept, because the
-    /// first event leaves in the same packet.
-    Encoded { offer: Offer<B>, written: Vec<u8>, is_flushed: bool },
-    /// A response that changes the protocol waits for [`Link::allow_upgrade`].
-    UpgradeWanted,
-    /// Nothing is taken from hyper any more, because the protocol may change.
-    Upgradeable,
+/// The state that hyper's parts of a connection share with the connection's task.
+pub(super) struct Link {
+    next: Mutex<Option<Next>>,
+    /// hyper keeps the connection to the end: HTTP/2, or the protocol may change.
+    pub(super) is_hypers: AtomicBool,
+    /// hyper sends a stream of this crate.
+    pub(super) has_stream: AtomicBool,
 }
 
-/// A body to take over.
-pub(super) struct Offer<B> {
-    pub(super) body: B,
+/// The work of the connection's task after hyper has done all that hyper can do.
+pub(super) enum Next {
+    /// Take the connection, and send the stream.
+    Stream(Leaving),
+    /// Let hyper change the protocol.
+    Upgrade,
+}
+
+/// A stream that leaves hyper, because hyper has encoded the head.
+pub(super) struct Leaving {
+    pub(super) body: Body,
     /// hyper's rule for a body of unknown length: chunks, or the end of the connection.
     pub(super) is_chunked: bool,
+    /// The bytes that hyper has written since, up to the end of the head: the head leaves in the
+    /// same packet as the first item.
+    pub(super) head: Vec<u8>,
 }
 
-impl<B> Offer<B> {
-    /// Whether another request may follow, by the head that hyper has written last: hyper announces
-    /// there a close of the connection.
-    pub(super) fn keeps_alive(&self, written: &[u8]) -> bool {
-        const CONNECTION: &[u8] = b"connection:";
-        let is_close = |line: &[u8]| {
-            let mut options = line[CONNECTION.len()..].split(|&byte| byte == b',');
-            options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-        };
-        if !self.is_chunked {
-            return false;
+impl Link {
+    pub(super) fn new(is_hypers: bool) -> Arc<Self> {
+        let (next, is_hypers) = (Mutex::new(None), is_hypers.into());
+        Arc::new(Self { next, is_hypers, has_stream: false.into() })
+    }
+
+    /// Must be called after each poll of hyper: hyper waits for the work.
+    pub(super) fn next(&self) -> Option<Next> {
+        self.next.lock().take()
+    }
+
+    /// Ready when hyper can change the protocol. No waker: the connection's task polls again.
+    fn poll_upgrade(&self) -> Poll<()> {
+        if self.is_hypers.load(Ordering::Relaxed) {
+            return Poll::Ready(());
         }
-        let mut end = written.len();
-        while let Some(line_end) = memrchr(b'\n', &written[..end]) {
-            end = line_end;
-            let begin = memrchr(b'\n', &written[..end]).map_or(0, |at| at + 1);
-            let line = &written[begin..end];
-            // No name of a header has a slash.
-            if line.starts_with(b"HTTP/1.") {
-                return true;
-            }
-            if line.starts_with(CONNECTION) && is_close(line) {
-                return false;
-            }
-        }
-        // The head was too long to be written at once.
-        false
-    }
-}
-
-impl<B> Link<B> {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(State::Ordinary))
+        *self.next.lock() = Some(Next::Upgrade);
+        Poll::Pending
     }
 
-    pub(super) fn takes_offers(&self) -> bool {
-        matches!(*self.0.lock(), State::Ordinary)
-    }
-
-    /// Lets hyper encode the head before the body is taken over.
-    pub(super) fn offer(self: &Arc<Self>, offer: Offer<B>) -> Answer<B> {
-        *self.0.lock() = State::Offered(offer);
-        Answer::Offered { offered: Offered(Arc::clone(self)) }
-    }
-
-    /// Returns the offer and the bytes to send before the body, once hyper has written the head.
-    pub(super) fn take(&self) -> Option<(Offer<B>, Vec<u8>)> {
-        let mut state = self.0.lock();
-        match mem::replace(&mut *state, State::Ordinary) {
-            State::Encoded { offer, written, is_flushed: true } => Some((offer, written)),
-            other => {
-                *state = other;
-                None
-            }
-        }
-    }
-
-    /// Whether the protocol may change. If not, the connection's task must first
-    /// [allow](Self::allow_upgrade) the change.
-    pub(super) fn is_upgradeable(&self) -> bool {
-        let mut state = self.0.lock();
-        if matches!(*state, State::Ordinary) {
-            *state = State::UpgradeWanted;
-        }
-        matches!(*state, State::Upgradeable)
-    }
-
-    pub(super) fn wants_upgrade(&self) -> bool {
-        matches!(*self.0.lock(), State::UpgradeWanted)
-    }
-
-    pub(super) fn allow_upgrade(&self) {
-        *self.0.lock() = State::Upgradeable;
-    }
-
-    fn encoded(&self) {
-        let mut state = self.0.lock();
-        *state = match mem::replace(&mut *state, State::Ordinary) {
-            State::Offered(offer) => {
-                State::Encoded { offer, written: Vec::new(), is_flushed: false }
-            }
-            other => other,
-        };
-    }
-
-    /// Drops an offer that hyper does not accept: a response to `HEAD`, or a lost connection.
-    fn withdraw(&self) {
-        let old = {
-            let mut state = self.0.lock();
-            match *state {
-                State::Offered(_) | State::Encoded { .. } => {
-                    Some(mem::replace(&mut *state, State::Ordinary))
-                }
-                _ => None,
-            }
-        };
-        // A body is foreign code.
-        sync::assert_unlocked();
-        drop(old);
-    }
-
-    /// Keeps the bytes, if the head is encoded. Otherwise they are for the connection.
+    /// Keeps the bytes, if a stream is leaving. Otherwise they are for the connection.
     fn keep(&self, bytes: &[IoSlice<'_>]) -> Option<usize> {
-        match &mut *self.0.lock() {
-            State::Encoded { written, .. } => {
-                bytes.iter().for_each(|bytes| written.extend_from_slice(bytes));
-                Some(bytes.iter().map(|bytes| bytes.len()).sum())
+        let mut next = self.next.lock();
+        let Some(Next::Stream(Leaving { head, .. })) = &mut *next else { return None };
+        let before = head.len();
+        bytes.iter().for_each(|bytes| head.extend_from_slice(bytes));
+        Some(head.len() - before)
+    }
+}
+
+/// The service that hyper calls: the application's, with a look at each response.
+pub(super) struct Service {
+    pub(super) app: App,
+    pub(super) open: Arc<Open>,
+    pub(super) link: Arc<Link>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Answer>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, BoxError>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (version, method) = (request.version(), request.method().clone());
+        let (parts, body) = request.into_parts();
+        let (body, is_read) = RequestBody::new(body);
+        let responding = (self.app)(Request::from_parts(parts, body));
+        let (open, link) = (Arc::clone(&self.open), Arc::clone(&self.link));
+        Box::pin(async move {
+            let mut response = responding.await?;
+            let (status, is_connect) = (response.status(), method == Method::CONNECT);
+            if status == StatusCode::SWITCHING_PROTOCOLS || is_connect && status.is_success() {
+                poll_fn(|_| link.poll_upgrade()).await;
             }
-            _ => None,
-        }
-    }
-
-    fn keep_flush(&self) -> bool {
-        match &mut *self.0.lock() {
-            State::Encoded { is_flushed, .. } => {
-                *is_flushed = true;
-                true
+            let mut leaves = None;
+            if let Some(Direct { hub }) = response.extensions_mut().remove() {
+                hub.into_iter().for_each(|hub| open.remember(hub));
+                if link.is_hypers.load(Ordering::Relaxed)
+                    || is_connect
+                    || method == Method::HEAD
+                    || !is_read.load(Ordering::Relaxed)
+                    || has_other_framing(&response)
+                {
+                    link.has_stream.store(true, Ordering::Relaxed);
+                } else {
+                    let is_chunked = ![version, response.version()].contains(&Version::HTTP_10);
+                    leaves = Some((link, is_chunked));
+                }
             }
-            _ => false,
-        }
+            Ok(response.map(|body| Answer { body: Some(body), leaves }))
+        })
     }
 }
 
-/// The drop withdraws the offer.
-pub(super) struct Offered<B>(Arc<Link<B>>);
-
-impl<B> Drop for Offered<B> {
-    fn drop(&mut self) {
-        self.0.withdraw();
-    }
+/// Whether a body is of known length, of changed bytes, or with trailers.
+fn has_other_framing(response: &Response<Body>) -> bool {
+    [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER]
+        .iter()
+        .any(|name| response.headers().contains_key(name))
+        || response.body().is_end_stream()
+        || response.body().size_hint().exact().is_some()
 }
 
-pin_project_lite::pin_project! {
-    /// The body of a response, for hyper.
-    #[project = AnswerProjection]
-    pub(super) enum Answer<B> {
-        Own { #[pin] body: B },
-        /// The body is taken over as soon as hyper asks for the first frame.
-        Offered { offered: Offered<B> },
-    }
+/// The body of a response, for hyper.
+pub(super) struct Answer {
+    /// `None` once the body has left hyper.
+    body: Option<Body>,
+    /// The link by which the body leaves as soon as hyper asks for the first frame, and whether the
+    /// body is sent in chunks.
+    leaves: Option<(Arc<Link>, bool)>,
 }
 
-impl<B: http_body::Body> http_body::Body for Answer<B> {
-    type Data = B::Data;
-    type Error = B::Error;
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum_core::Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project() {
-            AnswerProjection::Own { body } => body.poll_frame(cx),
-            AnswerProjection::Offered { offered } => {
-                offered.0.encoded();
-                // No waker: the connection's task takes over after this poll.
-                Poll::Pending
+    ) -> Poll<Option<Result<Frame<Bytes>, axum_core::Error>>> {
+        let Self { body, leaves } = &mut *self;
+        if let Some((link, is_chunked)) = leaves {
+            if let Some(body) = body.take() {
+                let leaving = Leaving { body, is_chunked: *is_chunked, head: Vec::new() };
+                *link.next.lock() = Some(Next::Stream(leaving));
             }
+            // No waker: the connection's task takes the body after this poll.
+            return Poll::Pending;
         }
+        body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own { body } => body.is_end_stream(),
-            Self::Offered { .. } => false,
-        }
+        self.body.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own { body } => body.size_hint(),
-            Self::Offered { .. } => SizeHint::default(),
-        }
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 
 /// The connection for hyper.
-pub(super) struct Socket<IO, B> {
-    io: IO,
+pub(super) struct Socket<IO> {
+    pub(super) io: Watched<IO>,
     /// Bytes that were read from the connection before.
-    read: Bytes,
-    link: Arc<Link<B>>,
+    pub(super) read: Bytes,
+    pub(super) link: Arc<Link>,
 }
 
-impl<IO, B> Socket<IO, B> {
-    pub(super) fn new(io: IO, read: Bytes, link: Arc<Link<B>>) -> Self {
-        Self { io, read, link }
-    }
-
-    /// Returns the connection, and bytes that hyper has not read.
-    pub(super) fn into_parts(self) -> (IO, Bytes) {
-        (self.io, self.read)
-    }
-}
-
-impl<IO: AsyncRead + Unpin, B> AsyncRead for Socket<IO, B> {
+impl<IO: AsyncRead + Unpin> AsyncRead for Socket<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -244,14 +193,15 @@ impl<IO: AsyncRead + Unpin, B> AsyncRead for Socket<IO, B> {
         let count = self.read.len().min(buf.remaining());
         buf.put_slice(&self.read[..count]);
         self.read.advance(count);
-        if self.read.is_empty() {
-            self.read = Bytes::new();
+        // All at once: behind a part of a head, hyper would double its buffer of 8 KiB.
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            read => read,
         }
-        Poll::Ready(Ok(()))
     }
 }
 
-impl<IO: AsyncWrite + Unpin, B> AsyncWrite for Socket<IO, B> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -279,9 +229,6 @@ impl<IO: AsyncWrite + Unpin, B> AsyncWrite for Socket<IO, B> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.link.keep_flush() {
-            return Poll::Ready(Ok(()));
-        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

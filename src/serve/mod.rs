@@ -48,11 +48,14 @@
 //! 2. hyper encodes the head of the marked response, so the status, the headers, their order and
 //!    `date` are hyper's. The first time that hyper asks for a frame, the connection leaves hyper
 //!    with the head, the body and the bytes that were read behind the request.
-//! 3. A task polls the body, and sends each item as one chunk by one `send`. The head and the first
-//!    item leave together. Items above 16 KiB are not copied. While the socket is full, the task
-//!    does not poll the body.
+//! 3. The task of the connection polls the body, and sends each item as one chunk by one `send`.
+//!    The head and the first item leave together. Items above 16 KiB are not copied. While the
+//!    socket is full, the task does not poll the body.
 //! 4. After the stream, hyper gets the connection back for the next request, if the head did not
 //!    announce a close.
+//!
+//! A broadcast to more than 256 clients of a hub wakes 128 clients at a time. An event for a single
+//! client therefore does not wait until all clients have the broadcast.
 //!
 //! # Streams that stay with hyper
 //!
@@ -110,7 +113,8 @@
 //! 4. waits for responses under way that are no streams, as `axum::serve` does.
 //!
 //! To refuse clients that come during the drain instead of their connections, drain the hub in the
-//! signal, as the examples do. Then step 2 finds nothing to drain.
+//! signal, as the examples do. Then step 2 finds nothing to drain. Behind a load balancer, see
+//! [`guide::shutdown`](crate::guide::shutdown).
 //!
 //! # Differences from `axum::serve`
 //!
@@ -122,21 +126,16 @@
 //! - A body that fails ends the connection after the bytes before the failure.
 
 mod accept;
-mod answer;
 mod app;
 mod connection;
 mod link;
 mod open;
-mod refuse;
-mod socket;
 mod stream;
 
-use std::fmt;
 use std::future::{self, Pending};
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::axum::serve::Listener;
@@ -172,6 +171,7 @@ where
 }
 
 /// A server that was not started, from [`serve()`]. Must be awaited.
+#[derive(Debug)]
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct Serve<L, M, K, F = Pending<()>> {
     listener: L,
@@ -271,36 +271,12 @@ where
     fn into_future(self) -> Serving {
         let Self { listener, service, settings, signal, kind: _ } = self;
         let serving = accept::serve::<L, M, K>(listener, service, settings, signal);
-        Serving(Box::pin(async move {
+        Box::pin(async {
             serving.await;
             Ok(())
-        }))
-    }
-}
-
-impl<L: fmt::Debug, M, K, F> fmt::Debug for Serve<L, M, K, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serve")
-            .field("listener", &self.listener)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        })
     }
 }
 
 /// A running server: the future of [`Serve`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Serving(Pin<Box<dyn Future<Output = io::Result<()>> + Send>>);
-
-impl Future for Serving {
-    type Output = io::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for Serving {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serving").finish_non_exhaustive()
-    }
-}
+pub type Serving = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;

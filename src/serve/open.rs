@@ -1,32 +1,35 @@
 //! The open connections of a server.
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::hub::drain::{Drain, Drainable};
 use crate::sync::{self, Mutex};
-use crate::watchdog::Watchdog;
+use crate::watchdog::{self, Watchdog, Watched};
 
 /// The open connections of a server, and the stage of the server.
 pub(super) struct Open {
     watchdog: Watchdog,
     stage: AtomicU8,
-    /// The wakers of the connections' tasks.
+    /// The wakers of the connections' tasks. `None` until the task is polled.
     tasks: Mutex<Slab<Option<Waker>>>,
     /// The hubs of the streams so far.
     hubs: Mutex<Vec<Drainable>>,
-    /// Notified when a connection closes.
-    closed: Notify,
+    /// Notified when a connection closes. A notification waits for the next reader.
+    pub(super) closed: Notify,
 }
 
 /// How far the end of a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
 pub(super) enum Stage {
     Serving,
     /// Connections end after their response, and the hubs end their streams.
@@ -36,21 +39,17 @@ pub(super) enum Stage {
 }
 
 impl Open {
-    pub(super) fn new(watchdog: Watchdog) -> Self {
-        Self {
+    pub(super) fn new(watchdog: Watchdog) -> Arc<Self> {
+        Arc::new(Self {
             watchdog,
             stage: AtomicU8::new(Stage::Serving as u8),
             tasks: Mutex::new(Slab::new()),
             hubs: Mutex::new(Vec::new()),
             closed: Notify::new(),
-        }
+        })
     }
 
-    pub(super) fn watchdog(&self) -> &Watchdog {
-        &self.watchdog
-    }
-
-    fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Serving,
             1 => Stage::Ending,
@@ -60,42 +59,61 @@ impl Open {
 
     /// Sets the stage, and wakes every connection.
     pub(super) fn enter(&self, stage: Stage) {
-        let mut tasks = self.tasks.lock();
         self.stage.store(stage as u8, Ordering::Release);
-        let wakers: Vec<Waker> = tasks.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
+        // Cloned, because a task needs the waker for the next stage. The wakers are tokio's.
+        let tasks = self.tasks.lock();
+        let wakers: Vec<Waker> = tasks.iter().filter_map(|(_, waker)| waker.clone()).collect();
         drop(tasks);
         sync::assert_unlocked();
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Returns the output of the future, or `None` if the future waits in `stage` or later. The
+    /// task of a connection is woken in every stage.
+    pub(super) async fn before<T>(
+        &self,
+        stage: Stage,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Pending if self.stage() >= stage => Poll::Ready(None),
+            polled => polled.map(Some),
+        })
+        .await
     }
 
     pub(super) fn count(&self) -> usize {
         self.tasks.lock().len()
     }
 
-    /// Completes when a connection closes, from the first poll on.
-    pub(super) async fn closed(&self) {
-        self.closed.notified().await;
-    }
-
-    /// Completes when no connection is open.
     pub(super) async fn all_closed(&self) {
-        loop {
-            let mut closed = std::pin::pin!(self.closed.notified());
-            // Before the look: a connection that closes after the look completes the future.
-            closed.as_mut().enable();
-            if self.count() == 0 {
-                return;
-            }
-            closed.await;
+        while self.count() > 0 {
+            self.closed.notified().await;
         }
     }
 
-    /// The hub of a stream must be drained when the server ends.
+    /// Watches a connection, whose socket has the options. The cut of a TCP socket is a reset.
+    pub(super) fn watch<IO: 'static>(&self, io: IO) -> Watched<IO> {
+        self.watchdog.watch_prepared(io, |io| {
+            if let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() {
+                watchdog::reset(socket);
+            }
+        })
+    }
+
+    /// The hub of a stream must be drained when the server ends. Until the end of the hub, a task
+    /// wakes the clients of large broadcasts.
     pub(super) fn remember(&self, hub: Drainable) {
         let mut hubs = self.hubs.lock();
-        if !hubs.iter().any(|known| known.is_same(&hub)) {
-            hubs.retain(Drainable::exists);
-            hubs.push(hub);
+        if hubs.iter().any(|known| known.is_same(&hub)) {
+            return;
+        }
+        hubs.retain(Drainable::exists);
+        hubs.push(hub.clone());
+        drop(hubs);
+        if let Some(waking) = hub.waking() {
+            tokio::spawn(waking);
         }
     }
 
@@ -108,44 +126,22 @@ impl Open {
 
 /// The place of a connection among the open connections. The drop frees the place.
 pub(super) struct Place {
-    open: Arc<Open>,
+    pub(super) open: Arc<Open>,
     key: usize,
-    /// The stage in which the task left a waker.
-    known_in: Option<Stage>,
 }
 
 impl Place {
-    pub(super) fn new(open: Arc<Open>) -> Self {
+    pub(super) fn new(open: &Arc<Open>) -> Self {
         let key = open.tasks.lock().insert(None);
-        Self { open, key, known_in: None }
+        Self { open: Arc::clone(open), key }
     }
 
-    pub(super) fn open(&self) -> &Arc<Open> {
-        &self.open
-    }
-
-    /// Returns the stage. The next stage wakes this task.
-    pub(super) fn poll_stage(&mut self, waker: &Waker) -> Stage {
-        let stage = self.open.stage();
-        if self.known_in == Some(stage) {
-            return stage;
-        }
+    /// Wakes the task in each later stage. Must be called before the task reads the stage.
+    pub(super) fn set_waker(&self, waker: &Waker) {
         let waker = Some(waker.clone());
-        let mut tasks = self.open.tasks.lock();
-        let old = std::mem::replace(&mut tasks[self.key], waker);
-        // Read under the lock: an `enter` from here on takes this waker.
-        let stage = self.open.stage();
-        drop(tasks);
+        let old = std::mem::replace(&mut self.open.tasks.lock()[self.key], waker);
         sync::assert_unlocked();
         drop(old);
-        self.known_in = Some(stage);
-        stage
-    }
-
-    /// The connection gets another task.
-    pub(super) fn moved(mut self) -> Self {
-        self.known_in = None;
-        self
     }
 }
 
@@ -154,6 +150,6 @@ impl Drop for Place {
         let old = self.open.tasks.lock().remove(self.key);
         sync::assert_unlocked();
         drop(old);
-        self.open.closed.notify_waiters();
+        self.open.closed.notify_one();
     }
 }

@@ -181,6 +181,12 @@ impl<IO> Watched<IO> {
         self.io
     }
 
+    /// Makes the connection drop the unsent bytes when the connection is closed.
+    #[cfg(feature = "serve")]
+    pub(crate) fn reset(&self) {
+        (self.reset)(&self.io);
+    }
+
     /// Begins the watch again, behind a request. `read` was read from the connection meanwhile, and
     /// was not yet taken for a request.
     #[cfg(feature = "serve")]
@@ -188,29 +194,6 @@ impl<IO> Watched<IO> {
         self.guard.requests.between_requests();
         self.guard.has_read(read, true);
         self
-    }
-}
-
-/// A write that waits for room, outside of a [`Watched`].
-#[cfg(feature = "serve")]
-pub(crate) struct Waiting {
-    since: Instant,
-    idle: IdleDeadline,
-}
-
-#[cfg(feature = "serve")]
-impl Waiting {
-    pub(crate) fn new(shared: &Shared) -> Self {
-        Self { since: shared.timer.now(), idle: IdleDeadline::new(None) }
-    }
-
-    /// Ready when the connection must be cut. The cut is then counted.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<()> {
-        let at = shared.limits.stalled.and_then(|limit| self.since.checked_add(limit));
-        let Some(at) = at else { return Poll::Pending };
-        ready!(self.idle.poll(cx, &*shared.timer, Some(at)));
-        shared.count(Cut::Stalled);
-        Poll::Ready(())
     }
 }
 

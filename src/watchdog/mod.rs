@@ -17,6 +17,8 @@
 //! peer that acknowledges nothing or stays full (`TCP_USER_TIMEOUT`): this ends streams of little
 //! traffic.
 //!
+//! [`guide::slow_clients`](crate::guide::slow_clients) has the whole picture of such clients.
+//!
 //! The watchdog also sets `TCP_NODELAY`. Without this option, a small event waits until the client
 //! has acknowledged the previous event.
 //!
@@ -64,7 +66,7 @@ use socket2::SockRef;
 pub use self::connection::{Cut, Watched};
 use self::connection::{Shared, SocketLimits};
 #[cfg(feature = "serve")]
-pub(crate) use self::connection::{Waiting, is_prepared, reset};
+pub(crate) use self::connection::{is_prepared, reset};
 #[cfg(feature = "axum-serve")]
 pub use self::listener::WatchedListener;
 use crate::error::ConfigError;
@@ -109,11 +111,6 @@ impl Watchdog {
     #[cfg(feature = "serve")]
     pub(crate) fn watch_prepared<IO>(&self, io: IO, reset: fn(&IO)) -> Watched<IO> {
         Watched::new(io, reset, Arc::clone(&self.shared))
-    }
-
-    #[cfg(feature = "serve")]
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
     }
 
     /// Watches a connection of any kind, such as the inside of TLS. The bytes must be HTTP.

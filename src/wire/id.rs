@@ -10,9 +10,8 @@ use std::str::FromStr;
 /// backplane, the epoch stands for the start of the hub and `seq` counts its events. So an id that
 /// an earlier process of a service issued is older than every id of the current process.
 ///
-/// **Ids reveal volume.** Every client sees ids from its `hub:open` on, and two ids tell how many
-/// events the hub published between them, including events for other clients. The epoch tells when
-/// the hub started. If these numbers must stay secret, use a hub for each tenant.
+/// **Ids reveal volume**: two ids tell how many events the hub published between them. See
+/// [`guide::ids`](crate::guide::ids).
 ///
 /// ```
 /// use sse_hub::EventId;

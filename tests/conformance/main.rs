@@ -19,6 +19,7 @@ mod matrix;
 mod nginx;
 #[path = "../support/ports.rs"]
 mod ports;
+mod proxies;
 mod proxy;
 mod scenarios;
 mod servers;

@@ -1,15 +1,15 @@
-//! Behind nginx, which buffers responses unless a header prevents buffering.
+//! Behind nginx without settings, which buffers responses unless a header prevents buffering.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use sse_hub::{Audience, Event, Hub};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::http1::{Client, NO_HEADERS};
 use crate::ports::Port;
+use crate::proxies::listening;
 use crate::servers::{Adapter, Server};
 use crate::{hub, within};
 
@@ -120,24 +120,8 @@ impl Nginx {
         let path = directory.path().join("nginx.conf");
         std::fs::write(&path, config).unwrap();
         let mut command = Command::new("nginx");
-        let command = command.arg("-p").arg(directory.path()).arg("-c").arg(&path);
-        let mut process = command.kill_on_drop(true).spawn().unwrap_or_else(|error| {
-            panic!("cannot start nginx, install it: {error}");
-        });
-        let listens = within("nginx listens", async {
-            loop {
-                let is_open = TcpStream::connect(address).await.is_ok();
-                // Asked after the connect: another program may have answered.
-                if process.try_wait().unwrap().is_some() {
-                    return false;
-                }
-                if is_open {
-                    return true;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
-        listens.then_some(Self { address, _process: process, _directory: directory, _port: port })
+        command.arg("-p").arg(directory.path()).arg("-c").arg(&path);
+        let process = listening(command, address).await?;
+        Some(Self { address, _process: process, _directory: directory, _port: port })
     }
 }

@@ -1,26 +1,28 @@
 //! Presence on several instances, over an engine that is a list, against a naive model.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use proptest::collection::vec;
+use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
-use sse_hub::backplane::{Backplane, Feed, Outgoing, SendError, UserChange};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, Seat, SendError, UserChange};
 use sse_hub::{
-    Audience, EndReason, Event, Hub, Limits, ManualTimer, Presence, PresenceEvent, PresenceWatch,
-    Subscriber, Subscription,
+    Audience, EndReason, Event, EventId, Hub, Limits, ManualTimer, MembersError, Presence,
+    PresenceEvent, PresenceWatch, Subscriber, Subscription, TopicEvent, TopicWatch,
 };
 
 use crate::support::SECOND;
 
-/// Counts calls of `on_presence_changed`.
+/// Counts calls of `on_presence_changed`, and keeps the entries that the hub sent.
 #[derive(Debug, Clone, Default)]
-struct Told(Arc<AtomicUsize>);
+struct Told(Arc<AtomicUsize>, Arc<Mutex<Vec<Bytes>>>);
 
 impl Backplane for Told {
-    fn send(&self, _: Outgoing) -> Result<(), SendError> {
+    fn send(&self, entry: Outgoing) -> Result<(), SendError> {
+        self.1.lock().unwrap().push(entry.entry().clone());
         Ok(())
     }
 
@@ -143,7 +145,7 @@ fn engine_is_notified_once_for_pending_changes() {
     assert_eq!((first.len(), rest.len()), (3, 1));
     assert!(first.iter().chain(&rest).any(|change| *change == gone("ann")));
     let _f = tab(&hub, "f");
-    let all: BTreeSet<_> = feed.take_users().iter().map(|user| user.to_string()).collect();
+    let all: BTreeSet<_> = feed.take_users().iter().map(|seat| seat.user.to_string()).collect();
     assert_eq!(all, ["c", "d", "e", "f"].map(String::from).into());
     assert_eq!(feed.take_changes(9), [], "take_users must consume the pending changes");
     drop(_tabs);
@@ -188,12 +190,82 @@ fn watch_ends_after_the_hub_closes() {
     assert_eq!(watch.next().now_or_never(), Some(None));
 }
 
+fn members(hub: &Hub, topic: &str) -> BTreeMap<String, (usize, usize)> {
+    let members = hub.users_in(topic).unwrap().into_iter();
+    members.map(|info| (info.user.to_string(), (info.clients, info.other_instances))).collect()
+}
+
+#[test]
+fn members_of_all_instances_are_one_list() {
+    let timer = ManualTimer::new();
+    let (hub, feed, told) = hub(&timer, topics());
+    let mut watch = hub.watch_topics().unwrap();
+    let told = || told.0.load(Ordering::Relaxed);
+    let _here = hub.subscribe(Subscriber::new().user("ann").topics(["r1", "x"])).unwrap();
+    assert_eq!(told(), 1);
+    let mut changes = feed.take_changes(9);
+    changes.sort_by_key(|change| change.seat().clone());
+    assert_eq!(changes, [came("ann"), UserChange::Joined(Seat::member("ann", "r1"))]);
+    feed.replace_users("b", [Seat::member("ann", "r1"), Seat::member("bob", "r1")]);
+    feed.change_users("c", [UserChange::Joined(Seat::member("bob", "r1"))]);
+    let expected = [("ann".into(), (1, 1)), ("bob".into(), (0, 2))];
+    assert_eq!(members(&hub, "r1"), expected.into());
+    assert_eq!(members(&hub, "r2"), [].into());
+    assert!(!hub.is_online("bob"), "a member is online only by a client");
+    let left = |reason| [UserChange::Left(Seat::member("bob", "r1"), reason)];
+    feed.change_users("b", left(EndReason::LeftTopic));
+    assert_eq!(members(&hub, "r1")["bob"], (0, 1));
+    feed.change_users("c", left(EndReason::LeftTopic));
+    assert_eq!(members(&hub, "r1"), [("ann".into(), (1, 1))].into(), "no grace");
+    feed.remove_instance("b");
+    assert_eq!(members(&hub, "r1"), [("ann".into(), (1, 0))].into());
+    let of = |user: &str| TopicEvent::Joined { user: user.into(), topic: "r1".into() };
+    let last =
+        TopicEvent::Left { user: "bob".into(), topic: "r1".into(), reason: EndReason::LeftTopic };
+    let seen: Vec<_> = std::iter::from_fn(|| watch.next().now_or_never().flatten()).collect();
+    assert_eq!(seen, [of("ann"), of("bob"), last]);
+}
+
+#[test]
+fn excess_and_unselected_members_are_ignored() {
+    let timer = ManualTimer::new();
+    let (hub, feed, _) = hub(&timer, topics().max_remote_users(2));
+    assert_eq!((feed.presence_limit(), feed.wants_topics()), (Some(4), true));
+    let member = |user: &str, topic: &str| Seat::member(user, topic);
+    feed.replace_users(
+        "b",
+        [member("ann", "x"), member("ann", ""), member("", "r1"), member("ann", "r23456789")],
+    );
+    feed.change_users("b", ["a", "b", "c"].map(|user| UserChange::Joined(member(user, "r1"))));
+    assert_eq!(members(&hub, "r1"), [("a".into(), (0, 1)), ("b".into(), (0, 1))].into());
+    assert_eq!(hub.users_in("x"), Err(MembersError::Off));
+    feed.replace_users("c", ["d".into(), "e".into(), "f".into()]);
+    assert_eq!(users(&hub).len(), 2, "the members take no room of the users");
+    feed.change_users("b", [UserChange::Left(member("a", "r1"), EndReason::LeftTopic)]);
+    feed.change_users("b", [UserChange::Joined(member("c", "r1"))]);
+    assert_eq!(members(&hub, "r1").into_keys().collect::<Vec<_>>(), ["b", "c"], "room again");
+
+    let (plain, feed, _, _) = one();
+    assert!(!feed.wants_topics());
+    feed.replace_users("b", [member("ann", "r1"), "bob".into()]);
+    assert_eq!(users(&plain), [("bob".into(), (0, 1))].into());
+}
+
+fn topics() -> Presence {
+    Presence::default().grace(SECOND * GRACE).topics(&["r"])
+}
+
 const HUBS: usize = 3;
+
+/// The topics of clients. Presence selects the first two.
+const TOPICS: [&str; 3] = ["r1", "r2", "x"];
 
 #[derive(Debug, Clone)]
 enum Op {
-    Come { hub: usize, user: u8 },
+    Come { hub: usize, user: u8, topics: BTreeSet<usize> },
     Go { nth: usize },
+    Join { nth: usize, topic: usize },
+    Leave { nth: usize, topic: usize },
     Announce { hub: usize, most: usize },
     Observe { hub: usize, most: usize },
     Cut { hub: usize },
@@ -206,9 +278,13 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let hub = || 0..HUBS;
+    let topic = || 0..TOPICS.len();
+    let come = (hub(), 0..4u8, btree_set(topic(), 0..3));
     prop_oneof![
-        8 => (hub(), 0..4u8).prop_map(|(hub, user)| Op::Come { hub, user }),
+        8 => come.prop_map(|(hub, user, topics)| Op::Come { hub, user, topics }),
         8 => (0..8usize).prop_map(|nth| Op::Go { nth }),
+        4 => (0..8usize, topic()).prop_map(|(nth, topic)| Op::Join { nth, topic }),
+        4 => (0..8usize, topic()).prop_map(|(nth, topic)| Op::Leave { nth, topic }),
         8 => (hub(), 1..4usize).prop_map(|(hub, most)| Op::Announce { hub, most }),
         8 => (hub(), 1..6usize).prop_map(|(hub, most)| Op::Observe { hub, most }),
         1 => hub().prop_map(|hub| Op::Cut { hub }),
@@ -224,80 +300,90 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Debug, Clone)]
 enum Message {
     Changed(Vec<UserChange>),
-    All(Vec<Arc<str>>),
+    All(Vec<Seat>),
     Gone,
 }
+
+/// A seat that was taken, or that is empty for this reason.
+type Change = (Seat, Option<EndReason>);
 
 /// The expected state of one hub, without regard to cost.
 #[derive(Default)]
 struct Model {
     now: u32,
-    /// The users of every known instance, this instance included, with their number of clients (1
+    /// The seats of every known instance, this instance included, with their number of clients (1
     /// for other instances).
-    clients: BTreeMap<String, BTreeMap<String, usize>>,
-    away: Vec<(u32, String, EndReason)>,
-    all: Vec<PresenceEvent>,
+    clients: BTreeMap<String, BTreeMap<Seat, usize>>,
+    away: Vec<(u32, Seat, EndReason)>,
+    all: Vec<Change>,
 }
 
 impl Model {
-    fn is_anywhere(&self, user: &str) -> bool {
-        self.clients.values().any(|users| users.contains_key(user))
+    fn is_anywhere(&self, seat: &Seat) -> bool {
+        self.clients.values().any(|seats| seats.contains_key(seat))
     }
 
-    fn come(&mut self, instance: &str, user: &str) {
-        if !self.is_anywhere(user) {
-            match self.away.iter().position(|away| away.1 == user) {
+    fn come(&mut self, instance: &str, seat: &Seat) {
+        if seat.topic.as_deref() == Some("x") {
+            return;
+        }
+        if !self.is_anywhere(seat) {
+            match self.away.iter().position(|away| away.1 == *seat) {
                 Some(at) => drop(self.away.remove(at)),
-                None => self.all.push(joined(user)),
+                None => self.all.push((seat.clone(), None)),
             }
         }
-        let users = self.clients.entry(instance.to_owned()).or_default();
-        *users.entry(user.to_owned()).or_default() += 1;
+        let seats = self.clients.entry(instance.to_owned()).or_default();
+        *seats.entry(seat.clone()).or_default() += 1;
     }
 
-    fn go(&mut self, instance: &str, user: &str, reason: EndReason) {
-        let Some(users) = self.clients.get_mut(instance) else { return };
-        let Some(clients) = users.get_mut(user) else { return };
+    fn go(&mut self, instance: &str, seat: &Seat, reason: EndReason) {
+        let Some(seats) = self.clients.get_mut(instance) else { return };
+        let Some(clients) = seats.get_mut(seat) else { return };
         *clients -= 1;
         if *clients > 0 {
             return;
         }
-        users.remove(user);
-        if !self.is_anywhere(user) {
-            self.away.push((self.now + GRACE, user.to_owned(), reason));
+        seats.remove(seat);
+        if self.is_anywhere(seat) {
+            return;
+        }
+        match reason {
+            EndReason::LeftTopic => self.all.push((seat.clone(), Some(reason))),
+            _ => self.away.push((self.now + GRACE, seat.clone(), reason)),
         }
     }
 
     fn hear(&mut self, from: &str, message: &Message) {
-        let known = |model: &Self| -> Vec<String> {
-            model.clients.get(from).into_iter().flat_map(|users| users.keys().cloned()).collect()
+        let known = |model: &Self| -> Vec<Seat> {
+            model.clients.get(from).into_iter().flat_map(|seats| seats.keys().cloned()).collect()
         };
         match message {
             Message::Changed(changes) => {
                 for change in changes {
                     match change {
-                        UserChange::Joined(user) if known(self).contains(&user.to_string()) => {}
-                        UserChange::Joined(user) => self.come(from, user),
-                        UserChange::Left(user, reason) => self.go(from, user, *reason),
+                        UserChange::Joined(seat) if known(self).contains(seat) => {}
+                        UserChange::Joined(seat) => self.come(from, seat),
+                        UserChange::Left(seat, reason) => self.go(from, seat, *reason),
                         other => panic!("unknown change: {other:?}"),
                     }
                 }
             }
-            Message::All(users) => {
-                for user in known(self) {
-                    if !users.iter().any(|other| **other == *user) {
-                        self.go(from, &user, EndReason::Left);
+            Message::All(seats) => {
+                for seat in known(self) {
+                    if !seats.contains(&seat) {
+                        self.go(from, &seat, EndReason::Left);
                     }
                 }
-                for user in users {
-                    if !known(self).contains(&user.to_string()) {
-                        self.come(from, user);
+                for seat in seats {
+                    if !known(self).contains(seat) {
+                        self.come(from, seat);
                     }
                 }
             }
             Message::Gone => {
-                for user in known(self) {
-                    self.go(from, &user, EndReason::Vanished);
+                for seat in known(self) {
+                    self.go(from, &seat, EndReason::Vanished);
                 }
             }
         }
@@ -306,20 +392,23 @@ impl Model {
     fn advance(&mut self, seconds: u32) {
         self.now += seconds;
         while self.away.first().is_some_and(|away| away.0 <= self.now) {
-            let (_, user, reason) = self.away.remove(0);
-            self.all.push(left(&user, reason));
+            let (_, seat, reason) = self.away.remove(0);
+            self.all.push((seat, Some(reason)));
         }
     }
 
-    fn users(&self, own: &str) -> BTreeMap<String, (usize, usize)> {
+    /// The users in a topic, or all users, with the numbers of local clients and other instances.
+    fn users(&self, own: &str, topic: Option<&str>) -> BTreeMap<String, (usize, usize)> {
         let mut users: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        let is_in = |seat: &Seat| seat.topic.as_deref() == topic;
         for (instance, present) in &self.clients {
-            for (user, clients) in present {
-                let entry = users.entry(user.clone()).or_default();
+            for (seat, clients) in present.iter().filter(|(seat, _)| is_in(seat)) {
+                let entry = users.entry(seat.user.to_string()).or_default();
                 if instance == own { entry.0 += clients } else { entry.1 += 1 }
             }
         }
-        users.extend(self.away.iter().map(|away| (away.1.clone(), (0, 0))));
+        let away = self.away.iter().filter(|away| is_in(&away.1));
+        users.extend(away.map(|away| (away.1.user.to_string(), (0, 0))));
         users
     }
 }
@@ -330,7 +419,7 @@ struct Instance {
     hub: Hub,
     feed: Feed,
     told: Told,
-    watch: PresenceWatch,
+    watches: (PresenceWatch, TopicWatch),
     seen: usize,
     model: Model,
     /// The number of entries of the list that the hub has read.
@@ -342,11 +431,20 @@ struct Instance {
 
 impl Instance {
     fn new(name: String, timer: &ManualTimer, now: u32) -> Self {
-        let (hub, feed, told) = hub(timer, Presence::default().grace(SECOND * GRACE));
-        let watch = hub.watch().unwrap();
+        let (hub, feed, told) = hub(timer, topics());
+        feed.load(EventId::new(1, 0), []);
+        let watches = (hub.watch().unwrap(), hub.watch_topics().unwrap());
         let model = Model { now, ..Model::default() };
         let (seen, at, is_cut, is_unknown) = (0, 0, false, true);
-        Self { name, hub, feed, told, watch, seen, model, at, is_cut, is_unknown }
+        Self { name, hub, feed, told, watches, seen, model, at, is_cut, is_unknown }
+    }
+
+    /// Applies the commands that the hub sent.
+    fn obey(&self) {
+        for entry in self.told.1.lock().unwrap().drain(..) {
+            let next = EventId::new(1, self.feed.head().seq() + 1);
+            self.feed.append(next, Incoming::parse(&entry).unwrap());
+        }
     }
 
     fn announce(&mut self, list: &mut Vec<(String, Message)>, most: usize) {
@@ -373,33 +471,68 @@ impl Instance {
             // Applied in the same order as by the hub, because the order shows in the events.
             match message {
                 Message::Changed(changes) => self.feed.change_users(from, changes.clone()),
-                Message::All(users) => self.feed.replace_users(from, users.clone()),
+                Message::All(seats) => self.feed.replace_users(from, seats.clone()),
                 Message::Gone => self.feed.remove_instance(from),
             }
             self.model.hear(from, message);
         }
     }
 
-    /// Events of the same moment may come in any order.
+    /// Events of different seats, of the same moment, may come in any order.
     fn check(&mut self) -> Result<(), TestCaseError> {
-        prop_assert_eq!(users(&self.hub), self.model.users(&self.name));
-        let mut seen: Vec<PresenceEvent> = std::iter::from_fn(|| next(&mut self.watch)).collect();
+        prop_assert_eq!(users(&self.hub), self.model.users(&self.name, None));
+        for topic in &TOPICS[..2] {
+            prop_assert_eq!(
+                members(&self.hub, topic),
+                self.model.users(&self.name, Some(topic)),
+                "in {}",
+                topic
+            );
+        }
+        let mut seen: Vec<Change> = Vec::new();
+        while let Some(event) = next(&mut self.watches.0) {
+            seen.push(match event {
+                PresenceEvent::Joined { user } => (Seat::user(user), None),
+                PresenceEvent::Left { user, reason } => (Seat::user(user), Some(reason)),
+                other => return Err(TestCaseError::fail(format!("{other:?}"))),
+            });
+        }
+        while let Some(event) = self.watches.1.next().now_or_never().flatten() {
+            seen.push(match event {
+                TopicEvent::Joined { user, topic } => (Seat::member(user, topic), None),
+                TopicEvent::Left { user, topic, reason } => {
+                    (Seat::member(user, topic), Some(reason))
+                }
+                other => return Err(TestCaseError::fail(format!("{other:?}"))),
+            });
+        }
         let mut expected = self.model.all[self.seen..].to_vec();
         self.seen = self.model.all.len();
-        let mut online = BTreeSet::new();
-        for event in &seen {
-            let (user, comes) = match event {
-                PresenceEvent::Joined { user } => (user, true),
-                PresenceEvent::Left { user, .. } => (user, false),
-                other => return Err(TestCaseError::fail(format!("{other:?}"))),
-            };
-            prop_assert!(online.insert((user.clone(), comes)), "{user} twice within one step");
-        }
-        let order = |event: &PresenceEvent| format!("{event:?}");
-        seen.sort_by_key(order);
-        expected.sort_by_key(order);
+        // Stable: the events of a seat stay in their order.
+        seen.sort_by(|one, other| one.0.cmp(&other.0));
+        expected.sort_by(|one, other| one.0.cmp(&other.0));
         prop_assert_eq!(seen, expected);
         Ok(())
+    }
+}
+
+/// A client, with the topics that it follows.
+struct Tab {
+    hub: usize,
+    user: String,
+    topics: BTreeSet<usize>,
+    stream: Subscription,
+}
+
+impl Tab {
+    fn member(&self, topic: usize) -> Seat {
+        Seat::member(&*self.user, TOPICS[topic])
+    }
+
+    /// The seats that the client takes part in.
+    fn seats(&self) -> Vec<Seat> {
+        let members = self.topics.iter().map(|&topic| self.member(topic));
+        std::iter::once(Seat::user(&*self.user)).chain(members).collect()
     }
 }
 
@@ -411,22 +544,45 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
     let mut born = HUBS;
     let mut hubs: Vec<Instance> =
         (0..HUBS).map(|number| Instance::new(name(number), &timer, now)).collect();
-    let mut tabs: Vec<(usize, u8, Subscription)> = Vec::new();
+    let mut tabs: Vec<Tab> = Vec::new();
     let mut dead: Vec<String> = Vec::new();
     for op in ops {
         match *op {
-            Op::Come { hub, user } => {
-                let (of, user_name) = (&mut hubs[hub], user.to_string());
-                tabs.push((hub, user, tab(&of.hub, &user_name)));
-                of.model.come(&of.name, &user_name);
+            Op::Come { hub, user, ref topics } => {
+                let of = &mut hubs[hub];
+                let user = user.to_string();
+                let who = Subscriber::new().user(&user);
+                let who = who.topics(topics.iter().map(|&topic| TOPICS[topic]));
+                let stream = of.hub.subscribe(who).unwrap();
+                let tab = Tab { hub, user, topics: topics.clone(), stream };
+                tab.seats().iter().for_each(|seat| of.model.come(&of.name, seat));
+                tabs.push(tab);
             }
             Op::Go { nth } if nth < tabs.len() => {
-                let (hub, user, tab) = tabs.remove(nth);
-                drop(tab);
-                let of = &mut hubs[hub];
-                of.model.go(&of.name, &user.to_string(), EndReason::Left);
+                let tab = tabs.remove(nth);
+                let (of, seats) = (&mut hubs[tab.hub], tab.seats());
+                drop(tab.stream);
+                seats.iter().for_each(|seat| of.model.go(&of.name, seat, EndReason::Left));
             }
-            Op::Go { .. } => {}
+            Op::Join { nth, topic } if nth < tabs.len() => {
+                let tab = &mut tabs[nth];
+                let of = &mut hubs[tab.hub];
+                of.hub.join(tab.stream.client_id(), TOPICS[topic]).unwrap();
+                of.obey();
+                if tab.topics.insert(topic) {
+                    of.model.come(&of.name, &tab.member(topic));
+                }
+            }
+            Op::Leave { nth, topic } if nth < tabs.len() => {
+                let tab = &mut tabs[nth];
+                let of = &mut hubs[tab.hub];
+                of.hub.leave(tab.stream.client_id(), TOPICS[topic]).unwrap();
+                of.obey();
+                if tab.topics.remove(&topic) {
+                    of.model.go(&of.name, &tab.member(topic), EndReason::LeftTopic);
+                }
+            }
+            Op::Go { .. } | Op::Join { .. } | Op::Leave { .. } => {}
             Op::Announce { hub, most } => hubs[hub].announce(&mut list, most),
             Op::Observe { hub, most } => hubs[hub].observe(&list, most),
             Op::Cut { hub } => hubs[hub].is_cut = true,
@@ -439,7 +595,7 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
                 }
             }
             Op::Die { hub } => {
-                tabs.retain(|tab| tab.0 != hub);
+                tabs.retain(|tab| tab.hub != hub);
                 let fresh = Instance::new(name(born), &timer, now);
                 dead.push(std::mem::replace(&mut hubs[hub], fresh).name);
                 born += 1;
@@ -454,7 +610,7 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
         hubs.iter_mut().try_for_each(Instance::check)?;
     }
 
-    // After recovery, every hub sees every user with a tab, and no other user after the grace.
+    // After recovery, every hub sees every seat with a client, and no other seat after the grace.
     list.extend(dead.into_iter().map(|name| (name, Message::Gone)));
     for hub in &mut hubs {
         hub.is_cut = false;
@@ -462,25 +618,26 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
     }
     hubs.iter_mut().for_each(|hub| hub.observe(&list, usize::MAX));
     timer.advance(SECOND * GRACE);
-    let online: BTreeSet<String> = tabs.iter().map(|tab| tab.1.to_string()).collect();
+    let taken: BTreeSet<Seat> = tabs.iter().flat_map(Tab::seats).collect();
+    let taken: BTreeSet<Seat> =
+        taken.into_iter().filter(|seat| seat.topic.as_deref() != Some("x")).collect();
     for hub in &mut hubs {
         hub.model.advance(GRACE);
         hub.check()?;
-        let seen: BTreeSet<String> = users(&hub.hub).into_keys().collect();
-        prop_assert_eq!(&seen, &online, "at {}", hub.name);
+        let mut seen: BTreeSet<Seat> = users(&hub.hub).into_keys().map(Seat::user).collect();
+        for topic in &TOPICS[..2] {
+            let members = members(&hub.hub, topic).into_keys();
+            seen.extend(members.map(|user| Seat::member(user, *topic)));
+        }
+        prop_assert_eq!(&seen, &taken, "at {}", hub.name);
         let mut told = BTreeSet::new();
-        for event in &hub.model.all {
-            match event {
-                PresenceEvent::Joined { user } => prop_assert!(told.insert(user.to_string())),
-                PresenceEvent::Left { user, .. } => prop_assert!(told.remove(&**user)),
-                _ => unreachable!("the model reports no other event"),
+        for (seat, reason) in &hub.model.all {
+            match reason {
+                None => prop_assert!(told.insert(seat.clone())),
+                Some(_) => prop_assert!(told.remove(seat)),
             }
         }
-        prop_assert_eq!(
-            &told,
-            &online,
-            "joins and leaves must alternate, and end with the online users"
-        );
+        prop_assert_eq!(&told, &taken, "joins and leaves must alternate, and end with the seats");
         prop_assert!(hub.feed.take_changes(1).is_empty());
         prop_assert!(
             hub.told.0.load(Ordering::Relaxed) > 0 || !hub.model.clients.contains_key(&hub.name)
@@ -491,7 +648,7 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn every_hub_sees_users_of_all_instances(ops in vec(op(), 1..120)) {
+    fn every_hub_sees_seats_of_all_instances(ops in vec(op(), 1..120)) {
         run(&ops)?;
     }
 }

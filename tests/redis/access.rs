@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sse_hub::redis::{Credentials, Redis};
-use sse_hub::{Event, Presence, Subscriber};
+use sse_hub::{Event, Hub, Presence, Subscriber};
 use tempfile::TempDir;
 
 use crate::instances::allow_hub;
@@ -13,7 +13,7 @@ use crate::load::{Instance, until};
 use crate::server::Server;
 
 fn with_presence(url: &str, set: impl FnOnce(Redis) -> Redis) -> Instance {
-    let presence = Presence::default().grace(Duration::ZERO);
+    let presence = Presence::default().grace(Duration::ZERO).topics(&["room-"]);
     Instance::with(url, |redis| set(redis.prefix("shop")), |hub| hub.presence(presence))
 }
 
@@ -26,12 +26,14 @@ pub(crate) async fn check(url: &str, set: impl Fn(Redis) -> Redis) {
     };
     tokio::time::timeout(crate::server::DEADLINE, both).await.expect(url);
     let mut client = there.client();
-    let tab = here.hub.subscribe(Subscriber::new().user("ann")).unwrap();
+    let tab = here.hub.subscribe(Subscriber::new().user("ann").topic("room-1")).unwrap();
     here.publish("1").await;
     client.until("1").await;
     there.until("ann", |hub| hub.is_online("ann")).await;
+    let members = |hub: &Hub| hub.users_in("room-1").unwrap().len();
+    there.until("ann in the room", |hub| members(hub) == 1).await;
     drop(tab);
-    there.until("her end", |hub| !hub.is_online("ann")).await;
+    there.until("her end", |hub| !hub.is_online("ann") && members(hub) == 0).await;
     for instance in [&here, &there] {
         instance.until("a hub that works", |hub| !hub.stats().degraded).await;
     }

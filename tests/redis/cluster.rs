@@ -7,7 +7,7 @@ use sse_hub::redis::{Credentials, Redis};
 use crate::access;
 use crate::faults::check_recovery;
 use crate::instances::allow_hub;
-use crate::load::{Instance, Load, until};
+use crate::load::{Instance, Load, Source, until};
 use crate::server::{Nobody, PORT, Server};
 
 /// Three masters with a third of the slots each, and a replica of the keys' owner.
@@ -76,14 +76,19 @@ impl Cluster {
         (self.owner + 1) % 3
     }
 
+    fn first(&self) -> String {
+        format!("redis://hub:secret@127.0.0.1:{}", self.nobody.port())
+    }
+
+    fn set(&self, redis: Redis) -> Redis {
+        let more = self.nodes[(self.owner + 2) % 3].port();
+        redis.prefix("shop").cluster([&*format!("redis://hub:secret@127.0.0.1:{more}")]).unwrap()
+    }
+
     /// Returns an instance that knows a node that never owned the keys, and an address without a
     /// node.
     async fn instance(&self) -> Instance {
-        let first = format!("redis://hub:secret@127.0.0.1:{}", self.nobody.port());
-        let more =
-            format!("redis://hub:secret@127.0.0.1:{}", self.nodes[(self.owner + 2) % 3].port());
-        let set = |redis: sse_hub::redis::Redis| redis.prefix("shop").cluster([&*more]).unwrap();
-        let instance = Instance::with(&first, set, |hub| hub);
+        let instance = Instance::with(&self.first(), |redis| self.set(redis), |hub| hub);
         instance.backplane.ready().await;
         instance
     }
@@ -139,6 +144,22 @@ async fn ordered_failover_of_the_owner() {
     let took = load.goes_on().await;
     println!("an ordered failover: {took:?}");
     // The owner waits until the replica has all.
+    load.stop().await.check_exact();
+    check_recovery(&[took]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn publishers_follow_a_failover_of_the_owner() {
+    let cluster = Cluster::start().await;
+    let instance = cluster.instance().await;
+    let redis = || cluster.set(Redis::new(&cluster.first()).unwrap());
+    let source = || Source::Publisher(redis().publisher().unwrap());
+    let load = Load::of(&[&instance], vec![source(), source()], 8);
+    load.goes_on().await;
+    let _: String = cluster.nodes[REPLICA].run("CLUSTER FAILOVER");
+    until("another master", || cluster.is_master(REPLICA)).await;
+    let took = load.goes_on().await;
     load.stop().await.check_exact();
     check_recovery(&[took]);
 }

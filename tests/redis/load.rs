@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use sse_hub::redis::{Redis, RedisBackplane};
+use sse_hub::redis::{Redis, RedisBackplane, RedisPublisher};
 use sse_hub::{
-    Audience, Event, EventId, Hub, HubBuilder, LastEventId, Subscriber, Subscription, TokioTimer,
+    Audience, Confirmation, Event, EventId, Hub, HubBuilder, LastEventId, Subscriber, Subscription,
+    TokioTimer,
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -175,6 +176,23 @@ impl Client {
 /// The confirmed events by id: a single event each, unless two servers gave ids at once.
 type Confirmed = BTreeMap<EventId, Vec<String>>;
 
+/// Publishes for a load.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Hub(Hub),
+    Publisher(RedisPublisher),
+}
+
+impl Source {
+    fn publish(&self, event: Event) -> Confirmation {
+        match self {
+            Self::Hub(hub) => hub.publish_confirmed(Audience::all(), event),
+            Self::Publisher(publisher) => publisher.publish_confirmed(Audience::all(), event),
+        }
+        .unwrap()
+    }
+}
+
 /// Publishers and clients at work until they are stopped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
@@ -187,16 +205,21 @@ pub(crate) struct Load {
 impl Load {
     /// Spreads the clients over the instances. Every second client moves on from time to time.
     pub(crate) fn start(instances: &[&Instance], publishers: usize, clients: usize) -> Self {
+        let source = |at: usize| Source::Hub(instances[at % instances.len()].hub.clone());
+        Self::of(instances, (0..publishers).map(source).collect(), clients)
+    }
+
+    /// The same with publishers of any kind, each on a task of its own.
+    pub(crate) fn of(instances: &[&Instance], sources: Vec<Source>, clients: usize) -> Self {
         let hubs: Vec<Hub> = instances.iter().map(|instance| instance.hub.clone()).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let confirmed = Arc::new(Mutex::new(BTreeMap::new()));
-        let publisher = |publisher: usize| {
-            let hub = hubs[publisher % hubs.len()].clone();
-            tokio::spawn(publish(publisher, hub, Arc::clone(&stop), Arc::clone(&confirmed)))
+        let publisher = |(number, source): (usize, Source)| {
+            tokio::spawn(publish(number, source, Arc::clone(&stop), Arc::clone(&confirmed)))
         };
         let client = |number: usize| tokio::spawn(visit(number, hubs.clone()));
         Self {
-            publishers: (0..publishers).map(publisher).collect(),
+            publishers: sources.into_iter().enumerate().map(publisher).collect(),
             clients: (0..clients).map(client).collect(),
             stop,
             confirmed,
@@ -248,7 +271,7 @@ const END: &str = "end:";
 
 async fn publish(
     publisher: usize,
-    hub: Hub,
+    source: Source,
     stop: Arc<AtomicBool>,
     confirmed: Arc<Mutex<Confirmed>>,
 ) {
@@ -257,9 +280,7 @@ async fn publish(
             return;
         }
         let name = format!("{publisher}:{number}");
-        let event = Event::new("n").data(&name);
-        let confirmation = hub.publish_confirmed(Audience::all(), event).unwrap();
-        let id = confirmation.await.expect("the backplane runs");
+        let id = source.publish(Event::new("n").data(&name)).await.expect("the backplane runs");
         confirmed.lock().unwrap().entry(id).or_default().push(name);
     }
 }

@@ -12,6 +12,8 @@ mod degraded;
 mod demo;
 mod exit;
 mod faults;
+#[cfg(feature = "axum")]
+mod format;
 mod history;
 mod idle;
 mod instances;
@@ -24,6 +26,8 @@ mod ports;
 mod presence;
 #[cfg(feature = "axum")]
 mod processes;
+#[cfg(feature = "axum")]
+mod publisher;
 mod ready;
 mod sentinel;
 mod server;

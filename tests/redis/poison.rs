@@ -423,10 +423,10 @@ async fn ten_thousand_mutated_entries_and_records() {
     let server = Server::start(&[]);
     let mut forger = connection(&server);
     let set = |redis: Redis| redis.lease(LEASE).timeout(Duration::from_millis(500));
-    let presence = Presence::default().grace(Duration::ZERO);
+    let presence = Presence::default().grace(Duration::ZERO).all_topics();
     let instance = || Instance::with(&server.url(), set, |hub| hub.presence(presence));
     let (here, there) = (instance(), instance());
-    let _ann = here.hub.subscribe(Subscriber::new().user("ann")).unwrap();
+    let _ann = here.hub.subscribe(Subscriber::new().user("ann").topic("t")).unwrap();
     for instance in [&here, &there] {
         timeout(DEADLINE, instance.backplane.ready()).await.unwrap();
     }
@@ -481,16 +481,23 @@ async fn ten_thousand_mutated_entries_and_records() {
                     all.cmd("SET").arg(format!("{{sse-hub}}:once:{}", number % 7)).arg(position);
                 }
                 8 => {
-                    let record = mutated(b"1 1795535342753 1");
+                    let record = mutated(b"1 1795535342753 1 2");
                     let name = mutated(b"another");
+                    let set = [&b"{sse-hub}:users:"[..], &name].concat();
                     all.cmd("HSET").arg("{sse-hub}:instances").arg(name).arg(record);
+                    let (user, member) = (mutated(b"bob"), mutated(b"\xff\x01\0\0\0tbob"));
+                    all.cmd("SADD").arg(set).arg(user).arg(member);
                 }
                 _ => {
                     let changes = mutated(b"\x00\x03\0\0\0bob");
                     let (name, version) = (mutated(b"another"), mutated(b"2"));
                     let mut command = redis::cmd("XADD");
                     command.arg("{sse-hub}:presence").arg("*").arg("i").arg(name);
-                    all.add_command(command.arg("v").arg(version).arg("c").arg(changes).clone());
+                    command.arg("v").arg(version).arg("c").arg(changes);
+                    if number % 20 == 9 {
+                        command.arg(mutated(b"t")).arg(mutated(b"\x00\x01\0\0\0t\x03\0\0\0bob"));
+                    }
+                    all.add_command(command);
                 }
             };
         }
@@ -507,10 +514,13 @@ async fn ten_thousand_mutated_entries_and_records() {
         assert!(instance.hub.stats().malformed > 0);
     }
     there.until("ann", |hub| hub.is_online("ann")).await;
+    let has_ann = |hub: &sse_hub::Hub| crate::presence::members(hub, "t").contains_key("ann");
+    there.until("ann in the topic", has_ann).await;
     // An instance that starts over all of it.
     let late = instance();
     timeout(DEADLINE, late.backplane.ready()).await.unwrap();
     works(&[&late, &here, &there], "late").await;
+    late.until("ann in the topic", has_ann).await;
     println!("{MUTATIONS} mutations in {:?}", start.elapsed());
 }
 

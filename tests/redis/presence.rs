@@ -1,11 +1,12 @@
 //! Presence over a real Redis, and its faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sse_hub::{
-    EndReason, Goodbye, Hub, Presence, PresenceEvent, PresenceWatch, Subscriber, Subscription,
+    Audience, EndReason, Goodbye, Hub, Presence, PresenceEvent, PresenceWatch, Subscriber,
+    Subscription, TopicEvent, TopicWatch,
 };
 
 use crate::busy::BusyClock;
@@ -25,7 +26,7 @@ fn instance_with(url: &str, grace: Duration) -> Instance {
     let redis =
         |redis: sse_hub::redis::Redis| redis.lease(LEASE).timeout(Duration::from_millis(200));
     Instance::with(url, redis, |hub| {
-        hub.presence(Presence::default().grace(grace).event_buffer(100_000))
+        hub.presence(Presence::default().grace(grace).event_buffer(100_000).topics(&["room-"]))
     })
 }
 
@@ -46,6 +47,35 @@ pub(crate) fn seen(watch: &mut PresenceWatch) -> Vec<String> {
         seen.push(match event {
             PresenceEvent::Joined { user } => user.to_string(),
             PresenceEvent::Left { user, .. } => format!("-{user}"),
+            other => panic!("{other:?}"),
+        });
+    }
+    seen
+}
+
+fn member(hub: &Hub, user: &str, room: &str) -> Subscription {
+    hub.subscribe(Subscriber::new().user(user).topic(room)).unwrap()
+}
+
+/// Returns the members of a room, with their numbers of local clients and of other instances.
+pub(crate) fn members(hub: &Hub, room: &str) -> BTreeMap<String, (usize, usize)> {
+    let members = hub.users_in(room).unwrap().into_iter();
+    members.map(|info| (info.user.to_string(), (info.clients, info.other_instances))).collect()
+}
+
+fn names(hub: &Hub, room: &str) -> Vec<String> {
+    members(hub, room).into_keys().collect()
+}
+
+/// Returns the changes in topics: the user, the topic and, of a user that left, the reason.
+fn seen_in_topics(watch: &mut TopicWatch) -> Vec<(String, String, Option<EndReason>)> {
+    let mut seen = Vec::new();
+    while let Some(Some(event)) = watch.next().now_or_never() {
+        seen.push(match event {
+            TopicEvent::Joined { user, topic } => (user.to_string(), topic.to_string(), None),
+            TopicEvent::Left { user, topic, reason } => {
+                (user.to_string(), topic.to_string(), Some(reason))
+            }
             other => panic!("{other:?}"),
         });
     }
@@ -83,10 +113,7 @@ async fn users_are_online_at_all_instances() {
 
     // Ann stays on another instance, and Bob leaves.
     drop(ann);
-    there
-        .hub
-        .disconnect(sse_hub::Audience::user("bob\n:|\u{0}"), Goodbye::from_static("bye"))
-        .unwrap();
+    there.hub.disconnect(Audience::user("bob\n:|\u{0}"), Goodbye::from_static("bye")).unwrap();
     until("bob has left", || !here.hub.is_online("bob\n:|\u{0}")).await;
     drop(bob);
     let mut all = Vec::new();
@@ -96,6 +123,231 @@ async fn users_are_online_at_all_instances() {
     until("ann on one", || users(&there.hub) == [("ann".into(), (0, 1))].into()).await;
     early.close().await;
     assert_eq!(seen(&mut watch), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn members_are_known_at_all_instances() {
+    let server = Server::start(&[]);
+    let early = instance(&server.url());
+    let ann = member(&early.hub, "ann", "room-1");
+    early.until("ann in Redis", |_| server.run::<u32>("XLEN {sse-hub}:presence") > 0).await;
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    for instance in [&here, &there] {
+        instance.backplane.ready().await;
+    }
+    let mut watch = here.hub.watch_topics().unwrap();
+    here.until("ann, who was there before", |hub| names(hub, "room-1") == ["ann"]).await;
+    // By a command of another instance, and in a topic with every kind of letter.
+    let strange = "room-\n:|\u{0}\u{ff}";
+    let bob = tab(&there.hub, "bob");
+    here.hub.join(Audience::user("bob"), "room-1").unwrap();
+    here.hub.join(Audience::user("bob"), strange).unwrap();
+    here.until("bob", |hub| members(hub, strange) == [("bob".into(), (0, 1))].into()).await;
+    let _more = member(&here.hub, "bob", "room-1");
+    let all = [("ann".into(), (0, 1)), ("bob".into(), (1, 1))].into();
+    here.until("bob", |hub| members(hub, "room-1") == all).await;
+    assert_eq!(names(&here.hub, "room-2"), [""; 0]);
+    early.until("bob", |hub| members(hub, "room-1")["bob"] == (0, 2)).await;
+
+    let start = BusyClock::start();
+    here.hub.leave(Audience::user("bob"), "room-1").unwrap();
+    early.until("his leave", |hub| names(hub, "room-1") == ["ann"]).await;
+    here.until("his leave", |hub| names(hub, "room-1") == ["ann"]).await;
+    println!("a member that leaves is known elsewhere after {:?}", start.elapsed());
+    drop((ann, bob));
+    here.until("empty rooms", |hub| names(hub, "room-1").len() + names(hub, strange).len() == 0)
+        .await;
+    let mut events = seen_in_topics(&mut watch);
+    events.sort_by_key(|(user, topic, _)| (user.clone(), topic.clone()));
+    let of = |user: &str, topic: &str, reason| (user.to_owned(), topic.to_owned(), reason);
+    assert_eq!(
+        events,
+        [
+            of("ann", "room-1", None),
+            of("ann", "room-1", Some(EndReason::Left)),
+            of("bob", strange, None),
+            of("bob", strange, Some(EndReason::Left)),
+            of("bob", "room-1", None),
+            of("bob", "room-1", Some(EndReason::LeftTopic)),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn killed_instance_takes_its_members_within_the_lease() {
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    let _bob = member(&here.hub, "bob", "room-1");
+    let _tabs = [member(&there.hub, "ann", "room-1"), member(&there.hub, "bob", "room-1")];
+    here.until("both", |hub| members(hub, "room-1").values().filter(|all| all.1 > 0).count() == 2)
+        .await;
+    let mut watch = here.hub.watch_topics().unwrap();
+    let start = BusyClock::start();
+    // Without a farewell: the driver is gone before the hub is closed.
+    drop(there);
+    let event = watch.next().await.unwrap();
+    let took = start.elapsed();
+    println!("the members of a killed instance have left after {took:?}");
+    assert!(took < LEASE + GRACE + Duration::from_secs(2), "{took:?}");
+    let reason = EndReason::Vanished;
+    let expected = TopicEvent::Left { user: "ann".into(), topic: "room-1".into(), reason };
+    assert_eq!(event, expected);
+    assert_eq!(members(&here.hub, "room-1"), [("bob".into(), (1, 0))].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn emptied_or_killed_redis_loses_no_member() {
+    let mut server = Server::start(&[]);
+    let instances = [instance(&server.url()), instance(&server.url())];
+    let tabs = [
+        member(&instances[0].hub, "ann", "room-1"),
+        member(&instances[1].hub, "bob", "room-1"),
+        member(&instances[1].hub, "bob", "room-2"),
+    ];
+    let is_whole = |server: &Server| {
+        let keys: Vec<String> = server.run("KEYS {sse-hub}:users:*");
+        let size = |key: &String| server.run::<usize>(&format!("SCARD {key}"));
+        server.run::<u32>("HLEN {sse-hub}:instances") == 2
+            && keys.iter().map(size).sum::<usize>() == 5
+    };
+    for instance in &instances {
+        instance.until("both", |hub| names(hub, "room-1") == ["ann", "bob"]).await;
+    }
+    let mut watches = instances.each_ref().map(|instance| instance.hub.watch_topics().unwrap());
+    until("all is told", || is_whole(&server)).await;
+    let _: String = server.run("FLUSHALL");
+    until("all is told anew", || is_whole(&server)).await;
+    server.kill();
+    tokio::time::sleep(LEASE * 2).await;
+    server.restart();
+    until("all is told anew", || is_whole(&server)).await;
+    let cid = member(&instances[0].hub, "cid", "room-2");
+    instances[1].until("cid", |hub| names(hub, "room-2") == ["bob", "cid"]).await;
+    drop((cid, tabs));
+    for (instance, watch) in instances.iter().zip(&mut watches) {
+        instance.until("empty rooms", |hub| hub.users().is_empty()).await;
+        instance
+            .until("empty rooms", |hub| {
+                names(hub, "room-1").len() + names(hub, "room-2").len() == 0
+            })
+            .await;
+        let events = seen_in_topics(watch);
+        let joined: Vec<_> = events.iter().filter(|event| event.2.is_none()).collect();
+        assert_eq!(joined, [&("cid".to_owned(), "room-2".to_owned(), None)], "{events:?}");
+        assert_eq!(events.len(), 5, "{events:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn older_versions_and_instances_know_each_others_users() {
+    let server = Server::start(&[]);
+    let here = instance(&server.url());
+    let _ann = member(&here.hub, "ann", "room-1");
+    until("ann in Redis", || server.run::<u32>("HLEN {sse-hub}:instances") == 1).await;
+    until("her room in Redis", || {
+        let keys: Vec<String> = server.run("KEYS {sse-hub}:users:*");
+        keys.iter().any(|key| server.run::<u32>(&format!("SCARD {key}")) == 2)
+    })
+    .await;
+    // An older version reads three numbers, skips elements that are not UTF-8, and compares.
+    let keys: Vec<String> = server.run("KEYS {sse-hub}:users:*");
+    let elements: Vec<Vec<u8>> = server.run(&format!("SMEMBERS {}", keys[0]));
+    let texts: Vec<String> =
+        elements.into_iter().filter_map(|element| String::from_utf8(element).ok()).collect();
+    let records: Vec<String> = server.run("HVALS {sse-hub}:instances");
+    let numbers: Vec<u64> = records[0].split(' ').map(|number| number.parse().unwrap()).collect();
+    assert_eq!(texts, ["ann"]);
+    assert_eq!((numbers.len(), numbers[2], numbers[3]), (4, 1, 2));
+    // An instance without topics knows the users, and not the members.
+    let plain = Instance::with(
+        &server.url(),
+        |redis| redis.lease(LEASE),
+        |hub| hub.presence(Presence::default().grace(GRACE)),
+    );
+    plain.until("ann", |hub| hub.is_online("ann")).await;
+    assert!(plain.hub.users_in("room-1").is_err());
+    // And an older version announces three numbers.
+    let _: u32 = server.run("SADD {sse-hub}:users:older zed");
+    forge(&server, "older", 1, &format!("{} 1", u64::MAX / 2));
+    for instance in [&here, &plain] {
+        instance.until("zed", |hub| hub.is_online("zed")).await;
+    }
+    assert_eq!(names(&here.hub, "room-1"), ["ann"]);
+}
+
+/// Writes a record `version rest` of an instance, and tells of it.
+fn forge(server: &Server, name: &str, version: u64, rest: &str) {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut command = redis::cmd("HSET");
+    command.arg("{sse-hub}:instances").arg(name).arg(format!("{version} {rest}"));
+    let _: u32 = command.query(&mut client.get_connection().unwrap()).unwrap();
+    let _: String = server.run(&format!("XADD {{sse-hub}}:presence * i {name} v {version} a x"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn forged_members_are_skipped() {
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()), instance(&server.url()));
+    let _ann = member(&there.hub, "ann", "room-1");
+    here.until("ann", |hub| names(hub, "room-1") == ["ann"]).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    // A set with elements that no hub writes, beside two that it could have written.
+    for element in [
+        &b"\xff"[..],
+        b"\xff\xff\xff\xff\xffroom-1bob",
+        b"\xff\x06\0\0\0room-1\xff",
+        b"\xff\x06\0\0\0room-1",
+        b"\xff\x01\0\0\0xbob",
+        b"\xff\x06\0\0\0room-1zed",
+        b"zed",
+    ] {
+        let mut command = redis::cmd("SADD");
+        command.arg("{sse-hub}:users:ghost").arg(element);
+        let _: u32 = command.query(&mut connection).unwrap();
+    }
+    // Four of these are seats, of which two have valid names.
+    forge(&server, "ghost", 1, &format!("{} 1 4", u64::MAX / 2));
+    here.until("the forged member", |hub| names(hub, "room-1") == ["ann", "zed"]).await;
+    assert!(here.hub.is_online("zed"));
+    // Changes with names that are not selected, empty or too long, and then malformed ones.
+    let long = [&b"\0\x06\0\0\0room-1"[..], &300u32.to_le_bytes(), &[b'x'; 300]].concat();
+    for (forged, version) in [
+        &b"\0\x01\0\0\0x\x03\0\0\0bob"[..],
+        b"\0\x06\0\0\0room-1\0\0\0\0",
+        b"\xee\x06\0\0\0room-1\x03\0\0\0bob",
+        &long,
+        b"\0\x06\0\0\0room-1",
+        b"\0\x06\0\0\0room-1\x09\0\0\0bob",
+        b"\0\x06\0\0\0room-\xff\x03\0\0\0bob",
+        b"\0\x03\0\0\0bob",
+    ]
+    .into_iter()
+    .zip(2..)
+    {
+        let mut command = redis::cmd("XADD");
+        command.arg("{sse-hub}:presence").arg("*").arg("i").arg("ghost").arg("v").arg(version);
+        command.arg("c").arg("").arg("t").arg(forged);
+        let _: String = command.query(&mut connection).unwrap();
+    }
+    // A record that counts other seats is not believed, and one that is malformed neither.
+    for (version, rest) in [(100, "1 5"), (101, "1 x"), (102, "18446744073709551616 4")] {
+        let _: u32 = redis::cmd("SREM")
+            .arg("{sse-hub}:users:ghost")
+            .arg(&b"\xff\x06\0\0\0room-1zed"[..])
+            .query(&mut connection)
+            .unwrap();
+        forge(&server, "ghost", version, &format!("{} {rest}", u64::MAX / 2));
+    }
+    let bob = member(&there.hub, "bob", "room-1");
+    here.until("bob", |hub| names(hub, "room-1") == ["ann", "bob", "zed"]).await;
+    drop(bob);
+    here.until("his end", |hub| names(hub, "room-1") == ["ann", "zed"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -397,6 +649,7 @@ async fn instances_agree_after_all_faults() {
     let all =
         [server.url(), wire.url(), server.url()].map(|url| instance_with(&url, Duration::ZERO));
     let mut watches = all.each_ref().map(|instance| instance.hub.watch().unwrap());
+    let mut topic_watches = all.each_ref().map(|instance| instance.hub.watch_topics().unwrap());
     let mut events: [Vec<String>; 3] = Default::default();
     let mut tabs: Vec<(usize, Subscription)> = Vec::new();
     let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
@@ -415,7 +668,18 @@ async fn instances_agree_after_all_faults() {
             7 if step % 3 == 0 => drop(server.run::<String>("FLUSHALL")),
             8..=13 => {
                 let (at, user) = (next(3) as usize, next(12) as usize);
-                tabs.push((user, tab(&all[at].hub, &user.to_string())));
+                let room = format!("room-{}", next(3));
+                tabs.push((user, member(&all[at].hub, &user.to_string(), &room)));
+            }
+            14 if !tabs.is_empty() => {
+                // A command through Redis, which may be lost with it.
+                let (at, nth) = (next(3) as usize, next(tabs.len() as u64) as usize);
+                let (who, room) = (tabs[nth].1.client_id(), format!("room-{}", next(3)));
+                if next(2) == 0 {
+                    let _ = all[at].hub.join(who, room);
+                } else {
+                    let _ = all[at].hub.leave(who, room);
+                }
             }
             _ if tabs.is_empty() => {}
             _ => drop(tabs.swap_remove(next(tabs.len() as u64) as usize)),
@@ -434,10 +698,31 @@ async fn instances_agree_after_all_faults() {
         instance.until("the same", |hub| users(hub).into_keys().eq(online.iter().cloned())).await;
     }
     tokio::time::sleep(LEASE * 2).await;
+    let clients = all.iter().flat_map(|instance| instance.hub.clients(Audience::all()));
+    let in_rooms: BTreeSet<(String, String)> = clients
+        .flat_map(|client| {
+            let user = client.user.unwrap();
+            client.topics.into_iter().map(move |topic| (user.to_string(), topic.to_string()))
+        })
+        .collect();
+    for (instance, watch) in all.iter().zip(&mut topic_watches) {
+        let mut there = BTreeSet::new();
+        for (user, topic, reason) in seen_in_topics(watch) {
+            let seat = (user, topic);
+            let turns = if reason.is_some() { there.remove(&seat) } else { there.insert(seat) };
+            assert!(turns, "a change out of turn");
+        }
+        assert_eq!(there, in_rooms, "the changes lead to the members");
+        let rooms = (0..3).map(|number| format!("room-{number}"));
+        let listed = rooms.flat_map(|room| {
+            names(&instance.hub, &room).into_iter().map(move |user| (user, room.clone()))
+        });
+        assert_eq!(listed.collect::<BTreeSet<_>>(), in_rooms);
+    }
     for (at, instance) in all.iter().enumerate() {
         assert!(users(&instance.hub).into_keys().eq(online.iter().cloned()));
         events[at].extend(seen(&mut watches[at]));
-        let mut there = std::collections::BTreeSet::new();
+        let mut there = BTreeSet::new();
         for event in &events[at] {
             let turns = match event.strip_prefix('-') {
                 Some(user) => there.remove(user),

@@ -63,6 +63,12 @@ async fn silent_server_is_no_answer_and_then_a_timeout() {
     let wire = Wire::to(&server).await;
     wire.set(Line::Silent);
     let here = Instance::with(&wire.url(), |redis| redis.timeout(4 * SHORT), |hub| hub);
+    let running = async {
+        while cause(&here.backplane).await == NotReadyCause::NotRunning {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, running).await.expect("the backplane runs");
     let error = here.backplane.ready_within(Duration::from_millis(20)).await.unwrap_err();
     assert_eq!(error.cause, NotReadyCause::NoAnswer);
     until("an error", || here.backplane.last_error().is_some()).await;

@@ -7,7 +7,7 @@ use sse_hub::redis::{Redis, RedisConfigError};
 use tempfile::TempDir;
 
 use crate::load::{Instance, Load, until};
-use crate::server::{PORT, Server};
+use crate::server::{DEADLINE, PORT, Server};
 use crate::told::Told;
 
 /// A certificate authority.
@@ -107,6 +107,25 @@ async fn own_authority_also_after_a_restart() {
     let clients: String = secure.server.run("CLIENT LIST");
     let over_tls = clients.lines().filter(|line| line.contains(&format!(":{} ", secure.port)));
     assert_eq!(over_tls.count(), 2, "{clients}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn publisher_sends_over_tls() {
+    let authority = Authority::new("ours");
+    let secure = Secure::start(&authority, "127.0.0.1", "yes");
+    // The instance reads the same stream without TLS.
+    let instance = Instance::ready(&secure.server.url()).await;
+    let mut client = instance.client();
+    let [certificate, key] = authority.vouch("publisher");
+    let redis = Redis::new(&secure.url()).unwrap().ca(authority.pem()).identity(certificate, key);
+    let publisher = redis.publisher().unwrap();
+    publisher.broadcast(sse_hub::Event::new("n").data("1")).unwrap();
+    tokio::time::timeout(DEADLINE, publisher.flush()).await.unwrap().unwrap();
+    client.until("1").await;
+    let clients: String = secure.server.run("CLIENT LIST");
+    let over_tls = clients.lines().filter(|line| line.contains(&format!(":{} ", secure.port)));
+    assert_eq!(over_tls.count(), 1, "{clients}");
 }
 
 // On a single thread, where `tracing` is recorded.

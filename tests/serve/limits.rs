@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use futures_util::stream;
+use futures_util::{FutureExt as _, stream};
 use sse_hub::serve::Serving;
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{
     Event, EventStream, Hub, HubBuilder, ManualTimer, Subscriber, Subscription, TokioTimer,
 };
-use tokio::io::{AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -142,7 +142,7 @@ async fn slow_reader_keeps_its_stream() {
         settle().await;
         // One pipe at a time.
         let mut piece = vec![0; 1 << 10];
-        let count = tokio::io::AsyncReadExt::read(&mut client, &mut piece).await.unwrap();
+        let count = client.read(&mut piece).await.unwrap();
         assert!(count > 0, "the connection was cut");
         bytes.extend(&piece[..count]);
         pieces += 1;
@@ -265,6 +265,58 @@ async fn answer_under_way_is_sent_before_the_end() {
     assert!(!text(&mut waiting).await.1);
     drop(waiting);
     serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn event_for_one_client_overtakes_a_broadcast() {
+    const CLIENTS: usize = 1000;
+    let hub = hub().build().unwrap();
+    let (connector, listener) = pipes();
+    let events = async |State(hub): State<Hub>, uri: axum::http::Uri| -> Subscription {
+        hub.subscribe(Subscriber::new().user(uri.query().unwrap())).unwrap()
+    };
+    let app = Router::new().route("/events", get(events)).with_state(hub.clone());
+    tokio::spawn(sse_hub::serve(listener, app).into_future());
+    let mut clients = Vec::new();
+    for user in 0..CLIENTS {
+        let mut client = connector.connect_narrow(1 << 10);
+        let request = format!("GET /events?{user} HTTP/1.1\r\nhost: a\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    while hub.stats().clients < CLIENTS {
+        settle().await;
+    }
+    settle().await;
+
+    let has_event = |client: &mut DuplexStream, event: &str| {
+        let mut bytes = Vec::new();
+        // Without tokio's budget, which many reads in a turn would exhaust.
+        while let Some(Ok(1..)) =
+            tokio::task::unconstrained(client.read_buf(&mut bytes)).now_or_never()
+        {}
+        String::from_utf8_lossy(&bytes).contains(event)
+    };
+    let count = |clients: &mut [DuplexStream], event: &str| {
+        let has_event = clients.iter_mut().map(|client| has_event(client, event));
+        has_event.filter(|&has_event| has_event).count()
+    };
+    assert_eq!(count(&mut clients, "event: hub:open\n"), CLIENTS);
+    for user in (0..CLIENTS).step_by(50) {
+        hub.broadcast(Event::new("all").data("1")).unwrap();
+        tokio::task::yield_now().await;
+        hub.send_to_user(user, Event::new("one").data("2")).unwrap();
+        let mut turns = 0;
+        while !has_event(&mut clients[user], "event: one\n") {
+            turns += 1;
+            assert!(turns < CLIENTS, "the event does not come");
+            tokio::task::yield_now().await;
+        }
+        let first = count(&mut clients, "event: all\n");
+        assert!(first < CLIENTS / 2, "{first} clients came first");
+        settle().await;
+        assert_eq!(first + 1 + count(&mut clients, "event: all\n"), CLIENTS);
+    }
 }
 
 #[tokio::test]

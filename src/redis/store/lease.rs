@@ -1,10 +1,11 @@
 //! Presence in Redis: the scripts, and the keys that they share.
 //!
-//! Each instance has a set of users, which expires unless the instance lives. The hash `instances`
-//! holds, for each instance, the version of the set, the time of the last heartbeat, and the number
-//! of users. A small stream carries the changes: an instance that has read version 7 of another's
-//! set applies the changes of version 8, and reads the whole set if changes are missing. Versions
-//! are the instance's own numbers and only grow, so they can be compared whatever happens to Redis.
+//! Each instance has a set of users and of members of topics, which expires unless the instance
+//! lives. The hash `instances` holds, for each instance, the version of the set, the time of the
+//! last heartbeat, the number of users, and the number of all elements. A small stream carries the
+//! changes: an instance that has read version 7 of another's set applies the changes of version 8,
+//! and reads the whole set if changes are missing. Versions are the instance's own numbers and only
+//! grow, so they can be compared whatever happens to Redis.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 use super::changes;
 use super::millis;
 use super::script::Loaded;
-use crate::backplane::UserChange;
+use crate::backplane::{Seat, UserChange};
 
 /// About how many entries the stream keeps. An instance that has missed some reads a set.
 const KEPT_ENTRIES: usize = 256;
@@ -48,13 +49,15 @@ local stored = redis.call('HGET', KEYS[1], id)
 local known = stored and string.match(stored, '^%d+')
 if known ~= version then
   if before ~= 'anew' and known ~= before then return 0 end
-  local gone = tonumber(ARGV[8])
-  if gone > 0 then redis.call('SREM', KEYS[2], unpack(ARGV, 9, 8 + gone)) end
-  if #ARGV > 8 + gone then redis.call('SADD', KEYS[2], unpack(ARGV, 9 + gone)) end
-  local field = before == 'anew' and 'a' or 'c'
+  local gone = tonumber(ARGV[10])
+  if gone > 0 then redis.call('SREM', KEYS[2], unpack(ARGV, 11, 10 + gone)) end
+  if #ARGV > 10 + gone then redis.call('SADD', KEYS[2], unpack(ARGV, 11 + gone)) end
+  local entry = {'i', id, 'v', version, before == 'anew' and 'a' or 'c', ARGV[7]}
+  if ARGV[8] ~= '' then
+    entry[7], entry[8] = 't', ARGV[8]
+  end
   local function add()
-    return redis.pcall(
-      'XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'i', id, 'v', version, field, ARGV[6])
+    return redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[9], '*', unpack(entry))
   end
   local got = add()
   if type(got) == 'table' and string.match(got.err, 'exhausted') then
@@ -65,7 +68,8 @@ if known ~= version then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[1], id, version .. string.format(' %.0f ', now) .. ARGV[5])
+local counts = ARGV[5] .. ' ' .. ARGV[6]
+redis.call('HSET', KEYS[1], id, version .. string.format(' %.0f ', now) .. counts)
 redis.call('PEXPIRE', KEYS[2], life)
 if before == version then
   local all = redis.call('HGETALL', KEYS[1])
@@ -79,7 +83,7 @@ if before == version then
     end
   end
 end
-return redis.call('SCARD', KEYS[2]) == tonumber(ARGV[5]) and 1 or 0
+return redis.call('SCARD', KEYS[2]) == tonumber(ARGV[6]) and 1 or 0
 ";
 
 /// Announces the end of an instance.
@@ -113,10 +117,41 @@ pub(crate) struct Announcement<'a> {
     pub(crate) is_anew: bool,
     /// The version after the changes.
     pub(crate) version: u64,
-    /// The number of users after the changes.
-    pub(crate) total: usize,
+    /// The size of the set after the changes.
+    pub(crate) size: SetSize,
     /// Without changes, the announcement is a heartbeat.
     pub(crate) changes: &'a [UserChange],
+}
+
+/// The number of seats in a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SetSize {
+    /// The users alone. An older version counts these.
+    pub(crate) users: usize,
+    /// The users, and the members of topics.
+    pub(crate) all: usize,
+}
+
+impl SetSize {
+    /// Returns the size of a set of these seats.
+    pub(crate) fn of(seats: &[Seat]) -> Self {
+        let users = seats.iter().filter(|seat| seat.topic.is_none()).count();
+        Self { users, all: seats.len() }
+    }
+
+    /// Returns the size after changes, each of which applies to the set.
+    pub(crate) fn after(mut self, changes: &[UserChange]) -> Self {
+        for change in changes {
+            let is_user = usize::from(change.seat().topic.is_none());
+            (self.users, self.all) = match change {
+                UserChange::Joined(_) => (self.users + is_user, self.all + 1),
+                UserChange::Left(..) => {
+                    (self.users.saturating_sub(is_user), self.all.saturating_sub(1))
+                }
+            };
+        }
+        self
+    }
 }
 
 impl Lease {
@@ -158,18 +193,18 @@ impl Lease {
         millis(self.lease).saturating_mul(2)
     }
 
-    /// Adds users to the set. `is_first` begins the set anew.
-    pub(crate) async fn fill<U: AsRef<str>>(
+    /// Adds seats to the set. `is_first` begins the set anew.
+    pub(crate) async fn fill(
         &self,
         connection: &mut MultiplexedConnection,
         is_first: bool,
-        users: &[U],
+        seats: &[Seat],
     ) -> RedisResult<()> {
         let fill = |command: &mut redis::Cmd| {
             command.arg(2).arg(&self.instances).arg(self.users_of(&self.id));
             command.arg(&self.id).arg(u8::from(is_first)).arg(self.lifetime());
-            for user in users {
-                command.arg(user.as_ref());
+            for seat in seats {
+                command.arg(&*changes::element(seat));
             }
         };
         self.fill.call(connection, fill).await.map(drop)
@@ -181,7 +216,7 @@ impl Lease {
         connection: &mut MultiplexedConnection,
         announcement: Announcement<'_>,
     ) -> RedisResult<bool> {
-        let Announcement { is_anew, version, total, changes } = announcement;
+        let Announcement { is_anew, version, size, changes } = announcement;
         let before = version - u64::from(!changes.is_empty());
         let entry = changes::write(changes);
         let fill = |command: &mut redis::Cmd| {
@@ -192,14 +227,15 @@ impl Lease {
             } else {
                 command.arg(before)
             };
-            command.arg(version).arg(self.lifetime()).arg(total).arg(&entry).arg(KEPT_ENTRIES);
+            command.arg(version).arg(self.lifetime()).arg(size.users).arg(size.all);
+            command.arg(&entry.users).arg(&entry.members).arg(KEPT_ENTRIES);
             let is_gone = |change: &&UserChange| matches!(change, UserChange::Left(..));
             command.arg(changes.iter().filter(is_gone).count());
             for change in changes.iter().filter(is_gone) {
-                command.arg(&**change.user());
+                command.arg(&*changes::element(change.seat()));
             }
             for change in changes.iter().filter(|change| !is_gone(change)) {
-                command.arg(&**change.user());
+                command.arg(&*changes::element(change.seat()));
             }
         };
         let answer = self.announce.call(connection, fill).await?;

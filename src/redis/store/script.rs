@@ -16,13 +16,7 @@ use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 use super::entry::{self, Entry};
 use super::millis;
 use crate::EventId;
-
-/// Ids that lie further than this ahead of Redis's clock are malformed: ten years.
-///
-/// A clock that is set back by less costs nothing. Without the limit, a single forged entry with
-/// the greatest id would leave no room for another, and would lead all hubs to a position that
-/// nothing can follow.
-const HORIZON_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+use crate::redis::format::PUBLISH_SCRIPT;
 
 /// The limit that the stream is trimmed to, about.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +37,7 @@ impl Keep {
     }
 }
 
-/// The first part of `PUBLISH`, `RESET` and `BEGIN`.
+/// The first part of `PUBLISH_SCRIPT`, `RESET` and `BEGIN`.
 ///
 /// `add` gives an entry the stream's own next id (`*`): the clock's, or the successor of the newest
 /// id if that is greater. If this id is not greater than all known ids, the entry is taken back,
@@ -51,167 +45,12 @@ impl Keep {
 /// the clock is set back, and beyond the newest seen id (`floor`). Only the first entry of a batch
 /// needs the check. Every hundredth entry trims the stream, which Redis does a node at a time.
 ///
-/// A `last` or an entry that is further ahead of the clock than `HORIZON` is not a hub's. Such a
-/// `last` counts as missing. A stream that ends with such an entry has no room for an entry with a
-/// plausible id, and Redis cannot lower the end of a stream: `repair` makes the stream anew, with
-/// the newest plausible entries.
-const ADD: &str = r"
-local call, pcall, byte, sub = redis.call, redis.pcall, string.byte, string.sub
-local match, format = string.match, string.format
-local stream, lastkey, floor = KEYS[1], KEYS[2], ARGV[3]
-local function milliseconds()
-  local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local function number(digits)
-  if byte(digits) == 48 then return digits == '0' end
-  return #digits < 20 or (#digits == 20 and digits <= '18446744073709551615')
-end
--- Whether hubs read it as an id: two numbers of 64 bits, without leading zeros.
-local function position(value)
-  if type(value) ~= 'string' then return false end
-  local ms, seq = match(value, '^(%d+)%-(%d+)$')
-  return ms and number(ms) and number(seq)
-end
-local function is_far(id)
-  -- Thirteen digits that begin with 1 are before 2033: no need to ask for the time.
-  if byte(id, 1) == 49 and byte(id, 14) == 45 then return false end
-  return tonumber(match(id, '^%d+')) > milliseconds() + HORIZON
-end
-local function after(a, b)
-  if byte(a, 14) == 45 and byte(b, 14) == 45 then
-    -- Dashes at the same place, as from 2001 to 2286: comparing texts is faster than numbers.
-    local ams, bms = sub(a, 1, 13), sub(b, 1, 13)
-    if ams ~= bms then return ams > bms end
-    if #a ~= #b then return #a > #b end
-    return a > b
-  end
-  local ams, aseq = match(a, '(%d+)-(%d+)')
-  local bms, bseq = match(b, '(%d+)-(%d+)')
-  if ams ~= bms then return tonumber(ams) > tonumber(bms) end
-  return tonumber(aseq) > tonumber(bseq)
-end
-local function successor(id)
-  local ms, seq = match(id, '(%d+)-(%d+)')
-  -- A number of Lua is exact up to 15 digits.
-  if #seq > 15 then return format('%.0f-0', ms + 1) end
-  return format('%s-%.0f', ms, seq + 1)
-end
-local last = call('GET', lastkey)
--- Checked before anything is added: each retry would add it again. ARGV[4] is always a position.
-if last and last ~= ARGV[4] then
-  if not position(last) then
-    return redis.error_reply('CORRUPT ' .. lastkey .. ' holds no position')
-  end
-  if is_far(last) then last = false end
-end
-local function repair()
-  local limit = format('%.0f', milliseconds() + HORIZON)
-  local kept = call('XREVRANGE', stream, limit, '-', 'COUNT', 256)
-  call('DEL', stream)
-  for at = #kept, 1, -1 do
-    -- No hub writes more than two fields; `unpack` fails for some thousands.
-    if #kept[at][2] <= 16 then call('XADD', stream, kept[at][1], unpack(kept[at][2])) end
-  end
-end
-local function is_broken(got)
-  if type(got) == 'string' then return is_far(got) end
-  return match(got.err, 'exhausted')
-end
-local trim = ARGV[2]
-if ARGV[1] == 'MINID' then trim = format('%.0f-0', math.max(0, milliseconds() - trim)) end
-local added
-local plain = 0
-local function add(field, value)
-  local got
-  if plain > 0 then
-    plain = plain - 1
-    got = pcall('XADD', stream, '*', field, value, 'p', added)
-  else
-    plain = 99
-    local previous = added or last or '0-0'
-    got = pcall('XADD', stream, ARGV[1], '~', trim, '*', field, value, 'p', previous)
-    if not added and is_broken(got) then
-      repair()
-      got = pcall('XADD', stream, '*', field, value, 'p', previous)
-    end
-    if not added and type(got) == 'string' then
-      -- A new order begins in the next millisecond: another order may have ended in this one.
-      local top = last or format('%.0f-0', milliseconds() + 1)
-      if floor ~= top and after(floor, top) and not is_far(floor) then top = floor end
-      if not after(got, top) then
-        call('XDEL', stream, got)
-        got = pcall('XADD', stream, successor(top), field, value, 'p', previous)
-      end
-    end
-  end
-  if type(got) == 'table' then return nil, got.err end
-  added = got
-  return got
-end
-";
-
-/// Publishes a batch once, however often the batch is sent.
-///
-/// For each publisher, Redis keeps the number of the first event of its latest batch, and the ids
-/// of that batch. A batch with the same number is the same batch: events that are in the stream
-/// already are answered and not added again. A batch with a lower number comes late, over an
-/// abandoned connection. If the stream still ends at the publisher's last answer, then nothing of
-/// this batch is in the stream, and the record need not be read. The record is written also if the
-/// batch fails half way, so the calls are `pcall`s.
-///
-/// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
-/// record has more ids than the batch, or an id that cannot be of the batch.
-const PUBLISH: &str = r"
-local first, count = ARGV[5], (#ARGV - 6) / 2
-local ids, had, replaced = {}, 0, 0
-if last ~= ARGV[4] then
-  local state = pcall('GET', KEYS[3])
-  local known = type(state) == 'string' and match(state, '^(%d+) ')
-  if known == first then
-    for taken in string.gmatch(state, ' (%S+)') do
-      local event = had + 1
-      local can_be = event <= count and position(taken) and not (last and after(taken, last))
-      -- An event without an idempotency key is newer than all that came before the batch.
-      if can_be and ARGV[6 + 2 * event] == '0' then can_be = after(taken, ARGV[4]) end
-      if not can_be then
-        ids, had = {}, 0
-        break
-      end
-      had = event
-      ids[had] = taken
-    end
-  elseif known and tonumber(known) > tonumber(first) then
-    return redis.error_reply('STALE a later batch was taken')
-  end
-end
-local taken, failed = had, nil
-for event = had + 1, count do
-  local entry, key = ARGV[5 + 2 * event], ARGV[6 + 2 * event]
-  local got = key ~= '0' and pcall('GET', KEYS[tonumber(key)])
-  if got then
-    local newest = added or last
-    if not position(got) or is_far(got) or (newest and after(got, newest)) then
-      got = false
-      replaced = replaced + 1
-    end
-  end
-  if not got then
-    got, failed = add('e', entry)
-    if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', ARGV[6]) end
-  end
-  if failed then break end
-  taken = event
-  ids[event] = got
-end
-local all = table.concat(ids, ' ')
-if taken > had then
-  if added then pcall('SET', lastkey, added) end
-  pcall('SET', KEYS[3], first .. ' ' .. all, 'PX', ARGV[6])
-end
-if failed or replaced > 0 then return {failed or '', all, replaced} end
-return all
-";
+/// A `last` or an entry that is further ahead of the clock than `HORIZON` is malformed. Such a
+/// `last` counts as missing. A clock that is set back by less costs nothing. Without the limit, a
+/// single forged entry with the greatest id would leave no room for another, and would lead all
+/// hubs to a position that nothing can follow. Redis cannot lower the end of a stream, so `repair`
+/// makes a stream that ends with such an entry anew, with the newest plausible entries.
+const ADD: &str = include_str!("../lua/add.lua");
 
 /// Adds an entry that says that the order went backwards before `since`, unless there is such an
 /// entry.
@@ -371,13 +210,12 @@ pub(crate) struct Page {
 
 impl Scripts {
     pub(crate) fn new(keys: Keys, keep: Keep, remember: u64) -> Self {
-        let horizon = format!("local HORIZON = {HORIZON_MS}\n");
-        let adding = |script| Loaded::new(&[&horizon, ADD, script]);
+        let adding = |script| Loaded::new(&[ADD, script]);
         Self {
             keys,
             keep,
             remember,
-            publish: adding(PUBLISH),
+            publish: Loaded::new(&[PUBLISH_SCRIPT]),
             reset: adding(RESET),
             begin: adding(BEGIN),
             trim: Loaded::new(&[TRIM]),
@@ -389,6 +227,17 @@ impl Scripts {
         &self.keys
     }
 
+    /// Publishes a batch once, however often the batch is sent.
+    ///
+    /// For each publisher, Redis keeps the number of the first event of its latest batch, and the
+    /// ids of that batch. A batch with the same number is the same batch: events that are in the
+    /// stream already are answered and not added again. A batch with a lower number comes late,
+    /// over an abandoned connection. If the stream still ends at the publisher's last answer, then
+    /// nothing of this batch is in the stream, and the record need not be read. The record is
+    /// written also if the batch fails half way, so the calls are `pcall`s.
+    ///
+    /// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
+    /// record has more ids than the batch, or an id that cannot be of the batch.
     pub(crate) async fn publish<'a, E>(
         &self,
         connection: &mut MultiplexedConnection,

@@ -1,4 +1,4 @@
-//! Announces the users of this instance to the other instances.
+//! Announces the users of this instance, and the members of its topics, to the other instances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::PresenceHealth;
 use crate::redis::shared::RedisShared;
-use crate::redis::store::lease::Announcement;
+use crate::redis::store::lease::{Announcement, SetSize};
 use crate::redis::store::script::unexpected;
 
-/// The most users in a script: Redis serves no other client while the script runs.
+/// The most seats in a script: Redis serves no other client while the script runs.
 const BATCH: usize = 1024;
 
 /// The shortest time between two announcements. A user that joins and leaves in between is not
@@ -27,8 +27,8 @@ pub(crate) struct Announcer {
     link: Link,
     /// The version of this instance's set in Redis.
     version: u64,
-    /// How many users the set has.
-    total: usize,
+    /// How many seats the set has.
+    size: SetSize,
     /// Redis has this version of the set, as far as is known.
     is_known: bool,
     /// The changes that are on their way to the next version.
@@ -39,8 +39,8 @@ pub(crate) struct Announcer {
 impl Announcer {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
         let (link, health) = (Link::default(), PresenceHealth::default());
-        let (version, total, is_known, batch) = (0, 0, false, Vec::new());
-        Self { shared, feed, link, version, total, is_known, batch, health }
+        let (version, size, is_known, batch) = (0, SetSize::default(), false, Vec::new());
+        Self { shared, feed, link, version, size, is_known, batch, health }
     }
 
     /// Announces users until the hub is closed, and then announces the end of the instance.
@@ -86,15 +86,13 @@ impl Announcer {
         if self.batch.is_empty() {
             self.batch = self.feed.take_changes(BATCH);
         }
-        let gone =
-            self.batch.iter().filter(|change| matches!(change, UserChange::Left(..))).count();
         let announcement = Announcement {
             is_anew: false,
             version: self.version + u64::from(!self.batch.is_empty()),
-            total: (self.total + self.batch.len() - gone).saturating_sub(gone),
+            size: self.size.after(&self.batch),
             changes: &self.batch,
         };
-        let (version, total) = (announcement.version, announcement.total);
+        let (version, size) = (announcement.version, announcement.size);
         let shared = Arc::clone(&self.shared);
         let connection = self.link.probe(&shared).await?;
         let is_taken = shared.presence.announce(connection, announcement).await?;
@@ -104,27 +102,27 @@ impl Announcer {
             self.is_known = false;
             return Ok(false);
         }
-        (self.version, self.total) = (version, total);
+        (self.version, self.size) = (version, size);
         let is_all = self.batch.len() < BATCH;
         self.batch.clear();
         Ok(is_all)
     }
 
-    /// Writes all users of this instance as a new version of its set.
+    /// Writes all seats of this instance as a new version of its set.
     async fn write_all(&mut self) -> RedisResult<()> {
         let shared = Arc::clone(&self.shared);
         let lease = &shared.presence;
         let connection = self.link.probe(&shared).await?;
-        let users = self.feed.take_users();
+        let seats = self.feed.take_users();
         self.batch.clear();
-        lease.fill(connection, true, &users[..users.len().min(BATCH)]).await?;
-        for chunk in users.chunks(BATCH).skip(1) {
+        lease.fill(connection, true, &seats[..seats.len().min(BATCH)]).await?;
+        for chunk in seats.chunks(BATCH).skip(1) {
             lease.fill(connection, false, chunk).await?;
         }
         self.version += 1;
-        self.total = users.len();
-        let (version, total) = (self.version, self.total);
-        let all = Announcement { is_anew: true, version, total, changes: &[] };
+        self.size = SetSize::of(&seats);
+        let (version, size) = (self.version, self.size);
+        let all = Announcement { is_anew: true, version, size, changes: &[] };
         self.is_known = lease.announce(connection, all).await?;
         self.link.answered();
         if self.is_known { Ok(()) } else { Err(unexpected("the users of this instance")) }

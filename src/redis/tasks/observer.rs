@@ -8,18 +8,19 @@ use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
 use crate::EventId;
-use crate::backplane::Feed;
+use crate::backplane::{Feed, Seat};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::PresenceHealth;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::changes::{self, News, Notice, Step};
+use crate::redis::store::lease::SetSize;
 use crate::redis::store::millis;
 
 /// The most entries in a read of the stream.
 const CHUNK: usize = 64;
 
-/// How many users are read from a set in a step.
+/// How many seats are read from a set in a step.
 const STEP: usize = 1024;
 
 /// The most instances that are observed. Further instances are forged, or there is a mistake.
@@ -34,7 +35,7 @@ const CHECKS: u32 = 8;
 pub(crate) struct Observer {
     shared: Arc<RedisShared>,
     feed: Feed,
-    /// The most users of other instances that the hub wants to know.
+    /// The most seats of other instances that the hub wants to know.
     most: usize,
     /// The last entry of the stream that is read.
     position: EventId,
@@ -65,8 +66,8 @@ struct Record {
     version: u64,
     /// The time of the last heartbeat, in milliseconds of Redis's clock.
     alive: u64,
-    /// The number of users in the set.
-    total: usize,
+    /// The number of seats in the set.
+    size: SetSize,
 }
 
 /// The state of presence in Redis, at a check.
@@ -243,24 +244,26 @@ impl Observer {
         gone
     }
 
-    /// Reads all users of an instance.
+    /// Reads all seats of an instance.
     ///
     /// The set is read in steps, so that Redis serves other clients in between. If the set changes
     /// meanwhile, the set is read again. If the set changes all the time, the result has at least
     /// the version from before the read, and the later changes come by the stream.
     async fn read(&mut self, instance: &str, link: &mut Link) -> RedisResult<()> {
-        let (mut users, mut version) = (HashSet::new(), None);
+        let (mut seats, mut version) = (HashSet::new(), None);
         for _ in 0..TRIES {
             let Some(before) = self.record(instance, link).await? else {
                 // The instance begins the set anew, and will announce that.
                 return Ok(());
             };
-            users = self.users(instance, link).await?;
+            seats = self.seats(instance, link).await?;
             version = Some(before.version);
             let after = self.record(instance, link).await?;
             if after.is_some_and(|after| after.version == before.version) {
-                if users.len() != before.total && users.len() <= self.most {
-                    // Somebody else removed users. The instance will notice, and begin anew.
+                let size = before.size;
+                let expected = if self.feed.wants_topics() { size.all } else { size.users };
+                if seats.len() != expected && seats.len() <= self.most {
+                    // Somebody else removed seats. The instance will notice, and begin anew.
                     return Ok(());
                 }
                 break;
@@ -268,7 +271,7 @@ impl Observer {
         }
         if let Some(peer) = self.peers.get_mut(instance) {
             peer.version = version;
-            self.feed.replace_users(instance, users);
+            self.feed.replace_users(instance, seats);
         }
         Ok(())
     }
@@ -281,9 +284,11 @@ impl Observer {
         Ok(value.and_then(|value| record(&value)))
     }
 
-    async fn users(&self, instance: &str, link: &mut Link) -> RedisResult<HashSet<Arc<str>>> {
+    /// Reads the seats that the hub wants to know, and stops above the limit.
+    async fn seats(&self, instance: &str, link: &mut Link) -> RedisResult<HashSet<Seat>> {
         let key = self.shared.presence.users_of(instance);
-        let mut users = HashSet::new();
+        let wants_topics = self.feed.wants_topics();
+        let mut seats = HashSet::new();
         let mut cursor = "0".to_owned();
         loop {
             let mut command = redis::cmd("SSCAN");
@@ -291,10 +296,10 @@ impl Observer {
             let (next, some): (String, Vec<Vec<u8>>) =
                 command.query_async(link.get(&self.shared).await?).await?;
             link.answered();
-            let names = some.into_iter().filter_map(|name| String::from_utf8(name).ok());
-            users.extend(names.map(Arc::from));
-            if next == "0" || users.len() > self.most {
-                return Ok(users);
+            let some = some.iter().filter_map(|element| changes::seat(element));
+            seats.extend(some.filter(|seat| wants_topics || seat.topic.is_none()));
+            if next == "0" || seats.len() > self.most {
+                return Ok(seats);
             }
             cursor = next;
         }
@@ -322,10 +327,10 @@ impl Peer {
 
 fn record(value: &[u8]) -> Option<Record> {
     let mut parts = std::str::from_utf8(value).ok()?.split(' ');
-    let (version, alive, total) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Record {
-        version: version.parse().ok()?,
-        alive: alive.parse().ok()?,
-        total: total.parse().ok()?,
-    })
+    let (version, alive, users) = (parts.next()?, parts.next()?, parts.next()?);
+    let users = users.parse().ok()?;
+    // An older version knows no members.
+    let all = parts.next().map_or(Some(users), |all| all.parse().ok())?;
+    let size = SetSize { users, all };
+    Some(Record { version: version.parse().ok()?, alive: alive.parse().ok()?, size })
 }

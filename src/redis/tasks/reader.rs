@@ -34,12 +34,21 @@ pub(crate) struct Reader {
     horizon: u64,
     size: ReadSize,
     malformed: Burst,
+    unknown: Burst,
 }
 
 impl Reader {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
-        let (size, malformed) = (ReadSize::default(), Burst::default());
-        Self { shared, feed, position: None, last_link: None, horizon: 0, size, malformed }
+        Self {
+            shared,
+            feed,
+            position: None,
+            last_link: None,
+            horizon: 0,
+            size: ReadSize::default(),
+            malformed: Burst::default(),
+            unknown: Burst::default(),
+        }
     }
 
     /// Reads until the hub is closed.
@@ -54,7 +63,7 @@ impl Reader {
             let limit = self.shared.timeout;
             let _ = tokio::time::timeout(limit, self.drain(&mut link)).await;
             if link.failed(&error) == Failure::Report {
-                self.shared.health.report(&self.feed, Part::Reader, Some(&error.to_string()));
+                self.shared.health.report(Some(&self.feed), Part::Reader, Some(&error.to_string()));
                 back_off.wait().await;
             }
         }
@@ -78,7 +87,7 @@ impl Reader {
             }
             // A server can accept connections and refuse to be read: report health only now.
             let page = self.page(position.cursor, may_wait, link).await?;
-            self.shared.health.report(&self.feed, Part::Reader, None);
+            self.shared.health.report(Some(&self.feed), Part::Reader, None);
             back_off.reset();
             if page.entries.is_empty() {
                 position = self.verify(position, link).await?;
@@ -322,6 +331,7 @@ impl Reader {
                     }
                     // After an entry that this version cannot read, the chain stays: the next link,
                     // which names that entry, then shows the loss.
+                    Err(error) if error.is_unknown_format() => self.skip_unknown(&bytes),
                     Err(_) => self.skip_malformed(),
                 },
                 // Also if this reader wrote the reset: a client may have come since from an instance
@@ -338,7 +348,21 @@ impl Reader {
         Ok(())
     }
 
-    /// Counts an entry that no hub wrote, or a hub of a later version.
+    /// Counts an entry of another format. The first bytes tell an operator which program wrote it.
+    fn skip_unknown(&mut self, bytes: &[u8]) {
+        self.feed.skip_malformed();
+        self.unknown.warn(|| {
+            let (format, kind) = (bytes.first(), bytes.get(1));
+            tracing::warn!(
+                target: "sse_hub",
+                format,
+                kind,
+                "stream entries of an unknown format skipped"
+            );
+        });
+    }
+
+    /// Counts an entry that no hub wrote.
     fn skip_malformed(&mut self) {
         self.feed.skip_malformed();
         self.malformed.warn(|| {

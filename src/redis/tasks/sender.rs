@@ -1,4 +1,4 @@
-//! Sends the events of the outbox, batch by batch.
+//! Sends the events of the outbox, batch by batch: for a hub, or for a publisher without a hub.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
-use crate::redis::store::outbox::{BATCH_BYTES, weight};
+use crate::redis::store::outbox::BATCH_BYTES;
 use crate::redis::store::script::BatchOf;
 
 /// The smallest limit for a batch, in bytes. A larger event is a batch of its own.
@@ -19,7 +19,8 @@ const LEAST_BYTES: usize = 1 << 10;
 
 pub(crate) struct Sender {
     shared: Arc<RedisShared>,
-    feed: Feed,
+    /// `None` for a publisher without a hub.
+    feed: Option<Feed>,
     link: Link,
     /// The events that are on their way. A batch is sent again unchanged until it is answered:
     /// Redis knows it by the number of its first event, so a lost answer neither loses nor repeats
@@ -48,7 +49,7 @@ enum Trouble {
 }
 
 impl Sender {
-    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Option<Feed>) -> Self {
         Self {
             shared,
             feed,
@@ -64,7 +65,7 @@ impl Sender {
         }
     }
 
-    /// Sends until the hub is closed and all events are acknowledged.
+    /// Sends until the outbox is closed and all events are acknowledged or abandoned.
     ///
     /// Batches go one at a time: the order of several would not survive a lost connection.
     pub(crate) async fn run(mut self) {
@@ -73,7 +74,7 @@ impl Sender {
             let Err(trouble) = self.send().await else {
                 back_off.reset();
                 self.has_trimmed = false;
-                self.shared.health.report(&self.feed, Part::Sender, None);
+                self.shared.health.report(self.feed.as_ref(), Part::Sender, None);
                 continue;
             };
             let cause = match trouble {
@@ -91,7 +92,7 @@ impl Sender {
                 self.has_trimmed = true;
                 continue;
             }
-            self.shared.health.report(&self.feed, Part::Sender, Some(&cause));
+            self.shared.health.report(self.feed.as_ref(), Part::Sender, Some(&cause));
             back_off.wait().await;
         }
     }
@@ -123,25 +124,26 @@ impl Sender {
         let batch = BatchOf {
             record: self.record,
             first: self.first,
-            floor: self.feed.head().max(self.newest),
+            floor: self.feed.as_ref().map_or(self.newest, |feed| feed.head().max(self.newest)),
             answered: self.newest,
             events: self.batch.iter().map(|event| (&**event.entry(), event.key())),
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
         let is_quick = self.link.carried(&shared);
-        // If the master has changed meanwhile, the events may be lost with the old one, and the reader
-        // may have left it. Send them again: Redis knows them if they have reached the new master.
+        // If the master has changed meanwhile, the events may be lost with the old one, and the
+        // reader may have left it. Send them again: Redis knows them if they have reached the new
+        // master.
         self.link.check(&shared).map_err(Trouble::Failed)?;
         // Never more than this batch has, even if Redis answers more ids.
         let count = taken.ids.len().min(self.batch.len());
         self.first += count as u64;
-        let mut bytes = 0;
-        for (event, id) in self.batch.drain(..count).zip(taken.ids) {
-            bytes += weight(&event);
-            self.newest = self.newest.max(id);
-            event.confirm(id);
+        self.newest = taken.ids.iter().copied().fold(self.newest, EventId::max);
+        let acknowledged = self.batch.drain(..count).zip(taken.ids).collect();
+        if !shared.outbox.acknowledge(acknowledged) {
+            // The rest counts as lost, too.
+            self.batch.clear();
+            return Ok(());
         }
-        shared.outbox.acknowledged(count, bytes);
         if is_quick && self.batch.is_empty() {
             self.most_bytes = (self.most_bytes * 2).min(BATCH_BYTES);
         }

@@ -1,0 +1,75 @@
+//! Production: observe a hub, and hear of trouble before your users do.
+//!
+//! [`Hub::record_metrics`](crate::Hub::record_metrics) (feature `metrics`) writes the hub's
+//! counters to the recorder of the `metrics` facade, such as that of `metrics-exporter-prometheus`.
+//! Call the method before each scrape, or at a fixed pace. Without the feature,
+//! [`Hub::stats`](crate::Hub::stats) has the same numbers.
+//!
+#![cfg_attr(all(feature = "metrics", feature = "tokio"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "metrics", feature = "tokio")), doc = "```ignore")]
+//! use std::time::Duration;
+//! use sse_hub::Hub;
+//!
+//! async fn record(hub: Hub) {
+//!     let mut ticks = tokio::time::interval(Duration::from_secs(10));
+//!     loop {
+//!         ticks.tick().await;
+//!         hub.record_metrics(&[("hub", "shop")]);
+//!     }
+//! }
+//! ```
+//!
+//! # Metrics, and alerts on them
+//!
+//! | metric | meaning | alert |
+//! |---|---|---|
+//! | `sse_hub_clients` | open streams | falls by half within five minutes; or is at the [limit](super::limits) |
+//! | `sse_hub_refused_total`, by `cause` | clients that were not let in | `full`, `user-full` or `session-full` rises; `name` and `topics` rise: a page is broken |
+//! | `sse_hub_ended_total`, by `reason` | streams that ended | `stalled` or `lagged` is a large part of all; `displaced` rises quickly: tabs displace each other |
+//! | `sse_hub_gaps_total` | losses that clients were told | rises outside of restarts: retain more, or send less |
+//! | `sse_hub_lagged_total` | streams that left their window | rises together with the delay |
+//! | `sse_hub_delay_seconds` | from publish to read, sampled | the 99th percentile is above a second |
+//! | `sse_hub_published_total` | events published; with a backplane, events that were read | is zero although the service works |
+//! | `sse_hub_delivered_total`, `sse_hub_bytes_total` | deliveries, and their bytes | |
+//! | `sse_hub_retained_events`, `sse_hub_retained_bytes` | the log | bytes at the limit of [`Retain`](crate::Retain) with an age far below its limit: the log is too small |
+//! | `sse_hub_degraded` | 1: the backplane cannot be reached | 1 for a minute |
+//! | `sse_hub_resets_total` | replaced orders: every client got a gap | any |
+//! | `sse_hub_malformed_total` | entries that were skipped | any: a foreign program writes to the keys |
+//! | `sse_hub_restored_total` | older events that were read back | rises all the time: retain more |
+//!
+//! The last four exist only with a backplane. Count also the connections that the watchdog cuts
+//! ([`Watchdog::cuts`](crate::watchdog::Watchdog::cuts)), the open files and the memory of the
+//! process.
+//!
+//! # Logs
+//!
+//! Events of `tracing` have the target `sse_hub`. [`design`](crate::design#observability) lists
+//! every message. Alert on `ERROR` and `WARN`: each is rare, and limited in its rate. `DEBUG`
+//! contains client ids: treat such a log as confidential.
+//!
+//! # Readiness and liveness
+//!
+//! - *Live*: the process answers. Do not restart a process because Redis is away.
+//! - *Ready*: the hub takes clients, so not [draining](super::shutdown). Leave a
+//!   [degraded](crate::Stats::degraded) instance in service: its clients would find the same outage
+//!   elsewhere.
+//!
+//! # Before the first day
+//!
+//! | check | why |
+//! |---|---|
+//! | open files: more than the clients, twice behind a proxy on the same machine | each stream is a socket |
+//! | [`Limits`](crate::Limits) per user and session | a script in a loop takes all places |
+//! | [`Retain`](crate::Retain) for the usual absence | gaps cost a request of each client |
+//! | a [watchdog](mod@crate::watchdog), or [direct serving](mod@crate::serve) | dead connections stay for hours otherwise |
+//! | the [proxy](super::proxies): timeouts, compression, HTTP/2 | the usual reasons of "works on my machine" |
+//! | an end in [order](super::shutdown), tried with open streams | otherwise each update is a storm |
+//! | the page after `hub:gap`, tried by hand | the rarest path, and the most expensive |
+//!
+//! # Limits
+//!
+//! - A hub has one log for all tenants, and its metrics have no label for users or topics: their
+//!   number has no bound.
+//! - Delays are measured at one read in sixteen, to powers of two, and end where the server takes
+//!   the bytes: the network is not in them.
+//! - Counters begin with the process.

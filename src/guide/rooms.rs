@@ -1,0 +1,142 @@
+//! Rooms: pages join and leave topics while their stream is open, and begin with the last events.
+//!
+//! A room is a topic. A page that opens a room asks your server by a request, your server decides,
+//! and the open stream of the page follows the topic from then on. The page needs one stream for
+//! all its rooms.
+//!
+//! | to | use |
+//! |---|---|
+//! | let a page join or leave by a request | [`join_topic`](crate::http::join_topic), [`leave_topic`](crate::http::leave_topic), or [`Hub::follow`](crate::Hub::follow) without HTTP |
+//! | let the application decide | [`Hub::join`](crate::Hub::join), [`Hub::leave`](crate::Hub::leave), for any audience |
+//! | begin with the last events | `last` of the request, or [`Hub::join_with_last`](crate::Hub::join_with_last) |
+//! | follow a room from the first frame on | [`Subscriber::topic`](crate::Subscriber::topic) in the handler of the stream |
+//! | list the members, and hear of changes | [`Hub::users_in`](crate::Hub::users_in), [`Hub::watch_topics`](crate::Hub::watch_topics) |
+//! | read the last events without a stream | [`Hub::recent`](crate::Hub::recent) |
+//! | remove a user at once | [`Hub::leave`](crate::Hub::leave) with the audience of the user |
+//!
+//! # The request of a page
+//!
+//! The page names its client id, from `hub:open`. `join_topic` checks that the client is connected
+//! as the user and the session of the request, so a page cannot move the stream of somebody else:
+//!
+#![cfg_attr(all(feature = "axum-serve", feature = "tokio"), doc = "```")]
+#![cfg_attr(not(all(feature = "axum-serve", feature = "tokio")), doc = "```ignore")]
+//! use axum::Router;
+//! use axum::extract::{RawQuery, State};
+//! use axum::http::StatusCode;
+//! use axum::routing::{get, post};
+//! use sse_hub::http::{ErrorResponse, join_topic, leave_topic};
+//! use sse_hub::{Audience, Event, Hub, LastEventId, Refused, Subscriber, Subscription};
+//!
+//! # use axum::extract::FromRequestParts;
+//! # #[derive(Clone, Copy)]
+//! # struct User(u64);
+//! # impl<S: Sync> FromRequestParts<S> for User {
+//! #     type Rejection = StatusCode;
+//! #     async fn from_request_parts(
+//! #         _: &mut axum::http::request::Parts,
+//! #         _: &S,
+//! #     ) -> Result<Self, StatusCode> {
+//! #         Ok(User(42))
+//! #     }
+//! # }
+//! # impl User { fn may_enter(self, room: &str) -> bool { room.starts_with("room-") } }
+//! // `User` is your extractor of the verified user.
+//! async fn events(
+//!     user: User,
+//!     State(hub): State<Hub>,
+//!     last: LastEventId,
+//! ) -> Result<Subscription, Refused> {
+//!     hub.subscribe(Subscriber::new().user(user.0).resume(last))
+//! }
+//!
+//! /// `POST /topics?client=...&topic=room-7&last=20`
+//! async fn join(
+//!     user: User,
+//!     State(hub): State<Hub>,
+//!     RawQuery(query): RawQuery,
+//! ) -> Result<StatusCode, ErrorResponse> {
+//!     let who = Subscriber::new().user(user.0); // The same names as in `events`.
+//!     join_topic(&hub, &who, &query.unwrap_or_default(), |room| user.may_enter(room))
+//! }
+//!
+//! /// `DELETE /topics?client=...&topic=room-7`
+//! async fn leave(
+//!     user: User,
+//!     State(hub): State<Hub>,
+//!     RawQuery(query): RawQuery,
+//! ) -> Result<StatusCode, ErrorResponse> {
+//!     leave_topic(&hub, &Subscriber::new().user(user.0), &query.unwrap_or_default())
+//! }
+//!
+//! /// A user that loses the right to a room leaves on all pages, before the message.
+//! fn expel(hub: &Hub, user: u64, room: &str) -> Result<(), Box<dyn std::error::Error>> {
+//!     hub.leave(Audience::user(user), room)?;
+//!     hub.send_to_topic(room, Event::new("left").data(user.to_string()))?;
+//!     Ok(())
+//! }
+//!
+//! fn app(hub: Hub) -> Router {
+//!     let topics = post(join).delete(leave);
+//!     Router::new().route("/events", get(events)).route("/topics", topics).with_state(hub)
+//! }
+//! # let hub = Hub::builder(sse_hub::ManualTimer::new()).build()?;
+//! # expel(&hub, 42, "room-7")?;
+//! # let _ = app(hub);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The page
+//!
+//! The browser client sends these requests, and repeats them after a reconnect, because the topics
+//! of an open stream end with the stream:
+//!
+//! ```text
+//! const client = new SSEClient("/events", { topics: "/topics" });
+//! client.on("hub:open", () => clearRoom());       // `last` brings the lines again.
+//! client.on("line", (line) => append(line.json()));
+//! client.open();
+//! await client.join("room-7", { last: 20 });
+//! client.leave("room-7");
+//! ```
+//!
+//! # Joining with the last events
+//!
+//! The events are those that a follower of the room would have received. Events that are older than
+//! the client's position come without an id, because an id would move the client back: after a
+//! reconnect the browser would receive everything since that id again. So a client that is cut off
+//! before it has read them does not get them again, and the page clears its list when it joins.
+//!
+//! # Members
+//!
+//! With [`Presence::topics`](crate::Presence#members-of-topics) the hub knows the users of each
+//! room, on all instances. [`Hub::users_in`](crate::Hub::users_in) lists them, and
+//! [`Hub::watch_topics`](crate::Hub::watch_topics) reports changes: a task can publish the changes
+//! to the room, as the example there does.
+//!
+//! ```
+//! use sse_hub::{Hub, ManualTimer, Presence, Subscriber};
+//!
+//! let presence = Presence::default().topics(&["room-"]);
+//! let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+//! let ann = Subscriber::new().user("ann").topic("room-7");
+//! let tabs = [hub.subscribe(ann.clone())?, hub.subscribe(ann)?];
+//! let members = hub.users_in("room-7")?;
+//! assert_eq!((members.len(), &*members[0].user), (1, "ann"), "two tabs are one member");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A member that reloads the page stays for the [grace](crate::Presence::grace) period. A client
+//! that leaves the room by a request has left at once.
+//!
+//! # Limits
+//!
+//! - Between a reconnect and the repeated request, events of the room pass the page by. The `last`
+//!   of the request brings them, as far as the number reaches. If that is not enough, let the
+//!   handler of the stream add the room with `Subscriber::topic`: then the stream resumes without a
+//!   hole.
+//! - A client has at most [`Limits::topics`](crate::Limits::topics) topics. More is a `400`.
+//! - With several instances, a request can reach an instance other than that of the stream. The
+//!   join takes effect everywhere, and the answer does not tell whether the client exists.
+//! - A room with a history needs a database. The log is bounded, and the last events may have left
+//!   it.

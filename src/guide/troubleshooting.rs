@@ -1,0 +1,61 @@
+//! Troubleshooting: from a symptom to its cause.
+//!
+//! First look at the bytes, without a browser and without a proxy, then through the proxy:
+//!
+//! ```text
+//! curl --no-buffer --include http://127.0.0.1:3000/events
+//! ```
+//!
+//! `event: hub:open` must appear at once, and a line with `:` after the heartbeat's period of
+//! silence. If both do directly but not through the proxy, the cause is the
+//! [proxy](super::proxies).
+//!
+//! # Events come late, or in bursts
+//!
+//! | sign | cause | remedy |
+//! |---|---|---|
+//! | nothing for long, then many events | the proxy buffers, or a layer collects the body | see [proxies](super::proxies); does the response still have `x-accel-buffering: no`? |
+//! | the response has `content-encoding` | compression | leave out `text/event-stream` in the proxy, or the layer |
+//! | each event about 40 ms late | Nagle's algorithm | set `TCP_NODELAY`: a [watchdog](mod@crate::watchdog) does this |
+//! | delays grow with the clients | the process lacks processor time | watch `sse_hub_delay_seconds`, and look for work that blocks the runtime |
+//! | only over several instances | Redis is slow or away | [`Stats::degraded`](crate::Stats::degraded), `backplane unreachable` in the log |
+//!
+//! # Streams end, or never open
+//!
+//! | sign | cause | remedy |
+//! |---|---|---|
+//! | ends after a fixed time of silence, often 60 seconds | an idle timeout that is shorter than the heartbeat, or no heartbeat | [`Heartbeat`](crate::Heartbeat), or the timeout of the proxy |
+//! | `stream polled outside of a tokio runtime: no heartbeats` in the log | `TokioTimer` on another runtime | a [`Timer`](crate::Timer) of that runtime |
+//! | ends after a fixed time, also if busy | a total timeout of a proxy, a platform or a layer | raise it, or set a shorter [`lifetime`](crate::HubBuilder::lifetime), which costs nothing |
+//! | the seventh tab hangs | six connections of HTTP/1.1 | [HTTP/2, or sharing](super::browser#six-connections) |
+//! | `EventSource` stays closed | a status other than 200, or a wrong `content-type` | look into the network panel; `401`: [authentication](super::authentication) |
+//! | a page of another origin gets nothing | a CORS header is missing | the [table](super::authentication#other-origins) |
+//! | `hub:refused` again and again | a [limit](super::limits#refusals), or old connections that still count | the reason in its data; the client id of the page |
+//! | two tabs reconnect in turns | `displace_oldest` with native `EventSource`, or two tabs with one client id | keep the client id for each tab, never in a cookie |
+//! | connections are not accepted | open files are used up | `connections are not accepted` in the log; raise the limit |
+//!
+//! # Events are missing, or come twice
+//!
+//! | sign | cause | remedy |
+//! |---|---|---|
+//! | a client gets `hub:gap` after each reconnect | the log is too small, or the process restarted | [`Retain`](crate::Retain), or [several instances](super::instances) |
+//! | all clients get `hub:gap` with `reset` | Redis lost the order | its persistence; `maxmemory-policy noeviction` |
+//! | `resumed` is always `false` | the handler does not pass the `Last-Event-ID`, or the proxy drops it | extract `LastEventId`; try `curl --header "last-event-id: ..."`, directly and through the proxy |
+//! | an event for one tab is lost after a reconnect | the tab has a new client id | [events for one tab](super::resuming#events-for-one-tab) |
+//! | a topic's events stop after a reconnect | the topic was joined, not subscribed | the handler adds the [topics](super::targeting#topics-of-open-streams) |
+//! | the page shows a change twice | the change is in the snapshot, too | changes carry new values: [snapshots](super::snapshots) |
+//! | the page never sees a type | `addEventListener` has another name than the event | types are compared exactly; without a type: `message` |
+//!
+//! # Resources grow
+//!
+//! | sign | cause | remedy |
+//! |---|---|---|
+//! | memory grows up to a bound | the log fills | the equation of [`Retain`](crate::Retain) |
+//! | memory grows with the connections | buffers of the server | [direct serving](mod@crate::serve) |
+//! | `sse_hub_clients` is higher than the open pages | dead connections, or a proxy that hides them | a [watchdog](mod@crate::watchdog), a [lifetime](super::proxies#a-proxy-can-hide-a-dead-browser) |
+//! | the process does not end | open streams | [drain](super::shutdown) before the server's graceful shutdown |
+//!
+//! # Ask with facts
+//!
+//! `{:?}` of [`Hub::stats`](crate::Hub::stats), the log at `DEBUG` for one client, and the bytes of
+//! `curl` answer most questions. Remove client ids before you publish them.

@@ -1,0 +1,54 @@
+-- Publishes a batch once, however often the batch is sent.
+-- KEYS: 3 the publisher's record; from 4 on, the idempotency keys of the batch.
+-- ARGV: 5 the number of the batch's first event among all events of the publisher, from 1; 6 for
+-- how many milliseconds Redis remembers the record and the idempotency keys; from 7 on, for each
+-- event, the entry and the index of its idempotency key in KEYS, or '0'.
+-- Returns the ids, divided by blanks; or {error, ids, replaced idempotency keys}.
+local first, count = ARGV[5], (#ARGV - 6) / 2
+local ids, had, replaced = {}, 0, 0
+if last ~= ARGV[4] then
+  local state = pcall('GET', KEYS[3])
+  local known = type(state) == 'string' and match(state, '^(%d+) ')
+  if known == first then
+    for taken in string.gmatch(state, ' (%S+)') do
+      local event = had + 1
+      local can_be = event <= count and position(taken) and not (last and after(taken, last))
+      -- An event without an idempotency key is newer than all that came before the batch.
+      if can_be and ARGV[6 + 2 * event] == '0' then can_be = after(taken, ARGV[4]) end
+      if not can_be then
+        ids, had = {}, 0
+        break
+      end
+      had = event
+      ids[had] = taken
+    end
+  elseif known and tonumber(known) > tonumber(first) then
+    return redis.error_reply('STALE a later batch was taken')
+  end
+end
+local taken, failed = had, nil
+for event = had + 1, count do
+  local entry, key = ARGV[5 + 2 * event], ARGV[6 + 2 * event]
+  local got = key ~= '0' and pcall('GET', KEYS[tonumber(key)])
+  if got then
+    local newest = added or last
+    if not position(got) or is_far(got) or (newest and after(got, newest)) then
+      got = false
+      replaced = replaced + 1
+    end
+  end
+  if not got then
+    got, failed = add('e', entry)
+    if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', ARGV[6]) end
+  end
+  if failed then break end
+  taken = event
+  ids[event] = got
+end
+local all = table.concat(ids, ' ')
+if taken > had then
+  if added then pcall('SET', lastkey, added) end
+  pcall('SET', KEYS[3], first .. ' ' .. all, 'PX', ARGV[6])
+end
+if failed or replaced > 0 then return {failed or '', all, replaced} end
+return all
