@@ -60,7 +60,7 @@
 //!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
 //!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
 //!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry, format;  lease -> changes;  tail -> entry;  outbox
+//!     store/         script -> entry, format;  lease -> changes;  tail -> entry;  outbox;  values
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
@@ -79,21 +79,23 @@
 //!   roster           seats that are away          remote          seats of other instances
 //!   deferred         work after the locks         config          settings of a hub
 //!   client           a client for publishers      inbox           a client's mailbox, end, waker
-//!   due              clients that a task wakes
+//!   due              clients that a task wakes    extras          parts of few inboxes
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   seats            users and members, a map     encoder         events without a hub
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
-//!   end              reasons, states of an end    run             a run's stop
+//!   end              reasons, states of an end    pacing          a batch in a period
+//!   run              a run's stop
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
 //!   log              the bounded log              mailbox         cursor and window
 //!   codec            bytes between instances      routes          clients by key
+//!   pages            the log in pieces            kept            values beyond the retention
 //!   evicted          record of lost events        entry           encoded, prepared, entry
 //!   recipients       an audience, indexed         departed        clients that left recently
 //!   audience         the algebra                  identity        memberships and filter
 //!   hash             hashes of keys               retain          the retention setting
 //!   key              client ids, keys
-//!   name             the forms of a name          pages           the log in pieces
+//!   name             the forms of a name
 //!   runs             the runs by name             run_log         a run's events and text
 //!   merge            the events of several keys
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/ has configurations that are tested
@@ -306,6 +308,37 @@
 //! Epochs of two hubs do not collide: each has a start time in milliseconds and six random digits
 //! (`time/epoch`), unique within the process.
 //!
+//! # Values
+//!
+//! With [`Retain::keep_latest`](crate::Retain::keep_latest), an event with a conflation key that the
+//! retention would evict moves to the *kept* values (`log/kept`), which are a part of the log with a
+//! bound of their own. Every read of the log merges the retained events and the kept values of the
+//! client's keys. So a value is not lost as long as the log keeps it, a client that resumes gets it
+//! as any event, and there is no second way to read.
+//!
+//! - A client of [`Subscriber::latest`](crate::Subscriber::latest) reads the log from the beginning,
+//!   and only values, up to the position where it was let in. From there the client reads as every
+//!   other. The position is fixed under the lock under which the client is registered, so no event
+//!   lies between. A value that is replaced meanwhile comes as a later event.
+//! - The last value carries that position instead of its own id. With its own id, a client that
+//!   comes back after a quiet time would get a gap for all that the log has evicted since the old
+//!   value. A block with an id and no event would do the same, but clients take it for an event.
+//! - A value that the bound evicts is lost for a client that asks for the values. The kept values
+//!   have a record of their own of such losses: the record of the log also has events without a key,
+//!   which this client does not miss. The record is by audience and type, as that of the log.
+//! - With a backplane, the engine keeps the newest event of each key beside the order, and a hub
+//!   loads them with the end of the order ([`Feed`](crate::backplane::Feed)). An engine that does not
+//!   is reported to the clients as a gap.
+//!
+//! # A pace
+//!
+//! A client with a pace ([`Subscriber::at_most_every`](crate::Subscriber::at_most_every)) reads the
+//! log up to its end, and then *rests* (`core/pacing`). The log holds each conflation key once, so
+//! the batch is conflated without work of its own. A batch ends where the log ended when the batch
+//! began: otherwise a batch of several items could have a key twice, and a busy log would leave no
+//! rest. An event that comes during the rest moves the tail only, and wakes nobody; the timer of the
+//! stream does. The stall of a client counts from the end of its rest. An end is not delayed.
+//!
 //! # Many instances
 //!
 //! With a [backplane](crate::backplane), the engine decides the order. Publishing sends an event to
@@ -460,6 +493,10 @@
 //!   allocations for a request, and no type of a connection needs the type of the service.
 //! - On Linux the options are set on the listener, and accepted sockets inherit the options: six
 //!   system calls less for a connection.
+//! - hyper gets the first 24 bytes of a connection, which tell the version, alone, as under axum's
+//!   server. hyper then doubles its buffer of 8 KiB for the rest. To read all at once would save
+//!   that copy, 3,000 of 58,000 instructions for a connection, and would change the answers to
+//!   damaged heads: `same::answers_are_axums_for_requests_cut_anywhere` fails with 2,000 cases.
 //! - axum's `IncomingStream` has private fields and no public constructor, up to axum 0.8.9. Only
 //!   axum's own accept loop makes values of the type, and that loop gives the socket to hyper.
 //!   `serve` has a type of its own for the services that want it, and implements axum's `Connected`
@@ -569,6 +606,8 @@
 //! | `PIECE` | 256 clients | `core/state` | for one hold of the state lock; 1 under loom |
 //! | `BLOCK` | 16 clients | `core/inbox` | share a lock and lie side by side; 1 under loom |
 //! | `MAX_EVENTS` | 64 | `log/entry` | events of one read of the log: 16 and 256 make publishers wait for longer |
+//! | `VALUE_BYTES` | 16 MiB | `log/retain` | default bound of kept values, as of the retention |
+//! | `MAX_PERIOD` | 1 h | `core/pacing` | the longest pace: most logs retain less |
 //! | `LOOKED_AT` | 1024 | `log/pages` | events that a read without a stream looks at for one hold of the lock |
 //! | `JOINED` | 64 clients | `hub/joining` | join a topic with its last events for one hold of the lock |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
@@ -615,6 +654,7 @@
 //! | `BATCH` | 1024 | `redis/tasks/announcer` | seats in one entry |
 //! | `MOST_INSTANCES` | 4096 | `redis/tasks/observer` | bounds memory against forged instances |
 //! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and seats in one read |
+//! | `VALUES` | 64 | `redis/tasks/reader` | values in one answer: a slow line must carry an answer in time |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
 //! | `KEPT_ENTRIES` | 256 | `redis/store/lease` | an instance that misses more reads a set |
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |
@@ -671,6 +711,8 @@
 //! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
 //! | readers of runs | done: `Subscriber::run`. `Hub::follow` is for the topics that a page asks for. The end of a run is `Run::finish` or `Run::fail` by reference, so that an invalid last event does not abandon the run |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
+//! | `latest` and `at_most_every` | done: setters of `Subscriber`, so that `subscribe` returns the type that every adapter takes. `latest` with a snapshot is an error, as `replay_last` is. A period of zero is no pace and a period above an hour is an hour, because the period often comes from a request |
+//! | a heartbeat with the position | done: `Heartbeat::position`, a visible event with an id. A block that has an id only would be enough by the standard, but 3 of the 12 clients of the suite dispatch an event for such a block (`tests/conformance/id_blocks`): `@microsoft/fetch-event-source`, `httpx-sse` and `sse-stream` |
 //! | `replay_last` with a snapshot | done: an error on every request, also if the client resumes, so that a test of the handler finds it. The snapshot replaced the replay unseen |
 //! | counts of clients | done: `join`, `leave`, `disconnect` and `finish` return `Affected`, not a number: `0` did not tell a client that is away from a client that follows the topic already |
 //! | conversions | done: `Event::from_payload`, `Feed::new` |

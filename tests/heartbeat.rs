@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{Event, Heartbeat, Hub, ManualTimer, Subscriber, Subscription, Timer};
-use support::Counting;
+use sse_hub::{Event, Heartbeat, Hub, ManualTimer, Retain, Subscriber, Subscription, Timer};
+use support::{Counting, data, event, hub_with, last_id, names, publish, read};
 
 const SECOND: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(15);
@@ -125,4 +125,47 @@ fn busy_stream_does_not_touch_its_timer() {
         touched <= 2 * 3600 / 15,
         "reset and polled at most once every 15 s, not {touched} times"
     );
+}
+
+fn with_position() -> (Hub, ManualTimer) {
+    hub_with(|hub| {
+        let heartbeat = Heartbeat::default().every(10 * SECOND).position(true);
+        hub.heartbeat(heartbeat).retain(Retain::default().events(2))
+    })
+}
+
+#[test]
+fn heartbeat_with_position_keeps_the_cursor_fresh() {
+    let (hub, timer) = with_position();
+    let mut stream = hub.subscribe(Subscriber::new().topic("quiet")).unwrap();
+    read(&mut stream);
+    for number in 1..=9 {
+        hub.send_to_topic("busy", event(number)).unwrap();
+    }
+    timer.advance(10 * SECOND);
+    let text = read(&mut stream);
+    let position = hub.position();
+    assert_eq!(text, format!("event: hub:heartbeat\ndata: {{}}\nid: {position}\n\n"));
+    assert_eq!(stream.position(), position);
+    // Later events still come, and the client resumes from the heartbeat.
+    hub.send_to_topic("quiet", event(10)).unwrap();
+    assert_eq!(data(&read(&mut stream)), names([10]));
+    let mut back = hub.subscribe(Subscriber::new().topic("quiet").resume(position)).unwrap();
+    assert!(back.is_resumed());
+    assert_eq!(data(&read(&mut back)), names([10]));
+}
+
+#[test]
+fn heartbeat_with_position_skips_no_waiting_event() {
+    let (hub, timer) = with_position();
+    let request = || Subscriber::new().at_most_every(60 * SECOND);
+    let mut stream = hub.subscribe(request()).unwrap();
+    publish(&hub, [1]);
+    let before = last_id(&read(&mut stream));
+    publish(&hub, [2]);
+    timer.advance(10 * SECOND);
+    let text = read(&mut stream);
+    assert_eq!((last_id(&text), data(&text)), (before, names([])), "event 2 waits: {text}");
+    timer.advance(50 * SECOND);
+    assert!(data(&read(&mut stream)).contains(&"2".to_owned()));
 }

@@ -423,3 +423,36 @@ fn reader_of_rolled_back_order_gets_no_repeats() {
         assert!(is_right, "{frames:?}");
     });
 }
+
+#[test]
+fn values_join_live_events_without_a_hole() {
+    loom::model(|| {
+        let hub = Hub::builder(ManualTimer::new())
+            .heartbeat(None)
+            .retain(Retain::default().events(1).keep_latest(4))
+            .build()
+            .unwrap();
+        let price = |hub: &Hub, key: &str| {
+            let event = Event::new("x").conflate(key);
+            hub.publish_confirmed(Audience::all(), event).unwrap().id().unwrap()
+        };
+        price(&hub, "a");
+        let kept = price(&hub, "b");
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || price(&hub, "a")
+        });
+        let mut stream = hub.subscribe(Subscriber::new().latest()).unwrap();
+        let mut seen = Vec::new();
+        while let Some(item) = stream.next().now_or_never() {
+            seen.extend(ids(&item.unwrap()));
+        }
+        let changed = publisher.join().unwrap();
+        while let Some(item) = stream.next().now_or_never() {
+            seen.extend(ids(&item.unwrap()));
+        }
+        assert!(seen.is_sorted(), "{seen:?}");
+        assert!(seen.contains(&kept) || seen.contains(&changed), "{seen:?}");
+        assert_eq!(seen.last(), Some(&changed), "the newest value comes last: {seen:?}");
+    });
+}

@@ -6,7 +6,8 @@
 //! | a page of another site | a ticket in the URL of the stream | such a page sends no cookie, and `EventSource` cannot set a header |
 //! | a client with `fetch`, or without a browser | `Authorization: Bearer` | it can set headers |
 //!
-//! The stream of a session ends with the session: at the logout, or at the expiry.
+//! The stream of a session ends with the session: at the logout, or at the expiry. A page that opens
+//! gets the number of unread notes as a snapshot, `unread`, and adds one for each `note` after it.
 //!
 //! Run with
 //!
@@ -20,6 +21,7 @@
 //! curl --cookie-jar jar --json '{"user":"ann","password":"demo"}' http://127.0.0.1:3005/login
 //! curl --cookie jar --no-buffer http://127.0.0.1:3005/events &
 //! curl --cookie jar --json '{"text":"hello"}' http://127.0.0.1:3005/note
+//! curl --cookie jar --request POST http://127.0.0.1:3005/read
 //! curl --cookie jar --request POST http://127.0.0.1:3005/logout
 //! ```
 //!
@@ -45,6 +47,7 @@
 mod common;
 mod credentials;
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::num::ParseIntError;
 use std::sync::Arc;
@@ -61,6 +64,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cookie::{Cookie, SameSite};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sse_hub::http::ErrorResponse;
@@ -87,6 +91,8 @@ struct App {
     hub: Hub,
     sessions: Sessions,
     origins: Vec<HeaderValue>,
+    /// How many notes each user has not read.
+    unread: Mutex<HashMap<Arc<str>, usize>>,
 }
 
 #[tokio::main]
@@ -104,7 +110,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Cuts connections that make no progress, and sets TCP_NODELAY, so that small events do not
     // wait.
     let listener = Watchdog::new(TokioTimer::new()).listen(listener);
-    let app = router(App { hub: hub.clone(), sessions, origins });
+    let app = router(App { hub: hub.clone(), sessions, origins, unread: Mutex::default() });
     let server = axum::serve(listener, app).with_graceful_shutdown(common::drained(hub));
     tokio::select! {
         served = server => Ok(served?),
@@ -134,6 +140,7 @@ fn router(app: App) -> Router {
         .route("/logout", post(logout))
         .route("/events", get(events))
         .route("/note", post(note))
+        .route("/read", post(read))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), known_origins_only))
         // The outermost layer, so that pages can read refusals too.
         .layer(cors)
@@ -167,7 +174,7 @@ async fn events(
     State(app): State<Arc<App>>,
     Viewer(session): Viewer,
     last: LastEventId,
-) -> Result<Result<Subscription, Refused>, Unauthorized> {
+) -> Result<Result<Subscription, Refused>, Response> {
     let who = Subscriber::new()
         .user(Arc::clone(&session.user))
         .session(Arc::clone(&session.id))
@@ -175,7 +182,20 @@ async fn events(
         .resume(last);
     // A concurrent logout either closes the session first, and the client is refused, or comes
     // later, and ends this stream.
-    app.sessions.while_open(&session, || app.hub.subscribe(who)).ok_or(Unauthorized)
+    let opened = app.sessions.while_open(&session, || {
+        // No note is published meanwhile: each is either counted here, or comes as an event.
+        let unread = app.unread.lock();
+        (app.hub.subscribe(who), unread.get(&session.user).copied())
+    });
+    Ok(match opened.ok_or_else(|| Unauthorized.into_response())? {
+        (Ok(stream), Some(count)) if !stream.is_resumed() => {
+            let unread = Event::new("unread").data(count.to_string());
+            Ok(stream
+                .with_snapshot([unread])
+                .map_err(|e| ErrorResponse::from(e).into_response())?)
+        }
+        (stream, _) => stream,
+    })
 }
 
 #[derive(Deserialize)]
@@ -317,7 +337,17 @@ async fn note(
     session: Session,
     Json(Note { text }): Json<Note>,
 ) -> Result<StatusCode, PublishError> {
-    app.hub.send_to_user(session.user, Event::new("note").data(text))?;
+    let mut unread = app.unread.lock();
+    app.hub.send_to_user(&session.user, Event::new("note").data(text))?;
+    *unread.entry(session.user).or_default() += 1;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The user has read the notes on one device: the others show it too.
+async fn read(State(app): State<Arc<App>>, session: Session) -> Result<StatusCode, PublishError> {
+    let mut unread = app.unread.lock();
+    app.hub.send_to_user(&session.user, Event::new("unread").data("0"))?;
+    unread.remove(&session.user);
     Ok(StatusCode::NO_CONTENT)
 }
 

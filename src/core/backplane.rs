@@ -123,12 +123,21 @@ impl From<SendError> for DisconnectError {
 pub struct Outgoing {
     entry: Bytes,
     key: Option<Box<str>>,
+    value_of: Option<Box<[u8]>>,
+    most_values: usize,
     ticket: Option<Ticket>,
 }
 
 impl Outgoing {
     pub(crate) fn new(entry: Vec<u8>, key: Option<Box<str>>) -> Self {
-        Self { entry: entry.into(), key, ticket: None }
+        Self { entry: entry.into(), key, value_of: None, most_values: 0, ticket: None }
+    }
+
+    /// Marks the event as the value of a conflation, if it has a name. `most`: see
+    /// [`most_values`](Self::most_values).
+    pub(crate) fn with_value_of(mut self, name: Option<Box<[u8]>>, most: usize) -> Self {
+        (self.value_of, self.most_values) = (name, most);
+        self
     }
 
     /// Returns the future that resolves when the event is confirmed, for a publisher without a hub.
@@ -149,6 +158,23 @@ impl Outgoing {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// Returns bytes that name the value that this event sets, if the event has a
+    /// [conflation key](crate::Event::conflate) and the hub [keeps values](crate::Retain::keep_latest).
+    ///
+    /// Two events have equal bytes if the later event replaces the earlier. An engine must keep the
+    /// newest event of each, with its id, for instances that start later: see
+    /// [`Feed::load_with_latest`](crate::backplane::Feed::load_with_latest).
+    #[must_use]
+    pub fn value_of(&self) -> Option<&[u8]> {
+        self.value_of.as_deref()
+    }
+
+    /// Returns the most [values](Self::value_of) that the hub keeps: zero if it keeps none.
+    #[must_use]
+    pub fn most_values(&self) -> usize {
+        self.most_values
     }
 
     /// Acknowledges the event under `id`, and resolves the publisher's

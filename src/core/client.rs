@@ -24,6 +24,8 @@ pub(crate) struct Client {
     pub(crate) ends_with_runs: bool,
     /// Where the stream began. Set when the client is let in.
     pub(crate) start: OnceLock<EventId>,
+    /// The stream began with the values up to `start`.
+    pub(crate) has_values: bool,
     pub(crate) place: Place,
 }
 

@@ -11,7 +11,7 @@ use crate::log::codec::{self, Action, Command, EndKind};
 use crate::log::entry::Encoded;
 use crate::log::key::Key;
 use crate::log::name::Name;
-use crate::log::retain::Retain;
+use crate::log::retain::{Retain, Values};
 use crate::wire::event::Event;
 
 /// Encodes events and commands as a hub does, for programs that send them without a hub: an engine
@@ -38,14 +38,16 @@ pub struct Encoder {
     name_len: usize,
     /// The most bytes that an event takes in the log.
     event_bytes: usize,
+    /// The bound of the values that hubs keep.
+    kept: Option<Values>,
 }
 
 impl Encoder {
-    /// Creates an encoder with the limits of the hubs that read the order: the length of names, and
-    /// the bytes of an event. The other limits have no effect.
+    /// Creates an encoder with the limits of the hubs that read the order: the length of names, the
+    /// bytes of an event, and the [values](Retain::keep_latest). The other limits have no effect.
     #[must_use]
     pub const fn new(limits: &Limits, retain: &Retain) -> Self {
-        Self { name_len: limits.name_len, event_bytes: retain.bytes }
+        Self { name_len: limits.name_len, event_bytes: retain.bytes, kept: retain.kept() }
     }
 
     /// Encodes an event for an audience.
@@ -60,7 +62,7 @@ impl Encoder {
         event: Event,
     ) -> Result<Outgoing, PublishError> {
         let (event, key) = Encoded::new(audience.into(), event, self.name_len, self.event_bytes)?;
-        Ok(Outgoing::new(codec::write_event(&event), key))
+        Ok(outgoing(&event, key, self.kept))
     }
 
     /// Encodes the command of [`Hub::disconnect`](crate::Hub::disconnect).
@@ -152,6 +154,15 @@ impl Default for Encoder {
 
 fn command(audience: Audience, action: Action) -> Outgoing {
     Outgoing::new(codec::write_command(&Command { audience, action }), None)
+}
+
+/// Makes an event ready for the engine. `kept`: the bound of the values, if hubs keep values.
+pub(crate) fn outgoing(event: &Encoded, key: Option<Box<str>>, kept: Option<Values>) -> Outgoing {
+    let outgoing = Outgoing::new(codec::write_event(event), key);
+    match kept {
+        Some(most) => outgoing.with_value_of(codec::value_of(event), most.keys),
+        None => outgoing,
+    }
 }
 
 #[cfg(all(test, not(sse_hub_loom)))]

@@ -256,6 +256,7 @@ mod tests {
                 filter: Filter::Everything,
                 ends_with_runs: false,
                 start: OnceLock::new(),
+                has_values: false,
                 place,
             });
             let tag = client::tag(&client);

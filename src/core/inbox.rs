@@ -8,7 +8,6 @@
 //! hub forgets the client earlier.
 
 use std::array;
-use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
@@ -20,6 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::end::{End, EndReason, Ending};
+use super::extras::{Beginning, Extras};
+use super::pacing::Pacing;
 use super::stats::Read;
 use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::mailbox::{Mailbox, Waiting};
@@ -46,21 +47,19 @@ pub(crate) struct Inbox {
     pub(crate) is_watched: bool,
     /// The stream's timer fired since the last poll.
     timer_fired: bool,
+    /// The client has a pace, and reads nothing for now. A thread that adds an event must not wake
+    /// the stream: the timer does.
+    is_resting: bool,
     /// The client is in [`Due`](super::due::Due): a task takes the waker later.
     is_due: bool,
     /// The fields behind the mailbox have their first values: the stream is open without a scheduled
-    /// end, and has no unsent events.
+    /// end, and has no extras.
     is_plain: bool,
     pub(crate) mailbox: Mailbox,
     ending: Ending,
-    /// Events before the client's position that the client must get. `None` for most clients, which
-    /// join rarely.
-    unsent: Option<Box<Unsent>>,
+    /// `None` for most clients.
+    extras: Option<Box<Extras>>,
 }
-
-/// Events in the order of their ids. The log can evict an event before the client reads it.
-#[derive(Debug, Default)]
-struct Unsent(VecDeque<(EventId, Weak<Entry>)>);
 
 // The fields up to the mailbox take 24 bytes, and the fields of a live client in it 40.
 const _: () = assert!(size_of::<Inbox>() == 128);
@@ -71,11 +70,12 @@ impl Inbox {
             waker: None,
             is_watched: false,
             timer_fired: false,
+            is_resting: false,
             is_due: false,
             is_plain: ending.is_endless(),
             mailbox,
             ending,
-            unsent: None,
+            extras: None,
         }
     }
 
@@ -169,51 +169,110 @@ impl Inbox {
         if self.is_plain && !self.timer_fired { self.mailbox.take_only() } else { None }
     }
 
-    /// Whether the stream is open without a scheduled end, and has no unsent events.
+    /// Whether the stream is open without a scheduled end, and has no extras.
     pub(crate) fn is_plain(&self) -> bool {
         self.is_plain
     }
 
     /// Adds events before the client's position.
     pub(crate) fn add_unsent(&mut self, events: Vec<(EventId, Weak<Entry>)>) {
-        if events.is_empty() {
-            return;
+        if !events.is_empty() {
+            self.change_extras(|extras| extras.add_unsent(events));
         }
-        self.is_plain = false;
-        let Unsent(unsent) = &mut **self.unsent.get_or_insert_default();
-        unsent.extend(events);
-        unsent.make_contiguous().sort_by_key(|&(id, _)| id);
-        // Topics can share an event.
-        let mut last = None;
-        unsent.retain(|&(id, _)| last.replace(id) != Some(id));
     }
 
     /// Whether [`take_unsent`](Self::take_unsent) has events.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.unsent.is_some()
+        self.extras.as_ref().is_some_and(|extras| extras.has_unsent())
     }
 
     /// Takes the oldest events before the client's position, within `budget`. Returns whether the
     /// log evicted some of these.
     pub(crate) fn take_unsent(&mut self, budget: Budget, out: &mut Batch) -> bool {
-        let Some(Unsent(unsent)) = self.unsent.as_deref_mut() else { return false };
-        let (mut bytes, mut is_lost) = (0, false);
-        while let Some((_, event)) = unsent.front() {
-            match event.upgrade() {
-                None => is_lost = true,
-                Some(entry) if budget.allows(out, bytes, &entry) => {
-                    bytes += entry.len();
-                    out.push(entry);
-                }
-                Some(_) => break,
-            }
-            unsent.pop_front();
+        self.change_extras(|extras| extras.take_unsent(budget, out))
+    }
+
+    /// Makes the client begin with the values up to `upto`.
+    pub(crate) fn begin_with_values(&mut self, upto: EventId) {
+        self.change_extras(|extras| extras.values = Some(Beginning { upto, told: None }));
+    }
+
+    /// The values that the client still has to read, if it began with the values.
+    pub(crate) fn beginning(&self) -> Option<Beginning> {
+        self.extras.as_ref()?.values
+    }
+
+    /// Notes which losses of values the client was told; `None` if the client has read all values.
+    pub(crate) fn set_beginning(&mut self, values: Option<Beginning>) {
+        if self.beginning() != values {
+            self.change_extras(|extras| extras.values = values);
         }
-        if unsent.is_empty() {
-            self.unsent = None;
-            self.is_plain = self.ending.is_endless();
+    }
+
+    /// Sets the pace of the client.
+    pub(crate) fn set_pace(&mut self, pacing: Pacing) {
+        self.change_extras(|extras| extras.pacing = Some(pacing));
+    }
+
+    /// Returns whether the client has a pace.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.pacing.is_some())
+    }
+
+    /// Returns whether the client may read now. A client with a pace begins a batch, or rests.
+    ///
+    /// An end does not wait for the pace: the backlog of a stream that is to end comes at once.
+    pub(crate) fn may_read(&mut self) -> bool {
+        let is_open = self.is_open();
+        let Some(pacing) = self.extras.as_mut().and_then(|extras| extras.pacing.as_mut()) else {
+            return true;
+        };
+        if self.is_resting {
+            return !is_open;
         }
-        is_lost
+        let mailbox = &mut self.mailbox;
+        if is_open && mailbox.is_waiting() && pacing.begin(mailbox.cursor(), mailbox.tail()) {
+            // The log holds each conflation key once, the window does not.
+            mailbox.skip_window();
+        }
+        true
+    }
+
+    /// Up to where the client may read now.
+    pub(crate) fn batch_end(&self) -> EventId {
+        let pacing = self.extras.as_ref().and_then(|extras| extras.pacing);
+        let end = pacing.and_then(|pacing| pacing.batch_end());
+        end.filter(|_| self.is_open()).unwrap_or(EventId::LAST)
+    }
+
+    /// Notes a read at `now`, and whether the client received events. A client with a pace that has
+    /// read its batch rests.
+    pub(crate) fn note_read(&mut self, has_sent: bool, now: Instant) {
+        let is_last = !self.has_unsent()
+            && (!self.mailbox.is_waiting() || self.mailbox.cursor() >= self.batch_end());
+        if let Some(pacing) = self.extras.as_mut().and_then(|extras| extras.pacing.as_mut()) {
+            pacing.note_read(has_sent, is_last, now);
+            self.is_resting = pacing.rests_until().is_some();
+        }
+    }
+
+    /// Whether events that come now must wait for the end of the client's rest.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.is_resting
+    }
+
+    fn rests_until(&self) -> Option<Instant> {
+        self.extras.as_ref()?.pacing?.rests_until()
+    }
+
+    fn change_extras<T>(&mut self, change: impl FnOnce(&mut Extras) -> T) -> T {
+        let extras = self.extras.get_or_insert_default();
+        let result = change(extras);
+        if extras.is_empty() {
+            self.extras = None;
+        }
+        self.is_plain = self.extras.is_none() && self.ending.is_endless();
+        result
     }
 
     /// The stream's timer fired. Returns the waker of the stream's task.
@@ -229,25 +288,34 @@ impl Inbox {
 
     /// When [`pass`](Self::pass) has something to do next.
     pub(crate) fn next_at(&self) -> Option<Instant> {
-        match (self.ending.next_at(), self.mailbox.held_until()) {
-            (Some(end), Some(held)) => Some(end.min(held)),
-            (end, held) => end.or(held),
-        }
+        let rest = if self.is_resting { self.rests_until() } else { None };
+        let times = [self.ending.next_at(), self.mailbox.held_until(), rest];
+        times.into_iter().flatten().min()
     }
 
-    /// Handles the deadlines that passed at `now`: ends the stream, or releases a client that was
-    /// held too long.
+    /// Handles the deadlines that passed at `now`: ends the stream, releases a client that was held
+    /// too long, or ends the rest of a client with a pace.
     pub(crate) fn pass(&mut self, now: Instant, retry: Duration) {
         if self.mailbox.held_until().is_some_and(|until| until <= now) {
             // The backplane did not answer in time: report every loss, and request none again.
             self.mailbox.release(EventId::LAST, now);
         }
+        if self.is_resting
+            && let Some(pacing) = self.extras.as_mut().and_then(|extras| extras.pacing.as_mut())
+        {
+            pacing.pass(now);
+            self.is_resting = pacing.rests_until().is_some();
+        }
         self.ending.pass(now, retry);
     }
 
-    /// Since when events have waited for the stream to be read.
+    /// Since when events have waited for the stream to be read. The time of a rest does not count.
     pub(crate) fn waiting(&self) -> Waiting {
-        self.mailbox.waiting()
+        match (self.mailbox.waiting(), self.rests_until()) {
+            (Waiting::Since(since), Some(until)) => Waiting::Since(since.max(until)),
+            (Waiting::ReadNow, Some(until)) => Waiting::Since(until),
+            (waiting, _) => waiting,
+        }
     }
 }
 

@@ -300,6 +300,7 @@ impl Default for History {
 /// max_away * (250 + n + t) + 260 * (topics that members are away from)
 /// event_buffer * (64 + n + t)
 /// max_remote_users * (130 + n) + (420 + t) * (topics of each other instance)    with a backplane
+/// 60 * (local members that are not announced yet) + 260 * (their topics)        with a backplane
 /// ```
 ///
 /// Each pair of a user and a topic is a member: there are at most [`Limits::clients`] times

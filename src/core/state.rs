@@ -18,19 +18,21 @@ use super::config::Config;
 use super::deferred::{Ended, Work};
 use super::due::Due;
 use super::end::{End, EndReason};
+use super::extras::Beginning;
 use super::health::Health;
 use super::held::Held;
-use super::inbox::{Inbox, Inboxes};
+use super::inbox::{Inbox, InboxGuard, Inboxes};
 use super::run::Producer;
 use super::seats::Seat;
 use super::stats::Counts;
 use crate::log::audience::Audience;
 use crate::log::departed::{Departed, Owner};
-use crate::log::entry::{Batch, Entry};
+use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::identity::{Identity, Membership};
 use crate::log::key::Key;
 use crate::log::log::Log;
 use crate::log::mailbox::{GapReason, Handle, Pace, Pushed, Waiting};
+use crate::log::pages;
 use crate::log::recipients::Recipients;
 use crate::log::routes::{Member, Routes};
 use crate::wire::id::EventId;
@@ -98,6 +100,9 @@ pub(crate) enum LogRead {
     Retry,
     /// Events, possibly none. `gap`: where the client stands after the loss that it must report.
     Events { gap: Option<EventId> },
+    /// Values, possibly none. `end`: where the stream continues after the last value, if these were
+    /// the last.
+    Values { gap: Option<EventId>, end: Option<EventId> },
 }
 
 impl State {
@@ -204,7 +209,9 @@ impl State {
                 if !inbox.is_open() {
                     return;
                 }
-                match inbox.mailbox.push(&event, config.window) {
+                // A client that rests reads the log afterwards, which is conflated.
+                let capacity = if inbox.is_resting() { 0 } else { config.window };
+                match inbox.mailbox.push(&event, capacity) {
                     Pushed::Stale => return,
                     Pushed::Ready => given += 1,
                     Pushed::Held => {
@@ -213,7 +220,9 @@ impl State {
                         return;
                     }
                 }
-                if are_due {
+                if inbox.is_resting() {
+                    // The timer of the stream wakes.
+                } else if are_due {
                     due.add(number, inbox);
                 } else {
                     work.wake_later(inbox.take_waker());
@@ -405,6 +414,12 @@ impl State {
         // must report a gap first.
         let Some((pace, requested)) = inbox.mailbox.reads_log() else { return LogRead::Retry };
         let cursor = inbox.mailbox.cursor();
+        if let Some(values) = inbox.beginning() {
+            let read = read_values(&self.log, identity, values, &mut inbox, out, work);
+            drop(inbox);
+            self.watch(slot, work);
+            return read;
+        }
         let replay = config.limits.replay;
         if pace == Pace::Released
             && replay < self.log.len()
@@ -440,13 +455,23 @@ impl State {
             }
         }
         self.held.note_read(cursor, &self.log, work.now);
-        self.counts.lagged += u64::from(pace == Pace::FellBehind);
-        // Events published after the end was decided are for the client's return.
-        let is_live = self.log.read(cursor, upto, identity, config.batch, out);
+        // A client with a pace lags by its own wish.
+        self.counts.lagged += u64::from(pace == Pace::FellBehind && !inbox.is_paced());
+        // Events published after the end was decided are for the client's return. Events after the
+        // batch of a client with a pace are for the next batch.
+        let batch_end = inbox.batch_end();
+        let is_read = self.log.read(cursor, upto.min(batch_end), identity, config.batch, out);
+        let mut next = Batch::new();
+        if is_read && batch_end < upto {
+            self.log.read(batch_end, upto, identity, Budget { bytes: 0 }, &mut next);
+        }
+        let is_cut = !next.is_empty();
+        let is_live = is_read && !is_cut;
         let gap = lost.map(|lost| {
             // If topics have limits of their own, the log can hold events older than the loss. The
             // client must get these too, also if it is cut off right after the gap.
-            out.first().map_or(lost, |first| lost.min(first.id.predecessor()))
+            let first = out.first().or_else(|| next.first());
+            first.map_or(lost, |first| lost.min(first.id.predecessor()))
         });
         if !out.is_empty() {
             inbox.count_read(out.len(), out.iter().map(|entry| entry.len()).sum());
@@ -457,14 +482,37 @@ impl State {
         }
         if is_live {
             inbox.mailbox.catch_up(self.log.head());
+        } else if is_cut {
+            inbox.mailbox.advance(batch_end, work.now);
         } else if let Some(last) = out.last() {
             inbox.mailbox.advance(last.id, work.now);
         }
+        inbox.note_read(!out.is_empty(), work.now);
         drop(inbox);
         if !is_live {
             self.watch(slot, work);
         }
         LogRead::Events { gap }
+    }
+
+    /// Moves a client that has received everything to the end of the log. Returns the position of the
+    /// client.
+    pub(crate) fn refresh(&mut self, slot: usize, client: &Arc<Client>) -> EventId {
+        let mut inbox = client.lock();
+        let (cursor, head) = (inbox.mailbox.cursor(), self.log.head());
+        let is_idle = inbox.is_open() && !inbox.mailbox.is_waiting() && cursor < head;
+        if !is_idle || !self.has(slot, client) {
+            return cursor;
+        }
+        let Some(identity) = self.identity(slot) else { return cursor };
+        // An event of the log may still be on its way to the client.
+        let mut waiting = Batch::new();
+        self.log.read(cursor, EventId::LAST, identity, Budget { bytes: 0 }, &mut waiting);
+        if !waiting.is_empty() || self.log.lost_since(cursor, identity).is_some() {
+            return cursor;
+        }
+        inbox.mailbox.catch_up(head);
+        head
     }
 
     /// Lets the held clients go on that the log has reached, or all if nothing more can come.
@@ -484,6 +532,39 @@ impl State {
     pub(crate) fn lower(&mut self, most: usize, now: Instant, evicted: &mut Vec<Arc<Entry>>) {
         self.held.lower(now, most, &mut self.log, &self.routes, evicted);
     }
+}
+
+/// Reads the log for a client that begins with the values.
+fn read_values(
+    log: &Log,
+    client: Identity<'_>,
+    Beginning { upto, told }: Beginning,
+    inbox: &mut InboxGuard<'_>,
+    out: &mut Batch,
+    work: &Work<'_>,
+) -> LogRead {
+    let cursor = inbox.mailbox.cursor();
+    let evictions = log.value_evictions();
+    let may_lack = told != Some(evictions);
+    // A later loss is for the reads after the values. But it can hide an earlier loss.
+    let lost = may_lack.then(|| log.lost_values(cursor, client)).flatten();
+    let next = pages::values(log, cursor, upto, client, work.config.batch, out);
+    let lost = lost.map(|lost| match (out.first(), next) {
+        (Some(first), _) => lost.min(first.id.predecessor()),
+        (None, Some(next)) => lost.min(next),
+        (None, None) => upto,
+    });
+    inbox.set_beginning(next.map(|_| Beginning { upto, told: Some(evictions) }));
+    match next {
+        Some(next) => inbox.mailbox.advance(next, work.now),
+        None if upto == log.head() => inbox.mailbox.catch_up(upto),
+        None => inbox.mailbox.advance(upto, work.now),
+    }
+    if !out.is_empty() {
+        inbox.count_read(out.len(), out.iter().map(|value| value.len()).sum());
+    }
+    inbox.note_read(!out.is_empty(), work.now);
+    LogRead::Values { gap: lost, end: next.is_none().then_some(upto) }
 }
 
 fn user_of(memberships: &[Membership]) -> Option<&Arc<str>> {

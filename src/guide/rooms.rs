@@ -10,8 +10,8 @@
 //! | let the application decide | [`Hub::join`](crate::Hub::join), [`Hub::leave`](crate::Hub::leave), for any audience |
 //! | begin with the last events | `last` of the request, or [`Hub::join_with_last`](crate::Hub::join_with_last) |
 //! | follow a room from the first frame on | [`Subscriber::topic`](crate::Subscriber::topic) in the handler of the stream |
-//! | list the members, and hear of changes | [`Hub::users_in`](crate::Hub::users_in), [`Hub::watch_topics`](crate::Hub::watch_topics) |
 //! | read the last events without a stream | [`Hub::recent`](crate::Hub::recent) |
+//! | list the users in a room, and tell changes | [`Hub::users_in`](crate::Hub::users_in), [`Hub::watch_topics`](crate::Hub::watch_topics) |
 //! | remove a user at once | [`Hub::leave`](crate::Hub::leave) with the audience of the user |
 //!
 //! # The request of a page
@@ -107,27 +107,35 @@
 //! reconnect the browser would receive everything since that id again. So a client that is cut off
 //! before it has read them does not get them again, and the page clears its list when it joins.
 //!
-//! # Members
+//! # The members of a room
 //!
-//! With [`Presence::topics`](crate::Presence#members-of-topics) the hub knows the users of each
-//! room, on all instances. [`Hub::users_in`](crate::Hub::users_in) lists them, and
-//! [`Hub::watch_topics`](crate::Hub::watch_topics) reports changes: a task can publish the changes
-//! to the room, as the example there does.
+//! With [`Presence::topics`](crate::Presence::topics), the hub knows the users in each room, on all
+//! instances. A user with two tabs in a room is one member, and a page that reloads stays a member
+//! for the grace period. A page that leaves the room is no member from then on.
 //!
 //! ```
-//! use sse_hub::{Hub, ManualTimer, Presence, Subscriber};
+//! use sse_hub::{Hub, ManualTimer, MembersError, Presence, Subscriber};
 //!
+//! /// `GET /rooms/{room}/members`, for a user that may enter the room.
+//! fn members(hub: &Hub, room: &str) -> Result<Vec<String>, MembersError> {
+//!     let members = hub.users_in(room)?.into_iter();
+//!     Ok(members.map(|member| member.user.to_string()).collect())
+//! }
+//!
+//! // A prefix selects the rooms. Other topics cost nothing.
 //! let presence = Presence::default().topics(&["room-"]);
 //! let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
-//! let ann = Subscriber::new().user("ann").topic("room-7");
-//! let tabs = [hub.subscribe(ann.clone())?, hub.subscribe(ann)?];
-//! let members = hub.users_in("room-7")?;
-//! assert_eq!((members.len(), &*members[0].user), (1, "ann"), "two tabs are one member");
+//! let tab = hub.subscribe(Subscriber::new().user(42))?;
+//! hub.join(tab.client_id(), "room-7")?;
+//! assert_eq!(members(&hub, "room-7")?, ["42"]);
+//! hub.leave(tab.client_id(), "room-7")?;
+//! assert!(members(&hub, "room-7")?.is_empty());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A member that reloads the page stays for the [grace](crate::Presence::grace) period. A client
-//! that leaves the room by a request has left at once.
+//! [`Hub::watch_topics`](crate::Hub::watch_topics) reports each change: a task publishes the changes
+//! to the room. The page joins the room first and then loads the list, so that no change is lost in
+//! between.
 //!
 //! # Limits
 //!

@@ -10,6 +10,7 @@ use crate::core::config::Config;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Ending};
 use crate::core::inbox::Inbox;
+use crate::core::pacing::Pacing;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
 use crate::log::departed::Owner;
@@ -25,8 +26,10 @@ pub(super) struct Admitted {
     pub(super) start: Start,
     /// The newest event when the client was let in: a snapshot replaces the events up to here.
     pub(super) head: EventId,
-    /// The request asks for the last events, or for runs.
+    /// The request asks for the last events, for the values, or for runs.
     pub(super) asks_for_replay: bool,
+    /// The client receives at most one batch in a period.
+    pub(super) is_paced: bool,
 }
 
 /// Where a stream begins.
@@ -40,6 +43,8 @@ pub(super) enum Start {
     Sought(EventId),
     /// After the client's own position, with a gap that the log reports as it is read.
     Behind(EventId),
+    /// Before the values: a first connection, or an unknown position, which is reported as a gap.
+    Values { is_unknown: bool },
     /// After a gap that is reported at once.
     Gap {
         /// The position of `hub:open`. A client that is cut off before the gap comes back to it.
@@ -54,9 +59,9 @@ impl Start {
     /// The word for the log.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Self::Fresh(_) => "fresh",
+            Self::Fresh(_) | Self::Values { is_unknown: false } => "fresh",
             Self::Resumed(_) | Self::Sought(_) => "resumed",
-            Self::Behind(_) | Self::Gap { .. } => "gap",
+            Self::Behind(_) | Self::Values { is_unknown: true } | Self::Gap { .. } => "gap",
         }
     }
 
@@ -64,6 +69,7 @@ impl Start {
     pub(super) fn position(self) -> EventId {
         match self {
             Self::Fresh(id) | Self::Resumed(id) | Self::Sought(id) | Self::Behind(id) => id,
+            Self::Values { .. } => EventId::ORIGIN,
             Self::Gap { now, .. } => now,
         }
     }
@@ -75,7 +81,7 @@ impl Start {
 
     const fn pace(self) -> Pace {
         match self {
-            Self::Fresh(_) | Self::Resumed(_) => Pace::Reading,
+            Self::Fresh(_) | Self::Resumed(_) | Self::Values { .. } => Pace::Reading,
             Self::Sought(_) | Self::Behind(_) | Self::Gap { .. } => Pace::Excused,
         }
     }
@@ -125,23 +131,36 @@ pub(super) fn admit(
     let lifetime = config.lifetime(fresh).and_then(|lifetime| work.now.checked_add(lifetime));
     let until = lifetime.map(|at| (at, EndReason::Lifetime));
     let ending = Ending::open(until, subscriber.deadline(work.now));
+    let mut inbox = Inbox::new(position(Start::Fresh(head)), ending);
+    let pacing = subscriber.period.and_then(Pacing::every);
+    if let Some(pacing) = pacing {
+        inbox.set_pace(pacing);
+    }
+    let values = values_start(&subscriber, head, config);
+    if values.is_some() {
+        inbox.begin_with_values(head);
+    }
     let client = Arc::new(Client {
         id,
         serial: state.counts.opened,
         filter,
         ends_with_runs: subscriber.is_of_runs(),
         start: OnceLock::new(),
-        place: state.inboxes.add(Inbox::new(position(Start::Fresh(head)), ending)),
+        has_values: values.is_some(),
+        place: state.inboxes.add(inbox),
     });
     let slot = state.routes.add(keys, Arc::clone(&client), client::tag(&client));
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
-    let (start, since) = start(&state, slot, &subscriber, &runs, lost_id, work);
+    let (start, since) = match values {
+        Some(values) => (values, None),
+        None => start(&state, slot, &subscriber, &runs, lost_id, work),
+    };
     if let Some(since) = since {
         state.routes.hold_since(slot, |key| runs.since(key, since));
     }
-    // Set once: nobody else has set it before.
-    let _ = client.start.set(start.position());
+    // Set once: nobody else has set it before. Values are no events since the start.
+    let _ = client.start.set(if values.is_some() { head } else { start.position() });
     if start.position() != head {
         let mut inbox = client.lock();
         inbox.mailbox = position(start);
@@ -167,8 +186,8 @@ pub(super) fn admit(
         ahead.add(slot, &client, start.position(), log, routes);
         work.note_client_ahead();
     }
-    let asks_for_replay = subscriber.replay_last > 0 || runs.is_reader;
-    Ok(Admitted { client, slot, start, head, asks_for_replay })
+    let asks_for_replay = subscriber.replay_last > 0 || subscriber.latest || runs.is_reader;
+    Ok(Admitted { client, slot, start, head, asks_for_replay, is_paced: pacing.is_some() })
 }
 
 /// Checks the runs of a stream that is complete with its runs.
@@ -256,6 +275,20 @@ pub(super) fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Optio
 fn displace(state: &mut State, slot: usize, config: &Config, work: &mut Work<'_>) {
     let end = |client: &Client| End::announced(EndReason::Displaced, config.retry(client.id));
     state.expel(slot, end, work);
+}
+
+/// Where a client begins that asks for the values. `None` if it continues at its own position.
+fn values_start(subscriber: &Subscriber, head: EventId, config: &Config) -> Option<Start> {
+    let is_unknown = match subscriber.resume {
+        Resume::Fresh => false,
+        // Another instance may have read further.
+        Resume::After(id) if id > head && config.backplane.is_some() => return None,
+        Resume::After(id) if EventId::ORIGIN < id && id <= head => return None,
+        Resume::After(_) | Resume::Unknown => true,
+    };
+    // A stream that reads runs begins with the runs.
+    let begins_with_values = subscriber.latest && subscriber.run_names.is_empty();
+    begins_with_values.then_some(Start::Values { is_unknown })
 }
 
 /// Where a client that was just registered begins. `lost_id`: the id that the client had before and

@@ -98,16 +98,20 @@ pub(super) fn malformed(shared: &Shared) {
 }
 
 /// Begins with a part of the order that has no gap after `floor`, or with another order.
-pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
+///
+/// `latest`: the values up to `floor`, and whether these are all. `None` if the engine keeps none.
+pub(super) fn load(
+    shared: &Shared,
+    floor: EventId,
+    latest: Option<(Vec<Aged>, bool)>,
+    tail: Vec<Aged>,
+) {
     let mut work = Work::begin(&shared.config);
-    let mut entries = Vec::with_capacity(tail.len());
-    for (id, age, received) in tail {
-        match received {
-            Received::Event(event) => entries.push(entry(shared, id, age, event, &work)),
-            // The command was for the clients of its time.
-            Received::Command(_) => {}
-        }
-    }
+    let is_whole = latest.as_ref().is_some_and(|&(_, is_whole)| is_whole);
+    let mut values = entries_of(shared, latest.map_or_else(Vec::new, |(values, _)| values), &work);
+    // The oldest first: if the bound is reached, the newest values stay.
+    values.sort_unstable_by_key(|value| value.id);
+    let entries = entries_of(shared, tail, &work);
     let mut order = shared.order.lock();
     if order.is_closed {
         return;
@@ -118,6 +122,10 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
     let fresh = Log::new(shared.config.retain, shared.config.runs, floor, shared.hasher.clone());
     let old = mem::replace(&mut state.log, fresh);
+    values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
+    if !is_whole {
+        state.log.note_lacking_values();
+    }
     for entry in entries {
         if entry.id > state.log.head() {
             state.log.append(entry, &mut work.evicted);
@@ -145,6 +153,18 @@ pub(super) fn load(shared: &Shared, floor: EventId, tail: Vec<Aged>) {
     }
 }
 
+/// Makes the events among entries of the order to entries of the log. Commands were for the clients
+/// of their time.
+fn entries_of(shared: &Shared, received: Vec<Aged>, work: &Work<'_>) -> Vec<Arc<Entry>> {
+    let mut entries = Vec::with_capacity(received.len());
+    for (id, age, received) in received {
+        if let Received::Event(event) = received {
+            entries.push(entry(shared, id, age, event, work));
+        }
+    }
+    entries
+}
+
 /// Finds every client's position in a log that begins after `floor`.
 fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mut Work<'_>) {
     let reason = if is_first { GapReason::Evicted } else { GapReason::Reset };
@@ -154,6 +174,7 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
     for (slot, client) in state.routes.iter() {
         let mut inbox = client.lock();
         let is_open = inbox.is_open();
+        let has_values = inbox.beginning().is_some();
         let mailbox = &mut inbox.mailbox;
         match mailbox.cursor() {
             // A stream that is to end takes no event of the new order. Its unread events of the
@@ -163,8 +184,13 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                     mailbox.jump(floor, floor, reason, work.now);
                 }
             }
-            // The client came before anybody knew where the order ends.
+            // The client came before anybody knew where the order ends, or has read no value yet.
+            EventId::ORIGIN if has_values => {
+                mailbox.jump(EventId::ORIGIN, head, GapReason::Unknown, work.now);
+                inbox.begin_with_values(head);
+            }
             EventId::ORIGIN => mailbox.jump(head, head, GapReason::Unknown, work.now),
+            // The gap stands for the values that the client has not read.
             cursor if cursor < floor => {
                 // The backplane may hold the events before the floor, unless the order is another.
                 match state.held.until_first_load(work.now).filter(|_| is_first) {
@@ -177,6 +203,9 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                 }
             }
             _ => mailbox.restart(head, work.now),
+        }
+        if inbox.mailbox.cursor() > EventId::ORIGIN {
+            inbox.set_beginning(None);
         }
         if inbox.mailbox.is_waiting() {
             waiting.push(slot);

@@ -144,6 +144,8 @@ pub struct TailLimits {
     pub bytes: usize,
     /// The greatest age of an event, if it is limited.
     pub age: Option<Duration>,
+    /// The most [values](Feed::load_with_latest), if the hub keeps values.
+    pub values: Option<usize>,
 }
 
 impl Feed {
@@ -203,7 +205,49 @@ impl Feed {
         tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) {
         let Some(shared) = self.shared.upgrade() else { return };
-        apply::load(&shared, floor, received(tail));
+        apply::load(&shared, floor, None, received(tail));
+    }
+
+    /// Begins as [`load`](Self::load) does, with the values of the conflation keys
+    /// ([`Outgoing::value_of`](crate::backplane::Outgoing::value_of)) from before the floor. For a
+    /// hub that [keeps values](crate::Retain::keep_latest).
+    ///
+    /// `latest` must have the newest event of each key at or before the floor, in any order, unless
+    /// the key has a later event in `tail`, or later. So an engine must read the values *after* the
+    /// tail: a value that changes meanwhile is then newer than the tail, and comes by
+    /// [`append`](Self::append). Events after the floor are ignored. `is_whole` is `false` if the
+    /// engine lacks values: a client that [begins with the values](crate::Subscriber::latest) is
+    /// then told a gap, as after a [`load`](Self::load).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use sse_hub::backplane::{Backplane, Outgoing, SendError};
+    /// use sse_hub::backplane::{Feed, Incoming};
+    /// use sse_hub::{EventId, Hub, ManualTimer, Retain};
+    ///
+    /// # #[derive(Debug)]
+    /// # struct Engine;
+    /// # impl Backplane for Engine {
+    /// #     fn send(&self, _: Outgoing) -> Result<(), SendError> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let retain = Retain::default().keep_latest(500);
+    /// let hub = Hub::builder(ManualTimer::new()).retain(retain).backplane(Engine).build()?;
+    /// let feed = Feed::new(&hub).unwrap();
+    /// # let values: Vec<(EventId, Duration, Incoming)> = Vec::new();
+    /// feed.load_with_latest(EventId::new(7, 0), values, true, []);
+    /// # Ok::<(), sse_hub::ConfigError>(())
+    /// ```
+    pub fn load_with_latest(
+        &self,
+        floor: EventId,
+        latest: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
+        is_whole: bool,
+        tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
+    ) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        apply::load(&shared, floor, Some((received(latest), is_whole)), received(tail));
     }
 
     /// Applies the next entry of the order: hands out an event, or applies a command to this hub's
@@ -235,9 +279,14 @@ impl Feed {
     #[must_use]
     pub fn tail_limits(&self) -> TailLimits {
         let shared = self.shared.upgrade();
-        shared.map_or(TailLimits { events: 0, bytes: 0, age: None }, |shared| {
+        shared.map_or(TailLimits { events: 0, bytes: 0, age: None, values: None }, |shared| {
             let retain = &shared.config.retain;
-            TailLimits { events: retain.events, bytes: retain.bytes, age: retain.age }
+            TailLimits {
+                events: retain.events,
+                bytes: retain.bytes,
+                age: retain.age,
+                values: retain.kept().map(|most| most.keys),
+            }
         })
     }
 

@@ -11,7 +11,7 @@ use crate::core::deferred::Work;
 use crate::core::state::State;
 use crate::log::identity::Identity;
 use crate::log::key::Key;
-use crate::log::pages::{self, LastOf};
+use crate::log::pages::{self, LastOf, Read};
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::id::EventId;
 
@@ -84,9 +84,14 @@ fn join_one(
     let Some((_, others)) = now.memberships.split_last() else { return false };
     let before = Identity { memberships: others, ..now };
     let cursor = inbox.mailbox.cursor();
-    let from = client.start.get().copied().unwrap_or(cursor);
+    let read = Read {
+        from: client.start.get().copied().unwrap_or(cursor),
+        position: cursor,
+        has_values: client.has_values,
+        values_upto: inbox.beginning().map(|values| values.upto),
+    };
     let LastOf { older, has_newer, since } =
-        pages::last_of(&state.log, topic, [before, now], last, from, cursor);
+        pages::last_of(&state.log, topic, [before, now], last, read);
     let has_lost = state.log.lost_since(cursor, before).is_some();
     state.routes.hold_last_since(slot, since);
     // A client that reads the log, or will, reads these events there.

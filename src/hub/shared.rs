@@ -15,6 +15,7 @@ use crate::core::backplane::Outgoing;
 use crate::core::client::Client;
 use crate::core::config::Config;
 use crate::core::deferred::Work;
+use crate::core::encoder;
 use crate::core::end::EndReason;
 use crate::core::receipt::{Confirmation, Receipt};
 use crate::core::state::{LogRead, State};
@@ -23,7 +24,6 @@ use crate::core::stats::Recorded;
 use crate::core::stats::{Rare, Stats};
 use crate::error::{PublishError, RunError};
 use crate::log::audience::Audience;
-use crate::log::codec;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
@@ -91,7 +91,7 @@ impl Shared {
         if self.config.backplane.is_none() {
             return Ok(Receipt::new(self.publish_here(event)?.1));
         }
-        let outgoing = Outgoing::new(codec::write_event(&event), key);
+        let outgoing = self.outgoing(&event, key);
         // Count before the send: afterwards a client may have connected because of the event.
         let matched = self.count(&event.audience);
         self.send(outgoing)?;
@@ -107,10 +107,14 @@ impl Shared {
         if self.config.backplane.is_none() {
             return self.publish_here(event).map(|(id, _)| Confirmation::ready(id));
         }
-        let mut outgoing = Outgoing::new(codec::write_event(&event), key);
+        let mut outgoing = self.outgoing(&event, key);
         let confirmation = outgoing.confirmation();
         self.send(outgoing)?;
         Ok(confirmation)
+    }
+
+    fn outgoing(&self, event: &Encoded, key: Option<Box<str>>) -> Outgoing {
+        encoder::outgoing(event, key, self.config.retain.kept())
     }
 
     fn send(&self, event: Outgoing) -> Result<(), PublishError> {
@@ -235,6 +239,12 @@ impl Shared {
         state.expel_stalled(&mut work);
         drop(state);
         work.run();
+    }
+
+    /// Moves a client that has received everything to the end of the log. Returns the position of the
+    /// client.
+    pub(crate) fn refresh(&self, slot: usize, client: &Arc<Client>) -> EventId {
+        self.state.lock().refresh(slot, client)
     }
 
     /// Counts an audience's clients.

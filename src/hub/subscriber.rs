@@ -43,6 +43,9 @@ pub struct Subscriber {
     pub(super) resume: Resume,
     pub(super) client_id: Option<ClientId>,
     pub(super) replay_last: usize,
+    pub(super) latest: bool,
+    /// The period of [`at_most_every`](Self::at_most_every).
+    pub(super) period: Option<Duration>,
     until: Option<Instant>,
     expires_in: Option<Duration>,
 }
@@ -176,11 +179,105 @@ impl Subscriber {
     }
 
     /// On a first connection, begins with the last `events` events that the client would have
-    /// received. A stream has either these or a
+    /// received, of those that the hub retains. A stream has either these or a
     /// [snapshot](crate::Subscription::with_snapshot): both is an error.
     #[must_use]
     pub fn replay_last(mut self, events: usize) -> Self {
         self.replay_last = events;
+        self
+    }
+
+    /// On a first connection, begins with the *values*: the newest event of each conflation key
+    /// ([`Event::conflate`]) that the client may see. Then come the events that are published from
+    /// then on. Replaces [`replay_last`](Self::replay_last).
+    ///
+    /// The hub must keep the values, see [`Retain::keep_latest`]. Otherwise the stream begins with
+    /// the values that the hub happens to retain.
+    ///
+    /// - **Exact.** The values come in the order of their ids, each for the identity and the event
+    ///   types of this client. If a value is replaced before the client reads it, only the new event
+    ///   comes. No event that is published after `subscribe` is missing.
+    /// - **A lost value** is told by a gap at the start: the hub has evicted values that the client
+    ///   could see, and no later event has the client's missing key for sure.
+    /// - **Position.** The last value carries the id from which the stream continues. If the
+    ///   client is cut off before, it continues after the last value that it has, as after any event.
+    /// - **A later connection** continues at the client's position, as without this method. If the
+    ///   position is unknown, the client gets a gap and the values.
+    /// - **Snapshots.** A stream has either the values or a
+    ///   [snapshot](crate::Subscription::with_snapshot): both is an error.
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Retain, Subscriber};
+    ///
+    /// let retain = Retain::default().events(1).keep_latest(500);
+    /// let hub = Hub::builder(ManualTimer::new()).retain(retain).build()?;
+    /// let price = |symbol, price| Event::new("price").conflate(symbol).data(price);
+    /// for (symbol, value) in [("ACME", "ACME 17"), ("INIT", "INIT 3"), ("ACME", "ACME 18")] {
+    ///     hub.send_to_topic("prices", price(symbol, value))?;
+    /// }
+    /// let mut page = hub.subscribe(Subscriber::new().topic("prices").latest())?;
+    /// hub.send_to_topic("prices", price("INIT", "INIT 4"))?;
+    /// let mut text = String::new();
+    /// while let Some(Some(item)) = page.next().now_or_never() {
+    ///     text += &String::from_utf8_lossy(&item);
+    /// }
+    /// let values: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    /// assert_eq!(values[1..], ["ACME 18", "INIT 4"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`Event::conflate`]: crate::Event::conflate
+    /// [`Retain::keep_latest`]: crate::Retain::keep_latest
+    #[must_use]
+    pub fn latest(mut self) -> Self {
+        self.latest = true;
+        self
+    }
+
+    /// Sends the client at most one batch of events in a period. A batch has only the newest event
+    /// of each conflation key ([`Event::conflate`]), and all events without a key. So a slow page
+    /// receives a fraction of the bytes, and loses nothing that its keys do not replace.
+    ///
+    /// - The first event after a quiet period comes at once. Then the client rests for a period, and
+    ///   receives everything that came meanwhile as the next batch. A large batch comes as several
+    ///   items.
+    /// - The first frames, heartbeats and the end of the stream do not wait. A stream that is to
+    ///   end delivers its backlog at once.
+    /// - The events of a period must fit into the [retention](crate::Retain). A client that loses
+    ///   events gets a gap, as any slow client does.
+    /// - A client that rests is not [stalled](crate::HubBuilder::stalled_after), and does not count
+    ///   as [lagging](crate::Stats::lagged).
+    ///
+    /// Zero means no pace, the default. A period of more than an hour is taken for an hour.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// let timer = ManualTimer::new();
+    /// let hub = Hub::builder(timer.clone()).heartbeat(None).build()?;
+    /// let mut page = hub.subscribe(Subscriber::new().at_most_every(Duration::from_secs(1)))?;
+    /// let price = |value: u32| Event::new("price").conflate("ACME").data(value.to_string());
+    /// let _opening = page.next().now_or_never();
+    /// hub.broadcast(price(1))?;
+    /// assert!(page.next().now_or_never().is_some(), "the first event comes at once");
+    /// for value in 2..=20 {
+    ///     hub.broadcast(price(value))?;
+    /// }
+    /// assert!(page.next().now_or_never().is_none());
+    /// timer.advance(Duration::from_secs(1));
+    /// let batch = page.next().now_or_never().flatten().unwrap();
+    /// let text = String::from_utf8_lossy(&batch);
+    /// assert!(text.contains("data: 20") && !text.contains("data: 19"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`Event::conflate`]: crate::Event::conflate
+    #[must_use]
+    pub fn at_most_every(mut self, period: Duration) -> Self {
+        self.period = Some(period);
         self
     }
 

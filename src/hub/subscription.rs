@@ -59,6 +59,8 @@ pub struct Subscription {
     is_resumed: bool,
     /// The stream ends at a set time: its polls must read the clock.
     is_timed: bool,
+    /// The client receives at most one batch in a period.
+    is_paced: bool,
     /// The timer was armed since it fired last, or need not be.
     is_armed: bool,
     /// The state of the backplane that the client was told last.
@@ -78,7 +80,7 @@ struct Opening {
     start: Start,
     /// The newest event when the client was let in.
     head: EventId,
-    /// The request asks for the last events, which exclude a snapshot.
+    /// The request asks for the last events or the values, which exclude a snapshot.
     asks_for_replay: bool,
     snapshot: Vec<Event>,
 }
@@ -120,7 +122,7 @@ impl Subscription {
     }
 
     fn new(shared: &Arc<Shared>, admitted: Admitted) -> Self {
-        let Admitted { client, slot, start, head, asks_for_replay } = admitted;
+        let Admitted { client, slot, start, head, asks_for_replay, is_paced } = admitted;
         let snapshot = Vec::new();
         Self {
             shared: Arc::clone(shared),
@@ -129,7 +131,8 @@ impl Subscription {
             // A hub has fewer than 2^32 clients.
             slot: Some(slot as u32),
             is_resumed: start.is_resumed(),
-            is_timed: false,
+            is_timed: is_paced,
+            is_paced,
             is_armed: false,
             told_degraded: false,
             items: 0,
@@ -200,7 +203,8 @@ impl Subscription {
     /// # Errors
     ///
     /// Returns [`EventError`] if an event cannot be sent, if the stream was polled before, or if
-    /// the subscriber asks for the [last events](Subscriber::replay_last).
+    /// the subscriber asks for the [last events](Subscriber::replay_last) or the
+    /// [values](Subscriber::latest).
     ///
     /// ```
     /// use sse_hub::{Event, Hub, LastEventId, Subscriber, Subscription};
@@ -249,6 +253,8 @@ impl Subscription {
             Start::Fresh(id) | Start::Resumed(id) | Start::Sought(id) | Start::Behind(id) => {
                 (id, None)
             }
+            // See `open_with_values`.
+            Start::Values { .. } => (EventId::ORIGIN, None),
         };
         // Only the last frame of a snapshot moves the client to where the stream continues.
         let held = if has_snapshot { EventId::ORIGIN } else { held };
@@ -318,14 +324,21 @@ impl Subscription {
                     self.is_timed = true;
                     continue;
                 }
-                (None, _) => self.is_timed = false,
+                (None, _) => self.is_timed = self.is_paced,
             }
             if let Some(last) = inbox.take_over() {
                 return Poll::Ready(last);
             }
+            if !inbox.may_read() {
+                if wait(inbox, &mut self.task, &mut waker, cx) {
+                    return Poll::Pending;
+                }
+                continue;
+            }
             if inbox.has_unsent() {
                 let mut batch = Batch::new();
                 let is_lost = inbox.take_unsent(self.shared.config.batch, &mut batch);
+                now.into_iter().for_each(|now| inbox.note_read(true, now));
                 let position = inbox.mailbox.cursor();
                 drop(inbox);
                 return Poll::Ready(Some(self.unsent_item(&batch, is_lost.then_some(position))));
@@ -334,6 +347,7 @@ impl Subscription {
             match inbox.mailbox.take(self.shared.config.batch, &mut batch) {
                 Taken::Batch => {
                     inbox.count_read(batch.len(), batch.iter().map(|entry| entry.len()).sum());
+                    now.into_iter().for_each(|now| inbox.note_read(true, now));
                     if inbox.is_plain() && !inbox.mailbox.is_waiting() {
                         // The stream is polled again directly, and must then only see that nothing
                         // has come since.
@@ -394,7 +408,11 @@ impl Subscription {
                 let last = inbox.take_last().flatten();
                 Some(last.filter(|_| !inbox.ending().is_final()))
             }
-            LogRead::Events { gap: None } if batch.is_empty() => None,
+            LogRead::Events { gap: None } | LogRead::Values { gap: None, .. }
+                if batch.is_empty() =>
+            {
+                None
+            }
             LogRead::Events { gap } => {
                 let gap = gap.map(|id| self.gap(id, GapReason::Evicted));
                 let item = self.item(&batch, gap);
@@ -402,7 +420,60 @@ impl Subscription {
                 self.idle.restart();
                 Some(Some(item))
             }
+            LogRead::Values { gap, end } => {
+                let gap = gap.map(|id| self.gap(id, GapReason::Evicted));
+                Some(Some(self.values_item(gap, &batch, end)))
+            }
         }
+    }
+
+    /// Joins values to one item. `end`: where the stream continues after the last value.
+    ///
+    /// The last value carries the position `end` instead of its own id. A client that returns after
+    /// a quiet time would otherwise come back to the id of an old event, and get a gap for events
+    /// that it never asked for.
+    fn values_item(&mut self, first: Option<Bytes>, batch: &Batch, end: Option<EventId>) -> Bytes {
+        // The events are old: they measure no delay.
+        self.idle.restart();
+        let mut frames: Vec<Bytes> = first.into_iter().collect();
+        frames.extend(batch.iter().map(|value| value.frame.bytes().clone()));
+        if let (Some(end), Some(value)) = (end, batch.last())
+            && end != value.id
+            && let Some(last) = frames.last_mut()
+        {
+            *last = value.frame.with_id(end);
+        }
+        joined(&frames)
+    }
+
+    /// Returns the first frames of a stream that begins with the values, and the first of these.
+    ///
+    /// The stream opens with an unknown position: a client that is cut off before the first value
+    /// begins again. If there are no values, the stream opens at its position.
+    fn open_with_values(&mut self, opening: Opening, is_unknown: bool) -> Bytes {
+        let mut batch = Batch::new();
+        let (gap, end) = loop {
+            let slot = self.slot.map_or(usize::MAX, |slot| slot as usize);
+            match self.shared.catch_up(slot, &self.client, &mut batch) {
+                // A piece of the log without a value. Each piece moves the client.
+                LogRead::Values { gap: None, end: None } if batch.is_empty() => {}
+                LogRead::Values { gap, end } => break (gap, end),
+                // The stream has ended, or the order is not known yet.
+                LogRead::Retry | LogRead::Forgotten | LogRead::Events { .. } => break (None, None),
+            }
+        };
+        let start = match (batch.first(), end) {
+            (None, Some(end)) => Start::Fresh(end),
+            _ => opening.start,
+        };
+        let mut first = self.open_frames(Opening { start, ..opening });
+        let reason = if is_unknown { GapReason::Unknown } else { GapReason::Evicted };
+        let position = batch.first().map(|first| first.id.predecessor()).or(end);
+        if gap.is_some() || is_unknown {
+            let gap = self.gap(gap.or(position).unwrap_or(EventId::ORIGIN), reason);
+            first = joined(&[first, gap]);
+        }
+        self.values_item(Some(first), &batch, end)
     }
 
     fn gap(&self, id: EventId, reason: GapReason) -> Bytes {
@@ -441,7 +512,8 @@ impl Subscription {
 
     /// Restarts the idle time, and measures the delay of some reads.
     fn note_read(&mut self, oldest: &Entry, newest: &Entry) {
-        if self.items == 0 {
+        // A client with a pace chose its delay.
+        if self.items == 0 && !self.is_paced {
             let delay = self.shared.now().saturating_duration_since(oldest.at);
             self.shared.rare.delay(self.client.serial, delay);
         }
@@ -492,6 +564,9 @@ impl Subscription {
         }
         if let Some(opening) = self.opening.take() {
             self.idle.restart();
+            if let Start::Values { is_unknown } = opening.start {
+                return Poll::Ready(Some(self.open_with_values(*opening, is_unknown)));
+            }
             return Poll::Ready(Some(self.open_frames(*opening)));
         }
         loop {
@@ -515,12 +590,25 @@ impl Subscription {
             match ready!(self.poll_idle(due)) {
                 Due::Heartbeat => {
                     self.shared.housekeep();
-                    return Poll::Ready(self.shared.config.heartbeat.map(Heartbeat::frame));
+                    return Poll::Ready(
+                        self.shared
+                            .config
+                            .heartbeat
+                            .map(|heartbeat| heartbeat.frame(self.refreshed(heartbeat))),
+                    );
                 }
                 // The stream is due to end: the next round ends it.
                 Due::End => {}
             }
         }
+    }
+
+    /// Returns the position that a heartbeat carries.
+    fn refreshed(&self, heartbeat: Heartbeat) -> Option<EventId> {
+        let slot = self.slot.filter(|_| heartbeat.has_position)?;
+        let position = self.shared.refresh(slot as usize, &self.client);
+        // Before the first load, the position is of no order.
+        Some(position).filter(|&position| position > EventId::ORIGIN)
     }
 
     fn leave(&mut self) {

@@ -138,6 +138,18 @@ pub(crate) fn write_event(event: &Encoded) -> Vec<u8> {
     buf
 }
 
+/// Returns bytes that name the value that an event sets; `None` if the event has no conflation key.
+/// The bytes are the same on every instance.
+pub(crate) fn value_of(event: &Encoded) -> Option<Box<[u8]>> {
+    let key = event.conflation.as_ref()?;
+    let mut buf = Vec::with_capacity(key.len() + 64);
+    put_len(&mut buf, event.sealed.event_type().len());
+    buf.extend_from_slice(event.sealed.event_type());
+    put_text(&mut buf, key);
+    put_expr(&mut buf, &event.audience.expr);
+    Some(buf.into())
+}
+
 fn read_event(entry: &[u8]) -> Option<Encoded> {
     let mut rest = entry;
     if take_byte(&mut rest)? != EVENT {

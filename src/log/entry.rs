@@ -207,6 +207,11 @@ impl Content {
         self.passes(client.filter) && (self.is_for_all_holders() || self.is_addressed_to(client))
     }
 
+    /// Returns whether the event is the value of a conflation key.
+    pub(crate) fn is_value(&self) -> bool {
+        self.conflation.is_some()
+    }
+
     /// Returns the length of the frame in bytes.
     pub(crate) fn len(&self) -> usize {
         self.frame.bytes().len()

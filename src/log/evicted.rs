@@ -94,6 +94,14 @@ impl Evicted {
         }
     }
 
+    /// Records that an event was evicted, as an event for every holder of its keys: an audience
+    /// with an `except` is not kept.
+    pub(super) fn record_for_holders(&mut self, id: EventId, hashes: &KeyHashes) {
+        self.drop_restored_records();
+        self.whole_from = self.whole_from.max(id);
+        self.record_keys(id, hashes);
+    }
+
     /// Returns the newest evicted event for this client after `after`. `from`: the position after
     /// which the record must know every event for the client; `after` for a client without runs.
     ///

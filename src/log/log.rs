@@ -6,8 +6,15 @@
 //! back in their place, and clients read them as they read any event. While the log is *raised* it
 //! keeps more than its retention, by an allowance, and limits neither topics nor the age of events:
 //! an event must not be evicted between its restoration and its read.
+//!
+//! # Values
+//!
+//! An event with a conflation key is the *value* of the key until a later event replaces it. With
+//! [`Retain::keep_latest`], a value that the retention would evict is not lost: it leaves the
+//! retained events, and stays in the log among the [kept](Kept) values.
 
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +22,7 @@ use super::entry::{Batch, Budget, Conflation, Entry};
 use super::evicted::Evicted;
 use super::hash::{KeyHasher, KeyHashes, KeyMap};
 use super::identity::Identity;
+use super::kept::Kept;
 use super::key::Key;
 use super::merge::{Events, Merge};
 use super::retain::{Allowance, Retain, RunLimits};
@@ -40,22 +48,40 @@ const MAX_FORGOTTEN: usize = 64;
 pub(crate) struct Log {
     retain: Retain,
     raised: Option<Raised>,
-    /// The retained events in id order. An event that left before older events leaves a hole.
+    /// The retained events, without the kept values, in id order. An event that left before older events leaves a hole.
     order: VecDeque<(EventId, Option<Arc<Entry>>)>,
     holes: usize,
     /// The sum of the weights of the retained events.
     bytes: usize,
     /// The retained events of each key, in id order.
     index: KeyMap<VecDeque<Arc<Entry>>>,
-    /// The latest retained event of each conflation.
+    /// The values beyond the retention. `None` if the hub keeps none.
+    kept: Option<Box<Kept>>,
+    /// The latest event of each conflation in the log, retained or kept.
     latest: HashMap<Arc<Conflation>, EventId>,
     evicted: Evicted,
     /// The events of runs are kept apart: no other field counts these.
     runs: Runs,
     hasher: KeyHasher,
+    /// The position before the first event that the log can have held.
+    birth: EventId,
+    /// The order can have values before `birth` that the log never held.
+    lacks_values: bool,
     head: EventId,
     /// How many events this log has evicted.
     evictions: u64,
+}
+
+/// Merges two sequences of positions, each the newest first.
+fn newest_first<T>(
+    one: impl Iterator<Item = (EventId, T)>,
+    other: impl Iterator<Item = (EventId, T)>,
+) -> impl Iterator<Item = (EventId, T)> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    iter::from_fn(move || {
+        let is_newer = one.peek().map(|&(id, _)| id) >= other.peek().map(|&(id, _)| id);
+        if is_newer { one.next() } else { other.next() }
+    })
 }
 
 /// The log keeps more than its retention: see the module's documentation.
@@ -70,7 +96,9 @@ struct Raised {
 
 impl Log {
     pub(crate) fn new(retain: Retain, runs: RunLimits, birth: EventId, hasher: KeyHasher) -> Self {
-        let rows = retain.events.saturating_mul(EVICTED_ROWS_PER_EVENT).max(MIN_EVICTED_ROWS);
+        let rows =
+            |events: usize| events.saturating_mul(EVICTED_ROWS_PER_EVENT).max(MIN_EVICTED_ROWS);
+        let kept = retain.kept().map(|most| Box::new(Kept::new(most, rows(most.keys))));
         Self {
             retain,
             raised: None,
@@ -78,10 +106,13 @@ impl Log {
             holes: 0,
             bytes: 0,
             index: KeyMap::new(),
+            kept,
             latest: HashMap::new(),
-            evicted: Evicted::new(rows, birth),
             runs: Runs::new(runs),
+            evicted: Evicted::new(rows(retain.events), birth),
             hasher,
+            birth,
+            lacks_values: false,
             head: birth,
             evictions: 0,
         }
@@ -108,14 +139,19 @@ impl Log {
         self.head = self.head.max(id);
     }
 
-    /// Returns the number of retained events.
+    /// Returns the number of events, kept values included.
     pub(crate) fn len(&self) -> usize {
-        self.order.len() - self.holes
+        self.retained() + self.kept.as_ref().map_or(0, |kept| kept.len())
     }
 
-    /// Returns the bytes that the retained events count for.
+    /// Returns the bytes that the events count for, kept values included.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.kept.as_ref().map_or(0, |kept| kept.bytes())
+    }
+
+    /// Returns the number of events that the retention limits.
+    fn retained(&self) -> usize {
+        self.order.len() - self.holes
     }
 
     /// Returns the number of keys with retained events.
@@ -142,7 +178,7 @@ impl Log {
             let older = self.latest.remove(conflation);
             self.latest.insert(Arc::clone(conflation), entry.id);
             // Not recorded as evicted: a client that has not read it reads the new value.
-            older.into_iter().for_each(|older| drop(self.take_out(older, evicted)));
+            evicted.extend(older.and_then(|older| self.take_out(older)));
         }
         for (hash, key) in entry.hashed_keys() {
             let entries = self.index.get_or_default(hash, key);
@@ -153,9 +189,27 @@ impl Log {
                 self.evict(oldest, evicted);
             }
         }
-        while self.len() > limit.events || self.bytes > limit.bytes {
+        while self.retained() > limit.events || self.bytes > limit.bytes {
             self.evict_oldest(evicted);
         }
+    }
+
+    /// Adds the value of a conflation key from before the log, which must have no later events yet.
+    /// Ignores an event without a key, and a value that is older than the known value.
+    pub(crate) fn seed(&mut self, value: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
+        let Some(conflation) = &value.conflation else { return };
+        if value.id > self.birth || self.latest.get(conflation).is_some_and(|&id| id >= value.id) {
+            return;
+        }
+        let older = self.latest.remove(conflation);
+        self.latest.insert(Arc::clone(conflation), value.id);
+        evicted.extend(older.and_then(|older| self.take_out(older)));
+        self.keep(value, evicted);
+    }
+
+    /// Notes that the order can have values from before the log that the log does not hold.
+    pub(crate) fn note_lacking_values(&mut self) {
+        self.lacks_values = true;
     }
 
     /// Evicts the events that are too old at `now`.
@@ -207,15 +261,17 @@ impl Log {
     /// Returns the retained events of each of a client's keys, runs included, with the position
     /// after which the client holds the key.
     pub(super) fn events_of<'a>(&'a self, client: Identity<'a>) -> Vec<(Events<'a>, EventId)> {
-        let events = client.memberships.iter().filter_map(|held| {
-            let events = if held.key.is_run() {
-                Events::Run(self.runs.find(held.hash, &held.key)?.kept())
+        let mut all = Vec::with_capacity(client.memberships.len());
+        for held in client.memberships {
+            if held.key.is_run() {
+                let run = self.runs.find(held.hash, &held.key);
+                all.extend(run.map(|run| (Events::Run(run.kept()), held.since)));
             } else {
-                Events::Key(self.index.get(held.hash, &held.key)?)
-            };
-            Some((events, held.since))
-        });
-        events.collect()
+                let lists = self.lists_of(held.hash, &held.key);
+                all.extend(lists.map(|entries| (Events::Key(entries), held.since)));
+            }
+        }
+        all
     }
 
     /// Returns the position directly before the last `count` retained events for a client, and the
@@ -259,14 +315,26 @@ impl Log {
         client: Identity<'a>,
     ) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
         let memberships = client.memberships.iter();
-        memberships
-            .filter_map(|held| Some((self.index.get(held.hash, &held.key)?, held.since)))
-            .collect()
+        let lists = memberships.flat_map(|held| {
+            self.lists_of(held.hash, &held.key).map(|entries| (entries, held.since))
+        });
+        lists.collect()
     }
 
-    /// Returns the retained events under a key, in id order.
-    pub(super) fn under(&self, key: &Key) -> Option<&VecDeque<Arc<Entry>>> {
-        self.index.get(self.hasher.key(key), key)
+    /// Returns the retained events and the kept values under a key, each in id order.
+    fn lists_of(&self, hash: u64, key: &Key) -> impl Iterator<Item = &VecDeque<Arc<Entry>>> {
+        let kept = self.kept.as_ref().and_then(|kept| kept.under(hash, key));
+        self.index.get(hash, key).into_iter().chain(kept)
+    }
+
+    /// Returns the events under a key, the newest first.
+    pub(super) fn newest_under(&self, key: &Key) -> impl Iterator<Item = &Arc<Entry>> {
+        let mut lists = self.lists_of(self.hasher.key(key), key);
+        let [one, other] = [lists.next(), lists.next()].map(|list| {
+            let entries = list.into_iter().flatten().rev();
+            entries.map(|entry| (entry.id, entry))
+        });
+        newest_first(one, other).map(|(_, entry)| entry)
     }
 
     /// Returns the positions before `before`, the newest first, each with its event unless the
@@ -276,7 +344,9 @@ impl Log {
         before: EventId,
     ) -> impl Iterator<Item = (EventId, Option<&Arc<Entry>>)> {
         let end = self.order.partition_point(|&(id, _)| id < before);
-        self.order.range(..end).rev().map(|(id, entry)| (*id, entry.as_ref()))
+        let retained = self.order.range(..end).rev().map(|(id, entry)| (*id, entry.as_ref()));
+        let kept = self.kept.iter().flat_map(move |kept| kept.newest_before(before));
+        newest_first(retained, kept.map(|(id, value)| (id, Some(value))))
     }
 
     /// Returns the newest evicted event for this client after `after`.
@@ -382,8 +452,29 @@ impl Log {
     /// Returns whether an event for a holder of `key` came after `after`, retained or evicted.
     pub(crate) fn had_events(&self, key: &Key, after: EventId) -> bool {
         let hash = self.hasher.key(key);
-        let newest = self.index.get(hash, key).and_then(|entries| entries.back());
-        newest.is_some_and(|entry| entry.id > after) || self.evicted.had_events(hash, after)
+        let mut newest = self.lists_of(hash, key).filter_map(|entries| entries.back());
+        newest.any(|entry| entry.id > after) || self.evicted.had_events(hash, after)
+    }
+
+    /// Returns the newest value for this client after `after` that the log lacks although no later
+    /// event replaced it; the position before the log if any value from before may be lacking.
+    pub(crate) fn lost_values(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
+        let lacking = (self.lacks_values && after < self.birth).then_some(self.birth);
+        let lost = match &self.kept {
+            Some(kept) => kept.lost_since(after, client),
+            // The log evicted nothing from before its first event.
+            None => {
+                let after = after.max(self.birth);
+                self.evicted.since(after, after, client)
+            }
+        };
+        lost.max(lacking)
+    }
+
+    /// Returns how many values the log has lost so far. While the number stays the same,
+    /// [`lost_values`](Self::lost_values) returns nothing new.
+    pub(crate) fn value_evictions(&self) -> u64 {
+        self.kept.as_ref().map_or(self.evictions, |kept| kept.evictions())
     }
 
     fn evict_oldest(&mut self, evicted: &mut Vec<Arc<Entry>>) {
@@ -392,17 +483,46 @@ impl Log {
         }
     }
 
+    /// Removes a retained event. If the event is a value, it stays among the kept values.
     fn evict(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) {
-        let Some(entry) = self.take_out(id, evicted) else { return };
-        self.evictions += 1;
-        self.evicted.record(id, &entry.recipients, &entry.hashes);
-        if let Some(conflation) = &entry.conflation {
-            self.latest.remove(conflation);
+        let Some(entry) = self.take_retained(id) else { return };
+        if entry.is_value() {
+            self.keep(entry, evicted);
+        } else {
+            self.note_evicted(entry, evicted);
         }
     }
 
+    /// Keeps a value beyond the retention, as far as the bound allows.
+    fn keep(&mut self, value: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
+        let Some(kept) = &mut self.kept else { return self.note_evicted(value, evicted) };
+        if !kept.fits(&value) {
+            kept.note_lost(&value);
+            return self.note_evicted(value, evicted);
+        }
+        kept.add(value);
+        while let Some(oldest) = self.kept.as_mut().and_then(|kept| kept.take_surplus()) {
+            self.note_evicted(oldest, evicted);
+        }
+    }
+
+    /// Records an event that was removed as evicted.
+    fn note_evicted(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
+        self.evictions += 1;
+        self.evicted.record(entry.id, &entry.recipients, &entry.hashes);
+        if let Some(conflation) = &entry.conflation {
+            self.latest.remove(conflation);
+        }
+        evicted.push(entry);
+    }
+
     /// Removes an event from the log, without recording it as evicted.
-    fn take_out(&mut self, id: EventId, evicted: &mut Vec<Arc<Entry>>) -> Option<Arc<Entry>> {
+    fn take_out(&mut self, id: EventId) -> Option<Arc<Entry>> {
+        let kept = self.kept.as_mut().and_then(|kept| kept.take(id));
+        kept.or_else(|| self.take_retained(id))
+    }
+
+    fn take_retained(&mut self, id: EventId) -> Option<Arc<Entry>> {
         let at = self.order.binary_search_by_key(&id, |&(id, _)| id).ok()?;
         let entry = self.order[at].1.take()?;
         self.holes += 1;
@@ -416,7 +536,6 @@ impl Log {
                 self.index.remove(hash, key);
             }
         }
-        evicted.push(Arc::clone(&entry));
         self.close_holes();
         Some(entry)
     }
@@ -453,7 +572,7 @@ impl Log {
         let limit = self.retain.events.saturating_add(by.events);
         match &self.raised {
             Some(raised) if raised.full => 0,
-            _ => limit.saturating_sub(self.len()),
+            _ => limit.saturating_sub(self.retained()),
         }
     }
 
@@ -487,7 +606,7 @@ impl Log {
         }
         let limit = self.limit();
         let bytes = self.bytes + entry.weight();
-        if self.len() >= limit.events || bytes > limit.bytes {
+        if self.retained() >= limit.events || bytes > limit.bytes {
             if let Some(raised) = &mut self.raised {
                 raised.full = true;
             }
@@ -517,7 +636,7 @@ impl Log {
     /// short time. The caller must repeat the call while the log [is raised](Self::is_raised).
     pub(crate) fn lower(&mut self, most: usize, evicted: &mut Vec<Arc<Entry>>) {
         for _ in 0..most {
-            if self.len() <= self.retain.events && self.bytes <= self.retain.bytes {
+            if self.retained() <= self.retain.events && self.bytes <= self.retain.bytes {
                 self.raised = None;
                 self.limit_topics(evicted);
                 return;
@@ -629,7 +748,7 @@ mod tests {
 
         fn check(&self) -> Result<(), TestCaseError> {
             let limit = self.log.limit();
-            prop_assert!(self.log.len() <= limit.events);
+            prop_assert!(self.log.retained() <= limit.events);
             let held = self.log.order.iter().filter_map(|(_, entry)| entry.as_ref());
             prop_assert_eq!(
                 self.log.bytes(),

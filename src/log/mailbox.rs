@@ -342,6 +342,16 @@ impl Mailbox {
         Taken::Batch
     }
 
+    /// Makes the client read the log if more than one event waits.
+    pub(crate) fn skip_window(&mut self) {
+        if let Reading::Window(Some(window)) = &self.reading
+            && !window.is_empty()
+            && self.only.is_none()
+        {
+            self.reading = Reading::Log { pace: Pace::Reading, requested: EventId::ORIGIN };
+        }
+    }
+
     /// The gap is being reported: the client goes on from its cursor.
     fn report_gap(&mut self) {
         if self.cursor < self.tail {

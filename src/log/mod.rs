@@ -7,6 +7,7 @@ pub(crate) mod entry;
 pub(crate) mod evicted;
 pub(crate) mod hash;
 pub(crate) mod identity;
+pub(crate) mod kept;
 pub(crate) mod key;
 #[expect(clippy::module_inception, reason = "the folder is named for its main type")]
 pub(crate) mod log;

@@ -1,12 +1,14 @@
-//! Reading the log for a reader that is not a client: a piece at a time.
+//! Reading the log a piece at a time, for a reader that is not a client, or for a client that begins
+//! with the values.
 //!
 //! A reader can be interested in few of the events under its keys, so a read of one piece ends
 //! after a number of events that it looked at. The caller releases the lock between two pieces.
 
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Weak};
 
-use super::entry::Entry;
+use super::entry::{Batch, Budget, Entry};
 use super::identity::{Filter, Identity};
 use super::key::Key;
 use super::log::Log;
@@ -36,6 +38,50 @@ pub(crate) fn forward(
         }
     }
     Some(events.newest())
+}
+
+/// Adds the values for a client after a position and up to `upto` to `out`, in order and within
+/// `budget`. Returns where the next piece continues, or `None` if there are no more.
+pub(crate) fn values(
+    log: &Log,
+    after: EventId,
+    upto: EventId,
+    client: Identity<'_>,
+    budget: Budget,
+    out: &mut Batch,
+) -> Option<EventId> {
+    let lists = log.lists(client);
+    let all = lists.iter().enumerate();
+    let first = all.filter_map(|(list, &(entries, since))| {
+        let at = entries.partition_point(|entry| entry.id <= after.max(since));
+        entries.get(at).map(|entry| Reverse((entry.id, list, at)))
+    });
+    let mut next: BinaryHeap<_> = first.collect();
+    let (mut newest, mut looked_at, mut bytes) = (after, 0, 0);
+    while let Some(Reverse((id, list, at))) = next.pop() {
+        if id > upto {
+            return None;
+        }
+        if looked_at == LOOKED_AT {
+            return Some(newest);
+        }
+        looked_at += 1;
+        let (entries, _) = lists[list];
+        let entry = &entries[at];
+        // An event under two keys of the client is in both lists.
+        if id > newest && entry.is_value() && entry.is_for(client) {
+            if !budget.allows(out, bytes, entry) {
+                return Some(newest);
+            }
+            bytes += entry.len();
+            out.push(Arc::clone(entry));
+        }
+        newest = id;
+        if let Some(following) = entries.get(at + 1) {
+            next.push(Reverse((following.id, list, at + 1)));
+        }
+    }
+    None
 }
 
 /// Adds the newest events for a reader before a position to `out`, the newest first, until `out`
@@ -110,18 +156,42 @@ pub(crate) struct LastOf {
     pub(crate) since: EventId,
 }
 
+/// What a client that joins a topic has read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Read {
+    /// Where the stream began.
+    pub(crate) from: EventId,
+    /// Up to where the client got the events for its identity.
+    pub(crate) position: EventId,
+    /// The stream began with the values up to `from`.
+    pub(crate) has_values: bool,
+    /// The client still reads these values, and only values up to here.
+    pub(crate) values_upto: Option<EventId>,
+}
+
+impl Read {
+    /// Returns whether the client will read an event from the log.
+    fn will_read(&self, entry: &Entry) -> bool {
+        entry.id > self.position
+            && (entry.is_value() || self.values_upto.is_none_or(|upto| entry.id > upto))
+    }
+
+    /// Returns whether the client got an event at or before the position that is for it.
+    fn has_got(&self, entry: &Entry) -> bool {
+        entry.id > self.from || self.has_values && entry.is_value()
+    }
+}
+
 /// Finds the last `count` events of a topic for a client, among the last 1,024 events of the topic.
 ///
-/// `before` and `now`: the identities of the client without and with the topic. `from` and
-/// `position`: where the stream began, and up to where the client got the events for the identity
-/// `before`.
+/// `before` and `now`: the identities of the client without and with the topic. `read`: what the
+/// client got for the identity `before`.
 pub(crate) fn last_of(
     log: &Log,
     topic: &Key,
     [before, now]: [Identity<'_>; 2],
     count: usize,
-    from: EventId,
-    position: EventId,
+    read: Read,
 ) -> LastOf {
     // A topic that was joined with its last events brought events from before the stream, too.
     let was_replayed = |entry: &Entry| {
@@ -131,15 +201,15 @@ pub(crate) fn last_of(
         })
     };
     let mut last = LastOf { older: Vec::new(), has_newer: false, since: log.head() };
-    let events = log.under(topic).into_iter().flat_map(|entries| entries.iter().rev());
+    let events = log.newest_under(topic);
     let events = events.take(LOOKED_AT).filter(|entry| entry.is_for(now));
     for entry in events.take(count) {
         last.since = entry.id.predecessor();
-        if entry.id > position {
+        if read.will_read(entry) {
             last.has_newer = true;
             continue;
         }
-        let has_got = entry.is_addressed_to(before) && (entry.id > from || was_replayed(entry));
+        let has_got = entry.is_addressed_to(before) && (read.has_got(entry) || was_replayed(entry));
         if !has_got {
             last.older.push((entry.id, Arc::downgrade(entry)));
         }

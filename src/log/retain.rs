@@ -42,7 +42,7 @@ use crate::error::ConfigError;
 ///
 /// An allocation can be a quarter larger than its frame: hence the factor. The cost per event is
 /// the entry, its index, and the record of evicted events. The 2 MiB are the audiences of the last
-/// 256 evicted events. For small events, 270 to 350 bytes per event are usual if the events are for
+/// 256 evicted events. [`keep_latest`](Self::keep_latest) has a bound of its own. For small events, 270 to 350 bytes per event are usual if the events are for
 /// every client or for one topic, and 610 to 660 bytes if each event is for a different user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -51,6 +51,19 @@ pub struct Retain {
     pub(crate) per_topic: Option<usize>,
     pub(crate) bytes: usize,
     pub(crate) age: Option<Duration>,
+    /// The most values that are kept beyond the other limits; `None` for no values.
+    keys: Option<usize>,
+    value_bytes: usize,
+}
+
+/// The default of [`Retain::latest_bytes`].
+const VALUE_BYTES: usize = 16 << 20;
+
+/// The bound of the values that outlive the retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Values {
+    pub(crate) keys: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Retain {
@@ -85,6 +98,69 @@ impl Retain {
         self
     }
 
+    /// Keeps the newest event of each conflation key ([`Event::conflate`]) also if the other limits
+    /// would evict the event: of at most `keys` keys. `None`, the default, keeps no such events.
+    /// Must not be zero.
+    ///
+    /// Such an event is the *value* of the key. A value stays until a later event of the key replaces
+    /// the value. So a client that starts with [`Subscriber::latest`] receives every value, however
+    /// old, and a client that comes back to an old position still gets the newest value of each key
+    /// that changed meanwhile.
+    ///
+    /// A key is what [`Event::conflate`] says: the audience, the type and the key of an event. If
+    /// there are more than `keys` values beyond the other limits, or more than
+    /// [`latest_bytes`](Self::latest_bytes), the oldest values are evicted. A client that
+    /// could have received an evicted value is told a gap: if it starts with the values, at the
+    /// start; if it comes back, after its position.
+    ///
+    /// The values take memory in addition to [Memory](Self#memory):
+    ///
+    /// ```text
+    /// 1.25 * latest_bytes  +  700 B * max(keys, 1024)
+    /// ```
+    ///
+    /// [`Stats::retained`](crate::Stats::retained) counts the values, too.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use futures_util::{FutureExt as _, StreamExt as _};
+    /// use sse_hub::{Event, Hub, ManualTimer, Retain, Subscriber};
+    ///
+    /// let timer = ManualTimer::new();
+    /// let retain = Retain::default().age(Duration::from_secs(60)).keep_latest(500);
+    /// let hub = Hub::builder(timer.clone()).retain(retain).build()?;
+    /// hub.broadcast(Event::new("price").conflate("ACME").data("17"))?;
+    /// timer.advance(Duration::from_secs(3600));
+    /// let mut page = hub.subscribe(Subscriber::new().latest())?;
+    /// let first = page.next().now_or_never().flatten().unwrap();
+    /// assert!(String::from_utf8_lossy(&first).contains("data: 17"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`Event::conflate`]: crate::Event::conflate
+    /// [`Subscriber::latest`]: crate::Subscriber::latest
+    #[must_use]
+    pub fn keep_latest(mut self, keys: impl Into<Option<usize>>) -> Self {
+        self.keys = keys.into();
+        self
+    }
+
+    /// Sets the most bytes of the values that [`keep_latest`](Self::keep_latest) keeps, counted as in
+    /// [Memory](Self#memory): 16 MiB by default. Must not be zero. A larger value is not kept.
+    #[must_use]
+    pub const fn latest_bytes(mut self, bytes: usize) -> Self {
+        self.value_bytes = bytes;
+        self
+    }
+
+    /// Returns the bound of the kept values. `None` if none are kept.
+    pub(crate) const fn kept(&self) -> Option<Values> {
+        match self.keys {
+            Some(keys) => Some(Values { keys, bytes: self.value_bytes }),
+            None => None,
+        }
+    }
+
     /// Adds an allowance, and removes the limits of topics and of age.
     pub(super) fn raised(mut self, by: Allowance) -> Self {
         self.events = self.events.saturating_add(by.events);
@@ -99,6 +175,8 @@ impl Retain {
             ("Retain::per_topic", self.per_topic == Some(0)),
             ("Retain::bytes", self.bytes == 0),
             ("Retain::age", self.age == Some(Duration::ZERO)),
+            ("Retain::keep_latest", self.keys == Some(0)),
+            ("Retain::latest_bytes", self.value_bytes == 0),
         ];
         if let Some((setting, _)) = zero.into_iter().find(|&(_, is_zero)| is_zero) {
             return Err(ConfigError::Zero { setting });
@@ -115,7 +193,14 @@ impl Retain {
 impl Default for Retain {
     /// 4096 events, at most 16 MiB, each for at most 5 minutes.
     fn default() -> Self {
-        Self { events: 4096, per_topic: None, bytes: 16 << 20, age: Some(Duration::from_secs(300)) }
+        Self {
+            events: 4096,
+            per_topic: None,
+            bytes: 16 << 20,
+            age: Some(Duration::from_secs(300)),
+            keys: None,
+            value_bytes: VALUE_BYTES,
+        }
     }
 }
 

@@ -176,7 +176,7 @@ where
                 }
                 Poll::Pending => {
                     let due = this.idle.poll(cx, &**this.timer, None);
-                    return due.map(|_| this.heartbeat.map(Heartbeat::frame));
+                    return due.map(|_| this.heartbeat.map(|heartbeat| heartbeat.frame(None)));
                 }
             },
         };

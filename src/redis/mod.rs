@@ -94,6 +94,17 @@
 //! sends its clients `hub:degraded` when an outage has lasted for a second, and again at the end of
 //! the outage.
 //!
+//! # Values
+//!
+//! With [`Retain::keep_latest`](crate::Retain::keep_latest), Redis keeps the newest event of each
+//! conflation key beside the stream, in the script that publishes the event. So an instance that
+//! starts later, or finds another order, begins with the values, however short the stream is. Set
+//! `keep_latest` to the same number on every instance: an instance without the setting does not
+//! write the values. Beyond the number, Redis removes the oldest value, and clients that
+//! [begin with the values](crate::Subscriber::latest) on an instance that starts later get
+//! `hub:gap`, `evicted`. An event that was published before the setting is not a value. A
+//! [`RedisPublisher`] writes the values if [`limits`](RedisPublisher::limits) has the same `Retain`.
+//!
 //! # Programs without clients
 //!
 //! A worker or a cron job publishes without a hub: [`Redis::publisher`] returns a
@@ -172,6 +183,9 @@
 //! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub or publisher that was
 //!   built in a [day](Redis::remember), up to 21 KiB.
 //! - `{prefix}:once:*`: idempotency keys; 1 for each in a [day](Redis::remember).
+//! - `{prefix}:latest`, `{prefix}:latest-order`: with [`keep_latest`](crate::Retain::keep_latest):
+//!   the newest event of each conflation key, of as many keys; twice the name of the key and its
+//!   audience, the frame, and about 200 bytes for each.
 //! - `{prefix}:users:*`: with presence: the set of an instance's users and members of topics, which
 //!   expires after two [leases](Redis::lease); the users, and each pair of a user and a topic.
 //! - `{prefix}:instances`: the instances; 1 for each, until twenty leases after the death.
@@ -182,10 +196,11 @@
 //! waits for older events. TCP keepalive is on. The rights that an instance needs, as an ACL line:
 //!
 //! ```text
-//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrange +xread +xrevrange +xtrim +hdel +hget +hgetall +hset +pexpire +sadd +scard +srem +sscan
+//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrange +xread +xrevrange +xtrim +hdel +hset +hscan +zadd +zcard +zpopmin +hget +hgetall +pexpire +sadd +scard +srem +sscan
 //! ```
 //!
-//! Without presence, the rights from `+hdel` on are not needed. Further rights:
+//! Without presence, the rights from `+hget` on are not needed; without presence and without
+//! [values](crate::Retain::keep_latest), those from `+hdel` on. Further rights:
 //!
 //! - for a database other than 0, also of a socket: `+select` (of publishers, too)
 //! - with sentinels, at the master and its replicas: `+role`

@@ -94,8 +94,9 @@ async fn read_version<IO: Io>(io: &mut Watched<IO>) -> Option<(bool, Bytes)> {
     let mut read = [0; H2_PREFACE.len()];
     let mut len = 0;
     loop {
-        // No more than axum's server reads here: how hyper takes a damaged head depends on the
-        // pieces in which the head comes. hyper also decides about the end of the bytes.
+        // No more than axum's server reads here, and hyper gets these bytes alone: behind a part of
+        // a head, hyper waits for the end of a damaged head. Behind all bytes, hyper would refuse
+        // the head at once. hyper also decides about the end of the bytes.
         let count = io.read(&mut read[len..]).await.ok()?;
         len += count;
         let may_be_http2 = count > 0 && H2_PREFACE.starts_with(&read[..len]);

@@ -193,11 +193,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Socket<IO> {
         let count = self.read.len().min(buf.remaining());
         buf.put_slice(&self.read[..count]);
         self.read.advance(count);
-        // All at once: behind a part of a head, hyper would double its buffer of 8 KiB.
-        match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Pending => Poll::Ready(Ok(())),
-            read => read,
-        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -472,7 +472,9 @@ pub enum EventError {
     Late,
     /// The event belongs to a snapshot of a stream that
     /// [begins with the last events](crate::Subscriber::replay_last) or with [runs](crate::Run).
-    #[error("the stream begins with the last events or with runs: a snapshot would replace these")]
+    #[error(
+        "the stream begins with the last events: use `replay_last`, `latest`, `run` or a snapshot, not two"
+    )]
     Replay,
     /// No part was set.
     #[error("the event is empty: set a type, data, a retry or a comment")]

@@ -20,6 +20,15 @@ pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 pub(crate) const VISIBLE_HEARTBEAT: Bytes =
     Bytes::from_static(b"event: hub:heartbeat\ndata: {}\n\n");
 
+/// The heartbeat as an event that moves the client to `position`.
+pub(crate) fn heartbeat_at(position: EventId) -> Bytes {
+    let mut buf = Vec::with_capacity(80);
+    put_line(&mut buf, EVENT, b"hub:heartbeat");
+    put_line(&mut buf, DATA, b"{}");
+    put_id(&mut buf, position);
+    buf.into()
+}
+
 /// Reports the start or the end of an outage of the backplane. Has no id, like a heartbeat: the
 /// event is not part of the order.
 pub(crate) const fn degraded(is_degraded: bool) -> Bytes {
@@ -234,6 +243,16 @@ impl Frame {
 
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    /// Returns the frame with another id.
+    pub(crate) fn with_id(&self, id: EventId) -> Bytes {
+        let mut buf = Vec::with_capacity(self.0.len() + TAIL);
+        self.put_without_id(&mut buf);
+        // The blank line follows the id.
+        buf.pop();
+        put_id(&mut buf, id);
+        buf.into()
     }
 
     /// Appends the frame without its id.

@@ -14,6 +14,7 @@ mod clients;
 mod corpus;
 mod faults;
 mod http1;
+mod id_blocks;
 mod in_process;
 mod matrix;
 mod nginx;

@@ -297,10 +297,43 @@ fn logout_ends_streams_and_tokens() {
 
     // A ticket ends with the session, before the ticket's own expiry.
     let (mut by_ticket, _) = with_ticket(&server, &good).send().opened();
+    assert_eq!(by_ticket.frame().event, "unread");
     assert_eq!(server.post("/logout").header("authorization", &bearer).send().status, 204);
     assert_eq!(by_ticket.frame().event, "logged-out");
     is_unauthorized(with_ticket(&server, &good).send());
     is_unauthorized(server.get("/events").header("authorization", &bearer).send());
+}
+
+#[test]
+fn opening_page_gets_the_count_of_unread_notes() {
+    let server = start();
+    let cookie = cookie(&server);
+    let request = |path: &str| server.post(path).header("cookie", &cookie);
+    let open = || server.get("/events").header("cookie", &cookie);
+    let shown = |page: &mut Response| {
+        let frame = page.frame();
+        (frame.event, frame.data)
+    };
+    let is = |event: &str, data: &str| (event.to_owned(), data.to_owned());
+    for text in ["one", "two"] {
+        assert_eq!(request("/note").json(&json!({ "text": text })).status, 204);
+    }
+    let (mut page, _) = open().send().opened();
+    let unread = page.frame();
+    assert_eq!((unread.event.as_str(), unread.data.as_str()), ("unread", "2"));
+    assert_eq!(request("/note").json(&json!({ "text": "three" })).status, 204);
+    assert_eq!(shown(&mut page), is("note", "three"));
+    // A page that comes back gets the note that it missed, and no count.
+    let last = unread.id.unwrap().to_string();
+    let (mut back, open_frame) = open().header("last-event-id", &last).send().opened();
+    assert!(open_frame.data.contains("\"resumed\":true"), "{open_frame:?}");
+    assert_eq!(shown(&mut back), is("note", "three"));
+    // Another page of the user reads them.
+    assert_eq!(request("/read").send().status, 204);
+    assert_eq!(shown(&mut page), is("unread", "0"));
+    let (mut late, _) = open().send().opened();
+    assert_eq!(request("/note").json(&json!({ "text": "four" })).status, 204);
+    assert_eq!(shown(&mut late), is("note", "four"));
 }
 
 #[test]

@@ -32,6 +32,7 @@ impl Example {
             "demo" | "backend" => "/events?user=ann",
             "answer" => "/answers/answer-0",
             "jobs" => "/jobs/job-0",
+            "dashboard" => "/prices",
             _ => "/events",
         };
         match name {
@@ -159,6 +160,11 @@ fn backend_ends_in_order() {
 }
 
 #[test]
+fn dashboard_ends_in_order() {
+    ends("dashboard");
+}
+
+#[test]
 fn demo_ends_in_order() {
     ends("demo");
 }
@@ -242,9 +248,18 @@ fn head(example: &Example, method: &str) -> Vec<String> {
 
 #[test]
 fn head_returns_the_headers_of_the_stream() {
-    for name in
-        ["axum", "warp", "actix", "hyper_smol", "backend", "auth_cors", "demo", "answer", "jobs"]
-    {
+    for name in [
+        "axum",
+        "warp",
+        "actix",
+        "hyper_smol",
+        "backend",
+        "auth_cors",
+        "dashboard",
+        "demo",
+        "answer",
+        "jobs",
+    ] {
         let example = Example::start(name);
         let of_head = head(&example, "HEAD");
         let of_get = head(&example, "GET");

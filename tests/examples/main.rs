@@ -9,6 +9,7 @@ mod backend;
 mod client;
 #[path = "../../examples/common/mod.rs"]
 mod common;
+mod dashboard;
 mod demo;
 mod every;
 mod jobs;

@@ -261,12 +261,18 @@ async fn acl_line_of_the_guide_is_exact() {
     let _: String = server.run("ACL SETUSER default off");
     let url = format!("redis://hub:secret@127.0.0.1:{}", server.port());
     let presence = sse_hub::Presence::default().grace(std::time::Duration::ZERO);
-    let instance =
-        || Instance::with(&url, |redis| redis.prefix("shop"), |hub| hub.presence(presence));
+    let retain = Retain::default().keep_latest(1);
+    let set = |hub: sse_hub::HubBuilder| hub.presence(presence).retain(retain);
+    let instance = || Instance::with(&url, |redis| redis.prefix("shop"), set);
     let here = instance();
     let ann = here.hub.subscribe(Subscriber::new().user("ann")).unwrap();
     let mut client = here.client();
     here.publish("1").await;
+    // More values than are kept.
+    for key in ["a", "b"] {
+        let event = Event::new("n").data(key).conflate(key);
+        here.hub.publish_confirmed(Audience::all(), event).unwrap().await.unwrap();
+    }
     here.backplane.ready().await;
     let there = instance();
     there.backplane.ready().await;

@@ -17,6 +17,7 @@ mod format;
 mod history;
 mod idle;
 mod instances;
+mod latest;
 mod line;
 mod load;
 mod memory;

@@ -182,12 +182,14 @@ const REQUESTS: [&str; 47] = [
 ];
 
 /// Bytes that are no request.
-const NO_REQUESTS: [&str; 5] = [
+const NO_REQUESTS: [&str; 6] = [
     "",
     "PRI * HTTP/2.0\r\n\r\n",
     "PRI * HTTP/1.1\r\nhost: a\r\n\r\n",
     "GET /s HTTP/3.7\r\n\r\n",
     "\u{0}\u{1}\r\n\r\n",
+    // hyper refuses this head at once, or waits for the end, by the pieces of the head.
+    "GET /s HTTP/1.1\r\nhost: a\r\n\rx",
 ];
 
 /// Both servers, with the same service.

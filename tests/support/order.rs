@@ -1,7 +1,7 @@
 //! Hubs on a shared order, held in a list.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) struct Order {
     pub(crate) clock: u64,
     /// The newest position and the newest mark among the trimmed entries.
     pub(crate) trimmed: [EventId; 2],
+    /// The newest event of each value. A rollback leaves them as they are.
+    pub(crate) values: BTreeMap<Vec<u8>, (EventId, Bytes)>,
 }
 
 #[derive(Debug, Clone)]
@@ -137,6 +139,9 @@ impl Instance {
     pub(crate) fn flush(&self, order: &mut Order) {
         for event in self.outbox.0.lock().unwrap().drain(..) {
             let id = order.place(Entry::Event(event.entry().clone()), self.at.unwrap_or_default());
+            if let Some(value) = event.value_of() {
+                order.values.insert(value.to_vec(), (id, event.entry().clone()));
+            }
             event.confirm(id);
         }
     }
@@ -160,24 +165,38 @@ impl Instance {
                         if placed.previous < at {
                             order.mark(placed.id);
                         }
-                        self.begin_anew(placed.id.predecessor());
+                        self.begin_with_values(order, placed.id.predecessor());
                     }
                     self.feed.append(placed.id, Incoming::parse(&entry).unwrap());
                 }
-                Entry::Mark => self.begin_anew(placed.id),
+                Entry::Mark => self.begin_with_values(order, placed.id),
             }
             at = placed.id;
         }
         if after == order.entries.len() && order.last > at {
             // The removed entries leave no mark behind, so no later entry reports the loss.
             at = order.last;
-            self.begin_anew(at);
+            self.begin_with_values(order, at);
         }
         self.at = Some(at);
     }
 
     pub(crate) fn begin_anew(&self, floor: EventId) {
         self.feed.load(floor, []);
+    }
+
+    pub(crate) fn begin_with_values(&self, order: &Order, floor: EventId) {
+        self.load(order, floor, Vec::new());
+    }
+
+    fn load(&self, order: &Order, floor: EventId, tail: Vec<(EventId, Duration, Incoming)>) {
+        if self.feed.tail_limits().values.is_none() {
+            return self.feed.load(floor, tail);
+        }
+        let values = order.values.values();
+        let values =
+            values.map(|(id, entry)| (*id, Duration::ZERO, Incoming::parse(entry).unwrap()));
+        self.feed.load_with_latest(floor, values, true, tail);
     }
 
     fn find_the_end(&self, order: &mut Order) -> EventId {
@@ -206,7 +225,7 @@ impl Instance {
             }
             at = placed.id;
         }
-        self.feed.load(floor, events);
+        self.load(order, floor, events);
         at
     }
 

@@ -3,8 +3,35 @@
 -- ARGV: 5 the number of the batch's first event among all events of the publisher, from 1; 6 for
 -- how many milliseconds Redis remembers the record and the idempotency keys; from 7 on, for each
 -- event, the entry and the index of its idempotency key in KEYS, or '0'.
+-- A batch that sets values: KEYS ends with the hash of the values and the set that orders these by
+-- time; ARGV 6 is followed by the most values, and by how many values the batch sets, divided by
+-- blanks; and ARGV ends with so many pairs of the number of an event and the name of its value. The
+-- field of the hash without a name says that a value was removed to make room.
 -- Returns the ids, divided by blanks; or {error, ids, replaced idempotency keys}.
-local first, count = ARGV[5], (#ARGV - 6) / 2
+local first, remember, count = ARGV[5], ARGV[6], (#ARGV - 6) / 2
+local names, latest, order = {}, KEYS[#KEYS - 1], KEYS[#KEYS]
+local ms, most, values = match(remember, '^(%d+) (%d+) (%d+)$')
+if ms then
+  remember, count = ms, count - tonumber(values)
+  for at = 7 + 2 * count, #ARGV, 2 do names[tonumber(ARGV[at])] = ARGV[at + 1] end
+end
+local function fails(...)
+  local got = pcall(...)
+  return type(got) == 'table' and got.err
+end
+local function keep(name, id, entry)
+  local value, time = id .. ' ' .. entry, match(id, '^%d+')
+  -- A hash or a set that no hub wrote is replaced.
+  if fails('HSET', latest, name, value) or fails('ZADD', order, time, name) then
+    call('DEL', latest, order)
+    call('HSET', latest, name, value, '', id)
+    call('ZADD', order, time, name)
+  end
+  for surplus = 1, call('ZCARD', order) - tonumber(most) do
+    call('HDEL', latest, call('ZPOPMIN', order)[1])
+    call('HSET', latest, '', id)
+  end
+end
 local ids, had, replaced = {}, 0, 0
 if last ~= ARGV[4] then
   local state = pcall('GET', KEYS[3])
@@ -39,7 +66,8 @@ for event = had + 1, count do
   end
   if not got then
     got, failed = add('e', entry)
-    if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', ARGV[6]) end
+    if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', remember) end
+    if got and names[event] then keep(names[event], got, entry) end
   end
   if failed then break end
   taken = event
@@ -48,7 +76,7 @@ end
 local all = table.concat(ids, ' ')
 if taken > had then
   if added then pcall('SET', lastkey, added) end
-  pcall('SET', KEYS[3], first .. ' ' .. all, 'PX', ARGV[6])
+  pcall('SET', KEYS[3], first .. ' ' .. all, 'PX', remember)
 end
 if failed or replaced > 0 then return {failed or '', all, replaced} end
 return all

@@ -7,6 +7,7 @@ pub(crate) mod lease;
 pub(crate) mod outbox;
 pub(crate) mod script;
 pub(crate) mod tail;
+pub(crate) mod values;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

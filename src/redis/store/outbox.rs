@@ -192,7 +192,8 @@ impl Outbox {
 
 /// Returns the memory that an event takes while it waits.
 fn weight(event: &Outgoing) -> usize {
-    event.entry().len() + event.key().map_or(0, str::len) + OVERHEAD
+    let names = event.key().map_or(0, str::len) + event.value_of().map_or(0, <[u8]>::len);
+    event.entry().len() + names + OVERHEAD
 }
 
 #[cfg(test)]

@@ -126,6 +126,8 @@ pub(crate) struct Keys {
     reset: String,
     publisher: String,
     once: String,
+    latest: String,
+    latest_order: String,
 }
 
 impl Keys {
@@ -137,6 +139,8 @@ impl Keys {
             reset: key("reset"),
             publisher: key("publisher:") + publisher,
             once: key("once:"),
+            latest: key("latest"),
+            latest_order: key("latest-order"),
         }
     }
 }
@@ -166,8 +170,19 @@ pub(crate) struct BatchOf<E> {
     pub(crate) floor: EventId,
     /// The newest id in the answers before the first attempt to send the batch.
     pub(crate) answered: EventId,
-    /// Each event, and its idempotency key.
+    /// The most values that are kept.
+    pub(crate) most_values: usize,
+    /// Each event.
     pub(crate) events: E,
+}
+
+/// An event of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfBatch<'a> {
+    pub(crate) entry: &'a [u8],
+    pub(crate) idempotency_key: Option<&'a str>,
+    /// See [`Outgoing::value_of`](crate::backplane::Outgoing::value_of).
+    pub(crate) value_of: Option<&'a [u8]>,
 }
 
 /// Redis's answer to a batch.
@@ -244,13 +259,17 @@ impl Scripts {
         batch: BatchOf<E>,
     ) -> RedisResult<Taken>
     where
-        E: Iterator<Item = (&'a [u8], Option<&'a str>)> + Clone,
+        E: Iterator<Item = OfBatch<'a>> + Clone,
     {
-        let BatchOf { record, first, floor, answered, events } = batch;
+        let BatchOf { record, first, floor, answered, most_values, events } = batch;
         let fill = |command: &mut Cmd| {
-            let once: Vec<&str> = events.clone().filter_map(|(_, key)| key).collect();
-            let Keys { stream, last, publisher, once: prefix, .. } = &self.keys;
-            command.arg(3 + once.len()).arg(stream).arg(last);
+            let once: Vec<&str> =
+                events.clone().filter_map(|event| event.idempotency_key).collect();
+            let Keys { stream, last, publisher, once: prefix, latest, latest_order, .. } =
+                &self.keys;
+            let values = events.clone().filter(|event| event.value_of.is_some()).count();
+            let of_values = if values > 0 { 2 } else { 0 };
+            command.arg(3 + once.len() + of_values).arg(stream).arg(last);
             if record == 0 {
                 command.arg(publisher);
             } else {
@@ -259,12 +278,26 @@ impl Scripts {
             for key in &once {
                 command.arg([prefix, *key].concat());
             }
+            if values > 0 {
+                command.arg(latest).arg(latest_order);
+            }
             self.arg_add(command, floor);
-            command.arg(answered.to_string()).arg(first).arg(self.remember);
+            command.arg(answered.to_string()).arg(first);
+            if values > 0 {
+                command.arg(format!("{} {most_values} {values}", self.remember));
+            } else {
+                command.arg(self.remember);
+            }
             let mut next_key = 4;
-            for (entry, key) in events.clone() {
-                command.arg(entry).arg(if key.is_some() { next_key } else { 0 });
-                next_key += usize::from(key.is_some());
+            for event in events.clone() {
+                let has_key = event.idempotency_key.is_some();
+                command.arg(event.entry).arg(if has_key { next_key } else { 0 });
+                next_key += usize::from(has_key);
+            }
+            for (at, event) in (1..).zip(events.clone()) {
+                if let Some(name) = event.value_of {
+                    command.arg(at).arg(name);
+                }
             }
         };
         let answer = self.publish.call(connection, fill).await?;
@@ -313,6 +346,34 @@ impl Scripts {
     ) -> RedisResult<EventId> {
         let answer = redis::cmd("GET").arg(&self.keys.last).query_async(connection).await?;
         if let Value::Nil = answer { Ok(EventId::default()) } else { id(answer) }
+    }
+
+    /// Reads the values. `most`: about how many one command returns, because the line may be slow.
+    /// Each value is at least as new as this call.
+    pub(crate) async fn read_values(
+        &self,
+        connection: &mut MultiplexedConnection,
+        most: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let (mut cursor, mut values) = ("0".to_owned(), Vec::new());
+        loop {
+            let mut command = redis::cmd("HSCAN");
+            command.arg(&self.keys.latest).arg(&cursor).arg("COUNT").arg(most);
+            let answer: RedisResult<(String, Vec<Value>)> = command.query_async(connection).await;
+            let piece = match answer {
+                Ok((next, piece)) => {
+                    cursor = next;
+                    piece
+                }
+                // Not a hash of a hub. The next event with a key replaces the key.
+                Err(error) if error.code() == Some("WRONGTYPE") => return Ok(values),
+                Err(error) => return Err(error),
+            };
+            values.extend(piece);
+            if cursor == "0" {
+                return Ok(values);
+            }
+        }
     }
 
     /// Removes the oldest eighth of the events. Returns how many events are gone.

@@ -17,11 +17,15 @@ use crate::redis::shared::RedisShared;
 use crate::redis::store::entry::{self, Content, Entry};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
+use crate::redis::store::values::Values;
 use crate::redis::store::{millis, now};
 
 /// The share of the timeout for which a read waits at the server for the next entry. The rest is
 /// for the answer to arrive.
 const BLOCK_SHARE: u32 = 2;
+
+/// About how many values one answer has.
+const VALUES: usize = 64;
 
 pub(crate) struct Reader {
     shared: Arc<RedisShared>,
@@ -171,11 +175,8 @@ impl Reader {
             }
         }
         let Start { position, floor, events } = tail.finish(begin.last);
-        let now = now();
-        let aged = events
-            .into_iter()
-            .map(|(id, event)| (id, Duration::from_millis(now.saturating_sub(id.epoch())), event));
-        self.feed.load(floor, aged);
+        let aged = aged(events);
+        self.load(floor, aged, link).await?;
         shared.is_loaded.send_replace(true);
         shared.outbox.begin();
         Ok(position)
@@ -247,7 +248,7 @@ impl Reader {
             // later entry will say so.
             let page = self.page(position.cursor, false, link).await?;
             if page.entries.is_empty() {
-                self.forget(last);
+                self.forget(last, link).await?;
                 return Ok(Position { cursor: last, chain: last });
             }
             self.take(page.entries, &mut position, link).await?;
@@ -322,7 +323,7 @@ impl Reader {
                             self.reset(id, link).await?;
                         }
                         if previous != position.chain {
-                            self.forget(id.predecessor());
+                            self.forget(id.predecessor(), link).await?;
                         }
                         self.feed.append(id, entry);
                         position.chain = id;
@@ -337,7 +338,7 @@ impl Reader {
                 // Also if this reader wrote the reset: a client may have come since from an instance
                 // that had not read the order's end.
                 Content::Reset { .. } => {
-                    self.forget(id);
+                    self.forget(id, link).await?;
                     position.chain = id;
                 }
                 Content::Malformed => self.skip_malformed(),
@@ -371,7 +372,37 @@ impl Reader {
     }
 
     /// Tells the hub that all unread events up to `floor` are gone.
-    fn forget(&self, floor: EventId) {
-        self.feed.load(floor, []);
+    async fn forget(&mut self, floor: EventId, link: &mut Link) -> RedisResult<()> {
+        self.load(floor, Vec::new(), link).await
     }
+
+    /// Loads the end of the order, with the values from before if the hub keeps values.
+    ///
+    /// The values are read after the end of the order: a value that changes meanwhile comes with the
+    /// next entries.
+    async fn load(
+        &mut self,
+        floor: EventId,
+        tail: Vec<(EventId, Duration, Incoming)>,
+        link: &mut Link,
+    ) -> RedisResult<()> {
+        if self.feed.tail_limits().values.is_none() {
+            self.feed.load(floor, tail);
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
+        link.answered();
+        let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
+        (0..malformed).for_each(|_| self.skip_malformed());
+        self.feed.load_with_latest(floor, aged(events), is_whole, tail);
+        Ok(())
+    }
+}
+
+/// Adds the age of each event.
+fn aged(events: Vec<(EventId, Incoming)>) -> Vec<(EventId, Duration, Incoming)> {
+    let now = now();
+    let age = |id: EventId| Duration::from_millis(now.saturating_sub(id.epoch()));
+    events.into_iter().map(|(id, event)| (id, age(id), event)).collect()
 }

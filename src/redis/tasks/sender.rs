@@ -12,7 +12,7 @@ use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
 use crate::redis::store::outbox::BATCH_BYTES;
-use crate::redis::store::script::BatchOf;
+use crate::redis::store::script::{BatchOf, OfBatch};
 
 /// The smallest limit for a batch, in bytes. A larger event is a batch of its own.
 const LEAST_BYTES: usize = 1 << 10;
@@ -126,7 +126,12 @@ impl Sender {
             first: self.first,
             floor: self.feed.as_ref().map_or(self.newest, |feed| feed.head().max(self.newest)),
             answered: self.newest,
-            events: self.batch.iter().map(|event| (&**event.entry(), event.key())),
+            most_values: self.batch.iter().map(Outgoing::most_values).max().unwrap_or_default(),
+            events: self.batch.iter().map(|event| OfBatch {
+                entry: event.entry(),
+                idempotency_key: event.key(),
+                value_of: event.value_of(),
+            }),
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;
         let is_quick = self.link.carried(&shared);

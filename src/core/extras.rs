@@ -1,0 +1,64 @@
+//! The parts of an inbox that most clients do not have.
+
+use std::collections::VecDeque;
+use std::sync::Weak;
+
+use super::pacing::Pacing;
+use crate::log::entry::{Batch, Budget, Entry};
+use crate::wire::id::EventId;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    /// Events before the client's position that the client must get, in the order of their ids. The
+    /// log can evict an event before the client reads it.
+    unsent: VecDeque<(EventId, Weak<Entry>)>,
+    pub(super) values: Option<Beginning>,
+    pub(super) pacing: Option<Pacing>,
+}
+
+/// A client begins with the values of the log, and has not read all of them yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beginning {
+    /// Up to here the client reads values only.
+    pub(crate) upto: EventId,
+    /// How many values the log had evicted when the client was last told. `None`: the client was
+    /// told nothing yet.
+    pub(crate) told: Option<u64>,
+}
+
+impl Extras {
+    pub(super) fn is_empty(&self) -> bool {
+        self.unsent.is_empty() && self.values.is_none() && self.pacing.is_none()
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    pub(super) fn add_unsent(&mut self, events: Vec<(EventId, Weak<Entry>)>) {
+        self.unsent.extend(events);
+        self.unsent.make_contiguous().sort_by_key(|&(id, _)| id);
+        // Topics can share an event.
+        let mut last = None;
+        self.unsent.retain(|&(id, _)| last.replace(id) != Some(id));
+    }
+
+    /// Takes the oldest unsent events, within `budget`. Returns whether the log evicted some of
+    /// these.
+    pub(super) fn take_unsent(&mut self, budget: Budget, out: &mut Batch) -> bool {
+        let (mut bytes, mut is_lost) = (0, false);
+        while let Some((_, event)) = self.unsent.front() {
+            match event.upgrade() {
+                None => is_lost = true,
+                Some(entry) if budget.allows(out, bytes, &entry) => {
+                    bytes += entry.len();
+                    out.push(entry);
+                }
+                Some(_) => break,
+            }
+            self.unsent.pop_front();
+        }
+        is_lost
+    }
+}
