@@ -578,6 +578,42 @@ fn last_events_of_topics_come_beside_a_run() {
 }
 
 #[test]
+fn reader_with_a_pace_gets_every_token() {
+    let (hub, timer) = hub_with(|hub| hub);
+    let run = answer(&hub, "a", 0..50);
+    let client = Subscriber::new().run("a").topic("t").at_most_every(SECOND);
+    let mut stream = hub.subscribe(client).unwrap();
+    let mut all = read(&mut stream);
+    for number in 50..400 {
+        tell(&run, [number]);
+        if number % 40 == 0 {
+            hub.send_to_topic("t", Event::new("note").data("-")).unwrap();
+        }
+        timer.advance(SECOND / 7);
+        if number % 3 == 0 {
+            all += &read(&mut stream);
+        }
+    }
+    timer.advance(2 * SECOND);
+    all += &read(&mut stream);
+    timer.advance(2 * SECOND);
+    all += &read(&mut stream);
+    assert_eq!((tokens(&all), gaps(&all)), (text(0..400), vec![]));
+    let notes = frames(&all).into_iter().filter(|frame| frame.event == "note");
+    assert_eq!(notes.count(), 8);
+}
+
+#[test]
+fn stream_of_runs_begins_with_the_runs() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().keep_latest(10)));
+    hub.send_to_topic("t", Event::new("price").data("17").conflate("acme")).unwrap();
+    let run = answer(&hub, "a", 0..2);
+    let client = Subscriber::new().run("a").topic("t").latest();
+    assert_eq!(data(&read(&mut hub.subscribe(client).unwrap())), [text(0..2)]);
+    drop(run);
+}
+
+#[test]
 fn page_of_a_run_is_read_without_a_stream() {
     let hub = hub();
     let run = answer(&hub, "a", 0..100);

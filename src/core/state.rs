@@ -497,7 +497,7 @@ impl State {
 
     /// Moves a client that has received everything to the end of the log. Returns the position of the
     /// client.
-    pub(crate) fn refresh(&mut self, slot: usize, client: &Arc<Client>) -> EventId {
+    pub(crate) fn refresh(&self, slot: usize, client: &Arc<Client>) -> EventId {
         let mut inbox = client.lock();
         let (cursor, head) = (inbox.mailbox.cursor(), self.log.head());
         let is_idle = inbox.is_open() && !inbox.mailbox.is_waiting() && cursor < head;

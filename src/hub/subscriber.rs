@@ -227,6 +227,8 @@ impl Subscriber {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// A stream that reads [runs](Self::run) begins with the runs, and this setting changes nothing.
+    ///
     /// [`Event::conflate`]: crate::Event::conflate
     /// [`Retain::keep_latest`]: crate::Retain::keep_latest
     #[must_use]
