@@ -5,9 +5,17 @@
 //! - A broadcast to 900 clients, if another 100 clients read and if those do not. The time runs
 //!   from publishing to the client's own read, and clients read in turn. Both cases alternate, so
 //!   that a change in the machine's speed affects both.
+//! - Publishes, while 10,000 clients join a room of 10,000 others with the last 20 events, and while
+//!   these leave the room.
 //! - A broadcast to 1,000 clients beside a hostile client, for each kind of [`HOSTILE`].
 //!
-//! Prints medians and 99th percentiles. Run with `-- --test` for a short run with fewer clients.
+//! Prints medians and 99th percentiles. Run with `-- --test` for a short run with fewer clients, and
+//! with names of parts (`connect`, `stalled`, `room`, `hostile`) for these parts only.
+//!
+//! The times of the parts `room` and `hostile` do not include the time that the measured thread
+//! waited for a processor, although the thread was ready: see [`Clock`]. So other programs disturb
+//! these parts little. The time in which a thread is parked counts, and so does the time in which
+//! another thread of this program is suspended while the thread holds a lock.
 //!
 //! # The hostile client
 //!
@@ -36,8 +44,10 @@
 //! machine that does nothing else. The program prints the ratio and asserts nothing about time.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,7 +58,25 @@ use sse_hub::{
 };
 
 fn main() {
-    let smoke = std::env::args().any(|argument| argument == "--test");
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
+    let smoke = arguments.iter().any(|argument| argument == "--test");
+    let parts: Vec<&str> = arguments.iter().map(|it| &**it).filter(|&it| it != "--test").collect();
+    let wants = |part: &str| parts.is_empty() || parts.contains(&part);
+    if wants("connect") {
+        connects(smoke);
+    }
+    if wants("stalled") {
+        stalled_clients(smoke);
+    }
+    if wants("room") {
+        room(if smoke { 500 } else { 10_000 });
+    }
+    if wants("hostile") {
+        hostile(if smoke { Size::SMOKE } else { Size::FULL });
+    }
+}
+
+fn connects(smoke: bool) {
     let (crowd, connects) = if smoke { (1_000, 200) } else { (100_000, 5_000) };
     for clients in [0, crowd] {
         let (broadcasts, mut times) = measure(clients, connects);
@@ -62,7 +90,9 @@ fn main() {
             at(1.0),
         );
     }
+}
 
+fn stalled_clients(smoke: bool) {
     let rounds = if smoke { 20 } else { 2_000 };
     let [all_read, some_stall] = stalled(rounds).map(|mut times| {
         times.sort_unstable();
@@ -77,8 +107,9 @@ fn main() {
         some_stall[1],
         some_stall[1].as_secs_f64() / all_read[1].as_secs_f64(),
     );
+}
 
-    let size = if smoke { Size::SMOKE } else { Size::FULL };
+fn hostile(size: Size) {
     println!("\na broadcast to {} clients, beside a hostile client", size.clients);
     println!(
         "{:<32} {:>6}  {:>17}  {:>17}  {:>17}  {:>9}  {:>9}",
@@ -162,6 +193,136 @@ fn measure(clients: usize, connects: usize) -> (u64, Vec<Duration>) {
         times
     });
     (hub.stats().published - before, times)
+}
+
+/// Prints the times of publishes while clients join a room with its last events, and leave the room.
+///
+/// A publish to a user waits for the locks, and does little else. A publish to the room waits for the
+/// locks with each piece of the hand-out.
+fn room(clients: usize) {
+    const ROUNDS: usize = 6;
+    const LAST: usize = 20;
+    // The publishes must not evict the history.
+    let retain = Retain::default().events(1 << 20).bytes(usize::MAX);
+    let hub = Hub::builder(ManualTimer::new()).retain(retain).build().expect("valid");
+    let rooms: Vec<String> = (0..ROUNDS).map(|round| format!("room-{round}")).collect();
+    let connect = |subscriber| {
+        let mut stream = hub.subscribe(subscriber).expect("the request is within the limits");
+        stream.next().now_or_never().expect("the opening is there at once");
+        stream
+    };
+    for room in &rooms {
+        for _ in 0..LAST {
+            hub.send_to_topic(&**room, Event::new("line").data("x")).expect("valid");
+        }
+    }
+    let others = (0..clients).map(|_| connect(Subscriber::new().topics(rooms.iter().cloned())));
+    let others: Vec<Subscription> = others.collect();
+    let joiners = (0..clients).map(|_| connect(Subscriber::new().topic("lobby")));
+    let mut joiners: Vec<Subscription> = joiners.collect();
+    let user = connect(Subscriber::new().user("u"));
+
+    // What the other thread does: an index of `times`, or `UNTIMED`, or `OVER`.
+    const UNTIMED: usize = 3;
+    const OVER: usize = 4;
+    let step = AtomicUsize::new(UNTIMED);
+    let mut times: [[Vec<Duration>; 2]; UNTIMED] = Default::default();
+    thread::scope(|scope| {
+        let (hub, rooms, step, joiners) = (&hub, &rooms, &step, &mut joiners);
+        scope.spawn(move || {
+            let set = |next| step.store(next, Ordering::SeqCst);
+            for room in rooms {
+                set(0);
+                thread::sleep(Duration::from_millis(20));
+                set(1);
+                let joined = hub.join_with_last(Audience::topic("lobby"), &**room, LAST);
+                set(UNTIMED);
+                assert_eq!(joined.expect("valid").changed, clients);
+                for joiner in &mut *joiners {
+                    let history = joiner.next().now_or_never().flatten().expect("the history");
+                    assert!(history.iter().filter(|&&byte| byte == b'x').count() >= LAST);
+                    while joiner.next().now_or_never().is_some() {}
+                }
+                set(2);
+                let left = hub.leave(Audience::topic("lobby"), &**room);
+                set(UNTIMED);
+                assert_eq!(left.expect("valid").changed, clients);
+            }
+            set(OVER);
+        });
+        let mut clock = Clock::start();
+        let last = &rooms[ROUNDS - 1];
+        loop {
+            let step = step.load(Ordering::SeqCst);
+            match times.get_mut(step) {
+                Some(times) => {
+                    let audiences = [Audience::user("u"), Audience::topic(&**last)];
+                    for (audience, times) in audiences.into_iter().zip(times) {
+                        let event = Event::new("line").data("x");
+                        times.push(clock.time(|| hub.publish(audience, event).expect("valid")).1);
+                    }
+                }
+                None if step == OVER => break,
+                None => thread::yield_now(),
+            }
+        }
+    });
+    drop((others, user));
+
+    println!(
+        "\na publish while {clients} clients join a room of {clients} with {LAST} events, and leave"
+    );
+    println!(
+        "{:<8} {:<10} {:>9}  {:>9}  {:>9}  {:>9}",
+        "to", "meanwhile", "publishes", "p50", "p99", "max"
+    );
+    for (to, name) in ["a user", "the room"].into_iter().enumerate() {
+        for (step, meanwhile) in ["nothing", "join", "leave"].into_iter().enumerate() {
+            let times = &mut times[step][to];
+            times.sort_unstable();
+            let at = |share: f64| match times.len() {
+                0 => f64::NAN,
+                len => times[((len - 1) as f64 * share) as usize].as_secs_f64() * 1e6,
+            };
+            let count = times.len();
+            let [p50, p99, max] = [0.5, 0.99, 1.0].map(at);
+            println!(
+                "{name:<8} {meanwhile:<10} {count:>9}  {p50:>6.1} us  {p99:>6.1} us  {max:>6.1} us"
+            );
+        }
+    }
+}
+
+/// Measures the time of this thread without the time in which the thread was ready and had no
+/// processor, as the scheduler of Linux counts it. Elsewhere, measures the time.
+struct Clock {
+    schedstat: Option<File>,
+}
+
+impl Clock {
+    /// Must be called on the thread that is measured.
+    fn start() -> Self {
+        Self { schedstat: File::open("/proc/thread-self/schedstat").ok() }
+    }
+
+    fn time<T>(&mut self, measured: impl FnOnce() -> T) -> (T, Duration) {
+        let waited = self.waited();
+        let start = Instant::now();
+        let result = measured();
+        let took = start.elapsed();
+        (result, took.saturating_sub(self.waited() - waited))
+    }
+
+    /// Returns how long this thread has waited for a processor: the second number.
+    fn waited(&mut self) -> Duration {
+        let Some(file) = &mut self.schedstat else { return Duration::ZERO };
+        let mut text = [0; 128];
+        file.rewind().expect("the file can be read again");
+        let len = file.read(&mut text).expect("the file can be read");
+        let text = std::str::from_utf8(&text[..len]).expect("numbers");
+        let waited = text.split_ascii_whitespace().nth(1).expect("three numbers");
+        Duration::from_nanos(waited.parse().expect("a number"))
+    }
 }
 
 /// The hostile clients.
@@ -391,6 +552,7 @@ fn beside(kind: &Hostile, size: Size) -> String {
     let mut hostile_time = Duration::ZERO;
     // For each repetition, the median and the 99th percentile of each case.
     let mut results: Vec<[[f64; 2]; 3]> = Vec::new();
+    let mut clock = Clock::start();
     thread::scope(|scope| {
         let attacker =
             scope.spawn(|| attack(kind, [&twin, &target], &names, &wanted, &current, &requests));
@@ -406,7 +568,7 @@ fn beside(kind: &Hostile, size: Size) -> String {
                 }
                 let begun = Instant::now();
                 for round in 0..size.rounds {
-                    times[case].push(broadcast(&target.hub, &mut streams));
+                    times[case].push(broadcast(&target.hub, &mut streams, &mut clock));
                     let id = publish_quiet(&target.hub, &names, round);
                     target.newest.store(id.seq(), Ordering::Relaxed);
                 }
@@ -460,13 +622,14 @@ impl Drop for Finish<'_> {
 }
 
 /// Publishes an event to all clients. Returns the time until the last client has read the event.
-fn broadcast(hub: &Hub, streams: &mut [Subscription]) -> Duration {
-    let start = Instant::now();
-    hub.broadcast(Event::new("notification").data("x")).expect("valid");
-    for stream in streams {
-        stream.next().now_or_never().expect("it was published");
-    }
-    start.elapsed()
+fn broadcast(hub: &Hub, streams: &mut [Subscription], clock: &mut Clock) -> Duration {
+    let publish_and_read = || {
+        hub.broadcast(Event::new("notification").data("x")).expect("valid");
+        for stream in streams {
+            stream.next().now_or_never().expect("it was published");
+        }
+    };
+    clock.time(publish_and_read).1
 }
 
 /// Runs the hostile client until the wanted case is [`DONE`]. Counts the requests of the hostile

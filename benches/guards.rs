@@ -20,6 +20,9 @@
 //! | `publish` | a broadcast of such an event to 1,000 clients that wait |
 //! | `read` | the poll that returns such an event, and the freeing of the item |
 //! | `wait` | the next poll, which finds nothing |
+//! | `connect` | a client with 64 topics, 64 event types and an old id subscribes and leaves |
+//! | `replay` | the poll that reads 64 events from the log, for a client with 64 topics |
+//! | `page` | `Hub::read` of 100 events of a topic, in a log with 10,000 events of other topics |
 //! | `topic` | a publish of a small event to a topic with two clients that wait |
 //! | `job` | the same to a run with two readers |
 //! | `token` | the same to a run that appends text |
@@ -34,9 +37,13 @@ use std::{env, fs};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{Event, Hub, ManualTimer, Run, RunOptions, Subscriber, Subscription};
+use sse_hub::{
+    Audience, Event, Hub, LastEventId, ManualTimer, Retain, Run, RunOptions, Subscriber,
+    Subscription,
+};
 
-const CASES: [&str; 7] = ["encode", "publish", "read", "wait", "topic", "job", "token"];
+const CASES: [&str; 10] =
+    ["encode", "publish", "read", "wait", "connect", "replay", "page", "topic", "job", "token"];
 
 /// The most instructions of a publish to a run, in proportion to a publish to a topic.
 const MOST_OF_A_RUN: f64 = 1.1;
@@ -96,7 +103,48 @@ fn run() -> ExitCode {
         }
     }
     run_small();
+    old_clients(&data);
+    page(&data);
     ExitCode::SUCCESS
+}
+
+/// Connects clients with many names and an old id.
+fn old_clients(data: &str) {
+    const EVENTS: usize = 1_024;
+    let retain = Retain::default().events(EVENTS);
+    let hub = Hub::builder(ManualTimer::new()).retain(retain).build().expect("valid");
+    let names =
+        |kind: &str| -> Vec<String> { (0..64).map(|it| format!("{kind}-{it:05}")).collect() };
+    let (topics, types) = (names("topic"), names("type"));
+    let mut ids = Vec::new();
+    for number in 0..2 * EVENTS {
+        let event = Event::new("notification").data(data);
+        let published = hub.publish_confirmed(Audience::topic(&topics[number % 64]), event);
+        ids.push(published.expect("valid").id().expect("the hub has no backplane"));
+    }
+    let of_types = Subscriber::new().topics(&topics).event_types(&types).resume(ids[0]);
+    let behind = Subscriber::new().topics(&topics).resume(ids[EVENTS + 1]);
+    for _ in 0..TIMES {
+        counted_connect(&hub, of_types.clone());
+        let mut stream = hub.subscribe(behind.clone()).expect("the hub is open");
+        stream.next().now_or_never().expect("the opening is there at once");
+        counted_replay(&mut stream);
+    }
+}
+
+fn page(data: &str) {
+    const EVENTS: usize = 100;
+    let retain = Retain::default().events(101 * EVENTS);
+    let hub = Hub::builder(ManualTimer::new()).retain(retain).build().expect("valid");
+    for number in 0..101 * EVENTS {
+        let topic = if number % 101 == 0 { 0 } else { number };
+        let event = Event::new("notification").data(data);
+        hub.send_to_topic(topic, event).expect("valid");
+    }
+    let reader = Subscriber::new().user("42").topic(0);
+    for _ in 0..TIMES {
+        counted_page(&hub, &reader);
+    }
 }
 
 /// The cases of small events, in a hub whose log is full.
@@ -173,6 +221,22 @@ fn counted_read(stream: &mut Subscription) {
 #[inline(never)]
 fn counted_wait(stream: &mut Subscription) {
     assert!(black_box(read(stream)).is_none());
+}
+
+#[inline(never)]
+fn counted_connect(hub: &Hub, subscriber: Subscriber) {
+    drop(hub.subscribe(subscriber).expect("the hub is open"));
+}
+
+#[inline(never)]
+fn counted_replay(stream: &mut Subscription) {
+    assert!(black_box(read(stream)).is_some());
+}
+
+#[inline(never)]
+fn counted_page(hub: &Hub, reader: &Subscriber) {
+    let page = hub.read(reader, LastEventId::none(), 100).expect("valid");
+    assert_eq!(black_box(page).events.len(), 100);
 }
 
 fn read(stream: &mut Subscription) -> Option<Option<Bytes>> {

@@ -2,6 +2,8 @@
 //!
 //! - `many`: 10,000 clients resume, and each is behind by 100 events.
 //! - `far`: a client resumes, and is behind by 100,000 events.
+//! - `page`: `Hub::read` of the 100 events of a topic, in a log with 0 and with 1,000,000 events of
+//!   1,000 other topics. The bound is 50 us. The number of clients is that of the other events.
 //!
 //! A turn connects the clients and reads until they wait for new events. The row `reading` leaves
 //! the connecting out. The peer copies the same frames, of events of 200 bytes, into items of the
@@ -40,7 +42,49 @@ fn main() {
         let behind = if bench.is_smoke() { 1_000 } else { 100_000 };
         resume(&mut bench, "far: 100,000 events", 1, behind);
     }
+    if bench.wants("page") {
+        for others in bench.clients(&[0, 1_000_000], 10_000) {
+            page(&mut bench, others);
+        }
+    }
     bench.finish();
+}
+
+/// Reads the events of a topic, which lie between events of other topics.
+fn page(bench: &mut Bench, others: usize) {
+    const EVENTS: usize = 100;
+    let retain = Retain::default().events(others + EVENTS).bytes(usize::MAX).age(None);
+    let hub = Hub::builder(TokioTimer::new()).retain(retain).build().expect("valid");
+    let data = "x".repeat(200);
+    let publish = |topic: &str| {
+        let event = Event::new("notification").data(&data);
+        hub.send_to_topic(topic, event).expect("valid");
+    };
+    let names: Vec<String> = (0..1_000).map(|number| format!("other-{number}")).collect();
+    for number in 0..EVENTS {
+        publish("ours");
+        (0..others / EVENTS).for_each(|other| publish(&names[(number + other) % names.len()]));
+    }
+    let reader = Subscriber::new().user("42").topic("ours");
+    let read = || {
+        let page = hub.read(&reader, LastEventId::none(), EVENTS).expect("valid");
+        assert!(page.events.len() == EVENTS && !page.has_more);
+        black_box(page)
+    };
+    read();
+    let rounds = bench.rounds(201, 3);
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let start = cpu::thread_time();
+        drop(read());
+        times.push(cpu::thread_time() - start);
+    }
+    times.sort_unstable();
+    for (share, metric) in [(0.5, "page of 100 events, median"), (0.99, "page of 100 events, p99")]
+    {
+        let time = times[((rounds - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+        bench.record("sse-hub", others, metric, time, "us");
+    }
 }
 
 fn resume(bench: &mut Bench, part: &str, clients: usize, behind: usize) {

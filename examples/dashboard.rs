@@ -1,5 +1,5 @@
 //! A dashboard: 500 symbols at 20 updates a second each. A page begins with the newest price of each
-//! symbol, and then gets the prices that changed, at most once in its period.
+//! symbol, and then gets the prices that changed, at most once in a period of the page.
 //!
 //! Run with
 //!
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Each page has the pace that it asks for, of a second by default.
+/// A page names the period in `ms`: a second by default.
 async fn prices(
     State(hub): State<Hub>,
     Query(query): Query<Vec<(String, String)>>,

@@ -381,7 +381,7 @@ fn a_bad_join_changes_nothing() {
 }
 
 #[test]
-fn a_crowd_joins_beside_a_publisher() {
+fn a_crowd_joins_beside_a_publisher_and_leaves() {
     let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(100_000)));
     let mut streams: Vec<_> =
         (0..500).map(|_| open(&hub, Subscriber::new().user("crowd"))).collect();
@@ -408,4 +408,10 @@ fn a_crowd_joins_beside_a_publisher() {
         assert!((80..=newest - 19).contains(&first), "{first} of {newest}");
         assert_eq!(gaps(&text).len(), 0);
     }
+    for changed in [500, 0] {
+        let left = hub.leave(Audience::user("crowd"), "t").unwrap();
+        assert_eq!((left.matched, left.changed), (500, changed));
+    }
+    publish(&hub, "t", [0]);
+    assert!(streams.iter_mut().all(|stream| read(stream).is_empty()));
 }

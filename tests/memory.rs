@@ -1,14 +1,19 @@
-//! `Retain`, `RunLimits` and `HubBuilder::window` must bound the memory of a hub: the allocator counts.
+//! `Retain`, `RunLimits` and `HubBuilder::window` must bound the memory of a hub, and a streamed
+//! snapshot must not be held as a whole: the allocator counts.
 //!
 //! A single test, because tests of the same binary share the allocator.
 
 mod support;
 
 use std::alloc::System;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cap::Cap;
+use futures_util::{StreamExt as _, stream};
 use sse_hub::{Audience, Event, Hub, Retain, Run, RunLimits, RunOptions, Subscriber};
-use support::{hub_with, read};
+use support::{hub_with, poll, read};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -184,6 +189,27 @@ fn held_for_a_stalled_client() -> usize {
     held / CLIENTS
 }
 
+/// Returns the most bytes that a snapshot held which the application reads meanwhile, and the bytes
+/// of the whole snapshot.
+fn held_by_a_streamed_snapshot() -> (usize, usize) {
+    const PARTS: usize = 20_000;
+    let (hub, _) = hub_with(|hub| hub);
+    let stream = hub.subscribe(Subscriber::new()).unwrap();
+    let before = ALLOCATOR.allocated();
+    let most = Arc::new(AtomicUsize::new(0));
+    let held = Arc::clone(&most);
+    let parts = stream::iter(0..PARTS).map(move |_| {
+        held.fetch_max(ALLOCATOR.allocated().saturating_sub(before), Ordering::Relaxed);
+        Ok::<_, Infallible>(Event::new("row").data("y".repeat(1_000)))
+    });
+    let mut stream = stream.with_snapshot_stream(parts).unwrap();
+    let mut bytes = 0;
+    while let Some(Some(item)) = poll(&mut stream) {
+        bytes += item.len();
+    }
+    (most.load(Ordering::Relaxed), bytes)
+}
+
 /// Returns the loads of which the kept values hold more than the bound in the documentation of
 /// `Retain::keep_latest`. The retention holds a single event.
 fn over_the_bound_of_values() -> Vec<&'static str> {
@@ -230,6 +256,10 @@ fn retention_bounds_the_memory_of_events() {
         }
     }
     assert!(over.is_empty(), "more held than the bound: {over:?}");
+    let (held, bytes) = held_by_a_streamed_snapshot();
+    println!("{held} bytes held of a snapshot of {bytes} bytes");
+    // An item of 64 KiB, in a vector that grew by doubling, and its copy.
+    assert!(bytes > 16 << 20 && held < 256 << 10, "{held} bytes held of {bytes}");
     let held = held_for_a_stalled_client();
     println!("{held} bytes for a client that does not read");
     assert!(held <= 48 * WINDOW + 256, "{held} bytes for a client that does not read");

@@ -193,7 +193,7 @@ mod tests {
     use crate::core::end::Ending;
     use crate::core::inbox::{Inbox, Inboxes};
     use crate::log::audience::Audience;
-    use crate::log::identity::Filter;
+    use crate::log::identity::{Filter, Membership};
     use crate::log::key::Key;
 
     use crate::log::entry::{Encoded, Prepared};
@@ -260,7 +260,8 @@ mod tests {
                 place,
             });
             let tag = client::tag(&client);
-            let slot = self.routes.add(vec![Key::All], Arc::clone(&client), tag);
+            let everyone = Membership::of(Key::All, &KeyHasher::default());
+            let slot = self.routes.add(vec![everyone], Arc::clone(&client), tag);
             let until = self.held.may_hold(id(cursor), &self.log, self.now).unwrap();
             client.lock().mailbox.hold(until);
             let Self { held, log, routes, now, .. } = self;

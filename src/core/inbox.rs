@@ -55,6 +55,9 @@ pub(crate) struct Inbox {
     /// The fields behind the mailbox have their first values: the stream is open without a scheduled
     /// end, and has no extras.
     is_plain: bool,
+    /// The stream waits for the snapshot of the application: it is no fault of the client that the
+    /// events are not read.
+    awaits_snapshot: bool,
     pub(crate) mailbox: Mailbox,
     ending: Ending,
     /// `None` for most clients.
@@ -73,6 +76,7 @@ impl Inbox {
             is_resting: false,
             is_due: false,
             is_plain: ending.is_endless(),
+            awaits_snapshot: false,
             mailbox,
             ending,
             extras: None,
@@ -312,10 +316,22 @@ impl Inbox {
     /// Since when events have waited for the stream to be read. The time of a rest does not count.
     pub(crate) fn waiting(&self) -> Waiting {
         match (self.mailbox.waiting(), self.rests_until()) {
+            (Waiting::Since(_), _) if self.awaits_snapshot => Waiting::ReadNow,
             (Waiting::Since(since), Some(until)) => Waiting::Since(since.max(until)),
             (Waiting::ReadNow, Some(until)) => Waiting::Since(until),
             (waiting, _) => waiting,
         }
+    }
+
+    /// The stream waits for the snapshot of the application.
+    pub(crate) fn await_snapshot(&mut self) {
+        self.awaits_snapshot = true;
+    }
+
+    /// The stream returns a part of the snapshot: from `now` on, the client must read.
+    pub(crate) fn note_snapshot(&mut self, now: Instant) {
+        self.awaits_snapshot = false;
+        self.mailbox.note_progress(now);
     }
 }
 

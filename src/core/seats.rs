@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::log::hash::shrink;
 use crate::log::name::Name;
-use crate::log::routes::shrink;
 
 /// A user, or a user as a member of a topic: presence counts both in the same way.
 ///

@@ -173,14 +173,14 @@ impl State {
     pub(crate) fn hand_piece(
         &mut self,
         entry: &Arc<Entry>,
-        key: &Key,
+        (hash, key): (u64, &Key),
         left: usize,
         work: &mut Work<'_>,
     ) -> (usize, usize) {
         // A client that joins between two pieces of a hand-out joins for later events only.
         let joined_since = entry.id <= self.last_join;
         let is_for_all = entry.is_for_all_holders() && !joined_since;
-        let members = self.routes.members(key);
+        let members = self.routes.members_under(hash, key);
         let are_due = members.len() > PIECE && self.due.takes(members.len());
         if left > members.len() && !are_due {
             work.expect_wakers(members.len());

@@ -5,6 +5,7 @@
 //! Events that a crowd of clients can cause are `DEBUG`. No event names a user, a session or a
 //! topic. `design.rs` lists the events for operators.
 
+use std::error::Error;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -32,6 +33,12 @@ pub(crate) fn opened(client: ClientId, has_user: bool, start: &str) {
 pub(crate) fn ended(client: ClientId, has_user: bool, reason: EndReason) {
     sync::assert_unlocked();
     debug!(target: TARGET, %client, has_user, reason = reason.as_str(), "client ended");
+}
+
+/// `error`: why the application's snapshot ended early.
+pub(crate) fn snapshot_failed(client: ClientId, error: &(dyn Error + 'static)) {
+    sync::assert_unlocked();
+    debug!(target: TARGET, %client, error, "snapshot failed");
 }
 
 pub(crate) fn refused(cause: RefusedCause) {

@@ -42,7 +42,7 @@
 //! | `hub:end` | last on a stream that the hub ends | `reason`: `drained`, `expired`, `lifetime`, `lagged`, `displaced`, that of a [`Goodbye`](crate::Goodbye), or that of a run. `final: true`: the client must not return |
 //! | `hub:error` | last on a failed [`EventStream`](crate::EventStream) | `reason`: `error` or `invalid-event`. `message`: the error, if [shown](crate::EventStream::show_errors) |
 //! | `hub:degraded` | an outage of the backplane lasts a second, or is over | `degraded`: `true` or `false`. Has no id |
-//! | `hub:heartbeat` | on an idle stream, if [visible](crate::Heartbeat::visible) | `{}` |
+//! | `hub:heartbeat` | on an idle stream, if [visible](crate::Heartbeat::visible), or with the [position](crate::Heartbeat::position) | `{}` |
 //!
 //! # With a native `EventSource`
 //!

@@ -80,6 +80,13 @@
 //! [`Subscriber::client_id`](crate::Subscriber::client_id), as [the browser's side](super::browser)
 //! shows.
 //!
+//! # Clients for which nothing is published
+//!
+//! Such a client keeps the id of its last event, while the log moves on. The hub remembers which
+//! events it evicted, so the answer stays exact for a long time, but not for ever. With
+//! [`Heartbeat::position`](crate::Heartbeat::position), each heartbeat carries the current
+//! position, and the client comes back to that.
+//!
 //! # Limits
 //!
 //! - After a restart of a process without a backplane, all ids are old. Every client that had an id

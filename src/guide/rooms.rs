@@ -133,9 +133,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Hub::watch_topics`](crate::Hub::watch_topics) reports each change: a task publishes the changes
-//! to the room. The page joins the room first and then loads the list, so that no change is lost in
-//! between.
+//! [`Hub::watch_topics`](crate::Hub::watch_topics) reports each change: a task publishes the
+//! changes to the room. The page joins the room first and then loads the list, so that no change is
+//! lost in between.
 //!
 //! # Limits
 //!

@@ -28,6 +28,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`Subscriber::at_most_every`](crate::Subscriber::at_most_every) gives a client a pace on
+//! purpose: at most one batch in a period, with the newest value of each key.
+//!
 //! # The connection of a client that does not read
 //!
 //! A server does not poll a stream while the connection is full, so the hub forgets the client, but

@@ -6,6 +6,7 @@
 //! | is small, and the stream may carry it | [a snapshot in the stream](#in-the-stream) | needs no other request |
 //! | comes from an endpoint that exists | [a position with the state](#beside-the-stream) | drops events up to the position |
 //! | *is* the last events, such as lines of a log | [the last events](#the-last-events) | shows them |
+//! | *is* the newest value of each key, such as prices | [the values](#the-values) | replaces each value |
 //! | is rendered by the server | [`Hub::read`](crate::Hub::read) | opens its stream at the page's position |
 //!
 //! # In the stream
@@ -62,12 +63,17 @@
 //! [`Subscriber::replay_last`](crate::Subscriber::replay_last) begins a first connection with the
 //! last events that the client would have received, and
 //! [`Hub::join_with_last`](crate::Hub::join_with_last) does the same when a client joins a topic.
-//! For values that replace each other, [conflate](crate::Event::conflate) the events: the log then
-//! has the newest value of each key, and the replay is the state.
+//!
+//! # The values
+//!
+//! If the state is a set of values that replace each other, such as prices, give the events a
+//! [conflation key](crate::Event::conflate). [`Retain::keep_latest`](crate::Retain::keep_latest)
+//! keeps the newest event of each key, and [`Subscriber::latest`](crate::Subscriber::latest) begins
+//! a first connection with these: see the [dashboard](super::cookbook::dashboard).
 //!
 //! # Limits
 //!
-//! - A stream has a snapshot or the last events. Both is an error.
+//! - A stream begins with a snapshot, or with the last events or the values. Both is an error.
 //! - A snapshot is not retained. A client that is cut off before the whole snapshot was sent gets a
 //!   gap and the next snapshot.
 //! - The hub does not know later losses: only the gap directly before a snapshot is healed.

@@ -14,6 +14,7 @@ use crate::core::pacing::Pacing;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
 use crate::log::departed::Owner;
+use crate::log::identity::Membership;
 use crate::log::key::{ClientId, Key};
 use crate::log::mailbox::{GapReason, Mailbox, Pace};
 use crate::log::routes::Member;
@@ -102,8 +103,12 @@ pub(super) fn admit(
     // Work that grows with the request is done here, before the lock.
     let checked = checked.and_then(|fresh| subscriber.check(&config.limits).map(|()| fresh));
     let filter = subscriber.type_filter(&shared.hasher);
+    let mut memberships = match checked {
+        Ok(_) => subscriber.memberships(&shared.hasher),
+        Err(_) => Vec::new(),
+    };
     let names = RunNames::new(&subscriber, &shared.hasher);
-    let mut state = shared.state.lock();
+    let mut state = shared.lock_state();
     state.expel_stalled(work);
     state.log.forget_runs(work.now, &mut work.forgotten);
     let runs = ClientRuns::new(&state, &names);
@@ -120,7 +125,7 @@ pub(super) fn admit(
     };
     let id = kept.unwrap_or(fresh);
     let lost_id = subscriber.client_id.filter(|&claimed| claimed != id);
-    let keys = subscriber.keys(Some(id));
+    memberships.push(Membership::of(Key::Client(id), &shared.hasher));
     state.log.expire(work.now, &mut work.evicted);
     state.counts.opened += 1;
     // The position is fixed and the client registered under one lock: the client is handed every
@@ -149,7 +154,7 @@ pub(super) fn admit(
         has_values: values.is_some(),
         place: state.inboxes.add(inbox),
     });
-    let slot = state.routes.add(keys, Arc::clone(&client), client::tag(&client));
+    let slot = state.routes.add(memberships, Arc::clone(&client), client::tag(&client));
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
     let (start, since) = match values {

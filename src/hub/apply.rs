@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disconnect;
-use super::joining::{self, Joined};
+use super::joining::{self, Change, Joined};
 use super::shared::Shared;
-use super::topics;
 use crate::core::ahead::AheadUpTo;
 use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
@@ -38,7 +37,7 @@ pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
     let prepared = Prepared::new(event, &shared.hasher);
     let mut work = Work::begin(&shared.config);
     {
-        let mut order = shared.order.lock();
+        let mut order = shared.order.lock_long();
         // Before the first load no event is in order.
         let is_next = id > order.last && order.last != EventId::ORIGIN;
         if !order.is_closed && is_next {
@@ -55,7 +54,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let mut work = Work::begin(&shared.config);
     let mut rejected = 0;
     {
-        let mut order = shared.order.lock();
+        let mut order = shared.order.lock_long();
         // As for events: before the first load nothing is in order.
         if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
             return;
@@ -69,20 +68,22 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
             }
             Action::Join { topic, last } => {
-                let (key, mut slots) = (Key::Topic(topic), state.matching(&audience));
-                let all = slots.len();
+                drop(state);
+                let key = Key::Topic(topic);
+                let mut clients = joining::find(shared, &audience, &key);
+                let all = clients.len();
                 // The hub that sent the command may have other limits.
                 let is_valid = key.check(limits.name_len).is_ok();
-                slots.retain(|&slot| {
-                    is_valid && joining::has_room(&state, slot, &key, limits.topics)
-                });
-                rejected = all - slots.len();
+                clients.retain(|found| is_valid && found.has_room);
+                rejected = all - clients.len();
                 let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
-                joining::join(&shared.state, state, slots, &joined, &mut work);
+                joining::change_in_order(shared, &clients, Change::Join(joined), &mut work);
             }
             Action::Leave(topic) => {
-                let slots = state.matching(&audience);
-                topics::leave_now(&mut state, slots, &Key::Topic(topic), &mut work);
+                drop(state);
+                let topic = Key::Topic(topic);
+                let clients = joining::find(shared, &audience, &topic);
+                joining::change_in_order(shared, &clients, Change::Leave(&topic), &mut work);
             }
         }
     }
@@ -112,7 +113,7 @@ pub(super) fn load(
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
     let entries = entries_of(shared, tail, &work);
-    let mut order = shared.order.lock();
+    let mut order = shared.order.lock_long();
     if order.is_closed {
         return;
     }

@@ -43,7 +43,7 @@ pub(super) fn end_streams(
     let mut work = Work::begin(&shared.config);
     let ended = {
         // Without the ordering lock, an event under way could reach some of the streams only.
-        let _order = shared.order.lock();
+        let _order = shared.order.lock_long();
         let mut state = shared.state.lock();
         end_now(&mut state, &audience, kind, &reason, &last, &mut work)
     };
@@ -117,7 +117,7 @@ pub(super) fn end_now(
 /// backlog.
 pub(super) fn close(shared: &Shared) {
     let mut work = Work::begin_release(&shared.config);
-    let mut order = shared.order.lock();
+    let mut order = shared.order.lock_long();
     if order.is_closed {
         return;
     }

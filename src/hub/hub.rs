@@ -277,6 +277,9 @@ impl Hub {
     ///
     /// Only the open stream changes. After a reconnect, the topics of the new [`Subscriber`] apply.
     ///
+    /// A crowd joins a few clients at a time, so that it holds no publisher up. Events that other
+    /// threads publish meanwhile reach the clients that have joined.
+    ///
     /// With a [backplane](HubBuilder::backplane), clients join on every instance, at one place in
     /// the order: they receive the events that any instance publishes to the topic after this call.
     /// The result counts the clients of this instance, not those of others. A client of another
@@ -319,8 +322,7 @@ impl Hub {
     /// the page clear its list when it joins. If the log evicts an event before the client reads
     /// it, the client gets `hub:gap`.
     ///
-    /// The clients join a few at a time, so that a crowd holds no publisher up. With a
-    /// [backplane](HubBuilder::backplane), each instance replays the events that it retains. An
+    /// With a [backplane](HubBuilder::backplane), each instance replays the events that it retains. An
     /// instance of an older version skips the command.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Joining a topic with its last events.
+//! Joining a topic, with its last events, and leaving a topic.
 //!
 //! A client that joins gets the events after its own position as it gets any event: with their ids,
 //! from the log, in order with the others. The client has moved past the older events: these come
@@ -6,20 +6,31 @@
 
 use std::sync::Arc;
 
+use super::shared::Shared;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
-use crate::core::state::State;
+use crate::core::state::{PIECE, State};
+use crate::log::audience::Audience;
 use crate::log::identity::Identity;
 use crate::log::key::Key;
 use crate::log::pages::{self, LastOf, Read};
-use crate::sync::{self, Mutex, MutexGuard};
+use crate::log::recipients::Recipients;
+use crate::sync::{self, MutexGuard};
 use crate::wire::id::EventId;
 
-/// The most clients that join in one hold of the state lock: each looks at some of the topic's last
-/// events.
+/// The most clients that join or leave a topic in a hold of the locks: each that joins looks at some
+/// of the topic's last events.
 const JOINED: usize = if cfg!(sse_hub_loom) { 1 } else { 64 };
 
+/// A change of the clients of a topic.
+#[derive(Clone, Copy)]
+pub(super) enum Change<'a> {
+    Join(Joined<'a>),
+    Leave(&'a Key),
+}
+
 /// A topic for clients to join, and the limits.
+#[derive(Clone, Copy)]
 pub(super) struct Joined<'a> {
     pub(super) topic: &'a Key,
     /// The most events of the topic that each client gets.
@@ -28,38 +39,121 @@ pub(super) struct Joined<'a> {
     pub(super) limit: usize,
 }
 
-/// Adds clients to a topic, with the last events of the topic. Returns how many joined.
+/// A client of an audience, and the client's relation to a topic at the time of the search.
+pub(super) struct Found {
+    slot: usize,
+    client: Arc<Client>,
+    pub(super) follows: bool,
+    /// The client follows the topic, or may follow another topic.
+    pub(super) has_room: bool,
+}
+
+/// Finds an audience's clients, each once. Releases the lock between two pieces.
+pub(super) fn find(shared: &Shared, audience: &Audience, topic: &Key) -> Vec<Found> {
+    let limit = shared.config.limits.topics;
+    let recipients = Recipients::new(audience, &shared.hasher);
+    let is_all = recipients.are_all_holders();
+    let mut found = Vec::new();
+    let mut state = shared.state.lock();
+    for key in recipients.keys() {
+        // From the end: see `Routes::unlist`. No client that moves in the list is missed.
+        let mut left = usize::MAX;
+        loop {
+            let members = state.routes.members(key);
+            left = left.min(members.len());
+            let rest = left.saturating_sub(PIECE);
+            let is_in = |client| is_all || recipients.include(client, EventId::LAST);
+            let piece = members[rest..left].iter().rev().filter_map(|member| {
+                let slot = member.slot();
+                let identity = state.identity(slot).filter(|&client| is_in(client))?;
+                let follows = identity.memberships.iter().any(|held| held.key == *topic);
+                let has_room = follows || topics(identity) < limit;
+                Some(Found { slot, client: Arc::clone(&member.reach), follows, has_room })
+            });
+            found.extend(piece);
+            left = rest;
+            if left == 0 {
+                break;
+            }
+            state = sync::yield_lock(&shared.state, state);
+        }
+    }
+    drop(state);
+    // The clients that came first join first.
+    found.sort_unstable_by_key(|found| found.client.serial);
+    found.dedup_by_key(|found| found.client.serial);
+    found
+}
+
+/// Adds clients to a topic, or removes clients. Returns how many clients this changed.
 ///
-/// With events, the lock is released between two pieces. A client that left in between, or joined
-/// other topics up to the limit, does not join.
-pub(super) fn join<'a>(
-    lock: &'a Mutex<State>,
-    mut state: MutexGuard<'a, State>,
-    slots: Vec<usize>,
+/// A client that has left the hub since the search does not join, nor does a client without room for
+/// the topic. A crowd changes a piece at a time, and each piece waits for the current hand-out.
+/// Otherwise each piece of a hand-out could wait for a piece of the crowd, and the publisher for all
+/// of these.
+pub(super) fn change(shared: &Shared, clients: &[Found], change: Change<'_>) -> usize {
+    let is_crowd = clients.len() > JOINED;
+    let mut changed = 0;
+    for piece in clients.chunks(JOINED) {
+        let mut work = Work::begin(&shared.config);
+        let order = is_crowd.then(|| shared.order.lock_long());
+        changed += change_piece(&mut shared.state.lock(), piece, change, &mut work);
+        order.into_iter().for_each(MutexGuard::hand_over);
+        work.run();
+    }
+    changed
+}
+
+/// The same for a caller that holds the ordering lock.
+pub(super) fn change_in_order(
+    shared: &Shared,
+    clients: &[Found],
+    change: Change<'_>,
+    work: &mut Work<'_>,
+) {
+    for piece in clients.chunks(JOINED) {
+        change_piece(&mut shared.state.lock(), piece, change, work);
+    }
+}
+
+fn change_piece(
+    state: &mut State,
+    clients: &[Found],
+    change: Change<'_>,
+    work: &mut Work<'_>,
+) -> usize {
+    match change {
+        Change::Join(joined) => join_piece(state, clients, &joined, work),
+        Change::Leave(topic) => {
+            let leaves = |found: &&Found| {
+                state.has(found.slot, &found.client) && state.leave_topic(found.slot, topic, work)
+            };
+            clients.iter().filter(leaves).count()
+        }
+    }
+}
+
+fn join_piece(
+    state: &mut State,
+    clients: &[Found],
     joined: &Joined<'_>,
     work: &mut Work<'_>,
 ) -> usize {
-    if joined.last == 0 {
-        let head = state.log.head();
-        state.last_join = head;
-        let joins = |&slot: &usize| state.join_topic(slot, joined.topic, head, work);
-        return slots.into_iter().filter(joins).count();
-    }
-    let clients = slots.into_iter().filter_map(|slot| Some((slot, state.routes.get(slot)?)));
-    let clients: Vec<_> = clients.map(|(slot, client)| (slot, Arc::clone(client))).collect();
-    let mut changed = 0;
-    for (number, piece) in clients.chunks(JOINED).enumerate() {
-        if number > 0 {
-            state = sync::yield_lock(lock, state);
+    let Joined { topic, last, limit } = *joined;
+    let head = state.log.head();
+    state.last_join = head;
+    let joins = |found: &&Found| {
+        let (slot, client) = (found.slot, &found.client);
+        let Some(identity) = state.identity(slot) else { return false };
+        if !found.has_room || !state.has(slot, client) || topics(identity) >= limit {
+            return false;
         }
-        state.last_join = state.log.head();
-        for (slot, client) in piece {
-            let may_join =
-                state.has(*slot, client) && has_room(&state, *slot, joined.topic, joined.limit);
-            changed += usize::from(may_join && join_one(&mut state, *slot, client, joined, work));
+        if last == 0 {
+            return state.join_topic(slot, topic, head, work);
         }
-    }
-    changed
+        join_one(state, slot, client, joined, work)
+    };
+    clients.iter().filter(joins).count()
 }
 
 fn join_one(
@@ -113,14 +207,7 @@ fn join_one(
     true
 }
 
-pub(super) fn follows(state: &State, slot: usize, topic: &Key) -> bool {
-    state.routes.memberships(slot).iter().any(|place| place.key == *topic)
-}
-
-/// Whether a client follows this topic, or may follow one more.
-pub(super) fn has_room(state: &State, slot: usize, topic: &Key, limit: usize) -> bool {
-    let is_topic = |key: &Key| matches!(key, Key::Topic(_));
-    let places = state.routes.memberships(slot);
-    let topics = places.iter().filter(|place| is_topic(&place.key)).count();
-    topics < limit || follows(state, slot, topic)
+/// Returns the number of topics that a client follows.
+fn topics(client: Identity<'_>) -> usize {
+    client.memberships.iter().filter(|held| matches!(held.key, Key::Topic(_))).count()
 }

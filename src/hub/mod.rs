@@ -12,6 +12,7 @@ pub(crate) mod hub;
 pub(crate) mod joining;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+pub(crate) mod opening;
 pub(crate) mod page;
 pub(crate) mod presence;
 pub(crate) mod reading;

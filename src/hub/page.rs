@@ -100,13 +100,14 @@ pub(super) fn read(
     who.check(&shared.config.limits).map_err(ReadError::Reader)?;
     let filter = who.type_filter(&shared.hasher);
     let (owner, claimed) = (who.owner(), who.client_id);
-    let mut memberships = memberships(shared, who.keys(claimed));
+    let mut memberships = who.memberships(&shared.hasher);
+    memberships.extend(claimed.map(|id| Membership::of(Key::Client(id), &shared.hasher)));
     let mut work = Work::begin(&shared.config);
     if who.deadline(work.now).is_some_and(|deadline| deadline <= work.now) {
         return Err(ReadError::Expired);
     }
     let mut taken = Vec::new();
-    let mut state = shared.state.lock();
+    let mut state = shared.lock_state();
     if !state.is_loaded {
         return Err(ReadError::NotLoaded);
     }
@@ -195,7 +196,7 @@ fn backward(
     }
     let mut work = Work::begin(&shared.config);
     let mut taken = Vec::new();
-    let mut state = shared.state.lock();
+    let mut state = shared.lock_state();
     if !state.is_loaded {
         return Err(ReadError::NotLoaded);
     }

@@ -223,7 +223,7 @@ pub(super) fn stop(shared: &Shared, name: Arc<str>, reason: &str) -> Result<(), 
     let hash = shared.hasher.key(&key);
     let mut work = Work::begin(&shared.config);
     let producer = {
-        let mut state = shared.state.lock();
+        let mut state = shared.lock_state();
         let serial = state.log.stop_run(hash, &key, &reason)?;
         state.producers.get(&serial).cloned()
     };
@@ -238,7 +238,7 @@ pub(super) fn info(shared: &Shared, name: Arc<str>) -> Option<RunInfo> {
     let hash = shared.hasher.key(&key);
     let mut work = Work::begin(&shared.config);
     let info = {
-        let mut state = shared.state.lock();
+        let mut state = shared.lock_state();
         state.log.forget_runs(work.now, &mut work.forgotten);
         let clients = state.routes.members(&key).len();
         state.log.runs().find(hash, &key).and_then(|run| RunInfo::of(run, clients))
@@ -251,7 +251,7 @@ pub(super) fn info(shared: &Shared, name: Arc<str>) -> Option<RunInfo> {
 pub(super) fn list(shared: &Shared) -> Vec<RunInfo> {
     let mut work = Work::begin(&shared.config);
     let list = {
-        let mut state = shared.state.lock();
+        let mut state = shared.lock_state();
         state.log.forget_runs(work.now, &mut work.forgotten);
         let clients = |run: &RunRecord| state.routes.members(run.key()).len();
         state.log.runs().iter().filter_map(|run| RunInfo::of(run, clients(run))).collect()

@@ -141,7 +141,7 @@ impl Shared {
         let prepared = Prepared::new(event, &self.hasher);
         let mut work = Work::begin(&self.config);
         let published = {
-            let mut order = self.order.lock();
+            let mut order = self.order.lock_long();
             if order.is_closed {
                 return Err(PublishError::Closed);
             }
@@ -191,10 +191,17 @@ impl Shared {
         Ok(matched)
     }
 
+    /// Takes the state lock for an operation that is no publish, and lets a hand-out that is under
+    /// way go first: otherwise the publisher waits for such an operation after each piece.
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.order.let_pass();
+        self.state.lock()
+    }
+
     /// Forgets a client whose stream has ended, unless the hub has forgotten the client already.
     pub(crate) fn leave(&self, slot: usize, client: &Arc<Client>) {
         let mut work = Work::begin_release(&self.config);
-        let mut state = self.state.lock();
+        let mut state = self.lock_state();
         forget(&mut state, slot, client, &mut work);
         drop(state);
         work.run();
@@ -204,7 +211,7 @@ impl Shared {
     /// The caller must not touch the client's inbox afterwards.
     pub(crate) fn free(&self, slot: Option<usize>, client: &Arc<Client>) {
         let mut work = Work::begin_release(&self.config);
-        let mut state = self.state.lock();
+        let mut state = self.lock_state();
         if let Some(slot) = slot {
             forget(&mut state, slot, client, &mut work);
         }
@@ -217,7 +224,7 @@ impl Shared {
     /// Reads the log for a client that is behind.
     pub(crate) fn catch_up(&self, slot: usize, client: &Arc<Client>, out: &mut Batch) -> LogRead {
         let mut work = Work::begin(&self.config);
-        let mut state = self.state.lock();
+        let mut state = self.lock_state();
         state.log.expire(work.now, &mut work.evicted);
         state.log.forget_runs(work.now, &mut work.forgotten);
         state.lower(MAX_LOWERED, work.now, &mut work.evicted);
@@ -233,7 +240,7 @@ impl Shared {
     /// events and runs beyond the retention.
     pub(crate) fn housekeep(&self) {
         let mut work = Work::begin(&self.config);
-        let mut state = self.state.lock();
+        let mut state = self.lock_state();
         state.log.forget_runs(work.now, &mut work.forgotten);
         state.lower(MAX_LOWERED_IDLE, work.now, &mut work.evicted);
         state.expel_stalled(&mut work);
@@ -301,7 +308,7 @@ fn hand_out<'a>(
     work: &mut Work<'_>,
 ) -> usize {
     let mut matched = 0;
-    for key in entry.keys() {
+    for key in entry.hashed_keys() {
         let mut left = usize::MAX;
         loop {
             state.expel_stalled(work);

@@ -6,7 +6,7 @@ use crate::core::settings::Limits;
 use crate::error::RefusedCause;
 use crate::log::departed::Owner;
 use crate::log::hash::KeyHasher;
-use crate::log::identity::Filter;
+use crate::log::identity::{Filter, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::name::Name;
 use crate::wire::frame;
@@ -197,8 +197,8 @@ impl Subscriber {
     /// - **Exact.** The values come in the order of their ids, each for the identity and the event
     ///   types of this client. If a value is replaced before the client reads it, only the new event
     ///   comes. No event that is published after `subscribe` is missing.
-    /// - **A lost value** is told by a gap at the start: the hub has evicted values that the client
-    ///   could see, and no later event has the client's missing key for sure.
+    /// - **A lost value** is told by a gap at the start: the hub has evicted values that the
+    ///   client could see. A later event of each lost key may have come since.
     /// - **Position.** The last value carries the id from which the stream continues. If the
     ///   client is cut off before, it continues after the last value that it has, as after any event.
     /// - **A later connection** continues at the client's position, as without this method. If the
@@ -345,14 +345,17 @@ impl Subscriber {
         Ok(())
     }
 
-    /// The keys of the client, each once. `id`: the client's id, if it is a client.
-    pub(super) fn keys(&self, id: Option<ClientId>) -> Vec<Key> {
-        let mut keys = vec![Key::All];
-        keys.extend(id.map(Key::Client));
-        keys.extend(self.user.clone().map(Key::User));
-        keys.extend(self.session.clone().map(Key::Session));
-        keys.extend(self.topics.iter().cloned().map(Key::Topic));
-        keys.extend(self.run_names.iter().cloned().map(Key::Run));
-        keys
+    /// Returns the memberships of the client, each once, without that of its client id, for which
+    /// there is room. Hashes every name: no lock may be held.
+    pub(super) fn memberships(&self, hasher: &KeyHasher) -> Vec<Membership> {
+        let user = self.user.clone().map(Key::User);
+        let session = self.session.clone().map(Key::Session);
+        let count = 2 + usize::from(user.is_some()) + usize::from(session.is_some());
+        let mut memberships = Vec::with_capacity(count + self.topics.len() + self.run_names.len());
+        let topics = self.topics.iter().cloned().map(Key::Topic);
+        let runs = self.run_names.iter().cloned().map(Key::Run);
+        let keys = [Key::All].into_iter().chain(user).chain(session).chain(topics).chain(runs);
+        memberships.extend(keys.map(|key| Membership::of(key, hasher)));
+        memberships
     }
 }

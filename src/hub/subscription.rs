@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::ptr;
@@ -12,6 +13,7 @@ use futures_core::Stream;
 use super::admission::{self, Admitted, Start};
 #[cfg(feature = "serve")]
 use super::drain::Drainable;
+use super::opening::{First, Load, Loaded, Opening, Source};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use crate::core::client::Client;
@@ -67,22 +69,12 @@ pub struct Subscription {
     told_degraded: bool,
     /// How many items the stream has returned, up to the next that is measured.
     items: u8,
-    /// The first frames, until they are sent.
+    /// The first frames and the snapshot, until they are sent.
     opening: Option<Box<Opening>>,
     /// When the next heartbeat is due.
     idle: IdleDeadline,
     /// The task of the waker that was registered last.
     task: Task,
-}
-
-/// The first frames of a stream: `hub:open`, a gap if events were missed, and the snapshot.
-struct Opening {
-    start: Start,
-    /// The newest event when the client was let in.
-    head: EventId,
-    /// The request asks for the last events or the values, which exclude a snapshot.
-    asks_for_replay: bool,
-    snapshot: Vec<Event>,
 }
 
 /// Tells tasks apart, like [`Waker::will_wake`], without keeping a waker.
@@ -123,7 +115,7 @@ impl Subscription {
 
     fn new(shared: &Arc<Shared>, admitted: Admitted) -> Self {
         let Admitted { client, slot, start, head, asks_for_replay, is_paced } = admitted;
-        let snapshot = Vec::new();
+        let opening = First { start, head, asks_for_replay, snapshot: Vec::new(), source: None };
         Self {
             shared: Arc::clone(shared),
             place: client.place.clone(),
@@ -136,7 +128,7 @@ impl Subscription {
             is_armed: false,
             told_degraded: false,
             items: 0,
-            opening: Some(Box::new(Opening { start, head, asks_for_replay, snapshot })),
+            opening: Some(Box::new(Opening::First(opening))),
             idle: IdleDeadline::new(shared.config.heartbeat),
             task: Task { data: 0, vtable: 0 },
         }
@@ -222,7 +214,9 @@ impl Subscription {
         mut self,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<Self, EventError> {
-        let Some(opening) = &mut self.opening else { return Err(EventError::Late) };
+        let Some(Opening::First(opening)) = self.opening.as_deref_mut() else {
+            return Err(EventError::Late);
+        };
         for event in events {
             if opening.asks_for_replay {
                 return Err(EventError::Replay);
@@ -230,10 +224,78 @@ impl Subscription {
             event.check_for_hub()?;
             opening.snapshot.push(event);
         }
-        if !opening.snapshot.is_empty() {
+        if opening.has_snapshot() {
             let now = self.shared.now();
             self.place.lock().mailbox.skip_to(opening.head, now);
         }
+        Ok(self)
+    }
+
+    /// Sends a snapshot from a stream, such as the rows of a query.
+    ///
+    /// The same as [`with_snapshot`](Self::with_snapshot), for thousands of events. The hub polls
+    /// `events` only as fast as the client reads, and holds at most
+    /// [`HubBuilder::max_batch_bytes`](crate::HubBuilder::max_batch_bytes) and two events of the
+    /// snapshot at a time.
+    ///
+    /// - `hub:open` does not wait for `events`. While `events` is not ready, the client receives
+    ///   heartbeats.
+    /// - After the snapshot, the client receives exactly the events since the subscription. Until
+    ///   then these wait in the log: a snapshot that takes longer than the retention is followed by
+    ///   a gap.
+    /// - The last event of the snapshot carries the client's position. So the hub sends an event when
+    ///   `events` has the next event, or ends.
+    /// - An empty snapshot replaces every earlier event, too.
+    /// - The events of [`with_snapshot`](Self::with_snapshot) come first.
+    ///
+    /// If `events` returns an error, or an event that cannot be sent, the hub logs the error, and the
+    /// stream ends without `hub:end`. The client reconnects, and gets a new snapshot. The same holds
+    /// for a client that is cut off, or whose stream the hub ends, during the snapshot. Only
+    /// [`Hub::finish`](crate::Hub::finish) waits for the rest of the snapshot, because the client
+    /// does not come back.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`EventError`] if the stream was polled before, or if the subscriber asks for the
+    /// [last events](Subscriber::replay_last).
+    ///
+    /// ```
+    /// use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+    /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+    ///
+    /// /// Stands for a query of a database.
+    /// fn orders() -> impl Stream<Item = Result<u32, std::io::Error>> + Send {
+    ///     stream::iter(1..=3).map(Ok)
+    /// }
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let stream = hub.subscribe(Subscriber::new().topic("orders"))?;
+    /// let rows = orders().map(|row| row.map(|order| Event::new("order").data(order.to_string())));
+    /// let mut stream = stream.with_snapshot_stream(rows)?;
+    /// hub.send_to_topic("orders", Event::new("order").data("4"))?;
+    ///
+    /// let mut text = String::new();
+    /// while let Some(Some(item)) = stream.next().now_or_never() {
+    ///     text += std::str::from_utf8(&item)?;
+    /// }
+    /// let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    /// assert_eq!(data.skip(1).collect::<Vec<_>>(), ["1", "2", "3", "4"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_snapshot_stream<S, E>(mut self, events: S) -> Result<Self, EventError>
+    where
+        S: Stream<Item = Result<Event, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Some(Opening::First(opening)) = self.opening.as_deref_mut() else {
+            return Err(EventError::Late);
+        };
+        if opening.asks_for_replay {
+            return Err(EventError::Replay);
+        }
+        opening.source = Some(Source::new(events));
+        let now = self.shared.now();
+        self.place.lock().mailbox.skip_to(opening.head, now);
         Ok(self)
     }
 
@@ -241,9 +303,9 @@ impl Subscription {
     ///
     /// The id of `hub:open` is the client's position before a gap is reported and before the
     /// snapshot. A client that is cut off in between must return to the gap.
-    fn open_frames(&self, opening: Opening) -> Bytes {
-        let Opening { start, head, snapshot, .. } = opening;
-        let has_snapshot = !snapshot.is_empty();
+    fn open_frames(&mut self, opening: First) -> Bytes {
+        let (has_snapshot, position) = (opening.has_snapshot(), opening.position());
+        let First { start, snapshot, source, .. } = opening;
         let (held, gap) = match start {
             Start::Gap { held, reason, now } => (held, Some((now, reason))),
             // The events that the client missed are not replayed: report the loss now.
@@ -273,10 +335,11 @@ impl Subscription {
             });
         }
         let mut snapshot = snapshot.into_iter();
-        let last = snapshot.next_back();
+        let last = if source.is_none() { snapshot.next_back() } else { None };
         frames.extend(snapshot.map(|event| event.seal().finish_without_id()));
-        let position = head.max(start.position());
         frames.extend(last.map(|event| event.seal().finish(position).into_bytes()));
+        let load = source.map(|source| Opening::Load(Load::new(source, position)));
+        self.opening = load.map(Box::new);
         match frames.as_slice() {
             [one] => one.clone(),
             more => joined(more),
@@ -305,7 +368,11 @@ impl Subscription {
 
     /// Returns the next events, if there are any. Otherwise registers the waker, or finds that the
     /// stream has ended. Leaves in `due` when the stream must be polled again.
-    fn poll_events(&mut self, cx: &Context<'_>, due: &mut Option<Instant>) -> Poll<Option<Bytes>> {
+    fn poll_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        due: &mut Option<Instant>,
+    ) -> Poll<Option<Bytes>> {
         loop {
             let now = self.is_timed.then(|| self.shared.now());
             let mut waker = self.spare_waker(cx);
@@ -328,6 +395,19 @@ impl Subscription {
             }
             if let Some(last) = inbox.take_over() {
                 return Poll::Ready(last);
+            }
+            if self.opening.is_some() {
+                if !inbox.is_open()
+                    && !inbox.ending().is_final()
+                    && let Some(last) = inbox.take_last()
+                {
+                    // The client comes back, and gets a snapshot then.
+                    return Poll::Ready(last);
+                }
+                if wait(inbox, &mut self.task, &mut waker, cx) {
+                    return self.poll_snapshot(cx);
+                }
+                continue;
             }
             if !inbox.may_read() {
                 if wait(inbox, &mut self.task, &mut waker, cx) {
@@ -381,6 +461,35 @@ impl Subscription {
                     None if wait(inbox, &mut self.task, &mut waker, cx) => return Poll::Pending,
                     None => {}
                 },
+            }
+        }
+    }
+
+    /// Returns the next events of the snapshot that comes from the application.
+    fn poll_snapshot(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(Opening::Load(load)) = self.opening.as_deref_mut() else { return Poll::Pending };
+        let Poll::Ready(loaded) = load.poll(cx, self.shared.config.batch.bytes) else {
+            self.place.lock().await_snapshot();
+            return Poll::Pending;
+        };
+        let now = self.shared.now();
+        self.idle.restart();
+        let mut inbox = self.place.lock();
+        inbox.note_snapshot(now);
+        let (item, waker) = match loaded {
+            Loaded::Part(item) => return Poll::Ready(Some(item)),
+            // Events may wait already. A waker in the inbox would say that nothing has come.
+            Loaded::Last(item) => (Ok(item), inbox.take_waker()),
+            Loaded::Failed(error) => (Err(error), inbox.take_waker()),
+        };
+        drop(inbox);
+        // Drops the application's stream, too.
+        drop((waker, self.opening.take()));
+        match item {
+            Ok(item) => Poll::Ready(Some(item)),
+            Err(error) => {
+                telemetry::snapshot_failed(self.client.id, &*error);
+                Poll::Ready(None)
             }
         }
     }
@@ -450,7 +559,7 @@ impl Subscription {
     ///
     /// The stream opens with an unknown position: a client that is cut off before the first value
     /// begins again. If there are no values, the stream opens at its position.
-    fn open_with_values(&mut self, opening: Opening, is_unknown: bool) -> Bytes {
+    fn open_with_values(&mut self, opening: First, is_unknown: bool) -> Bytes {
         let mut batch = Batch::new();
         let (gap, end) = loop {
             let slot = self.slot.map_or(usize::MAX, |slot| slot as usize);
@@ -466,7 +575,7 @@ impl Subscription {
             (None, Some(end)) => Start::Fresh(end),
             _ => opening.start,
         };
-        let mut first = self.open_frames(Opening { start, ..opening });
+        let mut first = self.open_frames(First { start, ..opening });
         let reason = if is_unknown { GapReason::Unknown } else { GapReason::Evicted };
         let position = batch.first().map(|first| first.id.predecessor()).or(end);
         if gap.is_some() || is_unknown {
@@ -558,16 +667,18 @@ impl Subscription {
 
     /// The whole of `poll_next`.
     #[inline(never)]
-    fn poll_any(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.slot.is_none() {
             return Poll::Ready(None);
         }
-        if let Some(opening) = self.opening.take() {
+        if let Some(Opening::First(_)) = self.opening.as_deref()
+            && let Some(Opening::First(opening)) = self.opening.take().map(|opening| *opening)
+        {
             self.idle.restart();
             if let Start::Values { is_unknown } = opening.start {
-                return Poll::Ready(Some(self.open_with_values(*opening, is_unknown)));
+                return Poll::Ready(Some(self.open_with_values(opening, is_unknown)));
             }
-            return Poll::Ready(Some(self.open_frames(*opening)));
+            return Poll::Ready(Some(self.open_frames(opening)));
         }
         loop {
             if self.must_tell_health() {
@@ -612,6 +723,8 @@ impl Subscription {
     }
 
     fn leave(&mut self) {
+        // Drops the application's stream, too.
+        self.opening = None;
         if let Some(slot) = self.slot.take() {
             self.shared.leave(slot as usize, &self.client);
         }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::joining::{self, Joined};
+use super::joining::{self, Change, Joined};
 use super::shared::Shared;
 use crate::core::backplane::{Backplane, Outgoing};
-use crate::core::deferred::Work;
 use crate::core::receipt::Affected;
 use crate::core::state::State;
 use crate::error::JoinError;
@@ -39,24 +38,20 @@ pub(super) fn join(
 ) -> Result<Affected, JoinError> {
     let limits = &shared.config.limits;
     let last = u32::try_from(last).unwrap_or(u32::MAX);
-    let mut work = Work::begin(&shared.config);
     audience.check(limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     key.check(limits.name_len)?;
-    let state = shared.state.lock();
-    let slots = state.matching(&audience);
-    let matched = slots.len();
-    if !slots.iter().all(|&slot| joining::has_room(&state, slot, &key, limits.topics)) {
+    let clients = joining::find(shared, &audience, &key);
+    let matched = clients.len();
+    if !clients.iter().all(|found| found.has_room) {
         return Err(JoinError::TooManyTopics { limit: limits.topics });
     }
     let Some(backplane) = &shared.config.backplane else {
         let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
-        let changed = joining::join(&shared.state, state, slots, &joined, &mut work);
-        work.run();
+        let changed = joining::change(shared, &clients, Change::Join(joined));
         return Ok(Affected { matched, changed });
     };
-    let changed = slots.into_iter().filter(|&slot| !joining::follows(&state, slot, &key)).count();
-    drop(state);
+    let changed = clients.iter().filter(|found| !found.follows).count();
     send(&**backplane, Command { audience, action: Action::Join { topic, last } })?;
     Ok(Affected { matched, changed })
 }
@@ -69,18 +64,15 @@ pub(super) fn leave(
 ) -> Result<Affected, JoinError> {
     audience.check(shared.config.limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
-    let mut work = Work::begin(&shared.config);
-    let mut state = shared.state.lock();
-    let slots = state.matching(&audience);
-    let matched = slots.len();
+    let clients = joining::find(shared, &audience, &key);
+    let matched = clients.len();
     let Some(backplane) = &shared.config.backplane else {
-        let changed = leave_now(&mut state, slots, &key, &mut work);
-        drop(state);
-        work.run();
-        return Ok(Affected { matched, changed });
+        return Ok(Affected {
+            matched,
+            changed: joining::change(shared, &clients, Change::Leave(&key)),
+        });
     };
-    let changed = slots.into_iter().filter(|&slot| joining::follows(&state, slot, &key)).count();
-    drop(state);
+    let changed = clients.iter().filter(|found| found.follows).count();
     // No client follows a topic without a name, and the name could not be sent.
     if key.check(usize::MAX).is_ok() {
         send(&**backplane, Command { audience, action: Action::Leave(topic) })?;
@@ -98,16 +90,6 @@ pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
     let state = shared.state.lock();
     let slots = state.matching(audience).into_iter();
     slots.filter_map(|slot| Some(info(&state, slot, state.routes.get(slot)?.id))).collect()
-}
-
-/// Removes clients from a topic. Returns how many followed it.
-pub(super) fn leave_now(
-    state: &mut State,
-    slots: Vec<usize>,
-    topic: &Key,
-    work: &mut Work<'_>,
-) -> usize {
-    slots.into_iter().filter(|&slot| state.leave_topic(slot, topic, work)).count()
 }
 
 fn info(state: &State, slot: usize, client_id: ClientId) -> ClientInfo {

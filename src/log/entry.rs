@@ -6,6 +6,7 @@
 //!       -> Entry     in the log
 //! ```
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -183,7 +184,7 @@ impl Content {
     }
 
     /// Returns the keys that index the event, with their hashes.
-    pub(super) fn hashed_keys(&self) -> impl Iterator<Item = (u64, &Key)> {
+    pub(crate) fn hashed_keys(&self) -> impl Iterator<Item = (u64, &Key)> {
         self.hashes.keys.iter().copied().zip(self.keys())
     }
 
@@ -238,6 +239,10 @@ impl Hash for Conflation {
         state.write_u64(self.hash);
     }
 }
+
+/// Events in id order. The ids lie beside each other: a search and a merge read no event, which
+/// would lie elsewhere in memory.
+pub(super) type Listed = VecDeque<(EventId, Arc<Entry>)>;
 
 /// The events of one read. Most reads take one.
 pub(crate) type Batch = SmallVec<[Arc<Entry>; 4]>;

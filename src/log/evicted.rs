@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::hash::{HashedMap, KeyHashes};
 use super::identity::{Filter, Identity};
 use super::recipients::{Combined, Recipients};
@@ -19,7 +21,8 @@ const COMBINED_NAMES: usize = 16 * COMBINED;
 
 /// The evicted events, as far as needed to decide whether a client missed an event.
 ///
-/// The record keeps the newest evicted event for each key, and for each event type within a key.
+/// The record keeps the newest evicted event for each key, for each event type within a key, and
+/// for each event type.
 /// That answers exactly for any position and any filter, in a few dozen bytes per name. Names come
 /// from outside, so the number of rows is bounded: beyond it the older half is dropped, and a
 /// position before the dropped rows gets a gap, to be safe.
@@ -39,6 +42,11 @@ pub(crate) struct Evicted {
     whole_from: EventId,
     /// Some recorded events were restored since the last eviction.
     restored: bool,
+}
+
+/// The row of an event type for all keys.
+fn any_key(event_type: u64) -> u64 {
+    one_type(0, event_type)
 }
 
 /// The row of a key for all event types.
@@ -106,8 +114,9 @@ impl Evicted {
     /// which the record must know every event for the client; `after` for a client without runs.
     ///
     /// Runs under the state lock when a client connects or falls behind. Looks up at most one row
-    /// for each key of the client, and for each type of its filter within the keys that lost an
-    /// event after `after`, and evaluates at most [`COMBINED`] audiences. Hashes nothing.
+    /// for each key of the client and for each type of its filter. Of the types that lost an event
+    /// after `after`, looks up a row within each key that lost an event after `after`. Evaluates at
+    /// most [`COMBINED`] audiences. Hashes nothing.
     pub(crate) fn since(
         &self,
         after: EventId,
@@ -120,6 +129,12 @@ impl Evicted {
         // same row may still be missing: assume so, to be safe.
         let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
         let mut lost = unknown;
+        // A client may name many types that no event has.
+        let of_type = |&name: &u64| newest(any_key(name)).is_some_and(|id| id > after);
+        let types: SmallVec<[u64; 8]> = match client.filter {
+            Filter::Everything => SmallVec::new(),
+            Filter::Types(types) => types.iter().copied().filter(of_type).collect(),
+        };
         for held in client.memberships {
             // Only a loss later than those found so far counts. So the types, of which a client
             // may have many, are looked up for few keys.
@@ -129,7 +144,7 @@ impl Evicted {
             };
             let later = match client.filter {
                 Filter::Everything => Some(of_any_type),
-                Filter::Types(types) => {
+                Filter::Types(_) => {
                     let of_types =
                         types.iter().filter_map(|&name| newest(one_type(held.hash, name)));
                     of_types.max().filter(|&id| id > found)
@@ -163,11 +178,11 @@ impl Evicted {
     }
 
     fn record_keys(&mut self, id: EventId, hashes: &KeyHashes) {
-        for &key in &hashes.keys {
-            for row in [any_type(key), one_type(key, hashes.event_type)] {
-                let newest = self.newest.entry(row).or_insert(id);
-                *newest = id.max(*newest);
-            }
+        let of_keys =
+            hashes.keys.iter().flat_map(|&key| [any_type(key), one_type(key, hashes.event_type)]);
+        for row in of_keys.chain([any_key(hashes.event_type)]) {
+            let newest = self.newest.entry(row).or_insert(id);
+            *newest = id.max(*newest);
         }
         if self.newest.len() > self.capacity {
             self.drop_older_half();

@@ -92,11 +92,16 @@ impl<V> KeyMap<V> {
         self.0.get_mut(&(hash, key) as &dyn KeyAndHash)
     }
 
+    /// Clones the key only if the map does not have it: a name is shared between threads.
     pub(super) fn get_or_default(&mut self, hash: u64, key: &Key) -> &mut V
     where
         V: Default,
     {
-        self.0.entry(HashedKey { hash, key: key.clone() }).or_default()
+        let borrowed = &(hash, key) as &dyn KeyAndHash;
+        if !self.0.contains_key(borrowed) {
+            self.0.insert(HashedKey { hash, key: key.clone() }, V::default());
+        }
+        self.0.get_mut(borrowed).expect("the key was there or was inserted")
     }
 
     pub(super) fn remove(&mut self, hash: u64, key: &Key) {
@@ -105,6 +110,11 @@ impl<V> KeyMap<V> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
         self.0.iter().map(|(hashed, value)| (&hashed.key, value))
+    }
+
+    /// Gives memory back after a peak.
+    pub(super) fn shrink(&mut self) {
+        shrink(&mut self.0);
     }
 }
 
@@ -162,5 +172,22 @@ impl Hasher for Prehashed {
         for &byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(byte);
         }
+    }
+}
+
+/// Elements whose room is kept although it is unused: below this size, growing again would cost
+/// more than the memory is worth.
+const KEPT: usize = 1024;
+
+/// Returns whether a collection should give memory back: more than three quarters of a large
+/// allocation are unused. A peak, such as a burst of clients, must not be paid for for ever.
+pub(super) fn is_sparse(len: usize, capacity: usize) -> bool {
+    capacity > KEPT && len < capacity / 4
+}
+
+/// Halves a sparse map at least; leaves room to grow, so that the next insertions do not rehash.
+pub(crate) fn shrink<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
+    if is_sparse(map.len(), map.capacity()) {
+        map.shrink_to(2 * map.len());
     }
 }

@@ -4,10 +4,10 @@
 //! the bound of values evicts it. Values are part of the log: a read of the log finds a value here
 //! as it finds a retained event, so there is no second way to read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::entry::Entry;
+use super::entry::{Entry, Listed};
 use super::evicted::Evicted;
 use super::hash::KeyMap;
 use super::identity::Identity;
@@ -23,7 +23,7 @@ pub(super) struct Kept {
     /// The sum of the weights of the values.
     bytes: usize,
     /// The values of each key, in id order.
-    index: KeyMap<VecDeque<Arc<Entry>>>,
+    index: KeyMap<Listed>,
     /// The values that the bound evicted. Only a client that begins with the values needs to know
     /// these apart from other evicted events.
     lost: Evicted,
@@ -68,10 +68,14 @@ impl Kept {
         self.bytes += value.weight();
         for (hash, key) in value.hashed_keys() {
             let values = self.index.get_or_default(hash, key);
+            if values.is_empty() {
+                // Many names have a single value.
+                values.reserve_exact(1);
+            }
             // Mostly the newest: the retention evicts the oldest event first, unless a topic has a
             // limit of its own.
-            let at = values.partition_point(|other| other.id < value.id);
-            values.insert(at, Arc::clone(&value));
+            let at = values.partition_point(|&(id, _)| id < value.id);
+            values.insert(at, (value.id, Arc::clone(&value)));
         }
         self.order.insert(value.id, value);
     }
@@ -82,7 +86,7 @@ impl Kept {
         self.bytes -= value.weight();
         for (hash, key) in value.hashed_keys() {
             let Some(values) = self.index.get_mut(hash, key) else { continue };
-            if let Ok(at) = values.binary_search_by_key(&id, |value| value.id) {
+            if let Ok(at) = values.binary_search_by_key(&id, |&(id, _)| id) {
                 values.remove(at);
             }
             if values.is_empty() {
@@ -115,7 +119,7 @@ impl Kept {
     }
 
     /// Returns the values under a key, in id order.
-    pub(super) fn under(&self, hash: u64, key: &Key) -> Option<&VecDeque<Arc<Entry>>> {
+    pub(super) fn under(&self, hash: u64, key: &Key) -> Option<&Listed> {
         self.index.get(hash, key)
     }
 

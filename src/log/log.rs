@@ -13,12 +13,16 @@
 //! [`Retain::keep_latest`], a value that the retention would evict is not lost: it leaves the
 //! retained events, and stays in the log among the [kept](Kept) values.
 
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::entry::{Batch, Budget, Conflation, Entry};
+use smallvec::SmallVec;
+
+use super::entry::{Batch, Budget, Conflation, Entry, Listed};
 use super::evicted::Evicted;
 use super::hash::{KeyHasher, KeyHashes, KeyMap};
 use super::identity::Identity;
@@ -53,8 +57,8 @@ pub(crate) struct Log {
     holes: usize,
     /// The sum of the weights of the retained events.
     bytes: usize,
-    /// The retained events of each key, in id order.
-    index: KeyMap<VecDeque<Arc<Entry>>>,
+    /// The retained events of each key.
+    index: KeyMap<Listed>,
     /// The values beyond the retention. `None` if the hub keeps none.
     kept: Option<Box<Kept>>,
     /// The latest event of each conflation in the log, retained or kept.
@@ -182,10 +186,14 @@ impl Log {
         }
         for (hash, key) in entry.hashed_keys() {
             let entries = self.index.get_or_default(hash, key);
-            entries.push_back(Arc::clone(&entry));
+            if entries.is_empty() {
+                // Many names have a single event.
+                entries.reserve_exact(1);
+            }
+            entries.push_back((entry.id, Arc::clone(&entry)));
             let full = limit.per_topic.is_some_and(|limit| entries.len() > limit);
             if full && matches!(key, Key::Topic(_)) {
-                let oldest = entries[0].id;
+                let oldest = entries[0].0;
                 self.evict(oldest, evicted);
             }
         }
@@ -236,26 +244,73 @@ impl Log {
         budget: Budget,
         out: &mut Batch,
     ) -> bool {
-        let lists = self.events_of(client);
         let mut bytes = 0;
-        let mut add = |entry: Arc<Entry>| {
-            if !entry.is_for(client) {
+        if client.has_runs() {
+            let mut events = Merge::new(self.events_of(client), after, upto);
+            return events.all(|entry| {
+                if !entry.is_for(client) {
+                    return true;
+                }
+                let has_room = budget.allows(out, bytes, &entry);
+                if has_room {
+                    bytes += entry.len();
+                    out.push(entry);
+                }
+                has_room
+            });
+        }
+        let lists = self.lists(client);
+        let mut next: BinaryHeap<Reverse<(EventId, usize, usize)>> = lists
+            .iter()
+            .enumerate()
+            .filter_map(|(list, &(entries, since))| {
+                let after = after.max(since);
+                if entries.back().is_none_or(|&(newest, _)| newest <= after) {
+                    return None;
+                }
+                let at = entries.partition_point(|&(id, _)| id <= after);
+                entries.get(at).map(|&(id, _)| Reverse((id, list, at)))
+            })
+            .collect();
+        let mut newest = after;
+        // Most clients have events under one key only.
+        if let [Reverse((_, list, at))] = next.as_slice() {
+            for (id, entry) in lists[*list].0.range(*at..) {
+                if *id > upto {
+                    break;
+                }
+                if entry.is_for(client) {
+                    if !budget.allows(out, bytes, entry) {
+                        return false;
+                    }
+                    bytes += entry.len();
+                    out.push(Arc::clone(entry));
+                }
+            }
+            return true;
+        }
+        while let Some(mut top) = next.peek_mut() {
+            let Reverse((id, list, at)) = *top;
+            let (entries, _) = lists[list];
+            if id > upto {
                 return true;
             }
-            let has_room = budget.allows(out, bytes, &entry);
-            if has_room {
+            let (_, entry) = &entries[at];
+            // An event under two keys of the client is in both lists.
+            if id > newest && entry.is_for(client) {
+                if !budget.allows(out, bytes, entry) {
+                    return false;
+                }
                 bytes += entry.len();
-                out.push(entry);
+                newest = id;
+                out.push(Arc::clone(entry));
             }
-            has_room
-        };
-        // Most clients have events under one key only.
-        if let &[(Events::Key(entries), since)] = lists.as_slice() {
-            let at = entries.partition_point(|entry| entry.id <= after.max(since));
-            let mut some = entries.range(at..).take_while(|entry| entry.id <= upto);
-            return some.all(|entry| add(Arc::clone(entry)));
+            match entries.get(at + 1) {
+                Some(&(following, _)) => *top = Reverse((following, list, at + 1)),
+                None => drop(PeekMut::pop(top)),
+            }
         }
-        Merge::new(lists, after, upto).all(add)
+        true
     }
 
     /// Returns the retained events of each of a client's keys, runs included, with the position
@@ -287,14 +342,14 @@ impl Log {
             .enumerate()
             .filter_map(|(list, (entries, _))| {
                 let at = entries.len().checked_sub(1)?;
-                Some((entries[at].id, list, at))
+                Some((entries[at].0, list, at))
             })
             .collect();
         let mut left = count;
         let mut oldest = None;
         while let Some((id, list, at)) = next.pop() {
             let (entries, since) = lists[list];
-            if oldest != Some(id) && id > since && entries[at].is_for(client) {
+            if oldest != Some(id) && id > since && entries[at].1.is_for(client) {
                 if left == 0 {
                     return (oldest.map_or(id, EventId::predecessor), Some(id));
                 }
@@ -302,7 +357,7 @@ impl Log {
                 oldest = Some(id);
             }
             if let Some(at) = at.checked_sub(1) {
-                next.push((entries[at].id, list, at));
+                next.push((entries[at].0, list, at));
             }
         }
         (oldest.map_or(self.head, EventId::predecessor), None)
@@ -313,7 +368,7 @@ impl Log {
     pub(super) fn lists<'a>(
         &'a self,
         client: Identity<'a>,
-    ) -> Vec<(&'a VecDeque<Arc<Entry>>, EventId)> {
+    ) -> SmallVec<[(&'a Listed, EventId); 8]> {
         let memberships = client.memberships.iter();
         let lists = memberships.flat_map(|held| {
             self.lists_of(held.hash, &held.key).map(|entries| (entries, held.since))
@@ -322,7 +377,7 @@ impl Log {
     }
 
     /// Returns the retained events and the kept values under a key, each in id order.
-    fn lists_of(&self, hash: u64, key: &Key) -> impl Iterator<Item = &VecDeque<Arc<Entry>>> {
+    fn lists_of(&self, hash: u64, key: &Key) -> impl Iterator<Item = &Listed> {
         let kept = self.kept.as_ref().and_then(|kept| kept.under(hash, key));
         self.index.get(hash, key).into_iter().chain(kept)
     }
@@ -330,10 +385,8 @@ impl Log {
     /// Returns the events under a key, the newest first.
     pub(super) fn newest_under(&self, key: &Key) -> impl Iterator<Item = &Arc<Entry>> {
         let mut lists = self.lists_of(self.hasher.key(key), key);
-        let [one, other] = [lists.next(), lists.next()].map(|list| {
-            let entries = list.into_iter().flatten().rev();
-            entries.map(|entry| (entry.id, entry))
-        });
+        let [one, other] = [lists.next(), lists.next()]
+            .map(|list| list.into_iter().flatten().rev().map(|(id, entry)| (*id, entry)));
         newest_first(one, other).map(|(_, entry)| entry)
     }
 
@@ -453,7 +506,7 @@ impl Log {
     pub(crate) fn had_events(&self, key: &Key, after: EventId) -> bool {
         let hash = self.hasher.key(key);
         let mut newest = self.lists_of(hash, key).filter_map(|entries| entries.back());
-        newest.any(|entry| entry.id > after) || self.evicted.had_events(hash, after)
+        newest.any(|&(id, _)| id > after) || self.evicted.had_events(hash, after)
     }
 
     /// Returns the newest value for this client after `after` that the log lacks although no later
@@ -529,7 +582,7 @@ impl Log {
         self.bytes -= entry.weight();
         for (hash, key) in entry.hashed_keys() {
             let Some(entries) = self.index.get_mut(hash, key) else { continue };
-            if let Ok(at) = entries.binary_search_by_key(&id, |entry| entry.id) {
+            if let Ok(at) = entries.binary_search_by_key(&id, |&(id, _)| id) {
                 entries.remove(at);
             }
             if entries.is_empty() {
@@ -618,8 +671,8 @@ impl Log {
         self.bytes = bytes;
         for (hash, key) in entry.hashed_keys() {
             let entries = self.index.get_or_default(hash, key);
-            let at = entries.partition_point(|other| other.id < entry.id);
-            entries.insert(at, Arc::clone(&entry));
+            let at = entries.partition_point(|&(id, _)| id < entry.id);
+            entries.insert(at, (entry.id, Arc::clone(&entry)));
         }
         self.evicted.restore(previous);
         match at {
@@ -649,7 +702,7 @@ impl Log {
         let Some(limit) = self.retain.per_topic else { return };
         let topics = self.index.iter().filter(|(key, _)| matches!(key, Key::Topic(_)));
         let surplus = topics.flat_map(|(_, entries)| {
-            entries.iter().take(entries.len().saturating_sub(limit)).map(|entry| entry.id)
+            entries.iter().take(entries.len().saturating_sub(limit)).map(|&(id, _)| id)
         });
         for id in surplus.collect::<Vec<_>>() {
             self.evict(id, evicted);

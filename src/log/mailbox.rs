@@ -256,6 +256,13 @@ impl Mailbox {
         }
     }
 
+    /// The client reads something else than events: the events that wait have waited since `now`.
+    pub(crate) fn note_progress(&mut self, now: Instant) {
+        if let Stage::Since(_) = self.stage {
+            self.stage = Stage::Since(now);
+        }
+    }
+
     /// Adds an event for this client.
     ///
     /// Events come in order. An event that was appended before the client connected, or before the

@@ -1,17 +1,17 @@
 //! The events of several keys in the order of their ids.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::entry::Entry;
+use super::entry::{Entry, Listed};
 use super::run_log::RunLog;
 use crate::wire::id::EventId;
 
 /// The retained events of one key, in id order.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Events<'a> {
-    Key(&'a VecDeque<Arc<Entry>>),
+    Key(&'a Listed),
     Run(&'a RunLog),
 }
 
@@ -20,8 +20,8 @@ impl Events<'_> {
     fn seek(self, after: EventId) -> Option<(usize, EventId)> {
         match self {
             Self::Key(entries) => {
-                let at = entries.partition_point(|entry| entry.id <= after);
-                Some((at, entries.get(at)?.id))
+                let at = entries.partition_point(|&(id, _)| id <= after);
+                Some((at, entries.get(at)?.0))
             }
             Self::Run(run) => run.seek(after),
         }
@@ -30,7 +30,7 @@ impl Events<'_> {
     /// Returns the first event after a position that lies in the element at this index.
     fn seek_from(self, at: usize, after: EventId) -> Option<(usize, EventId)> {
         match self {
-            Self::Key(entries) => Some((at + 1, entries.get(at + 1)?.id)),
+            Self::Key(entries) => Some((at + 1, entries.get(at + 1)?.0)),
             Self::Run(run) => run.seek_from(at, after),
         }
     }
@@ -82,7 +82,7 @@ impl Iterator for Merge<'_> {
             }
             let events = self.lists[list];
             let entry = match events {
-                Events::Key(entries) => Arc::clone(&entries[at]),
+                Events::Key(entries) => Arc::clone(&entries[at].1),
                 Events::Run(run) => {
                     // A text ends before the next event of another key.
                     let other = self.next.peek().map(|Reverse((other, ..))| other.predecessor());

@@ -27,17 +27,44 @@ pub(crate) fn forward(
     most: usize,
     out: &mut Vec<Arc<Entry>>,
 ) -> Option<EventId> {
-    let mut events = Merge::new(log.events_of(reader), after, EventId::LAST);
-    for _ in 0..LOOKED_AT {
+    if reader.has_runs() {
+        let mut events = Merge::new(log.events_of(reader), after, EventId::LAST);
+        for _ in 0..LOOKED_AT {
+            if out.len() >= most {
+                return None;
+            }
+            out.extend(Some(events.next()?).filter(|entry| entry.is_for(reader)));
+        }
+        return Some(events.newest());
+    }
+    let lists = log.lists(reader);
+    let all = lists.iter().enumerate();
+    let first = all.filter_map(|(list, &(entries, since))| {
+        let at = entries.partition_point(|&(id, _)| id <= after.max(since));
+        entries.get(at).map(|&(id, _)| Reverse((id, list, at)))
+    });
+    let mut next: BinaryHeap<_> = first.collect();
+    let (mut newest, mut looked_at) = (after, 0);
+    while let Some(Reverse((id, list, at))) = next.pop() {
         if out.len() >= most {
             return None;
         }
-        let entry = events.next()?;
-        if entry.is_for(reader) {
-            out.push(entry);
+        if looked_at == LOOKED_AT {
+            return Some(newest);
+        }
+        looked_at += 1;
+        let (entries, _) = lists[list];
+        // An event under two keys of the reader is in both lists.
+        if id > newest {
+            newest = id;
+            let (_, entry) = &entries[at];
+            out.extend(entry.is_for(reader).then(|| Arc::clone(entry)));
+        }
+        if let Some(&(following, _)) = entries.get(at + 1) {
+            next.push(Reverse((following, list, at + 1)));
         }
     }
-    Some(events.newest())
+    None
 }
 
 /// Adds the values for a client after a position and up to `upto` to `out`, in order and within
@@ -53,8 +80,8 @@ pub(crate) fn values(
     let lists = log.lists(client);
     let all = lists.iter().enumerate();
     let first = all.filter_map(|(list, &(entries, since))| {
-        let at = entries.partition_point(|entry| entry.id <= after.max(since));
-        entries.get(at).map(|entry| Reverse((entry.id, list, at)))
+        let at = entries.partition_point(|&(id, _)| id <= after.max(since));
+        entries.get(at).map(|&(id, _)| Reverse((id, list, at)))
     });
     let mut next: BinaryHeap<_> = first.collect();
     let (mut newest, mut looked_at, mut bytes) = (after, 0, 0);
@@ -67,7 +94,7 @@ pub(crate) fn values(
         }
         looked_at += 1;
         let (entries, _) = lists[list];
-        let entry = &entries[at];
+        let (_, entry) = &entries[at];
         // An event under two keys of the client is in both lists.
         if id > newest && entry.is_value() && entry.is_for(client) {
             if !budget.allows(out, bytes, entry) {
@@ -77,8 +104,8 @@ pub(crate) fn values(
             out.push(Arc::clone(entry));
         }
         newest = id;
-        if let Some(following) = entries.get(at + 1) {
-            next.push(Reverse((following.id, list, at + 1)));
+        if let Some(&(following, _)) = entries.get(at + 1) {
+            next.push(Reverse((following, list, at + 1)));
         }
     }
     None
@@ -97,8 +124,8 @@ pub(crate) fn backward(
     let lists = log.lists(reader);
     let all = lists.iter().enumerate();
     let last = all.filter_map(|(list, &(entries, _))| {
-        let at = entries.partition_point(|entry| entry.id < before).checked_sub(1)?;
-        Some((entries[at].id, list, at))
+        let at = entries.partition_point(|&(id, _)| id < before).checked_sub(1)?;
+        Some((entries[at].0, list, at))
     });
     let mut next: BinaryHeap<_> = last.collect();
     let (mut oldest, mut looked_at) = (before, 0);
@@ -113,12 +140,11 @@ pub(crate) fn backward(
         let (entries, since) = lists[list];
         if id < oldest {
             oldest = id;
-            if id > since && entries[at].is_for(reader) {
-                out.push(Arc::clone(&entries[at]));
-            }
+            let (_, entry) = &entries[at];
+            out.extend((id > since && entry.is_for(reader)).then(|| Arc::clone(entry)));
         }
         if let Some(at) = at.checked_sub(1) {
-            next.push((entries[at].id, list, at));
+            next.push((entries[at].0, list, at));
         }
     }
     None
@@ -156,7 +182,7 @@ pub(crate) struct LastOf {
     pub(crate) since: EventId,
 }
 
-/// What a client that joins a topic has read.
+/// The reads of a client that joins a topic.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Read {
     /// Where the stream began.

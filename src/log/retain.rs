@@ -42,8 +42,9 @@ use crate::error::ConfigError;
 ///
 /// An allocation can be a quarter larger than its frame: hence the factor. The cost per event is
 /// the entry, its index, and the record of evicted events. The 2 MiB are the audiences of the last
-/// 256 evicted events. [`keep_latest`](Self::keep_latest) has a bound of its own. For small events, 270 to 350 bytes per event are usual if the events are for
-/// every client or for one topic, and 610 to 660 bytes if each event is for a different user.
+/// 256 evicted events. For small events, 270 to 350 bytes per event are usual if the events are for
+/// every client or for one topic, and 610 to 660 bytes if each event is for a different user. The
+/// values of [`keep_latest`](Self::keep_latest) have a bound of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retain {
@@ -102,13 +103,13 @@ impl Retain {
     /// would evict the event: of at most `keys` keys. `None`, the default, keeps no such events.
     /// Must not be zero.
     ///
-    /// Such an event is the *value* of the key. A value stays until a later event of the key replaces
-    /// the value. So a client that starts with [`Subscriber::latest`] receives every value, however
+    /// Such an event is the *value* of the key. A value stays until a later event of the key
+    /// replaces the value. So a client that starts with [`Subscriber::latest`] receives every value, however
     /// old, and a client that comes back to an old position still gets the newest value of each key
     /// that changed meanwhile.
     ///
-    /// A key is what [`Event::conflate`] says: the audience, the type and the key of an event. If
-    /// there are more than `keys` values beyond the other limits, or more than
+    /// [`Event::conflate`] defines a key: the audience, the type and the key of an event. If there
+    /// are more than `keys` values beyond the other limits, or more than
     /// [`latest_bytes`](Self::latest_bytes), the oldest values are evicted. A client that
     /// could have received an evicted value is told a gap: if it starts with the values, at the
     /// start; if it comes back, after its position.

@@ -1,12 +1,9 @@
 //! The connected clients by key.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::hash::KeyHasher;
+use super::hash::{KeyHasher, KeyMap, is_sparse};
 use super::identity::Membership;
 use super::key::Key;
 use crate::wire::id::EventId;
@@ -18,7 +15,7 @@ use crate::wire::id::EventId;
 #[derive(Debug)]
 pub(crate) struct Routes<T> {
     hasher: KeyHasher,
-    members: HashMap<Key, Members<T>>,
+    members: KeyMap<Members<T>>,
     slots: Slab<Slot<T>>,
 }
 
@@ -51,16 +48,22 @@ struct Slot<T> {
 
 impl<T: Clone> Routes<T> {
     pub(crate) fn new(hasher: KeyHasher) -> Self {
-        Self { hasher, members: HashMap::new(), slots: Slab::new() }
+        Self { hasher, members: KeyMap::new(), slots: Slab::new() }
     }
 
-    /// Adds a member under each of `keys`, which must differ, and returns its slot. `tag` is kept
-    /// in the list of each key.
-    pub(crate) fn add(&mut self, keys: Vec<Key>, reach: T, tag: u32) -> usize {
-        let memberships = Vec::with_capacity(keys.len());
-        let slot = self.slots.insert(Slot { reach, tag, memberships });
-        for key in keys {
-            self.join(slot, key, EventId::ORIGIN);
+    /// Adds a member under the keys of `memberships`, which must differ, and returns its slot.
+    /// `tag` is kept in the list of each key.
+    ///
+    /// The caller hashes the keys, before a lock is taken: a request may name many.
+    pub(crate) fn add(&mut self, memberships: Vec<Membership>, reach: T, tag: u32) -> usize {
+        let entry = self.slots.vacant_entry();
+        let slot = entry.key();
+        let Slot { reach, tag, memberships } = entry.insert(Slot { reach, tag, memberships });
+        for (at, held) in memberships.iter_mut().enumerate() {
+            let members = self.members.get_or_default(held.hash, &held.key);
+            held.index = members.len() as u32;
+            let (slot, membership) = (slot as u32, at as u32);
+            members.push(Member { reach: reach.clone(), tag: *tag, slot, membership });
         }
         slot
     }
@@ -73,10 +76,10 @@ impl<T: Clone> Routes<T> {
         if memberships.iter().any(|held| held.key == key) {
             return false;
         }
-        let members = self.members.entry(key.clone()).or_default();
+        let hash = self.hasher.key(&key);
+        let members = self.members.get_or_default(hash, &key);
         let membership = memberships.len() as u32;
         members.push(Member { reach: reach.clone(), tag: *tag, slot: slot as u32, membership });
-        let hash = self.hasher.key(&key);
         memberships.push(Membership { key, hash, since, index: members.len() as u32 - 1 });
         true
     }
@@ -99,22 +102,22 @@ impl<T: Clone> Routes<T> {
     pub(crate) fn leave(&mut self, slot: usize, key: &Key) -> bool {
         let Some(Slot { memberships, .. }) = self.slots.get_mut(slot) else { return false };
         let Some(at) = memberships.iter().position(|held| held.key == *key) else { return false };
-        let Membership { index, .. } = memberships.swap_remove(at);
+        let Membership { hash, index, .. } = memberships.swap_remove(at);
         // The last membership took the free index: its key's list must point there.
         if let Some(moved) = memberships.get(at)
-            && let Some(members) = self.members.get_mut(&moved.key)
+            && let Some(members) = self.members.get_mut(moved.hash, &moved.key)
         {
             members[moved.index as usize].membership = at as u32;
         }
-        self.unlist(key, index as usize);
+        self.unlist(hash, key, index as usize);
         true
     }
 
     /// Removes a member with all its keys.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<T> {
         let Slot { reach, memberships, .. } = self.slots.try_remove(slot)?;
-        for Membership { key, index, .. } in memberships {
-            self.unlist(&key, index as usize);
+        for Membership { key, hash, index, .. } in memberships {
+            self.unlist(hash, &key, index as usize);
         }
         self.shrink();
         Some(reach)
@@ -125,14 +128,14 @@ impl<T: Clone> Routes<T> {
     /// A hand-out walks a list from the end and releases the lock between pieces. It still meets
     /// every member that stays: an element moves only to a lower index, so it was met already or
     /// lies ahead.
-    fn unlist(&mut self, key: &Key, index: usize) {
-        let Some(members) = self.members.get_mut(key) else { return };
+    fn unlist(&mut self, hash: u64, key: &Key, index: usize) {
+        let Some(members) = self.members.get_mut(hash, key) else { return };
         members.swap_remove(index);
         if let Some(moved) = members.get(index) {
             let memberships = &mut self.slots[moved.slot()].memberships;
             memberships[moved.membership as usize].index = index as u32;
         } else if members.is_empty() {
-            self.members.remove(key);
+            self.members.remove(hash, key);
             return;
         }
         if is_sparse(members.len(), members.capacity()) {
@@ -142,7 +145,12 @@ impl<T: Clone> Routes<T> {
 
     /// Returns the members that hold this key.
     pub(crate) fn members(&self, key: &Key) -> &[Member<T>] {
-        self.members.get(key).map_or(&[], SmallVec::as_slice)
+        self.members_under(self.hasher.key(key), key)
+    }
+
+    /// Returns the members that hold the key with this hash.
+    pub(crate) fn members_under(&self, hash: u64, key: &Key) -> &[Member<T>] {
+        self.members.get(hash, key).map_or(&[], SmallVec::as_slice)
     }
 
     /// Returns every key with the number of its members.
@@ -184,26 +192,9 @@ impl<T: Clone> Routes<T> {
     /// Gives memory back after a peak. A slab cannot move its elements, so the slots shrink only
     /// once all of them are free.
     fn shrink(&mut self) {
-        shrink(&mut self.members);
+        self.members.shrink();
         if self.slots.is_empty() && is_sparse(0, self.slots.capacity()) {
             self.slots = Slab::new();
         }
-    }
-}
-
-/// Elements whose room is kept although it is unused: below this size, growing again would cost
-/// more than the memory is worth.
-const KEPT: usize = 1024;
-
-/// Returns whether a collection should give memory back: more than three quarters of a large
-/// allocation are unused. A peak, such as a burst of clients, must not be paid for for ever.
-fn is_sparse(len: usize, capacity: usize) -> bool {
-    capacity > KEPT && len < capacity / 4
-}
-
-/// Halves a sparse map at least; leaves room to grow, so that the next insertions do not rehash.
-pub(crate) fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
-    if is_sparse(map.len(), map.capacity()) {
-        map.shrink_to(2 * map.len());
     }
 }

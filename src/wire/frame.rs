@@ -309,6 +309,13 @@ pub(crate) fn healed_gap(id: EventId, reason: &str) -> Bytes {
     buf.into()
 }
 
+/// Moves the client to a position. A client dispatches no event for a frame without data.
+pub(crate) fn position(id: EventId) -> Bytes {
+    let mut buf = Vec::with_capacity(32);
+    put_id(&mut buf, id);
+    buf.into()
+}
+
 /// Returns the last frame of a stream: the reason of its end and the reconnect delay. After a final
 /// end the client must not reconnect.
 pub(crate) fn end(reason: &str, retry: Duration, is_final: bool) -> Bytes {

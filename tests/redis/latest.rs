@@ -1,10 +1,11 @@
-//! The values of conflation keys: an instance that starts later has them, whatever happened to the
-//! stream, and also after faults of Redis.
+//! The values of conflation keys: an instance that starts later has the values, also if the stream is
+//! short, and after faults of Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sse_hub::{Audience, Event, EventId, Hub, HubBuilder, Retain, Subscriber};
+use sse_hub::redis::Redis;
+use sse_hub::{Audience, Event, EventId, Hub, HubBuilder, Limits, Retain, Subscriber};
 
 use crate::load::{Instance, until};
 use crate::server::{Line, Server, Wire};
@@ -53,7 +54,7 @@ async fn late_instance_begins_with_the_values() {
     here.until("the new value", |hub| values(hub).0 == names([11, 21])).await;
     here.close().await;
     there.close().await;
-    // Nobody is left who remembers.
+    // Only Redis has the values now.
     let late = ready(&server.url(), 100).await;
     assert_eq!(values(&late.hub), (names([11, 21]), vec![]));
 }
@@ -194,4 +195,22 @@ async fn values_are_exact_after_kills_pauses_and_cuts() {
     };
     let newest = publish_during([&here, &there], 3_000, kill).await;
     check(&url, [&here, &there], newest).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn publisher_without_a_hub_writes_the_values() {
+    let server = Server::start(&[]);
+    let retain = Retain::default().keep_latest(100);
+    let publisher = Redis::new(&server.url()).unwrap().publisher().unwrap();
+    let publisher = publisher.limits(&Limits::default(), &retain);
+    for value in 1..=3 {
+        let event = Event::new("n").data(value.to_string()).conflate("a");
+        publisher.send_to_topic("t", event).unwrap();
+        publisher.send_to_topic("t", Event::new("n").data("x").idempotency_key("key")).unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let _: u64 = server.run("XTRIM {sse-hub}:events MAXLEN 1");
+    let late = ready(&server.url(), 100).await;
+    assert_eq!(values(&late.hub), (names([3]), vec![]));
 }

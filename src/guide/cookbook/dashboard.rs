@@ -1,13 +1,16 @@
 //! A dashboard: gauges that change often, at the speed of each browser.
 //!
-//! A page wants the newest value of each gauge, and no history. [Conflated](crate::Event::conflate)
-//! events do this: the log keeps the newest event of each key, a fast client sees every change, and
-//! a slow client skips to the newest. A page that comes, or comes back, receives the current values
-//! from the log.
+//! A page wants the newest value of each gauge, and no history. Each change is a
+//! [conflated](crate::Event::conflate) event, and three settings do the rest:
+//! [`keep_latest`](crate::Retain::keep_latest) keeps the newest value of each gauge for as long as
+//! nothing replaces it, [`latest`](crate::Subscriber::latest) begins a page with these values, and
+//! [`at_most_every`](crate::Subscriber::at_most_every) sends a page at most one batch in a period.
+//! The example `dashboard` is a whole server, with 500 symbols.
 //!
 #![cfg_attr(feature = "json", doc = "```")]
 #![cfg_attr(not(feature = "json"), doc = "```ignore")]
 //! use std::error::Error;
+//! use std::time::Duration;
 //! use futures_util::{FutureExt as _, StreamExt as _};
 //! use serde::Serialize;
 //! use sse_hub::{
@@ -25,12 +28,11 @@
 //!     const TYPE: EventType = EventType::from_static("gauge");
 //! }
 //!
-//! /// The number of gauges bounds the log.
+//! /// At least the gauges of all teams together.
 //! const GAUGES: usize = 200;
 //!
 //! fn build() -> Result<Hub, sse_hub::ConfigError> {
-//!     // Without an age: a gauge that does not change keeps its value.
-//!     let retain = Retain::default().events(2 * GAUGES).age(None);
+//!     let retain = Retain::default().keep_latest(GAUGES);
 //!     // In a service: `TokioTimer::new()`.
 //!     Hub::builder(ManualTimer::new()).retain(retain).build()
 //! }
@@ -43,8 +45,8 @@
 //!
 //! /// `GET /dashboard/{team}/events`, after the rights of the user were checked.
 //! fn events(hub: &Hub, team: &str, last: LastEventId) -> Result<Subscription, Refused> {
-//!     let page = Subscriber::new().topic(format!("dashboard-{team}"));
-//!     hub.subscribe(page.event_types(["gauge"]).replay_last(GAUGES).resume(last))
+//!     let page = Subscriber::new().topic(format!("dashboard-{team}")).event_types(["gauge"]);
+//!     hub.subscribe(page.latest().at_most_every(Duration::from_millis(250)).resume(last))
 //! }
 //!
 //! let hub = build()?;
@@ -79,14 +81,15 @@
 //!
 //! # The pace
 //!
-//! A value that changes a thousand times a second helps nobody. Sample at the source, four times a
-//! second for numbers that people read, and publish only values that changed. Conflation limits the
-//! cost of slow clients, not that of fast clients.
+//! A value that changes a thousand times a second helps nobody: people read about four values a
+//! second. `at_most_every` sets the pace of each page. A batch has the newest value of each gauge,
+//! and the first value after a quiet time comes at once. The publisher still encodes and retains
+//! every change, so sample at the source, too.
 //!
 //! # Limits
 //!
-//! - If the log evicts a gauge, a page that comes later does not see the gauge until its next
-//!   change. The limits of [`Retain`](crate::Retain) must have room for all gauges of all teams.
+//! - If there are more values than `keep_latest` allows, the oldest leave. A page that begins with
+//!   the values then gets `hub:gap`.
 //! - For history, such as a chart of the last hour, send a [snapshot](crate::guide::snapshots), and
 //!   then the changes.
 //! - Over [several instances](crate::guide::instances) each publish is an entry of Redis, also if
