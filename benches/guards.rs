@@ -23,6 +23,11 @@
 //! | `connect` | a client with 64 topics, 64 event types and an old id subscribes and leaves |
 //! | `replay` | the poll that reads 64 events from the log, for a client with 64 topics |
 //! | `page` | `Hub::read` of 100 events of a topic, in a log with 10,000 events of other topics |
+//! | `topic` | a publish of a small event to a topic with two clients that wait |
+//! | `job` | the same to a run with two readers |
+//! | `token` | the same to a run that appends text |
+//!
+//! `job` and `token` must take at most 1.1 times the instructions of `topic`, with every compiler.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -32,9 +37,16 @@ use std::{env, fs};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{Audience, Event, Hub, LastEventId, ManualTimer, Retain, Subscriber, Subscription};
+use sse_hub::{
+    Audience, Event, Hub, LastEventId, ManualTimer, Retain, Run, RunOptions, Subscriber,
+    Subscription,
+};
 
-const CASES: [&str; 7] = ["encode", "publish", "read", "wait", "connect", "replay", "page"];
+const CASES: [&str; 10] =
+    ["encode", "publish", "read", "wait", "connect", "replay", "page", "topic", "job", "token"];
+
+/// The most instructions of a publish to a run, in proportion to a publish to a topic.
+const MOST_OF_A_RUN: f64 = 1.1;
 
 const CLIENTS: usize = 1_000;
 
@@ -90,6 +102,7 @@ fn run() -> ExitCode {
             }
         }
     }
+    run_small();
     old_clients(&data);
     page(&data);
     ExitCode::SUCCESS
@@ -134,6 +147,39 @@ fn page(data: &str) {
     }
 }
 
+/// The cases of small events, in a hub whose log is full.
+fn run_small() {
+    let hub = Hub::builder(ManualTimer::new()).build().expect("the settings are valid");
+    let start = |name, options| hub.start_run(name, options).expect("the name is free");
+    let job = start("job", RunOptions::default());
+    let answer = start("answer", RunOptions::default().append("token"));
+    let client = |client: Subscriber| hub.subscribe(client).expect("the hub is open");
+    let mut streams: Vec<Subscription> = (0..2)
+        .flat_map(|_| {
+            let run = |name| client(Subscriber::new().run(name));
+            [client(Subscriber::new().topic("topic")), run("job"), run("answer")]
+        })
+        .collect();
+    let event = || Event::new("token").data("word ");
+    // As many events as the log keeps: from there on, each event evicts another.
+    for _ in 0..4096 {
+        hub.send_to_topic("topic", event()).expect("valid");
+    }
+    for round in 0..BEFORE + TIMES {
+        streams.iter_mut().for_each(|stream| while read(stream).is_some() {});
+        let (to_topic, to_job, to_answer) = (event(), event(), event());
+        if round < BEFORE {
+            hub.send_to_topic("topic", to_topic).expect("valid");
+            job.publish(to_job).expect("valid");
+            answer.publish(to_answer).expect("valid");
+        } else {
+            counted_topic(&hub, to_topic);
+            counted_job(&job, to_job);
+            counted_token(&answer, to_answer);
+        }
+    }
+}
+
 /// How many calls of a case are counted.
 fn calls(case: &str) -> usize {
     match case {
@@ -150,6 +196,21 @@ fn counted_encode(data: &str) {
 #[inline(never)]
 fn counted_publish(hub: &Hub, event: Event) {
     hub.broadcast(event).expect("valid");
+}
+
+#[inline(never)]
+fn counted_topic(hub: &Hub, event: Event) {
+    hub.send_to_topic("topic", event).expect("valid");
+}
+
+#[inline(never)]
+fn counted_job(run: &Run, event: Event) {
+    run.publish(event).expect("valid");
+}
+
+#[inline(never)]
+fn counted_token(run: &Run, event: Event) {
+    run.publish(event).expect("valid");
 }
 
 #[inline(never)]
@@ -187,8 +248,21 @@ fn check() -> ExitCode {
     let figures = figures();
     let mut failed = false;
     println!("{:<10} {:>12} {:>12} {:>8}", "case", "instructions", "committed", "ratio");
+    let mut topic = None;
     for case in CASES {
         let counted = count(case);
+        match (case, topic) {
+            ("topic", _) => topic = Some(counted),
+            ("job" | "token", Some(topic)) => {
+                let ratio = counted as f64 / topic as f64;
+                println!("{case:<10} {ratio:>25.3} of a publish to a topic");
+                if ratio > MOST_OF_A_RUN {
+                    println!("a publish to a run takes more than {MOST_OF_A_RUN} of it");
+                    return ExitCode::FAILURE;
+                }
+            }
+            _ => {}
+        }
         let known = figures.iter().find(|(of, name, _)| (of, name.as_str()) == (&compiler, case));
         let Some((_, _, committed)) = known else {
             println!("{case:<10} {counted:>12} {:>12}", "-");

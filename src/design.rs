@@ -32,6 +32,7 @@
 //! | mailbox, window | the position of a client; its bounded queue of weak handles to the newest events |
 //! | heartbeat | bytes sent on an idle stream |
 //! | stalled | a client that does not read although events wait for it |
+//! | run, producer | a stream of events with a name, a beginning and an end; the handle that publishes to it |
 //! | backplane, engine | the port to a program that orders and carries events between processes |
 //! | instance | one process with a hub |
 //! | order | the sequence of entries (events and commands) that all instances share |
@@ -75,6 +76,7 @@
 //!   returning        clients that come back       waking          wakes many clients, in turns
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          clients of a topic           follow          topics of a request
+//!   run              a run's producer             reading         a run's readers
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    attendance      seats here and elsewhere
 //!   held             history reads                ahead           clients ahead of the log
@@ -87,6 +89,7 @@
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events                   health          is the backplane reachable
 //!   end              reasons, states of an end    pacing          a batch in a period
+//!   run              a run's stop
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
 //!   log              the bounded log              mailbox         cursor and window
 //!   codec            bytes between instances      routes          clients by key
@@ -97,6 +100,8 @@
 //!   hash             hashes of keys               retain          the retention setting
 //!   key              client ids, keys             profile         a client with its topics
 //!   name             the forms of a name          away            topics of clients that are away
+//!   runs             the runs by name             run_log         a run's events and text
+//!   merge            the events of several keys
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/ has configurations that are tested
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
@@ -171,8 +176,8 @@
 //!    holds this lock for a client must not take it for another client, which may be in the same
 //!    block.
 //!
-//! No other lock is held while one of these is taken: the locks of the outbox, of a receipt, of the
-//! manual timer and of the metrics' last sample guard a few fields each.
+//! No other lock is held while one of these is taken: the locks of the outbox, of a receipt, of a
+//! run's producer, of the manual timer and of the metrics' last sample guard a few fields each.
 //!
 //! **Pieces of 256.** A hand-out to many clients releases the state lock after each 256 clients, so
 //! that a client that connects waits for a piece only. This is safe for three reasons:
@@ -432,6 +437,40 @@
 //! - A client that fell behind by itself is not held if the hub [ends lagging
 //!   streams](crate::HubBuilder::end_lagging).
 //!
+//! # Runs
+//!
+//! A [`Run`](crate::Run) is a stream of events with a name, one producer, a beginning and an end.
+//!
+//! - **One order, one cursor.** A run is a key of a kind of its own, which no
+//!   [`Audience`](crate::Audience) can name. The events of a run have ids of the hub's order, and
+//!   are handed out as any event. A reader is an ordinary subscription.
+//! - **A retention of its own.** `log/runs` keeps the events of the runs beside the other events:
+//!   all of an open run, and for `keep` after the end, within bytes for each run and in total.
+//!   Neither retention evicts events of the other. A run without items left keeps the id of the
+//!   newest dropped event, so a gap is exact for any position.
+//! - **A late reader** begins before the first event of the run, and holds the other keys from the
+//!   end of the log on (`Membership::since`). The read of the log merges the events of the run with
+//!   the other events by id. A first connection therefore gets the whole run and nothing else of
+//!   the past. A client that is cut off within that past comes back with an ordinary position, and
+//!   gets the events of its other names since that position, or a gap.
+//! - **Text.** If a run appends text, `log/run_log` keeps the text of adjacent events in pieces,
+//!   with the id and the end of each event, and only the newest events as entries, for the windows
+//!   of live clients. A read cuts a piece at the reader's position, at the next event of another
+//!   name, and at the reader's tail. So the result is exact for each reader, and a long answer is a
+//!   few frames.
+//! - **Fencing.** A handle has the slot and the serial of the run. Each publish compares both under
+//!   the state lock. A takeover gives the run a new serial.
+//! - **The end** is an event, `hub:run-end`, in the order. Under the same hold of the ordering lock,
+//!   the streams that follow ended runs only are finished: `Ending` as for `Hub::finish`. A client
+//!   that comes later has the end decided when the client is let in, and reads its backlog. A client
+//!   that comes back after the end gets the status that stops an `EventSource`.
+//! - **Stopping** sets a flag and wakes the producer, under a lock of the producer (`core/run`). The
+//!   producer decides how the run ends. A silent run does not expire: only the producer knows.
+//! - **Forgotten runs** leave a row in the record of evicted events, under the type `hub:run-end`,
+//!   which every reader of runs admits. A stream that outlives its runs gets a gap.
+//! - With a backplane, [`Hub::start_run`](crate::Hub::start_run) returns an error: a run needs a
+//!   stream of its own, a lease and a script there.
+//!
 //! # Time
 //!
 //! A stream arms the timer when the stream first becomes idle. The timer's waker is the client: if
@@ -545,6 +584,7 @@
 //! | `client refused` | `DEBUG` | `cause`: [`RefusedCause::as_str`](crate::RefusedCause::as_str) |
 //! | `drain started` | `INFO` | `clients`, `over_ms` |
 //! | `drain ended` | `INFO` | `cut`: clients that were left at the end of the period; `took_ms` |
+//! | `run ended` | `DEBUG` | `state`: [`RunState::as_str`](crate::RunState::as_str); `events` |
 //! | `hub closed` | `INFO` | `clients`: streams that must still end; `published` |
 //! | `backplane unreachable` | `WARN` | `cause`; at most once in 10 s |
 //! | `backplane reachable again` | `INFO` | if the outage was logged |
@@ -591,6 +631,7 @@
 //! | `RETRY`, `LEAST_RETRY` | 3 s, 0.75 | `core/config` | reconnect delay; each client waits 0.75 to 1.25 of it |
 //! | `LIFETIME_SPREAD` | 0.1 | `core/config` | ends of long streams are spread over a tenth of the lifetime |
 //! | `Retain` | 4096, 16 MiB, 300 s | `log/retain` | default retention |
+//! | `RunLimits` | 10 min, 8 MiB, 64 MiB, 10,000 | `log/retain` | runs: after the end, each, all, how many |
 //! | `History` | 16,384, 16 MiB, 60 s | `core/settings` | default allowance and longest wait |
 //! | `Limits` | 64, 64, 256 B, 4096 | `core/settings` | topics, event types and name length of a client; remembered clients |
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
@@ -605,6 +646,10 @@
 //! | `JOINED` | 64 clients | `hub/joining` | join or leave a topic in one hold of the locks |
 //! | `LOADED` | 64 events | `hub/opening` | one item of a snapshot that the application reads meanwhile |
 //! | `LOOKS`, `POLITE_LOOKS`, `PAUSES` | 128, 384, 4 | `sync` | how long threads spin: see *Waiting* |
+//! | `TEXT_BYTES`, `TEXT_EVENTS` | 16 KiB, 4096 | `log/run_log` | a text is copied under the lock, and dropped as a whole |
+//! | `RECENT` | 64 events | `log/run_log` | of a text, for live windows: two usual windows |
+//! | `EVENT_WEIGHT` and others | 32 to 256 B | `log/run_log` | the fixed cost counts against `RunLimits::bytes` |
+//! | `MAX_FORGOTTEN` | 64 runs | `log/log` | runs that one operation forgets |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |
 //! | `RECENT`, `RECENT_NAMES` | 512, 8192 | `log/away` | commands that complete an announcement made before them |
 //! | `MAX_CLAIMS` | 4096 | `log/away` | watched clients; beyond, a client that claims an unknown id gets a gap |
@@ -703,6 +748,7 @@
 //! | topics from the page | done: `Hub::follow` checks that the named client is that of the request's user and session, and answers every other id with the same error. For a client of another instance the command carries the user and the session, and its instance compares: a look-up would need an answer from each instance |
 //! | joined topics after a reconnect | done: the client id brings them back, because only the id says which client it is. A join reaches clients that are away, because the application cannot know that a tab is between two connections. A leave reaches them, because a client that was removed must not return with the topic. The topics of a request always apply |
 //! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
+//! | readers of runs | done: `Subscriber::run`. `Hub::follow` is for the topics that a page asks for. The end of a run is `Run::finish` or `Run::fail` by reference, so that an invalid last event does not abandon the run |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
 //! | `latest` and `at_most_every` | done: setters of `Subscriber`, so that `subscribe` returns the type that every adapter takes. `latest` with a snapshot is an error, as `replay_last` is. A period of zero is no pace and a period above an hour is an hour, because the period often comes from a request |
 //! | a heartbeat with the position | done: `Heartbeat::position`, a visible event with an id. A block that has an id only would be enough by the standard, but 3 of the 12 clients of the suite dispatch an event for such a block (`tests/conformance/id_blocks`): `@microsoft/fetch-event-source`, `httpx-sse` and `sse-stream` |

@@ -37,8 +37,9 @@ pub enum PublishError {
 ///
 /// With an adapter, a `Refused` is a response. If the same request may succeed later (the hub is
 /// full or closing), the response is a short stream that makes a browser come back, or a status,
-/// as [set](crate::HubBuilder::refusals). Otherwise the response is a `400`, after which a browser
-/// does not come back.
+/// as [set](crate::HubBuilder::refusals). Otherwise the response is a `400`, a `404` for an unknown
+/// run, or a `204` for a client that has everything of its runs. A browser does not come back after
+/// these.
 ///
 /// ```
 /// use sse_hub::{Hub, Limits, ManualTimer, RefusedCause, Subscriber};
@@ -88,7 +89,9 @@ impl Refused {
             RefusedCause::Name(_)
             | RefusedCause::TooManyTopics { .. }
             | RefusedCause::TooManyEventTypes { .. }
-            | RefusedCause::EventTypeTooLong { .. } => false,
+            | RefusedCause::EventTypeTooLong { .. }
+            | RefusedCause::UnknownRun
+            | RefusedCause::Complete => false,
             RefusedCause::Full { .. }
             | RefusedCause::UserFull { .. }
             | RefusedCause::SessionFull { .. }
@@ -169,10 +172,17 @@ pub enum RefusedCause {
     /// The operating system returned no random bytes for a client id.
     #[error("the operating system returns no random bytes")]
     NoRandomness,
+    /// A run of a stream that [ends with its runs](crate::Subscriber::ends_with_runs) is unknown: it
+    /// has not started, or the hub has forgotten it.
+    #[error("no run has this name")]
+    UnknownRun,
+    /// The runs of the stream have ended, and the client has received everything.
+    #[error("the runs have ended, and the client has every event")]
+    Complete,
 }
 
 impl RefusedCause {
-    pub(crate) const COUNT: usize = 10;
+    pub(crate) const COUNT: usize = 12;
 
     /// One value of each cause.
     pub(crate) const EACH: [Self; Self::COUNT] = [
@@ -186,6 +196,8 @@ impl RefusedCause {
         Self::Draining,
         Self::Closed,
         Self::NoRandomness,
+        Self::UnknownRun,
+        Self::Complete,
     ];
 
     /// The index of the cause among all causes.
@@ -201,6 +213,8 @@ impl RefusedCause {
             Self::Draining => 7,
             Self::Closed => 8,
             Self::NoRandomness => 9,
+            Self::UnknownRun => 10,
+            Self::Complete => 11,
         }
     }
 
@@ -218,6 +232,8 @@ impl RefusedCause {
             Self::Draining => "draining",
             Self::Closed => "closed",
             Self::NoRandomness => "unavailable",
+            Self::UnknownRun => "unknown-run",
+            Self::Complete => "complete",
         }
     }
 }
@@ -333,6 +349,53 @@ pub enum MembersError {
     Topic(#[from] NameError),
 }
 
+/// Why an operation on a [run](crate::Run) failed. The operation had no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The name of the run is invalid.
+    #[error("invalid run: {0}")]
+    Name(#[from] NameError),
+    /// The event is invalid, or the event type of [`RunOptions::append`](crate::RunOptions::append).
+    #[error("invalid event: {0}")]
+    Event(#[from] EventError),
+    /// The reason of a stop is invalid.
+    #[error(transparent)]
+    Reason(#[from] InvalidReason),
+    /// The event is larger than the hub keeps of a run.
+    #[error("the event takes up to {bytes} bytes, more than the {limit} of `RunLimits`: send less")]
+    TooLarge {
+        /// The most bytes that the event takes.
+        bytes: usize,
+        /// The smaller of `RunLimits::bytes_per_run` and `RunLimits::bytes`.
+        limit: usize,
+    },
+    /// The name is that of an open run: see [`RunOptions::take_over`](crate::RunOptions::take_over).
+    #[error("a run of this name is open")]
+    Open,
+    /// As many runs are open as [`RunLimits::runs`](crate::RunLimits::runs) allows.
+    #[error("{limit} runs are open, the limit of `RunLimits::runs`")]
+    Full {
+        /// The most runs of the hub.
+        limit: usize,
+    },
+    /// No run has this name, or the hub has forgotten the run.
+    #[error("no run has this name")]
+    Unknown,
+    /// The run has ended.
+    #[error("the run has ended")]
+    Ended,
+    /// Another producer took the run over.
+    #[error("another producer took the run over")]
+    Superseded,
+    /// The hub has a backplane. This version has runs for a hub alone only.
+    #[error("a hub with a backplane has no runs: use a hub of this instance alone")]
+    Backplane,
+    /// The hub is closed.
+    #[error("the hub is closed")]
+    Closed,
+}
+
 /// Why an audience is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -346,7 +409,7 @@ pub enum AudienceError {
     Excessive,
 }
 
-/// Why a text cannot name a user, a session or a topic. Every other text can.
+/// Why a text cannot name a user, a session, a topic or a run. Every other text can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -375,6 +438,8 @@ pub enum NameKind {
     Session,
     /// A topic.
     Topic,
+    /// A run.
+    Run,
 }
 
 impl fmt::Display for NameKind {
@@ -383,6 +448,7 @@ impl fmt::Display for NameKind {
             Self::User => "user",
             Self::Session => "session",
             Self::Topic => "topic",
+            Self::Run => "run",
         })
     }
 }

@@ -49,6 +49,7 @@
 //! | a snapshot, and then its changes | [`Subscription::with_snapshot`], [`Hub::position`] |
 //! | retained events without a stream | [`Hub::read`], [`Hub::recent`] |
 //! | streams that end | [`Hub::finish`], [`Hub::disconnect`], [`Goodbye`] |
+//! | answers and jobs that outlive their request | [`Run`], [`RunLimits`], [`guide::runs`] |
 //! | users that come and go | [`Presence`], [`PresenceWatch`] |
 //! | the members of a room | [`Hub::users_in`], [`TopicWatch`], [`Presence::topics`] |
 //! | a stream without a hub | [`EventStream`] |
@@ -178,20 +179,22 @@ pub use crate::core::stats::{Delays, Stats};
 pub use crate::error::{
     AudienceError, ConfigError, DisconnectError, FollowError, InvalidReason, JoinError,
     MembersError, NameError, NameKind, PublishError, ReadError, RefusalStyle, Refused,
-    RefusedCause, WatchError,
+    RefusedCause, RunError, WatchError,
 };
 pub use crate::hub::builder::HubBuilder;
 pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
 pub use crate::hub::page::{Page, StoredEvent};
 pub use crate::hub::presence::{PresenceWatch, TopicWatch};
+pub use crate::hub::run::{Run, RunInfo, RunOptions, Stopped};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;
 pub use crate::log::audience::Audience;
 pub use crate::log::key::{ClientId, ParseClientIdError};
 pub use crate::log::name::Name;
-pub use crate::log::retain::Retain;
+pub use crate::log::retain::{Retain, RunLimits};
+pub use crate::log::runs::RunState;
 pub use crate::mount::event_stream::{EventStream, IntoEvent};
 #[cfg(feature = "serve")]
 pub use crate::serve::serve;

@@ -7,8 +7,9 @@ use sse_hub::{
     Audience, ClientId, ConfigError, Event, EventError, EventId, EventType, Heartbeat, Hub,
     HubBuilder, InvalidEventType, LastEventId, ManualTimer, MembersError, NameError, NameKind,
     ParseClientIdError, ParseEventIdError, Presence, PresenceEvent, PresenceWatch, PublishError,
-    Receipt, Refused, RefusedCause, Retain, Sleep, Stats, Subscriber, Subscription, Timer,
-    TopicEvent, TopicWatch, Unmatched, UserInfo, WatchError,
+    Receipt, Refused, RefusedCause, Retain, Run, RunError, RunInfo, RunLimits, RunOptions,
+    RunState, Sleep, Stats, Stopped, Subscriber, Subscription, Timer, TopicEvent, TopicWatch,
+    Unmatched, UserInfo, WatchError,
 };
 
 const fn shared<T: Debug + Send + Sync + Unpin + 'static>() {}
@@ -45,6 +46,20 @@ fn watch_is_send_and_unpin() {
     const { cloned::<sse_hub::backplane::Feed>() };
     const { value::<Presence>() };
     const { error::<WatchError>() };
+}
+
+#[test]
+fn runs_can_be_shared_by_tasks() {
+    const fn future<T: Future<Output = std::sync::Arc<str>> + Send>() {}
+
+    const { shared::<Run>() };
+    const { shared::<Stopped>() };
+    const { future::<Stopped>() };
+    const { cloned::<RunOptions>() };
+    const { cloned::<RunInfo>() };
+    const { value::<RunLimits>() };
+    const { value::<RunState>() };
+    const { error::<RunError>() };
 }
 
 #[test]

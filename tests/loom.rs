@@ -10,7 +10,8 @@ use loom::future::block_on;
 use loom::thread;
 use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
 use sse_hub::{
-    Audience, Event, EventId, Goodbye, Hub, ManualTimer, Retain, Subscriber, Subscription,
+    Audience, Event, EventId, Goodbye, Hub, ManualTimer, Retain, RunOptions, Subscriber,
+    Subscription,
 };
 
 /// Disables heartbeats, because time does not advance in a model.
@@ -50,6 +51,72 @@ fn ids(batch: &[u8]) -> Vec<EventId> {
         .filter_map(|line| line.strip_prefix("id: "))
         .map(|id| id.parse().unwrap())
         .collect()
+}
+
+#[test]
+fn stop_reaches_a_waiting_producer() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let run = hub.start_run("a", RunOptions::default()).unwrap();
+        let stopper = thread::spawn({
+            let hub = hub.clone();
+            move || hub.stop_run("a", "user").unwrap()
+        });
+        assert_eq!(&*block_on(run.stopped()), "user");
+        stopper.join().unwrap();
+        assert!(run.is_stopped());
+    });
+}
+
+/// Reads a stream to its end, and asserts that the end of the run comes once.
+fn read_run(mut stream: Subscription) {
+    let mut text = String::new();
+    while let Some(item) = block_on(stream.next()) {
+        text += std::str::from_utf8(&item).unwrap();
+    }
+    let count = |line: &str| text.matches(line).count();
+    assert_eq!((count("event: hub:run-end"), count("\"final\""), count("hub:gap")), (1, 1, 0));
+}
+
+#[test]
+fn end_of_a_run_wakes_a_waiting_reader() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let run = hub.start_run("a", RunOptions::default()).unwrap();
+        let stream = hub.subscribe(Subscriber::new().run("a")).unwrap();
+        let producer = thread::spawn(move || run.finish(None).unwrap());
+        read_run(stream);
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+fn reader_that_connects_during_the_end_gets_the_end() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let run = hub.start_run("a", RunOptions::default()).unwrap();
+        let producer = thread::spawn(move || run.finish(None).unwrap());
+        let stream = hub.subscribe(Subscriber::new().run("a")).unwrap();
+        producer.join().unwrap();
+        read_run(stream);
+    });
+}
+
+#[test]
+fn taken_over_producer_publishes_nothing() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let old = hub.start_run("a", RunOptions::default()).unwrap();
+        let taker = thread::spawn({
+            let hub = hub.clone();
+            move || hub.start_run("a", RunOptions::default().take_over(true)).unwrap()
+        });
+        let was_open = old.publish(Event::new("x")).is_ok();
+        let new = taker.join().unwrap();
+        assert!(old.finish(None).is_err());
+        new.publish(Event::new("x")).unwrap();
+        assert_eq!(hub.run("a").unwrap().events, u64::from(was_open) + 1);
+    });
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! `Retain`, `HubBuilder::window` and `Limits::remembered` must bound the memory of a hub, and a
-//! streamed snapshot must not be held as a whole: the allocator counts.
+//! `Retain`, `RunLimits`, `HubBuilder::window` and `Limits::remembered` must bound the memory of a
+//! hub, and a streamed snapshot must not be held as a whole: the allocator counts.
 //!
 //! A single test, because tests of the same binary share the allocator.
 
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cap::Cap;
 use futures_util::{StreamExt as _, stream};
-use sse_hub::{Audience, Event, Hub, Limits, Retain, Subscriber};
+use sse_hub::{Audience, Event, Hub, Limits, Retain, Run, RunLimits, RunOptions, Subscriber};
 use support::{hub_with, poll, read};
 
 #[global_allocator]
@@ -102,6 +102,63 @@ fn held(publish: Publish, retain: Retain) -> (usize, usize) {
         }
         most = most.max(ALLOCATOR.allocated() - before);
         counted = counted.max(hub.stats().retained_bytes);
+    }
+    (most, counted)
+}
+
+/// Publishes an event to one of the runs.
+type Tell = fn(&[Run], usize);
+
+/// The runs, and how each event is published.
+const RUN_LOADS: [(&str, usize, Tell); 7] = [
+    ("an answer of tokens", 1, |runs, n| tell(&runs[0], Event::new("token").data(word(n)))),
+    ("an answer of empty tokens", 1, |runs, _| tell(&runs[0], Event::new("token").data(""))),
+    ("an answer of lines", 1, |runs, n| {
+        tell(&runs[0], Event::new("token").data("\n".repeat(n % 400)));
+    }),
+    ("many short answers", 500, |runs, n| {
+        tell(&runs[n % 500], Event::new("token").data(word(n)));
+    }),
+    ("a job of small events", 1, |runs, _| tell(&runs[0], Event::new("x"))),
+    ("jobs with progress", 50, |runs, n| {
+        tell(&runs[n % 50], Event::new("progress").data(word(n)).conflate(long(n % 3)));
+    }),
+    ("tokens and large events", 20, |runs, n| {
+        let event = if n % 5 == 0 { Event::new("tool") } else { Event::new("token") };
+        tell(&runs[n % 20], event.data("x".repeat(if n % 5 == 0 { n % 9_000 } else { 4 })));
+    }),
+];
+
+fn word(number: usize) -> String {
+    format!("w{} ", number % 100)
+}
+
+fn tell(run: &Run, event: Event) {
+    run.publish(event).unwrap();
+}
+
+/// Returns the most bytes that a hub held for its runs, and the most that it counted. `events`: how
+/// many are published.
+fn held_by_runs(runs: usize, tell: Tell, limits: RunLimits, events: usize) -> (usize, usize) {
+    let before = ALLOCATOR.allocated();
+    let (hub, _) = hub_with(|hub| hub.runs(limits));
+    let start = |number| {
+        let options = RunOptions::default().append("token").take_over(true);
+        hub.start_run(long(number), options).unwrap()
+    };
+    let mut producers: Vec<Run> = (0..runs).map(start).collect();
+    let (mut most, mut counted) = (0, 0);
+    for number in 0..events {
+        tell(&producers, number);
+        if number % 10_000 == 9_999 {
+            // Ended runs count too.
+            producers[number / 10_000 % runs].finish(None).unwrap();
+            producers[number / 10_000 % runs] = start(number / 10_000 % runs);
+        }
+        if number % 100 == 0 {
+            most = most.max(ALLOCATOR.allocated() - before);
+            counted = counted.max(hub.stats().run_bytes);
+        }
     }
     (most, counted)
 }
@@ -215,6 +272,20 @@ fn retention_bounds_the_memory_of_events() {
             let bound = if load.contains("combined") { bound + COMBINED } else { bound };
             println!("{load}: {held} held, {counted} counted, at most {bound}");
             over.extend((held > bound).then_some(load));
+        }
+    }
+    for (load, runs, tell) in RUN_LOADS {
+        for bytes in [300_000, 2 << 20] {
+            let limits = RunLimits::default().bytes(bytes).bytes_per_run(bytes / 2);
+            // Without a restart of the run in between, and with.
+            for events in [999, 30_000] {
+                let (held, counted) = held_by_runs(runs, tell, limits, events);
+                // From the documentation of `RunLimits`.
+                let bound = counted + counted / 4 + 1024 * runs;
+                println!("{load}, {bytes}: {held} held, {counted} counted, at most {bound}");
+                assert!(counted <= bytes);
+                over.extend((held > bound).then_some(load));
+            }
         }
     }
     assert!(over.is_empty(), "more held than the bound: {over:?}");

@@ -86,7 +86,7 @@ fn scrape_matches_the_hub_counts() {
     assert_eq!(counter(r#"sse_hub_ended_total["reason=left"]"#), 1);
     let total = |prefix: &str| values.keys().filter(|key| key.starts_with(prefix)).count();
     assert_eq!(total("sse_hub_ended_total"), EndReason::ALL.len());
-    assert_eq!(total("sse_hub_refused_total"), 10);
+    assert_eq!(total("sse_hub_refused_total"), 12);
     let DebugValue::Histogram(delays) = &values[&one("sse_hub_delay_seconds")] else { panic!() };
     assert_eq!(delays.iter().map(|delay| delay.0).collect::<Vec<_>>(), [0.004_096]);
 }

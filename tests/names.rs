@@ -182,7 +182,8 @@ fn stats_in_json_have_every_word() {
     assert_eq!(json["degraded"], false);
     let ended = json["ended"].as_object().unwrap();
     assert_eq!((ended.len(), &ended["left"]), (EndReason::ALL.len(), &1.into()));
-    assert_eq!(json["refused"].as_object().unwrap().len(), 10);
+    assert_eq!(json["refused"].as_object().unwrap().len(), 12);
+    assert_eq!(json["ended_runs"].as_object().unwrap().len(), 5);
     assert_eq!(json["refused"]["full"], 0);
     let delays = json["delays"].as_array().unwrap();
     let counted: u64 = delays.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum();

@@ -396,7 +396,7 @@ const isTemporary = (code) => code >= 500 || code === 408 || code === 425 || cod
 /** Whether the server named the time of the next attempt. @param {string} reason */
 const isToldToWait = (reason) => reason.startsWith("hub:") || reason === "http";
 
-const HUB_EVENTS = ["hub:open", "hub:gap", "hub:degraded", "hub:refused", "hub:end", "hub:error", "hub:heartbeat"];
+const HUB_EVENTS = ["hub:open", "hub:gap", "hub:degraded", "hub:refused", "hub:end", "hub:error", "hub:heartbeat", "hub:run-end"];
 
 /** The status before the first request. @type {Status} */
 export const IDLE = Object.freeze({

@@ -20,6 +20,8 @@ pub(crate) struct Client {
     /// that had the same slot.
     pub(crate) serial: u64,
     pub(crate) filter: Filter,
+    /// The stream is complete when all runs that it reads have ended.
+    pub(crate) ends_with_runs: bool,
     /// Where the stream began. Set when the client is let in.
     pub(crate) start: OnceLock<EventId>,
     /// The stream began with the values up to `start`.

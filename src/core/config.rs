@@ -6,7 +6,7 @@ use super::settings::{History, Limits, Presence};
 use crate::error::{ConfigError, RefusalStyle};
 use crate::log::entry::Budget;
 use crate::log::key::ClientId;
-use crate::log::retain::Retain;
+use crate::log::retain::{Retain, RunLimits};
 use crate::sync;
 use crate::time::heartbeat::Heartbeat;
 use crate::time::timer::Timer;
@@ -37,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) timer: Arc<dyn Timer>,
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) retain: Retain,
+    pub(crate) runs: RunLimits,
     pub(crate) retry: Duration,
     pub(crate) batch: Budget,
     pub(crate) window: usize,
@@ -58,6 +59,7 @@ impl Config {
             timer: Arc::new(timer),
             heartbeat: Some(Heartbeat::default()),
             retain: Retain::default(),
+            runs: RunLimits::default(),
             retry: RETRY,
             batch: Budget { bytes: BATCH_BYTES },
             window: WINDOW_EVENTS,
@@ -75,6 +77,7 @@ impl Config {
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.retain.check()?;
+        self.runs.check()?;
         self.limits.check()?;
         self.history.as_ref().map_or(Ok(()), History::check)?;
         self.presence.map_or(Ok(()), |presence| presence.check(&self.limits))?;

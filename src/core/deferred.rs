@@ -12,6 +12,7 @@ use super::end::EndReason;
 use super::telemetry;
 use crate::log::entry::Entry;
 use crate::log::key::ClientId;
+use crate::log::run_log::RunLog;
 use crate::sync::{self, contain_panic};
 
 /// An operation on a hub: the settings, the time, and the work to do after the locks.
@@ -26,6 +27,8 @@ pub(crate) struct Work<'a> {
     pub(crate) now: Instant,
     /// Events to free: a log of many events must not be freed under a lock.
     pub(crate) evicted: Vec<Arc<Entry>>,
+    /// The events of forgotten runs, to free them.
+    pub(crate) forgotten: Vec<RunLog>,
     /// Most operations wake a few tasks.
     wakers: SmallVec<[Waker; 4]>,
     ended: Vec<Ended>,
@@ -61,6 +64,7 @@ impl<'a> Work<'a> {
             config,
             now,
             evicted: Vec::new(),
+            forgotten: Vec::new(),
             wakers: SmallVec::new(),
             ended: Vec::new(),
             presence_changed: false,
@@ -110,6 +114,7 @@ impl<'a> Work<'a> {
     pub(crate) fn run(self) {
         sync::assert_unlocked();
         drop(self.evicted);
+        drop(self.forgotten);
         for waker in self.wakers {
             contain_panic(|| waker.wake());
         }

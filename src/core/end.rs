@@ -144,6 +144,9 @@ impl Goodbye {
     }
 }
 
+/// The reason in `hub:end` if none of the stream's runs has started.
+const UNKNOWN_RUN: &str = "unknown-run";
+
 /// The end of a stream, once decided.
 #[derive(Debug)]
 pub(crate) struct End {
@@ -161,6 +164,11 @@ impl End {
     /// An end that sends `hub:end`, with the delay after which the client must reconnect.
     pub(crate) fn announced(reason: EndReason, retry: Duration) -> Self {
         Self { reason, last: Some(frame::end(reason.as_str(), retry, false)) }
+    }
+
+    /// The end of a complete stream, with the word that `hub:end` carries.
+    pub(crate) fn complete(word: &str, retry: Duration) -> Self {
+        Self { reason: EndReason::Finished, last: Some(frame::end(word, retry, true)) }
     }
 }
 
@@ -181,6 +189,8 @@ enum Phase {
         until: Option<(Instant, EndReason)>,
         /// When the stream is over at once, as [`EndReason::Expired`].
         deadline: Option<Instant>,
+        /// When the stream is complete unless one of its runs has started.
+        run_by: Option<Instant>,
     },
     /// The stream takes no further events. It is over when its backlog is delivered, or at the
     /// deadline.
@@ -192,7 +202,26 @@ enum Phase {
 impl Ending {
     pub(crate) fn open(until: Option<(Instant, EndReason)>, deadline: Option<Instant>) -> Self {
         let is_timed = until.is_some() || deadline.is_some();
-        Self(is_timed.then(|| Box::new(Phase::Open { until, deadline })))
+        Self(is_timed.then(|| Box::new(Phase::Open { until, deadline, run_by: None })))
+    }
+
+    /// Schedules an end for the case that none of the stream's runs starts.
+    pub(crate) fn await_runs(&mut self, by: Instant) {
+        match self.0.as_deref_mut() {
+            None => {
+                let phase = Phase::Open { until: None, deadline: None, run_by: Some(by) };
+                self.0 = Some(Box::new(phase));
+            }
+            Some(Phase::Open { run_by, .. }) => *run_by = Some(by),
+            Some(_) => {}
+        }
+    }
+
+    /// One of the stream's runs has started.
+    pub(crate) fn note_run(&mut self) {
+        if let Some(Phase::Open { run_by, .. }) = self.0.as_deref_mut() {
+            *run_by = None;
+        }
     }
 
     /// Whether the stream is open, and no end is scheduled.
@@ -259,8 +288,8 @@ impl Ending {
     /// When [`pass`](Self::pass) has something to decide next.
     pub(crate) fn next_at(&self) -> Option<Instant> {
         match self.0.as_deref()? {
-            Phase::Open { until, deadline } => {
-                [until.map(|(at, _)| at), *deadline].into_iter().flatten().min()
+            Phase::Open { until, deadline, run_by } => {
+                [until.map(|(at, _)| at), *deadline, *run_by].into_iter().flatten().min()
             }
             Phase::Backlog { deadline, .. } => *deadline,
             Phase::Over(_) => None,
@@ -269,15 +298,17 @@ impl Ending {
 
     /// Decides the ends whose time has come at `now`. A passed deadline wins over a scheduled end.
     pub(crate) fn pass(&mut self, now: Instant, retry: Duration) {
-        let (until, deadline) = match self.0.as_deref() {
-            Some(Phase::Open { until, deadline }) => (*until, *deadline),
-            Some(Phase::Backlog { deadline, .. }) => (None, *deadline),
+        let (until, deadline, run_by) = match self.0.as_deref() {
+            Some(Phase::Open { until, deadline, run_by }) => (*until, *deadline, *run_by),
+            Some(Phase::Backlog { deadline, .. }) => (None, *deadline, None),
             None | Some(Phase::Over(_)) => return,
         };
         if deadline.is_some_and(|at| at <= now) {
             self.decide(End::announced(EndReason::Expired, retry));
         } else if let Some((_, reason)) = until.filter(|&(at, _)| at <= now) {
             self.decide(End::announced(reason, retry));
+        } else if run_by.is_some_and(|at| at <= now) {
+            self.decide(End::complete(UNKNOWN_RUN, retry));
         }
     }
 
@@ -351,6 +382,24 @@ mod tests {
         let mut both = Ending::open(Some((at(3), EndReason::Lifetime)), Some(at(4)));
         both.pass(at(9), RETRY);
         assert_eq!(both.reason(), Some(EndReason::Expired));
+    }
+
+    #[test]
+    fn stream_without_a_run_is_complete_in_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut waits = Ending::open(Some((at(5), EndReason::Lifetime)), None);
+        waits.await_runs(at(2));
+        assert_eq!(waits.next_at(), Some(at(2)));
+        waits.note_run();
+        waits.pass(at(3), RETRY);
+        assert!(waits.is_open() && waits.next_at() == Some(at(5)));
+        let mut over = Ending::open(None, None);
+        over.await_runs(at(2));
+        over.pass(at(2), RETRY);
+        assert!(over.is_final());
+        let last = over.take_last().flatten().expect("a last frame");
+        assert!(last.ends_with(b"data: {\"reason\":\"unknown-run\",\"final\":true}\n\n"));
     }
 
     #[test]

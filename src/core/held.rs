@@ -199,7 +199,7 @@ mod tests {
     use crate::log::entry::{Encoded, Prepared};
     use crate::log::hash::KeyHasher;
     use crate::log::mailbox::{Mailbox, Pace};
-    use crate::log::retain::Retain;
+    use crate::log::retain::{Retain, RunLimits};
     use crate::wire::event::Event;
 
     const fn id(count: u64) -> EventId {
@@ -220,7 +220,12 @@ mod tests {
         fn new(retain: usize, floor: u64, history: usize) -> Self {
             let now = Instant::now();
             let history = History::default().events(history).max_wait(Duration::from_secs(60));
-            let log = Log::new(Retain::default().events(retain), id(floor), KeyHasher::default());
+            let log = Log::new(
+                Retain::default().events(retain),
+                RunLimits::default(),
+                id(floor),
+                KeyHasher::default(),
+            );
             let (routes, evicted) = (Routes::new(KeyHasher::default()), Vec::new());
             let inboxes = Inboxes::default();
             Self { log, routes, inboxes, held: Held::new(Some(history)), now, evicted }
@@ -249,6 +254,7 @@ mod tests {
                 id: client_id,
                 serial,
                 filter: Filter::Everything,
+                ends_with_runs: false,
                 start: OnceLock::new(),
                 has_values: false,
                 place,
@@ -361,7 +367,12 @@ mod tests {
         assert!(!world.held.is_waited_for());
         assert!(world.held.is_hopeful(id(8), &world.log), "the order is the same");
         world.held.restart(Some(id(20)));
-        world.log = Log::new(Retain::default().events(4), id(20), KeyHasher::default());
+        world.log = Log::new(
+            Retain::default().events(4),
+            RunLimits::default(),
+            id(20),
+            KeyHasher::default(),
+        );
         world.append(21..=22);
         assert_eq!(world.held.may_hold(id(8), &world.log, world.now), None);
     }

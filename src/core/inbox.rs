@@ -102,6 +102,17 @@ impl Inbox {
         self.waker.take()
     }
 
+    /// Schedules an end for the case that none of the stream's runs starts.
+    pub(crate) fn await_runs(&mut self, by: Instant) {
+        self.ending.await_runs(by);
+        self.is_plain = false;
+    }
+
+    /// One of the stream's runs has started.
+    pub(crate) fn note_run(&mut self) {
+        self.ending.note_run();
+    }
+
     /// The state of the end of the stream.
     pub(crate) fn ending(&self) -> &Ending {
         &self.ending

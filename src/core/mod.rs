@@ -18,6 +18,7 @@ pub(crate) mod pacing;
 pub(crate) mod receipt;
 pub(crate) mod remote;
 pub(crate) mod roster;
+pub(crate) mod run;
 pub(crate) mod seats;
 pub(crate) mod settings;
 pub(crate) mod state;

@@ -66,7 +66,8 @@ impl Limits {
         self
     }
 
-    /// Sets the most topics of a client, topics that it [joined](crate::Hub::join) included.
+    /// Sets the most topics of a client, topics that it [joined](crate::Hub::join) and
+    /// [runs](crate::Subscriber::run) included.
     #[must_use]
     pub const fn topics(mut self, topics: usize) -> Self {
         self.topics = topics;
@@ -80,7 +81,8 @@ impl Limits {
         self
     }
 
-    /// Sets the longest name of a user, a session, a topic or a selected event type, in bytes.
+    /// Sets the longest name of a user, a session, a topic, a run or a selected event type, in
+    /// bytes.
     #[must_use]
     pub const fn name_len(mut self, bytes: usize) -> Self {
         self.name_len = bytes;

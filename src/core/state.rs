@@ -4,7 +4,7 @@
 //! wakers and notifications go into a [`Work`], which the caller runs after the lock is released.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -22,6 +22,7 @@ use super::extras::Beginning;
 use super::health::Health;
 use super::held::Held;
 use super::inbox::{Inbox, InboxGuard, Inboxes};
+use super::run::Producer;
 use super::seats::Seat;
 use super::stats::Counts;
 use crate::log::away::Away;
@@ -54,6 +55,8 @@ pub(crate) struct State {
     pub(crate) inboxes: Inboxes,
     pub(crate) departed: Departed,
     pub(crate) away: Away,
+    /// The producers of open runs, by the serial in the log.
+    pub(crate) producers: HashMap<u64, Arc<Producer>>,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
     /// The clients that a task wakes.
@@ -112,6 +115,7 @@ impl State {
             inboxes: Inboxes::default(),
             log,
             departed: Departed::new(config.retain.events.max(MIN_DEPARTED)),
+            producers: HashMap::new(),
             watched: BinaryHeap::new(),
             due: Due::default(),
             waiting_for_last: Slab::new(),
@@ -441,23 +445,22 @@ impl State {
         self.held.note_read(cursor, &self.log, work.now);
         // A client with a pace lags by its own wish.
         self.counts.lagged += u64::from(pace == Pace::FellBehind && !inbox.is_paced());
-        let mut is_live = self.log.read(cursor, identity, config.batch, out);
-        if !inbox.is_open() {
-            // Events published after the end was decided are for the client's return.
-            let rest = out.partition_point(|entry| entry.id <= inbox.mailbox.tail());
-            is_live |= rest < out.len();
-            out.truncate(rest);
+        // Events published after the end was decided are for the client's return. Events after the
+        // batch of a client with a pace are for the next batch.
+        let batch_end = inbox.batch_end();
+        let is_read = self.log.read(cursor, upto.min(batch_end), identity, config.batch, out);
+        let mut next = Batch::new();
+        if is_read && batch_end < upto {
+            self.log.read(batch_end, upto, identity, Budget { bytes: 0 }, &mut next);
         }
+        let is_cut = !next.is_empty();
+        let is_live = is_read && !is_cut;
         let gap = lost.map(|lost| {
             // If topics have limits of their own, the log can hold events older than the loss. The
             // client must get these too, also if it is cut off right after the gap.
-            out.first().map_or(lost, |first| lost.min(first.id.predecessor()))
+            let first = out.first().or_else(|| next.first());
+            first.map_or(lost, |first| lost.min(first.id.predecessor()))
         });
-        // Events after the batch of a client with a pace are for the next batch.
-        let batch_end = inbox.batch_end();
-        let in_batch = out.partition_point(|entry| entry.id <= batch_end);
-        let is_cut = in_batch < out.len();
-        out.truncate(in_batch);
         if !out.is_empty() {
             inbox.count_read(out.len(), out.iter().map(|entry| entry.len()).sum());
         }
@@ -465,7 +468,6 @@ impl State {
             // The client is told once, not with every read up to the loss.
             inbox.mailbox.excuse(self.log.evictions());
         }
-        is_live &= !is_cut;
         if is_live {
             inbox.mailbox.catch_up(self.log.head());
         } else if is_cut {
@@ -493,7 +495,7 @@ impl State {
         let Some(identity) = self.identity(slot) else { return cursor };
         // An event of the log may still be on its way to the client.
         let mut waiting = Batch::new();
-        self.log.read(cursor, identity, Budget { bytes: 0 }, &mut waiting);
+        self.log.read(cursor, EventId::LAST, identity, Budget { bytes: 0 }, &mut waiting);
         if !waiting.is_empty() || self.log.lost_since(cursor, identity).is_some() {
             return cursor;
         }

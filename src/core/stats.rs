@@ -4,6 +4,7 @@ use std::array;
 use std::fmt;
 #[cfg(feature = "metrics")]
 use std::iter;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::end::EndReason;
 use crate::error::RefusedCause;
 use crate::log::log::Log;
 use crate::log::routes::Routes;
+use crate::log::runs::RunState;
 
 /// A snapshot of a hub's counters, as [`Hub::stats`](crate::Hub::stats) returns it.
 ///
@@ -31,7 +33,7 @@ use crate::log::routes::Routes;
 /// ```
 ///
 /// `{:?}` shows the reasons and the causes that occurred by their words. With the feature `json`, a
-/// `Stats` is `Serialize`: `ended` and `refused` are maps that have every word, and `delays` is a
+/// `Stats` is `Serialize`: `ended`, `refused` and `ended_runs` are maps that have every word, and `delays` is a
 /// list of the buckets that counted a delay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,6 +49,15 @@ pub struct Stats {
     /// Bytes of the retained events, as [`Retain::bytes`](crate::Retain::bytes) and
     /// [`History::bytes`](crate::History::bytes) count them.
     pub retained_bytes: usize,
+    /// Open [runs](crate::Run).
+    pub runs: usize,
+    /// Runs that the hub keeps, open or ended.
+    pub retained_runs: usize,
+    /// Bytes of the events of runs, as [`RunLimits::bytes`](crate::RunLimits::bytes) counts them.
+    /// The fields of other retained events do not include these.
+    pub run_bytes: usize,
+    /// Runs that were started.
+    pub started_runs: u64,
     /// Events published. With a backplane: events of all instances that this instance read.
     pub published: u64,
     /// Streams opened.
@@ -71,6 +82,7 @@ pub struct Stats {
     pub restored: u64,
     ended: [u64; EndReason::COUNT],
     refused: [u64; RefusedCause::COUNT],
+    ended_runs: [u64; RunState::COUNT],
     delays: Delays,
 }
 
@@ -86,12 +98,18 @@ impl Stats {
             counts;
         let Read { events: delivered, bytes, items } = read;
         let (gaps, delays) = rare.sum();
+        let (runs, mut ended_runs) = (log.runs(), log.runs().counts());
+        let started_runs = mem::take(&mut ended_runs[RunState::Open as usize]);
         Self {
             clients: routes.len(),
             client_names: routes.keys(),
             retained: log.len(),
             retained_names: log.keys(),
             retained_bytes: log.bytes(),
+            runs: runs.open(),
+            retained_runs: runs.len(),
+            run_bytes: runs.bytes(),
+            started_runs,
             published,
             opened,
             delivered,
@@ -105,6 +123,7 @@ impl Stats {
             restored,
             ended,
             refused,
+            ended_runs,
             delays,
         }
     }
@@ -121,6 +140,12 @@ impl Stats {
         self.refused[cause.index()]
     }
 
+    /// Returns how many runs ended in this state; 0 for [`RunState::Open`].
+    #[must_use]
+    pub const fn ended_runs(&self, state: RunState) -> u64 {
+        self.ended_runs[state as usize]
+    }
+
     /// Returns how long events took from being published to being read. One read in sixteen is
     /// measured.
     #[must_use]
@@ -131,6 +156,12 @@ impl Stats {
     /// Returns each reason of an end with its word and count.
     fn ended_by_word(&self) -> impl Iterator<Item = (&'static str, u64)> {
         EndReason::ALL.iter().map(|&reason| (reason.as_str(), self.ended(reason)))
+    }
+
+    /// Returns each state of ended runs with its word and count.
+    fn ended_runs_by_word(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let ends = RunState::ALL.iter().filter(|&&state| state != RunState::Open);
+        ends.map(|&state| (state.as_str(), self.ended_runs(state)))
     }
 
     /// Returns each cause of a refusal with its word and count.
@@ -148,6 +179,10 @@ impl fmt::Debug for Stats {
         shown.field("retained", &self.retained);
         shown.field("retained_names", &self.retained_names);
         shown.field("retained_bytes", &self.retained_bytes);
+        shown.field("runs", &self.runs);
+        shown.field("retained_runs", &self.retained_runs);
+        shown.field("run_bytes", &self.run_bytes);
+        shown.field("started_runs", &self.started_runs);
         shown.field("published", &self.published);
         shown.field("opened", &self.opened);
         shown.field("delivered", &self.delivered);
@@ -161,6 +196,7 @@ impl fmt::Debug for Stats {
         shown.field("restored", &self.restored);
         shown.field("ended", &Words(self.ended_by_word().filter(occurred).collect()));
         shown.field("refused", &Words(self.refused_by_word().filter(occurred).collect()));
+        shown.field("ended_runs", &Words(self.ended_runs_by_word().filter(occurred).collect()));
         shown.field("delays", &self.delays).finish()
     }
 }
@@ -169,12 +205,16 @@ impl fmt::Debug for Stats {
 #[cfg(feature = "json")]
 impl Serialize for Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut stats = serializer.serialize_struct("Stats", 19)?;
+        let mut stats = serializer.serialize_struct("Stats", 24)?;
         stats.serialize_field("clients", &self.clients)?;
         stats.serialize_field("client_names", &self.client_names)?;
         stats.serialize_field("retained", &self.retained)?;
         stats.serialize_field("retained_names", &self.retained_names)?;
         stats.serialize_field("retained_bytes", &self.retained_bytes)?;
+        stats.serialize_field("runs", &self.runs)?;
+        stats.serialize_field("retained_runs", &self.retained_runs)?;
+        stats.serialize_field("run_bytes", &self.run_bytes)?;
+        stats.serialize_field("started_runs", &self.started_runs)?;
         stats.serialize_field("published", &self.published)?;
         stats.serialize_field("opened", &self.opened)?;
         stats.serialize_field("delivered", &self.delivered)?;
@@ -188,6 +228,7 @@ impl Serialize for Stats {
         stats.serialize_field("restored", &self.restored)?;
         stats.serialize_field("ended", &Words(self.ended_by_word().collect()))?;
         stats.serialize_field("refused", &Words(self.refused_by_word().collect()))?;
+        stats.serialize_field("ended_runs", &Words(self.ended_runs_by_word().collect()))?;
         stats.serialize_field("delays", &self.delays)?;
         stats.end()
     }

@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 use super::end::EndReason;
 use crate::error::RefusedCause;
 use crate::log::key::ClientId;
+use crate::log::runs::RunState;
 use crate::sync;
 use crate::wire::id::EventId;
 
@@ -59,6 +60,12 @@ pub(crate) fn drain_ended(cut: usize, took: Duration) {
 pub(crate) fn closed(clients: usize, published: u64) {
     sync::assert_unlocked();
     info!(target: TARGET, clients, published, "hub closed");
+}
+
+/// `events`: how many events the run had, its end included.
+pub(crate) fn run_ended(state: RunState, events: u64) {
+    sync::assert_unlocked();
+    debug!(target: TARGET, state = state.as_str(), events, "run ended");
 }
 
 /// `cause`: why the backplane cannot be reached, or `None` if it can be reached again.

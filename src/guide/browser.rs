@@ -38,7 +38,8 @@
 //! | `hub:open` | first on every stream | `client`: the client id. `resumed`: whether the stream continues where it stopped. `heartbeat`: the period in milliseconds |
 //! | `hub:gap` | before the next event after a loss | `reason`: see [gaps](super::resuming#gaps). `healed`: a snapshot follows |
 //! | `hub:refused` | the whole stream of a refused client | `reason`: see [refusals](super::limits#refusals). The client returns after `retry` |
-//! | `hub:end` | last on a stream that the hub ends | `reason`: `drained`, `expired`, `lifetime`, `lagged`, `displaced`, or that of a [`Goodbye`](crate::Goodbye). `final: true`: the client must not return |
+//! | `hub:run-end` | last of a [run](super::runs) | `run`: the name. `reason`: `finished`, `failed`, `stopped` or `abandoned` |
+//! | `hub:end` | last on a stream that the hub ends | `reason`: `drained`, `expired`, `lifetime`, `lagged`, `displaced`, that of a [`Goodbye`](crate::Goodbye), or that of a run. `final: true`: the client must not return |
 //! | `hub:error` | last on a failed [`EventStream`](crate::EventStream) | `reason`: `error` or `invalid-event`. `message`: the error, if [shown](crate::EventStream::show_errors) |
 //! | `hub:degraded` | an outage of the backplane lasts a second, or is over | `degraded`: `true` or `false`. Has no id |
 //! | `hub:heartbeat` | on an idle stream, if [visible](crate::Heartbeat::visible), or with the [position](crate::Heartbeat::position) | `{}` |

@@ -12,6 +12,7 @@
 //! | lose nothing across reconnects, and notice losses | [`resuming`] |
 //! | send the state, and then its changes | [`snapshots`] |
 //! | let pages join and leave topics | [`rooms`] |
+//! | send an answer or a job that outlives the request | [`runs`] |
 //! | know the cost of a client that does not read | [`slow_clients`] |
 //! | bound clients and memory | [`limits`] |
 //! | know the owner of a stream, also for pages of other origins | [`authentication`] |
@@ -46,6 +47,7 @@ pub mod production;
 pub mod proxies;
 pub mod resuming;
 pub mod rooms;
+pub mod runs;
 pub mod shutdown;
 pub mod slow_clients;
 pub mod snapshots;

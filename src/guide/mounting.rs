@@ -85,9 +85,8 @@
 //!
 //! # A stream without a hub
 //!
-//! [`EventStream`](crate::EventStream) sends any `Stream` of events, such as the tokens of a model
-//! or the rows of an export, to the client of one request. The example `tokens` shows such a
-//! stream.
+//! [`EventStream`](crate::EventStream) sends any `Stream` of events, such as the rows of an export,
+//! to the client of one request. If the events must survive the request, use a [run](super::runs).
 //!
 //! # Limits
 //!

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::reading::{ClientRuns, RunNames};
 use super::returning::{self, Claim};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
@@ -14,7 +15,7 @@ use crate::core::pacing::Pacing;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
 use crate::log::codec::Announcement;
-use crate::log::identity::{Filter, Membership};
+use crate::log::identity::Membership;
 use crate::log::key::{ClientId, Key};
 use crate::log::mailbox::{GapReason, Mailbox, Pace};
 use crate::log::profile::Owner;
@@ -28,7 +29,7 @@ pub(super) struct Admitted {
     pub(super) start: Start,
     /// The newest event when the client was let in: a snapshot replaces the events up to here.
     pub(super) head: EventId,
-    /// The request asks for the last events, or for the values.
+    /// The request asks for the last events, for the values, or for runs.
     pub(super) asks_for_replay: bool,
     /// The client with the topics that it got back, for the other instances.
     pub(super) announcement: Option<Announcement>,
@@ -105,15 +106,21 @@ pub(super) fn admit(
     let checked = fresh.map_err(|_| RefusedCause::NoRandomness);
     // Work that grows with the request is done here, before the lock.
     let checked = checked.and_then(|fresh| subscriber.check(&config.limits).map(|()| fresh));
-    let filter = Filter::new(subscriber.types.as_ref(), &shared.hasher);
+    let filter = subscriber.type_filter(&shared.hasher);
     let mut memberships = match checked {
         Ok(_) => subscriber.memberships(&shared.hasher),
         Err(_) => Vec::new(),
     };
     let claim = checked.ok().and_then(|_| Claim::new(shared, &subscriber, subscriber.resume));
+    let names = RunNames::new(&subscriber, &shared.hasher);
     let mut state = shared.lock_state();
     state.expel_stalled(work);
-    let ids = checked.and_then(|fresh| Ok((fresh, make_room(&mut state, &subscriber, work)?)));
+    state.log.forget_runs(work.now, &mut work.forgotten);
+    let runs = ClientRuns::new(&state, &names);
+    let ids = checked.and_then(|fresh| {
+        check_runs(&state, &subscriber, &runs, config)?;
+        Ok((fresh, make_room(&mut state, &subscriber, work)?))
+    });
     let (fresh, kept) = match ids {
         Ok(ids) => ids,
         Err(cause) => {
@@ -153,6 +160,7 @@ pub(super) fn admit(
         id,
         serial: state.counts.opened,
         filter,
+        ends_with_runs: subscriber.is_of_runs(),
         start: OnceLock::new(),
         has_values: values.is_some(),
         place: state.inboxes.add(inbox),
@@ -164,8 +172,13 @@ pub(super) fn admit(
     }
     state.note_arrival(slot, work);
     // Where the client begins depends on the keys that it is registered under.
-    let start =
-        values.unwrap_or_else(|| start(&state, slot, &subscriber, lost_id, lacks_topics, work));
+    let (start, since) = match values {
+        Some(values) => (values, None),
+        None => start(&state, slot, &subscriber, &runs, lost_id, lacks_topics, work),
+    };
+    if let Some(since) = since {
+        state.routes.hold_since(slot, |key| runs.since(key, since));
+    }
     if let Some(claim) = claim.filter(|_| start.is_resumed() && kept.is_none()) {
         returning::watch(&mut state, slot, claim, work.now);
     }
@@ -178,6 +191,16 @@ pub(super) fn admit(
             inbox.mailbox.excuse(state.log.evictions());
         }
     }
+    if client.ends_with_runs {
+        let mut inbox = client.lock();
+        if let Some((_, end)) = runs.end() {
+            // Nobody polls the stream so far: there is no waker.
+            inbox.end(End::complete(end.as_str(), config.retry(id)));
+        } else if runs.begin.is_none() {
+            let by = config.runs.wait.and_then(|wait| work.now.checked_add(wait));
+            by.into_iter().for_each(|by| inbox.await_runs(by));
+        }
+    }
     if start.position() < head {
         state.watch(slot, work);
     }
@@ -186,12 +209,33 @@ pub(super) fn admit(
         ahead.add(slot, &client, start.position(), log, routes);
         work.note_client_ahead();
     }
-    let asks_for_replay = subscriber.replay_last > 0 || subscriber.latest;
+    let asks_for_replay = subscriber.replay_last > 0 || subscriber.latest || runs.is_reader;
     let is_paced = pacing.is_some();
     // The topics of the request may be others than before.
     let must_announce = gets_topics && config.backplane.is_some();
     let announcement = must_announce.then(|| returning::describe(&state, [id]));
     Ok(Admitted { client, slot, start, head, asks_for_replay, announcement, is_paced })
+}
+
+/// Checks the runs of a stream that is complete with its runs.
+fn check_runs(
+    state: &State,
+    subscriber: &Subscriber,
+    runs: &ClientRuns,
+    config: &Config,
+) -> Result<(), RefusedCause> {
+    if !subscriber.is_of_runs() {
+        return Ok(());
+    }
+    if runs.has_unknown && config.runs.wait.is_none() {
+        return Err(RefusedCause::UnknownRun);
+    }
+    match (subscriber.resume, runs.end()) {
+        (Resume::After(id), Some((last, _))) if last <= id && id <= state.log.head() => {
+            Err(RefusedCause::Complete)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes room for one more client. Returns the id that the client keeps, if any.
@@ -264,34 +308,50 @@ fn values_start(subscriber: &Subscriber, head: EventId, config: &Config) -> Opti
         Resume::After(id) if EventId::ORIGIN < id && id <= head => return None,
         Resume::After(_) | Resume::Unknown => true,
     };
-    subscriber.latest.then_some(Start::Values { is_unknown })
+    // A stream that reads runs begins with the runs.
+    let begins_with_values = subscriber.latest && subscriber.run_names.is_empty();
+    begins_with_values.then_some(Start::Values { is_unknown })
 }
 
 /// Where a client that was just registered begins. `lost_id`: the id that the client had before and
-/// could not keep. `lacks_topics`: the client may lack topics that it had joined.
+/// could not keep. `lacks_topics`: the client may lack topics that it had joined. For a client whose
+/// runs have a past, also returns the position after which the client holds its other keys.
 fn start(
     state: &State,
     slot: usize,
     subscriber: &Subscriber,
+    runs: &ClientRuns,
     lost_id: Option<ClientId>,
     lacks_topics: bool,
     work: &Work<'_>,
-) -> Start {
+) -> (Start, Option<EventId>) {
     let (head, replay) = (state.log.head(), work.config.limits.replay);
-    let Some(client) = state.identity(slot) else { return Start::Fresh(head) };
+    let Some(client) = state.identity(slot) else { return (Start::Fresh(head), None) };
     match subscriber.resume {
-        Resume::Fresh if subscriber.replay_last > 0 => {
+        Resume::Fresh => {
             let count = subscriber.replay_last.min(replay);
-            Start::Fresh(state.log.before_last(count, client).0)
+            let others = match subscriber.replay_last {
+                0 => head,
+                _ => state.log.before_last(count, client).0,
+            };
+            let Some(begin) = runs.begin else { return (Start::Fresh(others), None) };
+            let position = begin.min(others);
+            // A run that lost events begins with a gap.
+            let is_whole = !runs.has_lost;
+            let start = if is_whole { Start::Fresh(position) } else { Start::Behind(position) };
+            (start, Some(others))
         }
-        Resume::Fresh => Start::Fresh(head),
         Resume::After(id) if EventId::ORIGIN < id && id <= head => {
             if replay < state.log.len()
                 && let (_, Some(now)) = state.log.before_last(replay, client)
                 && now > id
             {
-                Start::Gap { held: id, now, reason: GapReason::Capped }
-            } else if lacks_topics || lost_id.is_some_and(|lost| had_events(state, lost, id)) {
+                // The limit is not for runs: these continue after the client's position.
+                let start = |now| Start::Gap { held: id, now, reason: GapReason::Capped };
+                return if runs.is_reader { (start(id), Some(now)) } else { (start(now), None) };
+            }
+            let is_lost = |lost| had_events(state, lost, id);
+            let start = if lacks_topics || lost_id.is_some_and(is_lost) {
                 Start::Gap { held: id, now: id, reason: GapReason::Evicted }
             } else if state.log.lost_since(id, client).is_none() {
                 Start::Resumed(id)
@@ -299,16 +359,19 @@ fn start(
                 Start::Sought(id)
             } else {
                 Start::Behind(id)
-            }
+            };
+            (start, None)
         }
         // Another instance has read further. The client's own position counts, unless the end of
         // the order turns out to lie before it.
-        Resume::After(id) if id > head && work.config.backplane.is_some() => match lacks_topics {
-            true => Start::Gap { held: id, now: id, reason: GapReason::Evicted },
-            false => Start::Resumed(id),
-        },
+        Resume::After(id) if id > head && work.config.backplane.is_some() => {
+            let gap = Start::Gap { held: id, now: id, reason: GapReason::Evicted };
+            (if lacks_topics { gap } else { Start::Resumed(id) }, None)
+        }
         Resume::After(_) | Resume::Unknown => {
-            Start::Gap { held: EventId::ORIGIN, now: head, reason: GapReason::Unknown }
+            let now = runs.begin.unwrap_or(head);
+            let start = Start::Gap { held: EventId::ORIGIN, now, reason: GapReason::Unknown };
+            (start, runs.begin.map(|_| head))
         }
     }
 }

@@ -192,7 +192,7 @@ pub(super) fn load(
     let is_first = !state.is_loaded;
     // The ids of a hub never go back: a floor before the newest id is taken for one after it.
     let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
-    let fresh = Log::new(shared.config.retain, floor, shared.hasher.clone());
+    let fresh = Log::new(shared.config.retain, shared.config.runs, floor, shared.hasher.clone());
     let old = mem::replace(&mut state.log, fresh);
     values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
     if !is_whole {

@@ -8,7 +8,7 @@ use crate::core::settings::{History, Limits, Presence};
 use crate::core::telemetry;
 use crate::error::{ConfigError, RefusalStyle};
 use crate::log::entry::Budget;
-use crate::log::retain::Retain;
+use crate::log::retain::{Retain, RunLimits};
 use crate::time::epoch;
 use crate::time::heartbeat::Heartbeat;
 use crate::time::timer::Timer;
@@ -20,7 +20,7 @@ use crate::wire::id::EventId;
 ///
 /// # Memory
 ///
-/// In addition to [`Retain`], and to [`History`] during history reads, a hub takes for each client
+/// In addition to [`Retain`], to [`RunLimits`], and to [`History`] during history reads, a hub takes for each client
 /// 0.8 KiB, or 1.3 KiB with a user, a session and a topic (measured on 64 bits, with the
 /// [`Subscription`](crate::Subscription) and without the runtime's and the server's share). While
 /// events wait for a client, the client has up to [`window`](Self::window) handles of 8 bytes; each
@@ -61,6 +61,12 @@ impl HubBuilder {
     /// Sets how much the hub keeps for clients that come back or fall behind.
     pub fn retain(mut self, retain: Retain) -> Self {
         self.config.retain = retain;
+        self
+    }
+
+    /// Sets how much the hub keeps of its [runs](crate::Run), and how many runs there may be.
+    pub fn runs(mut self, limits: RunLimits) -> Self {
+        self.config.runs = limits;
         self
     }
 

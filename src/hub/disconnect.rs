@@ -1,5 +1,7 @@
 //! Ending streams: of an audience, at once or after their backlog, and of the whole hub.
 
+use std::mem;
+
 use bytes::{Bytes, BytesMut};
 
 use super::shared::Shared;
@@ -124,10 +126,14 @@ pub(super) fn close(shared: &Shared) {
     state.lifecycle = Lifecycle::Closed;
     state.end_all(EndReason::Closed, &mut work);
     let remote = state.attendance.as_mut().and_then(|attendance| attendance.close(&mut work));
+    let producers = mem::take(&mut state.producers);
     let (clients, published) = (state.routes.len(), shared.published(state.counts.published));
     drop(state);
     drop(order);
     drop(remote);
+    for producer in producers.values() {
+        work.extend(producer.stop("closed".into()));
+    }
     work.run();
     if let Some(backplane) = &shared.config.backplane {
         sync::assert_unlocked();

@@ -10,6 +10,7 @@ use super::follow;
 use super::metrics;
 use super::page::{self, Page, StoredEvent};
 use super::presence::{self, PresenceWatch, TopicWatch};
+use super::run::{self, Run, RunInfo, RunOptions};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use super::subscription::Subscription;
@@ -20,7 +21,7 @@ use crate::core::roster::UserInfo;
 use crate::core::stats::Stats;
 use crate::error::{
     ConfigError, DisconnectError, FollowError, JoinError, MembersError, PublishError, ReadError,
-    Refused, WatchError,
+    Refused, RunError, WatchError,
 };
 use crate::log::audience::Audience;
 use crate::log::codec::EndKind;
@@ -58,6 +59,12 @@ use crate::wire::id::{EventId, LastEventId};
 ///
 /// With a [backplane](HubBuilder::backplane) that still has the events, the hub reads them: see
 /// [`History`](crate::History).
+///
+/// # Runs
+///
+/// A [run](Self::start_run) is a stream with a producer, a beginning and an end, such as the answer of
+/// a model or the progress of a job. It outlives the request that started it, and each
+/// [reader](Subscriber::run) gets it from its beginning: see [`Run`].
 ///
 /// # Slow clients
 ///
@@ -795,6 +802,85 @@ impl HubBuilder {
     }
 }
 
+/// # Runs
+impl Hub {
+    /// Starts a run: a stream of events with a name, one producer, a beginning and an end.
+    ///
+    /// The name of a run that has ended is free: its old events go, and a client that has not read
+    /// them gets a gap.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError`] if the name is invalid, or that of an open run, if too many runs are
+    /// open, or the hub is closed. A hub with a [backplane](HubBuilder::backplane) has no runs.
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer, RunError, RunOptions};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let first = hub.start_run("job-7", RunOptions::default())?;
+    /// let second = hub.start_run("job-7", RunOptions::default());
+    /// assert_eq!(second.unwrap_err(), RunError::Open);
+    ///
+    /// // A worker that takes over the job of a worker that hangs.
+    /// let second = hub.start_run("job-7", RunOptions::default().take_over(true))?;
+    /// assert_eq!(first.publish(Event::new("progress")).unwrap_err(), RunError::Superseded);
+    /// second.publish(Event::new("progress").data("60 %"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start_run(&self, name: impl Into<Name>, options: RunOptions) -> Result<Run, RunError> {
+        run::start(self.shared(), name.into().into_inner(), options)
+    }
+
+    /// Asks the producer of a run to stop. The producer sees it by [`Run::stopped`] and
+    /// [`Run::is_stopped`], and ends the run itself. The first reason counts.
+    ///
+    /// `reason`: 1 to 64 ASCII letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError`] if the reason is invalid, no run has the name, or the run has ended.
+    ///
+    /// ```
+    /// use sse_hub::{Hub, ManualTimer, RunError, RunOptions};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let run = hub.start_run("answer-7", RunOptions::default())?;
+    /// hub.stop_run("answer-7", "user")?;
+    /// assert!(run.is_stopped());
+    /// run.finish(None)?;
+    /// assert_eq!(hub.stop_run("answer-7", "user"), Err(RunError::Ended));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop_run(&self, name: impl Into<Name>, reason: impl AsRef<str>) -> Result<(), RunError> {
+        run::stop(self.shared(), name.into().into_inner(), reason.as_ref())
+    }
+
+    /// Returns a run, open or ended, or `None` if the hub does not know the name.
+    ///
+    /// ```
+    /// use sse_hub::{Hub, ManualTimer, RunOptions, RunState};
+    ///
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// drop(hub.start_run("job-7", RunOptions::default())?);
+    /// let info = hub.run("job-7").unwrap();
+    /// assert_eq!((info.state, info.events), (RunState::Abandoned, 1));
+    /// assert!(hub.run("job-8").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn run(&self, name: impl Into<Name>) -> Option<RunInfo> {
+        run::info(self.shared(), name.into().into_inner())
+    }
+
+    /// Lists the runs that the hub keeps, open or ended, in no particular order. Takes time and
+    /// memory in proportion to the list.
+    #[must_use]
+    pub fn runs(&self) -> Vec<RunInfo> {
+        run::list(self.shared())
+    }
+}
+
 /// # Presence
 impl Hub {
     /// Watches which users come and go from now on: with a [backplane](HubBuilder::backplane), on
@@ -987,6 +1073,8 @@ impl Hub {
     /// | `sse_hub_clients` | gauge | | open streams |
     /// | `sse_hub_retained_events` | gauge | | events in the log |
     /// | `sse_hub_retained_bytes` | gauge | | bytes of them, as [`Retain::bytes`](crate::Retain::bytes) counts |
+    /// | `sse_hub_runs` | gauge | | open runs |
+    /// | `sse_hub_run_bytes` | gauge | | bytes of their events, as [`RunLimits::bytes`](crate::RunLimits::bytes) counts |
     /// | `sse_hub_published_total` | counter | | events published |
     /// | `sse_hub_delivered_total` | counter | | events delivered, once for each stream |
     /// | `sse_hub_bytes_total` | counter | | bytes of the delivered events |
@@ -998,6 +1086,7 @@ impl Hub {
     /// | `sse_hub_restored_total` | counter | | with a backplane: older events read back |
     /// | `sse_hub_refused_total` | counter | `cause` | clients refused, by [`RefusedCause::as_str`](crate::RefusedCause::as_str) |
     /// | `sse_hub_ended_total` | counter | `reason` | streams ended, by [`EndReason::as_str`](crate::EndReason::as_str) |
+    /// | `sse_hub_ended_runs_total` | counter | `state` | runs ended, by [`RunState::as_str`](crate::RunState::as_str) |
     /// | `sse_hub_delay_seconds` | histogram | | from publish to read |
     ///
     /// Delays are rounded up to a power of two microseconds. One read in sixteen is measured, and one

@@ -249,7 +249,9 @@ impl Returns {
             };
             let Some(slot) = back.filter(is_in) else { continue };
             match change {
-                Change::Join(Joined { topic, limit, .. }) if has_room(state, slot, topic, limit) => {
+                Change::Join(Joined { topic, limit, .. })
+                    if has_room(state, slot, topic, limit) =>
+                {
                     state.join_topic(slot, topic, since, work);
                 }
                 Change::Join(_) => {}

@@ -8,6 +8,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 use super::shared::Shared;
 use crate::core::end::EndReason;
 use crate::error::RefusedCause;
+use crate::log::runs::RunState;
 use crate::sync;
 
 /// Records the counters. The recorder is foreign code: no lock may be held.
@@ -25,6 +26,8 @@ pub(super) fn record(shared: &Shared, labels: &[(&'static str, &str)]) {
     gauge!("sse_hub_clients", labels.clone()).set(stats.clients as f64);
     gauge!("sse_hub_retained_events", labels.clone()).set(stats.retained as f64);
     gauge!("sse_hub_retained_bytes", labels.clone()).set(stats.retained_bytes as f64);
+    gauge!("sse_hub_runs", labels.clone()).set(stats.runs as f64);
+    gauge!("sse_hub_run_bytes", labels.clone()).set(stats.run_bytes as f64);
     counter!("sse_hub_published_total", labels.clone()).absolute(stats.published);
     counter!("sse_hub_delivered_total", labels.clone()).absolute(stats.delivered);
     counter!("sse_hub_bytes_total", labels.clone()).absolute(stats.delivered_bytes);
@@ -44,6 +47,10 @@ pub(super) fn record(shared: &Shared, labels: &[(&'static str, &str)]) {
         let labels = with("reason", reason.as_str());
         counter!("sse_hub_ended_total", labels).absolute(stats.ended(reason));
     }
+    for &state in RunState::ALL.iter().filter(|&&state| state != RunState::Open) {
+        let labels = with("state", state.as_str());
+        counter!("sse_hub_ended_runs_total", labels).absolute(stats.ended_runs(state));
+    }
 
     let delays = shared.recorded.lock().sample(stats.delays());
     let histogram = histogram!("sse_hub_delay_seconds", labels.clone());
@@ -58,6 +65,8 @@ fn describe() {
     describe_gauge!("sse_hub_clients", of, "Streams open now");
     describe_gauge!("sse_hub_retained_events", of, "Events retained");
     describe_gauge!("sse_hub_retained_bytes", Unit::Bytes, "Bytes retained");
+    describe_gauge!("sse_hub_runs", of, "Runs open now");
+    describe_gauge!("sse_hub_run_bytes", Unit::Bytes, "Bytes of the events of runs");
     describe_counter!("sse_hub_published_total", of, "Events published");
     describe_counter!("sse_hub_delivered_total", of, "Events delivered");
     describe_counter!("sse_hub_bytes_total", Unit::Bytes, "Bytes of delivered events");
@@ -69,6 +78,7 @@ fn describe() {
     describe_counter!("sse_hub_restored_total", of, "Older events read back");
     describe_counter!("sse_hub_refused_total", of, "Clients refused");
     describe_counter!("sse_hub_ended_total", of, "Streams ended");
+    describe_counter!("sse_hub_ended_runs_total", of, "Runs ended");
     let delay = "Time from publish to read, sampled";
     describe_histogram!("sse_hub_delay_seconds", Unit::Seconds, delay);
 }

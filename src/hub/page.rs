@@ -99,7 +99,7 @@ pub(super) fn read(
     limit: usize,
 ) -> Result<Page, ReadError> {
     who.check(&shared.config.limits).map_err(ReadError::Reader)?;
-    let filter = Filter::new(who.types.as_ref(), &shared.hasher);
+    let filter = who.type_filter(&shared.hasher);
     let (owner, claimed) = (who.owner(), who.client_id);
     let mut memberships = who.memberships(&shared.hasher);
     memberships.extend(claimed.map(|id| Membership::of(Key::Client(id), &shared.hasher)));

@@ -22,7 +22,7 @@ use crate::core::state::{LogRead, State};
 #[cfg(feature = "metrics")]
 use crate::core::stats::Recorded;
 use crate::core::stats::{Rare, Stats};
-use crate::error::PublishError;
+use crate::error::{PublishError, RunError};
 use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
@@ -65,7 +65,8 @@ impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
         let hasher = KeyHasher::default();
-        let state = State::new(&config, Log::new(config.retain, birth, hasher.clone()));
+        let state =
+            State::new(&config, Log::new(config.retain, config.runs, birth, hasher.clone()));
         let order = Order { last: birth, is_closed: false, evicted: Vec::new() };
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {
@@ -170,6 +171,26 @@ impl Shared {
         matched
     }
 
+    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took it.
+    pub(super) fn put_in_run(
+        &self,
+        order: &mut Order,
+        (slot, serial): (usize, u64),
+        prepared: Prepared,
+        work: &mut Work<'_>,
+    ) -> Result<usize, RunError> {
+        let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
+        let entry = prepared.into_entry(id, work.now);
+        let mut state = self.state.lock();
+        state.log.runs().of_producer(slot, serial)?;
+        order.last = id;
+        state.log.append_to_run(slot, &entry, &mut order.evicted);
+        state.counts.published += 1;
+        let matched = hand_out(&self.state, state, &entry, work);
+        order.evicted.clear();
+        Ok(matched)
+    }
+
     /// Takes the state lock for an operation that is no publish, and lets a hand-out that is under
     /// way go first: otherwise the publisher waits for such an operation after each piece.
     pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -205,6 +226,7 @@ impl Shared {
         let mut work = Work::begin(&self.config);
         let mut state = self.lock_state();
         state.log.expire(work.now, &mut work.evicted);
+        state.log.forget_runs(work.now, &mut work.forgotten);
         state.lower(MAX_LOWERED, work.now, &mut work.evicted);
         let read = state.read_log(slot, client, out, &mut work);
         // After the read: otherwise the client could be found to be stalled itself.
@@ -215,13 +237,11 @@ impl Shared {
     }
 
     /// Does the hub's housekeeping, on the occasion of a heartbeat: ends stalled streams, and frees
-    /// events beyond the retention.
+    /// events and runs beyond the retention.
     pub(crate) fn housekeep(&self) {
-        if self.config.stall.is_none() && self.config.history.is_none() {
-            return;
-        }
         let mut work = Work::begin(&self.config);
         let mut state = self.lock_state();
+        state.log.forget_runs(work.now, &mut work.forgotten);
         state.lower(MAX_LOWERED_IDLE, work.now, &mut work.evicted);
         state.expel_stalled(&mut work);
         drop(state);

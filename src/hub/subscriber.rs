@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::core::settings::Limits;
 use crate::error::RefusedCause;
 use crate::log::hash::KeyHasher;
-use crate::log::identity::Membership;
+use crate::log::identity::{Filter, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::name::Name;
 use crate::log::profile::Owner;
+use crate::wire::frame;
 use crate::wire::id::{LastEventId, Resume};
 
 /// A client that connects, as the application describes it to
@@ -35,6 +36,8 @@ pub struct Subscriber {
     pub(super) session: Option<Arc<str>>,
     /// A set: a request with many topics, repeated or not, costs little.
     topics: BTreeSet<Arc<str>>,
+    pub(super) run_names: BTreeSet<Arc<str>>,
+    ends_with_runs: Option<bool>,
     /// The selected event types; `None` for all types.
     pub(super) types: Option<BTreeSet<Box<str>>>,
     pub(super) resume: Resume,
@@ -80,6 +83,62 @@ impl Subscriber {
     pub fn topics<T: Into<Name>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(|topic| topic.into().into_inner()));
         self
+    }
+
+    /// Adds a [run](crate::Run), to be read from its beginning to its end.
+    ///
+    /// A first connection, without a `Last-Event-ID`, receives the run from its beginning, and the
+    /// other events for the client from now on. A connection that [resumes](Self::resume) receives
+    /// everything after its position, of the run and for its other names. So a page that adds a run
+    /// to its stream must connect without an id.
+    ///
+    /// A stream without topics ends when all its runs have ended: see
+    /// [`ends_with_runs`](Self::ends_with_runs). A run counts as a topic for
+    /// [`Limits::topics`](crate::Limits::topics). Decide first whether the client may read the run.
+    #[must_use]
+    pub fn run(self, run: impl Into<Name>) -> Self {
+        self.runs([run])
+    }
+
+    /// Adds runs, as [`run`](Self::run) does.
+    #[must_use]
+    pub fn runs<T: Into<Name>>(mut self, runs: impl IntoIterator<Item = T>) -> Self {
+        self.run_names.extend(runs.into_iter().map(|run| run.into().into_inner()));
+        self
+    }
+
+    /// Sets whether the stream is complete when all its [runs](Self::run) have ended. By default it
+    /// is, if the client has no topics.
+    ///
+    /// A complete stream ends with a final `hub:end`, with the state of the run that ended last.
+    /// The next request of a native `EventSource` is refused as
+    /// [`Complete`](crate::RefusedCause::Complete), and the response stops the `EventSource`. If a
+    /// run is unknown, the client is refused, or waits: see
+    /// [`RunLimits::wait`](crate::RunLimits::wait).
+    ///
+    /// A stream that is not complete with its runs receives the end of each run as an event,
+    /// `hub:run-end`. An unknown run has no events.
+    #[must_use]
+    pub fn ends_with_runs(mut self, is_on: bool) -> Self {
+        self.ends_with_runs = Some(is_on);
+        self
+    }
+
+    /// Whether the stream is complete when all its runs have ended.
+    pub(super) fn is_of_runs(&self) -> bool {
+        !self.run_names.is_empty() && self.ends_with_runs.unwrap_or(self.topics.is_empty())
+    }
+
+    /// Returns the event types that the client receives.
+    pub(super) fn type_filter(&self, hasher: &KeyHasher) -> Filter {
+        match &self.types {
+            Some(types) if !self.run_names.is_empty() => {
+                // The events of the hub always come.
+                let end = Box::from(frame::RUN_END);
+                Filter::new(Some(&types.iter().cloned().chain([end]).collect()), hasher)
+            }
+            types => Filter::new(types.as_ref(), hasher),
+        }
     }
 
     /// Selects event types: the client receives only events of these types. `message` stands for
@@ -170,6 +229,8 @@ impl Subscriber {
     /// assert_eq!(values[1..], ["ACME 18", "INIT 4"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// A stream that reads [runs](Self::run) begins with the runs, and this setting changes nothing.
     ///
     /// [`Event::conflate`]: crate::Event::conflate
     /// [`Retain::keep_latest`]: crate::Retain::keep_latest
@@ -263,7 +324,7 @@ impl Subscriber {
 
     /// Checks the limits of one request. Takes time in proportion to the request, and no lock.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), RefusedCause> {
-        if self.topics.len() > limits.topics {
+        if self.topics.len() + self.run_names.len() > limits.topics {
             return Err(RefusedCause::TooManyTopics { limit: limits.topics });
         }
         if let Some(types) = &self.types {
@@ -281,7 +342,8 @@ impl Subscriber {
         let user = self.user.clone().map(Key::User);
         let session = self.session.clone().map(Key::Session);
         let topics = self.topics.iter().cloned().map(Key::Topic);
-        let mut keys = user.into_iter().chain(session).chain(topics);
+        let runs = self.run_names.iter().cloned().map(Key::Run);
+        let mut keys = user.into_iter().chain(session).chain(topics).chain(runs);
         keys.try_for_each(|key| key.check(limits.name_len))?;
         Ok(())
     }
@@ -292,9 +354,10 @@ impl Subscriber {
         let user = self.user.clone().map(Key::User);
         let session = self.session.clone().map(Key::Session);
         let count = 2 + usize::from(user.is_some()) + usize::from(session.is_some());
-        let mut memberships = Vec::with_capacity(count + self.topics.len());
+        let mut memberships = Vec::with_capacity(count + self.topics.len() + self.run_names.len());
         let topics = self.topics.iter().cloned().map(Key::Topic);
-        let keys = [Key::All].into_iter().chain(user).chain(session).chain(topics);
+        let runs = self.run_names.iter().cloned().map(Key::Run);
+        let keys = [Key::All].into_iter().chain(user).chain(session).chain(topics).chain(runs);
         memberships.extend(keys.map(|key| Membership::of(key, hasher)));
         memberships
     }

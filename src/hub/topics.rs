@@ -26,6 +26,8 @@ pub struct ClientInfo {
     pub session: Option<Arc<str>>,
     /// The topics that the client follows, in no particular order.
     pub topics: Vec<Arc<str>>,
+    /// The runs that the client reads, in no particular order.
+    pub runs: Vec<Arc<str>>,
 }
 
 /// Adds an audience's clients to a topic.
@@ -114,13 +116,15 @@ pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
 }
 
 fn info(state: &State, slot: usize, client_id: ClientId) -> ClientInfo {
-    let mut info = ClientInfo { client_id, user: None, session: None, topics: Vec::new() };
+    let mut info =
+        ClientInfo { client_id, user: None, session: None, topics: Vec::new(), runs: Vec::new() };
     for place in state.routes.memberships(slot) {
         match &place.key {
             Key::All | Key::Client(_) => {}
             Key::User(user) => info.user = Some(Arc::clone(user)),
             Key::Session(session) => info.session = Some(Arc::clone(session)),
             Key::Topic(topic) => info.topics.push(Arc::clone(topic)),
+            Key::Run(run) => info.runs.push(Arc::clone(run)),
         }
     }
     info

@@ -139,6 +139,11 @@ impl Audience {
     /// chain of the same operation adds one level.
     pub const MAX_DEPTH: usize = 32;
 
+    /// The readers of a run.
+    pub(crate) const fn run(run: Arc<str>) -> Self {
+        Self::holds(Key::Run(run))
+    }
+
     const fn holds(key: Key) -> Self {
         Self { expr: Expr::Holds(key), size: Size::ONE }
     }

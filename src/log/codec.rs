@@ -332,6 +332,8 @@ fn put_expr(buf: &mut Vec<u8>, expr: &Expr) {
         Expr::Holds(Key::User(name)) => put_name(buf, 2, name),
         Expr::Holds(Key::Session(name)) => put_name(buf, 3, name),
         Expr::Holds(Key::Topic(name)) => put_name(buf, 4, name),
+        // Runs do not travel: no version reads this kind.
+        Expr::Holds(Key::Run(name)) => put_name(buf, u8::MAX, name),
         Expr::AnyOf(parts) => put_parts(buf, 5, parts),
         Expr::AllOf(parts) => put_parts(buf, 6, parts),
         Expr::Except(sides) => {

@@ -141,6 +141,21 @@ pub(crate) struct Entry {
     content: Box<Content>,
 }
 
+impl Entry {
+    /// Joins events of one key to an event under the id of the last.
+    pub(super) fn joined(
+        id: EventId,
+        sealed: Sealed,
+        key: &Key,
+        hashes: KeyHashes,
+        at: Instant,
+    ) -> Arc<Self> {
+        let (frame, recipients) = (sealed.finish(id), Recipients::Key(key.clone()));
+        let content = Content { id, frame, recipients, at, hashes, conflation: None, weight: 0 };
+        Arc::new(Self { content: Box::new(content) })
+    }
+}
+
 impl Deref for Entry {
     type Target = Content;
 

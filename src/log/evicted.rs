@@ -110,15 +110,21 @@ impl Evicted {
         self.record_keys(id, hashes);
     }
 
-    /// Returns the newest evicted event for this client after `after`.
+    /// Returns the newest evicted event for this client after `after`. `from`: the position after
+    /// which the record must know every event for the client; `after` for a client without runs.
     ///
     /// Runs under the state lock when a client connects or falls behind. Looks up at most one row
     /// for each key of the client and for each type of its filter. Of the types that lost an event
     /// after `after`, looks up a row within each key that lost an event after `after`. Evaluates at
     /// most [`COMBINED`] audiences. Hashes nothing.
-    pub(crate) fn since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
+    pub(crate) fn since(
+        &self,
+        after: EventId,
+        from: EventId,
+        client: Identity<'_>,
+    ) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
-        let unknown = (after < floor).then_some(floor);
+        let unknown = (from < floor).then_some(floor);
         // A row keeps only the newest eviction. If that event was restored, an older one of the
         // same row may still be missing: assume so, to be safe.
         let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
@@ -162,6 +168,13 @@ impl Evicted {
             client.filter.admits(hashes.event_type) && combined.includes(client, *id)
         });
         missed.map(|&(id, ..)| id).max()
+    }
+
+    /// Records that a run was forgotten, whose last event had this id and these hashes.
+    pub(super) fn record_run(&mut self, id: EventId, hashes: &KeyHashes) {
+        self.drop_restored_records();
+        self.whole_from = self.whole_from.max(id);
+        self.record_keys(id, hashes);
     }
 
     fn record_keys(&mut self, id: EventId, hashes: &KeyHashes) {
@@ -242,10 +255,8 @@ mod tests {
             index: 0,
         };
         let memberships: Vec<Membership> = holds.iter().map(hold).collect();
-        record
-            .evicted
-            .since(after, Identity { memberships: &memberships, filter })
-            .map(EventId::seq)
+        let client = Identity { memberships: &memberships, filter };
+        record.evicted.since(after, after, client).map(EventId::seq)
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl KeyHasher {
         self.0.hash_one(value)
     }
 
-    pub(super) fn key(&self, key: &Key) -> u64 {
+    pub(crate) fn key(&self, key: &Key) -> u64 {
         self.0.hash_one(key)
     }
 

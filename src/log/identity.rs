@@ -35,6 +35,18 @@ pub(crate) struct Identity<'a> {
     pub(crate) filter: &'a Filter,
 }
 
+impl<'a> Identity<'a> {
+    /// Whether the client reads runs.
+    pub(super) fn has_runs(self) -> bool {
+        self.runs().next().is_some()
+    }
+
+    /// The runs that the client reads.
+    pub(super) fn runs(self) -> impl Iterator<Item = &'a Membership> {
+        self.memberships.iter().filter(|held| held.key.is_run())
+    }
+}
+
 /// The event types that a client receives.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Filter {

@@ -115,7 +115,7 @@ impl Kept {
 
     /// Returns the newest value for this client after `after` that the bound has evicted.
     pub(super) fn lost_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
-        self.lost.since(after, client)
+        self.lost.since(after, after, client)
     }
 
     /// Returns the values under a key, in id order.

@@ -91,15 +91,22 @@ pub(crate) enum Key {
     User(Arc<str>),
     Session(Arc<str>),
     Topic(Arc<str>),
+    /// No [`Audience`](super::audience::Audience) of an application has this key.
+    Run(Arc<str>),
 }
 
 impl Key {
+    pub(crate) fn is_run(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+
     pub(crate) fn check(&self, limit: usize) -> Result<(), NameError> {
         let (name, kind) = match self {
             Self::All | Self::Client(_) => return Ok(()),
             Self::User(name) => (name, NameKind::User),
             Self::Session(name) => (name, NameKind::Session),
             Self::Topic(name) => (name, NameKind::Topic),
+            Self::Run(name) => (name, NameKind::Run),
         };
         match name.len() {
             0 => Err(NameError::Empty(kind)),
@@ -112,7 +119,9 @@ impl Key {
     pub(super) fn name_len(&self) -> usize {
         match self {
             Self::All | Self::Client(_) => 0,
-            Self::User(name) | Self::Session(name) | Self::Topic(name) => name.len(),
+            Self::User(name) | Self::Session(name) | Self::Topic(name) | Self::Run(name) => {
+                name.len()
+            }
         }
     }
 
@@ -121,7 +130,7 @@ impl Key {
     pub(super) fn expected_holders(&self) -> u64 {
         match self {
             Self::Client(_) => 1,
-            Self::Session(_) => 4,
+            Self::Session(_) | Self::Run(_) => 4,
             Self::User(_) => 8,
             Self::Topic(_) => 1 << 12,
             Self::All => 1 << 32,

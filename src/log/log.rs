@@ -24,11 +24,16 @@ use smallvec::SmallVec;
 
 use super::entry::{Batch, Budget, Conflation, Entry, Listed};
 use super::evicted::Evicted;
-use super::hash::{KeyHasher, KeyMap};
+use super::hash::{KeyHasher, KeyHashes, KeyMap};
 use super::identity::Identity;
 use super::kept::Kept;
 use super::key::Key;
-use super::retain::{Allowance, Retain};
+use super::merge::{Events, Merge};
+use super::retain::{Allowance, Retain, RunLimits};
+use super::run_log::RunLog;
+use super::runs::{NewRun, RunRecord, RunState, Runs, Started};
+use crate::error::RunError;
+use crate::wire::frame;
 use crate::wire::id::EventId;
 
 /// Rows of evicted events for each retained event: two rows per event, times two. A client that
@@ -38,6 +43,9 @@ const EVICTED_ROWS_PER_EVENT: usize = 4;
 
 /// The fewest rows of evicted events, for hubs that retain a few events only.
 const MIN_EVICTED_ROWS: usize = 1024;
+
+/// The most runs that one operation forgets.
+const MAX_FORGOTTEN: usize = 64;
 
 /// The only owner of events.
 #[derive(Debug)]
@@ -56,6 +64,8 @@ pub(crate) struct Log {
     /// The latest event of each conflation in the log, retained or kept.
     latest: HashMap<Arc<Conflation>, EventId>,
     evicted: Evicted,
+    /// The events of runs are kept apart: no other field counts these.
+    runs: Runs,
     hasher: KeyHasher,
     /// The position before the first event that the log can have held.
     birth: EventId,
@@ -89,7 +99,7 @@ struct Raised {
 }
 
 impl Log {
-    pub(crate) fn new(retain: Retain, birth: EventId, hasher: KeyHasher) -> Self {
+    pub(crate) fn new(retain: Retain, runs: RunLimits, birth: EventId, hasher: KeyHasher) -> Self {
         let rows =
             |events: usize| events.saturating_mul(EVICTED_ROWS_PER_EVENT).max(MIN_EVICTED_ROWS);
         let kept = retain.kept().map(|most| Box::new(Kept::new(most, rows(most.keys))));
@@ -102,6 +112,7 @@ impl Log {
             index: KeyMap::new(),
             kept,
             latest: HashMap::new(),
+            runs: Runs::new(runs),
             evicted: Evicted::new(rows(retain.events), birth),
             hasher,
             birth,
@@ -220,18 +231,34 @@ impl Log {
         }
     }
 
-    /// Reads the retained events for a client after a position, in order. Returns whether these
-    /// were all.
+    /// Reads the retained events for a client after a position and up to `upto`, in order. Returns
+    /// whether these were all.
     ///
     /// Merges the lists of the client's keys, so the cost follows the number of events under these
     /// keys, not the number of retained events.
     pub(crate) fn read(
         &self,
         after: EventId,
+        upto: EventId,
         client: Identity<'_>,
         budget: Budget,
         out: &mut Batch,
     ) -> bool {
+        let mut bytes = 0;
+        if client.has_runs() {
+            let mut events = Merge::new(self.events_of(client), after, upto);
+            return events.all(|entry| {
+                if !entry.is_for(client) {
+                    return true;
+                }
+                let has_room = budget.allows(out, bytes, &entry);
+                if has_room {
+                    bytes += entry.len();
+                    out.push(entry);
+                }
+                has_room
+            });
+        }
         let lists = self.lists(client);
         let mut next: BinaryHeap<Reverse<(EventId, usize, usize)>> = lists
             .iter()
@@ -245,11 +272,13 @@ impl Log {
                 entries.get(at).map(|&(id, _)| Reverse((id, list, at)))
             })
             .collect();
-        let mut bytes = 0;
         let mut newest = after;
         // Most clients have events under one key only.
         if let [Reverse((_, list, at))] = next.as_slice() {
-            for (_, entry) in lists[*list].0.range(*at..) {
+            for (id, entry) in lists[*list].0.range(*at..) {
+                if *id > upto {
+                    break;
+                }
                 if entry.is_for(client) {
                     if !budget.allows(out, bytes, entry) {
                         return false;
@@ -263,6 +292,9 @@ impl Log {
         while let Some(mut top) = next.peek_mut() {
             let Reverse((id, list, at)) = *top;
             let (entries, _) = lists[list];
+            if id > upto {
+                return true;
+            }
             let (_, entry) = &entries[at];
             // An event under two keys of the client is in both lists.
             if id > newest && entry.is_for(client) {
@@ -279,6 +311,22 @@ impl Log {
             }
         }
         true
+    }
+
+    /// Returns the retained events of each of a client's keys, runs included, with the position
+    /// after which the client holds the key.
+    pub(super) fn events_of<'a>(&'a self, client: Identity<'a>) -> Vec<(Events<'a>, EventId)> {
+        let mut all = Vec::with_capacity(client.memberships.len());
+        for held in client.memberships {
+            if held.key.is_run() {
+                let run = self.runs.find(held.hash, &held.key);
+                all.extend(run.map(|run| (Events::Run(run.kept()), held.since)));
+            } else {
+                let lists = self.lists_of(held.hash, &held.key);
+                all.extend(lists.map(|entries| (Events::Key(entries), held.since)));
+            }
+        }
+        all
     }
 
     /// Returns the position directly before the last `count` retained events for a client, and the
@@ -315,8 +363,8 @@ impl Log {
         (oldest.map_or(self.head, EventId::predecessor), None)
     }
 
-    /// Returns the retained events of each of a client's keys, with the position after which the
-    /// client holds the key.
+    /// Returns the retained events of each of a client's keys but runs, with the position after
+    /// which the client holds the key.
     pub(super) fn lists<'a>(
         &'a self,
         client: Identity<'a>,
@@ -356,7 +404,102 @@ impl Log {
 
     /// Returns the newest evicted event for this client after `after`.
     pub(crate) fn lost_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
-        self.evicted.since(after, client)
+        let mut runs = client.runs().peekable();
+        if runs.peek().is_none() {
+            return self.evicted.since(after, after, client);
+        }
+        let others = client.memberships.iter().filter(|held| !held.key.is_run());
+        let mut from = others.map(|held| after.max(held.since)).min().unwrap_or(EventId::LAST);
+        let mut lost = None;
+        for held in runs {
+            let after = after.max(held.since);
+            match self.runs.find(held.hash, &held.key) {
+                Some(run) => {
+                    lost = lost.max(Some(run.lost()).filter(|&lost| lost > after));
+                    // Before its beginning, another run of the name may be forgotten.
+                    if after < run.begin {
+                        from = from.min(after);
+                    }
+                }
+                None => from = from.min(after),
+            }
+        }
+        self.evicted.since(after, from, client).max(lost)
+    }
+
+    /// Returns the runs, whose events the log keeps apart from the other events.
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// Starts or takes over a run, whose events come after the newest event. Moves the events of
+    /// runs that are forgotten to `freed`: the caller frees them after unlocking.
+    pub(crate) fn start_run(
+        &mut self,
+        new: NewRun,
+        now: Instant,
+        freed: &mut Vec<RunLog>,
+    ) -> Result<Started, RunError> {
+        self.forget_runs(now, freed);
+        if self.runs.is_full() && !self.runs.knows(new.hash, &new.key) {
+            self.forget_run(true, now, freed);
+        }
+        let before = freed.len();
+        let started = self.runs.begin_run(new, self.head, now, freed);
+        // The events of an ended run of the name.
+        self.evictions += (freed.len() - before) as u64;
+        started
+    }
+
+    /// Appends an event to the run in a slot. The event must be newer than every event before.
+    pub(crate) fn append_to_run(
+        &mut self,
+        slot: usize,
+        entry: &Arc<Entry>,
+        freed: &mut Vec<Arc<Entry>>,
+    ) {
+        debug_assert!(entry.id > self.head);
+        self.head = entry.id;
+        self.evictions += self.runs.append(slot, entry, freed);
+    }
+
+    /// Notes that an open run must stop. Returns the serial of its producer.
+    pub(crate) fn stop_run(
+        &mut self,
+        hash: u64,
+        key: &Key,
+        reason: &Arc<str>,
+    ) -> Result<u64, RunError> {
+        self.runs.stop(hash, key, reason)
+    }
+
+    /// Whether a client reads an open run.
+    pub(crate) fn has_open_run(&self, client: Identity<'_>) -> bool {
+        let mut runs = client.runs().filter_map(|held| self.runs.find(held.hash, &held.key));
+        runs.any(RunRecord::is_open)
+    }
+
+    /// Ends the run in a slot.
+    pub(crate) fn end_run(&mut self, slot: usize, state: RunState, now: Instant) {
+        self.runs.end(slot, state, now);
+    }
+
+    /// Forgets the runs whose time is over at `now`.
+    pub(crate) fn forget_runs(&mut self, now: Instant, freed: &mut Vec<RunLog>) {
+        for _ in 0..MAX_FORGOTTEN {
+            if !self.forget_run(false, now, freed) {
+                return;
+            }
+        }
+    }
+
+    fn forget_run(&mut self, must_go: bool, now: Instant, freed: &mut Vec<RunLog>) -> bool {
+        let Some((run, last)) = self.runs.forget_first(must_go, now, freed) else { return false };
+        self.evictions += 1;
+        // Every reader of a run admits the type of its end.
+        let event_type = self.hasher.event_type(frame::RUN_END.as_bytes());
+        self.evicted.record_run(last, &KeyHashes { keys: [run].into_iter().collect(), event_type });
+        true
     }
 
     /// Returns whether an event for a holder of `key` came after `after`, retained or evicted.
@@ -373,7 +516,10 @@ impl Log {
         let lost = match &self.kept {
             Some(kept) => kept.lost_since(after, client),
             // The log evicted nothing from before its first event.
-            None => self.evicted.since(after.max(self.birth), client),
+            None => {
+                let after = after.max(self.birth);
+                self.evicted.since(after, after, client)
+            }
         };
         lost.max(lacking)
     }
@@ -680,7 +826,13 @@ mod tests {
                         .map(|at| self.all[at].0.id);
                     let expected: Vec<EventId> = expected.collect();
                     let mut read = Batch::new();
-                    self.log.read(position, client, Budget { bytes: usize::MAX }, &mut read);
+                    self.log.read(
+                        position,
+                        EventId::LAST,
+                        client,
+                        Budget { bytes: usize::MAX },
+                        &mut read,
+                    );
                     let read: Vec<EventId> = read.into_iter().map(|entry| entry.id).collect();
                     match self.log.lost_since(position, client) {
                         None => prop_assert_eq!(read, expected, "after {}", position),
@@ -705,7 +857,7 @@ mod tests {
             let mut retain = Retain::default().events(events).age(None);
             retain.per_topic = per_topic.map(|limit| limit.min(events));
             let (hasher, now) = (KeyHasher::default(), Instant::now());
-            let mut model = Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
+            let mut model = Model { log: Log::new(retain, RunLimits::default(), EventId::new(1, 0), hasher.clone()), all: vec![] };
             for op in ops {
                 match op {
                     Op::Append { kind, conflates } => model.append(kind, conflates, &hasher, now),
@@ -731,8 +883,10 @@ mod tests {
     fn a_raised_log_expires_no_event() {
         let (hasher, now) = (KeyHasher::default(), Instant::now());
         let retain = Retain::default().events(9).age(Duration::from_secs(1));
-        let mut model =
-            Model { log: Log::new(retain, EventId::new(1, 0), hasher.clone()), all: vec![] };
+        let mut model = Model {
+            log: Log::new(retain, RunLimits::default(), EventId::new(1, 0), hasher.clone()),
+            all: vec![],
+        };
         model.append(0, false, &hasher, now);
         model.log.raise(Allowance { events: 1, bytes: 1 });
         model.append(0, false, &hasher, now + Duration::from_secs(5));

@@ -13,9 +13,12 @@ pub(crate) mod key;
 #[expect(clippy::module_inception, reason = "the folder is named for its main type")]
 pub(crate) mod log;
 pub(crate) mod mailbox;
+mod merge;
 pub(crate) mod name;
 pub(crate) mod pages;
 pub(crate) mod profile;
 pub(crate) mod recipients;
 pub(crate) mod retain;
 pub(crate) mod routes;
+pub(crate) mod run_log;
+pub(crate) mod runs;

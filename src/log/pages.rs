@@ -12,6 +12,7 @@ use super::entry::{Batch, Budget, Entry};
 use super::identity::{Filter, Identity};
 use super::key::Key;
 use super::log::Log;
+use super::merge::Merge;
 use crate::wire::id::EventId;
 
 /// The most events that one piece looks at.
@@ -26,6 +27,16 @@ pub(crate) fn forward(
     most: usize,
     out: &mut Vec<Arc<Entry>>,
 ) -> Option<EventId> {
+    if reader.has_runs() {
+        let mut events = Merge::new(log.events_of(reader), after, EventId::LAST);
+        for _ in 0..LOOKED_AT {
+            if out.len() >= most {
+                return None;
+            }
+            out.extend(Some(events.next()?).filter(|entry| entry.is_for(reader)));
+        }
+        return Some(events.newest());
+    }
     let lists = log.lists(reader);
     let all = lists.iter().enumerate();
     let first = all.filter_map(|(list, &(entries, since))| {

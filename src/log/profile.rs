@@ -38,7 +38,7 @@ impl Owner {
             match &held.key {
                 Key::User(user) => owner.user = Some(Arc::clone(user)),
                 Key::Session(session) => owner.session = Some(Arc::clone(session)),
-                Key::All | Key::Client(_) | Key::Topic(_) => {}
+                Key::All | Key::Client(_) | Key::Topic(_) | Key::Run(_) => {}
             }
         }
         owner

@@ -205,6 +205,128 @@ impl Default for Retain {
     }
 }
 
+/// How much a hub keeps of its [runs](crate::Run), apart from the other events: neither evicts the
+/// other.
+///
+/// | limit | default |
+/// |---|---|
+/// | [`keep`](Self::keep) | 10 minutes after the end of a run |
+/// | [`bytes_per_run`](Self::bytes_per_run) | 8 MiB |
+/// | [`bytes`](Self::bytes) | 64 MiB for all runs |
+/// | [`runs`](Self::runs) | 10,000 runs, open or ended |
+/// | [`wait`](Self::wait) | none: a client of an unknown run is refused |
+///
+/// ```
+/// use std::time::Duration;
+/// use sse_hub::{Hub, ManualTimer, RunLimits};
+///
+/// let limits = RunLimits::default().keep(Duration::from_secs(3600)).bytes(256 << 20);
+/// let hub = Hub::builder(ManualTimer::new()).runs(limits).build()?;
+/// # Ok::<(), sse_hub::ConfigError>(())
+/// ```
+///
+/// # Memory
+///
+/// On 64 bits, the runs of a hub take at most:
+///
+/// ```text
+/// 1.25 * bytes  +  1 KiB * runs
+/// ```
+///
+/// An event counts for the length of the frame and of the run's name, for 256 bytes, and for a
+/// conflation key as in [`Retain`]. In a run that [appends](crate::RunOptions::append) text, an
+/// event of the text counts for twice the length of the data and for 32 bytes. In addition, each
+/// text of at most 16 KiB counts for 256 bytes, and the newest 64 events count as other events. An
+/// answer of 10,000 tokens with 4 bytes each counts for 0.42 MB.
+///
+/// Beyond `bytes_per_run`, a run loses its oldest events. Beyond `bytes`, the runs that have ended
+/// lose their oldest events, and then the open runs. A reader is told of a loss by a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunLimits {
+    pub(crate) keep: Duration,
+    pub(crate) bytes_per_run: usize,
+    pub(crate) bytes: usize,
+    pub(crate) runs: usize,
+    pub(crate) wait: Option<Duration>,
+}
+
+impl RunLimits {
+    /// Sets how long a run is kept after its end: 10 minutes by default. With zero, a run is
+    /// forgotten when the hub is next used after the end. An open run is kept however long it is
+    /// silent.
+    #[must_use]
+    pub const fn keep(mut self, time: Duration) -> Self {
+        self.keep = time;
+        self
+    }
+
+    /// Sets the most bytes of each run, counted as in [Memory](Self#memory). Must not be zero. An
+    /// event that counts for more is refused.
+    #[must_use]
+    pub const fn bytes_per_run(mut self, bytes: usize) -> Self {
+        self.bytes_per_run = bytes;
+        self
+    }
+
+    /// Sets the most bytes of all runs together, counted as in [Memory](Self#memory). Must not be
+    /// zero.
+    #[must_use]
+    pub const fn bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// Sets the most runs, open or ended. Must not be zero. A new run takes the place of the run
+    /// that ended first; if all runs are open, starting another is an error.
+    #[must_use]
+    pub const fn runs(mut self, runs: usize) -> Self {
+        self.runs = runs;
+        self
+    }
+
+    /// Sets how long a client waits for runs that have not started. By default, and with `None`, a
+    /// client of an unknown run is refused. Must not be zero.
+    ///
+    /// A stream that waits ends with a final `hub:end`, with the reason `unknown-run`, if none of
+    /// its runs starts within this time.
+    #[must_use]
+    pub fn wait(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.wait = time.into();
+        self
+    }
+
+    /// Returns the most bytes of a run, and of an event in a run.
+    pub(crate) fn per_run(&self) -> usize {
+        self.bytes_per_run.min(self.bytes)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let zero = [
+            ("RunLimits::bytes_per_run", self.bytes_per_run == 0),
+            ("RunLimits::bytes", self.bytes == 0),
+            ("RunLimits::runs", self.runs == 0),
+            ("RunLimits::wait", self.wait == Some(Duration::ZERO)),
+        ];
+        match zero.into_iter().find(|&(_, is_zero)| is_zero) {
+            Some((setting, _)) => Err(ConfigError::Zero { setting }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for RunLimits {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(600),
+            bytes_per_run: 8 << 20,
+            bytes: 64 << 20,
+            runs: 10_000,
+            wait: None,
+        }
+    }
+}
+
 /// What the log may keep beyond its retention while it is raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allowance {

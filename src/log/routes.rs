@@ -110,6 +110,12 @@ impl<T: Clone> Routes<T> {
         }
     }
 
+    /// Sets the position after which a member holds each of its keys.
+    pub(crate) fn hold_since(&mut self, slot: usize, since: impl Fn(&Key) -> EventId) {
+        let Some(Slot { memberships, .. }) = self.slots.get_mut(slot) else { return };
+        memberships.iter_mut().for_each(|held| held.since = since(&held.key));
+    }
+
     /// Takes a key from a member. Returns `false` if the member does not hold the key.
     pub(crate) fn leave(&mut self, slot: usize, key: &Key) -> bool {
         let Some(Slot { memberships, .. }) = self.slots.get_mut(slot) else { return false };

@@ -12,7 +12,7 @@ use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, ErrorResponse, HeadRequest};
 use crate::error::{
     AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
-    ReadError, Refused,
+    ReadError, Refused, RunError,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -68,6 +68,7 @@ error_responses! {
     ReadError,
     MembersError,
     DisconnectError,
+    RunError,
     EventError,
     #[cfg(feature = "json")]
     JsonError,

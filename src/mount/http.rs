@@ -19,7 +19,7 @@ use http_body::Frame;
 
 use crate::error::{
     AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
-    ReadError, RefusalStyle, Refused, RefusedCause,
+    ReadError, RefusalStyle, Refused, RefusedCause, RunError,
 };
 #[cfg(feature = "serve")]
 use crate::hub::drain::Drainable;
@@ -120,7 +120,8 @@ pub(crate) fn server_is_full(headers: &HeaderMap, retry: Duration) -> Response<B
 /// again, the response is therefore a stream with one `hub:refused` event, which carries the reason
 /// and the delay before the next attempt, and then ends. If the hub is set to
 /// [`RefusalStyle::Status`], the response is `503` or `429` with `retry-after`. A client that must
-/// not try again gets `400`. The text of these statuses is the reason.
+/// not try again gets `400`, or `404` for an unknown run. The text of these statuses is the reason. A
+/// client that has everything of its runs gets the [`stop_response`].
 ///
 /// If the hub is draining or closed, the response has `connection: close`, so that an HTTP/1.1
 /// client opens the next connection to another instance. Servers remove that header on HTTP/2,
@@ -138,7 +139,11 @@ pub(crate) fn server_is_full(headers: &HeaderMap, retry: Duration) -> Response<B
 /// ```
 pub fn refusal(refused: &Refused) -> Response<Body> {
     let cause = refused.cause();
-    let mut response = if !refused.is_temporary() {
+    let mut response = if cause == RefusedCause::Complete {
+        stop_response()
+    } else if cause == RefusedCause::UnknownRun {
+        text(StatusCode::NOT_FOUND, refused.to_string())
+    } else if !refused.is_temporary() {
         text(StatusCode::BAD_REQUEST, refused.to_string())
     } else if refused.style() == RefusalStyle::Stream {
         event_stream(Body::whole(frame::refused(refused.retry(), cause.as_str())))
@@ -268,9 +273,12 @@ fn end_connection(response: &mut Response<Body>) {
 /// | `400` | an invalid event, audience, topic, name or client id, and too many topics |
 /// | `401` | a read by a subscriber whose time is over |
 /// | `403` | a request with the id of a client that is not the requester's |
+/// | `404` | a run that the hub does not know |
+/// | `409` | a run that is open already, or that another producer took over |
+/// | `410` | a run that has ended |
 /// | `413` | an event larger than the hub retains |
-/// | `503` | the backplane's backlog is full or was not read so far, or the hub is closed (with `connection: close`) |
-/// | `500` | the program must be changed: a payload that does not serialise, an event with an id of its own or without content, an invalid reason to disconnect |
+/// | `503` | the backplane's backlog is full or was not read so far, too many runs are open, or the hub is closed (with `connection: close`) |
+/// | `500` | the program must be changed: a payload that does not serialise, an event with an id of its own or without content, an invalid reason to disconnect, a run of a hub with a backplane |
 ///
 /// The body is the name of the status. The text of the error stays in the server's log:
 /// `request failed` at `ERROR` for `500`, and at `DEBUG` for the others.
@@ -397,6 +405,25 @@ impl sealed::HttpError for ReadError {
             Self::Combined => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotLoaded => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+}
+
+impl sealed::HttpError for RunError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Name(_) | Self::Reason(_) => StatusCode::BAD_REQUEST,
+            Self::Event(error) => error.status(),
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Open | Self::Superseded => StatusCode::CONFLICT,
+            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Ended => StatusCode::GONE,
+            Self::Full { .. } | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Backplane => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Closed)
     }
 }
 

@@ -9,7 +9,7 @@ use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, Body, ErrorResponse};
 use crate::error::{
     AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
-    ReadError, Refused,
+    ReadError, Refused, RunError,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -105,6 +105,7 @@ error_replies! {
     ReadError,
     MembersError,
     DisconnectError,
+    RunError,
     EventError,
     #[cfg(feature = "json")]
     JsonError,

@@ -54,6 +54,30 @@ pub(crate) fn stored(frame: &[u8]) -> Option<(String, String)> {
     Some((event_type.unwrap_or("message").to_owned(), data?))
 }
 
+/// Appends the data of a frame of the log to `text`. Returns `false`, and leaves `text` as it is,
+/// if the frame has no data, or other fields than a type, data and an id.
+pub(crate) fn append_text(frame: &[u8], text: &mut String) -> bool {
+    let Ok(frame) = std::str::from_utf8(frame) else { return false };
+    let before = text.len();
+    let mut has_data = false;
+    for (number, line) in frame.lines().enumerate() {
+        if let Some(data) = line.strip_prefix("data: ") {
+            if has_data {
+                text.push('\n');
+            }
+            text.push_str(data);
+            has_data = true;
+        } else if line.starts_with("id: ") && has_data {
+            // The id is the last field.
+            return true;
+        } else if number > 0 || !line.starts_with("event: ") {
+            break;
+        }
+    }
+    text.truncate(before);
+    false
+}
+
 fn is_retry(digits: &str) -> bool {
     let range = RETRY_RANGE.start().as_millis()..=RETRY_RANGE.end().as_millis();
     digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -107,6 +131,23 @@ mod tests {
         assert_eq!(read(Event::default().comment("data: x")), None);
         assert_eq!(read(Event::default().retry(Duration::from_secs(1))), None);
         assert_eq!(stored(b"data: \xff\n\n"), None);
+    }
+
+    #[test]
+    fn text_of_adjacent_frames_is_joined() {
+        let mut text = String::from("<");
+        let mut append = |event: Event| {
+            let frame = event.seal().finish(EventId::new(1, 2)).into_bytes();
+            append_text(&frame, &mut text)
+        };
+        for data in ["a", "", "\n", "b\r\nc", " d ", "id: 7", "data: e"] {
+            assert!(append(Event::new("token").data(data)), "{data:?}");
+        }
+        assert!(append(Event::default().data("f")));
+        assert!(!append(Event::new("token").data("x").comment("c")));
+        assert!(!append(Event::new("token").data("x").retry(Duration::from_secs(1))));
+        assert!(!append(Event::default().comment("c")));
+        assert_eq!(text, "<a\nb\nc d id: 7data: ef");
     }
 
     #[test]

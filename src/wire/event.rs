@@ -471,9 +471,9 @@ pub enum EventError {
     #[error("the stream has begun: add the snapshot before the first poll")]
     Late,
     /// The event belongs to a snapshot of a stream that
-    /// [begins with the last events](crate::Subscriber::replay_last).
+    /// [begins with the last events](crate::Subscriber::replay_last) or with [runs](crate::Run).
     #[error(
-        "the stream begins with the last events: use `replay_last`, `latest` or a snapshot, not two"
+        "the stream begins with the last events: use `replay_last`, `latest`, `run` or a snapshot, not two"
     )]
     Replay,
     /// No part was set.

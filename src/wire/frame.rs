@@ -326,6 +326,34 @@ pub(crate) fn end(reason: &str, retry: Duration, is_final: bool) -> Bytes {
     buf.into()
 }
 
+/// The type of the last event of a run.
+pub(crate) const RUN_END: &str = "hub:run-end";
+
+/// Returns the last event of a run.
+pub(crate) fn run_end(run: &str, reason: &str) -> Sealed {
+    let mut data = String::with_capacity(run.len() + reason.len() + 32);
+    data.push_str("{\"run\":\"");
+    for letter in run.chars() {
+        match letter {
+            '"' | '\\' => data.extend(['\\', letter]),
+            '\0'..='\x1f' => {
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                data.push_str("\\u00");
+                let digits = [letter as usize >> 4, letter as usize & 15];
+                data.extend(digits.map(|digit| char::from(DIGITS[digit])));
+            }
+            _ => data.push(letter),
+        }
+    }
+    for part in ["\",\"reason\":\"", reason, "\"}"] {
+        data.push_str(part);
+    }
+    let mut draft = Draft::default();
+    draft.set_type(RUN_END);
+    draft.set_data(data.as_bytes());
+    draft.seal(None, None)
+}
+
 /// The only frame of the stream for a refused client.
 #[cfg(feature = "http")]
 pub(crate) fn refused(retry: Duration, reason: &str) -> Bytes {

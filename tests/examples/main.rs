@@ -3,6 +3,7 @@
 //! `cargo test --all-features` builds the examples first. `cargo test --test examples` does not,
 //! and [`server::Server::start`] then says how to build them.
 
+mod answer;
 mod auth_cors;
 mod backend;
 mod client;
@@ -11,8 +12,8 @@ mod common;
 mod dashboard;
 mod demo;
 mod every;
+mod jobs;
 mod server;
 mod smallest;
 #[path = "../support/mod.rs"]
 mod support;
-mod tokens;

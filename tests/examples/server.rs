@@ -80,6 +80,10 @@ impl Server {
         Request::new(self.address, "GET", path)
     }
 
+    pub(crate) fn delete(&self, path: &str) -> Request {
+        Request::new(self.address, "DELETE", path)
+    }
+
     pub(crate) fn post(&self, path: &str) -> Request {
         Request::new(self.address, "POST", path)
     }

@@ -28,10 +28,10 @@ export async function eventually(what, check, patience = PATIENCE) {
   throw new Error(`not within ${patience} ms: ${what} (last: ${last})`);
 }
 
-function program() {
-  const path = process.env.SSE_HUB_DEMO;
+function program(variable) {
+  const path = process.env[variable];
   if (path && existsSync(path)) return path;
-  throw new Error("SSE_HUB_DEMO must name the demo's program: run `npm run test:browser`, which builds it");
+  throw new Error(`${variable} must name a program: run \`npm run test:browser\`, which builds it`);
 }
 
 /**
@@ -41,10 +41,13 @@ function program() {
 export const somePort = () => 12_000 + Math.floor(Math.random() * 18_000);
 
 /** Starts the demo. A restart uses the same port. */
-export async function startDemo(t, ...args) {
+export const startDemo = (t, ...args) => startExample(t, "SSE_HUB_DEMO", ...args);
+
+/** Starts the program that an environment variable names. */
+export async function startExample(t, variable, ...args) {
   const demo = { port: 0, process: undefined };
   demo.start = async () => {
-    const child = spawn(program(), ["--port", String(demo.port), ...args], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, RUST_LOG: "warn" } });
+    const child = spawn(program(variable), ["--port", String(demo.port), ...args], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, RUST_LOG: "warn" } });
     demo.process = child;
     await new Promise((resolve, reject) => {
       let text = "";

@@ -1,0 +1,123 @@
+//! The readers of runs: where a reader begins, and when a stream is complete.
+
+use std::sync::Arc;
+
+use super::subscriber::Subscriber;
+use crate::core::client::Client;
+use crate::core::deferred::Work;
+use crate::core::end::{End, EndReason};
+use crate::core::state::{PIECE, State};
+use crate::log::hash::KeyHasher;
+use crate::log::key::Key;
+use crate::log::runs::RunState;
+use crate::sync::{self, Mutex, MutexGuard};
+use crate::wire::id::EventId;
+
+/// The runs of a client that connects, with their hashes.
+#[derive(Debug)]
+pub(super) struct RunNames(Vec<(u64, Key)>);
+
+impl RunNames {
+    /// Hashes the names, which a request may choose: no lock may be held.
+    pub(super) fn new(subscriber: &Subscriber, hasher: &KeyHasher) -> Self {
+        let keys = subscriber.run_names.iter().map(|run| Key::Run(Arc::clone(run)));
+        Self(keys.map(|key| (hasher.key(&key), key)).collect())
+    }
+}
+
+/// The state of these runs, when the client is let in.
+#[derive(Debug, Default)]
+pub(super) struct ClientRuns {
+    /// The client names runs.
+    pub(super) is_reader: bool,
+    /// The position before the first event of each known run.
+    begins: Vec<(Key, EventId)>,
+    /// The oldest of these positions.
+    pub(super) begin: Option<EventId>,
+    /// A run has lost events.
+    pub(super) has_lost: bool,
+    /// Not every run is known.
+    pub(super) has_unknown: bool,
+    is_open: bool,
+    /// The last event of the run that ended last, and how it ended.
+    last: Option<(EventId, RunState)>,
+}
+
+impl ClientRuns {
+    pub(super) fn new(state: &State, names: &RunNames) -> Self {
+        let mut all = Self { is_reader: !names.0.is_empty(), ..Self::default() };
+        for (hash, key) in &names.0 {
+            let Some(run) = state.log.runs().find(*hash, key) else {
+                all.has_unknown = true;
+                continue;
+            };
+            all.begins.push((key.clone(), run.begin));
+            all.has_lost |= run.lost() > run.begin;
+            if run.is_open() {
+                all.is_open = true;
+            } else if all.last.is_none_or(|(last, _)| last < run.last) {
+                all.last = Some((run.last, run.state));
+            }
+        }
+        all.begin = all.begins.iter().map(|&(_, begin)| begin).min();
+        all
+    }
+
+    /// Returns the end of the runs if all known runs have ended: the last event, and how the run
+    /// ended.
+    pub(super) fn end(&self) -> Option<(EventId, RunState)> {
+        if self.is_open { None } else { self.last }
+    }
+
+    /// Returns the position after which a client that begins with its runs holds a key. `others`:
+    /// the position for keys that are no known run.
+    pub(super) fn since(&self, key: &Key, others: EventId) -> EventId {
+        let begin = self.begins.iter().find(|(run, _)| run == key);
+        begin.map_or(others, |&(_, begin)| begin)
+    }
+}
+
+/// Finishes the streams that are complete because a run has ended in this state.
+///
+/// The caller holds the ordering lock. The lock of the state is released between pieces. A client
+/// that connects in between finds that the run has ended.
+pub(super) fn complete<'a>(
+    lock: &'a Mutex<State>,
+    mut state: MutexGuard<'a, State>,
+    run: &Key,
+    end: RunState,
+    work: &mut Work<'_>,
+) {
+    let mut left = usize::MAX;
+    loop {
+        let members = state.routes.members(run);
+        left = left.min(members.len());
+        let rest = left.saturating_sub(PIECE);
+        for member in members[rest..left].iter().rev() {
+            let client: &Client = &member.reach;
+            let goes_on = || {
+                state.identity(member.slot()).is_some_and(|client| state.log.has_open_run(client))
+            };
+            if !client.ends_with_runs || goes_on() {
+                continue;
+            }
+            let mut inbox = client.lock();
+            if inbox.ending().accepts(EndReason::Finished) {
+                let retry = work.config.retry(client.id);
+                work.extend(inbox.end(End::complete(end.as_str(), retry)));
+            }
+        }
+        left = rest;
+        if left == 0 {
+            return;
+        }
+        state = sync::yield_lock(lock, state);
+    }
+}
+
+/// Tells the readers that waited for a run that it has started.
+pub(super) fn note_start(state: &State, run: &Key) {
+    for member in state.routes.members(run) {
+        member.reach.lock().note_run();
+    }
+}
