@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::{Audience, Event, Hub, ManualTimer, Retain, Subscriber, Subscription};
+use sse_hub::{Audience, Event, Hub, Limits, ManualTimer, Retain, Subscriber, Subscription};
 
 const RETAINED: usize = 256;
 
@@ -95,7 +95,11 @@ fn second_crowd_takes_no_more_memory() {
 }
 
 fn hub(timer: &ManualTimer) -> Hub {
-    Hub::builder(timer.clone()).retain(Retain::default().events(RETAINED)).build().unwrap()
+    // The memory of remembered clients is bounded, and `memory.rs` checks the bound. Few are
+    // remembered here, so that records are dropped all the time and do not hide other growth.
+    let limits = Limits::default().remembered(64);
+    let retain = Retain::default().events(RETAINED);
+    Hub::builder(timer.clone()).retain(retain).limits(limits).build().unwrap()
 }
 
 /// Connects a client with its own names.
