@@ -29,7 +29,7 @@ impl Example {
         let variables = [("WEBHOOK_SECRET", SECRET), ("REDIS_URL", "redis://127.0.0.1:9")];
         let server = Server::start_with(name, &variables);
         let path = match name {
-            "demo" | "backend" => "/events?user=ann",
+            "chat" | "demo" | "backend" => "/events?user=ann",
             "answer" => "/answers/answer-0",
             "jobs" => "/jobs/job-0",
             "dashboard" => "/prices",
@@ -160,6 +160,11 @@ fn backend_ends_in_order() {
 }
 
 #[test]
+fn chat_ends_in_order() {
+    ends("chat");
+}
+
+#[test]
 fn dashboard_ends_in_order() {
     ends("dashboard");
 }
@@ -255,6 +260,7 @@ fn head_returns_the_headers_of_the_stream() {
         "hyper_smol",
         "backend",
         "auth_cors",
+        "chat",
         "dashboard",
         "demo",
         "answer",

@@ -6,6 +6,7 @@
 mod answer;
 mod auth_cors;
 mod backend;
+mod chat;
 mod client;
 #[path = "../../examples/common/mod.rs"]
 mod common;
