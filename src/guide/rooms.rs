@@ -88,12 +88,13 @@
 //!
 //! # The page
 //!
-//! The browser client sends these requests, and repeats them after a reconnect, because the topics
-//! of an open stream end with the stream:
+//! The browser client sends these requests. The hub keeps the topics of a client that returns with
+//! its id, as this client does, and the stream then resumes in the rooms, too. If the hub could not
+//! keep the topics, `hub:open` does not say `resumed`, and the client asks for its topics again:
 //!
 //! ```text
 //! const client = new SSEClient("/events", { topics: "/topics" });
-//! client.on("hub:open", () => clearRoom());       // `last` brings the lines again.
+//! client.on("hub:open", (open) => open.json().resumed || clearRoom()); // `last` brings the lines.
 //! client.on("line", (line) => append(line.json()));
 //! client.open();
 //! await client.join("room-7", { last: 20 });
@@ -139,10 +140,11 @@
 //!
 //! # Limits
 //!
-//! - Between a reconnect and the repeated request, events of the room pass the page by. The `last`
-//!   of the request brings them, as far as the number reaches. If that is not enough, let the
-//!   handler of the stream add the room with `Subscriber::topic`: then the stream resumes without a
-//!   hole.
+//! - A hub without a record of the client cannot keep the topics: after a restart, or for a native
+//!   `EventSource`, which returns as another client. Until the repeated request, events of the room
+//!   then pass the page by. The `last` of the request brings these, as far as the number reaches. If
+//!   that is not enough, let the handler of the stream add the room with `Subscriber::topic`: then
+//!   the stream resumes without a hole.
 //! - A client has at most [`Limits::topics`](crate::Limits::topics) topics. More is a `400`.
 //! - With several instances, a request can reach an instance other than that of the stream. The
 //!   join takes effect everywhere, and the answer does not tell whether the client exists.
