@@ -161,10 +161,11 @@ async fn members_are_known_at_all_instances() {
     let mut events = seen_in_topics(&mut watch);
     events.sort_by_key(|(user, topic, _)| (user.clone(), topic.clone()));
     let of = |user: &str, topic: &str, reason| (user.to_owned(), topic.to_owned(), reason);
+    // This hub may have learned of ann before the watch began.
+    events.retain(|event| *event != of("ann", "room-1", None));
     assert_eq!(
         events,
         [
-            of("ann", "room-1", None),
             of("ann", "room-1", Some(EndReason::Left)),
             of("bob", strange, None),
             of("bob", strange, Some(EndReason::Left)),

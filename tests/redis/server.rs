@@ -21,7 +21,7 @@ use crate::ports::Port;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The number of recorded bytes of each connection.
-const RECORDED: usize = 8 << 10;
+const RECORDED: usize = 32 << 10;
 
 /// A running redis-server. Dropping the value kills the process and removes the directory.
 pub(crate) struct Server {
