@@ -477,8 +477,19 @@ impl Model {
         since: usize,
         upto: usize,
     ) -> BTreeMap<usize, usize> {
+        self.topics_and_left(browser, ids, since, upto).0
+    }
+
+    /// The same, and the topics that the client ever left.
+    fn topics_and_left(
+        &self,
+        browser: usize,
+        ids: &[ClientId],
+        since: usize,
+        upto: usize,
+    ) -> (BTreeMap<usize, usize>, BTreeSet<usize>) {
         let Browser { user, own, .. } = self.browsers[browser];
-        let mut topics = BTreeMap::new();
+        let (mut topics, mut left) = (BTreeMap::new(), BTreeSet::new());
         for at in since..upto.max(since) {
             let (Meaning::Join(to, topic) | Meaning::Leave(to, topic)) = self.meanings[at] else {
                 continue;
@@ -490,11 +501,14 @@ impl Model {
             };
             match self.meanings[at] {
                 Meaning::Join(..) if is_in => drop(topics.entry(topic).or_insert(at)),
-                Meaning::Leave(..) if is_in => drop(topics.remove(&topic)),
+                Meaning::Leave(..) if is_in => {
+                    topics.remove(&topic);
+                    left.insert(topic);
+                }
                 _ => {}
             }
         }
-        topics
+        (topics, left)
     }
 
     fn run(&mut self, op: &Op) -> Result<(), TestCaseError> {
@@ -645,9 +659,10 @@ impl Model {
         let Some((at, stream)) = &mut self.browsers[browser].stream else { return Ok(()) };
         let (at, text) = (*at, read(stream));
         self.receive(browser, &text)?;
-        let Browser { client, since, from, own, seen, .. } = &self.browsers[browser];
+        let Browser { client, since, applied, from, own, seen, .. } = &self.browsers[browser];
         let read = self.instances[at].read;
-        let followed = self.topics(browser, &[client.unwrap()], *since, read);
+        // Another instance can have applied more commands to the client before.
+        let followed = self.topics(browser, &[client.unwrap()], *since, read.max(*applied));
         for entry in (*from).min(read)..read {
             let Meaning::Event(topic) = self.meanings[entry] else { continue };
             let is_for = topic == *own || followed.get(&topic).is_some_and(|&since| since < entry);
@@ -701,10 +716,12 @@ impl Model {
             };
             let actual = self.instances[*at].topics(stream.client_id());
             for &(before, since) in untold {
-                // A later command can name the new id: the server then decided about the topic.
-                let ids = [before, stream.client_id()];
-                let topics = self.topics(browser, &ids, since, self.meanings.len());
-                let has = topics.keys().all(|&number| actual.contains(topic(number)));
+                let (now, end) = (stream.client_id(), self.meanings.len());
+                let topics = self.topics(browser, &[before], since, end);
+                // A later command can be for the new id: the server then decided about the topic.
+                let (_, left) = self.topics_and_left(browser, &[now], since, end);
+                let has = |number| left.contains(&number) || actual.contains(topic(number));
+                let has = topics.keys().all(|&number| has(number));
                 prop_assert!(has, "{:?} are silently missing", topics);
             }
         }
