@@ -54,7 +54,7 @@ pub(crate) struct State {
     pub(crate) routes: Routes<Arc<Client>>,
     pub(crate) inboxes: Inboxes,
     pub(crate) departed: Departed,
-    pub(crate) away: Away,
+    pub(crate) away: Box<Away>,
     /// The producers of open runs, by the serial in the log.
     pub(crate) producers: HashMap<u64, Arc<Producer>>,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
@@ -70,7 +70,7 @@ pub(crate) struct State {
     pub(crate) is_loaded: bool,
     pub(crate) counts: Counts,
     /// `None` if presence is off.
-    pub(crate) attendance: Option<Attendance>,
+    pub(crate) attendance: Option<Box<Attendance>>,
     pub(crate) held: Held,
     pub(crate) ahead: Ahead,
     pub(crate) health: Health,
@@ -110,7 +110,11 @@ impl State {
     pub(crate) fn new(config: &Config, log: Log) -> Self {
         let has_backplane = config.backplane.is_some();
         Self {
-            away: Away::new(config.limits.remembered, !has_backplane, log.hasher().clone()),
+            away: Box::new(Away::new(
+                config.limits.remembered,
+                !has_backplane,
+                log.hasher().clone(),
+            )),
             routes: Routes::new(log.hasher().clone()),
             inboxes: Inboxes::default(),
             log,
@@ -123,7 +127,9 @@ impl State {
             lifecycle: Lifecycle::Open,
             is_loaded: !has_backplane,
             counts: Counts::default(),
-            attendance: config.presence.map(|presence| Attendance::new(presence, has_backplane)),
+            attendance: config
+                .presence
+                .map(|presence| Box::new(Attendance::new(presence, has_backplane))),
             held: Held::new(config.history),
             ahead: Ahead::default(),
             health: Health::default(),

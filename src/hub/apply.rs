@@ -14,7 +14,6 @@ use super::joining::{self, Change, Found, Joined, Returns};
 use super::returning;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
-use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::remote::Remote;
@@ -463,7 +462,7 @@ fn wake_all(shared: &Shared) {
 /// The seats of another instance, as far as the hub knows them.
 pub(super) fn seats_of(shared: &Shared, instance: &str) -> Vec<Seat> {
     let state = shared.state.lock();
-    let remote = state.attendance.as_ref().and_then(Attendance::remote);
+    let remote = state.attendance.as_ref().and_then(|attendance| attendance.remote());
     remote.into_iter().flat_map(|remote| remote.seats_of(instance)).collect()
 }
 
@@ -493,7 +492,7 @@ pub(super) fn user_changes(
         }
         is_full |= user_change(&mut state, instance, change, &mut work);
     }
-    let remote = state.attendance.as_mut().and_then(Attendance::remote_mut);
+    let remote = state.attendance.as_mut().and_then(|attendance| attendance.remote_mut());
     let must_log = is_full && remote.is_some_and(Remote::report_limit);
     drop(state);
     work.run();

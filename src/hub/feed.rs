@@ -9,7 +9,6 @@ use super::apply::{self, Aged};
 use super::hub::Hub;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
-use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::end::EndReason;
@@ -423,7 +422,7 @@ impl Feed {
     pub fn take_changes(&self, most: usize) -> Vec<UserChange> {
         let Some(shared) = self.shared.upgrade() else { return Vec::new() };
         let mut state = shared.state.lock();
-        let remote = state.attendance.as_mut().and_then(Attendance::remote_mut);
+        let remote = state.attendance.as_mut().and_then(|attendance| attendance.remote_mut());
         remote.map_or_else(Vec::new, |remote| remote.take_changes(most))
     }
 

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::shared::Shared;
-use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::roster::{PresenceEvent, Sight, TopicEvent, UserInfo};
@@ -119,8 +118,8 @@ fn list(state: &mut State, topic: Option<&Arc<str>>, work: &mut Work<'_>) -> Vec
         users.extend(attendance.roster(kind).away(name, work).map(|user| info(user, 0, 0)));
     }
     let attendance = attendance.as_ref();
-    let remote = attendance.and_then(Attendance::remote);
-    let members = attendance.map(Attendance::local_members);
+    let remote = attendance.and_then(|attendance| attendance.remote());
+    let members = attendance.map(|attendance| attendance.local_members());
     let seat = |user: &Arc<str>| Seat { user: Arc::clone(user), topic: topic.cloned() };
     let other_instances = |user| remote.map_or(0, |remote| remote.instances_of(&seat(user)));
     if topic.is_none() {
