@@ -707,6 +707,21 @@ fn removed_topic_returns_only_if_requested() {
 }
 
 #[test]
+fn full_client_keeps_a_requested_topic_that_it_joined() {
+    let hub = hub_with(|hub| hub.limits(Limits::default().topics(1))).0;
+    let who = Subscriber::new().user("u");
+    for last in [0, 5] {
+        let mut stream = hub.subscribe(who.clone().topic("t")).unwrap();
+        let (client, position) = (stream.client_id(), last_id(&read(&mut stream)));
+        assert_eq!(hub.join_with_last(client, "t", last).unwrap().changed, 0);
+        drop(stream);
+        let again = hub.subscribe(who.clone().client_id(client).resume(position)).unwrap();
+        assert!(again.is_resumed());
+        assert_eq!(topics(&hub, client), ["t"], "the server had added the client");
+    }
+}
+
+#[test]
 fn client_without_its_id_gets_no_topics() {
     let hub = hub();
     let who = || Subscriber::new().user("u").session("s");

@@ -254,10 +254,7 @@ impl Inbox {
     pub(crate) fn note_read(&mut self, has_sent: bool, now: Instant) {
         let is_last = !self.has_unsent()
             && (!self.mailbox.is_waiting() || self.mailbox.cursor() >= self.batch_end());
-        if let Some(pacing) = self.extras.as_mut().and_then(|extras| extras.pacing.as_mut()) {
-            pacing.note_read(has_sent, is_last, now);
-            self.is_resting = pacing.rests_until().is_some();
-        }
+        self.change_pace(|pacing| pacing.note_read(has_sent, is_last, now));
     }
 
     /// Whether events that come now must wait for the end of the client's rest.
@@ -267,6 +264,14 @@ impl Inbox {
 
     fn rests_until(&self) -> Option<Instant> {
         self.extras.as_ref()?.pacing?.rests_until()
+    }
+
+    /// Changes the pace of the client, if there is one, and with it whether the client rests.
+    fn change_pace(&mut self, change: impl FnOnce(&mut Pacing)) {
+        if let Some(pacing) = self.extras.as_mut().and_then(|extras| extras.pacing.as_mut()) {
+            change(pacing);
+            self.is_resting = pacing.rests_until().is_some();
+        }
     }
 
     fn change_extras<T>(&mut self, change: impl FnOnce(&mut Extras) -> T) -> T {
@@ -304,11 +309,8 @@ impl Inbox {
             // The backplane did not answer in time: report every loss, and request none again.
             self.mailbox.release(EventId::LAST, now);
         }
-        if self.is_resting
-            && let Some(pacing) = self.extras.as_mut().and_then(|extras| extras.pacing.as_mut())
-        {
-            pacing.pass(now);
-            self.is_resting = pacing.rests_until().is_some();
+        if self.is_resting {
+            self.change_pace(|pacing| pacing.pass(now));
         }
         self.ending.pass(now, retry);
     }

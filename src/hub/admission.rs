@@ -133,7 +133,7 @@ pub(super) fn admit(
     memberships.push(Membership::of(Key::Client(id), &shared.hasher));
     let returned = kept.and_then(|id| state.away.take(id, &subscriber.owner()));
     let claim = claim.filter(|claim| {
-        returned.is_none() && (kept.is_some() || !returning::is_of_another(&state, claim))
+        returned.is_none() && (kept.is_some() || !returning::is_known(&state, claim.id))
     });
     let may_lack = |claim: &Claim| returning::may_lack(&state, claim, work.now);
     let mut lacks_topics = claim.as_ref().is_some_and(may_lack);
@@ -379,12 +379,5 @@ fn start(
 /// Whether events after `after` were addressed to a client id that its client could not keep. If
 /// the id is known to be of another owner, the client never was that client, and missed nothing.
 pub(super) fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
-    let key = Key::Client(lost);
-    if state.departed.knows(lost)
-        || state.away.knows(lost)
-        || !state.routes.members(&key).is_empty()
-    {
-        return false;
-    }
-    state.log.had_events(&key, after)
+    !returning::is_known(state, lost) && state.log.had_events(&Key::Client(lost), after)
 }

@@ -5,6 +5,7 @@
 //! it. So a command has the same place among the events on every instance.
 
 use std::mem;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::log::entry::{Encoded, Entry, Prepared};
 use crate::log::key::Key;
 use crate::log::log::Log;
 use crate::log::mailbox::GapReason;
+use crate::log::recipients::Recipients;
 use crate::sync;
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
@@ -53,6 +55,8 @@ pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
 pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let Command { audience, action } = command;
     let limits = &shared.config.limits;
+    // Work that grows with the audience is done here, before the locks.
+    let audience = Recipients::new(&audience, &shared.hasher);
     let mut work = Work::begin(&shared.config);
     let mut rejected = 0;
     let mut announcement = None;
@@ -71,13 +75,13 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
             }
             Action::Join { topic, last } => {
-                let returns = Returns::note(&mut state);
                 drop(state);
                 let key = Key::Topic(topic);
-                let mut clients = joining::find(shared, &audience, &key);
-                let all = clients.len();
                 // The hub that sent the command may have other limits.
                 let is_valid = key.check(limits.name_len).is_ok();
+                let returns = is_valid.then(|| Returns::note(shared));
+                let mut clients = joining::find(shared, &audience, &key);
+                let all = clients.len();
                 clients.retain(|found| is_valid && found.has_room);
                 rejected = all - clients.len();
                 let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
@@ -85,33 +89,29 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 joining::change_in_order(shared, &clients, change, &mut work);
                 let mut state = shared.state.lock();
                 let mut first = state.away.take_unannounced();
-                if is_valid {
+                let claimants = state.away.claimants(&audience);
+                if let Some(returns) = returns {
                     let new = clients.iter().filter(|found| !found.has_joined);
                     first.extend(new.map(Found::id));
                     first.extend(returns.change(&mut state, &audience, change, id, &mut work));
-                    state.away.note(id, &audience, &key, true, work.now);
-                } else {
-                    returns.cancel(&mut state);
+                    state.away.note(id, audience, key.clone(), true, work.now);
                 }
-                let claimants = state.away.claimants(&audience);
-                if !claimants.is_empty() {
-                    returning::tell(&mut state, claimants, &[&key], &mut work);
-                }
+                returning::tell(&mut state, claimants, slice::from_ref(&key), &mut work);
                 if !first.is_empty() {
                     // Still before the next command: the ordering lock is held.
                     announcement = Some(returning::describe(&state, first));
                 }
             }
             Action::Leave(topic) => {
-                let returns = Returns::note(&mut state);
                 drop(state);
                 let topic = Key::Topic(topic);
+                let returns = Returns::note(shared);
                 let clients = joining::find(shared, &audience, &topic);
                 let change = Change::Leave(&topic);
                 joining::change_in_order(shared, &clients, change, &mut work);
                 let mut state = shared.state.lock();
                 returns.change(&mut state, &audience, change, id, &mut work);
-                state.away.note(id, &audience, &topic, false, work.now);
+                state.away.note(id, audience, topic, false, work.now);
             }
         }
     }
@@ -129,7 +129,7 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
     let Announcement { as_of, clients } = announcement;
     let bounds = bounds(&shared.config.limits);
     let mut work = Work::begin(&shared.config);
-    let mut order = shared.order.lock();
+    let mut order = shared.order.lock_long();
     // As for commands.
     if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
         return;
@@ -141,13 +141,9 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
         // The own clients, which this instance knows better, and those that have moved here.
         if state.routes.members(&Key::Client(client.id)).is_empty() {
             let claimants = state.away.claimants_of(&client);
-            if !claimants.is_empty() {
-                let joined = client.topics.iter().filter(|topic| topic.is_joined);
-                let topics: Vec<_> =
-                    joined.map(|joined| Key::Topic(Arc::clone(&joined.topic))).collect();
-                let topics: Vec<_> = topics.iter().collect();
-                returning::tell(&mut state, claimants, &topics, &mut work);
-            }
+            let joined = client.topics.iter().filter(|topic| topic.is_joined);
+            let topics: Vec<Key> = joined.map(|held| Key::Topic(Arc::clone(&held.topic))).collect();
+            returning::tell(&mut state, claimants, &topics, &mut work);
             state.away.learn(client, as_of.min(id), id, bounds);
         }
     }
@@ -241,16 +237,18 @@ fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
     match received {
         Received::Event(_) | Received::Command(Command { action: Action::End { .. }, .. }) => {}
         Received::Command(Command { audience, action: Action::Join { topic, .. } }) => {
-            let key = Key::Topic(topic);
+            let (key, audience) =
+                (Key::Topic(topic), Recipients::new(&audience, state.log.hasher()));
             if key.check(limits.name_len).is_ok() {
                 state.away.join(&audience, &key, id, limits.topics);
-                state.away.note(id, &audience, &key, true, work.now);
+                state.away.note(id, audience, key, true, work.now);
             }
         }
         Received::Command(Command { audience, action: Action::Leave(topic) }) => {
-            let key = Key::Topic(topic);
+            let (key, audience) =
+                (Key::Topic(topic), Recipients::new(&audience, state.log.hasher()));
             state.away.leave(&audience, &key);
-            state.away.note(id, &audience, &key, false, work.now);
+            state.away.note(id, audience, key, false, work.now);
         }
         Received::Announcement(Announcement { as_of, clients }) => {
             for client in clients {

@@ -16,6 +16,7 @@ use crate::core::telemetry;
 use crate::error::DisconnectError;
 use crate::log::audience::Audience;
 use crate::log::codec::{self, Action, Command, EndKind};
+use crate::log::recipients::Recipients;
 use crate::sync::{self, contain_panic};
 use crate::wire::event::Event;
 use crate::wire::frame::{self, Sealed};
@@ -31,8 +32,9 @@ pub(super) fn end_streams(
     let Goodbye { reason, event } = goodbye;
     event.as_ref().map_or(Ok(()), Event::check_for_hub)?;
     let last = event.map(Event::seal);
+    let recipients = Recipients::new(&audience, &shared.hasher);
     if let Some(backplane) = &shared.config.backplane {
-        let affected = preview(&shared.state.lock(), &audience, kind);
+        let affected = preview(&shared.state.lock(), &recipients, kind);
         let action = Action::End { kind, reason: reason.into(), last };
         let command = Command { audience, action };
         sync::assert_unlocked();
@@ -45,14 +47,14 @@ pub(super) fn end_streams(
         // Without the ordering lock, an event under way could reach some of the streams only.
         let _order = shared.order.lock_long();
         let mut state = shared.state.lock();
-        end_now(&mut state, &audience, kind, &reason, &last, &mut work)
+        end_now(&mut state, &recipients, kind, &reason, &last, &mut work)
     };
     work.run();
     Ok(ended)
 }
 
 /// Returns the streams of this instance that an end would reach now.
-fn preview(state: &State, audience: &Audience, kind: EndKind) -> Affected {
+fn preview(state: &State, audience: &Recipients, kind: EndKind) -> Affected {
     let slots = state.routes.matching(audience);
     let clients = slots.iter().filter_map(|&slot| state.routes.get(slot));
     let changed = clients.filter(|client| would_end(state, &client.lock(), kind)).count();
@@ -75,7 +77,7 @@ fn would_end(state: &State, inbox: &Inbox, kind: EndKind) -> bool {
 /// Ends the streams of an audience, each with the frames `last` and `hub:end`.
 pub(super) fn end_now(
     state: &mut State,
-    audience: &Audience,
+    audience: &Recipients,
     kind: EndKind,
     reason: &str,
     last: &[u8],

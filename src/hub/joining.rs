@@ -10,7 +10,6 @@ use super::shared::Shared;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
 use crate::core::state::{PIECE, State};
-use crate::log::audience::Audience;
 use crate::log::identity::{Identity, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::pages::{self, LastOf, Read};
@@ -57,27 +56,26 @@ impl Found {
     }
 }
 
-/// Finds an audience's clients, each once. Releases the lock between two pieces. If a client can come
-/// back meanwhile, the caller must note it: see [`Returns`].
-pub(super) fn find(shared: &Shared, audience: &Audience, topic: &Key) -> Vec<Found> {
+/// Finds an audience's clients, each once. Releases the lock between two pieces. A caller that then
+/// changes the clients must note before which clients come back meanwhile: see [`Returns`].
+pub(super) fn find(shared: &Shared, audience: &Recipients, topic: &Key) -> Vec<Found> {
     let limit = shared.config.limits.topics;
-    let recipients = Recipients::new(audience, &shared.hasher);
-    let is_all = recipients.are_all_holders();
+    let is_all = audience.are_all_holders();
     let mut found = Vec::new();
     let mut state = shared.state.lock();
-    for key in recipients.keys() {
+    for key in audience.keys() {
         // From the end: see `Routes::unlist`. No client that moves in the list is missed.
         let mut left = usize::MAX;
         loop {
             let members = state.routes.members(key);
             left = left.min(members.len());
             let rest = left.saturating_sub(PIECE);
-            let is_in = |client| is_all || recipients.include(client, EventId::LAST);
+            let is_in = |client| is_all || audience.include(client, EventId::LAST);
             let piece = members[rest..left].iter().rev().filter_map(|member| {
                 let slot = member.slot();
                 let identity = state.identity(slot).filter(|&client| is_in(client))?;
-                let follows = identity.memberships.iter().any(|held| held.key == *topic);
-                let has_room = follows || topics(identity) < limit;
+                let follows = follows(&state, slot, topic);
+                let has_room = has_room(&state, slot, topic, limit);
                 let has_joined = identity.memberships.iter().any(|held| held.is_joined);
                 let client = Arc::clone(&member.reach);
                 Some(Found { slot, client, follows, has_room, has_joined })
@@ -156,8 +154,7 @@ fn join_piece(
     state.last_join = head;
     let joins = |found: &&Found| {
         let (slot, client) = (found.slot, &found.client);
-        let Some(identity) = state.identity(slot) else { return false };
-        if !found.has_room || !state.has(slot, client) || topics(identity) >= limit {
+        if !state.has(slot, client) || !has_room(state, slot, topic, limit) {
             return false;
         }
         if last == 0 {
@@ -221,31 +218,37 @@ fn join_one(
 
 /// Notes which clients come back while a crowd changes in pieces. Such a client can be missed twice:
 /// it was not connected when the crowd was searched, and is not away when the change ends.
-pub(super) struct Returns(usize);
+///
+/// Dropping this ends the notes, and takes the state lock for it.
+pub(super) struct Returns<'a> {
+    shared: &'a Shared,
+    /// The number of the list. `None` if the notes have ended.
+    list: Option<usize>,
+}
 
-impl Returns {
-    pub(super) fn note(state: &mut State) -> Self {
-        Self(state.away.begin_noting())
+impl<'a> Returns<'a> {
+    pub(super) fn note(shared: &'a Shared) -> Self {
+        Self { shared, list: Some(shared.state.lock().away.begin_noting()) }
     }
 
     /// Ends a change: changes the clients that are away, and those of the audience that have come
     /// back. Returns the clients that have come back, and the clients that are away and joined a
     /// topic for the first time.
     pub(super) fn change(
-        self,
+        mut self,
         state: &mut State,
-        audience: &Audience,
+        audience: &Recipients,
         change: Change<'_>,
         since: EventId,
         work: &mut Work<'_>,
     ) -> Vec<ClientId> {
-        let mut ids = state.away.end_noting(self.0);
-        let recipients = Recipients::new(audience, state.log.hasher());
+        let list = self.list.take();
+        let mut ids = list.map(|list| state.away.end_noting(list)).unwrap_or_default();
         for id in &ids {
             let back = state.routes.members(&Key::Client(*id)).first().map(Member::slot);
             let is_in = |&slot: &usize| {
                 let identity = state.identity(slot);
-                identity.is_some_and(|client| recipients.include(client, EventId::LAST))
+                identity.is_some_and(|client| audience.include(client, EventId::LAST))
             };
             let Some(slot) = back.filter(is_in) else { continue };
             match change {
@@ -268,10 +271,13 @@ impl Returns {
         }
         ids
     }
+}
 
-    /// Ends a change that did not take place.
-    pub(super) fn cancel(self, state: &mut State) {
-        state.away.end_noting(self.0);
+impl Drop for Returns<'_> {
+    fn drop(&mut self) {
+        if let Some(list) = self.list {
+            self.shared.state.lock().away.end_noting(list);
+        }
     }
 }
 
@@ -284,9 +290,4 @@ pub(super) fn has_room(state: &State, slot: usize, topic: &Key, limit: usize) ->
     let is_topic = |held: &&Membership| matches!(held.key, Key::Topic(_));
     let count = state.routes.memberships(slot).iter().filter(is_topic).count();
     count < limit || follows(state, slot, topic)
-}
-
-/// Returns the number of topics that a client follows.
-fn topics(client: Identity<'_>) -> usize {
-    client.memberships.iter().filter(|held| matches!(held.key, Key::Topic(_))).count()
 }

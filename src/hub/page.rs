@@ -126,7 +126,7 @@ pub(super) fn read(
     let mut truncated = match &joined {
         Some(joined) => joined.is_partial,
         None => claim.is_some_and(|claim| {
-            (lost_id.is_none() || !returning::is_of_another(&state, &claim))
+            (lost_id.is_none() || !returning::is_known(&state, claim.id))
                 && returning::may_lack(&state, &claim, work.now)
         }),
     };

@@ -23,7 +23,7 @@ use crate::wire::id::Resume;
 /// A request of a client that names the id of an earlier connection.
 #[derive(Debug)]
 pub(super) struct Claim {
-    id: ClientId,
+    pub(super) id: ClientId,
     /// The client under the claimed id. Empty without a backplane.
     memberships: Vec<Membership>,
     after: Resume,
@@ -58,11 +58,11 @@ pub(super) fn restore(state: &mut State, slot: usize, returned: Returned, limit:
     lacks
 }
 
-/// Returns whether a claimed id is that of a client with another owner: then the client that claims
-/// the id never was that client.
-pub(super) fn is_of_another(state: &State, claim: &Claim) -> bool {
-    let is_known = state.departed.knows(claim.id) || state.away.knows(claim.id);
-    is_known || !state.routes.members(&Key::Client(claim.id)).is_empty()
+/// Returns whether the hub knows a client under this id. If a client could not keep the id that it
+/// claimed, the id is then that of another owner: the client never was that client.
+pub(super) fn is_known(state: &State, id: ClientId) -> bool {
+    let is_gone = state.departed.knows(id) || state.away.knows(id);
+    is_gone || !state.routes.members(&Key::Client(id)).is_empty()
 }
 
 /// Returns whether a client may lack topics that the server had added it to, because the hub does
@@ -94,7 +94,7 @@ pub(super) fn watch(state: &mut State, slot: usize, claim: Claim, now: Instant) 
 pub(super) fn tell(
     state: &mut State,
     claimants: Vec<Claimant>,
-    topics: &[&Key],
+    topics: &[Key],
     work: &mut Work<'_>,
 ) {
     for Claimant { slot, serial } in claimants {

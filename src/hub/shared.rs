@@ -27,6 +27,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
+use crate::log::recipients::Recipients;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
 use crate::wire::id::EventId;
@@ -256,10 +257,11 @@ impl Shared {
 
     /// Counts an audience's clients.
     pub(crate) fn count(&self, audience: &Audience) -> usize {
+        let recipients = Recipients::new(audience, &self.hasher);
         let state = self.state.lock();
-        match audience.key() {
-            Some(key) => state.routes.members(key).len(),
-            None => state.routes.matching(audience).len(),
+        match &recipients {
+            Recipients::Key(key) => state.routes.members(key).len(),
+            _ => state.routes.matching(&recipients).len(),
         }
     }
 

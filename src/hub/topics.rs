@@ -12,6 +12,7 @@ use crate::error::JoinError;
 use crate::log::audience::Audience;
 use crate::log::codec::{self, Action, Command};
 use crate::log::key::{ClientId, Key};
+use crate::log::recipients::Recipients;
 use crate::sync;
 
 /// A connected client, as [`Hub::clients`](crate::Hub::clients) lists it.
@@ -42,22 +43,21 @@ pub(super) fn join(
     audience.check(limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
     key.check(limits.name_len)?;
-    let returns = Returns::note(&mut shared.state.lock());
-    let clients = joining::find(shared, &audience, &key);
-    let matched = clients.len();
-    if !clients.iter().all(|found| found.has_room) {
-        returns.cancel(&mut shared.state.lock());
-        return Err(JoinError::TooManyTopics { limit: limits.topics });
-    }
-    let Some(backplane) = &shared.config.backplane else {
-        let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
-        let changed = change(shared, &audience, &clients, Change::Join(joined), returns);
-        return Ok(Affected { matched, changed });
+    let recipients = Recipients::new(&audience, &shared.hasher);
+    let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
+    let find = || {
+        let clients = joining::find(shared, &recipients, &key);
+        let has_room = clients.iter().all(|found| found.has_room);
+        has_room.then_some(clients).ok_or(JoinError::TooManyTopics { limit: limits.topics })
     };
-    returns.cancel(&mut shared.state.lock());
+    let Some(backplane) = &shared.config.backplane else {
+        let returns = Returns::note(shared);
+        return Ok(change(shared, &recipients, &find()?, Change::Join(joined), returns));
+    };
+    let clients = find()?;
     let changed = clients.iter().filter(|found| !found.follows).count();
     send(&**backplane, Command { audience, action: Action::Join { topic, last } })?;
-    Ok(Affected { matched, changed })
+    Ok(Affected { matched: clients.len(), changed })
 }
 
 /// Removes an audience's clients from a topic.
@@ -68,31 +68,30 @@ pub(super) fn leave(
 ) -> Result<Affected, JoinError> {
     audience.check(shared.config.limits.name_len)?;
     let key = Key::Topic(Arc::clone(&topic));
-    let returns = Returns::note(&mut shared.state.lock());
-    let clients = joining::find(shared, &audience, &key);
-    let matched = clients.len();
+    let recipients = Recipients::new(&audience, &shared.hasher);
+    let find = || joining::find(shared, &recipients, &key);
     let Some(backplane) = &shared.config.backplane else {
-        let changed = change(shared, &audience, &clients, Change::Leave(&key), returns);
-        return Ok(Affected { matched, changed });
+        let returns = Returns::note(shared);
+        return Ok(change(shared, &recipients, &find(), Change::Leave(&key), returns));
     };
-    returns.cancel(&mut shared.state.lock());
+    let clients = find();
     let changed = clients.iter().filter(|found| found.follows).count();
     // No client follows a topic without a name, and the name could not be sent.
     if key.check(usize::MAX).is_ok() {
         send(&**backplane, Command { audience, action: Action::Leave(topic) })?;
     }
-    Ok(Affected { matched, changed })
+    Ok(Affected { matched: clients.len(), changed })
 }
 
-/// Changes clients that were found, those that are away, and those that came back meanwhile. Returns
-/// how many of the first this changed.
+/// Changes clients that were found, clients that are away, and clients that came back meanwhile.
+/// Counts the first only.
 fn change(
     shared: &Shared,
-    audience: &Audience,
+    audience: &Recipients,
     clients: &[Found],
     change: Change<'_>,
-    returns: Returns,
-) -> usize {
+    returns: Returns<'_>,
+) -> Affected {
     let changed = joining::change(shared, clients, change);
     let mut work = Work::begin(&shared.config);
     let mut state = shared.state.lock();
@@ -100,7 +99,7 @@ fn change(
     returns.change(&mut state, audience, change, head, &mut work);
     drop(state);
     work.run();
-    changed
+    Affected { matched: clients.len(), changed }
 }
 
 fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
@@ -110,8 +109,9 @@ fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
 
 /// Lists an audience's clients.
 pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
+    let recipients = Recipients::new(audience, &shared.hasher);
     let state = shared.state.lock();
-    let slots = state.routes.matching(audience).into_iter();
+    let slots = state.routes.matching(&recipients).into_iter();
     slots.filter_map(|slot| Some(info(&state, slot, state.routes.get(slot)?.id))).collect()
 }
 

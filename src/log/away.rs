@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::audience::Audience;
 use super::hash::{KeyHasher, shrink};
 use super::identity::{Filter, Identity, Membership};
 use super::key::{ClientId, Key};
@@ -260,7 +259,7 @@ impl Away {
     /// clients of this instance that have joined no topic before.
     pub(crate) fn join(
         &mut self,
-        audience: &Audience,
+        audience: &Recipients,
         topic: &Key,
         since: EventId,
         limit: usize,
@@ -291,7 +290,7 @@ impl Away {
     }
 
     /// Removes the remembered clients of an audience from a topic.
-    pub(crate) fn leave(&mut self, audience: &Audience, topic: &Key) {
+    pub(crate) fn leave(&mut self, audience: &Recipients, topic: &Key) {
         for slot in self.routes.matching(audience) {
             self.routes.leave(slot, topic);
         }
@@ -336,14 +335,13 @@ impl Away {
     pub(crate) fn note(
         &mut self,
         id: EventId,
-        audience: &Audience,
-        topic: &Key,
+        recipients: Recipients,
+        topic: Key,
         is_join: bool,
         now: Instant,
     ) {
-        let recipients = Recipients::new(audience, &self.hasher);
         self.recent_names += recipients.names();
-        self.recent.push_back(Recent { id, at: now, recipients, topic: topic.clone(), is_join });
+        self.recent.push_back(Recent { id, at: now, recipients, topic, is_join });
         while self.recent.len() > RECENT || self.recent_names > RECENT_NAMES {
             let Some(oldest) = self.recent.pop_front() else { break };
             self.recent_names -= oldest.recipients.names();
@@ -422,9 +420,9 @@ impl Away {
     }
 
     /// Returns the watched clients that claim to be in the audience of a join.
-    pub(crate) fn claimants(&self, audience: &Audience) -> Vec<Claimant> {
+    pub(crate) fn claimants(&self, audience: &Recipients) -> Vec<Claimant> {
         // The topics that the clients had before are not known.
-        let slots = match Recipients::new(audience, &self.hasher).has_topics() {
+        let slots = match audience.has_topics() {
             true => self.claimed_at.iter().map(|&(_, slot)| slot).collect(),
             false => self.claims.matching(audience),
         };

@@ -52,7 +52,8 @@ const MAX_FORGOTTEN: usize = 64;
 pub(crate) struct Log {
     retain: Retain,
     raised: Option<Raised>,
-    /// The retained events, without the kept values, in id order. An event that left before older events leaves a hole.
+    /// The retained events, without the kept values, in id order. An event that left before older
+    /// events leaves a hole.
     order: VecDeque<(EventId, Option<Arc<Entry>>)>,
     holes: usize,
     /// The sum of the weights of the retained events.
@@ -74,18 +75,6 @@ pub(crate) struct Log {
     head: EventId,
     /// How many events this log has evicted.
     evictions: u64,
-}
-
-/// Merges two sequences of positions, each the newest first.
-fn newest_first<T>(
-    one: impl Iterator<Item = (EventId, T)>,
-    other: impl Iterator<Item = (EventId, T)>,
-) -> impl Iterator<Item = (EventId, T)> {
-    let (mut one, mut other) = (one.peekable(), other.peekable());
-    iter::from_fn(move || {
-        let is_newer = one.peek().map(|&(id, _)| id) >= other.peek().map(|&(id, _)| id);
-        if is_newer { one.next() } else { other.next() }
-    })
 }
 
 /// The log keeps more than its retention: see the module's documentation.
@@ -708,6 +697,18 @@ impl Log {
             self.evict(id, evicted);
         }
     }
+}
+
+/// Merges two sequences of positions, each the newest first.
+fn newest_first<T>(
+    one: impl Iterator<Item = (EventId, T)>,
+    other: impl Iterator<Item = (EventId, T)>,
+) -> impl Iterator<Item = (EventId, T)> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    iter::from_fn(move || {
+        let is_newer = one.peek().map(|&(id, _)| id) >= other.peek().map(|&(id, _)| id);
+        if is_newer { one.next() } else { other.next() }
+    })
 }
 
 #[cfg(all(test, not(sse_hub_loom)))]

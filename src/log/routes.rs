@@ -3,7 +3,6 @@
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::audience::Audience;
 use super::hash::{KeyHasher, KeyMap, is_sparse};
 use super::identity::{Filter, Identity, Membership};
 use super::key::Key;
@@ -142,8 +141,7 @@ impl<T: Clone> Routes<T> {
     }
 
     /// Returns the slots of an audience's members, each once.
-    pub(crate) fn matching(&self, audience: &Audience) -> Vec<usize> {
-        let recipients = Recipients::new(audience, &self.hasher);
+    pub(crate) fn matching(&self, recipients: &Recipients) -> Vec<usize> {
         let keys = recipients.keys();
         let holders = keys.iter().flat_map(|key| self.members(key));
         let matched = holders.map(Member::slot).filter(|&slot| {
