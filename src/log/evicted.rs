@@ -102,8 +102,8 @@ impl Evicted {
         }
     }
 
-    /// Records that an event was evicted, as an event for every holder of its keys: an audience
-    /// with an `except` is not kept.
+    /// Records that an event was evicted, as an event for every holder of its keys: the record does
+    /// not keep the audience. A forgotten run counts as its last event.
     pub(super) fn record_for_holders(&mut self, id: EventId, hashes: &KeyHashes) {
         self.drop_restored_records();
         self.whole_from = self.whole_from.max(id);
@@ -168,13 +168,6 @@ impl Evicted {
             client.filter.admits(hashes.event_type) && combined.includes(client, *id)
         });
         missed.map(|&(id, ..)| id).max()
-    }
-
-    /// Records that a run was forgotten, whose last event had this id and these hashes.
-    pub(super) fn record_run(&mut self, id: EventId, hashes: &KeyHashes) {
-        self.drop_restored_records();
-        self.whole_from = self.whole_from.max(id);
-        self.record_keys(id, hashes);
     }
 
     fn record_keys(&mut self, id: EventId, hashes: &KeyHashes) {

@@ -38,7 +38,7 @@ use crate::wire::id::EventId;
 
 /// Rows of evicted events for each retained event: two rows per event, times two. A client that
 /// returns after the whole retention was replaced still gets an exact answer, unless every event
-/// had a unique name.
+/// had a unique name. The rows of event types for all keys are few.
 const EVICTED_ROWS_PER_EVENT: usize = 4;
 
 /// The fewest rows of evicted events, for hubs that retain a few events only.
@@ -487,7 +487,8 @@ impl Log {
         self.evictions += 1;
         // Every reader of a run admits the type of its end.
         let event_type = self.hasher.event_type(frame::RUN_END.as_bytes());
-        self.evicted.record_run(last, &KeyHashes { keys: [run].into_iter().collect(), event_type });
+        self.evicted
+            .record_for_holders(last, &KeyHashes { keys: [run].into_iter().collect(), event_type });
         true
     }
 
