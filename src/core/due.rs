@@ -21,8 +21,8 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    /// Whether a hand-out to so many clients leaves the wakers. The list is bounded if no task runs:
-    /// an inbox that gets another client can be in here again.
+    /// Whether a hand-out to so many clients leaves the wakers. The list is bounded if no task
+    /// runs: an inbox that gets another client can be in here again.
     pub(crate) fn takes(&self, clients: usize) -> bool {
         !self.tasks.is_empty() && self.numbers.len() < 2 * clients
     }
@@ -46,8 +46,8 @@ impl Due {
         self.tasks.insert(None)
     }
 
-    /// Removes a task. Without tasks, hand-outs wake all clients. Returns a waker that must be dropped
-    /// after the lock is released.
+    /// Removes a task. Without tasks, hand-outs wake all clients. Returns a waker that must be
+    /// dropped after the lock is released.
     #[cfg(feature = "serve")]
     pub(crate) fn end(&mut self, key: usize) -> Option<Waker> {
         self.tasks.remove(key)

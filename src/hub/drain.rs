@@ -38,8 +38,8 @@ pub struct Drain {
     key: Option<usize>,
 }
 
-/// A hub whose clients a server wakes, and that the server drains when the server ends. Does not keep
-/// the hub open.
+/// A hub whose clients a server wakes, and that the server drains when the server ends. Does not
+/// keep the hub open.
 #[cfg(feature = "serve")]
 #[derive(Clone)]
 pub(crate) struct Drainable(std::sync::Weak<Shared>);

@@ -140,8 +140,8 @@ async fn serve_http1<IO: Io>(
     }
 }
 
-/// Polls hyper until the connection ends, or hyper waits for the connection's task. `end` begins the
-/// end of the connection.
+/// Polls hyper until the connection ends, or hyper waits for the connection's task. `end` begins
+/// the end of the connection.
 async fn run<C>(
     mut hyper: Pin<&mut C>,
     end: fn(Pin<&mut C>),

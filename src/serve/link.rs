@@ -1,8 +1,8 @@
 //! The parts of a connection that hyper holds, and the way of a stream out of hyper.
 //!
-//! hyper calls [`Service`] and gets an [`Answer`]. When hyper asks the answer to be a stream for the
-//! first frame, the body goes to the [`Link`]. From then on, [`Socket`] keeps the bytes that hyper
-//! writes, and the connection's task takes all of them.
+//! hyper calls [`Service`] and gets an [`Answer`]. When hyper asks the answer to be a stream for
+//! the first frame, the body goes to the [`Link`]. From then on, [`Socket`] keeps the bytes that
+//! hyper writes, and the connection's task takes all of them.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};

@@ -125,8 +125,8 @@ impl Open {
         }
     }
 
-    /// Lets the hubs wake the clients by themselves again: this runtime may stop when the server has
-    /// ended, while the hubs have clients elsewhere.
+    /// Lets the hubs wake the clients by themselves again: this runtime may stop when the server
+    /// has ended, while the hubs have clients elsewhere.
     pub(super) async fn end_waking(&self) {
         let tasks = mem::take(&mut *self.waking.lock());
         for task in tasks {
