@@ -146,27 +146,30 @@ impl Open {
 /// The place of a connection among the open connections. The drop frees the place.
 pub(super) struct Place {
     pub(super) open: Arc<Open>,
-    key: usize,
+    /// A server has fewer than 2^32 connections.
+    key: u32,
+    has_waker: bool,
 }
 
 impl Place {
     pub(super) fn new(open: &Arc<Open>) -> Self {
         let key = open.tasks.lock().insert(None);
-        Self { open: Arc::clone(open), key }
+        Self { open: Arc::clone(open), key: key as u32, has_waker: false }
     }
 
-    /// Wakes the task in each later stage. Must be called before the task reads the stage.
-    pub(super) fn set_waker(&self, waker: &Waker) {
-        let waker = Some(waker.clone());
-        let old = mem::replace(&mut self.open.tasks.lock()[self.key], waker);
-        sync::assert_unlocked();
-        drop(old);
+    /// Wakes the task in each later stage, by the waker of the first call. Must be called before
+    /// the task reads the stage.
+    pub(super) fn set_waker(&mut self, waker: &Waker) {
+        if !mem::replace(&mut self.has_waker, true) {
+            let waker = Some(waker.clone());
+            self.open.tasks.lock()[self.key as usize] = waker;
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let old = self.open.tasks.lock().remove(self.key);
+        let old = self.open.tasks.lock().remove(self.key as usize);
         sync::assert_unlocked();
         drop(old);
         self.open.closed.notify_one();

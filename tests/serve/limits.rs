@@ -258,16 +258,19 @@ async fn hubs_are_left_alone_without_a_drain() {
 
 #[tokio::test(start_paused = true)]
 async fn answer_under_way_is_sent_before_the_end() {
-    let hub = hub().build().unwrap();
-    let (connector, listener) = pipes();
-    let (stop, serving) = ending(listener, &hub);
-    let mut waiting = open(&connector, 1 << 10, b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    stop.send(()).unwrap();
-    tokio::time::sleep(100 * SECOND).await;
-    assert!(!serving.is_finished(), "as under axum's server");
-    assert!(!text(&mut waiting).await.1);
-    drop(waiting);
-    serving.await.unwrap().unwrap();
+    for before in ["", "HEAD /events HTTP/1.1\r\nhost: a\r\n\r\n"] {
+        let hub = hub().build().unwrap();
+        let (connector, listener) = pipes();
+        let (stop, serving) = ending(listener, &hub);
+        let requests = format!("{before}GET /waits HTTP/1.1\r\nhost: a\r\n\r\n");
+        let mut waiting = open(&connector, 1 << 10, requests.as_bytes()).await;
+        stop.send(()).unwrap();
+        tokio::time::sleep(100 * SECOND).await;
+        assert!(!serving.is_finished(), "as under axum's server");
+        assert!(!text(&mut waiting).await.1);
+        drop(waiting);
+        serving.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
