@@ -5,12 +5,12 @@
 //! - A broadcast to 900 clients, if another 100 clients read and if those do not. The time runs
 //!   from publishing to the client's own read, and clients read in turn. Both cases alternate, so
 //!   that a change in the machine's speed affects both.
-//! - Publishes, while 10,000 clients join a room of 10,000 others with the last 20 events, and while
-//!   these leave the room.
+//! - Publishes, while 10,000 clients join a room of 10,000 others with the last 20 events, and
+//!   while these leave the room.
 //! - A broadcast to 1,000 clients beside a hostile client, for each kind of [`HOSTILE`].
 //!
-//! Prints medians and 99th percentiles. Run with `-- --test` for a short run with fewer clients, and
-//! with names of parts (`connect`, `stalled`, `room`, `hostile`) for these parts only.
+//! Prints medians and 99th percentiles. Run with `-- --test` for a short run with fewer clients,
+//! and with names of parts (`connect`, `stalled`, `room`, `hostile`) for these parts only.
 //!
 //! The times of the parts `room` and `hostile` do not include the time that the measured thread
 //! waited for a processor, although the thread was ready: see [`Clock`]. So other programs disturb
@@ -195,10 +195,11 @@ fn measure(clients: usize, connects: usize) -> (u64, Vec<Duration>) {
     (hub.stats().published - before, times)
 }
 
-/// Prints the times of publishes while clients join a room with its last events, and leave the room.
+/// Prints the times of publishes while clients join a room with its last events, and leave the
+/// room.
 ///
-/// A publish to a user waits for the locks, and does little else. A publish to the room waits for the
-/// locks with each piece of the hand-out.
+/// A publish to a user waits for the locks, and does little else. A publish to the room waits for
+/// the locks with each piece of the hand-out.
 fn room(clients: usize) {
     const ROUNDS: usize = 6;
     const LAST: usize = 20;

@@ -1,8 +1,8 @@
 //! Fails if an operation takes 5 % more instructions than the committed figure.
 //!
 //! Instructions, unlike times, do not depend on the load of the machine, so CI can check them. The
-//! program runs each case under callgrind (of valgrind), which counts only inside the function of the
-//! case, and compares with `guards.tsv`:
+//! program runs each case under callgrind (of valgrind), which counts only inside the function of
+//! the case, and compares with `guards.tsv`:
 //!
 //! ```text
 //! cargo bench --all-features --bench guards             # check

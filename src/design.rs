@@ -217,8 +217,11 @@
 //!   client always reads from the cursor.
 //! - The queue of a worker does not overflow into the queue that all workers share, and a client
 //!   is polled while the inbox is in a cache: the task has just taken the waker.
-//! - If the task is dropped, the task wakes all clients that are left, and the hub wakes clients by
-//!   itself again. A hub that no server has seen has no such task.
+//! - Each server has such a task for each hub. Every task wakes the clients of all servers, so no
+//!   client waits for a server whose runtime is blocked.
+//! - The task ends with the hub or with the server, because the runtime of an ended server may run no
+//!   task any more. A task that ends wakes all clients that are left. A hub without such a task wakes
+//!   all clients by itself.
 //!
 //! **Memory in the order of use.** With many clients, a delivery costs as much as the cache lines
 //! that are not in a cache. So the inboxes of 16 clients lie side by side in a block, in the order in

@@ -1,53 +1,56 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use slab::Slab;
+
 use super::inbox::Inbox;
 
-/// The clients of large broadcasts that a task (`hub/waking`) wakes a few at a time. Their wakers
-/// are in the inboxes.
+/// The clients of large broadcasts that tasks (`hub/waking`) wake a few at a time. Their wakers are
+/// in the inboxes.
 ///
 /// An event for a few clients finds these wakers, and wakes the clients at once. Otherwise such a
 /// client would have its place in the runtime's queue already, behind all others of the broadcast.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
-    /// There is a task that wakes the clients.
-    is_on: bool,
-    /// The numbers of the inboxes, in the order of the hand-out. An inbox is in here once.
+    /// The numbers of the inboxes, in the order of the hand-out. A client is in here once.
     numbers: VecDeque<u32>,
-    /// The waker of the task. `None` while the task has clients to wake.
-    task: Option<Waker>,
+    /// The wakers of the tasks, of which each server has one. `None` while a task has clients to
+    /// wake. Each client is due for all tasks, so a task that is not polled delays no client if
+    /// another task is polled.
+    tasks: Slab<Option<Waker>>,
 }
 
 impl Due {
-    /// Whether a hand-out to so many clients leaves the wakers. The list is bounded if the task does
-    /// not run: an inbox that gets another client can be in here again.
+    /// Whether a hand-out to so many clients leaves the wakers. The list is bounded if no task
+    /// runs: an inbox that gets another client can be in here again.
     pub(crate) fn takes(&self, clients: usize) -> bool {
-        self.is_on && self.numbers.len() < 2 * clients
+        !self.tasks.is_empty() && self.numbers.len() < 2 * clients
     }
 
-    /// Leaves the waker of an inbox to the task.
+    /// Leaves the waker of an inbox to the tasks.
     pub(crate) fn add(&mut self, number: u32, inbox: &mut Inbox) {
         if inbox.leave_waker() {
             self.numbers.push_back(number);
         }
     }
 
-    /// Takes the waker of the task, if there are clients to wake.
-    pub(crate) fn take_task(&mut self) -> Option<Waker> {
-        if self.numbers.is_empty() { None } else { self.task.take() }
+    /// Takes the wakers of the tasks, if there are clients to wake.
+    pub(crate) fn take_tasks(&mut self) -> impl Iterator<Item = Waker> {
+        let tasks = (!self.numbers.is_empty()).then(|| self.tasks.iter_mut());
+        tasks.into_iter().flatten().filter_map(|(_, task)| task.take())
     }
 
-    /// Returns false if the clients have a task already.
+    /// Adds a task. Returns the key of the task.
     #[cfg(feature = "serve")]
-    pub(crate) fn begin(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_on, true)
+    pub(crate) fn begin(&mut self) -> usize {
+        self.tasks.insert(None)
     }
 
-    /// From now on, hand-outs wake all clients.
+    /// Removes a task. Without tasks, hand-outs wake all clients. Returns a waker that must be
+    /// dropped after the lock is released.
     #[cfg(feature = "serve")]
-    pub(crate) fn end(&mut self) -> Option<Waker> {
-        self.is_on = false;
-        self.task.take()
+    pub(crate) fn end(&mut self, key: usize) -> Option<Waker> {
+        self.tasks.remove(key)
     }
 
     /// Takes the next inboxes to wake.
@@ -56,19 +59,21 @@ impl Due {
         self.numbers.drain(..count.min(self.numbers.len()))
     }
 
-    /// Registers the task for the next broadcast, unless there are clients to wake. Returns a waker
+    /// Registers a task for the next broadcast, unless there are clients to wake. Returns a waker
     /// that must be dropped after the lock is released, and whether the task was registered.
     #[cfg(feature = "serve")]
-    pub(crate) fn register(&mut self, task: Waker) -> (Option<Waker>, bool) {
-        if self.numbers.is_empty() { (self.task.replace(task), true) } else { (Some(task), false) }
+    pub(crate) fn register(&mut self, key: usize, task: Waker) -> (Option<Waker>, bool) {
+        if self.numbers.is_empty() {
+            (self.tasks[key].replace(task), true)
+        } else {
+            (Some(task), false)
+        }
     }
 }
 
-/// The task ends with the hub.
+/// The tasks end with the hub.
 impl Drop for Due {
     fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.wake();
-        }
+        self.tasks.drain().flatten().for_each(Waker::wake);
     }
 }

@@ -1,11 +1,12 @@
 //! The inboxes of the clients, side by side in memory.
 //!
 //! A hand-out visits the inbox of each client, and each client then visits its own. With many
-//! clients, both wait for memory that is in no cache. So inboxes are small, and lie in blocks in the
-//! order in which clients come: a hand-out reads memory forward, and takes the lock of a block once.
+//! clients, both wait for memory that is in no cache. So inboxes are small, and lie in blocks in
+//! the order in which clients come: a hand-out reads memory forward, and takes the lock of a block
+//! once.
 //!
-//! An inbox belongs to a client from the subscription until the subscription is dropped, also if the
-//! hub forgets the client earlier.
+//! An inbox belongs to a client from the subscription until the subscription is dropped, also if
+//! the hub forgets the client earlier.
 
 use std::array;
 use std::fmt;
@@ -27,8 +28,8 @@ use crate::log::mailbox::{Mailbox, Waiting};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::id::EventId;
 
-/// How many inboxes share a lock. With more, a hand-out takes fewer locks, and more streams wait for
-/// each other. loom explores every order with a lock for each.
+/// How many inboxes share a lock. With more, a hand-out takes fewer locks, and more streams wait
+/// for each other. loom explores every order with a lock for each.
 const BLOCK: usize = if cfg!(sse_hub_loom) { 1 } else { 16 };
 
 /// The part of a client that a block's lock guards: the client's position, its end, and its waker.
@@ -52,8 +53,8 @@ pub(crate) struct Inbox {
     is_resting: bool,
     /// The client is in [`Due`](super::due::Due): a task takes the waker later.
     is_due: bool,
-    /// The fields behind the mailbox have their first values: the stream is open without a scheduled
-    /// end, and has no extras.
+    /// The fields behind the mailbox have their first values: the stream is open without a
+    /// scheduled end, and has no extras.
     is_plain: bool,
     /// The stream waits for the snapshot of the application: it is no fault of the client that the
     /// events are not read.
@@ -139,8 +140,8 @@ impl Inbox {
         self.waker.take()
     }
 
-    /// Leaves the waker to a task that takes the waker later. Returns false if there is no waker, or
-    /// if the task knows.
+    /// Leaves the waker to a task that takes the waker later. Returns false if there is no waker,
+    /// or if the task knows.
     #[inline]
     pub(super) fn leave_waker(&mut self) -> bool {
         let leaves = self.waker.is_some() && !self.is_due;

@@ -59,7 +59,7 @@ pub(crate) struct State {
     pub(crate) producers: HashMap<u64, Arc<Producer>>,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,
-    /// The clients that a task wakes.
+    /// The clients that tasks of servers wake.
     pub(crate) due: Due,
     /// The tasks that wait for the last client to leave.
     pub(crate) waiting_for_last: Slab<Waker>,
@@ -223,7 +223,7 @@ impl State {
                 }
             });
         }
-        work.extend(self.due.take_task());
+        work.extend(self.due.take_tasks());
         (given, rest)
     }
 

@@ -38,8 +38,8 @@ pub struct Drain {
     key: Option<usize>,
 }
 
-/// A hub whose clients a server wakes, and that the server drains when the server ends. Does not keep
-/// the hub open.
+/// A hub whose clients a server wakes, and that the server drains when the server ends. Does not
+/// keep the hub open.
 #[cfg(feature = "serve")]
 #[derive(Clone)]
 pub(crate) struct Drainable(std::sync::Weak<Shared>);
@@ -58,10 +58,9 @@ impl Drainable {
         self.0.strong_count() > 0
     }
 
-    /// Returns the future that wakes the clients of large broadcasts. Returns `None` if the hub is
-    /// gone or has such a future.
+    /// Returns a future that wakes the clients of large broadcasts, or `None` if the hub is gone.
     pub(crate) fn waking(&self) -> Option<Waking> {
-        Waking::new(&self.0.upgrade()?)
+        Some(Waking::new(&self.0.upgrade()?))
     }
 
     /// Returns `None` if the hub has no clients.

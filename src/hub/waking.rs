@@ -13,15 +13,18 @@ const AT_ONCE: usize = 128;
 /// Wakes the clients of large broadcasts, some at a time, and lets the runtime run these clients
 /// before the next. Ends with the hub.
 ///
-/// A hub that has this future [leaves](crate::core::due::Due) the wakers of a large broadcast to it.
-/// When the future is dropped, the hub wakes all clients by itself again.
-pub(crate) struct Waking(Weak<Shared>);
+/// A hub that has such a future [leaves](crate::core::due::Due) the wakers of a large broadcast in
+/// the inboxes. If there are more such futures, each of them wakes clients. Without such a future,
+/// the hub wakes all clients by itself.
+pub(crate) struct Waking {
+    shared: Weak<Shared>,
+    key: usize,
+}
 
 impl Waking {
-    /// Returns `None` if the hub has such a future.
-    pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
-        let is_new = shared.state.lock().due.begin();
-        is_new.then(|| Self(Arc::downgrade(shared)))
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let key = shared.state.lock().due.begin();
+        Self { shared: Arc::downgrade(shared), key }
     }
 }
 
@@ -29,14 +32,14 @@ impl Future for Waking {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(shared) = self.0.upgrade() else { return Poll::Ready(()) };
+        let Some(shared) = self.shared.upgrade() else { return Poll::Ready(()) };
         // Cloned before the lock is taken: cloning a waker is foreign code.
         sync::assert_unlocked();
         let waker = cx.waker().clone();
         let mut work = Work::begin(&shared.config);
         let mut state = shared.state.lock();
         state.wake_due(AT_ONCE, &mut work);
-        let (old, is_idle) = state.due.register(waker);
+        let (old, is_idle) = state.due.register(self.key, waker);
         drop(state);
         work.run();
         drop(old);
@@ -50,10 +53,11 @@ impl Future for Waking {
 
 impl Drop for Waking {
     fn drop(&mut self) {
-        let Some(shared) = self.0.upgrade() else { return };
+        let Some(shared) = self.shared.upgrade() else { return };
         let mut work = Work::begin_release(&shared.config);
         let mut state = shared.state.lock();
-        let task = state.due.end();
+        let task = state.due.end(self.key);
+        // Also the part of other futures: those may never be polled again.
         state.wake_due(usize::MAX, &mut work);
         drop(state);
         work.run();
@@ -124,8 +128,8 @@ mod tests {
         (hub, clients)
     }
 
-    fn waking(clients: &[Client]) -> Option<Waking> {
-        clients[0].stream.drainable().waking()
+    fn waking(clients: &[Client]) -> Waking {
+        clients[0].stream.drainable().waking().unwrap()
     }
 
     /// Polls the future. Returns the clients that were woken.
@@ -143,7 +147,7 @@ mod tests {
     #[test]
     fn large_broadcast_wakes_some_clients_at_a_time() {
         let (hub, mut clients) = hub(CLIENTS);
-        let mut waking = waking(&clients).unwrap();
+        let mut waking = waking(&clients);
         let task = Arc::default();
         assert!(poll(&mut waking, &task, &clients).is_empty());
         hub.broadcast(Event::new("all").data("1")).unwrap();
@@ -172,7 +176,7 @@ mod tests {
     #[test]
     fn event_for_one_client_overtakes_a_broadcast() {
         let (hub, mut clients) = hub(CLIENTS);
-        let mut waking = waking(&clients).unwrap();
+        let mut waking = waking(&clients);
         let task = Arc::default();
         poll(&mut waking, &task, &clients);
         hub.broadcast(Event::new("all").data("1")).unwrap();
@@ -188,7 +192,7 @@ mod tests {
     #[test]
     fn small_broadcast_wakes_at_once() {
         let (hub, clients) = hub(100);
-        let mut waking = waking(&clients).unwrap();
+        let mut waking = waking(&clients);
         let task = Arc::default();
         poll(&mut waking, &task, &clients);
         hub.broadcast(Event::new("all").data("1")).unwrap();
@@ -198,8 +202,7 @@ mod tests {
     #[test]
     fn dropped_future_leaves_no_client_asleep() {
         let (hub, mut clients) = hub(CLIENTS);
-        let mut first = waking(&clients).unwrap();
-        assert!(waking(&clients).is_none(), "there is one");
+        let mut first = waking(&clients);
         let task = Arc::default();
         poll(&mut first, &task, &clients);
         hub.broadcast(Event::new("all").data("1")).unwrap();
@@ -209,13 +212,37 @@ mod tests {
         clients.iter_mut().for_each(|client| _ = client.read());
         hub.broadcast(Event::new("all").data("2")).unwrap();
         assert_eq!(woken(&clients).len(), CLIENTS);
-        assert!(waking(&clients).is_some(), "another can begin");
+    }
+
+    #[test]
+    fn blocked_task_leaves_its_clients_to_another() {
+        let (hub, mut clients) = hub(CLIENTS);
+        let (mut blocked, mut other) = (waking(&clients), waking(&clients));
+        let (blocked_task, task) = (Arc::default(), Arc::default());
+        poll(&mut blocked, &blocked_task, &clients);
+        poll(&mut other, &task, &clients);
+        for round in 0..2 {
+            hub.broadcast(Event::new("all").data("1")).unwrap();
+            assert_eq!(blocked_task.take(), usize::from(round == 0));
+            let mut all = 0;
+            while task.take() > 0 {
+                for at in poll(&mut other, &task, &clients) {
+                    clients[at].read();
+                    all += 1;
+                }
+            }
+            assert_eq!(all, CLIENTS);
+        }
+        // The rest of a broadcast does not wait for the blocked task.
+        hub.broadcast(Event::new("all").data("2")).unwrap();
+        drop(other);
+        assert_eq!(woken(&clients).len(), CLIENTS);
     }
 
     #[test]
     fn future_ends_with_the_hub() {
         let (hub, clients) = hub(1);
-        let mut waking = waking(&clients).unwrap();
+        let mut waking = waking(&clients);
         let task = Arc::default();
         poll(&mut waking, &task, &clients);
         drop((hub, clients));
@@ -226,7 +253,7 @@ mod tests {
     #[test]
     fn client_in_a_freed_place_is_woken() {
         let (hub, mut clients) = hub(CLIENTS);
-        let mut waking = waking(&clients).unwrap();
+        let mut waking = waking(&clients);
         let task = Arc::default();
         poll(&mut waking, &task, &clients);
         // Half of the clients leave before they are woken, and others take their places.

@@ -89,10 +89,11 @@ async fn end(open: &Open, drain_over: Option<Duration>) {
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        () = open.all_closed() => return,
+        () = open.all_closed() => {}
         () = drained => open.enter(Stage::Over),
     }
     open.all_closed().await;
+    open.end_waking().await;
 }
 
 /// Accepts a connection. Errors of tokio's TCP listener are handled here, and those of other

@@ -53,7 +53,7 @@ impl<IO: Io> Future for Connection<IO> {
         let Self { place, stream, work } = &mut *self;
         loop {
             if let Some(working) = work {
-                // A task has the same waker as long as it lives, so a stream is woken, too.
+                // A task has the same waker as long as it lives.
                 place.set_waker(cx.waker());
                 *stream = ready!(working.as_mut().poll(cx));
                 *work = None;
@@ -140,8 +140,8 @@ async fn serve_http1<IO: Io>(
     }
 }
 
-/// Polls hyper until the connection ends, or hyper waits for the connection's task. `end` begins the
-/// end of the connection.
+/// Polls hyper until the connection ends, or hyper waits for the connection's task. `end` begins
+/// the end of the connection.
 async fn run<C>(
     mut hyper: Pin<&mut C>,
     end: fn(Pin<&mut C>),
@@ -154,7 +154,7 @@ where
     let mut is_ending = false;
     poll_fn(|cx| {
         let stage = open.stage();
-        if stage == Stage::Over && link.has_stream.load(Ordering::Relaxed) {
+        if stage == Stage::Over && link.has_stream() {
             return Poll::Ready(None);
         }
         if stage > Stage::Serving && !mem::replace(&mut is_ending, true) {

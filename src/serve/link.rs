@@ -1,8 +1,8 @@
 //! The parts of a connection that hyper holds, and the way of a stream out of hyper.
 //!
-//! hyper calls [`Service`] and gets an [`Answer`]. When hyper asks the answer to be a stream for the
-//! first frame, the body goes to the [`Link`]. From then on, [`Socket`] keeps the bytes that hyper
-//! writes, and the connection's task takes all of them.
+//! hyper calls [`Service`] and gets an [`Answer`]. When hyper asks the answer to be a stream for
+//! the first frame, the body goes to the [`Link`]. From then on, [`Socket`] keeps the bytes that
+//! hyper writes, and the connection's task takes all of them.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -30,8 +30,8 @@ pub(super) struct Link {
     next: Mutex<Option<Next>>,
     /// hyper keeps the connection to the end: HTTP/2, or the protocol may change.
     pub(super) is_hypers: AtomicBool,
-    /// hyper sends a stream of this crate.
-    pub(super) has_stream: AtomicBool,
+    /// The streams of this crate that hyper sends have clones.
+    streams: Arc<()>,
 }
 
 /// The work of the connection's task after hyper has done all that hyper can do.
@@ -55,7 +55,12 @@ pub(super) struct Leaving {
 impl Link {
     pub(super) fn new(is_hypers: bool) -> Arc<Self> {
         let (next, is_hypers) = (Mutex::new(None), is_hypers.into());
-        Arc::new(Self { next, is_hypers, has_stream: false.into() })
+        Arc::new(Self { next, is_hypers, streams: Arc::default() })
+    }
+
+    /// Whether hyper sends a stream of this crate.
+    pub(super) fn has_stream(&self) -> bool {
+        Arc::strong_count(&self.streams) > 1
     }
 
     /// Must be called after each poll of hyper: hyper waits for the work.
@@ -106,7 +111,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             if status == StatusCode::SWITCHING_PROTOCOLS || is_connect && status.is_success() {
                 poll_fn(|_| link.poll_upgrade()).await;
             }
-            let mut leaves = None;
+            let (mut leaves, mut stays) = (None, None);
             if let Some(Direct { hub }) = response.extensions_mut().remove() {
                 hub.into_iter().for_each(|hub| open.remember(hub));
                 if link.is_hypers.load(Ordering::Relaxed)
@@ -115,13 +120,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     || !is_read.load(Ordering::Relaxed)
                     || has_other_framing(&response)
                 {
-                    link.has_stream.store(true, Ordering::Relaxed);
+                    stays = Some(Arc::clone(&link.streams));
                 } else {
                     let is_chunked = ![version, response.version()].contains(&Version::HTTP_10);
                     leaves = Some((link, is_chunked));
                 }
             }
-            Ok(response.map(|body| Answer { body: Some(body), leaves }))
+            Ok(response.map(|body| Answer { body: Some(body), leaves, _stays: stays }))
         })
     }
 }
@@ -142,6 +147,8 @@ pub(super) struct Answer {
     /// The link by which the body leaves as soon as hyper asks for the first frame, and whether the
     /// body is sent in chunks.
     leaves: Option<(Arc<Link>, bool)>,
+    /// See [`Link::has_stream`].
+    _stays: Option<Arc<()>>,
 }
 
 impl http_body::Body for Answer {
@@ -152,7 +159,7 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum_core::Error>>> {
-        let Self { body, leaves } = &mut *self;
+        let Self { body, leaves, .. } = &mut *self;
         if let Some((link, is_chunked)) = leaves {
             if let Some(body) = body.take() {
                 let leaving = Leaving { body, is_chunked: *is_chunked, head: Vec::new() };

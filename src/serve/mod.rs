@@ -88,18 +88,18 @@
 //!
 //! # Connections
 //!
-//! A [`Watchdog`](crate::watchdog) has the deadlines and the options of all connections. The default
-//! cuts a client that does not read for 30 seconds, or that does not complete the head of a request
-//! for 30 seconds, and has no limit for idle connections, as `axum::serve`. A stream that is not
-//! stalled has no limit: heartbeats find a client that is gone. The options of a
-//! connection are set if the listener is tokio's `TcpListener`. For another listener, such as one
-//! for TLS, call [`Watchdog::prepare`](crate::watchdog::Watchdog::prepare) on each socket.
+//! A [`Watchdog`](crate::watchdog) has the deadlines and the options of all connections. The
+//! default cuts a client that does not read for 30 seconds, or that does not complete the head of a
+//! request for 30 seconds, and has no limit for idle connections, as `axum::serve`. A stream that
+//! is not stalled has no limit: heartbeats find a client that is gone. The options of a connection
+//! are set if the listener is tokio's `TcpListener`. For another listener, such as one for TLS,
+//! call [`Watchdog::prepare`](crate::watchdog::Watchdog::prepare) on each socket.
 //!
 //! At the limit of open files, the server stops to accept connections, logs this once, and tries
 //! again when a connection closes, or after a second. Above
-//! [`max_connections`](Serve::max_connections) a client gets `503` with `retry-after`; a client that
-//! accepts `text/event-stream` gets a stream with `hub:refused`, because a browser's `EventSource`
-//! never comes back after another status.
+//! [`max_connections`](Serve::max_connections) a client gets `503` with `retry-after`; a client
+//! that accepts `text/event-stream` gets a stream with `hub:refused`, because a browser's
+//! `EventSource` never comes back after another status.
 //!
 //! # Shutting down
 //!
@@ -241,8 +241,8 @@ impl<L: Listener, M, K, F> Serve<L, M, K, F> {
     /// default is two seconds. With `None`, the server leaves the hubs open, which other servers
     /// may use, and ends the streams after five seconds.
     ///
-    /// The server knows the hub of a [`Subscription`](crate::Subscription) that a handler returns or
-    /// that [`into_response`](crate::http::into_response) converts.
+    /// The server knows the hub of a [`Subscription`](crate::Subscription) that a handler returns
+    /// or that [`into_response`](crate::http::into_response) converts.
     pub fn drain_over(mut self, over: impl Into<Option<Duration>>) -> Self {
         self.settings.drain_over = over.into();
         self

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::hub::drain::{Drain, Drainable};
 use crate::sync::{self, Mutex};
@@ -24,6 +26,8 @@ pub(super) struct Open {
     tasks: Mutex<Slab<Option<Waker>>>,
     /// The hubs of the streams so far.
     hubs: Mutex<Vec<Drainable>>,
+    /// The tasks that wake the clients of these hubs.
+    waking: Mutex<Vec<JoinHandle<()>>>,
     /// Notified when a connection closes. A notification waits for the next reader.
     pub(super) closed: Notify,
 }
@@ -45,6 +49,7 @@ impl Open {
             stage: AtomicU8::new(Stage::Serving as u8),
             tasks: Mutex::new(Slab::new()),
             hubs: Mutex::new(Vec::new()),
+            waking: Mutex::new(Vec::new()),
             closed: Notify::new(),
         })
     }
@@ -102,8 +107,8 @@ impl Open {
         })
     }
 
-    /// The hub of a stream must be drained when the server ends. Until the end of the hub, a task
-    /// wakes the clients of large broadcasts.
+    /// The hub of a stream must be drained when the server ends. Until the end of the hub or of the
+    /// server, a task wakes the clients of large broadcasts.
     pub(super) fn remember(&self, hub: Drainable) {
         let mut hubs = self.hubs.lock();
         if hubs.iter().any(|known| known.is_same(&hub)) {
@@ -113,7 +118,21 @@ impl Open {
         hubs.push(hub.clone());
         drop(hubs);
         if let Some(waking) = hub.waking() {
-            tokio::spawn(waking);
+            let task = tokio::spawn(waking);
+            let mut waking = self.waking.lock();
+            waking.retain(|task| !task.is_finished());
+            waking.push(task);
+        }
+    }
+
+    /// Lets the hubs wake the clients by themselves again: this runtime may stop when the server
+    /// has ended, while the hubs have clients elsewhere.
+    pub(super) async fn end_waking(&self) {
+        let tasks = mem::take(&mut *self.waking.lock());
+        for task in tasks {
+            task.abort();
+            // Ready when the task is dropped.
+            let _ = task.await;
         }
     }
 
@@ -127,27 +146,30 @@ impl Open {
 /// The place of a connection among the open connections. The drop frees the place.
 pub(super) struct Place {
     pub(super) open: Arc<Open>,
-    key: usize,
+    /// A server has fewer than 2^32 connections.
+    key: u32,
+    has_waker: bool,
 }
 
 impl Place {
     pub(super) fn new(open: &Arc<Open>) -> Self {
         let key = open.tasks.lock().insert(None);
-        Self { open: Arc::clone(open), key }
+        Self { open: Arc::clone(open), key: key as u32, has_waker: false }
     }
 
-    /// Wakes the task in each later stage. Must be called before the task reads the stage.
-    pub(super) fn set_waker(&self, waker: &Waker) {
-        let waker = Some(waker.clone());
-        let old = std::mem::replace(&mut self.open.tasks.lock()[self.key], waker);
-        sync::assert_unlocked();
-        drop(old);
+    /// Wakes the task in each later stage, by the waker of the first call. Must be called before
+    /// the task reads the stage.
+    pub(super) fn set_waker(&mut self, waker: &Waker) {
+        if !mem::replace(&mut self.has_waker, true) {
+            let waker = Some(waker.clone());
+            self.open.tasks.lock()[self.key as usize] = waker;
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let old = self.open.tasks.lock().remove(self.key);
+        let old = self.open.tasks.lock().remove(self.key as usize);
         sync::assert_unlocked();
         drop(old);
         self.open.closed.notify_one();

@@ -45,9 +45,9 @@
 //!
 //! - Bodies of requests have no deadline, because an upload may be slow. If a handler reads bodies,
 //!   limit their time in the handler.
-//! - A connection counts as a whole. If one stream of an HTTP/2 connection stalls while others move,
-//!   the hub forgets the client, and the window of that stream bounds the bytes that the server
-//!   holds. An HTTP/2 client that sends `PING` keeps the connection.
+//! - A connection counts as a whole. If one stream of an HTTP/2 connection stalls while others
+//!   move, the hub forgets the client, and the window of that stream bounds the bytes that the
+//!   server holds. An HTTP/2 client that sends `PING` keeps the connection.
 
 mod connection;
 #[cfg(feature = "axum-serve")]
@@ -206,8 +206,8 @@ impl WatchdogBuilder {
     }
 
     /// Sets how long the head of a request may take. The default is 30 seconds. The time of the
-    /// first head begins with the connection, and the time of a later head with the first byte. Time
-    /// in which the server does not read is not counted.
+    /// first head begins with the connection, and the time of a later head with the first byte.
+    /// Time in which the server does not read is not counted.
     pub fn request_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.limits.request = limit.into();
         self

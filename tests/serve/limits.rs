@@ -1,12 +1,15 @@
 //! Clients that stall, close or are too many, and the end of the server.
 
 use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use futures_util::{FutureExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use sse_hub::serve::Serving;
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{
@@ -255,16 +258,19 @@ async fn hubs_are_left_alone_without_a_drain() {
 
 #[tokio::test(start_paused = true)]
 async fn answer_under_way_is_sent_before_the_end() {
-    let hub = hub().build().unwrap();
-    let (connector, listener) = pipes();
-    let (stop, serving) = ending(listener, &hub);
-    let mut waiting = open(&connector, 1 << 10, b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    stop.send(()).unwrap();
-    tokio::time::sleep(100 * SECOND).await;
-    assert!(!serving.is_finished(), "as under axum's server");
-    assert!(!text(&mut waiting).await.1);
-    drop(waiting);
-    serving.await.unwrap().unwrap();
+    for before in ["", "HEAD /events HTTP/1.1\r\nhost: a\r\n\r\n"] {
+        let hub = hub().build().unwrap();
+        let (connector, listener) = pipes();
+        let (stop, serving) = ending(listener, &hub);
+        let requests = format!("{before}GET /waits HTTP/1.1\r\nhost: a\r\n\r\n");
+        let mut waiting = open(&connector, 1 << 10, requests.as_bytes()).await;
+        stop.send(()).unwrap();
+        tokio::time::sleep(100 * SECOND).await;
+        assert!(!serving.is_finished(), "as under axum's server");
+        assert!(!text(&mut waiting).await.1);
+        drop(waiting);
+        serving.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
@@ -317,6 +323,46 @@ async fn event_for_one_client_overtakes_a_broadcast() {
         settle().await;
         assert_eq!(first + 1 + count(&mut clients, "event: all\n"), CLIENTS);
     }
+}
+
+/// The hub stays open after the end of the server, and nothing drives the runtime any more.
+#[test]
+fn ended_server_leaves_no_client_asleep() {
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let hub = hub().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (connector, listener) = pipes();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = sse_hub::serve(listener, router(&hub)).drain_over(None);
+        let serve = serve.with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        let serving = tokio::spawn(serve.into_future());
+        let mut client = open(&connector, 1 << 10, GET).await;
+        assert!(text(&mut client).await.0.contains("hub:open"));
+        drop((client, stop));
+        serving.await.unwrap().unwrap();
+    });
+    let clients: Vec<_> = (0..1000)
+        .map(|_| {
+            let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+            let woken = Arc::new(Woken(AtomicBool::new(false)));
+            let waker = Waker::from(Arc::clone(&woken));
+            let mut cx = Context::from_waker(&waker);
+            while stream.poll_next_unpin(&mut cx).is_ready() {}
+            (stream, woken)
+        })
+        .collect();
+    hub.broadcast(Event::new("all").data("1")).unwrap();
+    let is_woken = |woken: &Woken| woken.0.load(Ordering::Relaxed);
+    let asleep = clients.iter().filter(|(_, woken)| !is_woken(woken)).count();
+    assert_eq!(asleep, 0);
 }
 
 #[tokio::test]
