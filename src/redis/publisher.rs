@@ -37,7 +37,7 @@ const FLUSH_TIMEOUTS: u32 = 5;
 /// | | |
 /// |---|---|
 /// | connections to Redis | one, from the first event on; with sentinels another to a sentinel, once a second |
-/// | commands | one `EVALSHA` for each batch, of up to 1,024 events or 512 KiB; `XREAD` never |
+/// | commands | one `EVALSHA` for each batch, of up to 1,024 events or 512 KiB, and a `SET` before a batch with a [`join`](Self::join); `XREAD` never |
 /// | memory | at most that of the outbox |
 /// | keys | one record, `{prefix}:publisher:*`, for a [day](super::Redis::remember) |
 ///

@@ -403,6 +403,23 @@ async fn event_whose_value_is_refused_is_published_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
+async fn late_instance_knows_of_joins_by_publishers() {
+    let server = Server::start(&[]);
+    allow_worker(&server, "");
+    let publisher = worker(&server);
+    // The instance with the client is killed before it announces the client.
+    let client = "00112233445566778899aabbccddeeff".parse().unwrap();
+    publisher.join(Audience::client(client), "room").unwrap();
+    let position = publish(&publisher, event("1")).await;
+    let _: u64 = server.run("XTRIM {shop}:events MAXLEN 1");
+    let late = Instance::with(&server.url(), |redis| redis.prefix("shop"), |hub| hub);
+    late.backplane.ready().await;
+    let claim = Subscriber::new().client_id(client).resume(position);
+    assert!(!late.hub.subscribe(claim).unwrap().is_resumed(), "its topics are unknown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
 async fn each_connection_asks_for_the_credentials() {
     let server = Server::start(&[]);
     allow_worker(&server, "");
