@@ -26,9 +26,9 @@ use crate::wire::id::EventId;
 pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// Takes an event to put into the order. Events of a thread must keep their order.
     ///
-    /// Any thread may call this, and several at a time. So does a method of
-    /// [`Feed`](crate::backplane::Feed), which announces clients that join topics: an engine must not
-    /// hold a lock of this method while it calls a feed.
+    /// Any thread may call this, and several at a time. Methods of
+    /// [`Feed`](crate::backplane::Feed) call this to announce clients that join topics: an engine
+    /// must not hold a lock of this method while it calls a feed.
     ///
     /// # Errors
     ///
@@ -143,8 +143,9 @@ impl Outgoing {
         self
     }
 
-    /// Returns the future that resolves when the event is confirmed, for a publisher without a hub.
-    /// A hub has called this if its caller wants a confirmation: a second call would end that.
+    /// Returns the future that resolves when the event is confirmed: for a publisher without a hub.
+    /// A second call ends the first future as [`Unconfirmed`](crate::Unconfirmed). A hub makes the
+    /// first call, so an engine must not call this for the events of a hub.
     pub fn confirmation(&mut self) -> Confirmation {
         let (ticket, confirmation) = Confirmation::pending();
         self.ticket = Some(ticket);

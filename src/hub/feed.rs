@@ -73,7 +73,7 @@ pub struct Feed {
 pub enum Kind {
     /// An event.
     Event,
-    /// An instruction to every hub, such as to disconnect clients.
+    /// A message to every hub: to disconnect clients, for example, or which topics clients joined.
     Command,
 }
 

@@ -541,6 +541,7 @@ mod tests {
             prop_assert!(read.audience.size.depth <= event.audience.size.depth);
             prop_assert_eq!(&read.conflation, &event.conflation);
             prop_assert_eq!(read.sealed.bytes(), event.sealed.bytes());
+            prop_assert!(!joins(&written));
             prop_assert_eq!(write_event(&read), written);
         }
 
@@ -553,6 +554,7 @@ mod tests {
             prop_assert_eq!(&read.audience, &command.audience);
             prop_assert_eq!(read.action.kind(), command.action.kind());
             prop_assert!(is_known_format(&written));
+            prop_assert_eq!(joins(&written), matches!(command.action, Action::Join { .. }));
             prop_assert_eq!(write_command(&read), written);
         }
 
@@ -560,6 +562,7 @@ mod tests {
         fn an_announcement_survives_the_trip(announcement in announcement()) {
             let written = write_announcements(&announcement);
             prop_assert_eq!(written.len(), 1);
+            prop_assert!(joins(&written[0].0));
             let Some(Received::Announcement(read)) = Received::read(&written[0].0) else {
                 panic!("not read: {written:?}");
             };
@@ -584,6 +587,35 @@ mod tests {
             }
             let _ = Received::read(&garbage);
         }
+    }
+
+    #[test]
+    fn announcements_of_many_clients_are_split() {
+        let client = |id: u8, topics: usize| {
+            let topic = |number| Followed {
+                topic: format!("{number:0>100}").into(),
+                since: EventId::new(7, 0),
+                is_joined: true,
+            };
+            let topics = (0..topics).map(topic).collect();
+            Profile { id: ClientId([id; 16]), owner: Owner { user: None, session: None }, topics }
+        };
+        // Larger than an entry, and then many small clients.
+        let clients: Vec<_> =
+            (0..250).map(|id| client(id, if id == 0 { 400 } else { 3 })).collect();
+        let written = write_announcements(&Announcement { as_of: EventId::new(9, 0), clients });
+        assert_eq!(written[0].1, 1);
+        assert!(written[1..].iter().all(|(entry, _)| entry.len() <= MAX_ANNOUNCEMENT_LEN));
+        assert_eq!(written.len(), 4, "as few as possible");
+        let mut ids = Vec::new();
+        for (entry, count) in &written {
+            let Some(Received::Announcement(read)) = Received::read(entry) else {
+                panic!("not read: {entry:?}");
+            };
+            assert_eq!((read.as_of, read.clients.len()), (EventId::new(9, 0), *count));
+            ids.extend(read.clients.iter().map(|client| client.id.0[0]));
+        }
+        assert!(ids.into_iter().eq(0..250));
     }
 
     #[test]

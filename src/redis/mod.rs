@@ -117,9 +117,10 @@
 //! [`leave`](crate::Hub::leave) reach clients on all instances. Each call is an entry of the
 //! stream, in the same order as the events, and each instance obeys the entry when reading it. So
 //! an event that is published to a topic after a `join` reaches the clients that joined. A command
-//! waits in the outbox while Redis is away. An instance that starts later does not obey, and nobody
-//! obeys an entry that Redis has lost. A client that is between two instances at that moment is not
-//! reached: your handler must decide when the client comes back.
+//! waits in the outbox while Redis is away. An instance that starts later applies earlier commands to
+//! no open stream, and nobody obeys an entry that Redis has lost. A client that is between two
+//! instances at that moment joins and leaves as [`join`](crate::Hub::join) says, and is not
+//! disconnected: your handler must decide when the client comes back.
 //!
 //! Hubs with [presence](crate::HubBuilder::presence) share their users with each other, and the
 //! [members of topics](crate::Presence#members-of-topics). Each instance keeps a set of local users
@@ -133,8 +134,8 @@
 //! - If an instance dies, or is cut off for longer than the lease: the same, between 5 and 7
 //!   quarters of the [lease](Redis::lease) later.
 //! - If an instance is cut off for less than the lease: nothing.
-//! - If an instance comes back after a longer cut: the users join again; the instance has kept the other
-//!   users, and catches up.
+//! - If an instance comes back after a longer cut: the users join again; the instance has kept the
+//!   other users, and catches up.
 //! - If Redis is away from all instances, is emptied, or goes back to an older dump: nothing: each
 //!   instance announces the users again.
 //!
@@ -180,13 +181,13 @@
 //! - `{prefix}:events`: the stream; [`keep_events`](Redis::keep_events) times the event's frame and
 //!   about 100 bytes.
 //! - `{prefix}:last`, `{prefix}:reset`: positions; 1 each.
-//! - `{prefix}:joins`: whether clients have ever [joined](crate::Hub::join) topics.
+//! - `{prefix}:joins`: `1` if a client was ever to [join](crate::Hub::join) a topic.
 //! - `{prefix}:publisher:*`: each publisher's latest batch; 1 for each hub or publisher that was
 //!   built in a [day](Redis::remember), up to 21 KiB.
 //! - `{prefix}:once:*`: idempotency keys; 1 for each in a [day](Redis::remember).
 //! - `{prefix}:latest`, `{prefix}:latest-order`: with [`keep_latest`](crate::Retain::keep_latest):
-//!   the newest event of each conflation key, of as many keys; twice the name of the key and its
-//!   audience, the frame, and about 200 bytes for each.
+//!   the newest event of each conflation key, of as many keys; for each the frame, three times the
+//!   key and the audience, and about 200 bytes.
 //! - `{prefix}:users:*`: with presence: the set of an instance's users and members of topics, which
 //!   expires after two [leases](Redis::lease); the users, and each pair of a user and a topic.
 //! - `{prefix}:instances`: the instances; 1 for each, until twenty leases after the death.
@@ -201,9 +202,10 @@
 //! ```
 //!
 //! Without presence, the rights from `+hget` on are not needed; without presence and without
-//! [values](crate::Retain::keep_latest), those from `+hdel` on. Further rights:
+//! [values](crate::Retain::keep_latest), those from `+hdel` on. Further rights, also of
+//! publishers:
 //!
-//! - for a database other than 0, also of a socket: `+select` (of publishers, too)
+//! - for a database other than 0, also of a socket: `+select`
 //! - with sentinels, at the master and its replicas: `+role`
 //! - at a sentinel that has ACL users: `+sentinel|get-master-addr-by-name`, and no keys
 //! - in a cluster, at all nodes: `+cluster|keyslot +cluster|slots`
@@ -214,14 +216,16 @@
 //! ACL SETUSER worker on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrevrange +xtrim
 //! ```
 //!
+//! A publisher that writes [values](#values) also needs `+hdel +hset +zadd +zcard +zpopmin`.
+//!
 //! A client that can write to the keys can publish to all clients, end their streams, and forge
 //! presence. The hub checks that entries are whole frames with plausible ids, and that they are not
 //! the hub's own frames. Others are skipped, [counted](crate::Stats::malformed), and reported to
 //! `tracing` at most once a minute, as `malformed stream entries skipped`, or as `stream entries of
 //! an unknown format skipped` if a later version wrote them. If a forged entry stands so far in the
 //! future (ten years) that the stream has no room for others, the stream is made anew from the
-//! newest plausible entries. A key that holds a value of another type is reported; the keys of
-//! single events and publishers are replaced. Several hubs share a Redis under different prefixes.
+//! newest plausible entries. A key of another type is reported; the keys of values, single events
+//! and publishers are replaced. Several hubs share a Redis under different prefixes.
 //!
 //! Instances of different versions can run side by side: events that an older version cannot read
 //! are gaps for its clients. An older version knows the users of all instances, and no members of

@@ -18,7 +18,7 @@ use crate::{
     PublishError, Retain,
 };
 
-/// For so many [timeouts](super::Redis::timeout) without an acknowledgement, a flush waits.
+/// A flush fails after so many [timeouts](super::Redis::timeout) without an acknowledgement.
 const FLUSH_TIMEOUTS: u32 = 5;
 
 /// Publishes to the hubs on a Redis, and reads nothing. For workers and cron jobs. Built by
@@ -37,7 +37,7 @@ const FLUSH_TIMEOUTS: u32 = 5;
 /// | | |
 /// |---|---|
 /// | connections to Redis | one, from the first event on; with sentinels another to a sentinel, once a second |
-/// | commands | one `EVALSHA` for each batch, of up to 1,024 events or 512 KiB; `XREAD` never |
+/// | commands | one `EVALSHA` for each batch, of up to 1,024 events or 512 KiB, and a `SET` before a batch with a [`join`](Self::join); `XREAD` never |
 /// | memory | at most that of the outbox |
 /// | keys | one record, `{prefix}:publisher:*`, for a [day](super::Redis::remember) |
 ///
@@ -95,9 +95,11 @@ impl RedisPublisher {
         Self { owner: Arc::new(Owner { shared, task }), encoder: Encoder::default() }
     }
 
-    /// Checks names and events by the limits of the hubs, in place of the defaults: by
-    /// [`Limits::name_len`] and [`Retain::bytes`]. The other limits have no effect. A clone keeps
-    /// its own.
+    /// Takes the limits of the hubs, in place of the defaults: names are checked by
+    /// [`Limits::name_len`] and events by [`Retain::bytes`], and events with a conflation key are
+    /// kept as [values](super#values) if [`Retain::keep_latest`] is set, for which the publisher
+    /// needs [more rights](super#for-the-operator-of-redis). The other limits have no effect. Other
+    /// handles of the publisher keep their limits.
     ///
     /// Without this call a name may have 256 bytes and an event 16 MiB. Hubs with smaller limits
     /// have no client for a longer name, and cannot retain a larger event.

@@ -1,10 +1,10 @@
-//! Events that a backplane leaves behind when it ends.
+//! Events that a backplane or a publisher leaves behind when it ends.
 
 use sse_hub::redis::Redis;
-use sse_hub::{Audience, Event, Hub, TokioTimer};
+use sse_hub::{Event, Hub, TokioTimer};
 use tokio::time::timeout;
 
-use crate::load::until;
+use crate::load::{Source, until};
 use crate::server::{DEADLINE, Nobody, Server};
 use crate::told::Told;
 
@@ -60,20 +60,32 @@ async fn events_left_with_a_batch_under_way() {
     let (hub, backplane) = hub(&server.url());
     let running = tokio::spawn(backplane.run(&hub));
     timeout(DEADLINE, backplane.ready()).await.unwrap();
+    let end = async |_: Source| {
+        assert_eq!(backplane.waiting(), 1_500);
+        running.abort();
+        assert!(running.await.is_err());
+    };
+    end_under_way(&server, &told, Source::Hub(hub), end).await;
+}
+
+/// Calls `end` while 1,500 events are on their way, and checks that each is counted as lost.
+pub(crate) async fn end_under_way(
+    server: &Server,
+    told: &Told,
+    source: Source,
+    end: impl AsyncFnOnce(Source),
+) {
     for _ in 0..7 {
-        let sent = hub.publish_confirmed(Audience::all(), event()).unwrap();
-        timeout(DEADLINE, sent).await.unwrap().unwrap();
+        timeout(DEADLINE, source.publish(event())).await.unwrap().unwrap();
     }
     server.pause();
     let mut waiting = Vec::new();
     for _ in 0..1_500 {
-        waiting.push(hub.publish_confirmed(Audience::all(), event()).unwrap());
+        waiting.push(source.publish(event()));
         // The first goes alone, and the batches follow.
         tokio::task::yield_now().await;
     }
-    assert_eq!(backplane.waiting(), 1_500);
-    running.abort();
-    assert!(running.await.is_err());
+    end(source).await;
     server.resume();
     assert!(told.contains("left=1500 "), "{}", told.text());
     for confirmation in waiting {

@@ -39,7 +39,7 @@ async fn python_program_publishes_to_a_user() {
     let lines = std::fs::read_to_string(PROGRAM).unwrap().lines().count();
     assert!(lines <= 40, "{lines} lines");
     let server = Server::start(&[]);
-    allow_worker(&server);
+    allow_worker(&server, "");
     let there = Instance::with(&server.url(), |redis| redis.prefix("shop"), |hub| hub);
     there.backplane.ready().await;
     let user = "42: é\u{1}\n";

@@ -240,15 +240,21 @@ async fn sockets_and_databases_are_addresses() {
     assert!(keys.contains("db3:") && !keys.contains("db0:"), "{keys}");
 }
 
-/// Creates the user of the guide's ACL line, with `more` rights. Returns the line.
+/// Creates the user of the guide's ACL line for instances, with `more` rights. Returns the line.
 pub(crate) fn allow_hub(server: &Server, more: &str) -> &'static str {
+    allow(server, "hub", more)
+}
+
+/// Creates a user of the guide's ACL lines, with `more` rights. Returns the line.
+pub(crate) fn allow(server: &Server, user: &str, more: &str) -> &'static str {
     let guide = include_str!("../../src/redis/mod.rs");
     assert!(
         more.is_empty() || guide.contains(&format!("`{more}`")),
         "the guide says nothing of {more}"
     );
-    let line = guide.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER ")).unwrap();
-    let _: String = server.run(format!("ACL SETUSER {line} {more}").trim_end());
+    let start = format!("//! ACL SETUSER {user} ");
+    let line = guide.lines().find_map(|line| line.strip_prefix(&start)).unwrap();
+    let _: String = server.run(format!("ACL SETUSER {user} {line} {more}").trim_end());
     line
 }
 

@@ -207,9 +207,13 @@ async fn publisher_without_a_hub_writes_the_values() {
     for value in 1..=3 {
         let event = Event::new("n").data(value.to_string()).conflate("a");
         publisher.send_to_topic("t", event).unwrap();
-        publisher.send_to_topic("t", Event::new("n").data("x").idempotency_key("key")).unwrap();
+        // Keys and commands in the same batch.
+        let other = Event::new("n").data("x").idempotency_key(value.to_string());
+        publisher.send_to_topic("t", other).unwrap();
+        publisher.leave(Audience::all(), "another").unwrap();
     }
     publisher.flush().await.unwrap();
+    // Only Redis has the values now.
     let _: u64 = server.run("XTRIM {sse-hub}:events MAXLEN 1");
     let late = ready(&server.url(), 100).await;
     assert_eq!(values(&late.hub), (names([3]), vec![]));

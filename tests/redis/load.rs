@@ -184,7 +184,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    fn publish(&self, event: Event) -> Confirmation {
+    pub(crate) fn publish(&self, event: Event) -> Confirmation {
         match self {
             Self::Hub(hub) => hub.publish_confirmed(Audience::all(), event),
             Self::Publisher(publisher) => publisher.publish_confirmed(Audience::all(), event),

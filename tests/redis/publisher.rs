@@ -14,7 +14,9 @@ use sse_hub::{
 };
 use tokio::time::timeout;
 
+use crate::exit::end_under_way;
 use crate::faults::check_recovery;
+use crate::instances::allow;
 use crate::load::{Client, Instance, Load, Source, until};
 use crate::processes::{URL, printed};
 use crate::server::{DEADLINE, Line, Nobody, Server, Wire};
@@ -338,23 +340,23 @@ async fn wrong_password_fails_the_flush_with_its_cause() {
     assert!(!error.to_string().contains(":wrong@"), "{error}");
 }
 
-/// The user of the guide's line for publishers.
-pub(crate) fn allow_worker(server: &Server) -> &'static str {
-    let guide = include_str!("../../src/redis/mod.rs");
-    let line = guide.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER worker "));
-    let line = line.expect("a line for publishers");
-    let _: String = server.run(&format!("ACL SETUSER worker {line}"));
-    line
+/// Creates the user of the guide's ACL line for publishers, with `more` rights. Returns the line.
+pub(crate) fn allow_worker(server: &Server, more: &str) -> &'static str {
+    allow(server, "worker", more)
+}
+
+fn worker(server: &Server) -> RedisPublisher {
+    let url = format!("redis://worker:secret@127.0.0.1:{}", server.port());
+    Redis::new(&url).unwrap().prefix("shop").publisher().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn acl_line_for_publishers_is_exact() {
     let server = Server::start(&[]);
-    let line = allow_worker(&server);
+    let line = allow_worker(&server, "");
     let _: String = server.run("CONFIG RESETSTAT");
-    let url = format!("redis://worker:secret@127.0.0.1:{}", server.port());
-    let publisher = Redis::new(&url).unwrap().prefix("shop").publisher().unwrap();
+    let publisher = worker(&server);
     publish(&publisher, event("1").idempotency_key("one")).await;
     publish(&publisher, event("1").idempotency_key("one")).await;
     // Rare events: the clock went back, an entry from the far future, and a full memory.
@@ -376,9 +378,51 @@ async fn acl_line_for_publishers_is_exact() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
+async fn event_whose_value_is_refused_is_published_once() {
+    let server = Server::start(&[]);
+    allow_worker(&server, "");
+    let _: u64 = server.run("HSET {shop}:latest another value");
+    let retain = Retain::default().keep_latest(1);
+    let publisher = worker(&server).limits(&Limits::default(), &retain);
+    for name in ["1", "2"] {
+        publish(&publisher, event(name).conflate(name)).await;
+        until("an error", || publisher.last_error().is_some_and(|error| !error.is_resolved)).await;
+    }
+    let error = publisher.last_error().unwrap();
+    assert!(error.cause.contains("value not kept: ERR "), "{error}");
+    assert_eq!(server.run::<u32>("XLEN {shop}:events"), 2);
+    assert_eq!(server.run::<u64>("HLEN {shop}:latest"), 1, "the values of others stay");
+    // With the rights of the guide, beyond the bound of the values too.
+    allow_worker(&server, "+hdel +hset +zadd +zcard +zpopmin");
+    for name in ["3", "4"] {
+        publish(&publisher, event(name).conflate(name)).await;
+    }
+    until("a publisher that works", || publisher.last_error().unwrap().is_resolved).await;
+    assert_eq!(server.run::<u64>("ZCARD {shop}:latest-order"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn late_instance_knows_of_joins_by_publishers() {
+    let server = Server::start(&[]);
+    allow_worker(&server, "");
+    let publisher = worker(&server);
+    // The instance with the client is killed before it announces the client.
+    let client = "00112233445566778899aabbccddeeff".parse().unwrap();
+    publisher.join(Audience::client(client), "room").unwrap();
+    let position = publish(&publisher, event("1")).await;
+    let _: u64 = server.run("XTRIM {shop}:events MAXLEN 1");
+    let late = Instance::with(&server.url(), |redis| redis.prefix("shop"), |hub| hub);
+    late.backplane.ready().await;
+    let claim = Subscriber::new().client_id(client).resume(position);
+    assert!(!late.hub.subscribe(claim).unwrap().is_resumed(), "its topics are unknown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
 async fn each_connection_asks_for_the_credentials() {
     let server = Server::start(&[]);
-    allow_worker(&server);
+    allow_worker(&server, "");
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     // Those of the address are not used.
@@ -494,23 +538,8 @@ fn events_left_at_the_end_of_the_runtime_are_counted() {
 async fn events_left_with_a_batch_under_way_are_counted() {
     let (told, _guard) = Told::record();
     let server = Server::start(&[]);
-    let publisher = publisher(&server.url());
-    for number in 0..7 {
-        publish(&publisher, event(number)).await;
-    }
-    server.pause();
-    let mut waiting = Vec::new();
-    for number in 0..1_500 {
-        waiting.push(publisher.publish_confirmed(Audience::all(), event(number)).unwrap());
-        // The first goes alone, and the batches follow.
-        tokio::task::yield_now().await;
-    }
-    drop(publisher);
-    server.resume();
-    assert!(told.contains("left=1500 "), "{}", told.text());
-    for confirmation in waiting {
-        assert!(timeout(DEADLINE, confirmation).await.unwrap().is_err());
-    }
+    let source = Source::Publisher(publisher(&server.url()));
+    end_under_way(&server, &told, source, async |source| drop(source)).await;
 }
 
 #[tokio::test]

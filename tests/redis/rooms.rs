@@ -414,3 +414,18 @@ async fn late_instance_knows_no_topics_before_a_drain() {
     let opening = frames(&read(&mut { known })).remove(0).data;
     assert!(opening.contains(&tab.client_id().to_string()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn forged_note_of_joins_counts_as_joins() {
+    let server = Server::start(&[]);
+    let _: u64 = server.run("LPUSH {sse-hub}:joins x");
+    let here = Instance::ready(&server.url()).await;
+    let position = here.publish("0").await;
+    until("it has read all", || here.hub.position() == position).await;
+    let unknown: ClientId = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let strange = here.hub.subscribe(ann().client_id(unknown).resume(position)).unwrap();
+    assert!(!strange.is_resumed(), "the topics of the client are unknown");
+    drop(joined(&here).await);
+    assert_eq!(server.run::<String>("GET {sse-hub}:joins"), "1", "the next join replaces the key");
+}

@@ -5,7 +5,8 @@
 
 -- Ids that lie further than this ahead of the clock are malformed: ten years, in milliseconds.
 local HORIZON = 315360000000
-local call, pcall, byte, sub = redis.call, redis.pcall, string.byte, string.sub
+local try, call, pcall = pcall, redis.call, redis.pcall
+local byte, sub = string.byte, string.sub
 local match, format = string.match, string.format
 local stream, lastkey, floor = KEYS[1], KEYS[2], ARGV[3]
 local function milliseconds()

@@ -7,7 +7,8 @@
 -- time; ARGV 6 is followed by the most values, and by how many values the batch sets, divided by
 -- blanks; and ARGV ends with so many pairs of the number of an event and the name of its value. The
 -- field of the hash without a name says that a value was removed to make room.
--- Returns the ids, divided by blanks; or {error, ids, replaced idempotency keys}.
+-- Returns the ids, divided by blanks; or {error, ids, replaced idempotency keys}. The ids are those of
+-- the events that are in the stream.
 local first, remember, count = ARGV[5], ARGV[6], (#ARGV - 6) / 2
 local names, latest, order = {}, KEYS[#KEYS - 1], KEYS[#KEYS]
 local ms, most, values = match(remember, '^(%d+) (%d+) (%d+)$')
@@ -15,22 +16,28 @@ if ms then
   remember, count = ms, count - tonumber(values)
   for at = 7 + 2 * count, #ARGV, 2 do names[tonumber(ARGV[at])] = ARGV[at + 1] end
 end
-local function fails(...)
-  local got = pcall(...)
-  return type(got) == 'table' and got.err
-end
 local function keep(name, id, entry)
-  local value, time = id .. ' ' .. entry, match(id, '^%d+')
-  -- A hash or a set that no hub wrote is replaced.
-  if fails('HSET', latest, name, value) or fails('ZADD', order, time, name) then
-    call('DEL', latest, order)
-    call('HSET', latest, name, value, '', id)
-    call('ZADD', order, time, name)
-  end
+  call('HSET', latest, name, id .. ' ' .. entry)
+  call('ZADD', order, match(id, '^%d+'), name)
   for surplus = 1, call('ZCARD', order) - tonumber(most) do
     call('HDEL', latest, call('ZPOPMIN', order)[1])
     call('HSET', latest, '', id)
   end
+end
+-- A hash or a set that no hub wrote is replaced.
+local function replace(name, id, entry)
+  call('DEL', latest, order)
+  call('HSET', latest, '', id)
+  keep(name, id, entry)
+end
+-- Sets a value, and returns the error, if any. The event is in the stream already: an error that
+-- ended the script would add the event again with each retry.
+local function fails_to_keep(...)
+  local is_kept, cause = try(keep, ...)
+  if not is_kept and match(cause.err or cause, 'WRONGTYPE') then
+    is_kept, cause = try(replace, ...)
+  end
+  return not is_kept and 'value not kept: ' .. (cause.err or cause)
 end
 local ids, had, replaced = {}, 0, 0
 if last ~= ARGV[4] then
@@ -67,11 +74,12 @@ for event = had + 1, count do
   if not got then
     got, failed = add('e', entry)
     if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', remember) end
-    if got and names[event] then keep(names[event], got, entry) end
+    if got and names[event] then failed = fails_to_keep(names[event], got, entry) end
   end
-  if failed then break end
+  if not got then break end
   taken = event
   ids[event] = got
+  if failed then break end
 end
 local all = table.concat(ids, ' ')
 if taken > had then

@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::backplane::Encoder;
-    use crate::{Audience, Confirmation, Event};
+    use crate::{Audience, Confirmation, Event, Limits, Retain};
 
     fn push(outbox: &Outbox) -> Result<Confirmation, SendError> {
         let mut event = Encoder::default().event(Audience::all(), Event::new("n")).unwrap();
@@ -214,6 +214,21 @@ mod tests {
         let mut batch = VecDeque::new();
         outbox.fill(&mut batch, BATCH_BYTES);
         batch.into_iter().zip((1..).map(|seq| EventId::new(1, seq))).collect()
+    }
+
+    #[test]
+    fn names_of_an_event_take_room() {
+        let of = |retain: Retain, event: Event| {
+            Encoder::new(&Limits::default(), &retain).event(Audience::topic("t"), event).unwrap()
+        };
+        let event = || Event::new("n").conflate("a key");
+        let plain = weight(&of(Retain::default(), event()));
+        assert_eq!(weight(&of(Retain::default(), event().idempotency_key("once"))), plain + 4);
+        let value = of(Retain::default().keep_latest(1), event());
+        assert_eq!(weight(&value), plain + value.value_of().unwrap().len());
+        let outbox = Outbox::new(9, 2 * plain);
+        outbox.push(value).unwrap();
+        assert_eq!(outbox.push(of(Retain::default(), event())).unwrap_err(), SendError::Full);
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Keys {
     }
 }
 
-/// The scripts of a hub.
+/// The scripts of a hub or a publisher.
 #[derive(Debug)]
 pub(crate) struct Scripts {
     keys: Keys,
@@ -251,7 +251,8 @@ impl Scripts {
     /// stream already are answered and not added again. A batch with a lower number comes late,
     /// over an abandoned connection. If the stream still ends at the publisher's last answer, then
     /// nothing of this batch is in the stream, and the record need not be read. The record is
-    /// written also if the batch fails half way, so the calls are `pcall`s.
+    /// written also if the batch fails half way, so no refused command ends the script: the calls
+    /// after the first event are `pcall`s, or are in a `try`.
     ///
     /// A record or an idempotency key that no hub can have written is ignored and replaced. Such a
     /// record has more ids than the batch, or an id that cannot be of the batch.

@@ -191,6 +191,16 @@ mod tests {
     }
 
     #[test]
+    fn commands_take_the_room_of_events() {
+        let mut tail = Tail::new(9, 20, 2, HORIZON);
+        // 11 bytes, and 8 bytes each.
+        tail.extend(vec![event(9, 8), command(8, 7), command(7, 6)]);
+        assert!(!tail.wants_more());
+        let Start { floor, entries, .. } = tail.finish(at(9));
+        assert_eq!((floor, entries.len()), (at(7), 2));
+    }
+
+    #[test]
     fn entries_before_a_break_are_left_out() {
         let broken = vec![event(5, 4), event(7, 6), event(8, 7)];
         assert_eq!(finish(broken, 8, 9), (at(8), at(8), at(7).predecessor(), vec![7, 8]));

@@ -371,13 +371,6 @@ impl Reader {
         });
     }
 
-    /// Tells the hub if no client has joined a topic before the loaded part of the order.
-    fn note_joins(&self, has_joins: bool) {
-        if !has_joins {
-            self.feed.no_earlier_joins();
-        }
-    }
-
     /// Tells the hub that all unread events up to `floor` are gone.
     async fn forget(&mut self, floor: EventId, link: &mut Link) -> RedisResult<()> {
         self.load(floor, Vec::new(), link).await
@@ -397,17 +390,18 @@ impl Reader {
         // After the end of the order: a join that the hub does not read is known now.
         let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
         link.answered();
-        if self.feed.tail_limits().values.is_none() {
+        if self.feed.tail_limits().values.is_some() {
+            let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
+            link.answered();
+            let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
+            (0..malformed).for_each(|_| self.skip_malformed());
+            self.feed.load_with_latest(floor, aged(events), is_whole, tail);
+        } else {
             self.feed.load(floor, tail);
-            self.note_joins(has_joins);
-            return Ok(());
         }
-        let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
-        link.answered();
-        let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
-        (0..malformed).for_each(|_| self.skip_malformed());
-        self.feed.load_with_latest(floor, aged(events), is_whole, tail);
-        self.note_joins(has_joins);
+        if !has_joins {
+            self.feed.no_earlier_joins();
+        }
         Ok(())
     }
 }

@@ -121,9 +121,8 @@ impl Sender {
     async fn send(&mut self) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
         let connection = self.link.probe(&shared).await.map_err(Trouble::Failed)?;
-        // Before the join is in the stream: an instance that skips the entry must find the note. A
-        // publisher has no rights to the key; the hubs with the clients note their announcements.
-        if self.feed.is_some() && self.batch.iter().any(Outgoing::joins) {
+        // Before the join is in the stream: an instance that skips the entry must find the note.
+        if self.batch.iter().any(Outgoing::joins) {
             shared.scripts.note_joins(connection).await.map_err(Trouble::Failed)?;
         }
         let batch = BatchOf {
