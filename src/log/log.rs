@@ -28,7 +28,7 @@ use super::hash::{KeyHasher, KeyHashes, KeyMap};
 use super::identity::Identity;
 use super::kept::Kept;
 use super::key::Key;
-use super::merge::{Events, Merge};
+use super::merge::{Backward, Events, Merge};
 use super::retain::{Allowance, Retain, RunLimits};
 use super::run_log::RunLog;
 use super::runs::{NewRun, RunRecord, RunState, Runs, Started};
@@ -247,7 +247,7 @@ impl Log {
         let mut bytes = 0;
         if client.has_runs() {
             let mut events = Merge::new(self.events_of(client), after, upto);
-            return events.all(|entry| {
+            return events.all(|(_, entry)| {
                 if !entry.is_for(client) {
                     return true;
                 }
@@ -315,18 +315,17 @@ impl Log {
 
     /// Returns the retained events of each of a client's keys, runs included, with the position
     /// after which the client holds the key.
-    pub(super) fn events_of<'a>(&'a self, client: Identity<'a>) -> Vec<(Events<'a>, EventId)> {
-        let mut all = Vec::with_capacity(client.memberships.len());
-        for held in client.memberships {
-            if held.key.is_run() {
-                let run = self.runs.find(held.hash, &held.key);
-                all.extend(run.map(|run| (Events::Run(run.kept()), held.since)));
-            } else {
-                let lists = self.lists_of(held.hash, &held.key);
-                all.extend(lists.map(|entries| (Events::Key(entries), held.since)));
-            }
-        }
-        all
+    pub(super) fn events_of<'a>(
+        &'a self,
+        client: Identity<'a>,
+    ) -> impl Iterator<Item = (Events<'a>, EventId)> {
+        client.memberships.iter().flat_map(|held| {
+            let is_run = held.key.is_run();
+            let run = is_run.then(|| self.runs.find(held.hash, &held.key)).flatten();
+            let run = run.map(|run| Events::Run(run.kept()));
+            let lists = self.lists_of(held.hash, &held.key).map(Events::Key);
+            lists.chain(run).map(|events| (events, held.since))
+        })
     }
 
     /// Returns the position directly before the last `count` retained events for a client, and the
@@ -336,29 +335,15 @@ impl Log {
         count: usize,
         client: Identity<'_>,
     ) -> (EventId, Option<EventId>) {
-        let lists = self.lists(client);
-        let mut next: BinaryHeap<(EventId, usize, usize)> = lists
-            .iter()
-            .enumerate()
-            .filter_map(|(list, (entries, _))| {
-                let at = entries.len().checked_sub(1)?;
-                Some((entries[at].0, list, at))
-            })
-            .collect();
+        let events = Backward::new(self.lists(client), EventId::LAST);
         let mut left = count;
         let mut oldest = None;
-        while let Some((id, list, at)) = next.pop() {
-            let (entries, since) = lists[list];
-            if oldest != Some(id) && id > since && entries[at].1.is_for(client) {
-                if left == 0 {
-                    return (oldest.map_or(id, EventId::predecessor), Some(id));
-                }
-                left -= 1;
-                oldest = Some(id);
+        for entry in events.filter(|entry| entry.is_for(client)) {
+            if left == 0 {
+                return (oldest.map_or(entry.id, EventId::predecessor), Some(entry.id));
             }
-            if let Some(at) = at.checked_sub(1) {
-                next.push((entries[at].0, list, at));
-            }
+            left -= 1;
+            oldest = Some(entry.id);
         }
         (oldest.map_or(self.head, EventId::predecessor), None)
     }
