@@ -134,6 +134,24 @@ fn text_is_cut_at_the_events_of_other_names() {
 }
 
 #[test]
+fn client_cut_off_after_a_gap_gets_the_text() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
+    let run = answer(&hub, "a", []);
+    let opened = hub.position();
+    for number in 0..3 {
+        tell(&run, [number]);
+        hub.send_to_topic("t", Event::new("note").data("-")).unwrap();
+    }
+    tell(&run, 3..4);
+    let client = |last| Subscriber::new().run("a").topic("t").resume(last);
+    let all = read(&mut hub.subscribe(client(opened)).unwrap());
+    assert_eq!((tokens(&all), gaps(&all)), (text(0..4), vec!["evicted".to_owned()]));
+    let gap = frames(&all).into_iter().find(|frame| frame.event == "hub:gap").unwrap();
+    let rest = read(&mut hub.subscribe(client(gap.id.unwrap())).unwrap());
+    assert_eq!(tokens(&rest), text(0..4), "the gap is not before the whole text");
+}
+
+#[test]
 fn other_fields_and_types_are_not_joined() {
     let hub = hub();
     let run = answer(&hub, "a", 0..2);
@@ -623,6 +641,19 @@ fn page_of_a_run_is_read_without_a_stream() {
     let shown: Vec<&str> = page.events.iter().map(|event| &*event.data).collect();
     assert_eq!(shown, [text(0..100).as_str(), "n"]);
     assert!(!page.truncated && !page.has_more && page.next == hub.position());
+}
+
+#[test]
+fn empty_page_skips_no_part_of_a_text() {
+    let hub = hub();
+    let run = answer(&hub, "a", 0..100);
+    let who = Subscriber::new().run("a");
+    let none = hub.read(&who, LastEventId::none(), 0).unwrap();
+    assert!(none.events.is_empty() && none.has_more && !none.truncated);
+    let page = hub.read(&who, none.next, 10).unwrap();
+    assert!(!page.truncated && !page.has_more);
+    assert_eq!(page.events[0].data, text(0..100));
+    drop(run);
 }
 
 #[test]

@@ -313,6 +313,19 @@ impl Log {
         true
     }
 
+    /// Returns the position directly before the first retained event for a client after a position
+    /// and up to `upto`. `None` if there is no such event.
+    pub(crate) fn before_first(
+        &self,
+        after: EventId,
+        upto: EventId,
+        client: Identity<'_>,
+    ) -> Option<EventId> {
+        let mut events = Merge::new(self.events_of(client), after, upto);
+        let first = events.find(|(_, entry)| entry.is_for(client));
+        first.map(|(id, _)| id.predecessor())
+    }
+
     /// Returns the retained events of each of a client's keys, runs included, with the position
     /// after which the client holds the key.
     pub(super) fn events_of<'a>(
