@@ -403,6 +403,37 @@ fn reader_waits_for_a_run_to_start() {
     assert_eq!(end(&read(&mut lucky)).as_deref(), Some("abandoned"));
 }
 
+#[test]
+fn every_waiting_reader_learns_of_the_start() {
+    let (hub, timer) = with_limits(RunLimits::default().wait(5 * SECOND));
+    let mut readers: Vec<Subscription> = (0..600).map(|_| reader(&hub, "a")).collect();
+    let run = answer(&hub, "a", 0..2);
+    timer.advance(6 * SECOND);
+    for stream in &mut readers {
+        let text_so_far = read(stream);
+        assert_eq!((tokens(&text_so_far), end(&text_so_far)), (text(0..2), None));
+    }
+    drop(run);
+    let ends = readers.iter_mut().map(|stream| end(&read(stream)));
+    assert!(ends.into_iter().all(|end| end.as_deref() == Some("abandoned")));
+}
+
+#[test]
+fn heartbeats_forget_ended_runs() {
+    let limits = RunLimits::default().keep(SECOND);
+    let (hub, timer) = hub_with(|hub| hub.runs(limits).stalled_after(None));
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    for name in ["a", "b"] {
+        let run = answer(&hub, name, 0..2);
+        read(&mut stream);
+        run.finish(None).unwrap();
+        timer.advance(60 * SECOND);
+        assert_eq!(hub.stats().retained_runs, 1);
+        assert!(!has_ended_after_heartbeats(&mut stream));
+        assert_eq!((hub.stats().retained_runs, hub.stats().run_bytes), (0, 0));
+    }
+}
+
 fn has_ended_after_heartbeats(stream: &mut Subscription) -> bool {
     read(stream);
     has_ended(stream)

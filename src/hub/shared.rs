@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(super) state: Mutex<State>,
     /// Whether streams must show the hub as degraded. Written under the state lock.
     pub(super) shows_degraded: AtomicBool,
+    /// Whether there are ended runs to forget later. Written under the state lock.
+    pub(super) has_ended_runs: AtomicBool,
     /// How many events this hub gave to its backplane.
     sent: AtomicU64,
 }
@@ -78,6 +80,7 @@ impl Shared {
             order,
             state,
             shows_degraded: AtomicBool::new(false),
+            has_ended_runs: AtomicBool::new(false),
             sent: AtomicU64::new(0),
         }
     }
@@ -239,9 +242,18 @@ impl Shared {
     /// Does the hub's housekeeping, on the occasion of a heartbeat: ends stalled streams, and frees
     /// events and runs beyond the retention.
     pub(crate) fn housekeep(&self) {
+        let Config { stall, history, .. } = &self.config;
+        // A heartbeat may miss a run that ends now: the next heartbeat finds the run.
+        let has_ended_runs = self.has_ended_runs.load(Ordering::Relaxed);
+        if stall.is_none() && history.is_none() && !has_ended_runs {
+            return;
+        }
         let mut work = Work::begin(&self.config);
         let mut state = self.lock_state();
-        state.log.forget_runs(work.now, &mut work.forgotten);
+        if has_ended_runs {
+            state.log.forget_runs(work.now, &mut work.forgotten);
+            self.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
+        }
         state.lower(MAX_LOWERED_IDLE, work.now, &mut work.evicted);
         state.expel_stalled(&mut work);
         drop(state);
