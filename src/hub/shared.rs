@@ -1,4 +1,5 @@
-//! The state that a hub and its subscriptions share, and the paths of an event: publish, hand out, read.
+//! The state that a hub and its subscriptions share, and the paths of an event: publish, hand out,
+//! read.
 //!
 //! Lock order: the *ordering* lock, then the *state* lock, then a client's *inbox*. A thread that
 //! holds a lock may take only the locks after it. No foreign code runs under a lock.
@@ -174,7 +175,8 @@ impl Shared {
         matched
     }
 
-    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took it.
+    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took
+    /// it.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,
@@ -260,8 +262,8 @@ impl Shared {
         work.run();
     }
 
-    /// Moves a client that has received everything to the end of the log. Returns the position of the
-    /// client.
+    /// Moves a client that has received everything to the end of the log. Returns the position of
+    /// the client.
     pub(crate) fn refresh(&self, slot: usize, client: &Arc<Client>) -> EventId {
         self.state.lock().refresh(slot, client)
     }
@@ -275,7 +277,8 @@ impl Shared {
         }
     }
 
-    /// Returns how many events this hub published: `local` counts those of a hub without a backplane.
+    /// Returns how many events this hub published: `local` counts those of a hub without a
+    /// backplane.
     pub(super) fn published(&self, local: u64) -> u64 {
         match self.config.backplane {
             Some(_) => self.sent.load(Ordering::Relaxed),

@@ -2,10 +2,10 @@
 //!
 //! # Raising
 //!
-//! With a backplane, the log can grow at its old end: events that it evicted or never held are put
-//! back in their place, and clients read them as they read any event. While the log is *raised* it
-//! keeps more than its retention, by an allowance, and limits neither topics nor the age of events:
-//! an event must not be evicted between its restoration and its read.
+//! With a backplane, the log can grow at the old end: events that the log evicted or never held are
+//! put back in their place, and clients read these as any other event. A *raised* log keeps more
+//! than the retention, by an allowance, and limits neither topics nor the age of events: no event
+//! may be evicted between the restoration and the read.
 //!
 //! # Values
 //!
@@ -52,7 +52,8 @@ const MAX_FORGOTTEN: usize = 64;
 pub(crate) struct Log {
     retain: Retain,
     raised: Option<Raised>,
-    /// The retained events, without the kept values, in id order. An event that left before older events leaves a hole.
+    /// The retained events, without the kept values, in id order. An event that left before older
+    /// events leaves a hole.
     order: VecDeque<(EventId, Option<Arc<Entry>>)>,
     holes: usize,
     /// The sum of the weights of the retained events.
@@ -181,7 +182,8 @@ impl Log {
             // Removed first: an insertion would keep the old key, and with it a second copy.
             let older = self.latest.remove(conflation);
             self.latest.insert(Arc::clone(conflation), entry.id);
-            // Not recorded as evicted: a client that has not read it reads the new value.
+            // Not recorded as evicted: a client that has not read the old value reads the new
+            // value.
             evicted.extend(older.and_then(|older| self.take_out(older)));
         }
         for (hash, key) in entry.hashed_keys() {
@@ -245,6 +247,7 @@ impl Log {
         out: &mut Batch,
     ) -> bool {
         let mut bytes = 0;
+        // Only runs need the merge, which clones the handle of an event before the filter decides.
         if client.has_runs() {
             let mut events = Merge::new(self.events_of(client), after, upto);
             return events.all(|(_, entry)| {
@@ -414,7 +417,7 @@ impl Log {
             match self.runs.find(held.hash, &held.key) {
                 Some(run) => {
                     lost = lost.max(Some(run.lost()).filter(|&lost| lost > after));
-                    // Before its beginning, another run of the name may be forgotten.
+                    // Before the beginning, another run of the name may be forgotten.
                     if after < run.begin {
                         from = from.min(after);
                     }
@@ -762,7 +765,7 @@ mod tests {
 
     struct Model {
         log: Log,
-        /// Every appended event, with its kind and whether it conflates.
+        /// Every appended event, with the kind, and whether the event conflates.
         all: Vec<(Arc<Entry>, usize, bool)>,
     }
 

@@ -1,4 +1,4 @@
-//! The events of several keys in one sequence, by their ids.
+//! The events of several keys in a sequence, by their ids.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,5 +1,5 @@
-//! Reading the log a piece at a time, for a reader that is not a client, or for a client that begins
-//! with the values.
+//! Reading the log a piece at a time, for a reader that is not a client, or for a client that
+//! begins with the values.
 //!
 //! A reader can be interested in few of the events under its keys, so a read of one piece ends
 //! after a number of events that it looked at. The caller releases the lock between two pieces.
@@ -137,8 +137,8 @@ impl Read {
 
 /// Finds the last `count` events of a topic for a client, among the last 1,024 events of the topic.
 ///
-/// `before` and `now`: the identities of the client without and with the topic. `read`: what the
-/// client got for the identity `before`.
+/// `before` and `now`: the identities of the client without and with the topic. `read`: the reads
+/// of the client with the identity `before`.
 pub(crate) fn last_of(
     log: &Log,
     topic: &Key,
