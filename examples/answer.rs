@@ -1,5 +1,5 @@
-//! A chat page whose answers survive: the page can reload, a second device can show the same answer,
-//! and each can stop the answer.
+//! A chat page with answers that survive: the page can reload, a second device can show the same
+//! answer, and each can stop the answer.
 //!
 //! An answer is a *run*. The producer is a task, which goes on when the request that asked is over.
 //! The page reads the run from the beginning, or from the position at which the page was cut off.
@@ -10,8 +10,8 @@
 //! cargo run --example answer --features axum-serve,tokio -- --port 3006
 //! ```
 //!
-//! and open the printed address. Ask, reload, and open the address of the answer in another browser.
-//! The answer to a question that contains the word `fail` breaks off.
+//! and open the printed address. Ask, reload, and open the address of the answer in another
+//! browser. The answer to a question that contains the word `fail` breaks off.
 
 mod common;
 
@@ -180,7 +180,7 @@ const PAGE: &str = r##"<!doctype html>
     });
     stream.addEventListener("error", () => {
       // The server refused: the answer is unknown, or was complete.
-      if (stream.readyState === EventSource.CLOSED) done(state.textContent);
+      if (stream.readyState === EventSource.CLOSED) done("unknown, or complete");
     });
   };
   const done = (reason) => {

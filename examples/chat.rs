@@ -1,4 +1,4 @@
-//! A chat: rooms with members, and the last 20 lines for a page that enters a room.
+//! A chat: rooms with members, and the last lines for a page that enters a room.
 //!
 //! Run with
 //!
@@ -26,7 +26,7 @@ use sse_hub::{
 };
 use tokio::net::TcpListener;
 
-/// Stands for the authentication of your service: whoever names a user is that user.
+/// Stands for the authentication of your service: a request that names a user is of that user.
 #[derive(Deserialize)]
 struct Who {
     user: String,
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Requests name a room without the prefix: no request can name another topic.
+/// A request to `/rooms` names the room without the prefix, and so cannot name another topic.
 fn topic(room: &str) -> String {
     format!("room-{room}")
 }
@@ -64,7 +64,8 @@ async fn events(
     hub.subscribe(Subscriber::new().user(who.user).resume(last))
 }
 
-/// Enters a room, or leaves. The query has the client, the topic, and how many lines the page wants.
+/// Enters a room, or leaves. The query has the client, the topic, and how many events the page
+/// wants.
 async fn topics(
     State(hub): State<Hub>,
     Query(who): Query<Who>,

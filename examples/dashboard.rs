@@ -1,5 +1,5 @@
-//! A dashboard: 500 symbols at 20 updates a second each. A page begins with the newest price of each
-//! symbol, and then gets the prices that changed, at most once in a period of the page.
+//! A dashboard: 500 symbols at 20 updates a second each. A page begins with the newest price of
+//! each symbol, and then gets the prices that changed, at most once in a period of the page.
 //!
 //! Run with
 //!

@@ -27,6 +27,8 @@ const KEEP: u64 = 20;
 struct Settings {
     /// `None`: nothing is lost but old runs of a name, and forgotten runs.
     bytes: Option<usize>,
+    /// How many events of the topic the hub keeps. `None`: more than there are.
+    topic_events: Option<usize>,
     window: usize,
     batch: usize,
     appends: bool,
@@ -102,8 +104,17 @@ enum From {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (prop::option::of(2_000..20_000usize), 1..6usize, 1..2_000usize, any::<bool>())
-        .prop_map(|(bytes, window, batch, appends)| Settings { bytes, window, batch, appends })
+    let bytes = prop::option::of(2_000..20_000usize);
+    let topic_events = prop::option::of(1..3usize);
+    (bytes, topic_events, 1..6usize, 1..2_000usize, any::<bool>()).prop_map(
+        |(bytes, topic_events, window, batch, appends)| Settings {
+            bytes,
+            topic_events,
+            window,
+            batch,
+            appends,
+        },
+    )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -126,7 +137,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (run(), how, any::<bool>())
             .prop_map(|(run, how, with_event)| Op::End { run, how, with_event }),
         1 => run().prop_map(|run| Op::Stop { run }),
-        3 => (0..40usize).prop_map(|len| Op::Topic { len }),
+        8 => (0..40usize).prop_map(|len| Op::Topic { len }),
         6 => connect
             .prop_map(|(reader, runs, topic, from)| Op::Connect { reader, runs, topic, from }),
         5 => reader().prop_map(|reader| Op::Read { reader }),
@@ -181,6 +192,8 @@ struct Reader {
     topic_since: EventId,
     /// The events of each run count from here.
     since: [EventId; NAMES],
+    /// The cursor before the gap, if the reader got a gap and no event since.
+    before_gap: Option<EventId>,
     /// Events up to here may be missing: a gap was told.
     excused: EventId,
     /// The stream must be complete, with the events up to here.
@@ -213,11 +226,15 @@ impl Model {
         if let Some(bytes) = settings.bytes {
             limits = limits.bytes(bytes).bytes_per_run(bytes / 2);
         }
+        let mut retain = Retain::default().age(None);
+        if let Some(events) = settings.topic_events {
+            retain = retain.events(events);
+        }
         let hub = Hub::builder(timer.clone())
             .heartbeat(None)
             .stalled_after(None)
             .runs(limits)
-            .retain(Retain::default().age(None))
+            .retain(retain)
             .window(settings.window)
             .max_batch_bytes(settings.batch)
             .build()
@@ -427,6 +444,7 @@ impl Model {
         let returns = from == From::WhereItStopped && reader.last.is_some();
         if !returns {
             (reader.runs, reader.topic) = (runs.clone(), topic);
+            reader.before_gap = None;
         }
         // A stream that begins with a gap for an unknown id opens with an id that is unknown, too.
         let resumes = returns && reader.last != Some(EventId::new(0, 0));
@@ -467,8 +485,19 @@ impl Model {
         reader.excused = EventId::new(0, 0);
         reader.is_open = false;
         if resumes {
-            reader.cursor = reader.last.unwrap();
-            (reader.topic_since, reader.since) = (reader.cursor, [reader.cursor; NAMES]);
+            let last = reader.last.unwrap();
+            match reader.before_gap {
+                // The hub has told the loss, and must send the rest before the gap.
+                Some(before) => {
+                    (reader.cursor, reader.excused) = (before, last);
+                    reader.topic_since = reader.topic_since.min(last);
+                    reader.since = reader.since.map(|since| since.min(last));
+                }
+                None => {
+                    reader.cursor = last;
+                    (reader.topic_since, reader.since) = (last, [last; NAMES]);
+                }
+            }
         } else {
             reader.cursor = known.iter().map(|run| run.begin).min().unwrap_or(head);
             reader.topic_since = head;
@@ -513,6 +542,9 @@ impl Model {
                 let reader = &mut self.readers[number];
                 assert!(!reader.is_open);
                 reader.is_open = true;
+                if reader.last != frame.id {
+                    reader.before_gap = None;
+                }
                 // An id of nowhere is unknown again.
                 reader.last = frame.id;
                 return;
@@ -521,11 +553,14 @@ impl Model {
                 let is_unknown = frame.data.contains("unknown");
                 let upto = self.readers[number].complete.unwrap_or(head);
                 let lost = self.waiting(number, upto).iter().any(|event| event.forgotten);
-                assert!(is_bounded || is_unknown || lost, "a gap without a loss");
+                let is_short = self.readers[number].topic && self.settings.topic_events.is_some();
+                assert!(is_bounded || is_short || is_unknown || lost, "a gap without a loss");
                 let reader = &mut self.readers[number];
                 reader.last = frame.id;
+                reader.before_gap = None;
                 if !is_unknown {
                     reader.excused = head;
+                    reader.before_gap = Some(reader.cursor);
                 }
                 return;
             }
@@ -545,9 +580,7 @@ impl Model {
         assert!(reader.complete.is_none_or(|upto| id <= upto), "an event after the end");
         let waiting = self.waiting(number, id);
         assert_eq!(waiting.last().map(|event| event.id), Some(id), "an event for another client");
-        let may_miss = |event: &&Published| {
-            event.replaced || event.id <= reader.excused && (is_bounded || event.forgotten)
-        };
+        let may_miss = |event: &&Published| self.may_miss(reader, event);
         let last = waiting[waiting.len() - 1];
         let is_one =
             |event: &Published| event.source == last.source && event.event_type == frame.event_type;
@@ -564,18 +597,24 @@ impl Model {
             (0..waiting.len()).any(|from| is_part(from) && waiting[..from].iter().all(may_miss));
         assert!(found, "{frame:?} is not the next of {waiting:?}, excused {}", reader.excused);
         let reader = &mut self.readers[number];
-        (reader.cursor, reader.last) = (id, Some(id));
+        (reader.cursor, reader.last, reader.before_gap) = (id, Some(id), None);
     }
 
     /// Every event for a reader must have been received, or may be missing.
     fn check_missing(&self, number: usize, upto: EventId) {
         let reader = &self.readers[number];
-        let is_bounded = self.settings.bytes.is_some();
         for event in self.waiting(number, upto) {
-            let may_miss =
-                event.replaced || event.id <= reader.excused && (is_bounded || event.forgotten);
-            assert!(may_miss, "{event:?} is missing");
+            assert!(self.may_miss(reader, event), "{event:?} is missing");
         }
+    }
+
+    /// Whether a reader may lack an event that was for it.
+    fn may_miss(&self, reader: &Reader, event: &Published) -> bool {
+        let is_bounded = match event.source {
+            Source::Topic => self.settings.topic_events.is_some(),
+            Source::Run(..) => self.settings.bytes.is_some(),
+        };
+        event.replaced || event.id <= reader.excused && (is_bounded || event.forgotten)
     }
 
     fn drain(&mut self, number: usize) {

@@ -134,6 +134,24 @@ fn text_is_cut_at_the_events_of_other_names() {
 }
 
 #[test]
+fn client_cut_off_after_a_gap_gets_the_text() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
+    let run = answer(&hub, "a", []);
+    let opened = hub.position();
+    for number in 0..3 {
+        tell(&run, [number]);
+        hub.send_to_topic("t", Event::new("note").data("-")).unwrap();
+    }
+    tell(&run, 3..4);
+    let client = |last| Subscriber::new().run("a").topic("t").resume(last);
+    let all = read(&mut hub.subscribe(client(opened)).unwrap());
+    assert_eq!((tokens(&all), gaps(&all)), (text(0..4), vec!["evicted".to_owned()]));
+    let gap = frames(&all).into_iter().find(|frame| frame.event == "hub:gap").unwrap();
+    let rest = read(&mut hub.subscribe(client(gap.id.unwrap())).unwrap());
+    assert_eq!(tokens(&rest), text(0..4), "the gap is not before the whole text");
+}
+
+#[test]
 fn other_fields_and_types_are_not_joined() {
     let hub = hub();
     let run = answer(&hub, "a", 0..2);
@@ -385,6 +403,37 @@ fn reader_waits_for_a_run_to_start() {
     assert_eq!(end(&read(&mut lucky)).as_deref(), Some("abandoned"));
 }
 
+#[test]
+fn every_waiting_reader_learns_of_the_start() {
+    let (hub, timer) = with_limits(RunLimits::default().wait(5 * SECOND));
+    let mut readers: Vec<Subscription> = (0..600).map(|_| reader(&hub, "a")).collect();
+    let run = answer(&hub, "a", 0..2);
+    timer.advance(6 * SECOND);
+    for stream in &mut readers {
+        let text_so_far = read(stream);
+        assert_eq!((tokens(&text_so_far), end(&text_so_far)), (text(0..2), None));
+    }
+    drop(run);
+    let ends = readers.iter_mut().map(|stream| end(&read(stream)));
+    assert!(ends.into_iter().all(|end| end.as_deref() == Some("abandoned")));
+}
+
+#[test]
+fn heartbeats_forget_ended_runs() {
+    let limits = RunLimits::default().keep(SECOND);
+    let (hub, timer) = hub_with(|hub| hub.runs(limits).stalled_after(None));
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    for name in ["a", "b"] {
+        let run = answer(&hub, name, 0..2);
+        read(&mut stream);
+        run.finish(None).unwrap();
+        timer.advance(60 * SECOND);
+        assert_eq!(hub.stats().retained_runs, 1);
+        assert!(!has_ended_after_heartbeats(&mut stream));
+        assert_eq!((hub.stats().retained_runs, hub.stats().run_bytes), (0, 0));
+    }
+}
+
 fn has_ended_after_heartbeats(stream: &mut Subscription) -> bool {
     read(stream);
     has_ended(stream)
@@ -623,6 +672,19 @@ fn page_of_a_run_is_read_without_a_stream() {
     let shown: Vec<&str> = page.events.iter().map(|event| &*event.data).collect();
     assert_eq!(shown, [text(0..100).as_str(), "n"]);
     assert!(!page.truncated && !page.has_more && page.next == hub.position());
+}
+
+#[test]
+fn empty_page_skips_no_part_of_a_text() {
+    let hub = hub();
+    let run = answer(&hub, "a", 0..100);
+    let who = Subscriber::new().run("a");
+    let none = hub.read(&who, LastEventId::none(), 0).unwrap();
+    assert!(none.events.is_empty() && none.has_more && !none.truncated);
+    let page = hub.read(&who, none.next, 10).unwrap();
+    assert!(!page.truncated && !page.has_more);
+    assert_eq!(page.events[0].data, text(0..100));
+    drop(run);
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //! | a page of another site | a ticket in the URL of the stream | such a page sends no cookie, and `EventSource` cannot set a header |
 //! | a client with `fetch`, or without a browser | `Authorization: Bearer` | it can set headers |
 //!
-//! The stream of a session ends with the session: at the logout, or at the expiry. A page that opens
-//! gets the number of unread notes as a snapshot, `unread`, and adds one for each `note` after it.
+//! The stream of a session ends with the session: at the logout, or at the expiry. A page that
+//! opens gets the number of unread notes as a snapshot, `unread`, and adds 1 for each later `note`.
 //!
 //! Run with
 //!
@@ -343,7 +343,7 @@ async fn note(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The user has read the notes on one device: the others show it too.
+/// The user has read the notes on a device: the other devices show `unread` as 0.
 async fn read(State(app): State<Arc<App>>, session: Session) -> Result<StatusCode, PublishError> {
     let mut unread = app.unread.lock();
     app.hub.send_to_user(&session.user, Event::new("unread").data("0"))?;

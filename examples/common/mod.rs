@@ -1,5 +1,5 @@
-//! Shared by the examples: the port, the server, and an orderly end of the process. To end your own server in
-//! order, copy everything below `port`.
+//! Shared by the examples: the port, the server, and an orderly end of the process. To end your own
+//! server in order, copy everything below `port`.
 #![allow(dead_code, reason = "no example uses all of it")]
 
 use std::num::ParseIntError;

@@ -174,8 +174,8 @@ impl End {
 
 /// The state of the end of a client's stream.
 ///
-/// A stream is open, then delivers its backlog, then is over. Two kinds of ends skip the middle: the
-/// stream is over at once, also if events are unread.
+/// A stream is open, then delivers its backlog, then is over. Two kinds of ends skip the middle:
+/// the stream is over at once, also if events are unread.
 ///
 /// Nearly every stream is open and has no deadline. Such a stream takes no further memory.
 #[derive(Debug)]
@@ -189,11 +189,10 @@ enum Phase {
         until: Option<(Instant, EndReason)>,
         /// When the stream is over at once, as [`EndReason::Expired`].
         deadline: Option<Instant>,
-        /// When the stream is complete unless one of its runs has started.
+        /// When the stream is complete unless a run of the stream has started.
         run_by: Option<Instant>,
     },
-    /// The stream takes no further events. It is over when its backlog is delivered, or at the
-    /// deadline.
+    /// The stream takes no further events, and is over after the backlog or at the deadline.
     Backlog { end: End, deadline: Option<Instant> },
     /// The stream is over: only the last frames are left to send.
     Over(End),
@@ -217,7 +216,7 @@ impl Ending {
         }
     }
 
-    /// One of the stream's runs has started.
+    /// A run of the stream has started.
     pub(crate) fn note_run(&mut self) {
         if let Some(Phase::Open { run_by, .. }) = self.0.as_deref_mut() {
             *run_by = None;

@@ -109,7 +109,7 @@ impl Inbox {
         self.is_plain = false;
     }
 
-    /// One of the stream's runs has started.
+    /// A run of the stream has started.
     pub(crate) fn note_run(&mut self) {
         self.ending.note_run();
     }

@@ -464,8 +464,8 @@ impl State {
         let gap = lost.map(|lost| {
             // If topics have limits of their own, the log can hold events older than the loss. The
             // client must get these too, also if it is cut off right after the gap.
-            let first = out.first().or_else(|| next.first());
-            first.map_or(lost, |first| lost.min(first.id.predecessor()))
+            let position = self.log.before_first(cursor, upto, identity);
+            position.map_or(lost, |position| lost.min(position))
         });
         if !out.is_empty() {
             inbox.count_read(out.len(), out.iter().map(|entry| entry.len()).sum());

@@ -31,7 +31,7 @@ pub(super) struct Admitted {
     pub(super) head: EventId,
     /// The request asks for the last events, for the values, or for runs.
     pub(super) asks_for_replay: bool,
-    /// The client with the topics that it got back, for the other instances.
+    /// The client with the restored topics, for the other instances.
     pub(super) announcement: Option<Announcement>,
     /// The client receives at most one batch in a period.
     pub(super) is_paced: bool,
@@ -44,15 +44,15 @@ pub(super) enum Start {
     Fresh(EventId),
     /// Directly after the client's own position.
     Resumed(EventId),
-    /// Directly after the client's own position, if the backplane brings the events that it missed.
+    /// Directly after the client's own position, if the backplane brings the missed events.
     Sought(EventId),
-    /// After the client's own position, with a gap that the log reports as it is read.
+    /// After the client's own position, with a gap that the read of the log reports.
     Behind(EventId),
     /// Before the values: a first connection, or an unknown position, which is reported as a gap.
     Values { is_unknown: bool },
     /// After a gap that is reported at once.
     Gap {
-        /// The position of `hub:open`. A client that is cut off before the gap comes back to it.
+        /// The position of `hub:open`: a client that is cut off before the gap comes back to here.
         held: EventId,
         /// Where the stream continues.
         now: EventId,
@@ -79,7 +79,7 @@ impl Start {
         }
     }
 
-    /// Whether the client continues where it stopped.
+    /// Whether the client continues at its own position, without a gap.
     pub(super) const fn is_resumed(self) -> bool {
         matches!(self, Self::Resumed(_) | Self::Sought(_))
     }
@@ -94,7 +94,7 @@ impl Start {
 
 /// Lets a client in.
 ///
-/// The caller must free the client if its stream is not handed out.
+/// The caller must free the client if nobody gets the stream.
 pub(super) fn admit(
     shared: &Shared,
     subscriber: Subscriber,
@@ -171,7 +171,7 @@ pub(super) fn admit(
         lacks_topics = returning::restore(&mut state, slot, returned, config.limits.topics);
     }
     state.note_arrival(slot, work);
-    // Where the client begins depends on the keys that it is registered under.
+    // The beginning depends on the keys of the registered client.
     let (start, since) = match values {
         Some(values) => (values, None),
         None => start(&state, slot, &subscriber, &runs, lost_id, lacks_topics, work),
@@ -182,7 +182,7 @@ pub(super) fn admit(
     if let Some(claim) = claim.filter(|_| start.is_resumed() && kept.is_none()) {
         returning::watch(&mut state, slot, claim, work.now);
     }
-    // Set once: nobody else has set it before. Values are no events since the start.
+    // The first and only call. Values are no events since the start.
     let _ = client.start.set(if values.is_some() { head } else { start.position() });
     if start.position() != head {
         let mut inbox = client.lock();
@@ -217,7 +217,7 @@ pub(super) fn admit(
     Ok(Admitted { client, slot, start, head, asks_for_replay, announcement, is_paced })
 }
 
-/// Checks the runs of a stream that is complete with its runs.
+/// Checks the runs of a stream that ends with the runs.
 fn check_runs(
     state: &State,
     subscriber: &Subscriber,
@@ -257,7 +257,7 @@ fn make_room(
     let limits = &config.limits;
     let owner = subscriber.owner();
     let old = subscriber.client_id.and_then(|id| returning::connection_of(state, id, &owner));
-    // The old connection has the same user and session: it leaves room in each.
+    // The old connection has the same user and session, and leaves room in each.
     let freed = usize::from(old.is_some());
     let crowded = |state: &State| {
         let of_user = owner.user.clone().map(Key::User);
@@ -299,7 +299,8 @@ fn displace(state: &mut State, slot: usize, config: &Config, work: &mut Work<'_>
     state.expel(slot, end, work);
 }
 
-/// Where a client begins that asks for the values. `None` if it continues at its own position.
+/// Where a client begins that asks for the values. `None` if the client continues at its own
+/// position.
 fn values_start(subscriber: &Subscriber, head: EventId, config: &Config) -> Option<Start> {
     let is_unknown = match subscriber.resume {
         Resume::Fresh => false,
@@ -314,8 +315,8 @@ fn values_start(subscriber: &Subscriber, head: EventId, config: &Config) -> Opti
 }
 
 /// Where a client that was just registered begins. `lost_id`: the id that the client had before and
-/// could not keep. `lacks_topics`: the client may lack topics that it had joined. For a client whose
-/// runs have a past, also returns the position after which the client holds its other keys.
+/// could not keep. `lacks_topics`: the client may lack topics that it had joined. For a client
+/// whose runs have a past, also returns the position after which the client holds its other keys.
 fn start(
     state: &State,
     slot: usize,

@@ -161,15 +161,16 @@ pub(super) fn read(
         }
         state = sync::yield_lock(&shared.state, state);
     };
-    drop(state);
-    work.run();
-
     let has_more = taken.len() > limit;
     let next = match (has_more, limit.checked_sub(1)) {
         (false, _) => end,
         (true, Some(last)) => taken[last].id,
-        (true, None) => taken[0].id.predecessor(),
+        // Not the position before the id of `taken[0]`: a text has the id of its last event.
+        (true, None) => state.log.before_first(at, EventId::LAST, reader).unwrap_or(at),
     };
+    drop(state);
+    work.run();
+
     taken.truncate(limit);
     let events = taken.iter().filter_map(|entry| StoredEvent::new(entry)).collect();
     Ok(Page { events, next, truncated, has_more })

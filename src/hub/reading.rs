@@ -79,14 +79,42 @@ impl ClientRuns {
 
 /// Finishes the streams that are complete because a run has ended in this state.
 ///
-/// The caller holds the ordering lock. The lock of the state is released between pieces. A client
-/// that connects in between finds that the run has ended.
+/// A client that connects between two pieces finds that the run has ended.
 pub(super) fn complete<'a>(
     lock: &'a Mutex<State>,
-    mut state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, State>,
     run: &Key,
     end: RunState,
     work: &mut Work<'_>,
+) {
+    visit_readers(lock, state, run, |state, slot, client| {
+        let goes_on = || state.identity(slot).is_some_and(|client| state.log.has_open_run(client));
+        if !client.ends_with_runs || goes_on() {
+            return;
+        }
+        let mut inbox = client.lock();
+        if inbox.ending().accepts(EndReason::Finished) {
+            let retry = work.config.retry(client.id);
+            work.extend(inbox.end(End::complete(end.as_str(), retry)));
+        }
+    });
+}
+
+/// Tells the readers that waited for a run that the run has started.
+///
+/// A client that connects between two pieces finds the run, and does not wait.
+pub(super) fn note_start<'a>(lock: &'a Mutex<State>, state: MutexGuard<'a, State>, run: &Key) {
+    visit_readers(lock, state, run, |_, _, client| client.lock().note_run());
+}
+
+/// Visits the readers of a run, each with its slot.
+///
+/// The caller holds the ordering lock. The lock of the state is released between pieces.
+fn visit_readers<'a>(
+    lock: &'a Mutex<State>,
+    mut state: MutexGuard<'a, State>,
+    run: &Key,
+    mut visit: impl FnMut(&State, usize, &Client),
 ) {
     let mut left = usize::MAX;
     loop {
@@ -94,30 +122,12 @@ pub(super) fn complete<'a>(
         left = left.min(members.len());
         let rest = left.saturating_sub(PIECE);
         for member in members[rest..left].iter().rev() {
-            let client: &Client = &member.reach;
-            let goes_on = || {
-                state.identity(member.slot()).is_some_and(|client| state.log.has_open_run(client))
-            };
-            if !client.ends_with_runs || goes_on() {
-                continue;
-            }
-            let mut inbox = client.lock();
-            if inbox.ending().accepts(EndReason::Finished) {
-                let retry = work.config.retry(client.id);
-                work.extend(inbox.end(End::complete(end.as_str(), retry)));
-            }
+            visit(&state, member.slot(), &member.reach);
         }
         left = rest;
         if left == 0 {
             return;
         }
         state = sync::yield_lock(lock, state);
-    }
-}
-
-/// Tells the readers that waited for a run that it has started.
-pub(super) fn note_start(state: &State, run: &Key) {
-    for member in state.routes.members(run) {
-        member.reach.lock().note_run();
     }
 }

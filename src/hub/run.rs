@@ -18,7 +18,7 @@ use crate::log::audience::Audience;
 use crate::log::codec;
 use crate::log::entry::{Encoded, Prepared};
 use crate::log::key::Key;
-use crate::log::runs::{NewRun, RunRecord, RunState, Runs};
+use crate::log::runs::{NewRun, RunRecord, RunState, Runs, Started};
 use crate::sync;
 use crate::wire::event::Event;
 use crate::wire::frame;
@@ -187,15 +187,15 @@ pub(super) fn start(
             return Err(RunError::Closed);
         }
         let mut state = shared.state.lock();
-        state.log.start_run(new, work.now, &mut work.forgotten).map(|started| {
-            let producer = Arc::new(Producer::new(started.stop));
-            let older = started.superseded.and_then(|older| state.producers.remove(&older));
-            state.producers.insert(started.serial, Arc::clone(&producer));
-            let key = Key::Run(Arc::clone(&name));
+        let started = state.log.start_run(new, work.now, &mut work.forgotten);
+        started.map(|Started { slot, serial, superseded, stop }| {
+            let producer = Arc::new(Producer::new(stop));
+            let older = superseded.and_then(|older| state.producers.remove(&older));
+            state.producers.insert(serial, Arc::clone(&producer));
             if shared.config.runs.wait.is_some() {
-                reading::note_start(&state, &key);
+                reading::note_start(&shared.state, state, &Key::Run(Arc::clone(&name)));
             }
-            (started.slot, started.serial, producer, older)
+            (slot, serial, producer, older)
         })
     };
     if let Ok((.., Some(older))) = &started {
@@ -240,7 +240,7 @@ pub(super) fn info(shared: &Shared, name: Arc<str>) -> Option<RunInfo> {
     let info = {
         let mut state = shared.lock_state();
         state.log.forget_runs(work.now, &mut work.forgotten);
-        let clients = state.routes.members(&key).len();
+        let clients = state.routes.members_under(hash, &key).len();
         state.log.runs().find(hash, &key).and_then(|run| RunInfo::of(run, clients))
     };
     work.run();
@@ -253,7 +253,7 @@ pub(super) fn list(shared: &Shared) -> Vec<RunInfo> {
     let list = {
         let mut state = shared.lock_state();
         state.log.forget_runs(work.now, &mut work.forgotten);
-        let clients = |run: &RunRecord| state.routes.members(run.key()).len();
+        let clients = |run: &RunRecord| state.routes.members_under(run.hash(), run.key()).len();
         state.log.runs().iter().filter_map(|run| RunInfo::of(run, clients(run))).collect()
     };
     work.run();
@@ -413,6 +413,7 @@ impl Run {
             let mut state = self.shared.state.lock();
             let events = state.log.runs().of_producer(self.slot, self.serial)?.events;
             state.log.end_run(self.slot, end, work.now);
+            self.shared.has_ended_runs.store(true, Ordering::Relaxed);
             state.producers.remove(&self.serial);
             let key = Key::Run(Arc::clone(&self.name));
             reading::complete(&self.shared.state, state, &key, end, &mut work);

@@ -1,4 +1,5 @@
-//! The state that a hub and its subscriptions share, and the paths of an event: publish, hand out, read.
+//! The state that a hub and its subscriptions share, and the paths of an event: publish, hand out,
+//! read.
 //!
 //! Lock order: the *ordering* lock, then the *state* lock, then a client's *inbox*. A thread that
 //! holds a lock may take only the locks after it. No foreign code runs under a lock.
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(super) state: Mutex<State>,
     /// Whether streams must show the hub as degraded. Written under the state lock.
     pub(super) shows_degraded: AtomicBool,
+    /// Whether there are ended runs to forget later. Written under the state lock.
+    pub(super) has_ended_runs: AtomicBool,
     /// How many events this hub gave to its backplane.
     sent: AtomicU64,
 }
@@ -79,6 +82,7 @@ impl Shared {
             order,
             state,
             shows_degraded: AtomicBool::new(false),
+            has_ended_runs: AtomicBool::new(false),
             sent: AtomicU64::new(0),
         }
     }
@@ -172,7 +176,8 @@ impl Shared {
         matched
     }
 
-    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took it.
+    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took
+    /// it.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,
@@ -240,17 +245,26 @@ impl Shared {
     /// Does the hub's housekeeping, on the occasion of a heartbeat: ends stalled streams, and frees
     /// events and runs beyond the retention.
     pub(crate) fn housekeep(&self) {
+        let Config { stall, history, .. } = &self.config;
+        // A heartbeat may miss a run that ends now: the next heartbeat finds the run.
+        let has_ended_runs = self.has_ended_runs.load(Ordering::Relaxed);
+        if stall.is_none() && history.is_none() && !has_ended_runs {
+            return;
+        }
         let mut work = Work::begin(&self.config);
         let mut state = self.lock_state();
-        state.log.forget_runs(work.now, &mut work.forgotten);
+        if has_ended_runs {
+            state.log.forget_runs(work.now, &mut work.forgotten);
+            self.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
+        }
         state.lower(MAX_LOWERED_IDLE, work.now, &mut work.evicted);
         state.expel_stalled(&mut work);
         drop(state);
         work.run();
     }
 
-    /// Moves a client that has received everything to the end of the log. Returns the position of the
-    /// client.
+    /// Moves a client that has received everything to the end of the log. Returns the position of
+    /// the client.
     pub(crate) fn refresh(&self, slot: usize, client: &Arc<Client>) -> EventId {
         self.state.lock().refresh(slot, client)
     }
@@ -265,7 +279,8 @@ impl Shared {
         }
     }
 
-    /// Returns how many events this hub published: `local` counts those of a hub without a backplane.
+    /// Returns how many events this hub published: `local` counts those of a hub without a
+    /// backplane.
     pub(super) fn published(&self, local: u64) -> u64 {
         match self.config.backplane {
             Some(_) => self.sent.load(Ordering::Relaxed),

@@ -33,22 +33,23 @@ use crate::wire::event::{Event, EventError};
 use crate::wire::frame;
 use crate::wire::id::EventId;
 
-/// One read in this many measures the delay of its oldest event.
+/// Of so many reads, one measures the delay of the oldest event.
 const MEASURED_READS: u8 = 16;
 
 /// The server's end of a client's stream, as [`Hub::subscribe`](crate::Hub::subscribe) returns it.
 ///
-/// A `Stream` of `Bytes`. Each item is one or more whole frames, or a heartbeat, and must be written
-/// to the response as it comes. The first item begins with `hub:open`. A subscription is not a
-/// queue: events that a client does not read cost no memory for that client.
+/// A `Stream` of `Bytes`. Each item is one or more whole frames, or a heartbeat, and must be
+/// written to the response as it comes. The first item begins with `hub:open`. A subscription is
+/// not a queue: events that a client does not read cost no memory for that client.
 ///
 /// The stream ends for the reasons that [`EndReason`](crate::EndReason) lists. If the hub ends the
 /// stream, the last frame is `hub:end`, unless the hub was closed or the client stalled.
 ///
 /// # Cancel safety
 ///
-/// An item is taken only when it is returned, so dropping `next()` before it is ready loses nothing.
-/// Dropping the subscription frees everything that the hub holds for the client, at once.
+/// Dropping `next()` before the future is ready loses nothing: the stream takes an item only to
+/// return the item. Dropping the subscription frees everything that the hub holds for the client,
+/// at once.
 ///
 /// Purposefully not `Clone`: a subscription is the position of one client.
 #[must_use = "dropping a subscription disconnects its client"]
@@ -64,7 +65,7 @@ pub struct Subscription {
     is_timed: bool,
     /// The client receives at most one batch in a period.
     is_paced: bool,
-    /// The timer was armed since it fired last, or need not be.
+    /// The timer is armed, or need not be.
     is_armed: bool,
     /// The state of the backplane that the client was told last.
     told_degraded: bool,
@@ -100,8 +101,8 @@ impl Subscription {
         let mut work = Work::begin(&shared.config);
         let has_user = subscriber.user.is_some();
         let admitted = admission::admit(shared, subscriber, &mut work);
-        // The subscription frees the client when it is dropped. It must exist before foreign code
-        // runs: a panic there must not leave a client without a stream.
+        // The drop of the subscription frees the client. So the value must exist before foreign
+        // code runs: a panic there must not leave a client without a stream.
         let admitted = admitted.map(|mut admitted| {
             let (start, announcement) = (admitted.start.as_str(), admitted.announcement.take());
             (Self::new(shared, admitted), start, announcement)
@@ -145,8 +146,8 @@ impl Subscription {
         self.client.id
     }
 
-    /// Returns whether the client continues where it stopped, without a gap, and with the topics that
-    /// the server [added](crate::Hub::join) it to.
+    /// Returns whether the client continues where it stopped, without a gap, and with the topics
+    /// that the server [added](crate::Hub::join) it to.
     ///
     /// The hub knows the topics of a client that names its [client id](Subscriber::client_id). A
     /// client without the id has only the topics of its request.
@@ -190,10 +191,10 @@ impl Subscription {
 
     /// Sends a snapshot before the live events: the state, and then its changes.
     ///
-    /// The client receives `hub:open`, a gap if it missed events, the snapshot, and then exactly the
-    /// events that were published after it subscribed. The snapshot replaces every event before: a
-    /// resumed client gets no replay. So subscribe first, and then read the state: it misses no
-    /// change. A change that is in the state already may come once more.
+    /// The client receives `hub:open`, a gap if it missed events, the snapshot, and then exactly
+    /// the events that were published after it subscribed. The snapshot replaces every event
+    /// before: a resumed client gets no replay. So subscribe first, and then read the state: it
+    /// misses no change. A change that is in the state already may come once more.
     ///
     /// The snapshot heals the gap before it. The data of that gap says so, `"healed": true`: the
     /// page must not fetch the state that it is about to receive. A later gap is not healed.
@@ -252,14 +253,15 @@ impl Subscription {
     /// - After the snapshot, the client receives exactly the events since the subscription. Until
     ///   then these wait in the log: a snapshot that takes longer than the retention is followed by
     ///   a gap.
-    /// - The last event of the snapshot carries the client's position. So the hub sends an event when
-    ///   `events` has the next event, or ends.
-    /// - An empty snapshot replaces every earlier event, too: a `hub:heartbeat` carries the position.
+    /// - The last event of the snapshot carries the client's position. So the hub sends an event
+    ///   when `events` has the next event, or ends.
+    /// - An empty snapshot replaces every earlier event, too: a `hub:heartbeat` carries the
+    ///   position.
     /// - The events of [`with_snapshot`](Self::with_snapshot) come first.
     ///
-    /// If `events` returns an error, or an event that cannot be sent, the hub logs the error, and the
-    /// stream ends without `hub:end`. The client reconnects, and gets a new snapshot. The same holds
-    /// for a client that is cut off, or whose stream the hub ends, during the snapshot. Only
+    /// If `events` returns an error, or an event that cannot be sent, the hub logs the error, and
+    /// the stream ends without `hub:end`. The client reconnects, and gets a new snapshot. The same
+    /// holds for a client that is cut off, or whose stream the hub ends, during the snapshot. Only
     /// [`Hub::finish`](crate::Hub::finish) waits for the rest of the snapshot, because the client
     /// does not come back.
     ///
@@ -355,8 +357,8 @@ impl Subscription {
         }
     }
 
-    /// Whether the inbox holds the waker of this task, and the timer is armed: then nothing has come
-    /// since the last poll.
+    /// Whether the inbox holds the waker of this task, and the timer is armed: then nothing has
+    /// come since the last poll.
     fn is_waiting(&self, cx: &Context<'_>) -> bool {
         self.is_armed && self.task == Task::of(cx.waker()) && self.place.waits()
     }
@@ -519,8 +521,8 @@ impl Subscription {
         let mut batch = Batch::new();
         match self.shared.catch_up(slot as usize, &self.client, &mut batch) {
             LogRead::Retry => None,
-            // A client that was forgotten reads no more. It gets the rest when it comes back, so it
-            // must not be told that its stream is complete.
+            // A forgotten client reads no more, and gets the rest after a reconnect. So the stream
+            // must not end as complete.
             LogRead::Forgotten => {
                 let mut inbox = self.place.lock();
                 let last = inbox.take_last().flatten();
@@ -547,7 +549,7 @@ impl Subscription {
 
     /// Joins values to one item. `end`: where the stream continues after the last value.
     ///
-    /// The last value carries the position `end` instead of its own id. A client that returns after
+    /// The last value carries the position `end` instead of an old id. A client that returns after
     /// a quiet time would otherwise come back to the id of an old event, and get a gap for events
     /// that it never asked for.
     fn values_item(&mut self, first: Option<Bytes>, batch: &Batch, end: Option<EventId>) -> Bytes {
@@ -610,7 +612,7 @@ impl Subscription {
         }
     }
 
-    /// Returns events before the client's position. They have no id: it would move the client back.
+    /// Returns events before the client's position, without ids: an id would move the client back.
     fn unsent_item(&mut self, batch: &Batch, lost_at: Option<EventId>) -> Bytes {
         let mut frames = Vec::new();
         if let Some(position) = lost_at {

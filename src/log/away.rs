@@ -148,7 +148,9 @@ impl Away {
     }
 
     /// Remembers a client that has left. `at`: the client has no later position.
-    pub(crate) fn remember(&mut self, id: ClientId, memberships: Vec<Membership>, at: EventId) {
+    pub(crate) fn remember(&mut self, id: ClientId, mut memberships: Vec<Membership>, at: EventId) {
+        // No command is for a run, and a client that returns names its runs again.
+        memberships.retain(|held| !held.key.is_run());
         let record = Record { slot: 0, number: 0, at, is_own: true, is_partial: false };
         self.put(id, memberships, record);
     }
@@ -445,5 +447,21 @@ impl Away {
     /// Takes the clients that must be announced again.
     pub(crate) fn take_unannounced(&mut self) -> Vec<ClientId> {
         std::mem::take(&mut self.unannounced)
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembered_client_holds_no_run() {
+        let hasher = KeyHasher::default();
+        let mut away = Away::new(4, true, hasher.clone());
+        let [topic, run] = [Key::Topic("a".into()), Key::Run("a".into())];
+        let memberships = [&topic, &run].map(|key| Membership::of(key.clone(), &hasher)).into();
+        let id = ClientId::random().unwrap();
+        away.remember(id, memberships, EventId::new(1, 1));
+        assert_eq!((away.routes.members(&topic).len(), away.routes.members(&run).len()), (1, 0));
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! # Raising
 //!
-//! With a backplane, the log can grow at its old end: events that it evicted or never held are put
-//! back in their place, and clients read them as they read any event. While the log is *raised* it
-//! keeps more than its retention, by an allowance, and limits neither topics nor the age of events:
-//! an event must not be evicted between its restoration and its read.
+//! With a backplane, the log can grow at the old end: events that the log evicted or never held are
+//! put back in their place, and clients read these as any other event. A *raised* log keeps more
+//! than the retention, by an allowance, and limits neither topics nor the age of events: no event
+//! may be evicted between the restoration and the read.
 //!
 //! # Values
 //!
@@ -28,7 +28,7 @@ use super::hash::{KeyHasher, KeyHashes, KeyMap};
 use super::identity::Identity;
 use super::kept::Kept;
 use super::key::Key;
-use super::merge::{Events, Merge};
+use super::merge::{Backward, Events, Merge};
 use super::retain::{Allowance, Retain, RunLimits};
 use super::run_log::RunLog;
 use super::runs::{NewRun, RunRecord, RunState, Runs, Started};
@@ -170,7 +170,8 @@ impl Log {
             // Removed first: an insertion would keep the old key, and with it a second copy.
             let older = self.latest.remove(conflation);
             self.latest.insert(Arc::clone(conflation), entry.id);
-            // Not recorded as evicted: a client that has not read it reads the new value.
+            // Not recorded as evicted: a client that has not read the old value reads the new
+            // value.
             evicted.extend(older.and_then(|older| self.take_out(older)));
         }
         for (hash, key) in entry.hashed_keys() {
@@ -234,9 +235,10 @@ impl Log {
         out: &mut Batch,
     ) -> bool {
         let mut bytes = 0;
+        // Only runs need the merge, which clones the handle of an event before the filter decides.
         if client.has_runs() {
             let mut events = Merge::new(self.events_of(client), after, upto);
-            return events.all(|entry| {
+            return events.all(|(_, entry)| {
                 if !entry.is_for(client) {
                     return true;
                 }
@@ -302,20 +304,32 @@ impl Log {
         true
     }
 
+    /// Returns the position directly before the first retained event for a client after a position
+    /// and up to `upto`. `None` if there is no such event.
+    pub(crate) fn before_first(
+        &self,
+        after: EventId,
+        upto: EventId,
+        client: Identity<'_>,
+    ) -> Option<EventId> {
+        let mut events = Merge::new(self.events_of(client), after, upto);
+        let first = events.find(|(_, entry)| entry.is_for(client));
+        first.map(|(id, _)| id.predecessor())
+    }
+
     /// Returns the retained events of each of a client's keys, runs included, with the position
     /// after which the client holds the key.
-    pub(super) fn events_of<'a>(&'a self, client: Identity<'a>) -> Vec<(Events<'a>, EventId)> {
-        let mut all = Vec::with_capacity(client.memberships.len());
-        for held in client.memberships {
-            if held.key.is_run() {
-                let run = self.runs.find(held.hash, &held.key);
-                all.extend(run.map(|run| (Events::Run(run.kept()), held.since)));
-            } else {
-                let lists = self.lists_of(held.hash, &held.key);
-                all.extend(lists.map(|entries| (Events::Key(entries), held.since)));
-            }
-        }
-        all
+    pub(super) fn events_of<'a>(
+        &'a self,
+        client: Identity<'a>,
+    ) -> impl Iterator<Item = (Events<'a>, EventId)> {
+        client.memberships.iter().flat_map(|held| {
+            let is_run = held.key.is_run();
+            let run = is_run.then(|| self.runs.find(held.hash, &held.key)).flatten();
+            let run = run.map(|run| Events::Run(run.kept()));
+            let lists = self.lists_of(held.hash, &held.key).map(Events::Key);
+            lists.chain(run).map(|events| (events, held.since))
+        })
     }
 
     /// Returns the position directly before the last `count` retained events for a client, and the
@@ -325,29 +339,15 @@ impl Log {
         count: usize,
         client: Identity<'_>,
     ) -> (EventId, Option<EventId>) {
-        let lists = self.lists(client);
-        let mut next: BinaryHeap<(EventId, usize, usize)> = lists
-            .iter()
-            .enumerate()
-            .filter_map(|(list, (entries, _))| {
-                let at = entries.len().checked_sub(1)?;
-                Some((entries[at].0, list, at))
-            })
-            .collect();
+        let events = Backward::new(self.lists(client), EventId::LAST);
         let mut left = count;
         let mut oldest = None;
-        while let Some((id, list, at)) = next.pop() {
-            let (entries, since) = lists[list];
-            if oldest != Some(id) && id > since && entries[at].1.is_for(client) {
-                if left == 0 {
-                    return (oldest.map_or(id, EventId::predecessor), Some(id));
-                }
-                left -= 1;
-                oldest = Some(id);
+        for entry in events.filter(|entry| entry.is_for(client)) {
+            if left == 0 {
+                return (oldest.map_or(entry.id, EventId::predecessor), Some(entry.id));
             }
-            if let Some(at) = at.checked_sub(1) {
-                next.push((entries[at].0, list, at));
-            }
+            left -= 1;
+            oldest = Some(entry.id);
         }
         (oldest.map_or(self.head, EventId::predecessor), None)
     }
@@ -405,7 +405,7 @@ impl Log {
             match self.runs.find(held.hash, &held.key) {
                 Some(run) => {
                     lost = lost.max(Some(run.lost()).filter(|&lost| lost > after));
-                    // Before its beginning, another run of the name may be forgotten.
+                    // Before the beginning, another run of the name may be forgotten.
                     if after < run.begin {
                         from = from.min(after);
                     }
@@ -766,7 +766,7 @@ mod tests {
 
     struct Model {
         log: Log,
-        /// Every appended event, with its kind and whether it conflates.
+        /// Every appended event, with the kind, and whether the event conflates.
         all: Vec<(Arc<Entry>, usize, bool)>,
     }
 

@@ -1,18 +1,16 @@
-//! Reading the log a piece at a time, for a reader that is not a client, or for a client that begins
-//! with the values.
+//! Reading the log a piece at a time, for a reader that is not a client, or for a client that
+//! begins with the values.
 //!
 //! A reader can be interested in few of the events under its keys, so a read of one piece ends
 //! after a number of events that it looked at. The caller releases the lock between two pieces.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::{Arc, Weak};
 
 use super::entry::{Batch, Budget, Entry};
 use super::identity::{Filter, Identity};
 use super::key::Key;
 use super::log::Log;
-use super::merge::Merge;
+use super::merge::{Backward, Merge};
 use crate::wire::id::EventId;
 
 /// The most events that one piece looks at.
@@ -27,42 +25,11 @@ pub(crate) fn forward(
     most: usize,
     out: &mut Vec<Arc<Entry>>,
 ) -> Option<EventId> {
-    if reader.has_runs() {
-        let mut events = Merge::new(log.events_of(reader), after, EventId::LAST);
-        for _ in 0..LOOKED_AT {
-            if out.len() >= most {
-                return None;
-            }
-            out.extend(Some(events.next()?).filter(|entry| entry.is_for(reader)));
-        }
-        return Some(events.newest());
-    }
-    let lists = log.lists(reader);
-    let all = lists.iter().enumerate();
-    let first = all.filter_map(|(list, &(entries, since))| {
-        let at = entries.partition_point(|&(id, _)| id <= after.max(since));
-        entries.get(at).map(|&(id, _)| Reverse((id, list, at)))
-    });
-    let mut next: BinaryHeap<_> = first.collect();
-    let (mut newest, mut looked_at) = (after, 0);
-    while let Some(Reverse((id, list, at))) = next.pop() {
-        if out.len() >= most {
-            return None;
-        }
-        if looked_at == LOOKED_AT {
-            return Some(newest);
-        }
-        looked_at += 1;
-        let (entries, _) = lists[list];
-        // An event under two keys of the reader is in both lists.
-        if id > newest {
-            newest = id;
-            let (_, entry) = &entries[at];
-            out.extend(entry.is_for(reader).then(|| Arc::clone(entry)));
-        }
-        if let Some(&(following, _)) = entries.get(at + 1) {
-            next.push(Reverse((following, list, at + 1)));
-        }
+    let events = log.events_of(reader);
+    let mut events = Merge::new(events, after, EventId::LAST).at_most(LOOKED_AT);
+    while out.len() < most {
+        let Some((_, entry)) = events.next() else { return events.rest() };
+        out.extend(Some(entry).filter(|entry| entry.is_for(reader)));
     }
     None
 }
@@ -77,38 +44,19 @@ pub(crate) fn values(
     budget: Budget,
     out: &mut Batch,
 ) -> Option<EventId> {
-    let lists = log.lists(client);
-    let all = lists.iter().enumerate();
-    let first = all.filter_map(|(list, &(entries, since))| {
-        let at = entries.partition_point(|&(id, _)| id <= after.max(since));
-        entries.get(at).map(|&(id, _)| Reverse((id, list, at)))
-    });
-    let mut next: BinaryHeap<_> = first.collect();
-    let (mut newest, mut looked_at, mut bytes) = (after, 0, 0);
-    while let Some(Reverse((id, list, at))) = next.pop() {
-        if id > upto {
-            return None;
-        }
-        if looked_at == LOOKED_AT {
-            return Some(newest);
-        }
-        looked_at += 1;
-        let (entries, _) = lists[list];
-        let (_, entry) = &entries[at];
-        // An event under two keys of the client is in both lists.
-        if id > newest && entry.is_value() && entry.is_for(client) {
-            if !budget.allows(out, bytes, entry) {
-                return Some(newest);
+    let mut events = Merge::new(log.events_of(client), after, upto).at_most(LOOKED_AT);
+    let mut bytes = 0;
+    loop {
+        let position = events.newest();
+        let Some((_, entry)) = events.next() else { return events.rest() };
+        if entry.is_value() && entry.is_for(client) {
+            if !budget.allows(out, bytes, &entry) {
+                return Some(position);
             }
             bytes += entry.len();
-            out.push(Arc::clone(entry));
-        }
-        newest = id;
-        if let Some(&(following, _)) = entries.get(at + 1) {
-            next.push(Reverse((following, list, at + 1)));
+            out.push(entry);
         }
     }
-    None
 }
 
 /// Adds the newest events for a reader before a position to `out`, the newest first, until `out`
@@ -121,31 +69,10 @@ pub(crate) fn backward(
     most: usize,
     out: &mut Vec<Arc<Entry>>,
 ) -> Option<EventId> {
-    let lists = log.lists(reader);
-    let all = lists.iter().enumerate();
-    let last = all.filter_map(|(list, &(entries, _))| {
-        let at = entries.partition_point(|&(id, _)| id < before).checked_sub(1)?;
-        Some((entries[at].0, list, at))
-    });
-    let mut next: BinaryHeap<_> = last.collect();
-    let (mut oldest, mut looked_at) = (before, 0);
-    while let Some((id, list, at)) = next.pop() {
-        if out.len() >= most {
-            return None;
-        }
-        if looked_at == LOOKED_AT {
-            return Some(oldest);
-        }
-        looked_at += 1;
-        let (entries, since) = lists[list];
-        if id < oldest {
-            oldest = id;
-            let (_, entry) = &entries[at];
-            out.extend((id > since && entry.is_for(reader)).then(|| Arc::clone(entry)));
-        }
-        if let Some(at) = at.checked_sub(1) {
-            next.push((entries[at].0, list, at));
-        }
+    let mut events = Backward::new(log.lists(reader), before).at_most(LOOKED_AT);
+    while out.len() < most {
+        let Some(entry) = events.next() else { return events.rest() };
+        out.extend(entry.is_for(reader).then(|| Arc::clone(entry)));
     }
     None
 }
@@ -210,8 +137,8 @@ impl Read {
 
 /// Finds the last `count` events of a topic for a client, among the last 1,024 events of the topic.
 ///
-/// `before` and `now`: the identities of the client without and with the topic. `read`: what the
-/// client got for the identity `before`.
+/// `before` and `now`: the identities of the client without and with the topic. `read`: the reads
+/// of the client with the identity `before`.
 pub(crate) fn last_of(
     log: &Log,
     topic: &Key,

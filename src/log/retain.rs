@@ -104,9 +104,9 @@ impl Retain {
     /// Must not be zero.
     ///
     /// Such an event is the *value* of the key. A value stays until a later event of the key
-    /// replaces the value. So a client that starts with [`Subscriber::latest`] receives every value, however
-    /// old, and a client that comes back to an old position still gets the newest value of each key
-    /// that changed meanwhile.
+    /// replaces the value. So a client that starts with [`Subscriber::latest`] receives every
+    /// value, however old, and a client that comes back to an old position still gets the newest
+    /// value of each key that changed meanwhile.
     ///
     /// [`Event::conflate`] defines a key: the audience, the type and the key of an event. If there
     /// are more than `keys` values beyond the other limits, or more than
@@ -146,8 +146,8 @@ impl Retain {
         self
     }
 
-    /// Sets the most bytes of the values that [`keep_latest`](Self::keep_latest) keeps, counted as in
-    /// [Memory](Self#memory): 16 MiB by default. Must not be zero. A larger value is not kept.
+    /// Sets the most bytes of the values that [`keep_latest`](Self::keep_latest) keeps, counted as
+    /// in [Memory](Self#memory): 16 MiB by default. Must not be zero. A larger value is not kept.
     #[must_use]
     pub const fn latest_bytes(mut self, bytes: usize) -> Self {
         self.value_bytes = bytes;

@@ -101,6 +101,11 @@ impl RunRecord {
         self.kept.key()
     }
 
+    /// Returns the hash of the key.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
     /// Returns the bytes that the retained events count for.
     pub(crate) fn bytes(&self) -> usize {
         self.kept.bytes()
@@ -166,6 +171,11 @@ impl Runs {
     /// Returns the number of open runs.
     pub(crate) fn open(&self) -> usize {
         self.runs.len() - self.ended.len()
+    }
+
+    /// Whether a run has ended that is not forgotten.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     /// Returns the bytes that the events of all runs count for.

@@ -120,8 +120,8 @@ pub(crate) fn server_is_full(headers: &HeaderMap, retry: Duration) -> Response<B
 /// again, the response is therefore a stream with one `hub:refused` event, which carries the reason
 /// and the delay before the next attempt, and then ends. If the hub is set to
 /// [`RefusalStyle::Status`], the response is `503` or `429` with `retry-after`. A client that must
-/// not try again gets `400`, or `404` for an unknown run. The text of these statuses is the reason. A
-/// client that has everything of its runs gets the [`stop_response`].
+/// not try again gets `400`, or `404` for an unknown run. The text of these statuses is the reason.
+/// A client that has everything of its runs gets the [`stop_response`].
 ///
 /// If the hub is draining or closed, the response has `connection: close`, so that an HTTP/1.1
 /// client opens the next connection to another instance. Servers remove that header on HTTP/2,
@@ -228,8 +228,8 @@ pub fn error_response(error: impl Into<ErrorResponse>) -> Response<Body> {
     response
 }
 
-/// The rejection of the axum extractor [`LastEventId`](crate::LastEventId) for a `HEAD` request. The
-/// response is the [`head_response`].
+/// The rejection of the axum extractor [`LastEventId`](crate::LastEventId) for a `HEAD` request.
+/// The response is the [`head_response`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a HEAD request opens no stream")]
 pub struct HeadRequest(());
@@ -461,8 +461,8 @@ impl sealed::HttpError for EventError {
             | Self::Key
             | Self::IdempotencyKey
             | Self::Id => StatusCode::BAD_REQUEST,
-            // The program sets an id for a hub, or nothing at all, or a snapshot too late or besides
-            // a replay.
+            // The program sets an id for a hub, or nothing at all, or a snapshot too late or
+            // besides a replay.
             Self::OwnId | Self::Late | Self::Replay | Self::Empty => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

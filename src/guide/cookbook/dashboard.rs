@@ -67,16 +67,19 @@
 //!
 //! # The page
 //!
-//! Every event replaces the gauge of its name, so a gap needs no treatment beyond a reload of the
-//! values, and a value that comes twice changes nothing:
+//! Every event replaces the gauge of its name, so a value that comes twice changes nothing. After a
+//! gap, the page reloads, and begins with the values:
 //!
 //! ```text
 //! const stream = new EventSource(`/dashboard/${team}/events`);
+//! let hasGauges = false;
 //! stream.addEventListener("gauge", (event) => {
+//!   hasGauges = true;
 //!   const { name, value } = JSON.parse(event.data);
 //!   gauges.get(name).draw(value);
 //! });
-//! stream.addEventListener("hub:gap", () => location.reload());
+//! // A gap before the first gauge: the hub lacks values, and a reload would not bring them.
+//! stream.addEventListener("hub:gap", () => hasGauges && location.reload());
 //! ```
 //!
 //! # The pace
