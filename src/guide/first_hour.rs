@@ -2,7 +2,8 @@
 //!
 //! After this page you have seen an event on two tabs, a resume, several instances, the loss of
 //! one, and an orderly end. You need Rust and `curl`; from the second part on, `redis-server`, and
-//! this repository. Each part was walked through as it stands.
+//! this repository. Each part was walked through as it stands. Stop the servers of a part before
+//! the next, because some listen on the same port.
 //!
 //! # A notification to one user, in two tabs
 //!

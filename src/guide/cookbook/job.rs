@@ -1,7 +1,7 @@
 //! A job: progress, cancellation, and a result for a page that comes late.
 //!
-//! The job is a [run](crate::guide::runs) that a task, or a worker in the same process, produces. The
-//! example `jobs` is the whole server.
+//! The job is a [run](crate::guide::runs) that a task, or a worker in the same process, produces.
+//! The example `jobs` is the whole server.
 //!
 //! ```
 //! use std::time::Duration;
@@ -65,14 +65,14 @@
 //!
 //! A page with a list of jobs reads several runs at once: `Subscriber::new().runs(names)`. The
 //! stream ends when all have ended, or stays open with
-//! [`ends_with_runs(false)`](crate::Subscriber::ends_with_runs). Each end is an event, `hub:run-end`,
-//! with the name of the run.
+//! [`ends_with_runs(false)`](crate::Subscriber::ends_with_runs). Each end is an event,
+//! `hub:run-end`, with the name of the run.
 //!
 //! # Limits
 //!
 //! - A worker that hangs keeps its run open. Start the run again with
 //!   [`take_over`](crate::RunOptions::take_over): the old producer is fenced off.
-//! - Jobs that must survive the process need a queue. Its worker starts the run again and takes over
-//!   nothing: the progress of the old process is gone.
+//! - Jobs that must survive the process need a queue. Its worker starts the run again and takes
+//!   over nothing: the progress of the old process is gone.
 //! - A worker in another process cannot produce a run of this hub. Publish to a topic over
 //!   [Redis](crate::guide::instances).
