@@ -97,7 +97,7 @@ impl Limits {
         self
     }
 
-    /// Sets how many clients that are away the hub remembers with their topics, so that a client that
+    /// Sets how many clients that are away the hub remembers with their topics. A client that
     /// [returns](crate::Subscriber::client_id) gets back the topics that it
     /// [joined](crate::Hub::join). With a backplane, these are also the clients of other instances
     /// that have joined topics. With 0, no client gets topics back.
@@ -162,8 +162,8 @@ impl Default for Limits {
 /// `sse_hub::redis` does. Without a backplane these settings change nothing.
 ///
 /// The hub reads older events once for all clients that need them, in pieces from the newest back,
-/// and puts them before the retained events. The older events stay until no client has read them for
-/// ten seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
+/// and puts them before the retained events. The older events stay until no client has read them
+/// for ten seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
 ///
 /// # Memory
 ///
