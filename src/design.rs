@@ -256,8 +256,8 @@
 //! | from | to | when |
 //! |---|---|---|
 //! | (new) | `Window` | the client is at the end of the log, or ahead of it |
-//! | (new) | `Log` | the client resumes before the end of the log |
-//! | `Window` | `Log` | the window is full, or an event of the window was evicted |
+//! | (new) | `Log` | the client resumes before the end of the log, or begins with the last events, values or a run |
+//! | `Window` | `Log` | the window is full, an event of the window was evicted, or a client with a pace begins a batch |
 //! | `Log` | `Window` | the client has read the log to its end, under the state lock |
 //! | `Log` | `Held` | events for the client are lost, and the backplane may bring them |
 //! | `Held` | `Log` | the log reaches back to the cursor, no more events can come, or `max_wait` is over |
@@ -266,7 +266,8 @@
 //! | `Gap` | `Log`, `Window` | the gap is reported: to the log if events wait |
 //!
 //! A client in `Held` receives heartbeats only. New events move the tail, and do not wake the
-//! stream.
+//! stream. New events do not wake a client that rests either (see *A pace*): a client with a pace
+//! has a `Pacing` of `core/pacing` beside `Reading`.
 //!
 //! `Ending`:
 //!
@@ -286,8 +287,9 @@
 //! 3. Audience, event types and conflation hold on replay exactly as they do live, for the identity
 //!    of the *new* connection.
 //! 4. The lock order, and no foreign code under a lock.
-//! 5. Every queue is bounded. The payload that a hub holds never exceeds the retention, and the
-//!    [`History`](crate::History) during history reads.
+//! 5. Every queue is bounded. The payload that a hub holds never exceeds [`Retain`](crate::Retain)
+//!    (with the values), [`RunLimits`](crate::RunLimits), and during history reads
+//!    [`History`](crate::History).
 //! 6. Every loss is visible to the client concerned: by a gap with a fresh id, or by the end of the
 //!    stream.
 //! 7. The client's cursor is right from the first frame, which is `hub:open` with an id. `id:` is
