@@ -48,16 +48,16 @@
 //!
 //! A folder is a layer. A file uses only layers below its own and, in its own layer, only files
 //! that the map shows further down. Method calls count like `use` lines: an inherent `impl` stands
-//! in the file of the type, and other code is a free function. `tests/layers.rs` checks the map. The
-//! exception is `HubBuilder::build`, in `hub/hub`: `Hub::builder` returns the builder and `build`
-//! returns the hub, so two files cannot hold all methods of both without using each other. The other
-//! builders stand with the product (`Watchdog`) or above it (`Redis`).
+//! in the file of the type, and other code is a free function. `tests/layers.rs` checks the map.
+//! The exception is `HubBuilder::build`, in `hub/hub`: `Hub::builder` returns the builder and
+//! `build` returns the hub, so two files cannot hold all methods of both without using each other.
+//! The other builders stand with the product (`Watchdog`) or above it (`Redis`).
 //!
 //! ```text
 //! EDGES   mount/ serve/ watchdog/ redis/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
-//!   watchdog/        mod (settings) -> listener (axum's server) -> connection (deadlines) -> requests
+//!   watchdog/        mod (settings) -> listener (for axum) -> connection (deadlines) -> requests
 //!   serve/           mod (settings) -> accept -> connection (the task) -> stream (ours)
 //!                    link (hyper's part) -> app (services);  open (the connections of a server)
 //!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
@@ -102,10 +102,10 @@
 //!   name             the forms of a name          away            topics of clients that are away
 //!   runs             the runs by name             run_log         a run's events and text
 //!   merge            the events of several keys
-//! PAGES   lib  design  guide/    documentation only; guide/proxies/ has configurations that are tested
+//! PAGES   lib  design  guide/    documentation only; guide/proxies/: tested configurations
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
-//!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch    sync     locks, loom
+//!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch   sync     locks, loom
 //! ```
 //!
 //! - `frame` is the only file that writes bytes of events, and `decode` the only file that reads
@@ -206,11 +206,12 @@
 //! All work that grows with a request (hashing, sorting, checking) is done before the locks. Under
 //! the locks a client with 64 topics costs a look-up for each.
 //!
-//! **Wake-ups in turns.** A runtime has one queue for each worker. If a broadcast woke 9,000 clients
-//! at once, an event for one of these clients would wait for the turn of the client: up to 45 ms, if
-//! each client needs 5 us. Under direct serving, a task of the server (`hub/waking`) therefore wakes
-//! the clients of a broadcast to more than `PIECE` clients. The hand-out leaves the wakers in the
-//! inboxes, and the task takes `AT_ONCE` of them at a time, behind which the task queues itself. So:
+//! **Wake-ups in turns.** A runtime has one queue for each worker. If a broadcast woke 9,000
+//! clients at once, an event for one of these clients would wait for the turn of the client: up to
+//! 45 ms, if each client needs 5 us. Under direct serving, a task of the server (`hub/waking`)
+//! therefore wakes the clients of a broadcast to more than `PIECE` clients. The hand-out leaves the
+//! wakers in the inboxes, and the task takes `AT_ONCE` of them at a time, behind which the task
+//! queues itself. So:
 //!
 //! - An event for one client finds the waker, and the client reads all events up to this event
 //!   before the other clients of the broadcast have their turn. The order of ids holds, because a
@@ -224,8 +225,8 @@
 //!   all clients by itself.
 //!
 //! **Memory in the order of use.** With many clients, a delivery costs as much as the cache lines
-//! that are not in a cache. So the inboxes of 16 clients lie side by side in a block, in the order in
-//! which clients come: a hand-out reads memory forward, and takes the lock of a block once. The
+//! that are not in a cache. So the inboxes of 16 clients lie side by side in a block, in the order
+//! in which clients come: a hand-out reads memory forward, and takes the lock of a block once. The
 //! fields of a *live* client, with at most one event to read, are one cache line: the waker, the
 //! tail, the handle and the time. A poll that returns an event registers the waker under the same
 //! lock. The next poll then sees from a flag, without a lock, that nothing has come since: a thread
@@ -258,8 +259,8 @@
 //! | from | to | when |
 //! |---|---|---|
 //! | (new) | `Window` | the client is at the end of the log, or ahead of it |
-//! | (new) | `Log` | the client resumes before the end of the log |
-//! | `Window` | `Log` | the window is full, or an event of the window was evicted |
+//! | (new) | `Log` | the client resumes before the end of the log, or begins with the last events, values or a run |
+//! | `Window` | `Log` | the window is full, an event of the window was evicted, or a client with a pace begins a batch |
 //! | `Log` | `Window` | the client has read the log to its end, under the state lock |
 //! | `Log` | `Held` | events for the client are lost, and the backplane may bring them |
 //! | `Held` | `Log` | the log reaches back to the cursor, no more events can come, or `max_wait` is over |
@@ -268,7 +269,8 @@
 //! | `Gap` | `Log`, `Window` | the gap is reported: to the log if events wait |
 //!
 //! A client in `Held` receives heartbeats only. New events move the tail, and do not wake the
-//! stream.
+//! stream. New events do not wake a client that rests either (see *A pace*): a client with a pace
+//! has a `Pacing` of `core/pacing` beside `Reading`.
 //!
 //! `Ending`:
 //!
@@ -288,8 +290,9 @@
 //! 3. Audience, event types and conflation hold on replay exactly as they do live, for the identity
 //!    of the *new* connection.
 //! 4. The lock order, and no foreign code under a lock.
-//! 5. Every queue is bounded. The payload that a hub holds never exceeds the retention, and the
-//!    [`History`](crate::History) during history reads.
+//! 5. Every queue is bounded. The payload that a hub holds never exceeds [`Retain`](crate::Retain)
+//!    (with the values), [`RunLimits`](crate::RunLimits), and during history reads
+//!    [`History`](crate::History).
 //! 6. Every loss is visible to the client concerned: by a gap with a fresh id, or by the end of the
 //!    stream.
 //! 7. The client's cursor is right from the first frame, which is `hub:open` with an id. `id:` is
@@ -318,8 +321,9 @@
 //! - The id of a gap is the newest lost id. If the log still has an older event for the client
 //!   (topics can have limits of their own), the id is the position before that event, so that a
 //!   client that is cut off right after the gap still gets the event.
-//! - A gap before a snapshot says `"healed": true`: the page is about to receive the state, and must
-//!   not fetch it. Only the gap of the opening is healed: the snapshot does not know later losses.
+//! - A gap before a snapshot says `"healed": true`: the page is about to receive the state, and
+//!   must not fetch it. Only the gap of the opening is healed: the snapshot does not know later
+//!   losses.
 //! - `hub:open` carries the client's own position. A client that is cut off between `hub:open` and
 //!   `hub:gap` therefore comes back to the gap.
 //! - A malformed id, or an id ahead of the order, does not say which events the client has. The
@@ -335,25 +339,26 @@
 //!
 //! # Values
 //!
-//! With [`Retain::keep_latest`](crate::Retain::keep_latest), an event with a conflation key that the
-//! retention would evict moves to the *kept* values (`log/kept`), which are a part of the log with a
-//! bound of their own. Every read of the log merges the retained events and the kept values of the
-//! client's keys. So a value is not lost as long as the log keeps it, a client that resumes gets it
-//! as any event, and there is no second way to read.
+//! With [`Retain::keep_latest`](crate::Retain::keep_latest), an event with a conflation key that
+//! the retention would evict moves to the *kept* values (`log/kept`), which are a part of the log
+//! with a bound of their own. Every read of the log merges the retained events and the kept values
+//! of the client's keys. So a value is not lost as long as the log keeps it, a client that resumes
+//! gets it as any event, and there is no second way to read.
 //!
-//! - A client of [`Subscriber::latest`](crate::Subscriber::latest) reads the log from the beginning,
-//!   and only values, up to the position where it was let in. From there the client reads as every
-//!   other. The position is fixed under the lock under which the client is registered, so no event
-//!   lies between. A value that is replaced meanwhile comes as a later event.
+//! - A client of [`Subscriber::latest`](crate::Subscriber::latest) reads the log from the
+//!   beginning, and only values, up to the position where it was let in. From there the client
+//!   reads as every other. The position is fixed under the lock under which the client is
+//!   registered, so no event lies between. A value that is replaced meanwhile comes as a later
+//!   event.
 //! - The last value carries that position instead of its own id. With its own id, a client that
 //!   comes back after a quiet time would get a gap for all that the log has evicted since the old
 //!   value. A block with an id and no event would do the same, but clients take it for an event.
 //! - A value that the bound evicts is lost for a client that asks for the values. The kept values
-//!   have a record of their own of such losses: the record of the log also has events without a key,
-//!   which this client does not miss. The record is by audience and type, as that of the log.
+//!   have a record of their own of such losses: the record of the log also has events without a
+//!   key, which this client does not miss. The record is by audience and type, as that of the log.
 //! - With a backplane, the engine keeps the newest event of each key beside the order, and a hub
-//!   loads them with the end of the order ([`Feed`](crate::backplane::Feed)). An engine that does not
-//!   is reported to the clients as a gap.
+//!   loads them with the end of the order ([`Feed`](crate::backplane::Feed)). An engine that does
+//!   not is reported to the clients as a gap.
 //!
 //! # A pace
 //!
@@ -361,8 +366,8 @@
 //! log up to its end, and then *rests* (`core/pacing`). The log holds each conflation key once, so
 //! the batch is conflated without work of its own. A batch ends where the log ended when the batch
 //! began: otherwise a batch of several items could have a key twice, and a busy log would leave no
-//! rest. An event that comes during the rest moves the tail only, and wakes nobody; the timer of the
-//! stream does. The stall of a client counts from the end of its rest. An end is not delayed.
+//! rest. An event that comes during the rest moves the tail only, and wakes nobody; the timer of
+//! the stream does. The stall of a client counts from the end of its rest. An end is not delayed.
 //!
 //! # Many instances
 //!
@@ -389,19 +394,24 @@
 //!   go backwards in a hub.
 //! - **Commands** (disconnect, finish, join, leave) are entries of the order. They have the same
 //!   place among the events on every instance, and each instance applies them when reading them,
-//!   also the instance that sent them. To apply them at once there would end a returning client
-//!   twice.
-//! - **Joined topics** return with the client, on every instance (`log/away`). An instance announces
-//!   a client in the order when the client first joins a topic, and the other instances remember it.
-//!   From then on all instances apply the same joins and leaves to it, and none must be told more. An
-//!   instance without a record must decide whether that means "no topics". It does not if the
-//!   instance forgot records, or started after joins that it has not read (`joins` in Redis says
-//!   whether there were any); if a recent join may have reached the client on an instance that was
-//!   killed before it announced the client; or if the client is ahead. Then the client gets a gap.
-//!   A client can also be ahead without an id that says so, because it received nothing since: an
-//!   instance that reads a join, or an announcement, for an id that a client has claimed in the last
-//!   minute tells that client a gap. Not found is a client that moves twice, by way of an instance
-//!   that is behind, before that instance has read its join.
+//!   also the instance that sent them. If that instance applied a command at once, a client that
+//!   returns could be ended twice.
+//! - **Joined topics** return with the client, on every instance (`log/away`). An instance
+//!   announces a client in the order when the client first joins a topic, and the other instances
+//!   remember the client. From then on all instances apply the same joins and leaves. An instance
+//!   without a record of a client must decide whether the client has no topics. The client gets a
+//!   gap if
+//!   - the instance forgot records, or started after joins that it has not read (the key `joins` in
+//!     Redis says whether there were any),
+//!   - a recent join may have reached the client on an instance that was killed before the
+//!     announcement, or
+//!   - the client is ahead.
+//!
+//!   A client that received nothing since the join is ahead, and its id does not say so. Therefore
+//!   an instance that reads a join or an announcement for a client id looks whether a client has
+//!   claimed the id in the last minute, and tells that client a gap. One case is not found: a
+//!   client that moves twice, by way of an instance that is behind, before that instance has read
+//!   the join.
 //! - **Presence** needs no order. Each instance announces a set of seats with a version that only
 //!   grows. A seat is a user, or a user in a topic: both have the same grace, bounds and lease, and
 //!   travel in the same set. In Redis a member is an element that is not UTF-8, and its changes
@@ -463,12 +473,12 @@
 //!   few frames.
 //! - **Fencing.** A handle has the slot and the serial of the run. Each publish compares both under
 //!   the state lock. A takeover gives the run a new serial.
-//! - **The end** is an event, `hub:run-end`, in the order. Under the same hold of the ordering lock,
-//!   the streams that follow ended runs only are finished: `Ending` as for `Hub::finish`. A client
-//!   that comes later has the end decided when the client is let in, and reads its backlog. A client
-//!   that comes back after the end gets the status that stops an `EventSource`.
-//! - **Stopping** sets a flag and wakes the producer, under a lock of the producer (`core/run`). The
-//!   producer decides how the run ends. A silent run does not expire: only the producer knows.
+//! - **The end** is an event, `hub:run-end`, in the order. Under the same hold of the ordering
+//!   lock, the streams that follow ended runs only are finished: `Ending` as for `Hub::finish`. A
+//!   client that comes later has the end decided when the client is let in, and reads its backlog.
+//!   A client that comes back after the end gets the status that stops an `EventSource`.
+//! - **Stopping** sets a flag and wakes the producer, under a lock of the producer (`core/run`).
+//!   The producer decides how the run ends. A silent run does not expire: only the producer knows.
 //! - **Forgotten runs** leave a row in the record of evicted events, under the type `hub:run-end`,
 //!   which every reader of runs admits. A stream that outlives its runs gets a gap.
 //! - With a backplane, [`Hub::start_run`](crate::Hub::start_run) returns an error: a run needs a
@@ -479,12 +489,12 @@
 //! A stream arms the timer when the stream first becomes idle. The timer's waker is the client: if
 //! the timer fires, the inbox notes this, and the task is woken. So a stream knows under the inbox
 //! lock, which each poll takes for the events, whether a deadline may have passed. As long as the
-//! timer has not fired, no deadline has passed, and the stream asks neither the clock nor the timer.
-//! If the timer fires before the current deadline, the stream arms the timer for the remaining time.
-//! The idle time counts from the publishing of the last event that was read.
-//! A stream with a deadline reads the clock in every poll that looks for events, before the inbox
-//! lock, so that a stream that is never idle ends too. A [`Sleep`](crate::Sleep) must fire at the deadline or later. After
-//! an early wake-up, the stream would wait for the next wake-up.
+//! timer has not fired, no deadline has passed, and the stream asks neither the clock nor the
+//! timer. If the timer fires before the current deadline, the stream arms the timer for the
+//! remaining time. The idle time counts from the publishing of the last event that was read. A
+//! stream with a deadline reads the clock in every poll that looks for events, before the inbox
+//! lock, so that a stream that is never idle ends too. A [`Sleep`](crate::Sleep) must fire at the
+//! deadline or later. After an early wake-up, the stream would wait for the next wake-up.
 //!
 //! [`ManualTimer`](crate::ManualTimer) drives the tests: hours of heartbeats take milliseconds, and
 //! no test sleeps.
@@ -583,7 +593,7 @@
 //! | `hub built` | `DEBUG` | `epoch` |
 //! | `client opened` | `DEBUG` | `client`, `has_user`, `start`: `fresh`, `resumed` or `gap` |
 //! | `client ended` | `DEBUG` | `client`, `has_user`, `reason`: [`EndReason::as_str`](crate::EndReason::as_str) |
-//! | `snapshot failed` | `DEBUG` | `error`: of the stream of [`Subscription::with_snapshot_stream`](crate::Subscription::with_snapshot_stream) |
+//! | `snapshot failed` | `DEBUG` | `client`; `error`: of the stream of [`Subscription::with_snapshot_stream`](crate::Subscription::with_snapshot_stream) |
 //! | `client refused` | `DEBUG` | `cause`: [`RefusedCause::as_str`](crate::RefusedCause::as_str) |
 //! | `drain started` | `INFO` | `clients`, `over_ms` |
 //! | `drain ended` | `INFO` | `cut`: clients that were left at the end of the period; `took_ms` |
@@ -616,9 +626,9 @@
 //! | `publisher reaches Redis again` | `INFO` | if the outage was logged |
 //! | `the hub was built without a backplane` | `ERROR` | `RedisBackplane::run` with such a hub |
 //!
-//! A client id is a capability: a program that knows an id can connect under that id, or publish to the
-//! client. Treat a log at `DEBUG` as confidential. A client has ended when the hub forgets it. The
-//! stream can remain for longer in a server that does not poll the stream.
+//! A client id is a capability: a program that knows an id can connect under that id, or publish to
+//! the client. Treat a log at `DEBUG` as confidential. A client has ended when the hub forgets it.
+//! The stream can remain for longer in a server that does not poll the stream.
 //!
 //! [`Hub::record_metrics`](crate::Hub) (feature `metrics`) records in each call, from the counts of
 //! [`Hub::stats`](crate::Hub::stats). Recording at each delivery would run a recorder's code beside

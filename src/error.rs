@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::wire::event::EventError;
 
-/// Why an event was not published. The event had no effect.
+/// Why a publish failed. The event had no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -25,7 +25,7 @@ pub enum PublishError {
         /// The value of `Retain::bytes`.
         limit: usize,
     },
-    /// As many events wait for the backplane as it may hold: the backplane is slow or unreachable.
+    /// Too many events wait for the backplane, which is slow or unreachable.
     #[error("too many events wait for the backplane")]
     Backlog,
     /// The hub is closed, or the publisher has ended.
@@ -33,7 +33,7 @@ pub enum PublishError {
     Closed,
 }
 
-/// A client was not let in. The hub keeps no trace of the client.
+/// The hub refused a client, and keeps no trace of the client.
 ///
 /// With an adapter, a `Refused` is a response. If the same request may succeed later (the hub is
 /// full or closing), the response is a short stream that makes a browser come back, or a status,
@@ -70,7 +70,8 @@ impl Refused {
         self.cause
     }
 
-    /// Returns how long the client must wait before it tries again, if it [may](Self::is_temporary).
+    /// Returns how long the client must wait before it tries again, if it
+    /// [may](Self::is_temporary).
     #[must_use]
     pub const fn retry(&self) -> Duration {
         self.retry
@@ -106,16 +107,16 @@ impl Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RefusalStyle {
-    /// By a stream of one `hub:refused` event, with status 200. A browser's `EventSource` comes back
-    /// by itself after no other answer.
+    /// A stream of one `hub:refused` event, with status 200: the only answer after which a
+    /// browser's `EventSource` comes back by itself.
     #[default]
     Stream,
-    /// By a status, for clients that handle statuses: `503`, or `429` at a limit of the client's own
+    /// A status, for clients that handle statuses: `503`, or `429` at a limit of the client's own
     /// user or session, with `retry-after`.
     Status,
 }
 
-/// Why a client was not let in.
+/// Why the hub refused a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefusedCause {
@@ -172,8 +173,8 @@ pub enum RefusedCause {
     /// The operating system returned no random bytes for a client id.
     #[error("the operating system returns no random bytes")]
     NoRandomness,
-    /// A run of a stream that [ends with its runs](crate::Subscriber::ends_with_runs) is unknown: it
-    /// has not started, or the hub has forgotten it.
+    /// A run of a stream that [ends with its runs](crate::Subscriber::ends_with_runs) is unknown:
+    /// the run has not started, or the hub has forgotten the run.
     #[error("no run has this name")]
     UnknownRun,
     /// The runs of the stream have ended, and the client has received everything.
@@ -238,8 +239,8 @@ impl RefusedCause {
     }
 }
 
-/// Why [`Hub::disconnect`](crate::Hub::disconnect) or [`Hub::finish`](crate::Hub::finish) failed. No
-/// stream was ended.
+/// Why [`Hub::disconnect`](crate::Hub::disconnect) or [`Hub::finish`](crate::Hub::finish) failed.
+/// The call ended no stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DisconnectError {
@@ -249,11 +250,11 @@ pub enum DisconnectError {
     /// The last event is invalid.
     #[error("invalid last event: {0}")]
     Event(#[from] EventError),
-    /// As many entries wait for the backplane as it may hold.
+    /// Too many entries wait for the backplane.
     #[error("too many events wait for the backplane")]
     Backlog,
-    /// The hub is closed, and its streams have ended; or the publisher has ended. Other instances
-    /// were not reached.
+    /// The hub is closed, and its streams have ended; or the publisher has ended. The call did not
+    /// reach other instances.
     #[error("the hub or the publisher is closed")]
     Closed,
 }
@@ -263,8 +264,8 @@ pub enum DisconnectError {
 #[error("invalid reason: expected 1 to 64 ASCII letters, digits, `-` and `_`")]
 pub struct InvalidReason(pub(crate) ());
 
-/// Why [`Hub::join`](crate::Hub::join) or [`Hub::leave`](crate::Hub::leave) failed. No client joined
-/// or left the topic.
+/// Why [`Hub::join`](crate::Hub::join) or [`Hub::leave`](crate::Hub::leave) failed. No client
+/// joined or left the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -280,7 +281,7 @@ pub enum JoinError {
         /// The most topics of a client.
         limit: usize,
     },
-    /// As many entries wait for the backplane as it may hold.
+    /// Too many entries wait for the backplane.
     #[error("too many events wait for the backplane")]
     Backlog,
     /// The hub is closed, and cannot tell its backplane; or the publisher has ended.
@@ -293,8 +294,8 @@ pub enum JoinError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FollowError {
-    /// The client is not connected as this user and session. Whether it is connected at all is not
-    /// told.
+    /// The client is not connected as this user and session. The error does not say whether the
+    /// client is connected at all.
     #[error("the client is not connected as this user and session")]
     Denied,
     /// The client cannot join.
@@ -356,7 +357,8 @@ pub enum RunError {
     /// The name of the run is invalid.
     #[error("invalid run: {0}")]
     Name(#[from] NameError),
-    /// The event is invalid, or the event type of [`RunOptions::append`](crate::RunOptions::append).
+    /// The event is invalid, or the event type of
+    /// [`RunOptions::append`](crate::RunOptions::append).
     #[error("invalid event: {0}")]
     Event(#[from] EventError),
     /// The reason of a stop is invalid.
@@ -370,7 +372,8 @@ pub enum RunError {
         /// The smaller of `RunLimits::bytes_per_run` and `RunLimits::bytes`.
         limit: usize,
     },
-    /// The name is that of an open run: see [`RunOptions::take_over`](crate::RunOptions::take_over).
+    /// The name is that of an open run: see
+    /// [`RunOptions::take_over`](crate::RunOptions::take_over).
     #[error("a run of this name is open")]
     Open,
     /// As many runs are open as [`RunLimits::runs`](crate::RunLimits::runs) allows.
@@ -454,7 +457,7 @@ impl fmt::Display for NameKind {
 }
 
 /// Why [`HubBuilder::build`](crate::HubBuilder::build) failed: a setting contradicts another, or no
-/// hub could work with it.
+/// hub could work with the setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -467,7 +470,7 @@ pub enum ConfigError {
     /// Clients would reconnect in a loop: browsers take a longer delay for zero.
     #[error("`retry` is {retry:?}: set 1 ms to 24 days, or clients would reconnect in a loop")]
     Retry {
-        /// The delay that was set.
+        /// The delay of the setting.
         retry: Duration,
     },
     /// No topic can begin with a prefix of `Presence::topics`.

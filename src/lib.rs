@@ -1,8 +1,9 @@
 //! A hub that pushes events from a web service to browsers, over Server-Sent Events.
 //!
-//! A [`Hub`] takes [`Event`]s from the application and delivers each to the clients that it is for: one
-//! tab, a user, a session, a topic, or all clients. [`Hub::subscribe`] lets a client in and returns its
-//! [`Subscription`], a `Stream<Item = Bytes>` that goes into a response as it is.
+//! A [`Hub`] takes [`Event`]s from the application, and delivers each event to the clients that the
+//! event addresses: a tab, a user, a session, a topic, or all clients. [`Hub::subscribe`] lets a
+//! client in and returns a [`Subscription`], a `Stream<Item = Bytes>` that is the body of the
+//! response.
 //!
 //! ```
 //! use futures_util::StreamExt as _;
@@ -30,15 +31,17 @@
 //!
 //! # One idea
 //!
-//! A hub is a log, and a subscription is a reader of the log. Publishing encodes an event once, gives
-//! it the next id, and appends it to the hub's bounded log. A subscription that keeps up reads the
-//! newest events from a small window. A subscription that falls behind, or resumes from a
-//! `Last-Event-ID`, reads the log from its position. So replay and live delivery are one path, and only
-//! the log owns events: its limits bound the hub's memory, whatever the clients do.
+//! A hub is a log, and a subscription is a reader of the log. Publishing encodes an event once,
+//! gives the event the next id, and appends the event to the bounded log. A subscription that keeps
+//! up reads the newest events from a small window. A subscription that falls behind, or resumes
+//! from a `Last-Event-ID`, reads the log from the client's position. So replay and live delivery
+//! are a single path. Only the log owns events: the limits of the log bound the hub's memory,
+//! however slow the clients are.
 //!
 //! # Where to read on
 //!
-//! [`guide`] has a page for each task, from mounting to troubleshooting. The types have the details:
+//! [`guide`] has a page for each task, from mounting to troubleshooting. The types have the
+//! details:
 //!
 //! | topic | read |
 //! |---|---|
@@ -71,7 +74,7 @@
 //! | `tokio` | `TokioTimer` |
 //! | `http` | responses and an `http_body::Body` for any server of the `http` crate |
 //! | `axum` | extractors and responses |
-//! | `warp` | a filter and replies |
+//! | `warp` | filters and replies |
 //! | `watchdog` | `sse_hub::watchdog`, around the sockets of any server on tokio |
 //! | `axum-serve` | the same for axum's own server |
 //! | `serve` | `sse_hub::serve`: instead of `axum::serve`, with streams written straight to their sockets |
@@ -99,13 +102,13 @@ pub mod watchdog;
 mod wire;
 
 pub mod backplane {
-    //! The port to an engine that makes several instances one hub. `sse_hub::redis` is such an engine;
-    //! implement the port for others.
+    //! The port to an engine through which several instances act as a single hub. `sse_hub::redis`
+    //! is such an engine; implement the port for others.
     //!
-    //! Events go [out](Outgoing) to the engine, which puts them in one order. They come
-    //! [in](Incoming) in that order, with the events of the other instances, through a [`Feed`]. The
-    //! id that the engine gives an event *is* the event's id, so a client can resume on another
-    //! instance. A program that only publishes needs no hub: an [`Encoder`] writes its events.
+    //! Events go [out](Outgoing) to the engine, which decides their order. The events of all
+    //! instances come [in](Incoming) in that order, through a [`Feed`]. The id that the engine
+    //! gives an event *is* the event's id, so a client can resume on another instance. A program
+    //! that only publishes needs no hub: an [`Encoder`] writes its events.
     //!
     //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
     //! look like events to the engine. Presence needs no order: an engine may
@@ -122,7 +125,7 @@ pub mod backplane {
 
 #[cfg(feature = "http")]
 pub mod http {
-    //! Streams over HTTP, for every server whose responses are `http::Response`s with an
+    //! Streams over HTTP, for every server with the `Response` of the crate `http` and an
     //! `http_body::Body`. The adapters for axum and warp are built on this module.
     //!
     //! | to answer | use |
@@ -147,8 +150,8 @@ pub mod http {
 #[cfg(feature = "warp")]
 pub mod warp {
     //! For warp: [`last_event_id`] is a filter. [`Subscription`](crate::Subscription),
-    //! [`EventStream`](crate::EventStream), [`Refused`](crate::Refused) and the errors of this crate
-    //! are replies.
+    //! [`EventStream`](crate::EventStream), [`Refused`](crate::Refused) and the errors of this
+    //! crate are replies.
     //!
     //! ```
     //! use sse_hub::{Hub, LastEventId, Subscriber};

@@ -96,3 +96,40 @@ fn index_names_every_page() {
         }
     }
 }
+
+/// Returns the types of the hub's own events in a text.
+fn hub_events(text: &str) -> BTreeSet<&str> {
+    let is_of_type = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+    let ends = |rest: &str| rest.find(|letter| !is_of_type(letter)).unwrap_or(rest.len());
+    let types = text.split("hub:").skip(1).map(|rest| &rest[..ends(rest)]);
+    types.filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn documents_list_every_event_of_the_hub() {
+    let read =
+        |file: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    // The files that write these events, without comments.
+    let code = ["src/wire/frame.rs", "src/mount/event_stream.rs"].map(|file| {
+        let text = read(file);
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        code.collect::<String>()
+    });
+    let code = code.concat();
+    let written = hub_events(&code);
+    assert!(written.len() > 5, "the events were not found: {written:?}");
+
+    let client = read("examples/client/sse-client.js");
+    let forwarded = client.lines().find(|line| line.starts_with("export const HUB_EVENTS"));
+    assert_eq!(hub_events(forwarded.unwrap()), written, "the list of the browser client");
+    let rows = |page: &str| -> String {
+        let rows =
+            page.lines().filter(|line| line.trim_start_matches([' ', '*']).starts_with("| `hub:"));
+        // The first column.
+        rows.filter_map(|row| row.split('|').nth(1)).collect()
+    };
+    let guide = &pages()["guide::browser"];
+    assert_eq!(hub_events(&rows(guide)), written, "the table of the guide");
+    let docs = client.split("@module").next().unwrap();
+    assert_eq!(hub_events(&rows(docs)), written, "the table of the browser client");
+}

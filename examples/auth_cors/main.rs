@@ -7,7 +7,8 @@
 //! | a client with `fetch`, or without a browser | `Authorization: Bearer` | it can set headers |
 //!
 //! The stream of a session ends with the session: at the logout, or at the expiry. A page that
-//! opens gets the number of unread notes as a snapshot, `unread`, and adds 1 for each later `note`.
+//! opens gets the number of unread notes as a snapshot, `unread`, if there are any, and adds 1 for
+//! each later `note`.
 //!
 //! Run with
 //!

@@ -2,9 +2,21 @@
  * A client for Server-Sent Events that reconnects, resumes from the last event, and detects dead
  * connections.
  *
- * The module has no dependencies and needs no build step. It handles the events of an sse-hub
- * (`hub:open`, `hub:gap`, `hub:degraded`, `hub:refused`, `hub:end`, `hub:error`), and works with
- * every other SSE server.
+ * The module has no dependencies and needs no build step. The client works with every SSE server,
+ * and handles the events of an sse-hub:
+ *
+ * | event | the client |
+ * |---|---|
+ * | `hub:open` | sets `client` and `resumed` in the status, and learns the heartbeat |
+ * | `hub:gap` | does nothing by itself: the page must fetch its state again, unless `healed` is true |
+ * | `hub:degraded` | sets `degraded` in the status |
+ * | `hub:heartbeat` | takes the event as a sign of life |
+ * | `hub:refused` | reconnects after the server's `retry:` |
+ * | `hub:run-end` | does nothing by itself: a run of the stream has ended, `run` with its `reason` |
+ * | `hub:end` | reconnects, or closes if the end is final or the reason is `displaced` |
+ * | `hub:error` | closes |
+ *
+ * A listener for such a type gets the event. A listener for `*` does not.
  *
  * ```js
  * const client = new SSEClient("/events", {
@@ -42,12 +54,12 @@
  * # Topics
  *
  * With the option `topics`, `join` and `leave` change the topics of the open stream. If the stream's
- * address carries the client's id (`status.client`) and the server passes it to
- * `Subscriber::client_id`, the hub keeps the topics across a reconnect, with the events in between:
- * nothing is asked for or replayed again. If the hub did not resume the client, or gave it another
- * id, the client asks for its topics again. Events that were published to a topic in between are
- * then lost unless `last` replays them: clear the topic's list at such a `hub:open`, as the replay
- * may contain events that the page has.
+ * address carries the client's id (`status.client`) and the server passes the id to
+ * `Subscriber::client_id`, the hub keeps the topics across a reconnect, with the events in between,
+ * and the client sends no request for a topic. If the hub did not resume the client, or gave it
+ * another id, the client sends a request for each topic again. Events that were published to a topic
+ * in between are then lost unless `last` replays them: clear the topic's list at such a `hub:open`,
+ * as the replay may contain events that the page has.
  *
  * # Closing
  *
@@ -249,6 +261,8 @@ export declare class Listeners {
     tell(message: Message): void;
     types(): MapIterator<string>;
 }
+/** The types of a hub's own events. `*` listeners do not get these. */
+export declare const HUB_EVENTS: string[];
 /** The status before the first request. @type {Status} */
 export declare const IDLE: Status;
 export declare class SSEClient {
@@ -281,19 +295,25 @@ export declare class SSEClient {
     /**
      * Follows a topic until `leave`, also after each reconnect. The option `topics` must be set.
      *
-     * The result is true when the server has added the client. It is false if the server refused, and
-     * then the client does not ask again; or if the page has called `join` or `leave` since. A request
-     * that fails is repeated. Before the stream is open, the client waits.
+     * Sends a `POST` to the address in `topics`, once the stream is open. If the request fails, or the
+     * status is temporary (408, 425, 429, 5xx), the client repeats the request.
      *
      * @param {string} topic
      * @param {{ last?: number }} [options] `last`: the server replays at most so many events of the
-     *   topic, also after a reconnect
-     * @returns {Promise<boolean>}
+     *   topic, also if the client must ask again after a reconnect
+     * @returns {Promise<boolean>} true when the server has added the client. False if the server
+     *   refused, and the client does not ask again, also after a reconnect; or if the page has called
+     *   `join` or `leave` for the topic since
      */
     join(topic: string, { last }?: {
         last?: number;
     }): Promise<boolean>;
-    /** Leaves a topic that the client has joined. @param {string} topic */
+    /**
+     * Leaves a topic, by a `DELETE` to the address in `topics`, which the client repeats like `join`.
+     * Does nothing if the page has not joined the topic.
+     *
+     * @param {string} topic
+     */
     leave(topic: string): void;
     /** Connects, and reconnects until `close()`. Does nothing if the client is already active. */
     open(): void;

@@ -4,7 +4,7 @@
  *
  * Use {@link SharedSSE} where many tabs are open: a browser allows six connections per origin over
  * HTTP/1.1, and a hub counts each stream against its limits. The methods are those of
- * {@link SSEClient}.
+ * {@link SSEClient}, without `join` and `leave`: the tabs may follow different topics.
  *
  * ```js
  * const client = new SharedSSE("/events", { name: `events of ${user}`, headers });
@@ -15,16 +15,16 @@
  * Tabs with the same `name` share a stream, so the name must contain everything that selects the
  * events: the user, and the topics if tabs differ in them. Without a name, tabs with the same url,
  * method, credentials and mode share. If the url is a function, or `headers` or a `body` are given,
- * the constructor throws a {@link NameRequiredError} unless there is a name: the tabs of two users could
- * share.
+ * the constructor throws a {@link NameRequiredError} unless there is a name: the tabs of two users
+ * could share.
  *
  * # Handing over
  *
  * The tab that holds the Web Lock is the leader. When the leader closes or crashes, another tab
  * gets the lock and resumes from its own position. Followers also ask a leader that was quiet for 3
  * seconds for a sign of life. If the leader does not answer, because the page is in a loop or behind
- * `alert()`, a follower steals the lock. The old leader becomes a follower when the page wakes. Events that two
- * leaders sent are delivered once.
+ * `alert()`, a follower steals the lock. The old leader becomes a follower when the page wakes.
+ * Events that two leaders sent are delivered once.
  *
  * # Joining and returning
  *

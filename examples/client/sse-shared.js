@@ -7,7 +7,7 @@
  *
  * Use {@link SharedSSE} where many tabs are open: a browser allows six connections per origin over
  * HTTP/1.1, and a hub counts each stream against its limits. The methods are those of
- * {@link SSEClient}.
+ * {@link SSEClient}, without `join` and `leave`: the tabs may follow different topics.
  *
  * ```js
  * const client = new SharedSSE("/events", { name: `events of ${user}`, headers });
@@ -18,16 +18,16 @@
  * Tabs with the same `name` share a stream, so the name must contain everything that selects the
  * events: the user, and the topics if tabs differ in them. Without a name, tabs with the same url,
  * method, credentials and mode share. If the url is a function, or `headers` or a `body` are given,
- * the constructor throws a {@link NameRequiredError} unless there is a name: the tabs of two users could
- * share.
+ * the constructor throws a {@link NameRequiredError} unless there is a name: the tabs of two users
+ * could share.
  *
  * # Handing over
  *
  * The tab that holds the Web Lock is the leader. When the leader closes or crashes, another tab
  * gets the lock and resumes from its own position. Followers also ask a leader that was quiet for 3
  * seconds for a sign of life. If the leader does not answer, because the page is in a loop or behind
- * `alert()`, a follower steals the lock. The old leader becomes a follower when the page wakes. Events that two
- * leaders sent are delivered once.
+ * `alert()`, a follower steals the lock. The old leader becomes a follower when the page wakes.
+ * Events that two leaders sent are delivered once.
  *
  * # Joining and returning
  *
@@ -52,7 +52,7 @@
  *
  * @module
  */
-import { IDLE, Listeners, Message, SSEClient, call } from "./sse-client.js";
+import { HUB_EVENTS, IDLE, Listeners, Message, SSEClient, call } from "./sse-client.js";
 
 /** @typedef {import("./sse-client.js").Status} Status */
 /** @typedef {import("./sse-client.js").Options} Options */
@@ -121,7 +121,7 @@ const OVERHEAD = 100;
 const FARTHEST_TERM = 365 * 86_400_000;
 
 const STATES = ["idle", "connecting", "open", "retrying", "closed"];
-const FORWARDED = ["*", ...["open", "gap", "degraded", "refused", "end", "error", "heartbeat"].map((type) => `hub:${type}`)];
+const FORWARDED = ["*", ...HUB_EVENTS];
 /** The position of a stream that is receiving its snapshot. */
 const ORIGIN = "0-0";
 const LOCAL_GAP = '{"reason":"shared"}';
@@ -605,7 +605,7 @@ export class SharedSSE {
     const former = this.#former;
     if (this.#client || this.#owesGap || said.kind !== "events" || former?.leader !== said.leader || former.term !== said.term) return;
     const { serial, events } = said;
-    const isNews = events.every(([type, , id]) => id !== null && !type.startsWith("hub:") && isAfter(id, this.lastEventId));
+    const isNews = events.every(([type, , id]) => id !== null && !isOfStream(type) && isAfter(id, this.lastEventId));
     if (serial !== former.next || !isNews) return;
     former.next += events.length;
     this.#receive(events);
@@ -661,13 +661,12 @@ export class SharedSSE {
    */
   #admit(type, data, id, isReset) {
     const backlog = this.#backlog;
-    const isOfHub = type.startsWith("hub:");
     if (isReset) {
       this.#skipsSince = undefined;
     } else if (this.#skipsSince !== undefined && id !== null) {
       if (isAfter(id, backlog.position)) {
         this.#skipsSince = undefined;
-      } else if (isOfHub) {
+      } else if (isOfStream(type)) {
         id = null;
       } else {
         if (id === backlog.position) {
@@ -677,7 +676,7 @@ export class SharedSSE {
         return undefined;
       }
     }
-    if (isReset || !isOfHub || type === "hub:gap") backlog.push(type, data, id, isReset);
+    if (isReset || !isOfStream(type) || type === "hub:gap") backlog.push(type, data, id, isReset);
     else if (id !== null) backlog.move(id, 0);
     this.lastEventId = backlog.position;
     return id;
@@ -920,6 +919,14 @@ function resets(type, data) {
   const { reason } = parse(data);
   return reason === "unknown" || reason === "reset";
 }
+
+/**
+ * Whether an event of the hub is about a single stream. The end of a run is not: the log has this
+ * event, as those of the application, so a tab that missed the end receives it once.
+ *
+ * @param {string} type
+ */
+const isOfStream = (type) => type.startsWith("hub:") && type !== "hub:run-end";
 
 /**
  * Returns the fields of an event of the hub; none if the data is no JSON.

@@ -66,15 +66,15 @@ impl Limits {
         self
     }
 
-    /// Sets the most topics of a client, topics that it [joined](crate::Hub::join) and
-    /// [runs](crate::Subscriber::run) included.
+    /// Sets the most topics of a client, including topics that the client
+    /// [joined](crate::Hub::join) and [runs](crate::Subscriber::run).
     #[must_use]
     pub const fn topics(mut self, topics: usize) -> Self {
         self.topics = topics;
         self
     }
 
-    /// Sets the most event types that one client may [select](crate::Subscriber::event_types).
+    /// Sets the most event types that a client may [select](crate::Subscriber::event_types).
     #[must_use]
     pub const fn event_types(mut self, types: usize) -> Self {
         self.event_types = types;
@@ -97,13 +97,14 @@ impl Limits {
         self
     }
 
-    /// Sets the most clients that are away whose topics the hub remembers, so that a client that
+    /// Sets how many clients that are away the hub remembers with their topics. A client that
     /// [returns](crate::Subscriber::client_id) gets back the topics that it
     /// [joined](crate::Hub::join). With a backplane, these are also the clients of other instances
     /// that have joined topics. With 0, no client gets topics back.
     ///
-    /// The client that was remembered first is forgotten first. If a forgotten client may have had
-    /// topics, it gets a `hub:gap` when it returns, and is not resumed.
+    /// Beyond the limit, the hub forgets the client that it has remembered for the longest time. If
+    /// a forgotten client may have had topics, the client gets a `hub:gap` when it returns, and is
+    /// not resumed.
     ///
     /// # Memory
     ///
@@ -113,8 +114,8 @@ impl Limits {
     /// remembered * (1200 + 2 * n + t * (400 + n))   bytes
     /// ```
     ///
-    /// and with a backplane 512 commands with 8,192 names in addition. (As measured on 64 bits: 1000
-    /// and 310, before the tables of names double.)
+    /// and with a backplane 512 commands with 8,192 names in addition. (As measured on 64 bits:
+    /// 1000 and 310 in place of 1200 and 400, before the tables of names double.)
     #[must_use]
     pub const fn remembered(mut self, clients: usize) -> Self {
         self.remembered = clients;
@@ -161,8 +162,8 @@ impl Default for Limits {
 /// `sse_hub::redis` does. Without a backplane these settings change nothing.
 ///
 /// The hub reads older events once for all clients that need them, in pieces from the newest back,
-/// and puts them before the retained events. They stay until no client has read them for ten
-/// seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
+/// and puts them before the retained events. The older events stay until no client has read them
+/// for ten seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
 ///
 /// # Memory
 ///
@@ -174,14 +175,15 @@ impl Default for Limits {
 /// ```
 ///
 /// [`Retain`](crate::Retain) says what each event costs in addition. A client that missed more gets
-/// a `hub:gap` and continues with the oldest event that is there. So does a client whose events the
-/// backplane no longer holds.
+/// a `hub:gap` and continues with the oldest event that is there. The same applies if the backplane
+/// no longer has the events.
 ///
 /// ```
 /// use std::time::Duration;
 /// use sse_hub::History;
 ///
-/// let history = History::default().events(50_000).bytes(32 << 20).max_wait(Duration::from_secs(10));
+/// let wait = Duration::from_secs(10);
+/// let history = History::default().events(50_000).bytes(32 << 20).max_wait(wait);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -372,15 +374,16 @@ impl Presence {
 
     /// Sets how many events are kept for watchers: 4,096 by default, and as many for the watchers
     /// of topics. A watcher that falls further behind gets
-    /// [`PresenceEvent::Missed`](crate::PresenceEvent::Missed).
+    /// [`PresenceEvent::Missed`](crate::PresenceEvent::Missed) or
+    /// [`TopicEvent::Missed`](crate::TopicEvent::Missed).
     #[must_use]
     pub const fn event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events;
         self
     }
 
-    /// Sets the most users of other instances, each counted once per instance: one million by
-    /// default. Users beyond the limit are not seen, and the log gets one warning. The hub knows as
+    /// Sets the most users of other instances, each counted once per instance: 1,000,000 by
+    /// default. The hub ignores users beyond the limit, and logs a single warning. The hub knows as
     /// many members of topics on other instances.
     #[must_use]
     pub const fn max_remote_users(mut self, users: usize) -> Self {

@@ -12,7 +12,8 @@
 //! | a dead connection | waits for ever | reconnects after three silent heartbeats |
 //! | status and reason, for the user | `readyState` | `onStatus`: state, reason, time of the next attempt |
 //! | keeps its client id | no | by a url function; the hook `useSSE` does this itself |
-//! | one stream for several tabs | no | `SharedSSE` |
+//! | joins and leaves [topics](super::rooms) | by requests of the page | `join` and `leave`, also after a reconnect |
+//! | one stream for several tabs | no | `SharedSSE`, without `join` and `leave` |
 //!
 //! ```text
 //! import { SSEClient } from "sse-hub-client";
@@ -39,7 +40,7 @@
 //! | `hub:gap` | before the next event after a loss | `reason`: see [gaps](super::resuming#gaps). `healed`: a snapshot follows |
 //! | `hub:refused` | the whole stream of a refused client | `reason`: see [refusals](super::limits#refusals). The client returns after `retry` |
 //! | `hub:run-end` | last of a [run](super::runs) | `run`: the name. `reason`: `finished`, `failed`, `stopped` or `abandoned` |
-//! | `hub:end` | last on a stream that the hub ends | `reason`: `drained`, `expired`, `lifetime`, `lagged`, `displaced`, that of a [`Goodbye`](crate::Goodbye), or that of a run. `final: true`: the client must not return |
+//! | `hub:end` | last on a stream that the hub ends | `reason`: `drained`, `expired`, `lifetime`, `lagged`, `displaced`, that of a [`Goodbye`](crate::Goodbye), that of a run, or `unknown-run` if no run has started in time. `final: true`: the client must not return |
 //! | `hub:error` | last on a failed [`EventStream`](crate::EventStream) | `reason`: `error` or `invalid-event`. `message`: the error, if [shown](crate::EventStream::show_errors) |
 //! | `hub:degraded` | an outage of the backplane lasts a second, or is over | `degraded`: `true` or `false`. Has no id |
 //! | `hub:heartbeat` | on an idle stream, if [visible](crate::Heartbeat::visible), or with the [position](crate::Heartbeat::position) | `{}` |

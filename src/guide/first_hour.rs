@@ -1,8 +1,9 @@
 //! A first hour: five things to try in terminals, each with its commands.
 //!
 //! After this page you have seen an event on two tabs, a resume, several instances, the loss of
-//! one, and an orderly end. You need Rust and `curl`; from the second part on, `redis-server`, and
-//! this repository. Each part was walked through as it stands.
+//! an instance, and an orderly end. You need Rust and `curl`; from the second part on, `redis-server`, and
+//! this repository. Each part was walked through as it stands. Stop the servers of a part before
+//! the next, because some listen on the same port.
 //!
 //! # A notification to one user, in two tabs
 //!
@@ -33,7 +34,7 @@
 //! curl --data one http://127.0.0.1:3001/
 //! ```
 //!
-//! Stop the server with ctrl-c, start it again, and continue from the noted id:
+//! Stop the server with ctrl-c, start the server again, and continue from the noted id:
 //!
 //! ```text
 //! curl --data two http://127.0.0.1:3001/

@@ -1,5 +1,5 @@
-//! Ids reveal the volume of events: what a client can learn from the numbers, and how to avoid
-//! that.
+//! Ids reveal the volume of events: the facts that a client can learn from the numbers, and how to
+//! avoid that.
 //!
 //! Every frame carries an id such as `1795451695341123456-17`, and every client sees ids from its
 //! `hub:open` on. A client that connects twice learns how many events the hub published in between,
@@ -54,8 +54,8 @@
 //!
 //! # Client ids
 //!
-//! A client id is 128 random bits and reveals nothing. It is a capability, though: for a client
-//! without a user and a session, a program that knows the id can connect under it. See
+//! A client id is 128 random bits and reveals nothing. The id is a capability, though: for a client
+//! without a user and a session, a program that knows the id can connect under the id. See
 //! [`authentication`](super::authentication#ids-from-a-request-prove-nothing).
 //!
 //! # Limits

@@ -21,7 +21,10 @@
 //! | clients in total, of a user, of a session | [`Limits`](crate::Limits) | none |
 //! | topics and selected types of a client, length of names | [`Limits`](crate::Limits) | 64, 64, 256 bytes |
 //! | a replay | [`Limits::replay`](crate::Limits::replay) | none |
+//! | clients that are away, with joined topics | [`Limits::remembered`](crate::Limits::remembered) | 4,096 |
 //! | events in memory | [`Retain`](crate::Retain) | 4,096 events, 16 MiB, 5 minutes |
+//! | values beyond these limits | [`Retain::keep_latest`](crate::Retain::keep_latest) | off; 16 MiB if on |
+//! | runs, and their events | [`RunLimits`](crate::RunLimits) | 10,000 runs, 8 MiB each, 64 MiB together, 10 minutes after the end |
 //! | older events that are read back from a backplane | [`History`](crate::History) | 16,384 events, 16 MiB |
 //! | names of an audience | [`Audience::MAX_NAMES`](crate::Audience::MAX_NAMES) | 10,000 |
 //! | connections, with direct serving | [`max_connections`](crate::serve::Serve::max_connections) | none |
@@ -47,6 +50,8 @@
 //! | `draining`, `closed` | this instance [ends](super::shutdown) | returns, to another instance |
 //! | `unavailable` | the system has no random bytes for a client id | returns |
 //! | status `400` | an invalid name, or too many topics or types | must not return |
+//! | status `404` | no [run](super::runs) has this name | must not return |
+//! | status `204` | the runs have ended, and the client has every event | must not return |
 //!
 //! [`RefusalStyle::Status`](crate::RefusalStyle::Status) answers `503`, or `429` at a limit of the
 //! user or the session, with `retry-after`: for clients that handle statuses, such as the [browser

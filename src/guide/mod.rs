@@ -1,7 +1,7 @@
 //! A guide for builders and operators: a page for each task.
 //!
-//! Each page says first what you get, then how, then the limits. All Rust snippets are compiled,
-//! and the configurations of proxies are tested. The types have the details of each setting.
+//! Each page begins with the result for you, then says how, then the limits. All Rust snippets are
+//! compiled, and the configurations of proxies are tested. The types have the details of each setting.
 //!
 //! | to | read |
 //! |---|---|

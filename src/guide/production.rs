@@ -32,6 +32,8 @@
 //! | `sse_hub_published_total` | events published; with a backplane, events that were read | is zero although the service works |
 //! | `sse_hub_delivered_total`, `sse_hub_bytes_total` | deliveries, and their bytes | |
 //! | `sse_hub_retained_events`, `sse_hub_retained_bytes` | the log | bytes at the limit of [`Retain`](crate::Retain) with an age far below its limit: the log is too small |
+//! | `sse_hub_runs`, `sse_hub_run_bytes` | open [runs](super::runs), and the bytes of all runs | runs rise for hours: producers hang; bytes at the limit of [`RunLimits`](crate::RunLimits) |
+//! | `sse_hub_ended_runs_total`, by `state` | runs that ended | `failed` or `abandoned` is a large part of all |
 //! | `sse_hub_degraded` | 1: the backplane cannot be reached | 1 for a minute |
 //! | `sse_hub_resets_total` | replaced orders: every client got a gap | any |
 //! | `sse_hub_malformed_total` | entries that were skipped | any: a foreign program writes to the keys |

@@ -21,8 +21,9 @@
 //!
 #![cfg_attr(all(feature = "axum-serve", feature = "tokio"), doc = "```")]
 #![cfg_attr(not(all(feature = "axum-serve", feature = "tokio")), doc = "```ignore")]
+//! use std::collections::HashMap;
 //! use axum::Router;
-//! use axum::extract::{RawQuery, State};
+//! use axum::extract::{Query, RawQuery, State};
 //! use axum::http::StatusCode;
 //! use axum::routing::{get, post};
 //! use sse_hub::http::{ErrorResponse, join_topic, leave_topic};
@@ -41,13 +42,19 @@
 //! #     }
 //! # }
 //! # impl User { fn may_enter(self, room: &str) -> bool { room.starts_with("room-") } }
-//! // `User` is your extractor of the verified user.
+//! /// `GET /events?client=...`. `User` is your extractor of the verified user. A page that returns
+//! /// sends its client id, and the hub gives the page its topics back.
 //! async fn events(
 //!     user: User,
 //!     State(hub): State<Hub>,
+//!     Query(query): Query<HashMap<String, String>>,
 //!     last: LastEventId,
 //! ) -> Result<Subscription, Refused> {
-//!     hub.subscribe(Subscriber::new().user(user.0).resume(last))
+//!     let mut who = Subscriber::new().user(user.0).resume(last);
+//!     if let Some(client) = query.get("client").and_then(|id| id.parse().ok()) {
+//!         who = who.client_id(client);
+//!     }
+//!     hub.subscribe(who)
 //! }
 //!
 //! /// `POST /topics?client=...&topic=room-7&last=20`
@@ -88,12 +95,14 @@
 //!
 //! # The page
 //!
-//! The browser client sends these requests. The hub keeps the topics of a client that returns with
-//! its id, as this client does, and the stream then resumes in the rooms, too. If the hub could not
-//! keep the topics, `hub:open` does not say `resumed`, and the client asks for its topics again:
+//! The browser client sends these requests. The url function sends the client id with each request
+//! for the stream, so the hub keeps the topics, and the stream resumes in the rooms, too. If the
+//! hub could not keep the topics, `hub:open` does not say `resumed`, and the client asks for its
+//! topics again:
 //!
 //! ```text
-//! const client = new SSEClient("/events", { topics: "/topics" });
+//! const url = ({ status }) => status.client ? `/events?client=${status.client}` : "/events";
+//! const client = new SSEClient(url, { topics: "/topics" });
 //! client.on("hub:open", (open) => open.json().resumed || clearRoom()); // `last` brings the lines.
 //! client.on("line", (line) => append(line.json()));
 //! client.open();
@@ -141,10 +150,10 @@
 //! # Limits
 //!
 //! - A hub without a record of the client cannot keep the topics: after a restart, or for a native
-//!   `EventSource`, which returns as another client. Until the repeated request, events of the room
-//!   then pass the page by. The `last` of the request brings these, as far as the number reaches. If
-//!   that is not enough, let the handler of the stream add the room with `Subscriber::topic`: then
-//!   the stream resumes without a hole.
+//!   `EventSource`, which returns as another client. Until the repeated request, the page then
+//!   receives no events of the room. The `last` of the request brings these, as far as the number
+//!   reaches. If that is not enough, let the handler of the stream add the room with
+//!   `Subscriber::topic`: then the stream resumes without a hole.
 //! - A client has at most [`Limits::topics`](crate::Limits::topics) topics. More is a `400`.
 //! - With several instances, a request can reach an instance other than that of the stream. The
 //!   join takes effect everywhere, and the answer does not tell whether the client exists.

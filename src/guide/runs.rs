@@ -120,9 +120,9 @@
 //! # Runs beside topics
 //!
 //! A client can read topics and runs in one stream. The end of a run is then an event,
-//! `hub:run-end`, with the name and the reason, and the stream goes on. A page that adds a run opens
-//! its stream anew, without an id: with an id, the stream continues after that position, also in the
-//! run.
+//! `hub:run-end`, with the name and the reason, and the stream goes on. A page that adds a run
+//! opens its stream anew, without an id: with an id, the stream continues after that position, also
+//! in the run.
 //!
 //! # Limits
 //!

@@ -9,7 +9,7 @@
 //! | client | the hub, in `hub:open` | one open stream, such as a tab | if the page sends the id again |
 //! | user | [`Subscriber::user`](crate::Subscriber::user) | all tabs and devices of a person | yes |
 //! | session | [`Subscriber::session`](crate::Subscriber::session) | the tabs of a login | yes |
-//! | topic | [`Subscriber::topic`](crate::Subscriber::topic), [`Hub::join`](crate::Hub::join) | a subject that clients follow | if set by the handler |
+//! | topic | [`Subscriber::topic`](crate::Subscriber::topic), [`Hub::join`](crate::Hub::join) | a subject that clients follow | if set by the handler, or if the page sends its client id again |
 //!
 //! ```
 //! use sse_hub::{Audience, ClientId, Event, Hub, ManualTimer, PublishError, Subscriber};
@@ -38,8 +38,10 @@
 //! # Topics of open streams
 //!
 //! [`Hub::join`](crate::Hub::join) and [`Hub::leave`](crate::Hub::leave) change the topics of open
-//! streams, also on other [instances](super::instances). After a reconnect, the topics of the new
-//! `Subscriber` apply: keep the list where the handler finds it.
+//! streams, also on other [instances](super::instances). The hub keeps joined topics for a client
+//! that returns with its [client id](crate::Subscriber::client_id), as the same user and session.
+//! Topics that every page of a user follows belong into the handler of the stream, which adds them
+//! to the `Subscriber` of each request. [Rooms](super::rooms) has both.
 //!
 //! # Event types
 //!

@@ -42,7 +42,7 @@
 //! | all clients get `hub:gap` with `reset` | Redis lost the order | its persistence; `maxmemory-policy noeviction` |
 //! | `resumed` is always `false` | the handler does not pass the `Last-Event-ID`, or the proxy drops it | extract `LastEventId`; try `curl --header "last-event-id: ..."`, directly and through the proxy |
 //! | an event for one tab is lost after a reconnect | the tab has a new client id | [events for one tab](super::resuming#events-for-one-tab) |
-//! | a topic's events stop after a reconnect | the topic was joined, not subscribed | the handler adds the [topics](super::targeting#topics-of-open-streams) |
+//! | a topic's events stop after a reconnect | the page joined the topic, and returns without its client id | send the id, or let the handler add the [topics](super::targeting#topics-of-open-streams) |
 //! | the page shows a change twice | the change is in the snapshot, too | changes carry new values: [snapshots](super::snapshots) |
 //! | the page never sees a type | `addEventListener` has another name than the event | types are compared exactly; without a type: `message` |
 //!

@@ -32,6 +32,30 @@ test("a returning follower gets the events between", async () => {
   }
 });
 
+test("the end of a run reaches all tabs, and a tab that returns", async () => {
+  const end = (name, id) => frame("hub:run-end", `{"run":"${name}","reason":"finished"}`, id);
+  const origin = new FakeOrigin();
+  const types = ["*", "hub:run-end"];
+  const tabs = [openTab(origin, {}, types), openTab(origin, {}, types)];
+  const [leader, follower] = tabs;
+  await settle();
+  await leader.browser.request.stream(OPEN, frames(1, 1), end("a", "7-2"));
+  const seen = ["1", '{"run":"a","reason":"finished"}'];
+  assert.deepEqual(tabs.map((tab) => tab.seen), [seen, seen]);
+  follower.client.close();
+  await leader.browser.request.send(end("b", "7-3") + frames(4, 4));
+  follower.client.open();
+  await settle();
+  seen.push('{"run":"b","reason":"finished"}', "4");
+  assert.deepEqual(tabs.map((tab) => tab.seen), [seen, seen]);
+  // A new leader whose position is older than that of a tab: the end is not repeated.
+  leader.client.close();
+  await settle();
+  assert.equal(follower.client.isLeader, true);
+  await follower.browser.request.stream(hubOpen("7-2", true), end("b", "7-3"), frames(4, 5));
+  assert.deepEqual(follower.seen, [...seen, "5"]);
+});
+
 test("a follower returns again and again", async () => {
   const { leader, follower } = await twoTabs();
   for (let round = 0; round < 10; round += 1) {
