@@ -58,7 +58,7 @@
 //! | sign | cause | remedy |
 //! |---|---|---|
 //! | ends after a fixed time of silence, often 60 seconds | an idle timeout that is shorter than the heartbeat, or no heartbeat | [`Heartbeat`](crate::Heartbeat), or the timeout of the proxy |
-//! | `stream polled outside of a tokio runtime: no heartbeats` in the log | `TokioTimer` on another runtime | a [`Timer`](crate::Timer) of that runtime |
+//! | `stream polled outside of a tokio runtime: no heartbeats` in the log | `TokioTimer` on another runtime | a [timer](super::mounting#other-runtimes) of that runtime |
 //! | ends after a fixed time, also if busy | a total timeout of a proxy, a platform or a layer | raise it, or set a shorter [`lifetime`](crate::HubBuilder::lifetime), which costs nothing |
 //! | the seventh tab hangs | six connections of HTTP/1.1 | [HTTP/2, or sharing](super::browser#six-connections) |
 //! | `EventSource` stays closed | a status other than 200, or a wrong `content-type` | look into the network panel; `401`: [authentication](super::authentication) |
