@@ -11,6 +11,7 @@
 //! | begin with the last events | `last` of the request, or [`Hub::join_with_last`](crate::Hub::join_with_last) |
 //! | follow a room from the first frame on | [`Subscriber::topic`](crate::Subscriber::topic) in the handler of the stream |
 //! | read the last events without a stream | [`Hub::recent`](crate::Hub::recent) |
+//! | read on from a position without a stream | [`Hub::read`](crate::Hub::read); with a backplane [`Hub::read_with_history`](crate::Hub::read_with_history) |
 //! | list the users in a room, and tell changes | [`Hub::users_in`](crate::Hub::users_in), [`Hub::watch_topics`](crate::Hub::watch_topics) |
 //! | remove a user at once | [`Hub::leave`](crate::Hub::leave) with the audience of the user |
 //!
@@ -158,4 +159,5 @@
 //! - With several instances, a request can reach an instance other than that of the stream. The
 //!   join takes effect everywhere, and the answer does not tell whether the client exists.
 //! - A room with a history needs a database. The log is bounded, and the last events may have left
-//!   it.
+//!   it. With a backplane, `Hub::read_with_history` reaches back further, within
+//!   [`History`](crate::History).

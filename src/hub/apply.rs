@@ -206,7 +206,7 @@ pub(super) fn load(
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);
-    state.held.restart((!is_first).then_some(floor));
+    state.held.restart((!is_first).then_some(floor), &mut work);
     relocate_clients(&mut state, floor, is_first, &mut work);
     let State { ahead, log, routes, held, .. } = &mut *state;
     if ahead.mark(log, routes).is_some() {

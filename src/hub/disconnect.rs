@@ -20,6 +20,7 @@ use crate::log::recipients::Recipients;
 use crate::sync::{self, contain_panic};
 use crate::wire::event::Event;
 use crate::wire::frame::{self, Sealed};
+use crate::wire::id::EventId;
 
 /// Ends the streams of an audience, on every instance.
 pub(super) fn end_streams(
@@ -127,6 +128,8 @@ pub(super) fn close(shared: &Shared) {
     let mut state = shared.state.lock();
     state.lifecycle = Lifecycle::Closed;
     state.end_all(EndReason::Closed, &mut work);
+    // No engine brings older events any more.
+    state.held.release_readers(EventId::LAST, &mut work);
     let remote = state.attendance.as_mut().and_then(|attendance| attendance.close(&mut work));
     let producers = mem::take(&mut state.producers);
     let (clients, published) = (state.routes.len(), shared.published(state.counts.published));
