@@ -6,16 +6,17 @@
 
 use std::sync::Arc;
 
+use super::crowd;
 use super::shared::Shared;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
-use crate::core::state::{PIECE, State};
+use crate::core::state::State;
 use crate::log::identity::{Identity, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::pages::{self, LastOf, Older, Read};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
-use crate::sync::{self, MutexGuard};
+use crate::sync::MutexGuard;
 use crate::wire::id::EventId;
 
 /// The most clients that join or leave a topic in a hold of the locks.
@@ -42,10 +43,8 @@ pub(super) struct Joined<'a> {
     pub(super) limit: usize,
 }
 
-/// A client of an audience, and the client's relation to a topic at the time of the search.
-pub(super) struct Found {
-    slot: usize,
-    client: Arc<Client>,
+/// The relation of a client to a topic, at the time of the search.
+pub(super) struct Relation {
     pub(super) follows: bool,
     /// The client follows the topic, or may follow another topic.
     pub(super) has_room: bool,
@@ -53,54 +52,17 @@ pub(super) struct Found {
     pub(super) has_joined: bool,
 }
 
-impl Found {
-    pub(super) fn id(&self) -> ClientId {
-        self.client.id
-    }
-}
+pub(super) type Found = crowd::Found<Relation>;
 
-/// Finds an audience's clients, each once. Releases the lock between two pieces. A caller that then
-/// changes the clients must note before which clients come back meanwhile: see [`Returns`].
+/// Finds an audience's clients. A caller that then changes the clients must note before which
+/// clients come back meanwhile: see [`Returns`].
 pub(super) fn find(shared: &Shared, audience: &Recipients, topic: &Key) -> Vec<Found> {
     let limit = shared.config.limits.topics;
-    let is_all = audience.are_all_holders();
-    let count = |state: &State| -> usize {
-        audience.keys().iter().map(|key| state.routes.members(key).len()).sum()
-    };
-    // Not under the lock: if many clients have freed memory, the allocator can tidy up for
-    // milliseconds before it returns a large piece.
-    let mut found = Vec::with_capacity(count(&shared.state.lock()));
-    let mut state = shared.state.lock();
-    for key in audience.keys() {
-        // From the end: see `Routes::unlist`. No client that moves in the list is missed.
-        let mut left = usize::MAX;
-        loop {
-            let members = state.routes.members(key);
-            left = left.min(members.len());
-            let rest = left.saturating_sub(PIECE);
-            let is_in = |client| is_all || audience.include(client, EventId::LAST);
-            let piece = members[rest..left].iter().rev().filter_map(|member| {
-                let slot = member.slot();
-                let identity = state.identity(slot).filter(|&client| is_in(client))?;
-                let follows = follows(&state, slot, topic);
-                let has_room = has_room(&state, slot, topic, limit);
-                let has_joined = identity.memberships.iter().any(|held| held.is_joined);
-                let client = Arc::clone(&member.reach);
-                Some(Found { slot, client, follows, has_room, has_joined })
-            });
-            found.extend(piece);
-            left = rest;
-            if left == 0 {
-                break;
-            }
-            state = sync::yield_lock(&shared.state, state);
-        }
-    }
-    drop(state);
-    // The clients that came first join first.
-    found.sort_unstable_by_key(|found| found.client.serial);
-    found.dedup_by_key(|found| found.client.serial);
-    found
+    crowd::find(shared, audience, |state, slot, _| Relation {
+        follows: follows(state, slot, topic),
+        has_room: has_room(state, slot, topic, limit),
+        has_joined: state.routes.memberships(slot).iter().any(|held| held.is_joined),
+    })
 }
 
 /// Adds clients to a topic, or removes clients. Returns how many clients this changed.
@@ -114,7 +76,7 @@ pub(super) fn change(shared: &Shared, clients: &[Found], change: Change<'_>) -> 
     let mut changed = 0;
     while !pieces.left.is_empty() {
         let mut work = Work::begin(&shared.config);
-        // As for the list in `find`.
+        // As for the list in `crowd::find`.
         work.expect_wakers(pieces.left.len().min(JOINED));
         let order = (clients.len() > JOINED).then(|| shared.order.lock_long());
         changed += pieces.change_next(&mut shared.state.lock(), change, &mut work);

@@ -251,14 +251,11 @@ mod tests {
             let mut list = Same::new(&older);
             wanted.iter().rev().for_each(|at| list.push(&entries[*at]));
             let list = list.finish();
-            let read: Vec<_> = list.iter().map(|(id, entry)| (*id, entry.upgrade())).collect();
-            let expected: Vec<_> =
-                wanted.iter().map(|at| (entries[*at].id, Some(Arc::clone(&entries[*at])))).collect();
-            prop_assert!(read.iter().map(|it| it.0).eq(expected.iter().map(|it| it.0)));
-            let is_same = |(a, b): (&(_, Option<Arc<Entry>>), &(_, Option<Arc<Entry>>))| {
-                matches!((&a.1, &b.1), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
-            };
-            prop_assert!(read.iter().zip(&expected).all(is_same));
+            prop_assert_eq!(list.len(), wanted.len());
+            for ((id, handle), at) in list.iter().zip(&wanted) {
+                let entry = handle.upgrade().expect("the entries are there");
+                prop_assert!(*id == entry.id && Arc::ptr_eq(&entry, &entries[*at]));
+            }
             prop_assert!(known != wanted || Arc::ptr_eq(&older, &list));
         }
     }
