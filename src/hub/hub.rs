@@ -1114,6 +1114,41 @@ impl Hub {
     pub fn users_in(&self, topic: impl Into<Name>) -> Result<Vec<UserInfo>, MembersError> {
         presence::users_in(self.shared(), topic.into().into_inner())
     }
+
+    /// Returns whether a user is a [member](crate::Presence#members-of-topics) of a topic: has a
+    /// client in the topic on any instance, or is away and may come back. Takes the same time for
+    /// each topic, however many members it has.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`users_in`](Self::users_in).
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer, Presence, Subscriber};
+    ///
+    /// /// Only members may speak in a room.
+    /// fn say(hub: &Hub, user: &str, room: &str, line: &str) -> Result<(), Box<dyn std::error::Error>> {
+    ///     if !hub.is_member(user, room)? {
+    ///         return Err("enter the room first".into());
+    ///     }
+    ///     hub.send_to_topic(room, Event::new("line").data(line))?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let presence = Presence::default().topics(&["room-"]);
+    /// let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+    /// let _tab = hub.subscribe(Subscriber::new().user("ann").topic("room-7"))?;
+    /// assert!(say(&hub, "ann", "room-7", "hello").is_ok());
+    /// assert!(say(&hub, "bob", "room-7", "hello").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_member(
+        &self,
+        user: impl Into<Name>,
+        topic: impl Into<Name>,
+    ) -> Result<bool, MembersError> {
+        presence::is_member(self.shared(), user.into().into_inner(), topic.into().into_inner())
+    }
 }
 
 /// # Metrics
