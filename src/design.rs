@@ -76,6 +76,7 @@
 //!   returning        clients that come back       waking          wakes many clients, in turns
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          clients of a topic           follow          topics of a request
+//!   crowd            an audience's clients, in pieces
 //!   run              a run's producer             reading         a run's readers
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    attendance      seats here and elsewhere
@@ -201,10 +202,18 @@
 //!   before the publish, instead of a hold for each piece.
 //! - The ordering lock is held for a whole hand-out. Publishers park for it.
 //! - A crowd that joins or leaves a topic takes the ordering lock for each piece of 64 clients, and
-//!   hands the lock over to a publisher that waits. A publish waits for one such piece.
+//!   hands the lock over to a publisher that waits. A publish waits for one such piece. The piece is
+//!   smaller if its clients look at many events of the topic, for the last events. The clients share
+//!   the list of these events, so most of them cost no allocation.
+//! - `disconnect` and `finish` of a crowd hold the ordering lock while they end the streams, so that
+//!   all streams end at one place among the events, and release the state lock between two pieces.
+//!   The clients of a `disconnect` are forgotten after the ordering lock is released: their streams
+//!   take no event any more.
 //!
 //! All work that grows with a request (hashing, sorting, checking) is done before the locks. Under
-//! the locks a client with 64 topics costs a look-up for each.
+//! the locks a client with 64 topics costs a look-up for each. So is the allocation of lists as long
+//! as a crowd: after many frees, an allocator can tidy up for milliseconds before it returns a large
+//! piece of memory.
 //!
 //! **Wake-ups in turns.** A runtime has one queue for each worker. If a broadcast woke 9,000
 //! clients at once, an event for one of these clients would wait for the turn of the client: up to
@@ -659,7 +668,8 @@
 //! | `VALUE_BYTES` | 16 MiB | `log/retain` | default bound of kept values, as of the retention |
 //! | `MAX_PERIOD` | 1 h | `core/pacing` | the longest pace: most logs retain less |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
-//! | `JOINED` | 64 clients | `hub/joining` | join or leave a topic in one hold of the locks |
+//! | `JOINED`, `LOOKED_AT` | 64 clients, 2048 events | `hub/joining` | join or leave a topic, and are looked at, in one hold of the locks |
+//! | `FORGOTTEN` | 64 clients | `hub/disconnect` | are forgotten in one hold of the state lock |
 //! | `LOADED` | 64 events | `hub/opening` | one item of a snapshot that the application reads meanwhile |
 //! | `LOOKS`, `POLITE_LOOKS`, `PAUSES` | 128, 384, 4 | `sync` | how long threads spin: see *Waiting* |
 //! | `TEXT_BYTES`, `TEXT_EVENTS` | 16 KiB, 4096 | `log/run_log` | a text is copied under the lock, and dropped as a whole |
