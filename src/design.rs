@@ -202,18 +202,18 @@
 //!   before the publish, instead of a hold for each piece.
 //! - The ordering lock is held for a whole hand-out. Publishers park for it.
 //! - A crowd that joins or leaves a topic takes the ordering lock for each piece of 64 clients, and
-//!   hands the lock over to a publisher that waits. A publish waits for one such piece. The piece is
-//!   smaller if its clients look at many events of the topic, for the last events. The clients share
-//!   the list of these events, so most of them cost no allocation.
-//! - `disconnect` and `finish` of a crowd hold the ordering lock while they end the streams, so that
-//!   all streams end at one place among the events, and release the state lock between two pieces.
-//!   The clients of a `disconnect` are forgotten after the ordering lock is released: their streams
-//!   take no event any more.
+//!   hands the lock over to a publisher that waits. A publish waits for one such piece. The piece
+//!   is smaller if its clients look at many events of the topic, for the last events. The clients
+//!   share the list of these events, so most of them cost no allocation.
+//! - `disconnect` and `finish` of a crowd hold the ordering lock while they end the streams, so
+//!   that all streams end at one place among the events, and release the state lock between two
+//!   pieces. The clients of a `disconnect` are forgotten after the ordering lock is released: their
+//!   streams take no event any more.
 //!
 //! All work that grows with a request (hashing, sorting, checking) is done before the locks. Under
-//! the locks a client with 64 topics costs a look-up for each. So is the allocation of lists as long
-//! as a crowd: after many frees, an allocator can tidy up for milliseconds before it returns a large
-//! piece of memory.
+//! the locks a client with 64 topics costs a look-up for each. A list as long as a crowd is allocated
+//! before the locks, too: after many frees, an allocator can tidy up for milliseconds before it
+//! returns a large piece of memory.
 //!
 //! **Wake-ups in turns.** A runtime has one queue for each worker. If a broadcast woke 9,000
 //! clients at once, an event for one of these clients would wait for the turn of the client: up to

@@ -107,8 +107,8 @@ impl Held {
         }
     }
 
-    /// Returns until when a client or a reader may wait for the events after `after`; `None` if none
-    /// can come.
+    /// Returns until when a client or a reader may wait for the events after `after`; `None` if
+    /// none can come.
     pub(crate) fn may_hold(&self, after: EventId, log: &Log, now: Instant) -> Option<Instant> {
         let history = self.history.filter(|_| self.can_bring(after, log))?;
         Some(history.until(now))
@@ -148,8 +148,8 @@ impl Held {
         }
     }
 
-    /// Adds a reader that waits for the events after `after`, and returns its key. The future of the
-    /// reader must [remove](Self::remove_reader) the key.
+    /// Adds a reader that waits for the events after `after`, and returns its key. The future of
+    /// the reader must [remove](Self::remove_reader) the key.
     pub(crate) fn add_reader(
         &mut self,
         after: EventId,
@@ -267,8 +267,8 @@ impl Held {
         }
     }
 
-    /// Returns the log to its retention once nothing beyond it was needed for a while, `most` events
-    /// at a time. Must be called again while the log is raised.
+    /// Returns the log to its retention once nothing beyond it was needed for a while, `most`
+    /// events at a time. Must be called again while the log is raised.
     pub(crate) fn lower(
         &mut self,
         now: Instant,

@@ -163,8 +163,9 @@ impl Default for Limits {
 /// `sse_hub::redis` does. Without a backplane these settings change nothing.
 ///
 /// The hub reads older events once for all clients that need them, in pieces from the newest back,
-/// and puts them before the retained events. The older events stay until neither a client nor a page
-/// has read them for ten seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
+/// and puts them before the retained events. The older events stay until neither a client nor a
+/// page has read them for ten seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not
+/// apply.
 ///
 /// # Memory
 ///

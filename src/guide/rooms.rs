@@ -18,8 +18,9 @@
 //!
 //! # The request of a page
 //!
-//! The page names its client id, from `hub:open`. `change_topics` checks that the client is connected
-//! as the user and the session of the request, so a page cannot move the stream of somebody else:
+//! The page names its client id, from `hub:open`. `change_topics` checks that the client is
+//! connected as the user and the session of the request, so a page cannot move the stream of
+//! somebody else:
 //!
 #![cfg_attr(all(feature = "axum-serve", feature = "tokio"), doc = "```")]
 #![cfg_attr(not(all(feature = "axum-serve", feature = "tokio")), doc = "```ignore")]

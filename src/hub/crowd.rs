@@ -18,8 +18,8 @@ pub(super) struct Found<T> {
     pub(super) visit: T,
 }
 
-/// Visits an audience's clients, and returns them in the order in which they connected. Releases the
-/// lock between two pieces. A client that connects meanwhile is not found.
+/// Visits an audience's clients, and returns them in the order in which they connected. Releases
+/// the lock between two pieces. A client that connects meanwhile is not found.
 ///
 /// A client with several keys of the audience is visited for each. The result has the first visit.
 /// `visit` runs under the lock.

@@ -531,9 +531,9 @@ impl Hub {
     ///
     /// A page has at most `limit` events. The cost follows the number of events under the names of
     /// `who`, and no lock is held for more than 1,024 of these. A closed hub can be read. With a
-    /// backplane, the log of this instance is read, and older events are `truncated`: a handler that
-    /// can wait uses [`read_with_history`](Self::read_with_history), which also reads the events that
-    /// only the backplane has.
+    /// backplane, the log of this instance is read, and older events are `truncated`: a handler
+    /// that can wait uses [`read_with_history`](Self::read_with_history), which also reads the
+    /// events that only the backplane has.
     ///
     /// # Errors
     ///

@@ -148,6 +148,15 @@ struct Reader {
     deadline: Option<Instant>,
 }
 
+/// The names of a reader.
+struct Names {
+    memberships: Vec<Membership>,
+    /// The reader may lack a topic that the server had added its client to.
+    may_lack: bool,
+    /// The client id that a stream of the reader would not keep.
+    lost_id: Option<ClientId>,
+}
+
 /// The result of a read of the log.
 enum Attempt<'a> {
     Page(Page),
@@ -176,13 +185,36 @@ impl Reader {
         })
     }
 
+    /// Returns the names that a stream of the reader would hold. `own`: the name of the client id.
+    fn names(&self, state: &State, own: Option<Membership>, now: Instant) -> Names {
+        let Self { owner, claim, .. } = self;
+        let lost_id = self.claimed.filter(|&id| {
+            let is_connected = returning::connection_of(state, id, owner).is_some();
+            !is_connected && !admission::was_owned(state, id, owner)
+        });
+        let mut memberships = self.memberships.clone();
+        // A reader reads the events of an id only if a stream would keep the id.
+        memberships.extend(own.filter(|_| lost_id.is_none()));
+        let joined = self.claimed.and_then(|id| returning::joined(state, id, owner));
+        let may_lack = match &joined {
+            Some(joined) => joined.is_partial,
+            None => claim.as_ref().is_some_and(|claim| {
+                (lost_id.is_none() || !returning::is_known(state, claim.id))
+                    && returning::may_lack(state, claim, now)
+            }),
+        };
+        for topic in joined.into_iter().flat_map(|joined| joined.topics) {
+            if memberships.iter().all(|held| held.key != topic.key) {
+                memberships.push(topic);
+            }
+        }
+        Names { memberships, may_lack, lost_id }
+    }
+
     /// Reads the log, or returns a wait for the backplane. Losses up to `requested` were requested
     /// already: the reader does not wait for these.
     fn read<'a>(&self, shared: &'a Shared, requested: EventId) -> Result<Attempt<'a>, ReadError> {
-        let Self { limit, claim, owner, .. } = self;
-        let mut memberships = self.memberships.clone();
         let own = self.claimed.map(|id| Membership::of(Key::Client(id), &shared.hasher));
-        memberships.extend(own);
         let mut work = Work::begin(&shared.config);
         if self.deadline.is_some_and(|deadline| deadline <= work.now) {
             return Err(ReadError::Expired);
@@ -194,27 +226,7 @@ impl Reader {
         }
         guard.log.expire(work.now, &mut work.evicted);
         let state = &*guard;
-        let lost_id = self.claimed.filter(|&id| {
-            let is_connected = returning::connection_of(state, id, owner).is_some();
-            !is_connected && !admission::was_owned(state, id, owner)
-        });
-        if lost_id.is_some() {
-            // A reader reads the events of an id only if a stream would keep the id.
-            memberships.retain(|held| !matches!(held.key, Key::Client(_)));
-        }
-        let joined = self.claimed.and_then(|id| returning::joined(state, id, owner));
-        let mut truncated = match &joined {
-            Some(joined) => joined.is_partial,
-            None => claim.as_ref().is_some_and(|claim| {
-                (lost_id.is_none() || !returning::is_known(state, claim.id))
-                    && returning::may_lack(state, claim, work.now)
-            }),
-        };
-        for topic in joined.into_iter().flat_map(|joined| joined.topics) {
-            if memberships.iter().all(|held| held.key != topic.key) {
-                memberships.push(topic);
-            }
-        }
+        let Names { memberships, may_lack, lost_id } = self.names(state, own, work.now);
         let reader = Identity { memberships: &memberships, filter: &self.filter };
 
         let head = state.log.head();
@@ -223,16 +235,16 @@ impl Reader {
             Resume::After(id) if EventId::ORIGIN < id && id <= head => id,
             // Another instance has read further.
             Resume::After(id) if id > head && shared.config.backplane.is_some() => {
-                return Ok(Attempt::Page(Page::empty(id, truncated)));
+                return Ok(Attempt::Page(Page::empty(id, may_lack)));
             }
             Resume::After(_) | Resume::Unknown => {
                 return Ok(Attempt::Page(Page::empty(head, true)));
             }
         };
         let is_lost = |lost| start > EventId::ORIGIN && admission::had_events(state, lost, start);
-        truncated |= lost_id.is_some_and(is_lost);
+        let mut truncated = may_lack || lost_id.is_some_and(is_lost);
         // An event more than the limit, to know whether there is more.
-        let most = limit.saturating_add(1);
+        let most = self.limit.saturating_add(1);
         let mut at = start;
         let end = loop {
             // Also between two pieces: the log may have evicted events that were not read yet.
@@ -260,8 +272,8 @@ impl Reader {
             }
             guard = sync::yield_lock(&shared.state, guard);
         };
-        let has_more = taken.len() > *limit;
-        let next = match (has_more, limit.checked_sub(1)) {
+        let has_more = taken.len() > self.limit;
+        let next = match (has_more, self.limit.checked_sub(1)) {
             (false, _) => end,
             (true, Some(last)) => taken[last].id,
             // Not the position before the id of `taken[0]`: a text has the id of its last event.
@@ -274,16 +286,17 @@ impl Reader {
         drop(guard);
         work.run();
 
-        taken.truncate(*limit);
+        taken.truncate(self.limit);
         let events = taken.iter().filter_map(|entry| StoredEvent::new(entry)).collect();
         Ok(Attempt::Page(Page { events, next, truncated, has_more }))
     }
 }
 
-/// Returns until when a reader may wait for the events after `after`; `None` if none can come.
+/// Returns until when a reader may wait for the events after `after`; `None` if none can come, or if
+/// the reader has no position.
 fn may_wait(state: &State, after: EventId, now: Instant) -> Option<Instant> {
-    let is_open = state.lifecycle != Lifecycle::Closed;
-    is_open.then(|| state.held.may_hold(after, &state.log, now)).flatten()
+    let is_known = after > EventId::ORIGIN && state.lifecycle != Lifecycle::Closed;
+    is_known.then(|| state.held.may_hold(after, &state.log, now)).flatten()
 }
 
 /// A place among the readers that wait for older events. Resolves with the position up to which
