@@ -136,7 +136,7 @@ pub mod http {
     //! | a `HEAD` request, without subscribing | [`head_response`] |
     //! | a native `EventSource` that must stop | [`stop_response`] |
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
-    //! | a page that joins or leaves a topic | [`join_topic`], [`leave_topic`] |
+    //! | a page that joins or leaves a topic | [`change_topics`], or [`join_topic`] and [`leave_topic`] |
     //!
     //! The guide says [how to mount](crate::guide::mounting) a stream, [answer
     //! `HEAD`](crate::guide::mounting#head), and [shut down](crate::guide::shutdown) in order.
@@ -145,7 +145,7 @@ pub mod http {
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
         refusal, stop_response, stream_response,
     };
-    pub use crate::mount::topics::{join_topic, leave_topic};
+    pub use crate::mount::topics::{change_topics, join_topic, leave_topic};
 }
 
 #[cfg(feature = "warp")]
