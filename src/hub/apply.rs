@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disconnect;
+use super::incoming::{Aged, Loaded};
 use super::joining::{self, Change, Found, Joined, Returns};
 use super::returning;
 use super::shared::Shared;
@@ -23,18 +24,16 @@ use crate::core::settings::Limits;
 use crate::core::state::{PIECE, State};
 use crate::core::telemetry;
 use crate::log::away::Bounds;
-use crate::log::codec::{Action, Announcement, Command, Received};
+use crate::log::codec::{Action, Announcement, Command, Received, RunEntry};
 use crate::log::entry::{Encoded, Entry, Prepared};
 use crate::log::key::Key;
 use crate::log::log::Log;
 use crate::log::mailbox::GapReason;
+use crate::log::producer::InstanceId;
 use crate::log::recipients::Recipients;
 use crate::sync;
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
-
-/// An entry of the order with its id and age.
-pub(super) type Aged = (EventId, Duration, Received);
 
 /// Publishes an event of the order.
 pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
@@ -152,6 +151,25 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
     work.run();
 }
 
+/// Applies a part of a run.
+pub(super) fn run(shared: &Shared, id: EventId, _entry: RunEntry) {
+    let mut order = shared.order.lock_long();
+    // As for commands.
+    if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+        return;
+    }
+    order.last = id;
+    shared.state.lock().log.pass(id);
+}
+
+/// Lists the instances with producers of open runs.
+pub(super) fn run_instances(_shared: &Shared) -> Vec<InstanceId> {
+    Vec::new()
+}
+
+/// Ends the runs of an instance that died.
+pub(super) fn lose_runs(_shared: &Shared, _instance: InstanceId) {}
+
 /// No client has joined a topic before the part of the order that is read.
 pub(super) fn no_earlier_joins(shared: &Shared) {
     shared.state.lock().away.note_no_joins();
@@ -162,18 +180,11 @@ pub(super) fn malformed(shared: &Shared) {
     shared.state.lock().counts.malformed += 1;
 }
 
-/// Begins with a part of the order that has no gap after `floor`, or with another order.
-///
-/// `latest`: the values up to `floor`, and whether these are all. `None` if the engine keeps none.
-pub(super) fn load(
-    shared: &Shared,
-    floor: EventId,
-    latest: Option<(Vec<Aged>, bool)>,
-    tail: Vec<Aged>,
-) {
+/// Begins with a part of the order that has no gap after the floor, or with another order.
+pub(super) fn load(shared: &Shared, loaded: Loaded) {
+    let Loaded { floor, tail, values, has_all_values, runs: _ } = loaded;
     let mut work = Work::begin(&shared.config);
-    let is_whole = latest.as_ref().is_some_and(|&(_, is_whole)| is_whole);
-    let mut values = entries_of(shared, latest.map_or_else(Vec::new, |(values, _)| values), &work);
+    let mut values = entries_of(shared, values, &work);
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
     let (tail, others) = tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
@@ -190,7 +201,7 @@ pub(super) fn load(
     let fresh = Log::new(shared.config.retain, shared.config.runs, floor, shared.hasher.clone());
     let old = mem::replace(&mut state.log, fresh);
     values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
-    if !is_whole {
+    if !has_all_values {
         state.log.note_lacking_values();
     }
     for entry in entries {
@@ -235,7 +246,9 @@ pub(super) fn load(
 fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
     let limits = &work.config.limits;
     match received {
-        Received::Event(_) | Received::Command(Command { action: Action::End { .. }, .. }) => {}
+        Received::Event(_)
+        | Received::Run(_)
+        | Received::Command(Command { action: Action::End { .. }, .. }) => {}
         Received::Command(Command { audience, action: Action::Join { topic, .. } }) => {
             let (key, audience) =
                 (Key::Topic(topic), Recipients::new(&audience, state.log.hasher()));

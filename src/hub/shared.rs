@@ -28,6 +28,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
+use crate::log::producer::InstanceId;
 use crate::log::recipients::Recipients;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
@@ -42,6 +43,8 @@ const MAX_LOWERED_IDLE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// The id of this hub among the instances.
+    pub(super) instance: InstanceId,
     pub(super) hasher: KeyHasher,
     pub(super) rare: Rare,
     #[cfg(feature = "metrics")]
@@ -75,6 +78,7 @@ impl Shared {
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {
             config,
+            instance: InstanceId::new(),
             hasher,
             rare: Rare::default(),
             #[cfg(feature = "metrics")]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sse_hub::backplane::{Backplane, Feed, HistoryRequest, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, HistoryRequest, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
     Event, EventId, Hub, HubBuilder, LastEventId, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -182,7 +182,7 @@ impl Instance {
     }
 
     pub(crate) fn begin_anew(&self, floor: EventId) {
-        self.feed.load(floor, []);
+        self.feed.load(Loaded::new(floor, []));
     }
 
     pub(crate) fn begin_with_values(&self, order: &Order, floor: EventId) {
@@ -191,12 +191,12 @@ impl Instance {
 
     fn load(&self, order: &Order, floor: EventId, tail: Vec<(EventId, Duration, Incoming)>) {
         if self.feed.tail_limits().values.is_none() {
-            return self.feed.load(floor, tail);
+            return self.feed.load(Loaded::new(floor, tail));
         }
         let values = order.values.values();
         let values =
             values.map(|(id, entry)| (*id, Duration::ZERO, Incoming::parse(entry).unwrap()));
-        self.feed.load_with_latest(floor, values, true, tail);
+        self.feed.load(Loaded::new(floor, tail).latest(values, true));
     }
 
     fn find_the_end(&self, order: &mut Order) -> EventId {
