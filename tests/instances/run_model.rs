@@ -138,7 +138,7 @@ struct Truth {
     events: BTreeMap<EventId, (Option<String>, String, String)>,
     /// The producers whose starts had an effect.
     started: BTreeSet<Vec<u8>>,
-    /// The producers of open runs that a new order lacks: readers get the end.
+    /// The producers of an older order: if a new order lacks the run, readers get the end.
     gone: BTreeSet<Vec<u8>>,
     /// Events that a reader may get: from before a rollback, and the ends of runs that are gone.
     ghosts: BTreeMap<EventId, (Option<String>, String, String)>,
@@ -193,9 +193,8 @@ impl Truth {
         parts.into_iter().for_each(|part| self.apply(part));
         self.ghosts.extend(old.ghosts);
         self.ghosts.extend(old.events);
-        let open = old.runs.into_values().flatten().filter(|run| run.end.is_none());
         self.gone = old.gone;
-        self.gone.extend(open.map(|run| run.producer));
+        self.gone.extend(old.started);
     }
 
     fn run(&self, name: usize) -> Option<&TrueRun> {
