@@ -545,7 +545,7 @@ impl Wait {
     }
 
     /// Waits for the change, which `get` returns once it has come.
-    fn poll<T>(&mut self, cx: &mut Context<'_>, get: impl Fn(&Producer) -> Option<T>) -> Poll<T> {
+    fn poll<T>(&mut self, cx: &Context<'_>, get: impl Fn(&Producer) -> Option<T>) -> Poll<T> {
         // Cloning and dropping a waker is foreign code: both happen without a lock.
         sync::assert_unlocked();
         let mut waker = Some(cx.waker().clone());
