@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use sse_hub::backplane::Outgoing;
 use sse_hub::{
-    Event, EventId, History, Limits, RefusedCause, Retain, Run, RunError, RunLimits, RunOptions,
-    RunState, Subscriber, Subscription,
+    Event, EventId, History, LastEventId, Limits, RefusedCause, Retain, Run, RunError, RunLimits,
+    RunOptions, RunState, Subscriber, Subscription,
 };
 
 use crate::order::{Copying, Instance, Order};
@@ -250,6 +250,21 @@ fn late_instance_has_the_run_from_its_beginning() {
         settle(&mut order, &mut [&mut here, &mut late]);
         assert_eq!(end(&read(&mut stream)).as_deref(), Some("finished"));
     }
+}
+
+#[test]
+fn heartbeats_forget_loaded_runs() {
+    let (mut order, mut here, _) = two();
+    start(&here, "a").finish(None).unwrap();
+    settle(&mut order, &mut [&mut here]);
+    let mut late = instance();
+    late.settle(&mut order);
+    let mut stream = late.subscribe(LastEventId::none());
+    read(&mut stream);
+    assert_eq!(late.hub.stats().retained_runs, 1);
+    late.timer.advance(Duration::from_secs(700));
+    assert!(!read(&mut stream).is_empty(), "a heartbeat");
+    assert_eq!(late.hub.stats().retained_runs, 0);
 }
 
 #[test]
