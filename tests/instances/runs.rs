@@ -155,6 +155,10 @@ fn stop_reaches_the_producer_of_another_instance() {
     settle(&mut order, &mut [&mut here, &mut there]);
     assert_eq!(state(&there, "a"), Some(RunState::Stopped));
     assert_eq!(there.hub.stop_run("a", "user"), Err(RunError::Ended));
+    let again = start(&here, "a");
+    here.hub.stop_run("a", "again").unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    assert_eq!(again.stopped().now_or_never().as_deref(), Some("again"));
 }
 
 #[test]
@@ -265,6 +269,32 @@ fn heartbeats_forget_loaded_runs() {
     late.timer.advance(Duration::from_secs(700));
     assert!(!read(&mut stream).is_empty(), "a heartbeat");
     assert_eq!(late.hub.stats().retained_runs, 0);
+}
+
+#[test]
+fn copy_decides_about_the_starts_after_the_tail() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let first = start(&here, "a");
+    settle(&mut order, &mut [&mut here]);
+    let floor = order.last;
+    let refused = start(&there, "a");
+    settle(&mut order, &mut [&mut there]);
+    drop(refused);
+    first.finish(None).unwrap();
+    settle(&mut order, &mut [&mut there, &mut here]);
+    let last = start(&here, "a");
+    last.publish(token("1")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    // The engine reads the copies late: they do not say that the first run is open at the floor.
+    let mut late = instance();
+    late.begin_with_values(&order, floor);
+    late.at = Some(floor);
+    late.settle(&mut order);
+    for instance in [&here, &late] {
+        assert_eq!(data(&read(&mut reader(instance, "a"))), ["1"]);
+        assert_eq!(instance.feed.run_instances(), [here.feed.instance()]);
+    }
 }
 
 #[test]
