@@ -359,16 +359,14 @@ fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
             let _ = begin_run(state, new, id, at, work);
         }
         Action::Event { producer, event } => {
-            if state.log.runs().of_producer(hash, &key, producer).is_ok() {
-                let entry = event.into_entry(id, at);
-                state.log.append_to_run((hash, &key), &entry, &mut work.evicted);
-            }
+            let entry = event.into_entry(id, at);
+            // An event without an effect: the run has another producer.
+            let _ = state.log.append_to_run(producer, &entry, false, &mut work.evicted);
         }
         Action::Stop { reason } => drop(stop(state, hash, &key, &reason, work)),
         Action::End { producer, end, event } => {
-            if state.log.runs().of_producer(hash, &key, producer).is_ok() {
-                let entry = event.into_entry(id, at);
-                state.log.append_to_run((hash, &key), &entry, &mut work.evicted);
+            let entry = event.into_entry(id, at);
+            if state.log.append_to_run(producer, &entry, false, &mut work.evicted).is_ok() {
                 end_run(state, hash, &key, producer, end, at, work);
             }
         }
