@@ -89,6 +89,8 @@ pub struct TailLimits {
     pub bytes_per_run: usize,
     /// The most bytes of all runs.
     pub run_bytes: usize,
+    /// How long an engine should keep the copy of a run after the end of the run.
+    pub run_keep: Duration,
 }
 
 impl Feed {
@@ -200,6 +202,7 @@ impl Feed {
             runs: runs.runs,
             bytes_per_run: runs.per_run(),
             run_bytes: runs.bytes,
+            run_keep: runs.keep,
         }
     }
 
