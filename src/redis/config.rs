@@ -17,9 +17,10 @@ use super::health::Health;
 use super::publisher::RedisPublisher;
 use super::shared::RedisShared;
 use super::store::lease::Lease;
-use super::store::millis;
 use super::store::outbox::Outbox;
+use super::store::runs::RunStore;
 use super::store::script::{Keep, Keys, Scripts};
+use super::store::{FOR_EVER, millis};
 use crate::ClientId;
 
 /// Settings for a [`RedisBackplane`](super::RedisBackplane) or a
@@ -47,9 +48,6 @@ pub struct Redis {
     timeout: Duration,
     lease: Duration,
 }
-
-/// A time to live that means "for ever". Redis refuses times that overflow the clock.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(4), Duration::from_secs(3600));
 const LEASES: (Duration, Duration) = (Duration::from_millis(8), Duration::from_secs(24 * 3600));
@@ -287,10 +285,13 @@ impl Redis {
         mem::take(&mut self.tls).apply(self.address.servers_mut())?;
         let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?.to_string();
         let keys = Keys::new(&self.prefix, &publisher);
+        let runs = RunStore::new(keys.runs.clone());
         Ok(RedisShared {
             presence: Lease::new(&self.prefix, &publisher, self.lease),
             scripts: Scripts::new(keys, self.keep, millis(self.remember)),
             outbox: Outbox::new(self.outbox_events, self.outbox_bytes),
+            runs,
+            runs_changed: Notify::new(),
             is_loaded: watch::Sender::new(false),
             is_running: AtomicBool::new(false),
             is_client_ahead: AtomicBool::new(false),

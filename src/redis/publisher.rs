@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::error::{LastError, NotFlushed, NotFlushedCause};
 use super::shared::RedisShared;
 use super::store::outbox::Progress;
+use super::store::script::CopyLimits;
 use super::tasks::sender::Sender;
 use crate::backplane::{Encoder, Outgoing, SendError};
 use crate::{
@@ -359,7 +360,7 @@ async fn send(abandons: Abandons) {
         // There are no sentinels.
         std::future::pending::<()>().await;
     });
-    let mut sending = pin!(Sender::new(Arc::clone(shared), None).run());
+    let mut sending = pin!(Sender::new(Arc::clone(shared), None, CopyLimits::default()).run());
     std::future::poll_fn(|cx| {
         let _: Poll<()> = watching.as_mut().poll(cx);
         sending.as_mut().poll(cx)

@@ -2,6 +2,7 @@
 
 pub(crate) mod announcer;
 pub(crate) mod history;
+pub(crate) mod keeper;
 pub(crate) mod observer;
 mod read_size;
 pub(crate) mod reader;
