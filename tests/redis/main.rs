@@ -32,6 +32,7 @@ mod publisher;
 mod ready;
 #[cfg(feature = "axum")]
 mod rooms;
+mod run_copies;
 mod sentinel;
 mod server;
 #[path = "../support/mod.rs"]

@@ -48,11 +48,21 @@ local function run_of(key, entry)
   touched[#touched + 1] = key
   return run, rest
 end
+-- Returns the entry up to an id that gave the run a producer, if the copy has no event after it.
+local function idle_take_over(key, run, upto)
+  for _, entry in ipairs(call('XREVRANGE', key, upto, '(' .. run.first, 'COUNT', 2)) do
+    local kind = byte(entry[2][2], 2)
+    if kind == TAKE_OVER then return entry end
+    if kind ~= STOP then return nil end
+  end
+end
 -- Drops the oldest events of a copy, down to a number of bytes. A start stays as long as an event
 -- of its producer, and the first start and the request to stop stay with the run.
 local function shrink(key, run, most)
-  local from = after(run.lost, run.first) and run.lost or run.first
-  local superseded
+  local from, superseded = run.first, nil
+  if after(run.lost, from) then
+    from, superseded = run.lost, idle_take_over(key, run, run.lost)
+  end
   repeat
     local gone, some = {}, call('XRANGE', key, '(' .. from, '+', 'COUNT', 64)
     local function drop(entry)
@@ -112,6 +122,11 @@ local function copy(key, id, entry)
     return
   elseif kind == TAKE_OVER then
     run.producer = producer
+    local older = idle_take_over(key, run, '+')
+    if older then
+      call('XDEL', key, older[1])
+      weigh(run, -OVERHEAD - #older[2][2])
+    end
   elseif kind == STOP then
     if run.state == 'stopping' then return end
     run.state = 'stopping'
