@@ -193,7 +193,7 @@ pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
 pub use crate::hub::page::{Page, StoredEvent};
 pub use crate::hub::presence::{PresenceWatch, TopicWatch};
-pub use crate::hub::run::{Run, RunInfo, RunOptions, Stopped};
+pub use crate::hub::run::{Run, RunInfo, RunOptions, Started, Stopped};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
 use super::seats::Seat;
-use crate::error::{DisconnectError, JoinError, PublishError};
-use crate::log::codec::{self, RunPart};
+use crate::error::{DisconnectError, JoinError, PublishError, RunError};
+use crate::log::codec::{self, RunEntry, RunPart};
 use crate::wire::id::EventId;
 
 /// An engine that puts the events of many hubs in one order, and gives every hub all of them.
@@ -108,6 +108,15 @@ impl From<SendError> for PublishError {
     }
 }
 
+impl From<SendError> for RunError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Backlog,
+            SendError::Closed => Self::Closed,
+        }
+    }
+}
+
 impl From<SendError> for JoinError {
     fn from(error: SendError) -> Self {
         match error {
@@ -145,10 +154,26 @@ impl Outgoing {
         Self { entry: entry.into(), key, value_of: None, most_values: 0, ticket: None }
     }
 
+    /// Encodes a part of a run.
+    pub(crate) fn of_run(entry: &RunEntry) -> Self {
+        Self::new(codec::write_run(entry), None)
+    }
+
     /// Marks the event as the value of a conflation, if it has a name. `most`: see
     /// [`most_values`](Self::most_values).
     pub(crate) fn with_value_of(mut self, name: Option<Box<[u8]>>, most: usize) -> Self {
         (self.value_of, self.most_values) = (name, most);
+        self
+    }
+
+    pub(crate) fn with_key(mut self, key: Option<Box<str>>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Gives the ticket of a task that waits for the place of the entry.
+    pub(crate) fn with_ticket(mut self, ticket: Ticket) -> Self {
+        self.ticket = Some(ticket);
         self
     }
 

@@ -11,8 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disconnect;
-use super::incoming::{Aged, Loaded};
+use super::incoming::{Aged, Loaded, RunCopy};
 use super::joining::{self, Change, Found, Joined, Returns};
+use super::parts::{self, Part};
+use super::reading::{self, ClientRuns};
 use super::returning;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
@@ -152,23 +154,34 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
 }
 
 /// Applies a part of a run.
-pub(super) fn run(shared: &Shared, id: EventId, _entry: RunEntry) {
-    let mut order = shared.order.lock_long();
-    // As for commands.
-    if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
-        return;
+pub(super) fn run(shared: &Shared, id: EventId, entry: RunEntry) {
+    let mut work = Work::begin(&shared.config);
+    let part = Part::new(shared, id, work.now, entry);
+    let mut ended = None;
+    {
+        let mut order = shared.order.lock_long();
+        // As for commands.
+        if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+            return;
+        }
+        match part {
+            Some(part) => ended = parts::apply(shared, &mut order, part, &mut work),
+            None => {
+                order.last = id;
+                shared.state.lock().log.pass(id);
+            }
+        }
     }
-    order.last = id;
-    shared.state.lock().log.pass(id);
+    work.run();
+    if let Some((end, events)) = ended {
+        telemetry::run_ended(end, events);
+    }
 }
 
 /// Lists the instances with producers of open runs.
-pub(super) fn run_instances(_shared: &Shared) -> Vec<InstanceId> {
-    Vec::new()
+pub(super) fn run_instances(shared: &Shared) -> Vec<InstanceId> {
+    shared.state.lock().log.runs().instances().collect()
 }
-
-/// Ends the runs of an instance that died.
-pub(super) fn lose_runs(_shared: &Shared, _instance: InstanceId) {}
 
 /// No client has joined a topic before the part of the order that is read.
 pub(super) fn no_earlier_joins(shared: &Shared) {
@@ -182,12 +195,17 @@ pub(super) fn malformed(shared: &Shared) {
 
 /// Begins with a part of the order that has no gap after the floor, or with another order.
 pub(super) fn load(shared: &Shared, loaded: Loaded) {
-    let Loaded { floor, tail, values, has_all_values, runs: _ } = loaded;
+    let Loaded { floor, tail, values, has_all_values, runs } = loaded;
     let mut work = Work::begin(&shared.config);
+    let mut runs = Runs::new(shared, floor, runs, &work);
     let mut values = entries_of(shared, values, &work);
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
     let (tail, others) = tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
+    let others: Vec<Aged> = others;
+    let (tail_runs, others) =
+        others.into_iter().partition(|(.., it)| matches!(it, Received::Run(_)));
+    runs.extend(shared, tail_runs, &work);
     let others: Vec<Aged> = others;
     let entries = entries_of(shared, tail, &work);
     let mut order = shared.order.lock_long();
@@ -199,7 +217,7 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     // The ids of a hub never go back: a floor before the newest id is taken for one after it.
     let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
     let fresh = Log::new(shared.config.retain, shared.config.runs, floor, shared.hasher.clone());
-    let old = mem::replace(&mut state.log, fresh);
+    let mut old = mem::replace(&mut state.log, fresh);
     values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
     if !has_all_values {
         state.log.note_lacking_values();
@@ -209,6 +227,7 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
             state.log.append(entry, &mut work.evicted);
         }
     }
+    runs.replay(&mut state, &mut old, floor, &mut work);
     state.away.restart(floor, is_first);
     for (id, _, received) in others.into_iter().filter(|(id, ..)| *id > floor) {
         state.log.pass(id);
@@ -233,11 +252,60 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     // A log of many events must not be freed under the locks.
     drop(old);
     work.run();
+    parts::reconcile(shared, is_first);
     if let Some(announcement) = announcement {
         returning::announce(shared, announcement);
     }
     if !is_first {
         telemetry::reset(floor);
+    }
+}
+
+/// The runs of a part of the order, from the copies of the engine and from the order.
+struct Runs {
+    parts: Vec<Part>,
+    /// The newest dropped event of each copy that has dropped events.
+    lost: Vec<(u64, Key, EventId)>,
+}
+
+impl Runs {
+    /// Takes the entries of the copies up to `floor`: the later entries are in the order.
+    fn new(shared: &Shared, floor: EventId, copies: Vec<RunCopy>, work: &Work<'_>) -> Self {
+        let mut runs = Self { parts: Vec::new(), lost: Vec::new() };
+        for RunCopy { mut entries, lost } in copies {
+            entries.retain(|&(id, ..)| id <= floor);
+            if let (Some((.., Received::Run(first))), true) =
+                (entries.first(), lost > EventId::ORIGIN)
+            {
+                let key = Key::Run(Arc::clone(&first.name));
+                runs.lost.push((shared.hasher.key(&key), key, lost.min(floor)));
+            }
+            runs.extend(shared, entries, work);
+        }
+        runs.parts.sort_by_key(|part| part.id);
+        runs
+    }
+
+    fn extend(&mut self, shared: &Shared, entries: Vec<Aged>, work: &Work<'_>) {
+        for (id, age, received) in entries {
+            if let Received::Run(entry) = received {
+                let at = work.now.checked_sub(age).unwrap_or(work.now);
+                self.parts.extend(Part::new(shared, id, at, entry));
+            }
+        }
+    }
+
+    /// Puts the runs into a new log. Open runs of the `old` log that the new log lacks are gone.
+    fn replay(self, state: &mut State, old: &mut Log, floor: EventId, work: &mut Work<'_>) {
+        for part in self.parts {
+            parts::replay(state, part, work);
+        }
+        for (hash, key, lost) in self.lost {
+            state.log.lose_in_run(hash, &key, lost, &mut work.evicted);
+        }
+        state.log.take_gone_runs(old, floor, &mut work.forgotten);
+        state.log.forget_runs(work.now, &mut work.forgotten);
+        work.note_runs_changed();
     }
 }
 
@@ -295,7 +363,10 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
     let head = state.log.head();
     let mut waiting = Vec::new();
     let mut behind = Vec::new();
+    let mut fresh = Vec::new();
     for (slot, client) in state.routes.iter() {
+        let runs = state.identity(slot).map(|client| ClientRuns::of(state.log.runs_of(client)));
+        let runs = runs.unwrap_or_default();
         let mut inbox = client.lock();
         let is_open = inbox.is_open();
         let has_values = inbox.beginning().is_some();
@@ -313,7 +384,12 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                 mailbox.jump(EventId::ORIGIN, head, GapReason::Unknown, work.now);
                 inbox.begin_with_values(head);
             }
-            EventId::ORIGIN => mailbox.jump(head, head, GapReason::Unknown, work.now),
+            EventId::ORIGIN => {
+                // The runs of the client have a past.
+                let now = runs.begin.unwrap_or(head);
+                mailbox.jump(now, head, GapReason::Unknown, work.now);
+                fresh.extend(runs.begin.map(|_| slot));
+            }
             // The gap stands for the values that the client has not read.
             cursor if cursor < floor => {
                 // The backplane may hold the events before the floor, unless the order is another.
@@ -323,6 +399,8 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                         mailbox.hold(until);
                         behind.push((slot, Arc::clone(client), cursor));
                     }
+                    // The log has the past of the runs, and reports the other events.
+                    None if is_first && runs.begin.is_some() => mailbox.restart(head, work.now),
                     None => mailbox.jump(floor, head, reason, work.now),
                 }
             }
@@ -331,10 +409,16 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
         if inbox.mailbox.cursor() > EventId::ORIGIN {
             inbox.set_beginning(None);
         }
+        reading::settle(client, &mut inbox, &runs, is_first, work);
         if inbox.mailbox.is_waiting() {
             waiting.push(slot);
             work.extend(inbox.take_waker());
         }
+    }
+    for slot in fresh {
+        let Some(client) = state.identity(slot) else { continue };
+        let runs = ClientRuns::of(state.log.runs_of(client));
+        state.routes.hold_since(slot, |key| runs.since(key, head));
     }
     for slot in waiting {
         state.watch(slot, work);

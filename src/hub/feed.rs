@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::apply;
 use super::hub::Hub;
 use super::incoming::{Incoming, Loaded, received};
+use super::parts;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
 use crate::core::backplane::UserChange;
@@ -327,7 +328,7 @@ impl Feed {
     /// run counts.
     pub fn lose_runs(&self, instance: InstanceId) {
         if let Some(shared) = self.shared.upgrade() {
-            apply::lose_runs(&shared, instance);
+            parts::lose(&shared, instance);
         }
     }
 }

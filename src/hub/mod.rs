@@ -15,6 +15,7 @@ pub(crate) mod joining;
 pub(crate) mod metrics;
 pub(crate) mod opening;
 pub(crate) mod page;
+pub(crate) mod parts;
 pub(crate) mod presence;
 pub(crate) mod reading;
 pub(crate) mod returning;

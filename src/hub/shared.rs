@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::core::backplane::Outgoing;
+use crate::core::backplane::{Outgoing, SendError};
 use crate::core::client::Client;
 use crate::core::config::Config;
 use crate::core::deferred::Work;
@@ -28,7 +28,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
-use crate::log::producer::InstanceId;
+use crate::log::producer::{InstanceId, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(super) has_ended_runs: AtomicBool,
     /// How many events this hub gave to its backplane.
     sent: AtomicU64,
+    /// How many producers of runs this hub had.
+    producers: AtomicU64,
 }
 
 /// The data that the ordering lock guards.
@@ -88,7 +90,14 @@ impl Shared {
             shows_degraded: AtomicBool::new(false),
             has_ended_runs: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            producers: AtomicU64::new(0),
         }
+    }
+
+    /// Returns the id of a new producer of a run.
+    pub(super) fn new_producer(&self) -> ProducerId {
+        let serial = self.producers.fetch_add(1, Ordering::Relaxed) + 1;
+        ProducerId { instance: self.instance, serial }
     }
 
     pub(crate) fn publish(
@@ -126,7 +135,8 @@ impl Shared {
         encoder::outgoing(event, key, self.config.retain.kept())
     }
 
-    fn send(&self, event: Outgoing) -> Result<(), PublishError> {
+    /// Gives an event to the backplane.
+    pub(super) fn send(&self, event: Outgoing) -> Result<(), SendError> {
         if let Some(backplane) = &self.config.backplane {
             sync::assert_unlocked();
             backplane.send(event)?;
@@ -154,7 +164,7 @@ impl Shared {
             if order.is_closed {
                 return Err(PublishError::Closed);
             }
-            let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
+            let id = Self::next_id(&order);
             (id, self.put(&mut order, id, prepared, &mut work))
         };
         work.run();
@@ -180,25 +190,35 @@ impl Shared {
         matched
     }
 
-    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took
-    /// it.
+    /// Appends an event under `id` to the run of a producer, and hands it out. Returns how many
+    /// clients took it. `ends`: the event is the end, which a run that is gone takes, too.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,
-        (slot, serial): (usize, u64),
+        id: EventId,
+        producer: ProducerId,
         prepared: Prepared,
+        ends: bool,
         work: &mut Work<'_>,
     ) -> Result<usize, RunError> {
-        let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
         let entry = prepared.into_entry(id, work.now);
+        let (hash, key) = entry.hashed_keys().next().ok_or(RunError::Unknown)?;
         let mut state = self.state.lock();
-        state.log.runs().of_producer(slot, serial)?;
+        let run = state.log.runs().of_producer(hash, key, producer)?;
+        if run.is_gone() && !ends {
+            return Err(RunError::Lost);
+        }
         order.last = id;
-        state.log.append_to_run(slot, &entry, &mut order.evicted);
+        state.log.append_to_run((hash, key), &entry, &mut order.evicted);
         state.counts.published += 1;
         let matched = hand_out(&self.state, state, &entry, work);
         order.evicted.clear();
         Ok(matched)
+    }
+
+    /// Returns a new id of the hub's own order.
+    pub(super) fn next_id(order: &Order) -> EventId {
+        EventId::new(order.last.epoch(), order.last.seq() + 1)
     }
 
     /// Takes the state lock for an operation that is no publish, and lets a hand-out that is under

@@ -808,8 +808,8 @@ mod tests {
 
         #[test]
         fn only_parts_of_runs_name_a_run(event in event(), command in command()) {
-            prop_assert_eq!(run_part(&write_event(&event)), None);
-            prop_assert_eq!(run_part(&write_command(&command)), None);
+            prop_assert!(run_part(&write_event(&event)).is_none());
+            prop_assert!(run_part(&write_command(&command)).is_none());
         }
 
         #[test]

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sse_hub::backplane::{Backplane, Feed, HistoryRequest, Incoming, Loaded, Outgoing, SendError};
+use sse_hub::backplane::{
+    Backplane, Feed, HistoryRequest, Incoming, Loaded, Outgoing, RunCopy, RunPartKind, SendError,
+};
 use sse_hub::{
     Event, EventId, Hub, HubBuilder, LastEventId, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -23,6 +25,64 @@ pub(crate) struct Order {
     pub(crate) trimmed: [EventId; 2],
     /// The newest event of each value. A rollback leaves them as they are.
     pub(crate) values: BTreeMap<Vec<u8>, (EventId, Bytes)>,
+    pub(crate) copying: Copying,
+    /// The copies of runs, by name.
+    pub(crate) copies: BTreeMap<String, Copy>,
+}
+
+/// The parts of runs that the engine copies.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) enum Copying {
+    /// Every part.
+    #[default]
+    All,
+    /// The parts with an effect, and at most so many events of each run.
+    Effective(usize),
+    Nothing,
+}
+
+/// The copy of a run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Copy {
+    entries: Vec<(EventId, RunPartKind, Bytes)>,
+    /// The newest dropped event.
+    lost: EventId,
+    /// The producer, if the run is open.
+    producer: Option<Vec<u8>>,
+}
+
+impl Copy {
+    /// Applies the rule of [`RunPartKind`]. Returns whether the part has an effect.
+    fn has_effect(&mut self, kind: RunPartKind, producer: &[u8]) -> bool {
+        let is_open = self.producer.is_some();
+        let is_current = self.producer.as_deref() == Some(producer);
+        match kind {
+            RunPartKind::Start | RunPartKind::TakeOver => {
+                if !is_open {
+                    (self.entries, self.lost) = (Vec::new(), EventId::default());
+                }
+                let starts = !is_open || kind == RunPartKind::TakeOver;
+                if starts {
+                    self.producer = Some(producer.to_vec());
+                }
+                starts
+            }
+            RunPartKind::Stop => is_open,
+            RunPartKind::End if is_current => {
+                self.producer = None;
+                true
+            }
+            _ => is_current,
+        }
+    }
+
+    fn bound(&mut self, events: usize) {
+        let is_event = |(_, kind, _): &(EventId, RunPartKind, Bytes)| *kind == RunPartKind::Event;
+        while self.entries.iter().filter(|entry| is_event(entry)).count() > events {
+            let at = self.entries.iter().position(is_event).unwrap();
+            self.lost = self.entries.remove(at).0;
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +101,34 @@ pub(crate) enum Entry {
 }
 
 impl Order {
+    /// Copies a part of a run.
+    fn copy(&mut self, id: EventId, event: &Outgoing) {
+        let Some(part) = event.run() else { return };
+        let entry = (id, part.kind, event.entry().clone());
+        let copy = self.copies.entry(part.name.to_owned()).or_default();
+        match self.copying {
+            Copying::Nothing => {}
+            Copying::All => copy.entries.push(entry),
+            Copying::Effective(events) => {
+                if copy.has_effect(part.kind, part.producer) {
+                    copy.entries.push(entry);
+                    copy.bound(events);
+                }
+            }
+        }
+    }
+
+    /// The copies of runs, as an engine loads them.
+    fn run_copies(&self) -> impl Iterator<Item = RunCopy> {
+        self.copies.values().map(|copy| {
+            let entries = copy
+                .entries
+                .iter()
+                .map(|(id, _, entry)| (*id, Duration::ZERO, Incoming::parse(entry).unwrap()));
+            RunCopy::new(entries).lost(copy.lost)
+        })
+    }
+
     /// Adds a mark for a rollback before `since`, if the order has none yet. Instances that did not
     /// read the removed entries need the mark.
     pub(crate) fn mark(&mut self, since: EventId) {
@@ -87,7 +175,8 @@ pub(crate) struct Outbox(pub(crate) Arc<Mutex<VecDeque<Outgoing>>>);
 impl Backplane for Outbox {
     fn send(&self, event: Outgoing) -> Result<(), SendError> {
         let mut waiting = self.0.lock().unwrap();
-        if waiting.len() >= 64 {
+        let is_end = event.run().is_some_and(|part| part.kind == RunPartKind::End);
+        if waiting.len() >= 64 && !is_end {
             return Err(SendError::Full);
         }
         waiting.push_back(event);
@@ -142,6 +231,7 @@ impl Instance {
             if let Some(value) = event.value_of() {
                 order.values.insert(value.to_vec(), (id, event.entry().clone()));
             }
+            order.copy(id, &event);
             event.confirm(id);
         }
     }
@@ -190,13 +280,14 @@ impl Instance {
     }
 
     fn load(&self, order: &Order, floor: EventId, tail: Vec<(EventId, Duration, Incoming)>) {
+        let loaded = Loaded::new(floor, tail).runs(order.run_copies());
         if self.feed.tail_limits().values.is_none() {
-            return self.feed.load(Loaded::new(floor, tail));
+            return self.feed.load(loaded);
         }
         let values = order.values.values();
         let values =
             values.map(|(id, entry)| (*id, Duration::ZERO, Incoming::parse(entry).unwrap()));
-        self.feed.load(Loaded::new(floor, tail).latest(values, true));
+        self.feed.load(loaded.latest(values, true));
     }
 
     fn find_the_end(&self, order: &mut Order) -> EventId {

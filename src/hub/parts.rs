@@ -1,0 +1,328 @@
+//! The parts of runs, applied at their place in the order.
+//!
+//! A hub alone applies a part at once. A hub with a backplane sends the part, and every instance
+//! applies it when it comes back. The rule is the same, and is a function of the parts before, so
+//! all instances agree on the producer of a run: see
+//! [`RunPartKind`](crate::backplane::RunPartKind).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::reading;
+use super::shared::{Order, Shared};
+use crate::core::deferred::Work;
+use crate::core::run::{Producer, Told};
+use crate::core::state::State;
+use crate::error::RunError;
+use crate::log::audience::Audience;
+use crate::log::codec::{RunAction, RunEntry};
+use crate::log::entry::{Encoded, Prepared};
+use crate::log::hash::KeyHashes;
+use crate::log::key::Key;
+use crate::log::producer::{InstanceId, ProducerId};
+use crate::log::runs::{Begun, NewRun, RunRecord, RunState};
+use crate::wire::frame;
+use crate::wire::id::EventId;
+
+/// A part of a run of the order, checked and ready to be applied under the locks.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) id: EventId,
+    pub(super) at: Instant,
+    key: Key,
+    hash: u64,
+    action: Action,
+}
+
+#[derive(Debug)]
+enum Action {
+    Start { producer: ProducerId, takes_over: bool, appends: Option<(Box<str>, KeyHashes)> },
+    Event { producer: ProducerId, event: Prepared },
+    Stop { reason: Arc<str> },
+    End { producer: ProducerId, end: RunState, event: Prepared },
+}
+
+impl Part {
+    /// Returns `None` if the name is invalid here: the hub that sent the part has other limits.
+    pub(super) fn new(shared: &Shared, id: EventId, at: Instant, entry: RunEntry) -> Option<Self> {
+        let RunEntry { name, action } = entry;
+        let key = Key::Run(Arc::clone(&name));
+        key.check(shared.config.limits.name_len).ok()?;
+        let action = match action {
+            RunAction::Start { producer, takes_over, appends } => {
+                let appends = appends.map(|event_type| texts(shared, &key, event_type));
+                Action::Start { producer, takes_over, appends }
+            }
+            RunAction::Event { producer, conflation, sealed } => {
+                let event = Encoded { audience: Audience::run(name), conflation, sealed };
+                Action::Event { producer, event: Prepared::new(event, &shared.hasher) }
+            }
+            RunAction::Stop { reason } => Action::Stop { reason },
+            RunAction::End { producer, state } => {
+                Action::End { producer, end: state, event: end_event(shared, name, state) }
+            }
+        };
+        let hash = shared.hasher.key(&key);
+        Some(Self { id, at, key, hash, action })
+    }
+}
+
+/// Adds the hashes of an event to the type whose adjacent events are one text.
+pub(super) fn texts(shared: &Shared, run: &Key, event_type: Box<str>) -> (Box<str>, KeyHashes) {
+    let hashes = shared.hasher.hashes(std::slice::from_ref(run), event_type.as_bytes());
+    (event_type, hashes)
+}
+
+/// Returns the last event of a run.
+pub(super) fn end_event(shared: &Shared, name: Arc<str>, end: RunState) -> Prepared {
+    let sealed = frame::run_end(&name, end.as_str());
+    let event = Encoded { audience: Audience::run(name), conflation: None, sealed };
+    Prepared::new(event, &shared.hasher)
+}
+
+/// A run that has ended, and how many events it had.
+pub(super) type Ended = (RunState, u64);
+
+/// Applies a part of the order. Returns the run that the part has ended.
+pub(super) fn apply(
+    shared: &Shared,
+    order: &mut Order,
+    part: Part,
+    work: &mut Work<'_>,
+) -> Option<Ended> {
+    let Part { id, key, hash, action, .. } = part;
+    let applied = match action {
+        Action::Start { producer, takes_over, appends } => {
+            let new = NewRun { key, hash, producer, appends, takes_over };
+            start(shared, new, id, work).map(|()| None)
+        }
+        Action::Event { producer, event } => {
+            shared.put_in_run(order, id, producer, event, false, work).map(|_| None)
+        }
+        Action::Stop { reason } => {
+            stop(&mut shared.state.lock(), hash, &key, &reason, work).map(|_| None)
+        }
+        Action::End { producer, end: state, event } => {
+            end(shared, order, id, producer, state, event, work).map(Some)
+        }
+    };
+    // A part without an effect, and a stop, take a place in the order, too.
+    order.last = id;
+    if !matches!(applied, Ok(Some(_))) {
+        shared.state.lock().log.pass(id);
+    }
+    applied.ok().flatten()
+}
+
+/// Starts a run, or takes an open run over. The events come after `begin`.
+pub(super) fn start(
+    shared: &Shared,
+    new: NewRun,
+    begin: EventId,
+    work: &mut Work<'_>,
+) -> Result<(), RunError> {
+    let key = new.key.clone();
+    let mut state = shared.state.lock();
+    state.log.pass(begin);
+    let is_new = begin_run(&mut state, new, begin, work.now, work)?;
+    state.counts.runs[RunState::Open as usize] += u64::from(is_new);
+    if shared.config.run_wait.is_some() {
+        reading::note_start(&shared.state, state, &key);
+    }
+    Ok(())
+}
+
+/// Starts a run, or takes an open run over, and tells the producers of this instance. Returns
+/// whether the run is new.
+fn begin_run(
+    state: &mut State,
+    new: NewRun,
+    begin: EventId,
+    at: Instant,
+    work: &mut Work<'_>,
+) -> Result<bool, RunError> {
+    let (producer, key) = (new.producer, new.key.clone());
+    let changes = state.log.runs().instance_changes();
+    match state.log.start_run(new, begin, at, &mut work.forgotten) {
+        Ok(Begun { superseded, stop }) => {
+            if let Some(older) = superseded.and_then(|older| take_own(state, older)) {
+                work.tell(older, Told::Over(RunError::Superseded, "superseded".into()));
+            }
+            if let Some(own) = own(state, producer) {
+                work.tell(Arc::clone(own), Told::Started);
+                if let Some(reason) = stop {
+                    work.tell(Arc::clone(own), Told::Stop(reason));
+                }
+            }
+            note_instances(state, changes, work);
+            Ok(superseded.is_none())
+        }
+        Err(error) => {
+            if let Some(own) = take_own(state, producer) {
+                if let (RunError::Full { .. }, Key::Run(name)) = (error, key) {
+                    // Instances with room have started the run.
+                    work.send_run_end(name, producer, RunState::Abandoned);
+                }
+                work.tell(own, Told::Over(error, "refused".into()));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Asks the producer of a run to stop.
+pub(super) fn stop(
+    state: &mut State,
+    hash: u64,
+    key: &Key,
+    reason: &Arc<str>,
+    work: &mut Work<'_>,
+) -> Result<(), RunError> {
+    let producer = state.log.stop_run(hash, key, reason)?;
+    if let Some(own) = own(state, producer) {
+        work.tell(Arc::clone(own), Told::Stop(Arc::clone(reason)));
+    }
+    Ok(())
+}
+
+/// Ends the run of a producer. `event`: the last event. Returns how many events the run had.
+pub(super) fn end(
+    shared: &Shared,
+    order: &mut Order,
+    id: EventId,
+    producer: ProducerId,
+    end: RunState,
+    event: Prepared,
+    work: &mut Work<'_>,
+) -> Result<Ended, RunError> {
+    let (hash, key) = event.first_key().ok_or(RunError::Unknown)?;
+    let key = key.clone();
+    shared.put_in_run(order, id, producer, event, true, work)?;
+    let mut state = shared.state.lock();
+    let events = state.log.runs().of_producer(hash, &key, producer)?.events;
+    end_run(&mut state, hash, &key, producer, end, work.now, work);
+    state.counts.runs[end as usize] += 1;
+    shared.has_ended_runs.store(true, Ordering::Relaxed);
+    reading::complete(&shared.state, state, &key, end, work);
+    Ok((end, events))
+}
+
+/// Ends the run of a producer, and tells a producer of this instance.
+fn end_run(
+    state: &mut State,
+    hash: u64,
+    key: &Key,
+    producer: ProducerId,
+    end: RunState,
+    at: Instant,
+    work: &mut Work<'_>,
+) {
+    let changes = state.log.runs().instance_changes();
+    state.log.end_run(hash, key, end, at);
+    if let Some(own) = take_own(state, producer) {
+        let error = if end == RunState::Lost { RunError::Lost } else { RunError::Ended };
+        work.tell(own, Told::Over(error, end.as_str().into()));
+    }
+    note_instances(state, changes, work);
+}
+
+/// Applies a part to a log that is not read yet: nothing is handed out.
+pub(super) fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
+    let Part { id, at, key, hash, action } = part;
+    match action {
+        Action::Start { producer, takes_over, appends } => {
+            let new = NewRun { key, hash, producer, appends, takes_over };
+            // An error has been told.
+            let _ = begin_run(state, new, id, at, work);
+        }
+        Action::Event { producer, event } => {
+            if state.log.runs().of_producer(hash, &key, producer).is_ok() {
+                let entry = event.into_entry(id, at);
+                state.log.append_to_run((hash, &key), &entry, &mut work.evicted);
+            }
+        }
+        Action::Stop { reason } => drop(stop(state, hash, &key, &reason, work)),
+        Action::End { producer, end, event } => {
+            if state.log.runs().of_producer(hash, &key, producer).is_ok() {
+                let entry = event.into_entry(id, at);
+                state.log.append_to_run((hash, &key), &entry, &mut work.evicted);
+                end_run(state, hash, &key, producer, end, at, work);
+            }
+        }
+    }
+    state.log.pass(id);
+}
+
+/// Ends the runs that the loaded part of the order has lost. No lock may be held, and the producers
+/// must have been told about the replayed parts.
+///
+/// A producer of this instance without its run is told, and the end of the run is sent for the
+/// readers on all instances. So is the end of a run whose producer this instance does not have any
+/// more: the order went back to before the end, or before a takeover.
+pub(super) fn reconcile(shared: &Shared, is_first: bool) {
+    let mut work = Work::begin(&shared.config);
+    let (head, mut orphans, lacking) = {
+        let state = shared.state.lock();
+        let runs = state.log.runs();
+        let own = runs.of_instance(shared.instance).filter(|run| !run.is_gone());
+        let orphans = own.filter(|run| !state.producers.contains_key(&run.producer.serial));
+        let orphans: Vec<_> =
+            orphans.filter_map(|run| Some((run.shared_name()?, run.producer))).collect();
+        let is_lacking = |producer: &&Arc<Producer>| {
+            let key = Key::Run(Arc::clone(&producer.name));
+            let run = runs.of_producer(shared.hasher.key(&key), &key, producer.id);
+            run.map_or(true, RunRecord::is_gone)
+        };
+        let lacking: Vec<_> = state.producers.values().filter(is_lacking).cloned().collect();
+        (state.log.head(), orphans, lacking)
+    };
+    // The lock of a producer is taken without another lock.
+    let lost: Vec<Arc<Producer>> =
+        lacking.into_iter().filter(|producer| !producer.is_awaited(head, is_first)).collect();
+    if !lost.is_empty() {
+        let mut state = shared.state.lock();
+        lost.iter().for_each(|producer| drop(take_own(&mut state, producer.id)));
+    }
+    orphans.extend(lost.iter().map(|producer| (Arc::clone(&producer.name), producer.id)));
+    for (name, producer) in orphans {
+        work.send_run_end(name, producer, RunState::Lost);
+    }
+    for producer in lost {
+        work.tell(producer, Told::Over(RunError::Lost, RunState::Lost.as_str().into()));
+    }
+    work.run();
+}
+
+/// Sends the end of each open run of an instance that died.
+pub(super) fn lose(shared: &Shared, instance: InstanceId) {
+    let mut work = Work::begin(&shared.config);
+    {
+        let mut state = shared.state.lock();
+        let runs = state.log.runs().of_instance(instance);
+        let runs: Vec<_> =
+            runs.filter_map(|run| Some((run.hash(), run.shared_name()?, run.producer))).collect();
+        for (hash, name, producer) in runs {
+            state.log.note_reported_lost(hash, &Key::Run(Arc::clone(&name)), producer);
+            work.send_run_end(name, producer, RunState::Lost);
+        }
+    }
+    work.run();
+}
+
+/// Returns a producer of this instance.
+fn own(state: &State, producer: ProducerId) -> Option<&Arc<Producer>> {
+    state.producers.get(&producer.serial).filter(|own| own.id == producer)
+}
+
+/// Forgets a producer of this instance, and returns it.
+pub(super) fn take_own(state: &mut State, producer: ProducerId) -> Option<Arc<Producer>> {
+    own(state, producer)?;
+    state.producers.remove(&producer.serial)
+}
+
+fn note_instances(state: &State, before: u64, work: &mut Work<'_>) {
+    if state.log.runs().instance_changes() != before {
+        work.note_runs_changed();
+    }
+}
