@@ -33,6 +33,7 @@ mod ready;
 #[cfg(feature = "axum")]
 mod rooms;
 mod run_copies;
+mod runs;
 mod sentinel;
 mod server;
 #[path = "../support/mod.rs"]
