@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disconnect;
-use super::incoming::{Aged, Loaded, RunCopy};
+use super::incoming::{Aged, Loaded};
 use super::joining::{self, Change, Found, Joined, Returns};
-use super::parts::{self, Part};
+use super::parts::{self, Part, Replay};
 use super::reading::{self, ClientRuns};
 use super::returning;
 use super::shared::Shared;
@@ -197,7 +197,7 @@ pub(super) fn malformed(shared: &Shared) {
 pub(super) fn load(shared: &Shared, loaded: Loaded) {
     let Loaded { floor, tail, values, has_all_values, runs } = loaded;
     let mut work = Work::begin(&shared.config);
-    let mut runs = Runs::new(shared, floor, runs, &work);
+    let head = tail.last().map_or(floor, |&(last, ..)| last.max(floor));
     let mut values = entries_of(shared, values, &work);
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
@@ -205,7 +205,7 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     let others: Vec<Aged> = others;
     let (tail_runs, others) =
         others.into_iter().partition(|(.., it)| matches!(it, Received::Run(_)));
-    runs.extend(shared, tail_runs, &work);
+    let runs = Replay::new(shared, runs, tail_runs, head, work.now);
     let others: Vec<Aged> = others;
     let entries = entries_of(shared, tail, &work);
     let mut order = shared.order.lock_long();
@@ -227,7 +227,7 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
             state.log.append(entry, &mut work.evicted);
         }
     }
-    runs.replay(&mut state, &mut old, floor, &mut work);
+    runs.apply(&mut state, &mut old, floor, &mut work);
     state.away.restart(floor, is_first);
     for (id, _, received) in others.into_iter().filter(|(id, ..)| *id > floor) {
         state.log.pass(id);
@@ -258,54 +258,6 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     }
     if !is_first {
         telemetry::reset(floor);
-    }
-}
-
-/// The runs of a part of the order, from the copies of the engine and from the order.
-struct Runs {
-    parts: Vec<Part>,
-    /// The newest dropped event of each copy that has dropped events.
-    lost: Vec<(u64, Key, EventId)>,
-}
-
-impl Runs {
-    /// Takes the entries of the copies up to `floor`: the later entries are in the order.
-    fn new(shared: &Shared, floor: EventId, copies: Vec<RunCopy>, work: &Work<'_>) -> Self {
-        let mut runs = Self { parts: Vec::new(), lost: Vec::new() };
-        for RunCopy { mut entries, lost } in copies {
-            entries.retain(|&(id, ..)| id <= floor);
-            if let (Some((.., Received::Run(first))), true) =
-                (entries.first(), lost > EventId::ORIGIN)
-            {
-                let key = Key::Run(Arc::clone(&first.name));
-                runs.lost.push((shared.hasher.key(&key), key, lost.min(floor)));
-            }
-            runs.extend(shared, entries, work);
-        }
-        runs.parts.sort_by_key(|part| part.id);
-        runs
-    }
-
-    fn extend(&mut self, shared: &Shared, entries: Vec<Aged>, work: &Work<'_>) {
-        for (id, age, received) in entries {
-            if let Received::Run(entry) = received {
-                let at = work.now.checked_sub(age).unwrap_or(work.now);
-                self.parts.extend(Part::new(shared, id, at, entry));
-            }
-        }
-    }
-
-    /// Puts the runs into a new log. Open runs of the `old` log that the new log lacks are gone.
-    fn replay(self, state: &mut State, old: &mut Log, floor: EventId, work: &mut Work<'_>) {
-        for part in self.parts {
-            parts::replay(state, part, work);
-        }
-        for (hash, key, lost) in self.lost {
-            state.log.lose_in_run(hash, &key, lost, &mut work.evicted);
-        }
-        state.log.take_gone_runs(old, floor, &mut work.forgotten);
-        state.log.forget_runs(work.now, &mut work.forgotten);
-        work.note_runs_changed();
     }
 }
 

@@ -100,9 +100,10 @@ impl Incoming {
 /// # let tail: Vec<(EventId, Duration, Incoming)> = Vec::new();
 /// # let values: Vec<(EventId, Duration, Incoming)> = Vec::new();
 /// # let copies: Vec<Vec<(EventId, Duration, Incoming)>> = Vec::new();
-/// let copies = copies.into_iter().map(RunCopy::new);
-/// feed.load(Loaded::new(EventId::new(7, 0), tail).latest(values, true).runs(copies));
-/// assert_eq!(feed.head(), EventId::new(7, 0));
+/// let (floor, end) = (EventId::new(7, 0), EventId::new(9, 0));
+/// let copies = copies.into_iter().map(|entries| RunCopy::new(end, entries));
+/// feed.load(Loaded::new(floor, tail).latest(values, true).runs(end, copies));
+/// assert_eq!(feed.head(), floor);
 /// # Ok::<(), sse_hub::ConfigError>(())
 /// ```
 #[derive(Debug)]
@@ -113,7 +114,9 @@ pub struct Loaded {
     pub(super) values: Vec<Aged>,
     /// The engine lacks no value.
     pub(super) has_all_values: bool,
-    pub(super) runs: Vec<RunCopy>,
+    /// The copies of the runs, and the position up to which there is no other open run. `None` if
+    /// the engine keeps no copies.
+    pub(super) runs: Option<(EventId, Vec<RunCopy>)>,
 }
 
 impl Loaded {
@@ -124,8 +127,8 @@ impl Loaded {
         floor: EventId,
         tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
     ) -> Self {
-        let (values, runs) = (Vec::new(), Vec::new());
-        Self { floor, tail: received(tail), values, has_all_values: false, runs }
+        let (tail, values) = (received(tail), Vec::new());
+        Self { floor, tail, values, has_all_values: false, runs: None }
     }
 
     /// Adds the values of the conflation keys
@@ -149,14 +152,15 @@ impl Loaded {
     }
 
     /// Adds the copies of the runs ([`Outgoing::run`](crate::backplane::Outgoing::run)), in any
-    /// order.
+    /// order. `upto` must be the newest position of the order when the engine read which copies
+    /// there are.
     ///
-    /// An engine must read the copies *after* the tail. The hub ignores entries after the floor:
-    /// these are in the tail, or come by [`append`](crate::backplane::Feed::append). A run without
-    /// a copy is known if the tail has its start.
-    pub fn runs(mut self, copies: impl IntoIterator<Item = RunCopy>) -> Self {
+    /// All open runs must have a copy: the hub takes a name without a copy for a name without an
+    /// open run at `upto`. Without this call, the hub knows the runs that start in the tail or
+    /// later, and can accept the start of a run that is open.
+    pub fn runs(mut self, upto: EventId, copies: impl IntoIterator<Item = RunCopy>) -> Self {
         // Foreign code, which must run before a lock is taken.
-        self.runs = copies.into_iter().collect();
+        self.runs = Some((upto, copies.into_iter().collect()));
         self
     }
 }
@@ -164,17 +168,25 @@ impl Loaded {
 /// The entries of a run that an engine copied.
 #[derive(Debug)]
 pub struct RunCopy {
+    /// The copy has all entries up to here that have an effect.
+    pub(super) upto: EventId,
     pub(super) entries: Vec<Aged>,
     /// The newest dropped event.
     pub(super) lost: EventId,
 }
 
 impl RunCopy {
-    /// Takes the entries of a run, in order and with their ages. Entries before a start have no
-    /// effect.
+    /// Takes the entries of a run, in order and with their ages. `upto` must be the newest position
+    /// of the order when the engine read the copy. Entries before a start have no effect.
+    ///
+    /// Up to `upto` the copy decides which starts have an effect: the entries of the tail do not
+    /// say whether the run was open before. Entries after the tail are welcome.
     #[must_use]
-    pub fn new(entries: impl IntoIterator<Item = (EventId, Duration, Incoming)>) -> Self {
-        Self { entries: received(entries), lost: EventId::ORIGIN }
+    pub fn new(
+        upto: EventId,
+        entries: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
+    ) -> Self {
+        Self { upto, entries: received(entries), lost: EventId::ORIGIN }
     }
 
     /// Notes that the copy lacks the events of the run up to `lost`. Readers of the run get a gap.

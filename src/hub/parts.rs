@@ -5,10 +5,12 @@
 //! all instances agree on the producer of a run: see
 //! [`RunPartKind`](crate::backplane::RunPartKind).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::incoming::{Aged, RunCopy};
 use super::reading;
 use super::shared::{Order, Shared};
 use crate::core::deferred::Work;
@@ -16,20 +18,21 @@ use crate::core::run::{Producer, Told};
 use crate::core::state::State;
 use crate::error::RunError;
 use crate::log::audience::Audience;
-use crate::log::codec::{RunAction, RunEntry};
+use crate::log::codec::{Received, RunAction, RunEntry};
 use crate::log::entry::{Encoded, Prepared};
 use crate::log::hash::KeyHashes;
 use crate::log::key::Key;
+use crate::log::log::Log;
 use crate::log::producer::{InstanceId, ProducerId};
-use crate::log::runs::{Begun, NewRun, RunRecord, RunState};
+use crate::log::runs::{Begun, Decided, NewRun, RunRecord, RunState};
 use crate::wire::frame;
 use crate::wire::id::EventId;
 
 /// A part of a run of the order, checked and ready to be applied under the locks.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) id: EventId,
-    pub(super) at: Instant,
+    id: EventId,
+    at: Instant,
     key: Key,
     hash: u64,
     action: Action,
@@ -95,7 +98,14 @@ pub(super) fn apply(
     let applied = match action {
         Action::Start { producer, takes_over, appends } => {
             let new = NewRun { key, hash, producer, appends, takes_over };
-            start(shared, new, id, work).map(|()| None)
+            let mut state = shared.state.lock();
+            if state.log.runs().admits_start(&new.key, id) {
+                drop(state);
+                start(shared, new, id, work).map(|()| None)
+            } else {
+                refuse(&mut state, &new.key, producer, RunError::Open, work);
+                Err(RunError::Open)
+            }
         }
         Action::Event { producer, event } => {
             shared.put_in_run(order, id, producer, event, false, work).map(|_| None)
@@ -159,16 +169,26 @@ fn begin_run(
             Ok(superseded.is_none())
         }
         Err(error) => {
-            if let Some(own) = take_own(state, producer) {
-                if let (RunError::Full { .. }, Key::Run(name)) = (error, key) {
-                    // Instances with room have started the run.
-                    work.send_run_end(name, producer, RunState::Abandoned);
-                }
-                work.tell(own, Told::Over(error, "refused".into()));
-            }
+            refuse(state, &key, producer, error, work);
             Err(error)
         }
     }
+}
+
+/// Tells a producer of this instance that its start was refused.
+fn refuse(
+    state: &mut State,
+    key: &Key,
+    producer: ProducerId,
+    error: RunError,
+    work: &mut Work<'_>,
+) {
+    let Some(own) = take_own(state, producer) else { return };
+    if let (RunError::Full { .. }, Key::Run(name)) = (error, key) {
+        // Instances with room have started the run.
+        work.send_run_end(Arc::clone(name), producer, RunState::Abandoned);
+    }
+    work.tell(own, Told::Over(error, "refused".into()));
 }
 
 /// Asks the producer of a run to stop.
@@ -227,8 +247,106 @@ fn end_run(
     note_instances(state, changes, work);
 }
 
+/// The runs of a loaded part of the order.
+pub(super) struct Replay {
+    /// The parts with an effect and others, in order.
+    parts: Vec<Part>,
+    /// The newest dropped event of each copy.
+    lost: Vec<(u64, Key, EventId)>,
+    decided: Option<Decided>,
+    /// The starts of the tail that have no effect.
+    refused: Vec<(Key, ProducerId)>,
+}
+
+impl Replay {
+    /// `runs`: the copies of the runs, if the engine keeps copies. `tail`: the part of the order,
+    /// which ends at `head`.
+    pub(super) fn new(
+        shared: &Shared,
+        runs: Option<(EventId, Vec<RunCopy>)>,
+        tail: Vec<Aged>,
+        head: EventId,
+        now: Instant,
+    ) -> Self {
+        let part = |(id, age, received): Aged| match received {
+            Received::Run(entry) => {
+                Part::new(shared, id, now.checked_sub(age).unwrap_or(now), entry)
+            }
+            _ => None,
+        };
+        let mut replay =
+            Self { parts: Vec::new(), lost: Vec::new(), decided: None, refused: Vec::new() };
+        let tail = tail.into_iter().filter_map(part);
+        let Some((upto, copies)) = runs else {
+            replay.parts.extend(tail);
+            return replay;
+        };
+        let mut decided = Decided { upto, copies: HashMap::new() };
+        for RunCopy { upto, entries, lost } in copies {
+            let parts: Vec<Part> = entries.into_iter().filter_map(part).collect();
+            let Some(Part { key, hash, .. }) = parts.first() else { continue };
+            replay.lost.push((*hash, key.clone(), lost.min(head)));
+            decided.copies.insert(key.clone(), (upto, starts(&parts)));
+            replay.parts.extend(parts.into_iter().filter(|part| part.id <= head));
+        }
+        for part in tail {
+            let known = decided.copies.get(&part.key).map_or(decided.upto, |&(upto, _)| upto);
+            match part.action {
+                _ if part.id > known => replay.parts.push(part),
+                Action::Start { producer, .. } if !decided.admits(&part.key, part.id) => {
+                    replay.refused.push((part.key, producer));
+                }
+                _ => {}
+            }
+        }
+        replay.parts.sort_by_key(|part| part.id);
+        replay.decided = Some(decided);
+        replay
+    }
+
+    /// Puts the runs into a new log. Open runs of the `old` log that the new log lacks are gone.
+    pub(super) fn apply(
+        self,
+        state: &mut State,
+        old: &mut Log,
+        floor: EventId,
+        work: &mut Work<'_>,
+    ) {
+        for part in self.parts {
+            replay(state, part, work);
+        }
+        for (hash, key, lost) in self.lost {
+            state.log.lose_in_run(hash, &key, lost, &mut work.evicted);
+        }
+        for (key, producer) in self.refused {
+            refuse(state, &key, producer, RunError::Open, work);
+        }
+        state.log.take_gone_runs(old, floor, &mut work.forgotten);
+        state.log.forget_runs(work.now, &mut work.forgotten);
+        self.decided.into_iter().for_each(|decided| state.log.decide_runs(decided));
+        work.note_runs_changed();
+    }
+}
+
+/// Returns the starts and takeovers of a copy that have an effect.
+fn starts(parts: &[Part]) -> Vec<EventId> {
+    let mut open = None;
+    let mut starts = Vec::new();
+    for part in parts {
+        match part.action {
+            Action::Start { producer, takes_over, .. } if open.is_none() || takes_over => {
+                open = Some(producer);
+                starts.push(part.id);
+            }
+            Action::End { producer, .. } if open == Some(producer) => open = None,
+            _ => {}
+        }
+    }
+    starts
+}
+
 /// Applies a part to a log that is not read yet: nothing is handed out.
-pub(super) fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
+fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
     let Part { id, at, key, hash, action } = part;
     match action {
         Action::Start { producer, takes_over, appends } => {

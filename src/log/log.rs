@@ -32,7 +32,7 @@ use super::merge::{Backward, Events, Merge};
 use super::producer::ProducerId;
 use super::retain::{Allowance, Retain, RunLimits};
 use super::run_log::RunLog;
-use super::runs::{Begun, NewRun, RunRecord, RunState, Runs};
+use super::runs::{Begun, Decided, NewRun, RunRecord, RunState, Runs};
 use crate::error::RunError;
 use crate::wire::frame;
 use crate::wire::id::EventId;
@@ -467,6 +467,11 @@ impl Log {
         freed: &mut Vec<Arc<Entry>>,
     ) {
         self.runs.lose(hash, key, lost, freed);
+    }
+
+    /// Sets the starts of runs that have an effect.
+    pub(crate) fn decide_runs(&mut self, decided: Decided) {
+        self.runs.decide(decided);
     }
 
     /// Takes the open runs that this log lacks from the log of a replaced order. They are gone, and

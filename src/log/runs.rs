@@ -69,6 +69,8 @@ pub(crate) struct Runs {
     /// How many open runs have a producer on each instance.
     instances: HashMap<InstanceId, usize>,
     instance_changes: u64,
+    /// The starts that have an effect, as copies of runs say.
+    decided: Option<Box<Decided>>,
     /// The bytes that the events of all runs count for.
     bytes: usize,
 }
@@ -146,6 +148,26 @@ impl RunRecord {
     }
 }
 
+/// The starts that have an effect up to a position, which copies of runs decide: the log began
+/// within the order, and does not know which runs were open before.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    /// Up to here, no start of a name without a copy has an effect.
+    pub(crate) upto: EventId,
+    /// The position up to which each copy decides, and the starts that have an effect.
+    pub(crate) copies: HashMap<Key, (EventId, Vec<EventId>)>,
+}
+
+impl Decided {
+    /// Returns whether a start can have an effect.
+    pub(crate) fn admits(&self, key: &Key, id: EventId) -> bool {
+        match self.copies.get(key) {
+            Some((upto, starts)) => id > *upto || starts.contains(&id),
+            None => id > self.upto,
+        }
+    }
+}
+
 /// A run to start.
 #[derive(Debug)]
 pub(crate) struct NewRun {
@@ -177,6 +199,7 @@ impl Runs {
             oldest: BTreeSet::new(),
             instances: HashMap::new(),
             instance_changes: 0,
+            decided: None,
             bytes: 0,
         }
     }
@@ -264,6 +287,16 @@ impl Runs {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &RunRecord> {
         self.runs.iter().map(|(_, run)| run)
+    }
+
+    /// Sets the starts that have an effect.
+    pub(super) fn decide(&mut self, decided: Decided) {
+        self.decided = Some(Box::new(decided));
+    }
+
+    /// Returns whether a start of the order can have an effect.
+    pub(crate) fn admits_start(&self, key: &Key, id: EventId) -> bool {
+        self.decided.as_ref().is_none_or(|decided| decided.admits(key, id))
     }
 
     /// Returns an error if a start has no effect now.

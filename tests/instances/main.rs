@@ -7,6 +7,7 @@ mod latest;
 mod order;
 mod presence;
 mod returning;
+mod run_model;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;

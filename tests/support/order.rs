@@ -1,7 +1,7 @@
 //! Hubs on a shared order, held in a list.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -118,6 +118,28 @@ impl Order {
         }
     }
 
+    /// Removes the parts with these ids from the copies.
+    pub(crate) fn roll_back_copies(&mut self, gone: &BTreeSet<EventId>) {
+        for (name, copy) in std::mem::take(&mut self.copies) {
+            let is_kept = |(id, ..): &(EventId, RunPartKind, Bytes)| !gone.contains(id);
+            let entries: Vec<_> = copy.entries.into_iter().filter(is_kept).collect();
+            let back = self.copies.entry(name).or_default();
+            back.lost = copy.lost;
+            for (id, kind, entry) in entries {
+                // The rule gives the producer of the remaining parts.
+                let name_len = u32::from_le_bytes(entry[2..6].try_into().unwrap()) as usize;
+                let producer = match kind {
+                    RunPartKind::Stop => &[][..],
+                    _ => &entry[6 + name_len..][..16],
+                };
+                let lost = back.lost;
+                back.has_effect(kind, producer);
+                back.lost = back.lost.max(lost);
+                back.entries.push((id, kind, entry.clone()));
+            }
+        }
+    }
+
     /// The copies of runs, as an engine loads them.
     fn run_copies(&self) -> impl Iterator<Item = RunCopy> {
         self.copies.values().map(|copy| {
@@ -125,7 +147,7 @@ impl Order {
                 .entries
                 .iter()
                 .map(|(id, _, entry)| (*id, Duration::ZERO, Incoming::parse(entry).unwrap()));
-            RunCopy::new(entries).lost(copy.lost)
+            RunCopy::new(self.last, entries).lost(copy.lost)
         })
     }
 
@@ -280,7 +302,10 @@ impl Instance {
     }
 
     fn load(&self, order: &Order, floor: EventId, tail: Vec<(EventId, Duration, Incoming)>) {
-        let loaded = Loaded::new(floor, tail).runs(order.run_copies());
+        let mut loaded = Loaded::new(floor, tail);
+        if order.copying != Copying::Nothing {
+            loaded = loaded.runs(order.last, order.run_copies());
+        }
         if self.feed.tail_limits().values.is_none() {
             return self.feed.load(loaded);
         }
