@@ -193,7 +193,6 @@ async fn late_instance_has_runs_of_a_trimmed_stream() {
     tell(&failed, 0..5);
     failed.fail(None).unwrap();
     sent(&here).await;
-    here.publish("last").await;
     let _: u64 = server.run("XTRIM {sse-hub}:events MAXLEN 1");
 
     let there = instance(&server.url()).await;
@@ -226,16 +225,15 @@ async fn late_instance_has_runs_of_a_trimmed_stream() {
     let late = instance(&server.url()).await;
     let states: HashMap<_, _> =
         late.hub.runs().into_iter().map(|run| (run.name.to_string(), run.state)).collect();
-    let expected = [
-        ("a", RunState::Finished),
-        ("text", RunState::Finished),
-        ("failed", RunState::Failed),
-    ];
+    let expected =
+        [("a", RunState::Finished), ("text", RunState::Finished), ("failed", RunState::Failed)];
     assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state)).into());
     let mut middle = Reader { last: Some(reader.seen[49].0), ..Reader::of("a") };
     middle.connect(&late.hub);
     assert_eq!(middle.until_end().await, "finished");
-    middle.has_exactly(50..110);
+    assert_eq!(middle.numbers(), (50..110).collect::<Vec<_>>());
+    // Nobody knows of the events for all clients since then: the stream is gone.
+    assert_eq!(middle.gaps, ["evicted"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -265,14 +263,29 @@ async fn loss_of_a_bounded_copy_is_told() {
 async fn one_of_two_starts_is_refused() {
     let server = Server::start(&[]);
     let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
-    for round in 0..50 {
+    let mut raced = 0;
+    for round in 0.. {
+        if raced == 20 {
+            break;
+        }
+        assert!(round < 1_000, "{raced} races");
         let name = format!("{round}");
         let begin = |instance: &Instance| {
-            let run = instance.hub.start_run(&*name, RunOptions::default()).unwrap();
+            let run = instance.hub.start_run(&*name, RunOptions::default())?;
             tell(&run, [0, 1, 2]);
-            run
+            Ok::<_, RunError>(run)
         };
-        let runs = [begin(&here), begin(&there)];
+        let (Ok(first), second) = (begin(&here), begin(&there)) else { panic!("nobody else") };
+        let second = match second {
+            Ok(second) => second,
+            Err(error) => {
+                // The first start has arrived already.
+                assert_eq!(error, RunError::Open);
+                continue;
+            }
+        };
+        raced += 1;
+        let runs = [first, second];
         let verdicts = [runs[0].started().await, runs[1].started().await];
         let winner = verdicts.iter().position(Result::is_ok).expect("a start");
         assert_eq!(verdicts[1 - winner], Err(RunError::Open));
@@ -453,7 +466,7 @@ async fn runs_of_an_emptied_redis_are_lost_once() {
         reader.until_number(4).await;
     }
     let _: () = server.run("FLUSHALL");
-    here.publish("another order").await;
+    here.hub.send_to_topic("t", Event::new("of another order")).unwrap();
     for reader in &mut readers {
         assert_eq!(reader.until_end().await, "lost");
         assert_eq!(reader.numbers(), (0..5).collect::<Vec<_>>());
@@ -481,7 +494,7 @@ async fn runs_go_on_when_the_stream_is_deleted() {
     sent(&here).await;
     // The copies stay: each instance finds the run again.
     let _: u64 = server.run("DEL {sse-hub}:events {sse-hub}:last");
-    here.publish("another order").await;
+    here.hub.send_to_topic("t", Event::new("of another order")).unwrap();
     for instance in [&here, &there] {
         instance.until("the new order", |hub| hub.stats().resets > 0).await;
     }
@@ -639,4 +652,82 @@ async fn killed_redis_loses_and_repeats_nothing() {
         assert_eq!(reader.until_end().await, "finished");
         reader.has_exactly(0..number);
     }
+}
+
+/// The lease of processes that are killed, and of those that watch.
+#[cfg(feature = "axum")]
+const SHORT: Duration = Duration::from_millis(500);
+
+/// Not a test: the next test runs this as a process, which produces twenty runs.
+#[cfg(feature = "axum")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "needs redis-server"]
+async fn producers() {
+    let Ok(url) = std::env::var(crate::processes::URL) else { return };
+    let here = Instance::with(&url, |redis| redis.lease(SHORT), |hub| hub);
+    here.backplane.ready().await;
+    let mut runs = Vec::new();
+    for number in 0..20 {
+        runs.push(start(&here, &number.to_string()).await);
+    }
+    tokio::spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(1));
+        for number in 0.. {
+            pace.tick().await;
+            // At most as many as the outbox takes: the other processes need the machine, too.
+            while here.backplane.waiting() > 1_000 {
+                pace.tick().await;
+            }
+            runs.iter().for_each(|run| tell(run, [number]));
+        }
+    });
+    crate::processes::serve(axum::Router::new()).await;
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn readers_of_a_killed_producer_have_the_exact_prefix() {
+    let rounds = std::env::var("SSE_HUB_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let (mut longest, mut numbers) = (Duration::ZERO, 0);
+    let server = Server::start(&[]);
+    let watch = || Instance::with(&server.url(), |redis| redis.lease(SHORT), |hub| hub);
+    let instances = [watch(), watch()];
+    for instance in &instances {
+        timeout(DEADLINE, instance.backplane.ready()).await.expect("Redis answers");
+    }
+    for round in 0..rounds.unwrap_or(5) {
+        let mut process = crate::processes::Process::of(&server, "runs::producers");
+        let mut readers = Vec::new();
+        for (number, instance) in (0..20).flat_map(|run| instances.iter().map(move |it| (run, it)))
+        {
+            instance
+                .until("the run", |hub| {
+                    let run = hub.run(&*number.to_string());
+                    run.is_some_and(|run| run.state == RunState::Open)
+                })
+                .await;
+            readers.push(Reader::at(&instance.hub, &number.to_string()));
+        }
+        for reader in &mut readers {
+            let least = 10 + round % 40;
+            reader.until("some events", |reader| reader.seen.len() > least).await;
+        }
+        process.kill();
+        let killed = Instant::now();
+        for reader in &mut readers {
+            assert_eq!(reader.until_end().await, "lost");
+            longest = longest.max(killed.elapsed());
+            reader.has_exactly(0..reader.seen.len());
+            assert!(reader.is_over);
+            numbers += reader.seen.len();
+        }
+        for pair in readers.chunks(2) {
+            assert_eq!(pair[0].seen, pair[1].seen, "the instances differ");
+        }
+    }
+    println!(
+        "readers had {numbers} events; all were told within {longest:?} of the kill, \
+         with a lease of {SHORT:?}"
+    );
 }

@@ -10,7 +10,7 @@ use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
 
 use super::entry::{self, CopiedEntry};
 use super::millis;
-use super::script::{Loaded, RunKeys, unexpected};
+use super::script::{self, Loaded, RunKeys, unexpected};
 use crate::EventId;
 use crate::backplane::InstanceId;
 
@@ -52,12 +52,12 @@ return wanted
 ";
 
 /// Reads copies, one after the other, up to a number of entries and a number of bytes, and at least
-/// one entry. Returns for each copy the record of the run, 1 if the copy ends there, and the
-/// entries. A copy that no hub wrote is empty.
+/// one entry. Returns the newest position of the order, and for each copy the record of the run, 1
+/// if the copy ends there, and the entries. A copy that no hub wrote is empty.
 const READ_COPIES: &str = r"
-local answer, total, bytes = {}, 0, 0
+local answer, total, bytes = {redis.call('GET', KEYS[2]) or '0-0'}, 0, 0
 local from, most, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-for at = 2, #KEYS do
+for at = 3, #KEYS do
   local name = string.match(KEYS[at], '^{.-}:run:(.*)$')
   local record = redis.call('HGET', KEYS[1], name)
   local found, step, is_end = {}, 1, record and 0 or 1
@@ -121,6 +121,14 @@ pub(crate) struct Record {
     /// The newest event that the copy has dropped, or the end of an earlier run of the name; the
     /// origin if there is none.
     pub(crate) lost: EventId,
+}
+
+/// Copies that were read together.
+#[derive(Debug)]
+pub(crate) struct CopyPages {
+    /// The newest position of the order at the time of the read.
+    pub(crate) upto: EventId,
+    pub(crate) pages: Vec<CopyPage>,
 }
 
 /// A part of a copy.
@@ -236,29 +244,34 @@ impl RunStore {
     }
 
     /// Reads copies, at most `entries` entries and about `bytes` bytes, and at least one entry. The
-    /// first copy is read after a position.
+    /// first copy is read after a position. `last`: the key of the newest position.
     pub(crate) async fn read(
         &self,
         connection: &mut MultiplexedConnection,
+        last: &str,
         names: &[Vec<u8>],
         after: EventId,
         entries: usize,
         bytes: usize,
-    ) -> RedisResult<Vec<CopyPage>> {
+    ) -> RedisResult<CopyPages> {
         let fill = |call: &mut Cmd| {
-            call.arg(1 + names.len()).arg(&self.keys.records);
+            call.arg(2 + names.len()).arg(&self.keys.records).arg(last);
             for name in names {
                 call.arg(self.keys.copy_of(name));
             }
             call.arg(format!("({after}")).arg(entries).arg(bytes);
         };
-        let answer = self.read.call(connection, fill).await?;
-        let pages: Vec<(Vec<u8>, u8, Value)> = redis::from_redis_value(answer)?;
-        let page = |(record, is_end, entries): (Vec<u8>, u8, Value)| {
+        let Value::Array(answer) = self.read.call(connection, fill).await? else {
+            return Err(unexpected("copies"));
+        };
+        let mut parts = answer.into_iter();
+        let upto = script::id(parts.next().unwrap_or(Value::Nil))?;
+        let page = |page: Value| {
+            let (record, is_end, entries): (Vec<u8>, u8, Value) = redis::from_redis_value(page)?;
             let entries = entry::copied(entries).ok_or_else(|| unexpected("a stream"))?;
             Ok(CopyPage { record: Record::parse(&record), is_end: is_end == 1, entries })
         };
-        pages.into_iter().map(page).collect()
+        Ok(CopyPages { upto, pages: parts.map(page).collect::<RedisResult<_>>()? })
     }
 }
 

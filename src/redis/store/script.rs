@@ -548,7 +548,8 @@ impl Loaded {
     }
 }
 
-fn id(answer: Value) -> RedisResult<EventId> {
+/// Returns the id in an answer.
+pub(crate) fn id(answer: Value) -> RedisResult<EventId> {
     let text: String = redis::from_redis_value(answer)?;
     text.parse().map_err(|_| unexpected("a position"))
 }

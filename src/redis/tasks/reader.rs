@@ -16,7 +16,7 @@ use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
 use crate::redis::store::entry::{self, Content, Entry};
-use crate::redis::store::runs::{COPIES, CopyPage, Record};
+use crate::redis::store::runs::{COPIES, CopyPage, CopyPages, Record};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
 use crate::redis::store::values::Values;
@@ -401,7 +401,9 @@ impl Reader {
         // After the end of the order: a join that the hub does not read is known now.
         let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
         link.answered();
-        let mut loaded = Loaded::new(floor, tail).runs(self.copies(link).await?);
+        // Before the names of the runs: all runs that are open here are among the names.
+        let upto = self.last(link).await?;
+        let mut loaded = Loaded::new(floor, tail).runs(upto, self.copies(link).await?);
         if self.feed.tail_limits().values.is_some() {
             let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
             link.answered();
@@ -439,8 +441,10 @@ impl Reader {
             let after = after.map_or(EventId::ORIGIN, |(id, _)| *id);
             let connection = link.get(&shared).await?;
             let (most, bytes) = (ReadSize::most_entries(), self.size.bytes());
-            let pages = match shared.runs.read(connection, some, after, most, bytes).await {
-                Ok(pages) => pages,
+            let last = &shared.scripts.keys().last;
+            let read = shared.runs.read(connection, last, some, after, most, bytes).await;
+            let CopyPages { upto, pages } = match read {
+                Ok(read) => read,
                 Err(error) if error.is_timeout() && tries > 0 => {
                     tries -= 1;
                     self.adapt(&error, link);
@@ -459,7 +463,7 @@ impl Reader {
                 part = self.extend(part.take(), page);
                 if is_end {
                     copies.extend(part.take().map(|PartOfCopy { lost, entries, .. }| {
-                        RunCopy::new(aged(entries)).lost(lost)
+                        RunCopy::new(upto, aged(entries)).lost(lost)
                     }));
                     at += 1;
                 }
