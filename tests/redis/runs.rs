@@ -118,11 +118,12 @@ impl Reader {
     }
 
     /// Reads to the end of the stream, and returns how the run ended.
-    async fn until_end(&mut self) -> &str {
+    pub(crate) async fn until_end(&mut self) -> &str {
         let reading = async { while self.read().await {} };
         let in_time = timeout(DEADLINE, reading).await.is_ok();
         assert!(in_time, "no end after {:?}", self.seen.last());
-        assert_eq!(self.ends.len(), 1, "{:?}", self.ends);
+        let (seen, gaps) = (self.seen.last(), &self.gaps);
+        assert_eq!(self.ends.len(), 1, "{:?} after {seen:?} and {gaps:?}", self.ends);
         &self.ends[0]
     }
 
@@ -476,10 +477,11 @@ async fn runs_of_an_emptied_redis_are_lost_once() {
     let run = start(&there, "a").await;
     tell(&run, 7..9);
     run.finish(None).unwrap();
-    let mut reader = Reader::at(&here.hub, "a");
     here.until("the new run", |hub| hub.run("a").is_some_and(|it| it.state == RunState::Finished))
         .await;
+    let mut reader = Reader::at(&here.hub, "a");
     assert_eq!(reader.until_end().await, "finished");
+    assert_eq!(reader.numbers(), [7, 8]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

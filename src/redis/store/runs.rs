@@ -222,6 +222,13 @@ impl RunStore {
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<Vec<(Vec<u8>, Record)>> {
+        // Programs that have no runs need no right to read the hash.
+        let get = redis::cmd("GET").arg(&self.keys.records).query_async::<Value>(connection).await;
+        match get {
+            Err(error) if error.code() == Some("WRONGTYPE") => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(Vec::new()),
+        }
         let (mut cursor, mut records) = ("0".to_owned(), Vec::new());
         loop {
             let mut call = redis::cmd("HSCAN");
