@@ -76,13 +76,10 @@ impl Producer {
 
     /// Returns an error if the producer publishes no more.
     pub(crate) fn check(&self) -> Result<(), RunError> {
-        if self.has_ended() {
-            return Err(RunError::Ended);
+        if self.is_over.load(Ordering::Acquire) {
+            self.status.lock().over.map_or(Ok(()), Err)?;
         }
-        if !self.is_over.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.status.lock().over.map_or(Ok(()), Err)
+        if self.has_ended() { Err(RunError::Ended) } else { Ok(()) }
     }
 
     /// Whether the producer must stop.

@@ -218,7 +218,7 @@ pub(super) fn end(
 ) -> Result<Ended, RunError> {
     let (hash, key) = event.first_key().ok_or(RunError::Unknown)?;
     let key = key.clone();
-    shared.put_in_run(order, id, producer, event, true, work)?;
+    shared.put_in_run(order, id, producer, event, end == RunState::Lost, work)?;
     let mut state = shared.state.lock();
     let events = state.log.runs().of_producer(hash, &key, producer)?.events;
     end_run(&mut state, hash, &key, producer, end, work.now, work);
@@ -375,38 +375,42 @@ fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
 /// Ends the runs that the loaded part of the order has lost. No lock may be held, and the producers
 /// must have been told about the replayed parts.
 ///
-/// A producer of this instance without its run is told, and the end of the run is sent for the
-/// readers on all instances. So is the end of a run whose producer this instance does not have any
-/// more: the order went back to before the end, or before a takeover.
+/// Every instance sends the end of each run that is gone, for the readers: another instance may
+/// have read its end already, and this instance may never read it. A producer of this instance
+/// without its run is told. A run of this instance without its producer ends, too: the order went
+/// back to before the end, or before a takeover.
 pub(super) fn reconcile(shared: &Shared, is_first: bool) {
     let mut work = Work::begin(&shared.config);
-    let (head, mut orphans, lacking) = {
+    let (head, over, lacking) = {
         let state = shared.state.lock();
         let runs = state.log.runs();
-        let own = runs.of_instance(shared.instance).filter(|run| !run.is_gone());
-        let orphans = own.filter(|run| !state.producers.contains_key(&run.producer.serial));
-        let orphans: Vec<_> =
-            orphans.filter_map(|run| Some((run.shared_name()?, run.producer))).collect();
+        let is_over = |run: &&RunRecord| {
+            let is_own = run.producer.instance == shared.instance;
+            let has_producer = state.producers.contains_key(&run.producer.serial);
+            run.is_open() && (run.is_gone() || is_own && !has_producer)
+        };
+        let over = runs.iter().filter(is_over);
+        let over: Vec<_> =
+            over.filter_map(|run| Some((run.shared_name()?, run.producer))).collect();
         let is_lacking = |producer: &&Arc<Producer>| {
             let key = Key::Run(Arc::clone(&producer.name));
             let run = runs.of_producer(shared.hasher.key(&key), &key, producer.id);
             run.map_or(true, RunRecord::is_gone)
         };
         let lacking: Vec<_> = state.producers.values().filter(is_lacking).cloned().collect();
-        (state.log.head(), orphans, lacking)
+        (state.log.head(), over, lacking)
     };
-    // The lock of a producer is taken without another lock.
-    let lost: Vec<Arc<Producer>> =
-        lacking.into_iter().filter(|producer| !producer.is_awaited(head, is_first)).collect();
-    if !lost.is_empty() {
-        let mut state = shared.state.lock();
-        lost.iter().for_each(|producer| drop(take_own(&mut state, producer.id)));
-    }
-    orphans.extend(lost.iter().map(|producer| (Arc::clone(&producer.name), producer.id)));
-    for (name, producer) in orphans {
+    for (name, producer) in over {
         work.send_run_end(name, producer, RunState::Lost);
     }
-    for producer in lost {
+    for producer in lacking {
+        // The lock of a producer is taken without another lock.
+        if producer.is_awaited(head, is_first) {
+            continue;
+        }
+        drop(take_own(&mut shared.state.lock(), producer.id));
+        // The start may still come, and the end is behind it.
+        work.send_run_end(Arc::clone(&producer.name), producer.id, RunState::Lost);
         work.tell(producer, Told::Over(RunError::Lost, RunState::Lost.as_str().into()));
     }
     work.run();

@@ -191,21 +191,21 @@ impl Shared {
     }
 
     /// Appends an event under `id` to the run of a producer, and hands it out. Returns how many
-    /// clients took it. `ends`: the event is the end, which a run that is gone takes, too.
+    /// clients took it. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,
         id: EventId,
         producer: ProducerId,
         prepared: Prepared,
-        ends: bool,
+        is_loss: bool,
         work: &mut Work<'_>,
     ) -> Result<usize, RunError> {
         let entry = prepared.into_entry(id, work.now);
         let (hash, key) = entry.hashed_keys().next().ok_or(RunError::Unknown)?;
         let mut state = self.state.lock();
         let run = state.log.runs().of_producer(hash, key, producer)?;
-        if run.is_gone() && !ends {
+        if run.is_gone() && !is_loss {
             return Err(RunError::Lost);
         }
         order.last = id;

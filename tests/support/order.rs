@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sse_hub::backplane::{
-    Backplane, Feed, HistoryRequest, Incoming, Loaded, Outgoing, RunCopy, RunPartKind, SendError,
+    Backplane, Feed, HistoryRequest, Incoming, Loaded, Outgoing, RunCopy, RunPart, RunPartKind,
+    SendError,
 };
 use sse_hub::{
     Event, EventId, Hub, HubBuilder, LastEventId, ManualTimer, Retain, Subscriber, Subscription,
@@ -28,6 +29,18 @@ pub(crate) struct Order {
     pub(crate) copying: Copying,
     /// The copies of runs, by name.
     pub(crate) copies: BTreeMap<String, Copy>,
+    /// All parts of runs so far.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A part of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    id: EventId,
+    name: String,
+    kind: RunPartKind,
+    producer: Vec<u8>,
+    entry: Bytes,
 }
 
 /// The parts of runs that the engine copies.
@@ -103,14 +116,21 @@ pub(crate) enum Entry {
 impl Order {
     /// Copies a part of a run.
     fn copy(&mut self, id: EventId, event: &Outgoing) {
-        let Some(part) = event.run() else { return };
-        let entry = (id, part.kind, event.entry().clone());
-        let copy = self.copies.entry(part.name.to_owned()).or_default();
+        let Some(RunPart { name, kind, producer, .. }) = event.run() else { return };
+        let (name, producer, entry) = (name.to_owned(), producer.to_vec(), event.entry().clone());
+        let part = Part { id, name, kind, producer, entry };
+        self.keep(&part);
+        self.parts.push(part);
+    }
+
+    fn keep(&mut self, Part { id, name, kind, producer, entry }: &Part) {
+        let entry = (*id, *kind, entry.clone());
+        let copy = self.copies.entry(name.clone()).or_default();
         match self.copying {
             Copying::Nothing => {}
             Copying::All => copy.entries.push(entry),
             Copying::Effective(events) => {
-                if copy.has_effect(part.kind, part.producer) {
+                if copy.has_effect(*kind, producer) {
                     copy.entries.push(entry);
                     copy.bound(events);
                 }
@@ -118,25 +138,12 @@ impl Order {
         }
     }
 
-    /// Removes the parts with these ids from the copies.
+    /// Takes the copies back to before the parts with these ids.
     pub(crate) fn roll_back_copies(&mut self, gone: &BTreeSet<EventId>) {
-        for (name, copy) in std::mem::take(&mut self.copies) {
-            let is_kept = |(id, ..): &(EventId, RunPartKind, Bytes)| !gone.contains(id);
-            let entries: Vec<_> = copy.entries.into_iter().filter(is_kept).collect();
-            let back = self.copies.entry(name).or_default();
-            back.lost = copy.lost;
-            for (id, kind, entry) in entries {
-                // The rule gives the producer of the remaining parts.
-                let name_len = u32::from_le_bytes(entry[2..6].try_into().unwrap()) as usize;
-                let producer = match kind {
-                    RunPartKind::Stop => &[][..],
-                    _ => &entry[6 + name_len..][..16],
-                };
-                let lost = back.lost;
-                back.has_effect(kind, producer);
-                back.lost = back.lost.max(lost);
-                back.entries.push((id, kind, entry.clone()));
-            }
+        self.copies.clear();
+        self.parts.retain(|part| !gone.contains(&part.id));
+        for part in self.parts.clone() {
+            self.keep(&part);
         }
     }
 
