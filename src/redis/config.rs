@@ -228,7 +228,8 @@ impl Redis {
     /// Sets how long an instance may be cut off from Redis before the other instances hold it for
     /// dead: from 8 ms to 1 day. The default is 10 seconds. Set several times the
     /// [timeout](Self::timeout). The [grace](crate::Presence) of a dead instance's users begins
-    /// between five and seven quarters of this time after the death.
+    /// between five and seven quarters of this time after the death. The [runs](super#runs) of a
+    /// dead instance end within two seconds after this time.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self

@@ -32,7 +32,9 @@ async fn instance_with(url: &str, set: impl FnOnce(HubBuilder) -> HubBuilder) ->
 /// Starts a run, and waits until the start is in the order.
 async fn start(instance: &Instance, name: &str) -> Run {
     let run = instance.hub.start_run(name, RunOptions::default()).unwrap();
-    timeout(DEADLINE, run.started()).await.expect("Redis answers").unwrap();
+    let started = timeout(DEADLINE / 2, run.started()).await;
+    let known = instance.hub.run(name);
+    started.unwrap_or_else(|_| panic!("no verdict for {name}: {known:?}")).unwrap();
     run
 }
 
@@ -699,6 +701,7 @@ async fn readers_of_a_killed_producer_have_the_exact_prefix() {
         timeout(DEADLINE, instance.backplane.ready()).await.expect("Redis answers");
     }
     for round in 0..rounds.unwrap_or(5) {
+        println!("round {round}");
         let mut process = crate::processes::Process::of(&server, "runs::producers");
         let mut readers = Vec::new();
         for (number, instance) in (0..20).flat_map(|run| instances.iter().map(move |it| (run, it)))
