@@ -709,7 +709,7 @@
 //! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and seats in one read |
 //! | `VALUES` | 64 | `redis/tasks/reader` | values in one answer: a slow line must carry an answer in time |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
-//! | `BEATS`, `LONGEST_BEAT` | 8, 400 ms | `redis/tasks/keeper` | renewals in a lease of runs: a death is told two seconds after the lease |
+//! | `BEATS`, `LONGEST_BEAT` | 8, 400 ms | `redis/store/runs` | renewals in a lease of runs: a death is told two seconds after the lease |
 //! | `HOLDS`, `PRUNE_EVERY` | 2, 4 | `redis/tasks/keeper` | renewals after the last run; copies are pruned with every fourth |
 //! | `RECORDS`, `COPIES` | 256, 128 | `redis/store/runs` | records and copies in one answer |
 //! | `PRUNES` | 16 | `redis/store/runs` | calls in which ended runs go at a time |

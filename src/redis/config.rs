@@ -18,10 +18,12 @@ use super::publisher::RedisPublisher;
 use super::shared::RedisShared;
 use super::store::lease::Lease;
 use super::store::outbox::Outbox;
+use super::store::producing::Producers;
 use super::store::runs::RunStore;
 use super::store::script::{Keep, Keys, Scripts};
 use super::store::{FOR_EVER, millis};
-use crate::ClientId;
+use crate::backplane::InstanceId;
+use crate::{ClientId, RunLimits};
 
 /// Settings for a [`RedisBackplane`](super::RedisBackplane) or a
 /// [`RedisPublisher`](super::RedisPublisher).
@@ -47,6 +49,7 @@ pub struct Redis {
     remember: Duration,
     timeout: Duration,
     lease: Duration,
+    runs: RunLimits,
 }
 
 const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(4), Duration::from_secs(3600));
@@ -70,6 +73,7 @@ impl Redis {
             remember: Duration::from_secs(24 * 3600),
             timeout: Duration::from_secs(2),
             lease: Duration::from_secs(10),
+            runs: RunLimits::default(),
         })
     }
 
@@ -235,6 +239,14 @@ impl Redis {
         self
     }
 
+    /// Sets the limits of the hubs for runs, for a [publisher](Self::publisher) that
+    /// [starts runs](RedisPublisher::start_run). A hub uses [its own](crate::HubBuilder::runs): the
+    /// setting has no effect there.
+    pub fn run_limits(mut self, limits: RunLimits) -> Self {
+        self.runs = limits;
+        self
+    }
+
     /// Checks the settings. Does not connect: [`RedisBackplane::run`] does.
     ///
     /// # Errors
@@ -251,7 +263,8 @@ impl Redis {
     ///
     /// Set [`prefix`](Self::prefix), [`keep_events`](Self::keep_events) or
     /// [`keep_for`](Self::keep_for), and [`remember`](Self::remember) as for the hubs: a publisher
-    /// trims the stream, too. [`lease`](Self::lease) has no effect.
+    /// trims the stream, too. Set [`lease`](Self::lease) and [`run_limits`](Self::run_limits) if the
+    /// publisher starts runs.
     ///
     /// # Errors
     ///
@@ -275,10 +288,14 @@ impl Redis {
     /// ```
     pub fn publisher(self) -> Result<RedisPublisher, RedisConfigError> {
         let runtime = Handle::try_current().map_err(|_| RedisConfigError::NoRuntime)?;
+        let limits = self.runs;
         let shared = self.into_shared()?;
+        let mut instance = [0; 8];
+        getrandom::fill(&mut instance).map_err(|_| RedisConfigError::NoRandomness)?;
+        let producers = Producers::new(InstanceId::from_bytes(instance));
         // A publisher has no clients that could miss an event.
         shared.is_loaded.send_replace(true);
-        Ok(RedisPublisher::start(shared, &runtime))
+        Ok(RedisPublisher::start(shared, producers, limits, &runtime))
     }
 
     fn into_shared(mut self) -> Result<RedisShared, RedisConfigError> {

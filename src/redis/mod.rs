@@ -282,6 +282,7 @@ mod error;
 pub mod format;
 mod health;
 mod publisher;
+mod run;
 mod shared;
 mod store;
 mod tasks;
@@ -293,3 +294,4 @@ pub use self::error::{
     LastError, NotFlushed, NotFlushedCause, NotReady, NotReadyCause, RedisConfigError,
 };
 pub use self::publisher::RedisPublisher;
+pub use self::run::RedisRun;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use redis::Value;
+use sse_hub::redis::{Redis, RedisPublisher};
 use sse_hub::{
     Event, EventId, Hub, HubBuilder, LastEventId, Retain, Run, RunError, RunLimits, RunOptions,
     RunState, Subscriber, Subscription,
@@ -656,6 +657,92 @@ async fn killed_redis_loses_and_repeats_nothing() {
         assert_eq!(reader.until_end().await, "finished");
         reader.has_exactly(0..number);
     }
+}
+
+fn publisher(server: &Server) -> RedisPublisher {
+    Redis::new(&server.url()).unwrap().lease(LEASE).publisher().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn publisher_without_a_hub_produces_a_run() {
+    let server = Server::start(&[]);
+    let there = instance(&server.url()).await;
+    let publisher = publisher(&server);
+    let options = || RunOptions::default();
+    let run = publisher.start_run("a", options()).unwrap();
+    timeout(DEADLINE, run.started()).await.expect("Redis answers").unwrap();
+    let numbers = |range: std::ops::Range<usize>| {
+        range.for_each(|it| run.publish(Event::new("n").data(it.to_string())).unwrap());
+    };
+    numbers(0..5);
+    let mut reader = Reader::at(&there.hub, "a");
+    reader.until_number(4).await;
+    // A second start is refused, on either side.
+    let refused = publisher.start_run("a", options()).unwrap();
+    assert_eq!(timeout(DEADLINE, refused.started()).await.unwrap(), Err(RunError::Open));
+    assert_eq!(refused.publish(Event::new("n")), Err(RunError::Open));
+    drop(refused);
+    assert_eq!(there.hub.start_run("a", options()).map(drop), Err(RunError::Open));
+    // Longer than a lease.
+    tokio::time::sleep(LEASE + LEASE / 2).await;
+    numbers(5..10);
+    publisher.flush().await.unwrap();
+    let _: u64 = server.run("XTRIM {sse-hub}:events MAXLEN 0");
+    let late = instance(&server.url()).await;
+    let mut whole = Reader::at(&late.hub, "a");
+    let stopped = run.stopped();
+    let begin = Instant::now();
+    there.hub.stop_run("a", "user").unwrap();
+    assert_eq!(&*timeout(DEADLINE, stopped).await.unwrap(), "user");
+    println!("a publisher was stopped after {:?}", begin.elapsed());
+    assert!(run.is_stopped());
+    run.finish(Event::new("n").data("10")).unwrap();
+    assert_eq!(run.publish(Event::new("n")), Err(RunError::Ended));
+    for reader in [&mut reader, &mut whole] {
+        assert_eq!(reader.until_end().await, "stopped");
+        reader.has_exactly(0..11);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn publisher_learns_that_a_run_is_over() {
+    let server = Server::start(&[]);
+    let there = instance(&server.url()).await;
+    let publisher = publisher(&server);
+    let start = async |name: &str| {
+        let run = publisher.start_run(name, RunOptions::default()).unwrap();
+        timeout(DEADLINE, run.started()).await.expect("Redis answers").unwrap();
+        there.until("the run", |hub| hub.run(name).is_some()).await;
+        run
+    };
+    let run = start("a").await;
+    let newer = there.hub.start_run("a", RunOptions::default().take_over(true)).unwrap();
+    assert_eq!(&*timeout(DEADLINE, run.stopped()).await.unwrap(), "superseded");
+    assert_eq!(run.finish(None), Err(RunError::Superseded));
+    newer.finish(None).unwrap();
+    // The publisher stops a run of a hub.
+    let of_hub = self::start(&there, "b").await;
+    publisher.stop_run("b", "worker").unwrap();
+    assert_eq!(&*timeout(DEADLINE, of_hub.stopped()).await.unwrap(), "worker");
+    // Redis is emptied.
+    let run = start("c").await;
+    let mut reader = Reader::at(&there.hub, "c");
+    let _: () = server.run("FLUSHALL");
+    assert_eq!(&*timeout(DEADLINE, run.stopped()).await.unwrap(), "lost");
+    assert_eq!(run.publish(Event::new("n")), Err(RunError::Lost));
+    assert_eq!(reader.until_end().await, "lost");
+    // The publisher ends, as a program that dies: its lease is not renewed.
+    let run = start("d").await;
+    let unread = publisher.start_run("d2", RunOptions::default()).unwrap();
+    publisher.flush().await.unwrap();
+    let mut reader = Reader::at(&there.hub, "d");
+    drop(publisher);
+    assert_eq!(&*timeout(DEADLINE, run.stopped()).await.unwrap(), "closed");
+    assert_eq!(run.publish(Event::new("n")), Err(RunError::Closed));
+    assert!(timeout(DEADLINE, unread.started()).await.is_ok());
+    assert_eq!(reader.until_end().await, "lost");
 }
 
 /// The lease of processes that are killed, and of those that watch.

@@ -4,8 +4,8 @@
 -- runs by the time when Redis forgets them; others the copies, each a stream.
 -- The hash has for each run, divided by blanks: 'open', 'stopping' or 'ended'; the bytes of the
 -- copy; when Redis forgets the run; the first and the last entry of the run; the newest event that
--- the copy has dropped; and the 16 bytes of the producer. The field without a name has the bytes of
--- the open and of the ended runs.
+-- the copy has dropped; and the 16 bytes of the producer, with the reason to stop behind them. The
+-- field without a name has the bytes of the open and of the ended runs.
 
 -- The second bytes of the entries. The name of the run follows, and the producer but for STOP.
 local START, TAKE_OVER, EVENT, STOP, END = 6, 7, 8, 9, 10
@@ -43,6 +43,7 @@ local function run_of(key, entry)
   local record = call('HGET', KEYS[4], run.name) or ''
   run.state, run.bytes, run.till, run.first, run.last, run.lost, run.producer =
     match(record, RECORD)
+  if run.producer then run.producer, run.reason = sub(run.producer, 1, 16), sub(run.producer, 17) end
   run.bytes = tonumber(run.bytes or 0)
   runs[key] = run
   touched[#touched + 1] = key
@@ -117,7 +118,7 @@ local function copy(key, id, entry)
     weigh(run, -run.bytes)
     call('DEL', key)
     run.state, run.till, run.first, run.lost = 'open', 0, id, run.last or '0-0'
-    run.producer = producer
+    run.producer, run.reason = producer, ''
   elseif not is_open or kind == START then
     return
   elseif kind == TAKE_OVER then
@@ -129,7 +130,7 @@ local function copy(key, id, entry)
     end
   elseif kind == STOP then
     if run.state == 'stopping' then return end
-    run.state = 'stopping'
+    run.state, run.reason = 'stopping', sub(entry, rest + 4)
   elseif producer ~= run.producer then
     return
   end
@@ -179,7 +180,8 @@ local function note_runs()
     else
       local numbers = format('%.0f %.0f', run.bytes, run.till)
       local ids = run.first .. ' ' .. run.last .. ' ' .. run.lost
-      call('HSET', KEYS[4], run.name, table.concat({run.state, numbers, ids, run.producer}, ' '))
+      local record = table.concat({run.state, numbers, ids, run.producer .. run.reason}, ' ')
+      call('HSET', KEYS[4], run.name, record)
     end
   end
   if open_bytes then call('HSET', KEYS[4], '', format('%.0f %.0f', open_bytes, ended_bytes)) end

@@ -4,6 +4,7 @@
 //! under the same id (`lua/runs.lua`). So an instance that starts later finds the run from its
 //! beginning, however short the stream of all events is. The hash `runs` has a record of each run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
@@ -103,6 +104,21 @@ const RENEWAL_LEN: usize = 20;
 /// The value of a lease that the instance gave up.
 const GIVEN_UP: &[u8] = b"over";
 
+/// How often a lease is renewed: eight times in a lease, and at least this often. Readers must know
+/// of a death two seconds after the end of the lease, which is five times this.
+const BEATS: u32 = 8;
+const LONGEST_BEAT: Duration = Duration::from_millis(400);
+
+/// Returns the time between two renewals of a lease.
+pub(crate) fn beat(lease: Duration) -> Duration {
+    (lease / BEATS).min(LONGEST_BEAT)
+}
+
+/// Returns how long Redis keeps a lease.
+fn life(lease: Duration) -> u64 {
+    millis(lease).saturating_mul(2)
+}
+
 /// The copies and the leases, as an instance uses them.
 #[derive(Debug)]
 pub(crate) struct RunStore {
@@ -121,6 +137,9 @@ pub(crate) struct Record {
     /// The newest event that the copy has dropped, or the end of an earlier run of the name; the
     /// origin if there is none.
     pub(crate) lost: EventId,
+    pub(crate) producer: [u8; 16],
+    /// Why the run must stop.
+    pub(crate) stop: Option<Arc<str>>,
 }
 
 /// Copies that were read together.
@@ -154,19 +173,37 @@ impl RunStore {
         Self { keys, prune: Loaded::new(&[PRUNE]), read: Loaded::new(&[READ_COPIES]) }
     }
 
+    /// Renews the lease of a publisher, and returns the records of runs.
+    pub(crate) async fn renew_and_look(
+        &self,
+        connection: &mut MultiplexedConnection,
+        (instance, renewal): (InstanceId, u64),
+        lease: Duration,
+        names: &[&str],
+    ) -> RedisResult<Vec<Option<Record>>> {
+        let mut calls = redis::pipe();
+        calls.cmd("SET").arg(self.keys.lease_of(instance)).arg(renewal);
+        calls.arg("PX").arg(life(lease)).ignore();
+        for name in names {
+            calls.cmd("HGET").arg(&self.keys.records).arg(name);
+        }
+        let records: Vec<Option<Vec<u8>>> = calls.query_async(connection).await?;
+        Ok(records.into_iter().map(|record| Record::parse(&record?)).collect())
+    }
+
     /// Renews the lease of an instance, by a number that no earlier renewal had, and returns the
     /// leases of others.
     pub(crate) async fn renew(
         &self,
         connection: &mut MultiplexedConnection,
         own: Option<(InstanceId, u64)>,
-        life: Duration,
+        lease: Duration,
         others: &[InstanceId],
     ) -> RedisResult<Vec<RunLease>> {
         let mut calls = redis::pipe();
         if let Some((instance, renewal)) = own {
             calls.cmd("SET").arg(self.keys.lease_of(instance)).arg(renewal);
-            calls.arg("PX").arg(millis(life)).ignore();
+            calls.arg("PX").arg(life(lease)).ignore();
         }
         if others.is_empty() {
             if own.is_some() {
@@ -187,10 +224,10 @@ impl RunStore {
         &self,
         connection: &mut MultiplexedConnection,
         instance: InstanceId,
-        life: Duration,
+        lease: Duration,
     ) -> RedisResult<()> {
         let mut call = redis::cmd("SET");
-        call.arg(self.keys.lease_of(instance)).arg(GIVEN_UP).arg("PX").arg(millis(life));
+        call.arg(self.keys.lease_of(instance)).arg(GIVEN_UP).arg("PX").arg(life(lease));
         call.query_async(connection).await
     }
 
@@ -301,9 +338,12 @@ impl Record {
             b"ended" => false,
             _ => return None,
         };
-        let mut parts = parts.skip(2).map(|id| EventId::from_bytes(id).ok());
-        let mut id = || parts.next().flatten();
-        Some(Self { is_open, first: id()?, last: id()?, lost: id()? })
+        let mut parts = parts.skip(2);
+        let mut id = || parts.next().and_then(|id| EventId::from_bytes(id).ok());
+        let (first, last, lost) = (id()?, id()?, id()?);
+        let (producer, reason) = parts.next()?.split_first_chunk()?;
+        let stop = std::str::from_utf8(reason).ok().filter(|reason| !reason.is_empty());
+        Some(Self { is_open, first, last, lost, producer: *producer, stop: stop.map(Arc::from) })
     }
 }
 
@@ -327,7 +367,13 @@ mod tests {
         assert_eq!(Record::parse(&of("open")), Some(record(true)));
         assert_eq!(Record::parse(&of("stopping")), Some(record(true)));
         assert_eq!(Record::parse(&of("ended")), Some(record(false)));
-        for other in [&b""[..], b"10 20", b"gone 10 0 5-0 7-1 6-2 p", b"open 10 0 5-0 7-1 x p"] {
+        for other in [
+            &b""[..],
+            b"10 20",
+            b"gone 10 0 5-0 7-1 6-2 sixteen bytes are",
+            b"open 10 0 5-0 7-1 x sixteen bytes are",
+            b"open 10 0 5-0 7-1 6-2 fifteen bytes..",
+        ] {
             assert_eq!(Record::parse(other), None, "{other:?}");
         }
     }

@@ -16,9 +16,9 @@ use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 
 use super::entry::{self, Entry};
 use super::{FOR_EVER, millis};
-use crate::EventId;
 use crate::backplane::InstanceId;
 use crate::redis::format::PUBLISH_SCRIPT;
+use crate::{EventId, RunLimits};
 
 /// The limit that the stream is trimmed to, about.
 #[derive(Debug, Clone, Copy)]
@@ -224,7 +224,7 @@ pub(crate) struct OfBatch<'a> {
 }
 
 /// The limits for the copies of runs.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct CopyLimits {
     /// The most bytes of a copy.
     pub(crate) bytes_per_run: usize,
@@ -232,6 +232,13 @@ pub(crate) struct CopyLimits {
     pub(crate) bytes: usize,
     /// How long an ended run is kept.
     pub(crate) keep: Duration,
+}
+
+impl CopyLimits {
+    /// Returns the limits that hubs with these limits have.
+    pub(crate) fn of(runs: &RunLimits) -> Self {
+        Self { bytes_per_run: runs.per_run(), bytes: runs.bytes, keep: runs.keep }
+    }
 }
 
 /// Redis's answer to a batch.

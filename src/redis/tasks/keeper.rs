@@ -13,12 +13,7 @@ use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
-use crate::redis::store::runs::RunLease;
-
-/// How often a lease is renewed: eight times in a lease, and at least this often. Readers must know
-/// of a death two seconds after the end of the lease, which is five times this.
-const BEATS: u32 = 8;
-const LONGEST_BEAT: Duration = Duration::from_millis(400);
+use crate::redis::store::runs::{RunLease, beat};
 
 /// The copies are pruned with every so many renewals.
 const PRUNE_EVERY: u64 = 4;
@@ -108,7 +103,7 @@ impl Keeper {
 
     /// Returns the time between two renewals.
     fn beat(&self) -> Duration {
-        (self.shared.presence.lease / BEATS).min(LONGEST_BEAT)
+        beat(self.shared.presence.lease)
     }
 
     /// Waits until the next renewal is due. The first run of this instance needs a lease at once.
@@ -128,7 +123,7 @@ impl Keeper {
         let connection = self.link.probe(&shared).await?;
         let renews = self.holds > 0;
         let own = renews.then_some((self.own, self.renewal + 1));
-        let leases = shared.runs.renew(connection, own, lease * 2, others).await?;
+        let leases = shared.runs.renew(connection, own, lease, others).await?;
         self.link.answered();
         let now = Instant::now();
         // After a cut of this instance, renewals may be missing: the patience begins anew.
@@ -172,8 +167,8 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         for _ in 0..2 {
             let Ok(connection) = self.link.probe(&shared).await else { return };
-            let life = shared.presence.lease * 2;
-            match shared.runs.give_up(connection, self.own, life).await {
+            let lease = shared.presence.lease;
+            match shared.runs.give_up(connection, self.own, lease).await {
                 Err(error) if self.link.failed(&error) == Failure::Retry => {}
                 _ => return,
             }

@@ -429,12 +429,14 @@ impl Reader {
         let mut records = shared.runs.records(link.get(&shared).await?).await?;
         link.answered();
         records.sort_unstable_by_key(|(_, run)| (!run.is_open, Reverse(run.last)));
-        records.truncate(most);
+        // An open run without a copy counts as not open.
+        let open = records.partition_point(|(_, run)| run.is_open);
+        records.truncate(most.max(open));
         let names: Vec<Vec<u8>> = records.into_iter().map(|(name, _)| name).collect();
         let (mut copies, mut at) = (Vec::new(), 0);
         let (mut part, mut tries): (Option<PartOfCopy>, _) = (None, TRIES);
-        // The rest of a copy is read also if there is no room: a part of a run is of no use.
-        while at < names.len() && (room > 0 || part.is_some()) {
+        // The rest of a copy is read also if there is no room: a part of a copy is of no use.
+        while at < names.len() && (at < open || room > 0 || part.is_some()) {
             let start = Instant::now();
             let some = &names[at..names.len().min(at + COPIES)];
             let after = part.as_ref().and_then(|part| part.entries.last());
