@@ -56,7 +56,8 @@ pub struct Stats {
     /// Bytes of the events of runs, as [`RunLimits::bytes`](crate::RunLimits::bytes) counts them.
     /// The fields of other retained events do not include these.
     pub run_bytes: usize,
-    /// Runs that were started.
+    /// Runs that were started. With a backplane: runs of all instances, as far as this instance read
+    /// their starts. So it is for runs that ended.
     pub started_runs: u64,
     /// Events published. With a backplane: events of all instances that this instance read.
     pub published: u64,

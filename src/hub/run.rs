@@ -79,11 +79,21 @@ use crate::wire::event::Event;
 /// | [`Failed`](RunState::Failed) | [`fail`](Self::fail) |
 /// | [`Stopped`](RunState::Stopped) | [`finish`](Self::finish) or a drop after [`Hub::stop_run`](crate::Hub::stop_run) |
 /// | [`Abandoned`](RunState::Abandoned) | the `Run` is dropped: the task has panicked, or was aborted |
+/// | [`Lost`](RunState::Lost) | with a backplane: the instance has died, or the order was replaced |
 ///
 /// The last event of a run is `hub:run-end`, with the name of the run and the reason. A stream that
 /// reads only runs is then complete, and ends with a final `hub:end`. The events and the end stay
 /// for [`RunLimits::keep`](crate::RunLimits::keep). A run that is silent does not end. If the hub
-/// is closed, the run is gone without an end, as the hub's log is.
+/// is closed, the run is gone without an end, as the hub's log is. With a backplane, the run then
+/// ends as abandoned on the other instances.
+///
+/// # Instances
+///
+/// With a [backplane](crate::HubBuilder::backplane), the events of a run are sent to the order of
+/// all instances, and any instance can read, stop and take over the run. The order decides which
+/// producer a run has: see [`started`](Self::started). A method that returns `Ok` has sent the event
+/// or the end. If another producer took the run over before, or the run was lost, the order drops
+/// the event, and the next call after this instance has read that returns the error.
 ///
 /// A `Run` does not keep the hub open. Purposefully not `Clone`: tasks share a `Run` in an `Arc`.
 #[must_use = "dropping a run ends the run as abandoned"]
@@ -317,7 +327,7 @@ impl Run {
     }
 
     /// Publishes an event to the readers of the run. Never waits, as
-    /// [`Hub::publish`](crate::Hub::publish).
+    /// [`Hub::publish`](crate::Hub::publish), and the receipt counts as there.
     ///
     /// A [conflation key](Event::conflate) holds within the run: a late reader of a job gets the
     /// latest progress only.
@@ -325,7 +335,8 @@ impl Run {
     /// # Errors
     ///
     /// Returns [`RunError`] if the event is invalid or too large, the run has ended or was taken
-    /// over, or the hub is closed. The event has no effect then.
+    /// over, or the hub is closed. With a backplane, also if the run was not started or is lost, or
+    /// if too many events wait to be sent. The event has no effect then.
     pub fn publish(&self, event: Event) -> Result<Receipt, RunError> {
         let (event, key) = self.encode(event)?;
         if self.shared.config.backplane.is_some() {
@@ -362,6 +373,7 @@ impl Run {
     /// # Errors
     ///
     /// Returns the errors of [`publish`](Self::publish). The run goes on then, unless it had ended.
+    /// Too many waiting events refuse the last event, and not the end.
     pub fn finish(&self, event: impl Into<Option<Event>>) -> Result<(), RunError> {
         let end = self.producer.default_end(RunState::Finished);
         self.end(event.into(), end, Work::begin(&self.shared.config))
@@ -388,6 +400,7 @@ impl Run {
     /// |---|---|
     /// | that of [`Hub::stop_run`](crate::Hub::stop_run) | the run was asked to stop |
     /// | `superseded` | another producer took the run over |
+    /// | `refused` | the run was not [started](Self::started) |
     /// | `closed` | the hub was closed |
     /// | the [word](RunState::as_str) of the state | the run has ended |
     ///
@@ -560,7 +573,7 @@ impl Wait {
     }
 
     /// Waits for the change, which `get` returns once it has come.
-    fn poll<T>(&mut self, cx: &mut Context<'_>, get: impl Fn(&Producer) -> Option<T>) -> Poll<T> {
+    fn poll<T>(&mut self, cx: &Context<'_>, get: impl Fn(&Producer) -> Option<T>) -> Poll<T> {
         // Cloning and dropping a waker is foreign code: both happen without a lock.
         sync::assert_unlocked();
         let mut waker = Some(cx.waker().clone());

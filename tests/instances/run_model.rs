@@ -138,7 +138,7 @@ struct Truth {
     events: BTreeMap<EventId, (Option<String>, String, String)>,
     /// The producers whose starts had an effect.
     started: BTreeSet<Vec<u8>>,
-    /// The producers of open runs that a new order lacks: readers get the end.
+    /// The producers of an older order: if a new order lacks the run, readers get the end.
     gone: BTreeSet<Vec<u8>>,
     /// Events that a reader may get: from before a rollback, and the ends of runs that are gone.
     ghosts: BTreeMap<EventId, (Option<String>, String, String)>,
@@ -170,11 +170,11 @@ impl Truth {
                 self.events.insert(id, (Some(name), event_type, data));
             }
             (RunPartKind::End, open)
-                if !open.as_ref().is_some_and(|run| run.producer == producer) =>
+                if open.as_ref().is_none_or(|run| run.producer != producer) =>
             {
-                if self.gone.contains(&producer) {
-                    self.ghosts.insert(id, (Some(name), event_type, data));
-                }
+                // A run that is gone ends for its readers.
+                let is_gone = self.gone.contains(&producer);
+                self.ghosts.extend(is_gone.then_some((id, (Some(name), event_type, data))));
             }
             (RunPartKind::End, Some(run)) => {
                 run.events += 1;
@@ -193,9 +193,8 @@ impl Truth {
         parts.into_iter().for_each(|part| self.apply(part));
         self.ghosts.extend(old.ghosts);
         self.ghosts.extend(old.events);
-        let open = old.runs.into_values().flatten().filter(|run| run.end.is_none());
         self.gone = old.gone;
-        self.gone.extend(open.map(|run| run.producer));
+        self.gone.extend(old.started);
     }
 
     fn run(&self, name: usize) -> Option<&TrueRun> {
@@ -512,12 +511,12 @@ impl Model {
             None => {
                 reader.excused = ORIGIN;
                 reader.since = [head; NAMES.len() + 1];
-                for name in 0..NAMES.len() {
-                    let runs = self.truth.runs.get(NAMES[name]).into_iter().flatten();
+                for (name, since) in NAMES.into_iter().zip(&mut reader.since) {
+                    let runs = self.truth.runs.get(name).into_iter().flatten();
                     let known = runs.rev().find(|run| run.begin <= head);
-                    if instance.hub.run(NAMES[name]).is_some() {
+                    if instance.hub.run(name).is_some() {
                         // The order does not have a run that is gone.
-                        reader.since[name] = known.map_or(ORIGIN, |run| run.begin);
+                        *since = known.map_or(ORIGIN, |run| run.begin);
                     }
                 }
                 let since = reader.since.iter().take(NAMES.len());
@@ -646,8 +645,8 @@ impl Model {
                 instance.feed.run_instances().len(),
                 "a dead instance has runs"
             );
-            for name in 0..NAMES.len() {
-                let known = instance.hub.run(NAMES[name]);
+            for (name, text) in NAMES.into_iter().enumerate() {
+                let known = instance.hub.run(text);
                 let Some(run) = self.truth.run(name) else {
                     let is_over = known.is_none_or(|run| run.state == RunState::Lost);
                     assert!(is_over, "a run that the order does not have");

@@ -325,7 +325,7 @@ fn reader_before_the_first_load_begins_with_the_run() {
     late.timer.advance(Duration::from_secs(60));
     streams.iter_mut().for_each(|stream| assert_eq!(end(&read(stream)), None));
     late.settle(&mut order);
-    let [open, over, unknown] = streams.each_mut().map(|stream| read(stream));
+    let [open, over, unknown] = streams.each_mut().map(read);
     assert_eq!(data(&open).concat(), "0123456789");
     assert_eq!((data(&over), end(&over).as_deref()), (vec!["all".into()], Some("finished")));
     assert_eq!(end(&unknown), None);
