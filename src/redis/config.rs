@@ -18,6 +18,7 @@ use super::publisher::RedisPublisher;
 use super::shared::RedisShared;
 use super::store::lease::Lease;
 use super::store::outbox::Outbox;
+use super::store::owed::Owed;
 use super::store::producing::Producers;
 use super::store::runs::RunStore;
 use super::store::script::{Keep, Keys, Scripts};
@@ -308,6 +309,7 @@ impl Redis {
             presence: Lease::new(&self.prefix, &publisher, self.lease),
             scripts: Scripts::new(keys, self.keep, millis(self.remember)),
             outbox: Outbox::new(self.outbox_events, self.outbox_bytes),
+            owed: Owed::default(),
             runs,
             runs_changed: Notify::new(),
             is_loaded: watch::Sender::new(false),

@@ -12,6 +12,7 @@ use super::connect::failover::MasterGeneration;
 use super::health::Health;
 use super::store::lease::Lease;
 use super::store::outbox::Outbox;
+use super::store::owed::Owed;
 use super::store::runs::RunStore;
 use super::store::script::Scripts;
 
@@ -20,6 +21,7 @@ pub(crate) struct RedisShared {
     pub(crate) scripts: Scripts,
     pub(crate) presence: Lease,
     pub(crate) outbox: Outbox,
+    pub(crate) owed: Owed,
     pub(crate) runs: RunStore,
     /// The instances with open runs changed, or the hub was closed.
     pub(crate) runs_changed: Notify,

@@ -5,6 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod entry;
 pub(crate) mod lease;
 pub(crate) mod outbox;
+pub(crate) mod owed;
 pub(crate) mod producing;
 pub(crate) mod runs;
 pub(crate) mod script;
