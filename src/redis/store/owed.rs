@@ -45,7 +45,9 @@ impl Owed {
     pub(crate) fn pass(&self, position: EventId) {
         let mut state = self.0.lock();
         state.read_up_to = state.read_up_to.max(position);
-        while state.ids.pop_front_if(|id| *id <= position).is_some() {}
+        while state.ids.front().is_some_and(|id| *id <= position) {
+            state.ids.pop_front();
+        }
     }
 
     /// Returns the newest id.

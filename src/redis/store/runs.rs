@@ -270,9 +270,8 @@ impl RunStore {
         loop {
             let mut call = redis::cmd("HSCAN");
             call.arg(&self.keys.records).arg(&cursor).arg("COUNT").arg(RECORDS);
-            let answer: RedisResult<(String, Vec<(Vec<u8>, Vec<u8>)>)> =
-                call.query_async(connection).await;
-            let (next, some) = match answer {
+            type Answer = (String, Vec<(Vec<u8>, Vec<u8>)>);
+            let (next, some) = match call.query_async::<Answer>(connection).await {
                 Ok(answer) => answer,
                 // Not a hash of a hub. The next entry of a run replaces the key.
                 Err(error) if error.code() == Some("WRONGTYPE") => return Ok(Vec::new()),
@@ -361,12 +360,17 @@ mod tests {
             first: EventId::new(5, 0),
             last: EventId::new(7, 1),
             lost: EventId::new(6, 2),
+            producer: *b"sixteen  \xff\0bytes",
+            stop: None,
         };
-        let of =
-            |state: &str| [state.as_bytes(), b" 10 0 5-0 7-1 6-2 sixteen  \xff\0bytes"].concat();
-        assert_eq!(Record::parse(&of("open")), Some(record(true)));
-        assert_eq!(Record::parse(&of("stopping")), Some(record(true)));
-        assert_eq!(Record::parse(&of("ended")), Some(record(false)));
+        let of = |state: &str, reason: &str| {
+            let rest = b" 10 0 5-0 7-1 6-2 sixteen  \xff\0bytes";
+            [state.as_bytes(), rest, reason.as_bytes()].concat()
+        };
+        assert_eq!(Record::parse(&of("open", "")), Some(record(true)));
+        let stopped = Record { stop: Some("user".into()), ..record(true) };
+        assert_eq!(Record::parse(&of("stopping", "user")), Some(stopped));
+        assert_eq!(Record::parse(&of("ended", "")), Some(record(false)));
         for other in [
             &b""[..],
             b"10 20",

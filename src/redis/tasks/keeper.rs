@@ -151,7 +151,7 @@ impl Keeper {
         }
         if renews {
             self.renewal += 1;
-            if self.renewal % PRUNE_EVERY == 0 {
+            if self.renewal.is_multiple_of(PRUNE_EVERY) {
                 let TailLimits { runs, run_bytes, .. } = self.feed.tail_limits();
                 let connection = self.link.get(&shared).await?;
                 shared.runs.prune(connection, run_bytes, runs).await?;

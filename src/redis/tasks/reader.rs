@@ -446,8 +446,7 @@ impl Reader {
         while at < names.len() && (at < open || room > 0 || part.is_some()) {
             let start = Instant::now();
             let some = &names[at..names.len().min(at + COPIES)];
-            let after = part.as_ref().and_then(|part| part.entries.last());
-            let after = after.map_or(EventId::ORIGIN, |(id, _)| *id);
+            let after = part.as_ref().map_or(EventId::ORIGIN, |part| part.upto);
             let connection = link.get(&shared).await?;
             let (most, bytes) = (ReadSize::most_entries(), self.size.bytes());
             let last = &shared.scripts.keys().last;
@@ -485,12 +484,14 @@ impl Reader {
     /// run than before: that run has begun after the tail.
     fn extend(&mut self, part: Option<PartOfCopy>, page: CopyPage) -> Option<PartOfCopy> {
         let Record { first, lost, .. } = page.record?;
-        let mut part = part.unwrap_or(PartOfCopy { first, lost, entries: Vec::new() });
+        let upto = EventId::ORIGIN;
+        let mut part = part.unwrap_or(PartOfCopy { first, lost, upto, entries: Vec::new() });
         if part.first != first {
             return None;
         }
         part.lost = part.lost.max(lost);
         for (id, bytes) in page.entries {
+            part.upto = id;
             let entry = bytes.and_then(|bytes| Incoming::parse(&bytes).ok());
             let is_part = |entry: &Incoming| entry.kind() == Kind::Run;
             match entry.filter(is_part).filter(|_| id.epoch() <= self.horizon) {
@@ -512,6 +513,8 @@ struct PartOfCopy {
     /// The first entry of the run.
     first: EventId,
     lost: EventId,
+    /// The last entry that is read, malformed or not.
+    upto: EventId,
     entries: Vec<(EventId, Incoming)>,
 }
 
