@@ -64,8 +64,9 @@
 //!                    link (hyper's part) -> app (services);  open (the connections of a server)
 //!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
 //!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
-//!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry, format;  lease -> changes;  tail -> entry;  outbox;  values
+//!     tasks/         reader, sender, history, announcer, observer, keeper: a loop each;  read_size
+//!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
+//!                    outbox;  values
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
@@ -679,6 +680,7 @@
 //! | `Redis is out of memory: the oldest events are removed` | `WARN` | `events`; at most once a minute |
 //! | `presence sync failed` | `WARN` | `cause`; at most once a minute |
 //! | `presence sync resumed` | `INFO` | if the failure was logged |
+//! | `lease sync failed`, `lease sync resumed` | `WARN`, `INFO` | the same for the leases of runs |
 //! | `backplane ended with unacknowledged events` | `WARN` | `left`: how many events |
 //! | `publisher ended with unacknowledged events` | `WARN` | `left`: how many events |
 //! | `publisher cannot reach Redis` | `WARN` | `cause`; at most once a minute |
@@ -769,6 +771,12 @@
 //! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and seats in one read |
 //! | `VALUES` | 64 | `redis/tasks/reader` | values in one answer: a slow line must carry an answer in time |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
+//! | `BEATS`, `LONGEST_BEAT` | 8, 400 ms | `redis/store/runs` | renewals in a lease of runs: a death is told two seconds after the lease |
+//! | `HOLDS`, `PRUNE_EVERY` | 2, 4 | `redis/tasks/keeper` | renewals after the last run; copies are pruned with every fourth |
+//! | `RECORDS`, `COPIES` | 256, 128 | `redis/store/runs` | records and copies in one answer |
+//! | `PRUNES` | 16 | `redis/store/runs` | calls in which ended runs go at a time |
+//! | `TRIES` | 12 | `redis/tasks/reader` | timeouts in which a read shrinks and waits longer, to the end |
+//! | `OVERHEAD`, `LOOK_BACK` | 64 B, 16 | `redis/lua/runs.lua` | beside an entry of a copy; entries that are searched for an older value |
 //! | `KEPT_ENTRIES` | 256 | `redis/store/lease` | an instance that misses more reads a set |
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |
 //! | `PROBE_SHARE`, `MOST_PROBE` | 1/8, 1 s | `redis/connect/link` | the time of an idle connection for an answer |
@@ -889,6 +897,19 @@
 //! retried over a new connection, unreported, at most once a second. A connection that was idle for
 //! a second has an eighth of the timeout for the first answer. All that is sent so can be sent
 //! twice.
+//!
+//! *Runs.* The order decides who is the producer of a run, so Redis needs no lock. The copy of a run
+//! is a second stream and not a second read of the main stream, because the main stream is trimmed
+//! by the events of all. The script copies a part of a run only if the part has an effect, by the
+//! rule of the hubs. If the script copied all parts, a fenced producer could fill the copy, and the
+//! end by a superseded producer would expire the copy of an open run. A copy that cannot be written
+//! is removed as a whole: an instance would not see the hole. Ended runs are removed by the task
+//! that renews the lease, because a script must not use keys that the caller did not name.
+//!
+//! The lease of an instance is a key with a number that changes. As for presence, each instance
+//! judges by its own clock since when the number is the same. Unlike presence, one instance then
+//! ends the runs for all: a run has one end, and an instance that was cut off itself begins to
+//! count anew.
 //!
 //! *A full Redis.* Redis decides when a script starts whether the memory is full. So the script
 //! that publishes cannot make room for itself: the sender removes the oldest eighth of the stream

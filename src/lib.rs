@@ -119,7 +119,7 @@ pub mod backplane {
 
     pub use crate::core::ahead::AheadUpTo;
     pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
-    pub use crate::core::encoder::Encoder;
+    pub use crate::core::encoder::{Encoder, RunEncoder};
     pub use crate::core::held::HistoryRequest;
     pub use crate::core::seats::Seat;
     pub use crate::hub::feed::{Feed, TailLimits};

@@ -18,7 +18,7 @@ pub(crate) struct Position {
 pub(crate) struct Tail {
     /// The newest first.
     entries: Vec<Kept>,
-    /// How many events, and how many bytes of events and commands, there is room for.
+    /// How many events, and how many bytes of all entries, there is room for.
     events: usize,
     bytes: usize,
     /// Older events are not retained. In milliseconds since 1970.
@@ -47,7 +47,7 @@ pub(crate) struct Start {
     pub(crate) position: Position,
     /// Nothing is missing between this position and the first entry.
     pub(crate) floor: EventId,
-    /// The events and the commands.
+    /// The events, the commands and the parts of runs.
     pub(crate) entries: Vec<(EventId, Incoming)>,
 }
 
@@ -85,8 +85,10 @@ impl Tail {
                         Some(Link::Event(previous, event))
                     }
                     Ok(command) => {
+                        // A part of a run: the copy of the run has the earlier parts.
+                        let is_old = command.kind() == Kind::Run && id.epoch() < self.oldest;
                         // Otherwise the tail could be larger than the hub's log.
-                        if bytes.len() > self.bytes {
+                        if bytes.len() > self.bytes || is_old {
                             self.is_full = true;
                             break;
                         }
