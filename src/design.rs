@@ -106,7 +106,7 @@
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/: tested configurations
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
-//!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch   sync     locks, loom
+//!   time/            deadline -> heartbeat;  tokio, hyper, manual -> timer;  epoch   sync     locks, loom
 //! ```
 //!
 //! - `frame` is the only file that writes bytes of events, and `decode` the only file that reads

@@ -122,6 +122,12 @@ fn tokio_timer_is_shared_between_streams() {
     const { timer::<sse_hub::TokioTimer>() };
 }
 
+#[cfg(feature = "hyper")]
+#[test]
+fn hyper_timer_is_shared_between_streams() {
+    const { timer::<sse_hub::HyperTimer>() };
+}
+
 #[cfg(feature = "watchdog")]
 #[test]
 fn watched_connection_moves_with_its_task() {
