@@ -115,8 +115,9 @@ pub mod backplane {
     //! gives an event *is* the event's id, so a client can resume on another instance. A program
     //! that only publishes needs no hub: an [`Encoder`] writes its events.
     //!
-    //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
-    //! look like events to the engine. Presence needs no order: an engine may
+    //! Commands (to disconnect clients, or to let them join a topic) and the parts of runs travel in
+    //! the same order, and look like events to the engine. An engine may keep a copy of each
+    //! [run](Outgoing::run). Presence needs no order: an engine may
     //! [take](Feed::take_changes) the changes of this hub's users and of the members of its topics,
     //! and give them to the [other](Feed::change_users) instances.
 
@@ -125,7 +126,10 @@ pub mod backplane {
     pub use crate::core::encoder::Encoder;
     pub use crate::core::held::HistoryRequest;
     pub use crate::core::seats::Seat;
-    pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
+    pub use crate::hub::feed::{Feed, TailLimits};
+    pub use crate::hub::incoming::{Incoming, Kind, Loaded, Malformed, RunCopy};
+    pub use crate::log::codec::{RunPart, RunPartKind};
+    pub use crate::log::producer::InstanceId;
 }
 
 #[cfg(feature = "http")]
@@ -194,7 +198,7 @@ pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
 pub use crate::hub::page::{Page, StoredEvent};
 pub use crate::hub::presence::{PresenceWatch, TopicWatch};
-pub use crate::hub::run::{Run, RunInfo, RunOptions, Stopped};
+pub use crate::hub::run::{Run, RunInfo, RunOptions, Started, Stopped};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;

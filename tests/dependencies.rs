@@ -40,7 +40,7 @@ const SERVERS: [&str; 11] = [
 
 #[test]
 fn each_feature_adds_only_its_dependencies() {
-    let features: [(&str, &[&str]); 13] = [
+    let features: [(&str, &[&str]); 14] = [
         ("default", &["serde", "serde_json"]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),

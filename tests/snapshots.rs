@@ -5,6 +5,7 @@ mod support;
 #[path = "support/order.rs"]
 mod order;
 
+use sse_hub::backplane::Loaded;
 use sse_hub::{
     Audience, Event, EventError, EventId, Goodbye, Hub, LastEventId, Limits, Retain, Subscriber,
     Subscription,
@@ -372,7 +373,7 @@ fn order_replaced_after_subscribing_is_told() {
         let stream = hub.subscribe(order.entries[from].id);
         order.clock += 10;
         let floor = EventId::new(order.clock, 0);
-        hub.feed.load(floor, []);
+        hub.feed.load(Loaded::new(floor, []));
         let mut stream = stream.with_snapshot(snapshot(1)).unwrap();
         let text = read(&mut stream);
         let events: Vec<_> = frames(&text).into_iter().map(|frame| frame.event).collect();

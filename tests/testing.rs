@@ -10,7 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use sse_hub::testing::{Frame, Instance, Instances, Reader};
 use sse_hub::{
     Audience, EndReason, Event, EventId, Goodbye, History, Hub, HubBuilder, ManualTimer, Presence,
-    PresenceEvent, PublishError, Retain, RunOptions, Subscriber,
+    PresenceEvent, PublishError, Retain, RunOptions, RunState, Subscriber,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -319,6 +319,34 @@ fn killed_instance_loses_what_it_did_not_send() {
     there.hub().close();
     timer.advance(SECOND);
     assert!(!third.hub().is_online("ann"));
+}
+
+#[test]
+fn runs_are_read_on_every_instance() {
+    let instances = Instances::new().max_unsent(2);
+    let [here, there] = two(&instances);
+    let run = here.hub().start_run("a", RunOptions::default()).unwrap();
+    run.publish(event(1)).unwrap();
+    let client = || Subscriber::new().run("a");
+    let mut reader = Reader::new(there.hub().subscribe(client()).unwrap());
+    assert_eq!(reader.all_data(), ["1"]);
+    // The order is trimmed. A later instance has the run from the copy.
+    instances.trim(usize::MAX);
+    let late = instances.start(hub()).unwrap();
+    let mut copy = Reader::new(late.hub().subscribe(client()).unwrap());
+    assert_eq!(copy.all_data(), ["1"]);
+    let other = there.hub().start_run("b", RunOptions::default()).unwrap();
+    there.hold();
+    other.publish(event(1)).unwrap();
+    other.publish(event(2)).unwrap();
+    other.finish(None).unwrap();
+    assert_eq!(there.unsent(), 3, "the end is taken by a full instance");
+    here.kill();
+    instances.settle();
+    for reader in [&mut reader, &mut copy] {
+        assert_eq!(reader.all_ready().last().unwrap().reason(), Some("lost"));
+    }
+    assert_eq!(late.hub().run("b").unwrap().state, RunState::Finished);
 }
 
 #[test]

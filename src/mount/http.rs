@@ -431,11 +431,10 @@ impl sealed::HttpError for RunError {
             Self::Name(_) | Self::Reason(_) => StatusCode::BAD_REQUEST,
             Self::Event(error) => error.status(),
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Open | Self::Superseded => StatusCode::CONFLICT,
+            Self::Open | Self::Superseded | Self::Lost => StatusCode::CONFLICT,
             Self::Unknown => StatusCode::NOT_FOUND,
             Self::Ended => StatusCode::GONE,
-            Self::Full { .. } | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Backplane => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Full { .. } | Self::Backlog | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::backplane::{
-    Backplane, Feed, HistoryRequest, Incoming, Outgoing, SendError, UserChange,
+    Backplane, Feed, HistoryRequest, Incoming, InstanceId, Loaded, Outgoing, RunCopy, RunPartKind,
+    SendError, UserChange,
 };
 use crate::error::ConfigError;
 use crate::hub::builder::HubBuilder;
@@ -28,7 +29,7 @@ type Aged = (EventId, Duration, Incoming);
 /// Several hubs in one process that act as a single hub, as instances of a service do.
 ///
 /// The order of events is a list in memory, behind the public port
-/// [`Backplane`](crate::backplane::Backplane). Presence, values, commands and idempotency keys
+/// [`Backplane`](crate::backplane::Backplane). Presence, values, runs, commands and idempotency keys
 /// travel with it. By default every entry reaches every hub before `publish` returns, unless another
 /// thread is delivering. A test can [hold](Instance::hold) an instance, [cut](Instance::cut)
 /// it off, [kill](Instance::kill) it, and [trim](Self::trim) or [roll back](Self::roll_back) the
@@ -75,7 +76,7 @@ impl Instances {
         let state = State {
             order: Order::default(),
             members: Vec::new(),
-            presence: Vec::new(),
+            told: Vec::new(),
             first_link,
             max_unsent: MAX_UNSENT,
             is_wanted: false,
@@ -214,13 +215,15 @@ impl Instance {
     }
 
     /// Kills the instance, as SIGKILL does. The unsent entries are lost, the instance sends nothing
-    /// any more, and its users leave the other instances. Its streams fall silent: the test
+    /// any more, its users leave the other instances, and its open [runs](crate::Run) end as
+    /// [lost](crate::RunState::Lost). Its streams fall silent: the test
     /// [cuts](super::Reader::cut) their readers.
     pub fn kill(&self) {
         self.port.set_link(Link::Dead);
+        let instance = self.port.feed().instance();
         let unsent = {
             let mut state = self.port.shared.state.lock();
-            state.presence.push((self.port.index, Told::Dead));
+            state.told.push((self.port.index, Told::Dead(instance)));
             mem::take(&mut state.members[self.port.index].unsent)
         };
         // After unlocking: the end of a confirmation wakes its publisher.
@@ -316,7 +319,9 @@ impl Backplane for Port {
             if member.is_closed || member.link == Link::Dead {
                 return Err(SendError::Closed);
             }
-            if member.unsent.len() >= most {
+            // A run that is dropped cannot send its end again.
+            let is_end = entry.run().is_some_and(|part| part.kind == RunPartKind::End);
+            if member.unsent.len() >= most && !is_end {
                 return Err(SendError::Full);
             }
             member.unsent.push_back(entry);
@@ -345,7 +350,7 @@ impl Backplane for Port {
         {
             let mut state = self.shared.state.lock();
             state.members[self.index].is_closed = true;
-            state.presence.push((self.index, Told::Closed));
+            state.told.push((self.index, Told::Closed));
         }
         self.shared.run();
     }
@@ -363,8 +368,8 @@ struct Shared {
 struct State {
     order: Order,
     members: Vec<Member>,
-    /// What each instance said about its users, by its index.
-    presence: Vec<(usize, Told)>,
+    /// What the instances tell each other beside the order, by the index of the instance.
+    told: Vec<(usize, Told)>,
     first_link: Link,
     max_unsent: usize,
     /// There may be something to do since the thread with the turn began its last pass.
@@ -380,7 +385,7 @@ struct Member {
     unsent: VecDeque<Outgoing>,
     /// The last position that was read. `None` before the first read.
     at: Option<EventId>,
-    /// How many entries of [`State::presence`] were read.
+    /// How many entries of [`State::told`] were read.
     told: usize,
 }
 
@@ -405,7 +410,7 @@ enum Told {
     /// The hub was closed.
     Closed,
     /// The instance was killed.
-    Dead,
+    Dead(InstanceId),
 }
 
 impl Shared {
@@ -477,11 +482,11 @@ impl Shared {
 
     fn read(&self, index: usize, count: usize) -> bool {
         let Some(feed) = self.feed(index) else { return false };
-        let limits = feed.tail_limits();
+        let tail = feed.tail_limits().events;
         let steps = {
             let mut state = self.state.lock();
             let State { order, members, .. } = &mut *state;
-            order.read(&mut members[index].at, count, limits.events)
+            order.read(&mut members[index].at, count, tail)
         };
         let has_read = !steps.is_empty();
         for step in steps {
@@ -491,11 +496,11 @@ impl Shared {
                     let aged = |entries: Vec<(EventId, Bytes)>| {
                         entries.into_iter().map(|(id, entry)| (id, Duration::ZERO, parse(&entry)))
                     };
-                    if limits.values.is_some() {
-                        feed.load_with_latest(load.floor, aged(load.values), true, aged(load.tail));
-                    } else {
-                        feed.load(load.floor, aged(load.tail));
-                    }
+                    let copies = load.copies.into_iter();
+                    let copies = copies.map(|copy| RunCopy::new(load.end, aged(copy)));
+                    let loaded = Loaded::new(load.floor, aged(load.tail));
+                    let loaded = loaded.latest(aged(load.values), true);
+                    feed.load(loaded.runs(load.end, copies));
                     if !load.has_joins {
                         feed.no_earlier_joins();
                     }
@@ -522,7 +527,7 @@ impl Shared {
         Some(Older { feed, upto, floor, piece: piece.collect(), is_all })
     }
 
-    /// Tells the changes of an instance's users to the others, and theirs to the instance.
+    /// Tells the changes of an instance to the others, and theirs to the instance.
     fn tell(&self, index: usize) -> bool {
         let Some(feed) = self.feed(index) else { return false };
         let changes = feed.take_changes(usize::MAX);
@@ -530,18 +535,21 @@ impl Shared {
         let told: Vec<(usize, Told)> = {
             let mut state = self.state.lock();
             if has_changes {
-                state.presence.push((index, Told::Changes(changes)));
+                state.told.push((index, Told::Changes(changes)));
             }
-            let State { presence, members, .. } = &mut *state;
-            let from = mem::replace(&mut members[index].told, presence.len());
-            presence[from..].iter().filter(|(of, _)| *of != index).cloned().collect()
+            let State { told, members, .. } = &mut *state;
+            let from = mem::replace(&mut members[index].told, told.len());
+            told[from..].iter().filter(|(of, _)| *of != index).cloned().collect()
         };
         for (of, told) in &told {
             let of = of.to_string();
             match told.clone() {
                 Told::Changes(changes) => feed.change_users(&of, changes),
                 Told::Closed => feed.replace_users(&of, []),
-                Told::Dead => feed.remove_instance(&of),
+                Told::Dead(instance) => {
+                    feed.remove_instance(&of);
+                    feed.lose_runs(instance);
+                }
             }
         }
         has_changes || !told.is_empty()
@@ -561,6 +569,8 @@ struct Order {
     trimmed: [EventId; 2],
     /// The newest event of each value. A rollback leaves them as they are.
     values: HashMap<Box<[u8]>, (EventId, Bytes)>,
+    /// The parts of each run, by its name.
+    copies: HashMap<Box<str>, Vec<(EventId, Bytes)>>,
     /// The ids of events with an idempotency key.
     keys: HashMap<Box<str>, EventId>,
     /// An entry has let clients join topics.
@@ -585,6 +595,9 @@ enum Step {
 struct Load {
     floor: EventId,
     values: Vec<(EventId, Bytes)>,
+    copies: Vec<Vec<(EventId, Bytes)>>,
+    /// The end of the order.
+    end: EventId,
     tail: Vec<(EventId, Bytes)>,
     has_joins: bool,
 }
@@ -605,6 +618,10 @@ impl Order {
         let id = self.place(Some(event.entry().clone()), floor);
         if let Some(value) = event.value_of() {
             self.values.insert(value.into(), (id, event.entry().clone()));
+        }
+        if let Some(part) = event.run() {
+            let copy = self.copies.entry(part.name.into()).or_default();
+            copy.push((id, event.entry().clone()));
         }
         if let Some(key) = event.key() {
             self.keys.insert(key.into(), id);
@@ -639,6 +656,9 @@ impl Order {
         let newest = self.entries.iter().rfind(|placed| placed.entry.is_none());
         self.mark = newest.map_or(mark, |mark| mark.id);
         self.last = self.entries.last().map_or(last, |last| last.id);
+        for copy in self.copies.values_mut() {
+            copy.retain(|(id, _)| *id <= self.last);
+        }
         gone.into_iter().map(|placed| placed.id).collect()
     }
 
@@ -684,8 +704,14 @@ impl Order {
     }
 
     fn load(&self, floor: EventId, tail: Vec<(EventId, Bytes)>) -> Load {
-        let values = self.values.values().cloned().collect();
-        Load { floor, values, tail, has_joins: self.has_joins }
+        Load {
+            floor,
+            values: self.values.values().cloned().collect(),
+            copies: self.copies.values().cloned().collect(),
+            end: self.last,
+            tail,
+            has_joins: self.has_joins,
+        }
     }
 
     /// Returns the newest entries, at most `most`, and the position after them.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::read_size::ReadSize;
 use crate::EventId;
-use crate::backplane::{Feed, Incoming, TailLimits};
+use crate::backplane::{Feed, Incoming, Loaded, TailLimits};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
@@ -401,9 +401,9 @@ impl Reader {
             link.answered();
             let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
             (0..malformed).for_each(|_| self.skip_malformed());
-            self.feed.load_with_latest(floor, aged(events), is_whole, tail);
+            self.feed.load(Loaded::new(floor, tail).latest(aged(events), is_whole));
         } else {
-            self.feed.load(floor, tail);
+            self.feed.load(Loaded::new(floor, tail));
         }
         shared.owed.pass(self.feed.head());
         if !has_joins {
