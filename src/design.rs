@@ -56,7 +56,7 @@
 //! The other builders stand with the product (`Watchdog`) or above it (`Redis`).
 //!
 //! ```text
-//! EDGES   mount/ serve/ watchdog/ redis/     behind features
+//! EDGES   mount/ serve/ watchdog/ redis/ testing/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings) -> listener (for axum) -> connection (deadlines) -> requests
@@ -68,6 +68,7 @@
 //!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
 //!                    outbox;  values
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
+//!   testing/         reader (streams as a page reads them)      instances (an engine in memory)
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
 //!   apply            entries to state             builder         settings to a hub
@@ -717,6 +718,7 @@
 //! | `MAX_EVENTS` | 64 | `log/entry` | events of one read of the log: 16 and 256 make publishers wait for longer |
 //! | `VALUE_BYTES` | 16 MiB | `log/retain` | default bound of kept values, as of the retention |
 //! | `MAX_PERIOD` | 1 h | `core/pacing` | the longest pace: most logs retain less |
+//! | `PATIENCE`, `MAX_UNSENT` | 10 s, 1,000 | `testing` | the wait of a test, of real time; entries that an instance holds unsent |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
 //! | `JOINED`, `LOOKED_AT` | 64 clients, 2048 events | `hub/joining` | join or leave a topic, and are looked at, in one hold of the locks |
 //! | `FORGOTTEN` | 64 clients | `hub/disconnect` | are forgotten in one hold of the state lock |

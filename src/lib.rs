@@ -61,6 +61,7 @@
 //! | dead connections | `sse_hub::watchdog` |
 //! | thousands of streams in one process | `sse_hub::serve` |
 //! | several instances | `sse_hub::redis`, and [`backplane`] for other engines |
+//! | tests of an application | [`guide::testing`], `sse_hub::testing` |
 //! | logs and metrics | [`design`](design#observability), [`Stats`] |
 //! | how the crate is built, and why | [`design`] |
 //!
@@ -82,6 +83,7 @@
 //! | `metrics` | `Hub::record_metrics` |
 //! | `redis` | `sse_hub::redis`: several instances act as one hub |
 //! | `redis-tls` | `rediss://` addresses |
+//! | `testing` | `sse_hub::testing`: a reader of streams, and instances in memory, for tests |
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -97,6 +99,8 @@ pub mod redis;
 #[cfg(feature = "serve")]
 pub mod serve;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 #[cfg(feature = "watchdog")]
 pub mod watchdog;
