@@ -61,6 +61,7 @@
 //! | dead connections | `sse_hub::watchdog` |
 //! | thousands of streams in one process | `sse_hub::serve` |
 //! | several instances | `sse_hub::redis`, and [`backplane`] for other engines |
+//! | tests of an application | [`guide::testing`], `sse_hub::testing` |
 //! | logs and metrics | [`design`](design#observability), [`Stats`] |
 //! | how the crate is built, and why | [`design`] |
 //!
@@ -82,6 +83,7 @@
 //! | `metrics` | `Hub::record_metrics` |
 //! | `redis` | `sse_hub::redis`: several instances act as one hub |
 //! | `redis-tls` | `rediss://` addresses |
+//! | `testing` | `sse_hub::testing`: a reader of streams, and instances in memory, for tests |
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -97,6 +99,8 @@ pub mod redis;
 #[cfg(feature = "serve")]
 pub mod serve;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 #[cfg(feature = "watchdog")]
 pub mod watchdog;
@@ -111,17 +115,21 @@ pub mod backplane {
     //! gives an event *is* the event's id, so a client can resume on another instance. A program
     //! that only publishes needs no hub: an [`Encoder`] writes its events.
     //!
-    //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
-    //! look like events to the engine. Presence needs no order: an engine may
+    //! Commands (to disconnect clients, or to let them join a topic) and the parts of runs travel in
+    //! the same order, and look like events to the engine. An engine may keep a copy of each
+    //! [run](Outgoing::run). Presence needs no order: an engine may
     //! [take](Feed::take_changes) the changes of this hub's users and of the members of its topics,
     //! and give them to the [other](Feed::change_users) instances.
 
     pub use crate::core::ahead::AheadUpTo;
     pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
-    pub use crate::core::encoder::Encoder;
+    pub use crate::core::encoder::{Encoder, RunEncoder};
     pub use crate::core::held::HistoryRequest;
     pub use crate::core::seats::Seat;
-    pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
+    pub use crate::hub::feed::{Feed, TailLimits};
+    pub use crate::hub::incoming::{Incoming, Kind, Loaded, Malformed, RunCopy};
+    pub use crate::log::codec::{RunPart, RunPartKind};
+    pub use crate::log::producer::InstanceId;
 }
 
 #[cfg(feature = "http")]
@@ -190,7 +198,7 @@ pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
 pub use crate::hub::page::{Page, StoredEvent};
 pub use crate::hub::presence::{PresenceWatch, TopicWatch};
-pub use crate::hub::run::{Run, RunInfo, RunOptions, Stopped};
+pub use crate::hub::run::{Run, RunInfo, RunOptions, Started, Stopped};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;

@@ -16,7 +16,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, Seat, SendError, UserChange};
+use sse_hub::backplane::{
+    Backplane, Feed, Incoming, Loaded, Outgoing, Seat, SendError, UserChange,
+};
 use sse_hub::{
     Audience, EndReason, Event, EventId, Goodbye, Heartbeat, History, Hub, HubBuilder, Limits,
     ManualTimer, Presence, Retain, Sleep, Subscriber, Subscription, Timer,
@@ -382,7 +384,7 @@ fn foreign_code_may_call_a_hub_of_several() {
                     (EventId::new(20, 0), Duration::ZERO, entry)
                 })
             };
-            feed.load(EventId::new(10, 0), tail(meddler));
+            feed.load(Loaded::new(EventId::new(10, 0), tail(meddler)));
             feed.degraded(Some("gone"));
             scene.timer.advance(2 * SECOND);
             feed.degraded(Some("gone"));
@@ -419,7 +421,7 @@ fn foreign_code_may_call_a_hub_of_several() {
             feed.skip_malformed();
             use_everything(&scene);
             scene.deliver(&feed);
-            feed.load(EventId::new(1 << 50, 0), tail(meddler));
+            feed.load(Loaded::new(EventId::new(1 << 50, 0), tail(meddler)));
             drop((early, held));
             assert!(meddler.calls() > 10, "{who:?}: {}", meddler.calls());
         });
@@ -722,7 +724,7 @@ fn backplane_that_panics_once_leaves_no_client() {
         let build = |fuse: &Fuse, timer| {
             let hub = settings(timer).backplane(FusedEngine(fuse.clone())).build().unwrap();
             let feed = Feed::new(&hub).unwrap();
-            feed.load(EventId::new(1, 0), []);
+            feed.load(Loaded::new(EventId::new(1, 0), []));
             (hub, None)
         };
         burnt += burn_in(build, operation);
@@ -757,7 +759,7 @@ fn notification_that_panics_stops_no_operation() {
             let engine = FusedNotifications(fuse.clone());
             let hub = settings(timer.clone()).backplane(engine).build().unwrap();
             let feed = Feed::new(&hub).unwrap();
-            feed.load(EventId::new(1, 0), []);
+            feed.load(Loaded::new(EventId::new(1, 0), []));
             let mut streams: Vec<_> =
                 (0..2).map(|_| hub.subscribe(Subscriber::new().user("other")).unwrap()).collect();
             // The next change is a notification only if these changes were taken.

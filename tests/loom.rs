@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom::future::block_on;
 use loom::thread;
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
     Audience, Event, EventId, Goodbye, Hub, ManualTimer, Retain, RunOptions, Subscriber,
     Subscription,
@@ -463,12 +463,15 @@ fn reader_of_rolled_back_order_gets_no_repeats() {
         let entry = kept.0.lock().unwrap()[0].clone();
         let feed = Feed::new(&hub).unwrap();
         let parse = |entry: &[u8]| Incoming::parse(entry).unwrap();
-        feed.load(EventId::new(1, 0), [(EventId::new(2, 0), Duration::ZERO, parse(&entry))]);
+        feed.load(Loaded::new(
+            EventId::new(1, 0),
+            [(EventId::new(2, 0), Duration::ZERO, parse(&entry))],
+        ));
         let mut stream = hub.subscribe(Subscriber::new().resume(EventId::new(1, 0))).unwrap();
         stream.next().now_or_never().unwrap();
 
         let engine = thread::spawn(move || {
-            feed.load(EventId::new(3, 0), []);
+            feed.load(Loaded::new(EventId::new(3, 0), []));
             feed.append(EventId::new(4, 0), parse(&entry));
         });
         let mut text = String::new();

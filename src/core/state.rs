@@ -55,7 +55,7 @@ pub(crate) struct State {
     pub(crate) inboxes: Inboxes,
     pub(crate) departed: Departed,
     pub(crate) away: Box<Away>,
-    /// The producers of open runs, by the serial in the log.
+    /// The producers of this instance whose runs may be open, by their serials.
     pub(crate) producers: HashMap<u64, Arc<Producer>>,
     /// Clients that events wait for, the longest wait first. Each client is in here at most once.
     watched: BinaryHeap<Reverse<Watched>>,

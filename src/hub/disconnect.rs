@@ -1,6 +1,7 @@
 //! Ending streams: of an audience, at once or after their backlog, and of the whole hub.
 
 use std::mem;
+use std::sync::Arc;
 
 use super::crowd;
 use super::shared::{self, Shared};
@@ -10,12 +11,14 @@ use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason, Goodbye};
 use crate::core::inbox::Inbox;
 use crate::core::receipt::Affected;
+use crate::core::run::Told;
 use crate::core::state::{Lifecycle, State};
 use crate::core::telemetry;
-use crate::error::DisconnectError;
+use crate::error::{DisconnectError, RunError};
 use crate::log::audience::Audience;
 use crate::log::codec::{self, Action, Command, EndKind};
 use crate::log::recipients::Recipients;
+use crate::log::runs::RunState;
 use crate::sync::{self, contain_panic};
 use crate::wire::event::Event;
 use crate::wire::frame::{self, Sealed};
@@ -155,8 +158,13 @@ pub(super) fn close(shared: &Shared) {
     drop(state);
     drop(order);
     drop(remote);
-    for producer in producers.values() {
-        work.extend(producer.stop("closed".into()));
+    let has_backplane = shared.config.backplane.is_some();
+    for producer in producers.into_values() {
+        if has_backplane && !producer.has_ended() {
+            let end = producer.default_end(RunState::Abandoned);
+            work.send_run_end(Arc::clone(&producer.name), producer.id, end);
+        }
+        work.tell(producer, Told::Over(RunError::Closed, "closed".into()));
     }
     work.run();
     if let Some(backplane) = &shared.config.backplane {

@@ -883,7 +883,11 @@ impl Hub {
     /// # Errors
     ///
     /// Returns [`RunError`] if the name is invalid, or that of an open run, if too many runs are
-    /// open, or the hub is closed. A hub with a [backplane](HubBuilder::backplane) has no runs.
+    /// open, or the hub is closed.
+    ///
+    /// With a [backplane](HubBuilder::backplane), this instance may not know yet that another
+    /// instance has started a run of the name: [`Run::started`] waits for the decision. An error is
+    /// also returned if too many events wait to be sent.
     ///
     /// ```
     /// use sse_hub::{Event, Hub, ManualTimer, RunError, RunOptions};
@@ -911,6 +915,10 @@ impl Hub {
     /// # Errors
     ///
     /// Returns [`RunError`] if the reason is invalid, no run has the name, or the run has ended.
+    ///
+    /// With a [backplane](HubBuilder::backplane), the request is sent to the instance of the
+    /// producer. This instance must know the run: a run that another instance has started just now
+    /// can be unknown. The error is [`RunError::Backlog`] if too many events wait to be sent.
     ///
     /// ```
     /// use sse_hub::{Hub, ManualTimer, RunError, RunOptions};

@@ -10,11 +10,13 @@ pub(crate) mod feed;
 pub(crate) mod follow;
 #[expect(clippy::module_inception, reason = "the hub, in the layer that is named after it")]
 pub(crate) mod hub;
+pub(crate) mod incoming;
 pub(crate) mod joining;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
 pub(crate) mod opening;
 pub(crate) mod page;
+pub(crate) mod parts;
 pub(crate) mod presence;
 pub(crate) mod reading;
 pub(crate) mod returning;

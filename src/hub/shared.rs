@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::core::backplane::Outgoing;
+use crate::core::backplane::{Outgoing, SendError};
 use crate::core::client::Client;
 use crate::core::config::Config;
 use crate::core::deferred::Work;
@@ -28,6 +28,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
+use crate::log::producer::{InstanceId, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
@@ -42,6 +43,8 @@ const MAX_LOWERED_IDLE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// The id of this hub among the instances.
+    pub(super) instance: InstanceId,
     pub(super) hasher: KeyHasher,
     pub(super) rare: Rare,
     #[cfg(feature = "metrics")]
@@ -54,6 +57,8 @@ pub(crate) struct Shared {
     pub(super) has_ended_runs: AtomicBool,
     /// How many events this hub gave to its backplane.
     sent: AtomicU64,
+    /// How many producers of runs this hub had.
+    producers: AtomicU64,
 }
 
 /// The data that the ordering lock guards.
@@ -75,6 +80,7 @@ impl Shared {
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {
             config,
+            instance: InstanceId::new(),
             hasher,
             rare: Rare::default(),
             #[cfg(feature = "metrics")]
@@ -84,7 +90,14 @@ impl Shared {
             shows_degraded: AtomicBool::new(false),
             has_ended_runs: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            producers: AtomicU64::new(0),
         }
+    }
+
+    /// Returns the id of a new producer of a run.
+    pub(super) fn new_producer(&self) -> ProducerId {
+        let serial = self.producers.fetch_add(1, Ordering::Relaxed) + 1;
+        ProducerId { instance: self.instance, serial }
     }
 
     pub(crate) fn publish(
@@ -122,7 +135,8 @@ impl Shared {
         encoder::outgoing(event, key, self.config.retain.kept())
     }
 
-    fn send(&self, event: Outgoing) -> Result<(), PublishError> {
+    /// Gives an event to the backplane.
+    pub(super) fn send(&self, event: Outgoing) -> Result<(), SendError> {
         if let Some(backplane) = &self.config.backplane {
             sync::assert_unlocked();
             backplane.send(event)?;
@@ -150,7 +164,7 @@ impl Shared {
             if order.is_closed {
                 return Err(PublishError::Closed);
             }
-            let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
+            let id = Self::next_id(&order);
             (id, self.put(&mut order, id, prepared, &mut work))
         };
         work.run();
@@ -176,25 +190,30 @@ impl Shared {
         matched
     }
 
-    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took
-    /// it.
+    /// Appends an event under `id` to the run of a producer, and hands it out. Returns how many
+    /// clients took it. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,
-        (slot, serial): (usize, u64),
+        id: EventId,
+        producer: ProducerId,
         prepared: Prepared,
+        is_loss: bool,
         work: &mut Work<'_>,
     ) -> Result<usize, RunError> {
-        let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
         let entry = prepared.into_entry(id, work.now);
         let mut state = self.state.lock();
-        state.log.runs().of_producer(slot, serial)?;
+        state.log.append_to_run(producer, &entry, is_loss, &mut order.evicted)?;
         order.last = id;
-        state.log.append_to_run(slot, &entry, &mut order.evicted);
         state.counts.published += 1;
         let matched = hand_out(&self.state, state, &entry, work);
         order.evicted.clear();
         Ok(matched)
+    }
+
+    /// Returns a new id of the hub's own order.
+    pub(super) fn next_id(order: &Order) -> EventId {
+        EventId::new(order.last.epoch(), order.last.seq() + 1)
     }
 
     /// Takes the state lock for an operation that is no publish, and lets a hand-out that is under
