@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
     Audience, Event, EventId, History, Hub, HubBuilder, LastEventId, ManualTimer, Page, ReadError,
     Retain, Subscriber,
@@ -351,7 +351,7 @@ fn events_may_come_before_the_first_poll() {
     let hub = Hub::builder(ManualTimer::new()).backplane(engine.clone()).build().unwrap();
     engine.feed.set(Feed::new(&hub).unwrap()).unwrap();
     support::publish(&hub, 1..=5);
-    engine.feed.get().unwrap().load(EventId::new(1, 5), []);
+    engine.feed.get().unwrap().load(Loaded::new(EventId::new(1, 5), []));
     let all = page(&mut begin(&hub, EventId::new(1, 1)));
     assert_eq!((texts(&all), all.truncated), (names(2..=5), false));
 }
