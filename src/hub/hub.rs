@@ -1135,7 +1135,12 @@ impl Hub {
     /// use sse_hub::{Event, Hub, ManualTimer, Presence, Subscriber};
     ///
     /// /// Only members may speak in a room.
-    /// fn say(hub: &Hub, user: &str, room: &str, line: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// fn say(
+    ///     hub: &Hub,
+    ///     user: &str,
+    ///     room: &str,
+    ///     line: &str,
+    /// ) -> Result<(), Box<dyn std::error::Error>> {
     ///     if !hub.is_member(user, room)? {
     ///         return Err("enter the room first".into());
     ///     }
