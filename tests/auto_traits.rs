@@ -54,7 +54,6 @@ fn runs_can_be_shared_by_tasks() {
 
     const { shared::<Run>() };
     const { shared::<Started>() };
-    const { future::<Started>() };
     const { shared::<Stopped>() };
     const { future::<Stopped>() };
     const { cloned::<RunOptions>() };
