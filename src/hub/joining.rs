@@ -9,13 +9,13 @@ use std::sync::Arc;
 use super::shared::Shared;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
-use crate::core::state::{PIECE, State};
+use crate::core::state::State;
 use crate::log::identity::{Identity, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::pages::{self, LastOf, Read};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
-use crate::sync::{self, MutexGuard};
+use crate::sync::MutexGuard;
 use crate::wire::id::EventId;
 
 /// The most clients that join or leave a topic in a hold of the locks: each that joins looks at some
@@ -60,35 +60,18 @@ impl Found {
 /// changes the clients must note before which clients come back meanwhile: see [`Returns`].
 pub(super) fn find(shared: &Shared, audience: &Recipients, topic: &Key) -> Vec<Found> {
     let limit = shared.config.limits.topics;
-    let is_all = audience.are_all_holders();
     let mut found = Vec::new();
-    let mut state = shared.state.lock();
-    for key in audience.keys() {
-        // From the end: see `Routes::unlist`. No client that moves in the list is missed.
-        let mut left = usize::MAX;
-        loop {
-            let members = state.routes.members(key);
-            left = left.min(members.len());
-            let rest = left.saturating_sub(PIECE);
-            let is_in = |client| is_all || audience.include(client, EventId::LAST);
-            let piece = members[rest..left].iter().rev().filter_map(|member| {
-                let slot = member.slot();
-                let identity = state.identity(slot).filter(|&client| is_in(client))?;
-                let follows = follows(&state, slot, topic);
-                let has_room = has_room(&state, slot, topic, limit);
-                let has_joined = identity.memberships.iter().any(|held| held.is_joined);
-                let client = Arc::clone(&member.reach);
-                Some(Found { slot, client, follows, has_room, has_joined })
-            });
-            found.extend(piece);
-            left = rest;
-            if left == 0 {
-                break;
-            }
-            state = sync::yield_lock(&shared.state, state);
-        }
-    }
-    drop(state);
+    shared.visit(audience, |state, member| {
+        let slot = member.slot();
+        let memberships = state.routes.memberships(slot);
+        found.push(Found {
+            slot,
+            client: Arc::clone(&member.reach),
+            follows: follows(state, slot, topic),
+            has_room: has_room(state, slot, topic, limit),
+            has_joined: memberships.iter().any(|held| held.is_joined),
+        });
+    });
     // The clients that came first join first.
     found.sort_unstable_by_key(|found| found.client.serial);
     found.dedup_by_key(|found| found.client.serial);
