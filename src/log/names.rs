@@ -12,7 +12,7 @@ use super::key::Key;
 
 /// The most names that are compared one by one, and numbered by the bits of a byte. An index for so
 /// few names costs more than it saves.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// Bits of the filter for each name. A key that is no name then passes the filter once in eight
 /// times at most.
@@ -22,7 +22,7 @@ const BITS: usize = 8;
 /// expression has several numbers.
 #[derive(Debug)]
 pub(super) enum Names {
-    /// At most eight names.
+    /// At most [`FEW`] names.
     Few(Vec<(u64, Key)>),
     Many(Box<NameIndex>),
 }
@@ -42,9 +42,10 @@ pub(super) struct NameIndex {
 }
 
 impl Names {
-    /// `names`: each with its hash, in the order of their numbers.
-    pub(super) fn new(names: &[(u64, &Key)]) -> Self {
-        if names.len() <= FEW {
+    /// `names`: each with its hash, in the order of their numbers. More names than `few`, which is
+    /// at most [`FEW`], have an index.
+    pub(super) fn new(names: &[(u64, &Key)], few: usize) -> Self {
+        if names.len() <= few {
             let names = names.iter().map(|&(hash, key)| (hash, key.clone()));
             return Self::Few(names.collect());
         }
@@ -146,7 +147,7 @@ mod tests {
         let keys = [(7, first), (7, second), (7, first)].into_iter().cycle();
         for count in [3, FEW + 1, 10_000] {
             let keys: Vec<(u64, &Key)> = keys.clone().take(count).collect();
-            let names = Names::new(&keys);
+            let names = Names::new(&keys, FEW);
             let expected = |key: &Key| {
                 let numbers = (0..).zip(&keys).filter(|(_, (_, name))| *name == key);
                 numbers.map(|(number, _)| number).collect::<Vec<u32>>()
@@ -172,7 +173,7 @@ mod tests {
             let all: Vec<(u64, &Key)> =
                 keys.iter().enumerate().map(|(number, key)| (hash(number), key)).collect();
             let named: Vec<(u64, &Key)> = all.iter().step_by(2).copied().collect();
-            let names = Names::new(&named);
+            let names = Names::new(&named, FEW);
             for (number, &(hash, key)) in all.iter().enumerate() {
                 let expected: Vec<u32> =
                     (number % 2 == 0).then_some(number as u32 / 2).into_iter().collect();
@@ -187,7 +188,7 @@ mod tests {
         let key = |name: usize| Key::Topic(name.to_string().into());
         let keys: Vec<Key> = (0..10_000).map(key).collect();
         let names: Vec<(u64, &Key)> = keys.iter().map(|key| (hasher.key(key), key)).collect();
-        let Names::Many(index) = Names::new(&names) else { panic!("many names") };
+        let Names::Many(index) = Names::new(&names, FEW) else { panic!("many names") };
         let others = (10_000..20_000).map(|name| hasher.key(&key(name)));
         let passed = others.filter(|&hash| index.may_have(hash)).count();
         assert!(passed < 1_500, "{passed} of 10,000 keys pass");

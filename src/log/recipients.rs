@@ -19,7 +19,7 @@ use super::audience::{Audience, Expr};
 use super::hash::KeyHasher;
 use super::identity::Identity;
 use super::key::Key;
-use super::names::{self, Names};
+use super::names::{self, FEW, Names};
 use crate::wire::id::EventId;
 
 /// The clients that receive an event.
@@ -54,11 +54,7 @@ impl Recipients {
         if audience.is_its_index() {
             return Self::AnyOf(index);
         }
-        let mut names = Vec::new();
-        let root = Node::new(&audience.expr, &mut names, hasher);
-        let has_topics = names.iter().any(|(_, key)| is_topic(key));
-        let (names, deciding) = (Names::new(&names), root.deciding());
-        Self::Some(Arc::new(Combined { index, names, has_topics, root, deciding }))
+        Self::Some(Arc::new(Combined::new(audience, index, hasher, FEW)))
     }
 
     /// Returns the index keys: every recipient holds at least one of these keys.
@@ -108,6 +104,15 @@ impl Recipients {
 }
 
 impl Combined {
+    /// More names than `few` have an index.
+    fn new(audience: &Audience, index: Box<[Key]>, hasher: &KeyHasher, few: usize) -> Self {
+        let mut names = Vec::new();
+        let root = Node::new(&audience.expr, &mut names, hasher);
+        let has_topics = names.iter().any(|(_, key)| is_topic(key));
+        let (names, deciding) = (Names::new(&names, few), root.deciding());
+        Self { index, names, has_topics, root, deciding }
+    }
+
     /// Returns whether a client receives an event with this id, apart from its filter.
     pub(super) fn includes(&self, client: Identity<'_>, id: EventId) -> bool {
         let names = match &self.names {
@@ -335,7 +340,10 @@ mod tests {
             let memberships = memberships(&keys, &hasher);
             let client = Identity { memberships: &memberships, filter: &Filter::Everything };
             let expected = naive(&audience.expr, &holds);
-            prop_assert_eq!(recipients.include(client, EventId::new(0, id)), expected);
+            let id = EventId::new(0, id);
+            prop_assert_eq!(recipients.include(client, id), expected);
+            let indexed = Combined::new(&audience, Box::default(), &hasher, 0);
+            prop_assert_eq!(indexed.includes(client, id), expected);
             let has_index_key = recipients.keys().iter().any(holds);
             prop_assert!(has_index_key || !expected);
             prop_assert!(!recipients.are_all_holders() || has_index_key == expected);
