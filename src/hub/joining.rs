@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::shared::Shared;
+use super::shared::{self, Shared};
 use crate::core::client::Client;
 use crate::core::deferred::Work;
 use crate::core::state::State;
@@ -61,7 +61,7 @@ impl Found {
 pub(super) fn find(shared: &Shared, audience: &Recipients, topic: &Key) -> Vec<Found> {
     let limit = shared.config.limits.topics;
     let mut found = Vec::new();
-    shared.visit(audience, |state, member| {
+    shared::visit(&shared.state, audience, |state, member| {
         let slot = member.slot();
         let memberships = state.routes.memberships(slot);
         found.push(Found {

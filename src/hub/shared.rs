@@ -277,48 +277,10 @@ impl Shared {
             return self.state.lock().routes.members(key).len();
         }
         let mut slots = Vec::new();
-        self.visit(&recipients, |_, member| slots.push(member.slot()));
+        visit(&self.state, &recipients, |_, member| slots.push(member.slot()));
         slots.sort_unstable();
         slots.dedup();
         slots.len()
-    }
-
-    /// Visits an audience's clients, a piece for each hold of the state lock. A client that holds
-    /// several of the audience's index keys is visited for each.
-    pub(super) fn visit(
-        &self,
-        audience: &Recipients,
-        mut visit: impl FnMut(&State, &Member<Arc<Client>>),
-    ) {
-        let is_all = audience.are_all_holders();
-        let mut state = self.state.lock();
-        // How many clients this hold of the lock may still look at.
-        let mut room = PIECE;
-        for key in audience.keys() {
-            // From the end: see `Routes::unlist`. No client that moves in the list is missed.
-            let mut left = usize::MAX;
-            while left > 0 {
-                if room == 0 {
-                    state = sync::yield_lock(&self.state, state);
-                    room = PIECE;
-                }
-                let members = state.routes.members(key);
-                left = left.min(members.len());
-                let rest = left.saturating_sub(room);
-                for member in members[rest..left].iter().rev() {
-                    let is_in = || {
-                        let client = state.identity(member.slot());
-                        client.is_some_and(|client| audience.include(client, EventId::LAST))
-                    };
-                    if is_all || is_in() {
-                        visit(&state, member);
-                    }
-                }
-                // A key without clients costs a look-up.
-                room = room.saturating_sub((left - rest).max(1));
-                left = rest;
-            }
-        }
     }
 
     /// Returns how many events this hub published: `local` counts those of a hub without a
@@ -350,6 +312,44 @@ fn forget(state: &mut State, slot: usize, client: &Arc<Client>, work: &mut Work<
     if state.has(slot, client) {
         let reason = client.lock().ending().reason().unwrap_or(EndReason::Left);
         state.forget(slot, reason, work);
+    }
+}
+
+/// Visits an audience's clients, a piece for each hold of the state lock. A client that holds
+/// several of the audience's index keys is visited for each.
+pub(super) fn visit(
+    lock: &Mutex<State>,
+    audience: &Recipients,
+    mut visit: impl FnMut(&State, &Member<Arc<Client>>),
+) {
+    let is_all = audience.are_all_holders();
+    let mut state = lock.lock();
+    // How many clients this hold of the lock may still look at.
+    let mut room = PIECE;
+    for key in audience.keys() {
+        // From the end: see `Routes::unlist`. No client that moves in the list is missed.
+        let mut left = usize::MAX;
+        while left > 0 {
+            if room == 0 {
+                state = sync::yield_lock(lock, state);
+                room = PIECE;
+            }
+            let members = state.routes.members(key);
+            left = left.min(members.len());
+            let rest = left.saturating_sub(room);
+            for member in members[rest..left].iter().rev() {
+                let is_in = || {
+                    let client = state.identity(member.slot());
+                    client.is_some_and(|client| audience.include(client, EventId::LAST))
+                };
+                if is_all || is_in() {
+                    visit(&state, member);
+                }
+            }
+            // A key without clients costs a look-up.
+            room = room.saturating_sub((left - rest).max(1));
+            left = rest;
+        }
     }
 }
 
