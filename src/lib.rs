@@ -123,7 +123,7 @@ pub mod backplane {
 
     pub use crate::core::ahead::AheadUpTo;
     pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
-    pub use crate::core::encoder::Encoder;
+    pub use crate::core::encoder::{Encoder, RunEncoder};
     pub use crate::core::held::HistoryRequest;
     pub use crate::core::seats::Seat;
     pub use crate::hub::feed::{Feed, TailLimits};
@@ -144,7 +144,7 @@ pub mod http {
     //! | a `HEAD` request, without subscribing | [`head_response`] |
     //! | a native `EventSource` that must stop | [`stop_response`] |
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
-    //! | a page that joins or leaves a topic | [`join_topic`], [`leave_topic`] |
+    //! | a page that joins or leaves a topic | [`change_topics`], or [`join_topic`] and [`leave_topic`] |
     //!
     //! The guide says [how to mount](crate::guide::mounting) a stream, [answer
     //! `HEAD`](crate::guide::mounting#head), and [shut down](crate::guide::shutdown) in order.
@@ -153,7 +153,7 @@ pub mod http {
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
         refusal, stop_response, stream_response,
     };
-    pub use crate::mount::topics::{join_topic, leave_topic};
+    pub use crate::mount::topics::{change_topics, join_topic, leave_topic};
 }
 
 #[cfg(feature = "warp")]

@@ -467,6 +467,7 @@ async fn errors_are_statuses_without_their_text() {
     check(FollowError::Join(JoinError::Closed), 503);
     check(ReadError::Combined, 500);
     check(ReadError::NotLoaded, 503);
+    check(ReadError::Busy, 503);
     check(MembersError::Topic(NameError::Empty(NameKind::Topic)), 400);
     check(MembersError::Off, 500);
     check(DisconnectError::Audience(AudienceError::Excessive), 400);

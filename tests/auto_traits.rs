@@ -50,13 +50,14 @@ fn watch_is_send_and_unpin() {
 
 #[test]
 fn runs_can_be_shared_by_tasks() {
-    const fn future<T: Future<Output = std::sync::Arc<str>> + Send>() {}
+    const fn started<T: Future<Output = Result<(), RunError>> + Send>() {}
+    const fn stopped<T: Future<Output = std::sync::Arc<str>> + Send>() {}
 
     const { shared::<Run>() };
     const { shared::<Started>() };
-    const { future::<Started>() };
+    const { started::<Started>() };
     const { shared::<Stopped>() };
-    const { future::<Stopped>() };
+    const { stopped::<Stopped>() };
     const { cloned::<RunOptions>() };
     const { cloned::<RunInfo>() };
     const { value::<RunLimits>() };

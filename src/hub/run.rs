@@ -144,6 +144,21 @@ impl RunOptions {
     }
 }
 
+/// For programs that start runs without a hub.
+impl RunOptions {
+    /// Returns whether an open run of the name goes on with the new producer.
+    #[must_use]
+    pub const fn takes_over(&self) -> bool {
+        self.takes_over
+    }
+
+    /// Returns the type whose adjacent events are one text.
+    #[must_use]
+    pub fn appended_type(&self) -> Option<&str> {
+        self.appends.as_deref()
+    }
+}
+
 /// A run, as [`Hub::run`](crate::Hub::run) and [`Hub::runs`](crate::Hub::runs) return it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -339,15 +339,19 @@ impl RunLimits {
     }
 }
 
+impl RunLimits {
+    pub(crate) const DEFAULT: Self = Self {
+        keep: Duration::from_secs(600),
+        bytes_per_run: 8 << 20,
+        bytes: 64 << 20,
+        runs: 10_000,
+        wait: None,
+    };
+}
+
 impl Default for RunLimits {
     fn default() -> Self {
-        Self {
-            keep: Duration::from_secs(600),
-            bytes_per_run: 8 << 20,
-            bytes: 64 << 20,
-            runs: 10_000,
-            wait: None,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -420,7 +420,7 @@ impl sealed::HttpError for ReadError {
             Self::Expired => StatusCode::UNAUTHORIZED,
             // The program writes the audience.
             Self::Combined => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NotLoaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotLoaded | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -32,6 +32,8 @@ mod publisher;
 mod ready;
 #[cfg(feature = "axum")]
 mod rooms;
+mod run_copies;
+mod runs;
 mod sentinel;
 mod server;
 #[path = "../support/mod.rs"]

@@ -10,7 +10,8 @@ use futures_util::FutureExt as _;
 use redis::Value;
 use sse_hub::redis::{Credentials, NotFlushedCause, Redis, RedisPublisher};
 use sse_hub::{
-    Audience, Event, EventId, Goodbye, JoinError, Limits, PublishError, Retain, Subscriber,
+    Audience, Event, EventId, Goodbye, JoinError, Limits, PublishError, Retain, RunLimits,
+    RunOptions, Subscriber,
 };
 use tokio::time::timeout;
 
@@ -393,6 +394,35 @@ async fn event_whose_value_is_refused_is_published_once() {
     }
     until("a publisher that works", || publisher.last_error().unwrap().is_resolved).await;
     assert_eq!(server.run::<u64>("ZCARD {shop}:latest-order"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn rights_for_runs_of_publishers_are_exact() {
+    let server = Server::start(&[]);
+    let rights = "+hdel +hget +hset +pexpire +xrange +zadd";
+    allow_worker(&server, rights);
+    let _: String = server.run("CONFIG RESETSTAT");
+    let url = format!("redis://worker:secret@127.0.0.1:{}", server.port());
+    let limits = RunLimits::default().bytes_per_run(4096);
+    let redis = Redis::new(&url).unwrap().prefix("shop").run_limits(limits);
+    let publisher = redis.publisher().unwrap();
+    publisher.stop_run("unknown", "user").unwrap();
+    let run = publisher.start_run("job", RunOptions::default()).unwrap();
+    timeout(DEADLINE, run.started()).await.expect("Redis answers").unwrap();
+    for _ in 0..100 {
+        run.publish(event("x".repeat(100))).unwrap();
+    }
+    run.finish(None).unwrap();
+    flush(&publisher).await;
+    assert_eq!(publisher.last_error().map(|error| error.cause), None);
+    assert_eq!(server.run::<Vec<Value>>("ACL LOG"), []);
+    let used = server.commands();
+    for command in rights.split(" +").map(|name| name.trim_start_matches('+')) {
+        assert!(used.iter().any(|(name, _)| name == command), "{command} is never used");
+    }
+    let length: usize = server.run("XLEN {shop}:run:job");
+    assert!((2..40).contains(&length), "{length}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
