@@ -109,7 +109,7 @@
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/: tested configurations
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
-//!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch   sync     locks, loom
+//!   time/            deadline -> heartbeat;  tokio, hyper, manual -> timer;  epoch   sync     locks, loom
 //! ```
 //!
 //! - `frame` is the only file that writes bytes of events, and `decode` the only file that reads
@@ -694,6 +694,7 @@
 //! | `LIFETIME_SPREAD` | 0.1 | `core/config` | ends of long streams are spread over a tenth of the lifetime |
 //! | `Retain` | 4096, 16 MiB, 300 s | `log/retain` | default retention |
 //! | `RunLimits` | 10 min, 8 MiB, 64 MiB, 10,000 | `log/retain` | runs: after the end, each, all, how many |
+//! | `WAIT` | 2 s | `log/retain` | for a run that may have started on another instance; a start comes back within a round trip to the backplane |
 //! | `History` | 16,384, 16 MiB, 60 s | `core/settings` | default allowance and longest wait |
 //! | `Limits` | 64, 64, 256 B, 4096 | `core/settings` | topics, event types and name length of a client; remembered clients |
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |

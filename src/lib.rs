@@ -72,6 +72,7 @@
 //! |---|---|
 //! | `json` | `Event::json`, typed payloads, serde for `ClientId`, `EventId`, `Page` and `Stats` |
 //! | `tokio` | `TokioTimer` |
+//! | `hyper` | `HyperTimer`: the timer of hyper for any runtime |
 //! | `http` | responses and an `http_body::Body` for any server of the `http` crate |
 //! | `axum` | extractors and responses |
 //! | `warp` | filters and replies |
@@ -206,6 +207,8 @@ pub use crate::mount::event_stream::{EventStream, IntoEvent};
 #[cfg(feature = "serve")]
 pub use crate::serve::serve;
 pub use crate::time::heartbeat::Heartbeat;
+#[cfg(feature = "hyper")]
+pub use crate::time::hyper::HyperTimer;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};
 #[cfg(feature = "tokio")]

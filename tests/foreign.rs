@@ -3,12 +3,15 @@
 
 mod support;
 
+#[path = "support/tracer.rs"]
+mod tracer;
+
 use std::cell::Cell;
 use std::fmt::{self, Debug};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,8 +24,9 @@ use sse_hub::{
     ManualTimer, Presence, Retain, Sleep, Subscriber, Subscription, Timer,
 };
 use support::{SECOND, data, has_ended, poll, read, within};
-use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
-use tracing::{Dispatch, Subscriber as Tracer};
+use tracer::trace_to;
+use tracing::Subscriber as Tracer;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt as _};
 use tracing_subscriber::registry;
 
@@ -193,14 +197,6 @@ impl<S: Tracer> Layer<S> for Meddler {
     fn on_event(&self, _: &tracing::Event<'_>, _: LayerContext<'_, S>) {
         self.meddle();
     }
-}
-
-/// While a process has only one subscriber, the first thread that meets an event decides for all
-/// whether the event is wanted. One more subscriber makes every thread ask.
-fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
-    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
-    LazyLock::force(&ANOTHER);
-    set_default(tracer)
 }
 
 /// Which foreign code meddles.

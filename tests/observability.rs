@@ -5,8 +5,11 @@ mod support;
 #[path = "support/order.rs"]
 mod order;
 
+#[path = "support/tracer.rs"]
+mod tracer;
+
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
@@ -16,9 +19,10 @@ use sse_hub::{
     Subscriber, Subscription,
 };
 use support::within;
+use tracer::trace_to;
 use tracing::field::{Field, Visit};
-use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
-use tracing::{Dispatch, Level, Subscriber as Tracer};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Level, Subscriber as Tracer};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::{filter::LevelFilter, registry};
 
@@ -72,14 +76,6 @@ fn captured(level: Level) -> (Lines, DefaultGuard) {
     let lines = Lines::default();
     let layer = lines.clone().with_filter(LevelFilter::from_level(level));
     (lines, trace_to(registry().with(layer)))
-}
-
-/// While a process has a single subscriber, the first thread that meets an event decides for all
-/// threads whether the event is enabled. A second subscriber prevents that.
-fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
-    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
-    LazyLock::force(&ANOTHER);
-    set_default(tracer)
 }
 
 fn builder(timer: &ManualTimer) -> HubBuilder {

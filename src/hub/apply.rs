@@ -228,6 +228,7 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
         }
     }
     runs.apply(&mut state, &mut old, floor, &mut work);
+    shared.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
     state.away.restart(floor, is_first);
     for (id, _, received) in others.into_iter().filter(|(id, ..)| *id > floor) {
         state.log.pass(id);

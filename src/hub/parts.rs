@@ -1,9 +1,8 @@
 //! The parts of runs, applied at their place in the order.
 //!
 //! A hub alone applies a part at once. A hub with a backplane sends the part, and every instance
-//! applies it when it comes back. The rule is the same, and is a function of the parts before, so
-//! all instances agree on the producer of a run: see
-//! [`RunPartKind`](crate::backplane::RunPartKind).
+//! applies the part when it comes back. The state of a run is a function of the parts before, so all
+//! instances agree on the producer of a run: see [`RunPartKind`](crate::backplane::RunPartKind).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,7 +70,7 @@ impl Part {
     }
 }
 
-/// Adds the hashes of an event to the type whose adjacent events are one text.
+/// Adds the hashes of an event to a type whose adjacent events are one text.
 pub(super) fn texts(shared: &Shared, run: &Key, event_type: Box<str>) -> (Box<str>, KeyHashes) {
     let hashes = shared.hasher.hashes(std::slice::from_ref(run), event_type.as_bytes());
     (event_type, hashes)
@@ -84,7 +83,7 @@ pub(super) fn end_event(shared: &Shared, name: Arc<str>, end: RunState) -> Prepa
     Prepared::new(event, &shared.hasher)
 }
 
-/// A run that has ended, and how many events it had.
+/// The state of a run that has ended, and the number of its events.
 pub(super) type Ended = (RunState, u64);
 
 /// Applies a part of the order. Returns the run that the part has ended.
@@ -175,7 +174,7 @@ fn begin_run(
     }
 }
 
-/// Tells a producer of this instance that its start was refused.
+/// Tells a producer of this instance that the start was refused.
 fn refuse(
     state: &mut State,
     key: &Key,
@@ -249,8 +248,10 @@ fn end_run(
 
 /// The runs of a loaded part of the order.
 pub(super) struct Replay {
-    /// The parts with an effect and others, in order.
+    /// The parts of the copies and of the tail, in order.
     parts: Vec<Part>,
+    /// The end of the tail.
+    head: EventId,
     /// The newest dropped event of each copy.
     lost: Vec<(u64, Key, EventId)>,
     decided: Option<Decided>,
@@ -275,7 +276,7 @@ impl Replay {
             _ => None,
         };
         let mut replay =
-            Self { parts: Vec::new(), lost: Vec::new(), decided: None, refused: Vec::new() };
+            Self { parts: Vec::new(), head, lost: Vec::new(), decided: None, refused: Vec::new() };
         let tail = tail.into_iter().filter_map(part);
         let Some((upto, copies)) = runs else {
             replay.parts.extend(tail);
@@ -285,9 +286,9 @@ impl Replay {
         for RunCopy { upto, entries, lost } in copies {
             let parts: Vec<Part> = entries.into_iter().filter_map(part).collect();
             let Some(Part { key, hash, .. }) = parts.first() else { continue };
-            replay.lost.push((*hash, key.clone(), lost.min(head)));
+            replay.lost.push((*hash, key.clone(), lost));
             decided.copies.insert(key.clone(), (upto, starts(&parts)));
-            replay.parts.extend(parts.into_iter().filter(|part| part.id <= head));
+            replay.parts.extend(parts);
         }
         for part in tail {
             let known = decided.copies.get(&part.key).map_or(decided.upto, |&(upto, _)| upto);
@@ -312,11 +313,14 @@ impl Replay {
         floor: EventId,
         work: &mut Work<'_>,
     ) {
-        for part in self.parts {
+        // The hub ignores entries up to its floor, also if the engine begins before. Later entries
+        // come by `append`.
+        let head = self.head.max(floor);
+        for part in self.parts.into_iter().filter(|part| part.id <= head) {
             replay(state, part, work);
         }
         for (hash, key, lost) in self.lost {
-            state.log.lose_in_run(hash, &key, lost, &mut work.evicted);
+            state.log.lose_in_run(hash, &key, lost.min(head), &mut work.evicted);
         }
         for (key, producer) in self.refused {
             refuse(state, &key, producer, RunError::Open, work);
@@ -355,16 +359,14 @@ fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
             let _ = begin_run(state, new, id, at, work);
         }
         Action::Event { producer, event } => {
-            if state.log.runs().of_producer(hash, &key, producer).is_ok() {
-                let entry = event.into_entry(id, at);
-                state.log.append_to_run((hash, &key), &entry, &mut work.evicted);
-            }
+            let entry = event.into_entry(id, at);
+            // An event without an effect: the run has another producer.
+            let _ = state.log.append_to_run(producer, &entry, false, &mut work.evicted);
         }
         Action::Stop { reason } => drop(stop(state, hash, &key, &reason, work)),
         Action::End { producer, end, event } => {
-            if state.log.runs().of_producer(hash, &key, producer).is_ok() {
-                let entry = event.into_entry(id, at);
-                state.log.append_to_run((hash, &key), &entry, &mut work.evicted);
+            let entry = event.into_entry(id, at);
+            if state.log.append_to_run(producer, &entry, false, &mut work.evicted).is_ok() {
                 end_run(state, hash, &key, producer, end, at, work);
             }
         }
@@ -376,9 +378,9 @@ fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
 /// must have been told about the replayed parts.
 ///
 /// Every instance sends the end of each run that is gone, for the readers: another instance may
-/// have read its end already, and this instance may never read it. A producer of this instance
-/// without its run is told. A run of this instance without its producer ends, too: the order went
-/// back to before the end, or before a takeover.
+/// have read an end that this instance never reads. A producer of this instance without a run is
+/// told. A run of this instance without a producer ends, too: the order went back to before the
+/// end, or before a takeover.
 pub(super) fn reconcile(shared: &Shared, is_first: bool) {
     let mut work = Work::begin(&shared.config);
     let (head, over, lacking) = {
@@ -409,7 +411,7 @@ pub(super) fn reconcile(shared: &Shared, is_first: bool) {
             continue;
         }
         drop(take_own(&mut shared.state.lock(), producer.id));
-        // The start may still come, and the end is behind it.
+        // If the start still comes, the end is behind the start.
         work.send_run_end(Arc::clone(&producer.name), producer.id, RunState::Lost);
         work.tell(producer, Told::Over(RunError::Lost, RunState::Lost.as_str().into()));
     }
@@ -437,7 +439,7 @@ fn own(state: &State, producer: ProducerId) -> Option<&Arc<Producer>> {
     state.producers.get(&producer.serial).filter(|own| own.id == producer)
 }
 
-/// Forgets a producer of this instance, and returns it.
+/// Forgets and returns a producer of this instance.
 pub(super) fn take_own(state: &mut State, producer: ProducerId) -> Option<Arc<Producer>> {
     own(state, producer)?;
     state.producers.remove(&producer.serial)

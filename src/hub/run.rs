@@ -255,20 +255,20 @@ pub(super) fn stop(shared: &Shared, name: Arc<str>, reason: &str) -> Result<(), 
     if shared.config.backplane.is_some() {
         {
             let state = shared.lock_state();
-            match state.log.runs().find(hash, &key) {
-                Some(run) if !run.is_open() => return Err(RunError::Ended),
+            let run = state.log.runs().find(hash, &key);
+            // The start of a run of this instance may be on its way.
+            let is_starting = || state.producers.values().any(|producer| producer.name == name);
+            match run {
                 // The first reason counts.
-                Some(run) if run.stop.is_some() => return Ok(()),
-                Some(_) => {}
-                // The start of a run of this instance may be on its way.
-                None if state.producers.values().any(|producer| producer.name == name) => {}
+                Some(run) if run.is_open() && run.stop.is_some() => return Ok(()),
+                Some(run) if run.is_open() => {}
+                _ if is_starting() => {}
+                Some(_) => return Err(RunError::Ended),
                 None => return Err(RunError::Unknown),
             }
         }
-        return send(
-            shared,
-            Outgoing::of_run(&RunEntry { name, action: RunAction::Stop { reason } }),
-        );
+        let stop = RunEntry { name, action: RunAction::Stop { reason } };
+        return send(shared, Outgoing::of_run(&stop));
     }
     let mut work = Work::begin(&shared.config);
     let stopped = parts::stop(&mut shared.lock_state(), hash, &key, &reason, &mut work);

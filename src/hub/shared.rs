@@ -202,14 +202,9 @@ impl Shared {
         work: &mut Work<'_>,
     ) -> Result<usize, RunError> {
         let entry = prepared.into_entry(id, work.now);
-        let (hash, key) = entry.hashed_keys().next().ok_or(RunError::Unknown)?;
         let mut state = self.state.lock();
-        let run = state.log.runs().of_producer(hash, key, producer)?;
-        if run.is_gone() && !is_loss {
-            return Err(RunError::Lost);
-        }
+        state.log.append_to_run(producer, &entry, is_loss, &mut order.evicted)?;
         order.last = id;
-        state.log.append_to_run((hash, key), &entry, &mut order.evicted);
         state.counts.published += 1;
         let matched = hand_out(&self.state, state, &entry, work);
         order.evicted.clear();

@@ -447,15 +447,20 @@ impl Log {
         started
     }
 
-    /// Appends an event to a run. The event must be newer than every event of the run.
+    /// Appends an event to the run of a producer. The event must be newer than every event of the
+    /// run. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
     pub(crate) fn append_to_run(
         &mut self,
-        run: (u64, &Key),
+        producer: ProducerId,
         entry: &Arc<Entry>,
+        is_loss: bool,
         freed: &mut Vec<Arc<Entry>>,
-    ) {
+    ) -> Result<(), RunError> {
+        let run = entry.hashed_keys().next().ok_or(RunError::Unknown)?;
+        let slot = self.runs.slot_for_event(run, producer, is_loss)?;
         self.pass(entry.id);
-        self.evictions += self.runs.append(run, entry, freed);
+        self.evictions += self.runs.append(slot, entry, freed);
+        Ok(())
     }
 
     /// Notes that the events of a run up to `lost` are dropped.

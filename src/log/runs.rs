@@ -245,12 +245,40 @@ impl Runs {
         key: &Key,
         producer: ProducerId,
     ) -> Result<&RunRecord, RunError> {
-        match self.find(hash, key).filter(|run| run.producer == producer) {
-            Some(run) if run.is_open() => Ok(run),
-            Some(_) => Err(RunError::Ended),
+        self.slot_of(hash, key, producer).map(|slot| &self.runs[slot])
+    }
+
+    /// Returns the slot of the open run of a producer.
+    pub(super) fn slot_of(
+        &self,
+        hash: u64,
+        key: &Key,
+        producer: ProducerId,
+    ) -> Result<usize, RunError> {
+        let slot = self.names.get(hash, key).copied();
+        match slot.and_then(|slot| Some((slot, self.runs.get(slot)?))) {
+            Some((slot, run)) if run.producer == producer => {
+                if run.is_open() {
+                    Ok(slot)
+                } else {
+                    Err(RunError::Ended)
+                }
+            }
             // A producer that has ended the run knows. So another producer took the run over.
-            None => Err(RunError::Superseded),
+            _ => Err(RunError::Superseded),
         }
+    }
+
+    /// Returns the slot of the open run of a producer, if the run takes an event. `is_loss`: the
+    /// event is the end as lost, which a run that is gone takes, too.
+    pub(super) fn slot_for_event(
+        &self,
+        run: (u64, &Key),
+        producer: ProducerId,
+        is_loss: bool,
+    ) -> Result<usize, RunError> {
+        let slot = self.slot_of(run.0, run.1, producer)?;
+        if self.runs[slot].is_gone && !is_loss { Err(RunError::Lost) } else { Ok(slot) }
     }
 
     /// Notes that an open run must stop. The first reason counts. Returns the producer.
@@ -407,11 +435,10 @@ impl Runs {
     /// Appends an event to a run. Returns how many events or texts went for it.
     pub(super) fn append(
         &mut self,
-        (hash, key): (u64, &Key),
+        slot: usize,
         entry: &Arc<Entry>,
         freed: &mut Vec<Arc<Entry>>,
     ) -> u64 {
-        let Some(&slot) = self.names.get(hash, key) else { return 0 };
         let lost = self.runs.get(slot).map(|run| run.kept.lost());
         self.change(slot, |run| {
             run.kept.append(entry, freed);

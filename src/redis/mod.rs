@@ -180,8 +180,9 @@
 //!
 //! # For the operator of Redis
 //!
-//! Redis 6.2 or later. Tested with 7.0.15: all of the above with a single server, and of the
-//! others:
+//! Redis 6.2 or later, or Valkey. Each change is tested with Redis 7.0.15, and with Valkey 9.1.2
+//! except for TLS: all of the above with a single server, and of the others as listed. In November
+//! 2026 the same tests passed with Redis 8.2.3, and those of a single server with Redis 6.2.14.
 //!
 //! - a single server, [`Redis::new`]: TCP and a Unix socket, a database other than 0, with and
 //!   without a password; a replica that takes over at the same address.

@@ -128,7 +128,7 @@ struct TrueRun {
     is_stopped: bool,
 }
 
-/// What the order says.
+/// The runs and events by the rule.
 #[derive(Debug, Default)]
 struct Truth {
     parts: Vec<Part>,

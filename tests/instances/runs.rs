@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use sse_hub::backplane::Outgoing;
 use sse_hub::{
-    Event, EventId, RefusedCause, Retain, Run, RunError, RunLimits, RunOptions, RunState,
-    Subscriber, Subscription,
+    Event, EventId, History, LastEventId, Limits, RefusedCause, Retain, Run, RunError, RunLimits,
+    RunOptions, RunState, Subscriber, Subscription,
 };
 
 use crate::order::{Copying, Instance, Order};
@@ -25,7 +25,7 @@ fn two() -> (Order, Instance, Instance) {
 }
 
 fn settle(order: &mut Order, instances: &mut [&mut Instance]) {
-    // What an instance reads can make the instance send.
+    // An instance that reads can send.
     for _ in 0..2 {
         instances.iter_mut().for_each(|instance| instance.flush(order));
         instances.iter_mut().for_each(|instance| instance.settle(order));
@@ -155,6 +155,10 @@ fn stop_reaches_the_producer_of_another_instance() {
     settle(&mut order, &mut [&mut here, &mut there]);
     assert_eq!(state(&there, "a"), Some(RunState::Stopped));
     assert_eq!(there.hub.stop_run("a", "user"), Err(RunError::Ended));
+    let again = start(&here, "a");
+    here.hub.stop_run("a", "again").unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    assert_eq!(again.stopped().now_or_never().as_deref(), Some("again"));
 }
 
 #[test]
@@ -249,6 +253,47 @@ fn late_instance_has_the_run_from_its_beginning() {
         run.finish(None).unwrap();
         settle(&mut order, &mut [&mut here, &mut late]);
         assert_eq!(end(&read(&mut stream)).as_deref(), Some("finished"));
+    }
+}
+
+#[test]
+fn heartbeats_forget_loaded_runs() {
+    let (mut order, mut here, _) = two();
+    start(&here, "a").finish(None).unwrap();
+    settle(&mut order, &mut [&mut here]);
+    let mut late = instance();
+    late.settle(&mut order);
+    let mut stream = late.subscribe(LastEventId::none());
+    read(&mut stream);
+    assert_eq!(late.hub.stats().retained_runs, 1);
+    late.timer.advance(Duration::from_secs(700));
+    assert!(!read(&mut stream).is_empty(), "a heartbeat");
+    assert_eq!(late.hub.stats().retained_runs, 0);
+}
+
+#[test]
+fn copy_decides_about_the_starts_after_the_tail() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let first = start(&here, "a");
+    settle(&mut order, &mut [&mut here]);
+    let floor = order.last;
+    let refused = start(&there, "a");
+    settle(&mut order, &mut [&mut there]);
+    drop(refused);
+    first.finish(None).unwrap();
+    settle(&mut order, &mut [&mut there, &mut here]);
+    let last = start(&here, "a");
+    last.publish(token("1")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    // The engine reads the copies late: they do not say that the first run is open at the floor.
+    let mut late = instance();
+    late.begin_with_values(&order, floor);
+    late.at = Some(floor);
+    late.settle(&mut order);
+    for instance in [&here, &late] {
+        assert_eq!(data(&read(&mut reader(instance, "a"))), ["1"]);
+        assert_eq!(instance.feed.run_instances(), [here.feed.instance()]);
     }
 }
 
@@ -384,6 +429,9 @@ fn reset_without_the_run_loses_the_run() {
     assert_eq!(run.publish(token("x")).unwrap_err(), RunError::Lost);
     assert_eq!(run.stopped().now_or_never().as_deref(), Some("lost"));
     assert_eq!(state(&there, "a"), Some(RunState::Lost));
+    let late = read(&mut reader(&there, "a"));
+    assert_eq!((gaps(&late), end(&late).as_deref()), (vec!["evicted".into()], Some("lost")));
+    assert_eq!(late.matches("hub:run-end").count(), 1, "{late}");
 }
 
 #[test]
@@ -457,4 +505,95 @@ fn start_that_is_never_placed_fails() {
     drop(waiting);
     assert_eq!(run.started().now_or_never(), Some(Err(RunError::Closed)));
     assert_eq!(run.publish(token("x")).unwrap_err(), RunError::Closed);
+}
+
+#[test]
+fn history_read_hides_no_forgotten_run() {
+    let mut order = Order::default();
+    let limits = RunLimits::default().keep(Duration::from_secs(1));
+    let mut here = Instance::with(|hub| {
+        hub.retain(Retain::default().events(2).age(None)).history(History::default()).runs(limits)
+    });
+    here.settle(&mut order);
+    let run = start(&here, "a");
+    run.publish(token(1)).unwrap();
+    here.settle(&mut order);
+    let last = last_id(&read(&mut reader(&here, "a")));
+    run.finish(None).unwrap();
+    for number in 0..9 {
+        here.broadcast(&number.to_string());
+        here.settle(&mut order);
+    }
+    here.timer.advance(Duration::from_secs(2));
+    assert!(here.hub.run("a").is_none(), "the run is forgotten");
+
+    let mut behind = here.subscribe(last);
+    let mut text = read(&mut behind);
+    here.settle(&mut order);
+    text += &read(&mut behind);
+    assert_eq!((data(&text).len(), gaps(&text)), (9, vec![]), "the history was read");
+    // The log returns to the retention, and evicts events again.
+    here.timer.advance(Duration::from_secs(60));
+    (0..9).for_each(|_| here.broadcast("x"));
+    here.settle(&mut order);
+    let again = Subscriber::new().run("a").topic("t").event_types(["token"]).resume(last);
+    let mut again = here.hub.subscribe(again).unwrap();
+    let mut text = read(&mut again);
+    here.settle(&mut order);
+    text += &read(&mut again);
+    assert_eq!(gaps(&text), ["evicted"]);
+}
+
+#[test]
+fn full_hub_keeps_no_run_of_another_instance() {
+    let mut order = Order::default();
+    let mut full = Instance::with(|hub| hub.runs(RunLimits::default().runs(1)));
+    let mut there = instance();
+    full.settle(&mut order);
+    there.settle(&mut order);
+    let (first, second) = (start(&there, "a"), start(&there, "b"));
+    // Both hubs start a run before either has read that there is no room.
+    let own = start(&full, "c");
+    settle(&mut order, &mut [&mut there, &mut full]);
+    second.publish(token("x")).unwrap();
+    settle(&mut order, &mut [&mut there, &mut full]);
+    assert_eq!((state(&full, "a"), state(&full, "b")), (Some(RunState::Open), None));
+    assert_eq!(full.hub.stats().run_bytes, 0);
+    let error = RunError::Full { limit: 1 };
+    assert_eq!(own.started().now_or_never(), Some(Err(error)));
+    assert_eq!(full.hub.start_run("d", RunOptions::default()).unwrap_err(), error);
+    assert_eq!(state(&there, "c"), Some(RunState::Abandoned), "no instance keeps the run open");
+    drop((first, second, own));
+}
+
+#[test]
+fn part_with_an_invalid_name_here_has_no_effect() {
+    let mut order = Order::default();
+    let mut short = Instance::with(|hub| hub.limits(Limits::default().name_len(3)));
+    let mut there = instance();
+    short.settle(&mut order);
+    there.settle(&mut order);
+    let run = start(&there, "long");
+    run.publish(token("x")).unwrap();
+    let known = start(&there, "a");
+    settle(&mut order, &mut [&mut there, &mut short]);
+    let names = |instance: &Instance| instance.hub.stats().runs;
+    assert_eq!((names(&there), names(&short)), (2, 1));
+    drop((run, known));
+}
+
+#[test]
+fn engine_is_told_that_instances_have_changed() {
+    let (mut order, mut here, mut there) = two();
+    let told = |instance: &Instance| std::mem::take(&mut *instance.outbox.1.lock().unwrap());
+    assert!(told(&there) > 0, "with the first load");
+    let (first, second) = (start(&here, "a"), start(&here, "b"));
+    settle(&mut order, &mut [&mut here, &mut there]);
+    assert_eq!(told(&there), 1);
+    first.finish(None).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    assert_eq!(told(&there), 0, "the instance has another run");
+    second.finish(None).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    assert_eq!(told(&there), 1);
 }

@@ -5,7 +5,7 @@ use sse_hub::{
 };
 
 use crate::load::{Instance, Load, until};
-use crate::server::Server;
+use crate::server::{DEADLINE, Server, connect_to};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
@@ -307,8 +307,7 @@ async fn acl_line_of_the_guide_is_exact() {
     .await;
     run.finish(None).unwrap();
     // Also for rare events.
-    let admin = redis::Client::open(url.as_str()).unwrap();
-    let mut connection = admin.get_connection().unwrap();
+    let mut connection = connect_to(&url, DEADLINE).unwrap();
     let mut last_is = |id: &str| {
         redis::cmd("SET").arg("{shop}:last").arg(id).query::<String>(&mut connection).unwrap();
     };
@@ -319,8 +318,8 @@ async fn acl_line_of_the_guide_is_exact() {
     client.until_gap().await;
     assert_eq!(client.gaps.last().map(String::as_str), Some("reset"));
     here.until("a hub that works", |hub| !hub.stats().degraded).await;
-    let admin = redis::Client::open(format!("redis://admin:root@127.0.0.1:{}", server.port()));
-    let mut connection = admin.unwrap().get_connection().unwrap();
+    let admin = format!("redis://admin:root@127.0.0.1:{}", server.port());
+    let mut connection = connect_to(&admin, DEADLINE).unwrap();
     let mut maxmemory = |bytes: u32| {
         let mut command = redis::cmd("CONFIG");
         let command = command.arg("SET").arg("maxmemory").arg(bytes);

@@ -41,5 +41,7 @@ mod support;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod told;
+#[path = "../support/tracer.rs"]
+mod tracer;
 #[cfg(feature = "axum")]
 mod users;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::{FutureExt as _, StreamExt as _};
-use runtime::{Bare, Runtime, Smol, Task};
+use runtime::{Bare, Runtime, Task};
 use sse_hub::{
     EndReason, Event, Heartbeat, Hub, HubBuilder, Presence, PresenceEvent, RefusedCause,
     Subscriber, Subscription, Timer as _,
@@ -67,7 +67,8 @@ suite! {
     tokio_with_many_threads on runtime::with_tokio::ManyThreads;
     #[cfg(feature = "tokio")]
     tokio_with_one_thread on runtime::with_tokio::OneThread;
-    smol on Smol;
+    #[cfg(feature = "hyper")]
+    smol on runtime::Smol;
     no_runtime on Bare;
 }
 

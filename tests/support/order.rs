@@ -197,9 +197,9 @@ impl Order {
     }
 }
 
-/// Sent events that are not placed yet.
+/// Sent events that are not placed yet, and how often the instances with runs have changed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outbox(pub(crate) Arc<Mutex<VecDeque<Outgoing>>>);
+pub(crate) struct Outbox(pub(crate) Arc<Mutex<VecDeque<Outgoing>>>, pub(crate) Arc<Mutex<usize>>);
 
 impl Backplane for Outbox {
     fn send(&self, event: Outgoing) -> Result<(), SendError> {
@@ -210,6 +210,10 @@ impl Backplane for Outbox {
         }
         waiting.push_back(event);
         Ok(())
+    }
+
+    fn on_runs_changed(&self) {
+        *self.1.lock().unwrap() += 1;
     }
 
     fn supports_history(&self) -> bool {

@@ -331,7 +331,7 @@ impl Reader {
             match content {
                 Content::Link { previous, bytes } => match Incoming::parse(&bytes) {
                     Ok(entry) => {
-                        let is_lacking = self.shared.owed.is_lacking_before(id);
+                        let is_lacking = self.shared.owed.is_lacking_between(previous, id);
                         if previous < position.chain || is_lacking {
                             // The entry that this reader has read last, or an event that Redis has
                             // confirmed, is not of this order. Readers that never read the entry
