@@ -364,11 +364,19 @@ async fn emptied_redis_is_a_gap_and_topics_return_later() {
     // The client stays in the room, and its instance says so in the new order.
     here.hub.send_to_topic("room", Event::new("n").data("2")).unwrap();
     let text = read_until(&mut tab, "2").await;
-    assert_eq!(gaps(&text), ["reset"]);
+    // An entry that came to the empty Redis before the reset is told as a reset, too.
+    let told = gaps(&text);
+    assert!(!told.is_empty() && told.iter().all(|gap| gap == "reset"), "{told:?}");
     let position = last_id(&text);
-    until("the other instance has read all", || there.hub.position() >= position).await;
-    let mut again = there.hub.subscribe(ann().client_id(client).resume(position)).unwrap();
-    assert_eq!((again.client_id(), again.is_resumed()), (client, true));
+    let mut again = None;
+    until("the other instance has read of the topics", || {
+        let stream = there.hub.subscribe(ann().client_id(client).resume(position)).unwrap();
+        again = Some(stream).filter(|stream| stream.is_resumed());
+        again.is_some()
+    })
+    .await;
+    let mut again = again.unwrap();
+    assert_eq!(again.client_id(), client);
     assert!(follows(&there.hub, client));
     here.hub.send_to_topic("room", Event::new("n").data("3")).unwrap();
     assert_eq!(gaps(&read_until(&mut again, "3").await), [""; 0]);
