@@ -107,7 +107,8 @@
 //!   key              client ids, keys             profile         a client with its topics
 //!   name             the forms of a name          away            topics of clients that are away
 //!   runs             the runs by name             run_log         a run's events and text
-//!   merge            the events of several keys   producer        ids of instances, producers
+//!   merge            the events of several keys   names           look-ups in an audience
+//!   producer         ids of instances, producers
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/: tested configurations
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
@@ -186,7 +187,10 @@
 //! run's producer, of the manual timer and of the metrics' last sample guard a few fields each.
 //!
 //! **Pieces of 256.** A hand-out to many clients releases the state lock after each 256 clients, so
-//! that a client that connects waits for a piece only. This is safe for three reasons:
+//! that a client that connects waits for a piece only. The pieces count the clients of all keys of
+//! the audience. For an `and` or an `except`, a piece looks up each key of each client (64 topics by
+//! default) in a filter of at most 16 KiB. The ordering lock is held for all pieces, because a later
+//! event must not overtake. Pieces are safe for three reasons:
 //!
 //! - A mailbox refuses events at or before the tail. A client that connects between two pieces
 //!   already has a position after the event.
@@ -782,7 +786,8 @@
 //! | `KEPT_ENTRIES` | 256 | `redis/store/lease` | an instance that misses more reads a set |
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |
 //! | `PROBE_SHARE`, `MOST_PROBE` | 1/8, 1 s | `redis/connect/link` | the time of an idle connection for an answer |
-//! | `FEW` | 8 names | `log/recipients` | fewer need no hash index |
+//! | `FEW` | 8 names | `log/names` | fewer need no index |
+//! | `BITS` | 8 bits a name | `log/names` | one in eight other keys passes the filter at most; 16 KiB for 10,000 names |
 //! | `MOST_DOUBLINGS` | 5 | `redis/connect/link` | how often a slow line gets more time |
 //! | `CONNECT_SHARE` | 1/4 | `redis/connect/address` | of the timeout, for a connect |
 //! | `SENTINEL_INTERVAL` | 1 s | `redis/connect/address` | an ordered failover is found by then |

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use metrics::with_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use sse_hub::backplane::{Backplane, Outgoing, SendError};
+use sse_hub::testing::Instances;
 use sse_hub::{
     EndReason, Event, Hub, HubBuilder, Limits, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -145,22 +145,13 @@ fn late_scrape_samples_a_bounded_number_of_delays() {
     assert!(second.iter().all(|delay| delay.0 > 1.0));
 }
 
-/// An engine that takes events and brings none: a hub with an engine records more metrics.
-#[derive(Debug)]
-struct Nowhere;
-
-impl Backplane for Nowhere {
-    fn send(&self, _: Outgoing) -> Result<(), SendError> {
-        Ok(())
-    }
-}
-
 /// An alert on a metric that does not exist never fires.
 #[test]
 fn metrics_of_the_guide_exist() {
-    let hub = builder(&ManualTimer::new()).backplane(Nowhere).build().unwrap();
+    // A hub with an engine records more metrics.
+    let instance = Instances::new().start(builder(&ManualTimer::new())).unwrap();
     let recorder = DebuggingRecorder::new();
-    with_local_recorder(&recorder, || hub.record_metrics(&[]));
+    with_local_recorder(&recorder, || instance.hub().record_metrics(&[]));
     let values = scrape(&recorder);
     let mut recorded: BTreeSet<_> =
         values.keys().map(|key| key.split('[').next().unwrap()).collect();

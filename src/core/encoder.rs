@@ -154,7 +154,7 @@ impl Encoder {
     /// use sse_hub::{Event, RunError, RunState};
     ///
     /// let run = Encoder::default().run("job", InstanceId::from_bytes([7; 8]), 1)?;
-    /// let start = run.start(false, None)?;
+    /// let start = run.begin(false, None)?;
     /// let event = run.event(Event::new("progress").data("50 %"))?;
     /// let end = run.end(RunState::Finished);
     /// assert_eq!(end.run().unwrap().kind, RunPartKind::End);
@@ -232,7 +232,7 @@ impl RunEncoder {
     /// # Errors
     ///
     /// Returns [`RunError::Event`] if the type is invalid.
-    pub fn start(&self, takes_over: bool, appends: Option<&str>) -> Result<Outgoing, RunError> {
+    pub fn begin(&self, takes_over: bool, appends: Option<&str>) -> Result<Outgoing, RunError> {
         appends.map_or(Ok(()), |event_type| Event::new(event_type).check())?;
         let appends = appends.map(Into::into);
         Ok(self.part(RunAction::Start { producer: self.producer, takes_over, appends }))
@@ -318,7 +318,7 @@ mod tests {
         let encoder = Encoder::default().run_limits(&RunLimits::default().bytes_per_run(10_000));
         let run = encoder.run("job", InstanceId::from_bytes([7; 8]), 9).unwrap();
         let parts = [
-            run.start(true, Some("t")).unwrap(),
+            run.begin(true, Some("t")).unwrap(),
             run.event(Event::new("t").data("x").conflate("k")).unwrap(),
             encoder.stop_run("job", "user").unwrap(),
             run.end(RunState::Failed),
@@ -331,7 +331,7 @@ mod tests {
         let instance = InstanceId::from_bytes([0; 8]);
         assert!(matches!(encoder.run("", instance, 1), Err(RunError::Name(_))));
         assert!(matches!(encoder.stop_run("job", "no reason"), Err(RunError::Reason(_))));
-        assert!(matches!(run.start(false, Some("a\n")), Err(RunError::Event(_))));
+        assert!(matches!(run.begin(false, Some("a\n")), Err(RunError::Event(_))));
         assert!(matches!(run.event(Event::new("t").id("1")), Err(RunError::Event(_))));
         let large = run.event(Event::new("t").data("x".repeat(10_000)));
         assert!(matches!(large, Err(RunError::TooLarge { limit: 10_000, .. })));

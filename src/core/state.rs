@@ -106,6 +106,16 @@ pub(crate) enum LogRead {
     Values { gap: Option<EventId>, end: Option<EventId> },
 }
 
+/// A piece of a hand-out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handed {
+    /// How many clients took the event.
+    pub(crate) given: usize,
+    pub(crate) looked_at: usize,
+    /// How many members of the key's list are left.
+    pub(crate) left: usize,
+}
+
 impl State {
     pub(crate) fn new(config: &Config, log: Log) -> Self {
         let has_backplane = config.backplane.is_some();
@@ -159,15 +169,16 @@ impl State {
         }
     }
 
-    /// Hands an event to the last [`PIECE`] members of a key's list before `left`. Returns how many
-    /// clients took the event, and how many members are left.
+    /// Hands an event to the last `most` members of a key's list before `left`. `most` is at most
+    /// [`PIECE`].
     pub(crate) fn hand_piece(
         &mut self,
         entry: &Arc<Entry>,
         (hash, key): (u64, &Key),
         left: usize,
+        most: usize,
         work: &mut Work<'_>,
-    ) -> (usize, usize) {
+    ) -> Handed {
         // A client that joins between two pieces of a hand-out joins for later events only.
         let joined_since = entry.id <= self.last_join;
         let is_for_all = entry.is_for_all_holders() && !joined_since;
@@ -177,7 +188,7 @@ impl State {
             work.expect_wakers(members.len());
         }
         let left = left.min(members.len());
-        let rest = left.saturating_sub(PIECE);
+        let rest = left.saturating_sub(most);
         let (config, watched, due) = (work.config, &mut self.watched, &mut self.due);
         let (weak, mut walk) = (Arc::downgrade(entry), self.inboxes.walk());
         let event = Handle { id: entry.id, at: entry.at, entry: &weak };
@@ -224,7 +235,7 @@ impl State {
             });
         }
         work.extend(self.due.take_tasks());
-        (given, rest)
+        Handed { given, looked_at: left - rest, left: rest }
     }
 
     /// Wakes so many clients of large broadcasts.

@@ -96,6 +96,7 @@
 //! let ann = || Subscriber::new().user("ann");
 //! let before = hub()?;
 //! let mut tab = Reader::new(before.subscribe(ann())?);
+//! assert_eq!(tab.all_ready().len(), 1); // The first frame has the client id and a position.
 //! tab.cut();
 //! before.send_to_user("ann", Event::new("paid").data("1"))?;
 //! tab.reconnect(&before, ann())?;

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::shared::Shared;
+use super::shared::{self, Shared};
 use crate::core::client::Client;
-use crate::core::state::{PIECE, State};
+use crate::core::state::State;
 use crate::log::recipients::Recipients;
-use crate::sync;
-use crate::wire::id::EventId;
 
 /// A client of an audience. The hub may have forgotten the client since, and may have given the
 /// slot to another client.
@@ -27,35 +25,17 @@ pub(super) fn find<T, F>(shared: &Shared, audience: &Recipients, mut visit: F) -
 where
     F: FnMut(&State, usize, &Client) -> T,
 {
-    let is_all = audience.are_all_holders();
     // Not under the lock: if many clients have freed memory, the allocator can tidy up for
     // milliseconds before it returns a large piece.
     let mut found = Vec::with_capacity(most(shared, audience));
-    let mut state = shared.state.lock();
-    let newest = state.counts.opened;
-    for key in audience.keys() {
-        // From the end: see `Routes::unlist`. No client that moves in the list is missed.
-        let mut left = usize::MAX;
-        loop {
-            let members = state.routes.members(key);
-            left = left.min(members.len());
-            let rest = left.saturating_sub(PIECE);
-            let is_in = |client| is_all || audience.include(client, EventId::LAST);
-            for member in members[rest..left].iter().rev() {
-                let (slot, client) = (member.slot(), &member.reach);
-                if client.serial <= newest && state.identity(slot).is_some_and(is_in) {
-                    let visit = visit(&state, slot, client);
-                    found.push(Found { slot, client: Arc::clone(client), visit });
-                }
-            }
-            left = rest;
-            if left == 0 {
-                break;
-            }
-            state = sync::yield_lock(&shared.state, state);
+    let mut newest = None;
+    shared::visit(&shared.state, audience, |state, member| {
+        let (slot, client) = (member.slot(), &member.reach);
+        if client.serial <= *newest.get_or_insert(state.counts.opened) {
+            let visit = visit(state, slot, client);
+            found.push(Found { slot, client: Arc::clone(client), visit });
         }
-    }
-    drop(state);
+    });
     // A stable sort: the first visit stays the first.
     found.sort_by_key(|found| found.client.serial);
     found.dedup_by_key(|found| found.client.serial);

@@ -19,7 +19,7 @@ use crate::core::deferred::Work;
 use crate::core::encoder;
 use crate::core::end::EndReason;
 use crate::core::receipt::{Confirmation, Receipt};
-use crate::core::state::{LogRead, State};
+use crate::core::state::{LogRead, PIECE, State};
 #[cfg(feature = "metrics")]
 use crate::core::stats::Recorded;
 use crate::core::stats::{Rare, Stats};
@@ -30,6 +30,7 @@ use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
 use crate::log::producer::{InstanceId, ProducerId};
 use crate::log::recipients::Recipients;
+use crate::log::routes::Member;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
 use crate::wire::id::EventId;
@@ -291,11 +292,14 @@ impl Shared {
     /// Counts an audience's clients.
     pub(crate) fn count(&self, audience: &Audience) -> usize {
         let recipients = Recipients::new(audience, &self.hasher);
-        let state = self.state.lock();
-        match &recipients {
-            Recipients::Key(key) => state.routes.members(key).len(),
-            _ => state.routes.matching(&recipients).len(),
+        if let Recipients::Key(key) = &recipients {
+            return self.state.lock().routes.members(key).len();
         }
+        let mut slots = Vec::new();
+        visit(&self.state, &recipients, |_, member| slots.push(member.slot()));
+        slots.sort_unstable();
+        slots.dedup();
+        slots.len()
     }
 
     /// Returns how many events this hub published: `local` counts those of a hub without a
@@ -330,6 +334,44 @@ pub(super) fn forget(state: &mut State, slot: usize, client: &Arc<Client>, work:
     }
 }
 
+/// Visits an audience's clients, a piece for each hold of the state lock. A client that holds
+/// several of the audience's index keys is visited for each.
+pub(super) fn visit(
+    lock: &Mutex<State>,
+    audience: &Recipients,
+    mut visit: impl FnMut(&State, &Member<Arc<Client>>),
+) {
+    let is_all = audience.are_all_holders();
+    let mut state = lock.lock();
+    // How many clients this hold of the lock may still look at.
+    let mut room = PIECE;
+    for key in audience.keys() {
+        // From the end: see `Routes::unlist`. No client that moves in the list is missed.
+        let mut left = usize::MAX;
+        while left > 0 {
+            if room == 0 {
+                state = sync::yield_lock(lock, state);
+                room = PIECE;
+            }
+            let members = state.routes.members(key);
+            left = left.min(members.len());
+            let rest = left.saturating_sub(room);
+            for member in members[rest..left].iter().rev() {
+                let is_in = || {
+                    let client = state.identity(member.slot());
+                    client.is_some_and(|client| audience.include(client, EventId::LAST))
+                };
+                if is_all || is_in() {
+                    visit(&state, member);
+                }
+            }
+            // A key without clients costs a look-up.
+            room = room.saturating_sub((left - rest).max(1));
+            left = rest;
+        }
+    }
+}
+
 /// Hands an appended event to every client that it is for, piece by piece. Returns how many
 /// took it.
 ///
@@ -344,17 +386,21 @@ fn hand_out<'a>(
     work: &mut Work<'_>,
 ) -> usize {
     let mut matched = 0;
+    // How many clients this hold of the lock may still look at.
+    let mut room = PIECE;
     for key in entry.hashed_keys() {
         let mut left = usize::MAX;
-        loop {
-            state.expel_stalled(work);
-            let (given, rest) = state.hand_piece(entry, key, left, work);
-            matched += given;
-            left = rest;
-            if left == 0 {
-                break;
+        while left > 0 {
+            if room == 0 {
+                state = sync::yield_lock(lock, state);
+                room = PIECE;
             }
-            state = sync::yield_lock(lock, state);
+            state.expel_stalled(work);
+            let piece = state.hand_piece(entry, key, left, room, work);
+            matched += piece.given;
+            left = piece.left;
+            // A key without clients costs a look-up.
+            room = room.saturating_sub(piece.looked_at.max(1));
         }
     }
     matched

@@ -296,10 +296,7 @@ impl Audience {
 
     /// Returns the only key of a simple audience.
     pub(crate) fn key(&self) -> Option<&Key> {
-        match &self.expr {
-            Expr::Holds(key) => Some(key),
-            Expr::AnyOf(_) | Expr::AllOf(_) | Expr::Except(_) => None,
-        }
+        self.expr.key()
     }
 
     /// Returns the keys that index the audience, without duplicates: every client of the audience
@@ -323,6 +320,14 @@ impl Audience {
 }
 
 impl Expr {
+    /// Returns the key of an expression that is a single key.
+    pub(super) fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Holds(key) => Some(key),
+            Self::AnyOf(_) | Self::AllOf(_) | Self::Except(_) => None,
+        }
+    }
+
     fn try_each<E>(&self, check: &mut impl FnMut(&Key) -> Result<(), E>) -> Result<(), E> {
         match self {
             Self::Holds(key) => check(key),

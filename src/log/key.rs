@@ -125,6 +125,30 @@ impl Key {
         }
     }
 
+    /// Appends the bytes of the key: one for the kind, and the name.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let (kind, name) = self.kind_and_name();
+        out.push(kind);
+        out.extend_from_slice(name);
+    }
+
+    /// Returns whether these are the [bytes](Self::write) of the key.
+    pub(super) fn is_written(&self, bytes: &[u8]) -> bool {
+        let (kind, name) = self.kind_and_name();
+        bytes.split_first() == Some((&kind, name))
+    }
+
+    fn kind_and_name(&self) -> (u8, &[u8]) {
+        match self {
+            Self::All => (0, &[]),
+            Self::Client(ClientId(id)) => (1, id),
+            Self::User(name) => (2, name.as_bytes()),
+            Self::Session(name) => (3, name.as_bytes()),
+            Self::Topic(name) => (4, name.as_bytes()),
+            Self::Run(name) => (5, name.as_bytes()),
+        }
+    }
+
     /// Estimates how many clients hold a key of this kind, to choose the side of an `and` that is
     /// looked up. Only the order of the figures matters.
     pub(super) fn expected_holders(&self) -> u64 {

@@ -15,6 +15,7 @@ pub(crate) mod log;
 pub(crate) mod mailbox;
 mod merge;
 pub(crate) mod name;
+mod names;
 pub(crate) mod pages;
 pub(crate) mod producer;
 pub(crate) mod profile;

@@ -4,8 +4,10 @@
 //! evaluates the audiences of the log for one client. An audience can have 10,000 names and a
 //! client many topics, so neither may be searched for every element of the other. The names of an
 //! audience are therefore hashed once, before a lock is taken. An evaluation looks up the keys of
-//! the client in the names, and then visits only the parts of the expression with a name that the
-//! client holds: the cost follows the number of keys of the client, not the number of names.
+//! the client in the [names](Names), and then visits only the parts of the expression with a name
+//! that the client holds: the cost follows the number of keys of the client, not the number of
+//! names. Only an application that nests an audience, and repeats a name in many of its parts, has
+//! a higher cost: each of these parts is visited.
 
 use std::ops::Range;
 use std::slice;
@@ -14,9 +16,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::audience::{Audience, Expr};
-use super::hash::{HashedMap, KeyHasher};
-use super::identity::{Identity, Membership};
+use super::hash::KeyHasher;
+use super::identity::Identity;
 use super::key::Key;
+use super::names::{self, FEW, Names};
 use crate::wire::id::EventId;
 
 /// The clients that receive an event.
@@ -35,7 +38,11 @@ pub(crate) enum Recipients {
 pub(crate) struct Combined {
     index: Box<[Key]>,
     names: Names,
+    has_topics: bool,
     root: Node,
+    /// The numbers of the names that decide: a client that holds one of these names is included if
+    /// `root` is an `or`, and is not included if `root` is an `except`.
+    deciding: Range<u32>,
 }
 
 impl Recipients {
@@ -47,10 +54,7 @@ impl Recipients {
         if audience.is_its_index() {
             return Self::AnyOf(index);
         }
-        let mut names = Names::default();
-        let root = Node::new(&audience.expr, &mut names, hasher);
-        names.index();
-        Self::Some(Arc::new(Combined { index, names, root }))
+        Self::Some(Arc::new(Combined::new(audience, index, hasher, FEW)))
     }
 
     /// Returns the index keys: every recipient holds at least one of these keys.
@@ -81,11 +85,10 @@ impl Recipients {
 
     /// Returns whether the topics of a client decide whether the client is a recipient.
     pub(super) fn has_topics(&self) -> bool {
-        let is_topic = |key: &Key| matches!(key, Key::Topic(_));
         match self {
             Self::Key(key) => is_topic(key),
             Self::AnyOf(keys) => keys.iter().any(is_topic),
-            Self::Some(combined) => combined.names.keys.iter().any(|(_, key)| is_topic(key)),
+            Self::Some(combined) => combined.has_topics,
         }
     }
 
@@ -101,88 +104,49 @@ impl Recipients {
 }
 
 impl Combined {
+    /// More names than `few` have an index.
+    fn new(audience: &Audience, index: Box<[Key]>, hasher: &KeyHasher, few: usize) -> Self {
+        let mut names = Vec::new();
+        let root = Node::new(&audience.expr, &mut names, hasher);
+        let has_topics = names.iter().any(|(_, key)| is_topic(key));
+        let (names, deciding) = (Names::new(&names, few), root.deciding());
+        Self { index, names, has_topics, root, deciding }
+    }
+
     /// Returns whether a client receives an event with this id, apart from its filter.
     pub(super) fn includes(&self, client: Identity<'_>, id: EventId) -> bool {
-        let memberships = client.memberships.iter().filter(|held| held.since < id);
-        if self.names.index.is_none() {
-            let held = memberships.fold(0, |held, membership| held | self.names.mask(membership));
-            return self.root.includes_few(held);
+        let names = match &self.names {
+            Names::Few(few) => {
+                let memberships = client.memberships.iter().filter(|held| held.since < id);
+                let held = memberships.fold(0, |mask, held| mask | names::mask(few, held));
+                return self.root.includes_few(held);
+            }
+            Names::Many(names) => names,
+        };
+        let mut numbers = SmallVec::<[u32; 16]>::new();
+        for held in client.memberships {
+            if !names.may_have(held.hash) || held.since >= id {
+                continue;
+            }
+            for number in names.numbers(held) {
+                if self.deciding.contains(&number) {
+                    return matches!(self.root.operation, Operation::AnyOf);
+                }
+                numbers.push(number);
+            }
         }
-        let mut held = SmallVec::new();
-        for membership in memberships {
-            self.names.find(membership, &mut held);
-        }
-        held.sort_unstable();
-        self.root.includes(&held)
+        numbers.sort_unstable();
+        self.root.includes(&numbers)
     }
 
     /// Returns the number of names.
     pub(super) fn names(&self) -> usize {
-        self.names.keys.len()
+        self.names.len()
     }
 }
 
-/// The most names that are compared one by one, and numbered by the bits of a byte. A hash index
-/// for so few names costs more than it saves.
-const FEW: usize = 8;
-
-/// The names of an expression, numbered from the left. A name that occurs twice has two numbers.
-#[derive(Debug, Default)]
-struct Names {
-    keys: Vec<(u64, Key)>,
-    /// Unless there are few names.
-    index: Option<Box<NameIndex>>,
-}
-
-#[derive(Debug)]
-struct NameIndex {
-    /// The last number of a name with this hash.
-    last: HashedMap<u32>,
-    /// For each number, the number before with the same hash.
-    previous: Box<[Option<u32>]>,
-}
-
-impl Names {
-    fn add(&mut self, key: &Key, hasher: &KeyHasher) {
-        self.keys.push((hasher.key(key), key.clone()));
-    }
-
-    /// Indexes the names, once all are added.
-    fn index(&mut self) {
-        self.keys.shrink_to_fit();
-        if self.keys.len() > FEW {
-            let mut last = HashedMap::default();
-            let previous = (0..).zip(&self.keys);
-            let previous = previous.map(|(number, &(hash, _))| last.insert(hash, number)).collect();
-            self.index = Some(Box::new(NameIndex { last, previous }));
-        }
-    }
-
-    /// Returns the next number. An audience has at most `MAX_NAMES` names.
-    fn next(&self) -> u32 {
-        u32::try_from(self.keys.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Returns the numbers of a client's key as bits. Only for [few](FEW) names.
-    fn mask(&self, membership: &Membership) -> u8 {
-        let is_key =
-            |&(hash, ref key): &(u64, Key)| hash == membership.hash && *key == membership.key;
-        let bits = self.keys.iter().enumerate().filter(|(_, name)| is_key(name));
-        bits.fold(0, |mask, (number, _)| mask | 1 << number)
-    }
-
-    /// Adds the numbers of a client's key to `held`. Only for more than [few](FEW) names.
-    fn find(&self, membership: &Membership, held: &mut SmallVec<[u32; 16]>) {
-        let Some(index) = &self.index else { return };
-        let mut next = index.last.get(&membership.hash).copied();
-        while let Some(number) = next {
-            // The keys are compared too: an event must not reach a client because of a collision.
-            if self.keys[number as usize].1 == membership.key {
-                held.push(number);
-            }
-            next = index.previous[number as usize];
-        }
-    }
+fn is_topic(key: &Key) -> bool {
+    matches!(key, Key::Topic(_))
 }
 
 /// A part of an expression.
@@ -201,6 +165,11 @@ struct Node {
     defaults: usize,
 }
 
+/// Returns the next number. An audience has at most `MAX_NAMES` names.
+fn next(names: &[(u64, &Key)]) -> u32 {
+    u32::try_from(names.len()).unwrap_or(u32::MAX)
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     AnyOf,
@@ -210,7 +179,8 @@ enum Operation {
 }
 
 impl Node {
-    fn new(expr: &Expr, names: &mut Names, hasher: &KeyHasher) -> Self {
+    /// Adds the names of an expression to `names`, each with its hash.
+    fn new<'a>(expr: &'a Expr, names: &mut Vec<(u64, &'a Key)>, hasher: &KeyHasher) -> Self {
         let (operation, exprs): (_, SmallVec<[&Expr; 2]>) = match expr {
             Expr::Holds(_) => (Operation::AnyOf, [expr].into_iter().collect()),
             Expr::AnyOf(parts) => (Operation::AnyOf, parts.iter().collect()),
@@ -219,17 +189,19 @@ impl Node {
                 (Operation::Except, sides.iter().map(|side| &side.expr).collect())
             }
         };
-        let start = names.next();
         let is_part = |expr: &Expr| {
             // The sides of `except` differ in their role, so each is a part.
             matches!(operation, Operation::Except) || !matches!(expr, Expr::Holds(_))
         };
-        for expr in exprs.iter().filter(|expr| !is_part(expr)) {
-            if let Expr::Holds(key) = expr {
-                names.add(key, hasher);
-            }
-        }
-        let singles = start..names.next();
+        let keys = exprs.iter().filter(|expr| !is_part(expr)).filter_map(|expr| expr.key());
+        let mut keys: SmallVec<[(u64, &Key); 2]> = keys.map(|key| (hasher.key(key), key)).collect();
+        // An evaluation visits each number of a key: a repeated name gets one number. Two names
+        // with one hash can lie between, which costs a number.
+        keys.sort_unstable_by_key(|&(hash, _)| hash);
+        keys.dedup();
+        let start = next(names);
+        names.extend(keys);
+        let singles = start..next(names);
         let parts = exprs.into_iter().filter(|expr| is_part(expr));
         let parts: Box<[Self]> = parts.map(|part| Self::new(part, names, hasher)).collect();
         let defaults = parts.iter().filter(|part| part.default).count();
@@ -238,7 +210,20 @@ impl Node {
             Operation::AllOf => singles.is_empty() && defaults == parts.len(),
             Operation::Except => parts[0].default && !parts[1].default,
         };
-        Self { operation, singles, parts, end: names.next(), default, defaults }
+        Self { operation, singles, parts, end: next(names), default, defaults }
+    }
+
+    /// Returns the numbers of the names that decide, each alone, as the root of an expression.
+    fn deciding(&self) -> Range<u32> {
+        match (self.operation, &*self.parts) {
+            (Operation::AnyOf, _) => self.singles.clone(),
+            (Operation::Except, [_, excluded])
+                if matches!(excluded.operation, Operation::AnyOf) =>
+            {
+                excluded.singles.clone()
+            }
+            _ => 0..0,
+        }
     }
 
     /// Returns whether a client is included that holds the names with these bits.
@@ -295,7 +280,7 @@ mod tests {
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
-    use super::super::identity::Filter;
+    use super::super::identity::{Filter, Membership};
     use super::*;
 
     /// Few names, so that they repeat.
@@ -306,6 +291,8 @@ mod tests {
             4 => name().prop_map(Audience::user),
             4 => name().prop_map(Audience::topic),
             2 => vec(name(), 0..4).prop_map(Audience::topics),
+            // With these, an expression has more names than are compared one by one.
+            1 => vec((0..30u8).prop_map(|name| name.to_string()), 9..30).prop_map(Audience::topics),
         ];
         leaf.prop_recursive(6, 40, 4, |inner| {
             (vec(inner, 1..4), 0..3u8).prop_map(|(parts, operation)| {
@@ -353,42 +340,13 @@ mod tests {
             let memberships = memberships(&keys, &hasher);
             let client = Identity { memberships: &memberships, filter: &Filter::Everything };
             let expected = naive(&audience.expr, &holds);
-            prop_assert_eq!(recipients.include(client, EventId::new(0, id)), expected);
+            let id = EventId::new(0, id);
+            prop_assert_eq!(recipients.include(client, id), expected);
+            let indexed = Combined::new(&audience, Box::default(), &hasher, 0);
+            prop_assert_eq!(indexed.includes(client, id), expected);
             let has_index_key = recipients.keys().iter().any(holds);
             prop_assert!(has_index_key || !expected);
             prop_assert!(!recipients.are_all_holders() || has_index_key == expected);
-        }
-    }
-
-    #[test]
-    fn names_with_one_hash_are_told_apart() {
-        let [first, second, third] = ["a", "b", "c"].map(|name| Key::User(name.into()));
-        let mut names = Names::default();
-        // As if all names had one hash.
-        let keys = [&first, &second, &first].into_iter().cycle().map(|key| (7, key.clone()));
-        for count in [3, FEW + 1] {
-            names.keys = keys.clone().take(count).collect();
-            names.index();
-            let find = |key: &Key| {
-                let (key, since) = (key.clone(), EventId::ORIGIN);
-                let mut held = SmallVec::new();
-                let membership = Membership { key, hash: 7, since, is_joined: false, index: 0 };
-                if names.index.is_some() {
-                    names.find(&membership, &mut held);
-                } else {
-                    let mask = names.mask(&membership);
-                    held.extend((0..8).filter(|number| mask & 1 << number != 0));
-                }
-                held.sort_unstable();
-                held.to_vec()
-            };
-            let numbers = |key: &Key| {
-                let numbers = (0..).zip(&names.keys).filter(|(_, name)| name.1 == *key);
-                numbers.map(|(number, _)| number).collect::<Vec<u32>>()
-            };
-            assert_eq!(find(&first), numbers(&first));
-            assert_eq!(find(&second), numbers(&second));
-            assert_eq!((find(&third), numbers(&second).len()), (vec![], count / 3));
         }
     }
 }

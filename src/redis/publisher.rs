@@ -330,7 +330,7 @@ impl RedisPublisher {
         let Owner { shared, producers, .. } = &*self.owner;
         let serial = producers.next_serial();
         let encoder = self.encoder.run(name, producers.instance, serial)?;
-        let mut start = encoder.start(options.takes_over(), options.appended_type())?;
+        let mut start = encoder.begin(options.takes_over(), options.appended_type())?;
         let confirmation = start.confirmation();
         self.push(start)?;
         let producer = Arc::new(Producer::new(serial, encoder, options.takes_over()));

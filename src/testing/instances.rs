@@ -18,7 +18,7 @@ use crate::hub::hub::Hub;
 use crate::sync::Mutex;
 use crate::wire::id::EventId;
 
-/// The most entries that an instance may hold unsent, unless [`Instances::max_unsent`] sets another.
+/// The default of [`Instances::max_unsent`].
 const MAX_UNSENT: usize = 1000;
 
 /// The most rounds until an instance has nothing to do: a hub that never comes to rest is a fault.
@@ -29,11 +29,11 @@ type Aged = (EventId, Duration, Incoming);
 /// Several hubs in one process that act as a single hub, as instances of a service do.
 ///
 /// The order of events is a list in memory, behind the public port
-/// [`Backplane`](crate::backplane::Backplane). Presence, values, runs, commands and idempotency keys
-/// travel with it. By default every entry reaches every hub before `publish` returns, unless another
-/// thread is delivering. A test can [hold](Instance::hold) an instance, [cut](Instance::cut)
-/// it off, [kill](Instance::kill) it, and [trim](Self::trim) or [roll back](Self::roll_back) the
-/// order.
+/// [`Backplane`](crate::backplane::Backplane). The list carries presence, values, runs, commands
+/// and idempotency keys, too. By default every entry reaches every hub before `publish` returns,
+/// unless another thread is delivering. A test can [hold](Instance::hold) an instance,
+/// [cut](Instance::cut) it off, [kill](Instance::kill) it, and [trim](Self::trim) or
+/// [roll back](Self::roll_back) the order.
 ///
 /// Clones share the order.
 ///
@@ -42,7 +42,8 @@ type Aged = (EventId, Duration, Incoming);
 /// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
 ///
 /// let instances = Instances::new();
-/// let [here, there] = [(); 2].map(|()| instances.start(Hub::builder(ManualTimer::new())).unwrap());
+/// let here = instances.start(Hub::builder(ManualTimer::new()))?;
+/// let there = instances.start(Hub::builder(ManualTimer::new()))?;
 /// let ann = || Subscriber::new().user("ann");
 /// let mut tab = Reader::new(here.hub().subscribe(ann())?);
 /// there.hub().send_to_user("ann", Event::new("paid").data("1"))?;
@@ -205,9 +206,9 @@ impl Instance {
     /// Cuts the instance off: the hub is [degraded](crate::Stats::degraded), and keeps the entries
     /// that it has to send until it is [released](Self::release).
     ///
-    /// With [`announce_outages`](crate::HubBuilder::announce_outages), advance the clock by a second
-    /// and call this again: clients are told of an outage that lasts. The same holds for the end of
-    /// the outage.
+    /// With [`announce_outages`](crate::HubBuilder::announce_outages), the hub tells its clients of
+    /// an outage that lasts for a second: advance the clock, and call this again. The same holds
+    /// for [`release`](Self::release) at the end of the outage.
     pub fn cut(&self) {
         if self.port.set_link(Link::Cut) {
             self.port.feed().degraded(Some("cut off by the test"));
@@ -510,7 +511,7 @@ impl Shared {
         has_read
     }
 
-    /// Tells a gap to clients whose id is beyond the end of the order.
+    /// Tells a gap to clients with an id beyond the end of the order.
     fn look(&self, index: usize) {
         let Some(feed) = self.feed(index) else { return };
         if let Some(mark) = feed.ahead() {

@@ -42,9 +42,9 @@ const SHOWN_LETTERS: usize = 80;
 /// feature `http`, the response of a handler. Heartbeats that are comments are
 /// [counted](Self::heartbeats), and are no frames.
 ///
-/// A method without `async` returns the frames that are ready, and suits a
-/// [`ManualTimer`](crate::ManualTimer). [`next`](Self::next) and [`until`](Self::until) wait, on any
-/// runtime, and fail after ten seconds of real time ([`patience`](Self::patience)).
+/// [`next`](Self::next) and [`until`](Self::until) wait, on any runtime, and fail after ten seconds
+/// of real time ([`patience`](Self::patience)). The other methods return the frames that are ready,
+/// and suit a [`ManualTimer`](crate::ManualTimer).
 ///
 /// ```
 /// use sse_hub::testing::Reader;
@@ -64,8 +64,8 @@ const SHOWN_LETTERS: usize = 80;
 ///
 /// Every method that reads panics if
 ///
-/// - the bytes are not those of an event stream: a line with an unknown field, or with CR, or an end
-///   within a frame,
+/// - the bytes are not those of an event stream: a line with an unknown field or with CR, or an
+///   end within a frame,
 /// - the body of a response breaks, or
 /// - a single call reads 100,000 frames.
 ///
@@ -167,7 +167,7 @@ impl Reader {
         })
     }
 
-    /// Waits for the next frame of a type, and skips all frames before it.
+    /// Waits for the next frame of a type, and skips all other frames.
     ///
     /// ```
     /// use sse_hub::testing::Reader;
@@ -292,8 +292,8 @@ impl Reader {
         self.position
     }
 
-    /// Cuts the connection: drops the stream. Frames that were not returned are lost, as they are to
-    /// a page.
+    /// Cuts the connection: drops the stream. The reader loses the frames that are not returned
+    /// yet, as a page does.
     pub fn cut(&mut self) {
         self.source = None;
         self.parser = Parser::default();
@@ -403,17 +403,18 @@ impl fmt::Debug for Reader {
 ///
 /// ```
 /// use sse_hub::testing::Reader;
-/// use sse_hub::{Event, Hub, ManualTimer, Subscriber};
+/// use sse_hub::{Audience, Event, Goodbye, Hub, ManualTimer, Subscriber};
 ///
 /// let hub = Hub::builder(ManualTimer::new()).build()?;
 /// let mut tab = Reader::new(hub.subscribe(Subscriber::new())?);
 /// hub.broadcast(Event::new("note").data("two\r\nlines").comment("for people"))?;
-/// hub.disconnect(sse_hub::Audience::all(), sse_hub::Goodbye::new("logout")?)?;
-///
-/// let [open, note, end] = <[_; 3]>::try_from(tab.all_ready()).unwrap();
+/// let [open, note] = <[_; 2]>::try_from(tab.all_ready()).unwrap();
 /// assert!(!open.is_resumed());
 /// assert_eq!(note.data, "two\nlines");
 /// assert_eq!(note.comment.as_deref(), Some("for people"));
+///
+/// hub.disconnect(Audience::all(), Goodbye::from_static("logout"))?;
+/// let end = tab.try_next().unwrap();
 /// assert_eq!((end.event.as_str(), end.reason()), ("hub:end", Some("logout")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -462,7 +463,7 @@ impl Frame {
         of_hub.split_once("\"reason\":\"")?.1.split('"').next()
     }
 
-    /// Returns whether this is a `hub:gap` whose losses the snapshot behind it replaces.
+    /// Returns whether this is a `hub:gap` with a snapshot behind, which replaces the lost events.
     #[must_use]
     pub fn is_healed(&self) -> bool {
         self.of_hub("hub:gap", "\"healed\":true").is_some()
