@@ -49,6 +49,27 @@
 //! every message. Alert on `ERROR` and `WARN`: each is rare, and limited in its rate. `DEBUG`
 //! contains client ids: treat such a log as confidential.
 //!
+//! # Traces
+//!
+//! The same target has spans at `TRACE`, with the names of OpenTelemetry's conventions for
+//! messaging: `publish`, `subscribe`, `process` (an instance hands out an event of the backplane)
+//! and `history read`. [`design`](crate::design#observability) lists their fields. Deliveries have
+//! no spans. Let only the layer that exports traces have the level `TRACE`, and the log stays as it
+//! is:
+//!
+//! ```
+//! use tracing_subscriber::filter::{LevelFilter, Targets};
+//! use tracing_subscriber::fmt;
+//! use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+//!
+//! // In place of the second layer: `tracing_opentelemetry::layer().with_tracer(...)`.
+//! let export = fmt::layer().with_filter(Targets::new().with_target("sse_hub", LevelFilter::TRACE));
+//! let subscriber = tracing_subscriber::registry()
+//!     .with(fmt::layer().with_filter(LevelFilter::INFO))
+//!     .with(export);
+//! # drop(subscriber);
+//! ```
+//!
 //! # Readiness and liveness
 //!
 //! - *Live*: the process answers. Do not restart a process because Redis is away.

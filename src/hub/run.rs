@@ -294,6 +294,13 @@ impl Run {
     /// Returns [`RunError`] if the event is invalid or too large, the run has ended or was taken
     /// over, or the hub is closed. The event has no effect then.
     pub fn publish(&self, event: Event) -> Result<Receipt, RunError> {
+        let span = telemetry::publish(&self.audience).entered();
+        self.put_event(event)
+            .inspect(|receipt| telemetry::matched(&span, receipt.matched()))
+            .inspect_err(|error| telemetry::run_publish_failed(&span, error))
+    }
+
+    fn put_event(&self, event: Event) -> Result<Receipt, RunError> {
         self.check_open()?;
         let event = self.prepare(event)?;
         let mut work = Work::begin(&self.shared.config);

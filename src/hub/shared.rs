@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use tracing::Span;
+
 use crate::core::backplane::Outgoing;
 use crate::core::client::Client;
 use crate::core::config::Config;
@@ -23,6 +25,7 @@ use crate::core::state::{LogRead, State};
 #[cfg(feature = "metrics")]
 use crate::core::stats::Recorded;
 use crate::core::stats::{Rare, Stats};
+use crate::core::telemetry;
 use crate::error::{PublishError, RunError};
 use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
@@ -92,15 +95,17 @@ impl Shared {
         audience: Audience,
         event: Event,
     ) -> Result<Receipt, PublishError> {
-        let (event, key) = self.check(audience, event)?;
-        if self.config.backplane.is_none() {
-            return Ok(Receipt::new(self.publish_here(event)?.1));
-        }
-        let outgoing = self.outgoing(&event, key);
-        // Count before the send: afterwards a client may have connected because of the event.
-        let matched = self.count(&event.audience);
-        self.send(outgoing)?;
-        Ok(Receipt::new(matched))
+        self.in_span(audience, event, |span, event, key| {
+            if self.config.backplane.is_none() {
+                return Ok(Receipt::new(self.publish_here(span, event)?.1));
+            }
+            let outgoing = self.outgoing(&event, key);
+            // Count before the send: afterwards a client may have connected because of the event.
+            let matched = self.count(&event.audience);
+            self.send(outgoing)?;
+            telemetry::matched(span, matched);
+            Ok(Receipt::new(matched))
+        })
     }
 
     pub(crate) fn publish_confirmed(
@@ -108,14 +113,29 @@ impl Shared {
         audience: Audience,
         event: Event,
     ) -> Result<Confirmation, PublishError> {
-        let (event, key) = self.check(audience, event)?;
-        if self.config.backplane.is_none() {
-            return self.publish_here(event).map(|(id, _)| Confirmation::ready(id));
-        }
-        let mut outgoing = self.outgoing(&event, key);
-        let confirmation = outgoing.confirmation();
-        self.send(outgoing)?;
-        Ok(confirmation)
+        self.in_span(audience, event, |span, event, key| {
+            if self.config.backplane.is_none() {
+                return self.publish_here(span, event).map(|(id, _)| Confirmation::ready(id));
+            }
+            let mut outgoing = self.outgoing(&event, key);
+            let confirmation = outgoing.confirmation();
+            self.send(outgoing)?;
+            Ok(confirmation)
+        })
+    }
+
+    /// Checks an event, and publishes the event by `publish`, which also gets the idempotency key.
+    fn in_span<T>(
+        &self,
+        audience: Audience,
+        event: Event,
+        publish: impl FnOnce(&Span, Encoded, Option<Box<str>>) -> Result<T, PublishError>,
+    ) -> Result<T, PublishError> {
+        let span = telemetry::publish(&audience).entered();
+        let checked = self.check(audience, event);
+        checked
+            .and_then(|(event, key)| publish(&span, event, key))
+            .inspect_err(|error| telemetry::publish_failed(&span, error))
     }
 
     fn outgoing(&self, event: &Encoded, key: Option<Box<str>>) -> Outgoing {
@@ -142,7 +162,7 @@ impl Shared {
     }
 
     /// Publishes in the hub's own order.
-    fn publish_here(&self, event: Encoded) -> Result<(EventId, usize), PublishError> {
+    fn publish_here(&self, span: &Span, event: Encoded) -> Result<(EventId, usize), PublishError> {
         let prepared = Prepared::new(event, &self.hasher);
         let mut work = Work::begin(&self.config);
         let published = {
@@ -154,6 +174,8 @@ impl Shared {
             (id, self.put(&mut order, id, prepared, &mut work))
         };
         work.run();
+        telemetry::event_id(span, published.0);
+        telemetry::matched(span, published.1);
         Ok(published)
     }
 
