@@ -105,6 +105,7 @@
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/: tested configurations
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
+//!                    event -> traceparent (the trace of an event)
 //!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch   sync     locks, loom
 //! ```
 //!
@@ -647,6 +648,13 @@
 //! `messaging.destination.template` is the kind of the audience, such as `topic/{topic}`: names
 //! are confidential, and their number is not bounded. `messaging.sse_hub.matched` is
 //! [`Receipt::matched`](crate::Receipt::matched).
+//!
+//! `publish` and `process` have the field `traceparent` if the application
+//! [set](crate::Event::traceparent) the trace of the event. The hub sets no trace by itself, because
+//! `tracing` has none: a layer such as `tracing-opentelemetry` keeps it. The trace travels in the
+//! entry of the event, and not in a field of its own beside the entry: the script that publishes,
+//! which programs in other languages send, takes bytes only. The frame, the log and the history do
+//! not have the trace, because deliveries have no span.
 //!
 //! [otel]: https://github.com/open-telemetry/semantic-conventions/blob/v1.42.0/docs/messaging/messaging-spans.md
 //! The stream can remain for longer in a server that does not poll the stream.

@@ -276,6 +276,34 @@ fn instance_that_hands_out_has_a_span() {
     assert_eq!(spans.take(), [process(0), process(1)]);
 }
 
+#[test]
+fn traceparent_reaches_instances_and_no_client() {
+    let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (spans, _guard) = captured_spans(Level::TRACE);
+    let (mut order, mut one, mut two) =
+        (Order::default(), Instance::with(|hub| hub), Instance::with(|hub| hub));
+    one.settle(&mut order);
+    two.settle(&mut order);
+    let mut streams = [&one, &two].map(|it| it.hub.subscribe(Subscriber::new()).unwrap());
+    streams.iter_mut().for_each(drained);
+    spans.take();
+    for (trace, count) in [(Some(text), 3), (None, 0)] {
+        let event = Event::new("x").data("y");
+        let event = trace.into_iter().fold(event, Event::traceparent);
+        one.hub.broadcast(event).unwrap();
+        one.settle(&mut order);
+        two.settle(&mut order);
+        let lines = spans.take();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        let field = format!(" traceparent={text} ");
+        assert_eq!(lines.iter().filter(|line| line.contains(&field)).count(), count, "{lines:?}");
+        let plain = format!("event: x\ndata: y\nid: {}\n\n", one.hub.position());
+        for stream in &mut streams {
+            assert_eq!(stream.next().now_or_never().unwrap().unwrap(), plain);
+        }
+    }
+}
+
 /// A log at `DEBUG` stays as it is, and delivering is in no span at any level.
 #[test]
 fn spans_are_trace_and_none_is_per_delivery() {
@@ -302,6 +330,8 @@ fn fields_are_those_of_the_conventions() {
         otel::MESSAGING_OPERATION_NAME,
         otel::MESSAGING_OPERATION_TYPE,
         otel::MESSAGING_SYSTEM,
+        // Of W3C Trace Context.
+        "traceparent",
         // Of the layer `tracing-opentelemetry`.
         "otel.kind",
         "otel.name",

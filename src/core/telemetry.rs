@@ -22,9 +22,11 @@ use tracing::{Span, debug, info, trace_span, warn};
 use super::end::EndReason;
 use crate::error::{PublishError, RefusedCause, RunError};
 use crate::log::audience::Audience;
+use crate::log::entry::Encoded;
 use crate::log::key::{ClientId, Key};
 use crate::log::runs::RunState;
 use crate::sync;
+use crate::wire::event::Event;
 use crate::wire::id::EventId;
 
 /// The target of every event of this crate.
@@ -34,7 +36,7 @@ const TARGET: &str = "sse_hub";
 const SYSTEM: &str = "sse_hub";
 
 /// A call that publishes an event.
-pub(crate) fn publish(audience: &Audience) -> Span {
+pub(crate) fn publish(audience: &Audience, event: &Event) -> Span {
     sync::assert_unlocked();
     trace_span!(
         target: TARGET,
@@ -46,6 +48,7 @@ pub(crate) fn publish(audience: &Audience) -> Span {
         messaging.operation.name = "publish",
         messaging.operation.type = "send",
         messaging.destination.template = destination(audience),
+        traceparent = event.trace().map(display),
         messaging.message.id = Empty,
         messaging.sse_hub.matched = Empty,
         error.type = Empty,
@@ -53,17 +56,18 @@ pub(crate) fn publish(audience: &Audience) -> Span {
 }
 
 /// An event of the order that an instance hands out to its clients.
-pub(crate) fn process(id: EventId, audience: &Audience) -> Span {
+pub(crate) fn process(id: EventId, event: &Encoded) -> Span {
     sync::assert_unlocked();
     trace_span!(
         target: TARGET,
         "process",
-        otel.name = %format_args!("process {}", destination(audience)),
+        otel.name = %format_args!("process {}", destination(&event.audience)),
         otel.kind = "consumer",
         messaging.system = SYSTEM,
         messaging.operation.name = "process",
         messaging.operation.type = "process",
-        messaging.destination.template = destination(audience),
+        messaging.destination.template = destination(&event.audience),
+        traceparent = event.trace.map(display),
         messaging.message.id = %id,
         messaging.sse_hub.matched = Empty,
     )

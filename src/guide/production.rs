@@ -70,6 +70,11 @@
 //! # drop(subscriber);
 //! ```
 //!
+//! `tracing` keeps no trace context, so the hub forwards the context that your program gives:
+//! [`Event::traceparent`](crate::Event::traceparent). With a backplane, the span `process` of every
+//! instance then has the field `traceparent`, by which the trace of the request that published is
+//! found. Clients do not receive the context.
+//!
 //! # Readiness and liveness
 //!
 //! - *Live*: the process answers. Do not restart a process because Redis is away.

@@ -38,7 +38,7 @@ pub(super) type Aged = (EventId, Duration, Received);
 
 /// Publishes an event of the order.
 pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
-    let span = telemetry::process(id, &event.audience).entered();
+    let span = telemetry::process(id, &event).entered();
     let prepared = Prepared::new(event, &shared.hasher);
     let mut work = Work::begin(&shared.config);
     let matched = {

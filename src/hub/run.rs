@@ -294,7 +294,7 @@ impl Run {
     /// Returns [`RunError`] if the event is invalid or too large, the run has ended or was taken
     /// over, or the hub is closed. The event has no effect then.
     pub fn publish(&self, event: Event) -> Result<Receipt, RunError> {
-        let span = telemetry::publish(&self.audience).entered();
+        let span = telemetry::publish(&self.audience, &event).entered();
         self.put_event(event)
             .inspect(|receipt| telemetry::matched(&span, receipt.matched()))
             .inspect_err(|error| telemetry::run_publish_failed(&span, error))
@@ -392,7 +392,8 @@ impl Run {
         event.check_for_hub()?;
         // A hub without a backplane ignores the idempotency key.
         let (conflation, _) = event.take_keys();
-        let event = Encoded { audience: self.audience.clone(), conflation, sealed: event.seal() };
+        let (audience, trace) = (self.audience.clone(), event.trace());
+        let event = Encoded { audience, conflation, trace, sealed: event.seal() };
         let limit = self.shared.config.runs.per_run();
         let bytes = Runs::most_weight(event.max_weight());
         if bytes > limit {
@@ -405,7 +406,8 @@ impl Run {
         self.check_open()?;
         let last = last.map(|event| self.prepare(event)).transpose()?;
         let sealed = frame::run_end(&self.name, end.as_str());
-        let event = Encoded { audience: self.audience.clone(), conflation: None, sealed };
+        let audience = self.audience.clone();
+        let event = Encoded { audience, conflation: None, trace: None, sealed };
         let event = Prepared::new(event, &self.shared.hasher);
         let place = (self.slot, self.serial);
         let events = {

@@ -131,7 +131,7 @@ impl Shared {
         event: Event,
         publish: impl FnOnce(&Span, Encoded, Option<Box<str>>) -> Result<T, PublishError>,
     ) -> Result<T, PublishError> {
-        let span = telemetry::publish(&audience).entered();
+        let span = telemetry::publish(&audience, &event).entered();
         let checked = self.check(audience, event);
         checked
             .and_then(|(event, key)| publish(&span, event, key))
