@@ -14,6 +14,8 @@ mod dashboard;
 mod demo;
 mod every;
 mod jobs;
+#[cfg(all(feature = "metrics", feature = "redis"))]
+mod metrics;
 mod server;
 mod smallest;
 #[path = "../support/mod.rs"]
