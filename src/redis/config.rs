@@ -19,6 +19,7 @@ use super::shared::RedisShared;
 use super::store::lease::Lease;
 use super::store::millis;
 use super::store::outbox::Outbox;
+use super::store::owed::Owed;
 use super::store::script::{Keep, Keys, Scripts};
 use crate::ClientId;
 
@@ -291,6 +292,7 @@ impl Redis {
             presence: Lease::new(&self.prefix, &publisher, self.lease),
             scripts: Scripts::new(keys, self.keep, millis(self.remember)),
             outbox: Outbox::new(self.outbox_events, self.outbox_bytes),
+            owed: Owed::default(),
             is_loaded: watch::Sender::new(false),
             is_running: AtomicBool::new(false),
             is_client_ahead: AtomicBool::new(false),

@@ -12,6 +12,7 @@ use super::connect::failover::MasterGeneration;
 use super::health::Health;
 use super::store::lease::Lease;
 use super::store::outbox::Outbox;
+use super::store::owed::Owed;
 use super::store::script::Scripts;
 
 /// The state that the tasks of a backplane share.
@@ -19,6 +20,7 @@ pub(crate) struct RedisShared {
     pub(crate) scripts: Scripts,
     pub(crate) presence: Lease,
     pub(crate) outbox: Outbox,
+    pub(crate) owed: Owed,
     pub(crate) is_loaded: watch::Sender<bool>,
     /// The future that connects the hub is being awaited.
     pub(crate) is_running: AtomicBool,

@@ -383,6 +383,44 @@ async fn back_at_an_older_dump() {
     check_recovery(&times);
 }
 
+/// Redis loses an event that it has confirmed, before any instance has read the event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn rollback_of_unread_confirmed_events_is_told() {
+    for (is_next_here, is_next_there) in [(true, false), (false, true), (false, false)] {
+        let mut server = Server::start(&[]);
+        let (here, there) =
+            (Instance::ready(&server.url()).await, Instance::ready(&server.url()).await);
+        let mut clients = [here.client(), there.client()];
+        here.publish("1").await;
+        for client in &mut clients {
+            client.until("1").await;
+        }
+        let _: String = server.run("SAVE");
+        // Readers cannot read, and senders can send.
+        let _: String = server.run("ACL SETUSER default -xread -xrange -xrevrange");
+        let _: u32 = server.run("CLIENT KILL TYPE normal");
+        here.publish("2").await;
+        here.publish("3").await;
+        server.kill();
+        server.restart();
+        if is_next_here {
+            here.publish("4").await;
+        }
+        if is_next_there {
+            there.publish("4").await;
+        }
+        for client in &mut clients {
+            client.until_gap().await;
+            assert_eq!(client.gaps, ["reset"], "after {:?}", client.names());
+        }
+        there.publish("5").await;
+        for client in &mut clients {
+            client.until("5").await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn instance_behind_a_rollback_reports_it_too() {

@@ -158,6 +158,16 @@ impl Client {
         assert!(in_time, "{name} does not come after {newest:?}, at {stopped:?}");
     }
 
+    /// Reads until so many events have come.
+    pub(crate) async fn until_count(&mut self, count: usize) {
+        let reading = async {
+            while self.seen.len() < count {
+                assert!(self.read().await, "the stream ended before {count} events");
+            }
+        };
+        timeout(DEADLINE, reading).await.expect("so many events come");
+    }
+
     pub(crate) async fn until_gap(&mut self) {
         let gaps = self.gaps.len();
         let reading = async {

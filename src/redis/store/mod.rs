@@ -5,6 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod entry;
 pub(crate) mod lease;
 pub(crate) mod outbox;
+pub(crate) mod owed;
 pub(crate) mod script;
 pub(crate) mod tail;
 pub(crate) mod values;

@@ -204,6 +204,7 @@ impl Reader {
                 }
                 let Ok(entry) = Incoming::parse(&bytes) else { return };
                 self.feed.append(id, entry);
+                shared.owed.pass(id);
                 position = Position { cursor: id, chain: id };
                 self.position = Some(position);
                 self.last_link = Some(Entry { id, content: Content::Link { previous, bytes } });
@@ -235,11 +236,13 @@ impl Reader {
     /// Checks that the stream still is the one that was read, by the key `last`: without a new
     /// entry nothing else says so.
     async fn verify(&mut self, mut position: Position, link: &mut Link) -> RedisResult<Position> {
+        // Before the question: an answer to the sender that comes meanwhile is no loss.
+        let owed = self.shared.owed.newest().unwrap_or_default();
         let last = self.last(link).await?;
-        if last < position.chain {
+        if last < position.chain.max(owed) {
             // The stream is empty, or went back to an older dump. All readers read the reset entry
             // next, after the entries published since.
-            let seen = position.cursor.max(position.chain).max(self.feed.head());
+            let seen = position.cursor.max(position.chain).max(self.feed.head()).max(owed);
             self.reset(seen, link).await?;
             return Ok(position);
         }
@@ -317,15 +320,18 @@ impl Reader {
             match content {
                 Content::Link { previous, bytes } => match Incoming::parse(&bytes) {
                     Ok(entry) => {
-                        if previous < position.chain {
-                            // The entry that this reader has read last is not of this order.
-                            // Readers that never read that entry cannot know.
+                        let is_lacking = self.shared.owed.is_lacking_before(id);
+                        if previous < position.chain || is_lacking {
+                            // The entry that this reader has read last, or an event that Redis has
+                            // confirmed, is not of this order. Readers that never read the entry
+                            // cannot know.
                             self.reset(id, link).await?;
                         }
-                        if previous != position.chain {
+                        if previous != position.chain || is_lacking {
                             self.forget(id.predecessor(), link).await?;
                         }
                         self.feed.append(id, entry);
+                        self.shared.owed.pass(id);
                         position.chain = id;
                         let content = Content::Link { previous, bytes };
                         self.last_link = Some(Entry { id, content });
@@ -399,6 +405,7 @@ impl Reader {
         } else {
             self.feed.load(floor, tail);
         }
+        shared.owed.pass(self.feed.head());
         if !has_joins {
             self.feed.no_earlier_joins();
         }

@@ -147,6 +147,9 @@ impl Sender {
         let count = taken.ids.len().min(self.batch.len());
         self.first += count as u64;
         self.newest = taken.ids.iter().copied().fold(self.newest, EventId::max);
+        if self.feed.is_some() && count > 0 {
+            shared.owed.add(self.newest);
+        }
         let acknowledged = self.batch.drain(..count).zip(taken.ids).collect();
         if !shared.outbox.acknowledge(acknowledged) {
             // The rest counts as lost, too.
