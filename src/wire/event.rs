@@ -236,7 +236,8 @@ impl Event {
     ///
     /// An event with a `traceparent` travels between instances in a form of its own. An instance
     /// with a version of this crate from before this method skips the event, and tells its clients
-    /// a gap: update all instances before you set a `traceparent`. A standalone stream ignores the
+    /// a gap: update all instances before you set a `traceparent`. The text of an event of a
+    /// [run](crate::Run) stays on the instance of the producer. A standalone stream ignores the
     /// text.
     ///
     /// ```
