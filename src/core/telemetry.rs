@@ -6,7 +6,7 @@
 //! and no span names a user, a session or a topic. `design.rs` lists both for operators.
 //!
 //! A span that no subscriber wants costs a load and a comparison. So the functions of spans take
-//! references only, and compute fields inside of the macro, which does so if the span is wanted.
+//! references only, and compute fields inside of `span_if_wanted`.
 //!
 //! The fields of spans are those of OpenTelemetry's conventions for messaging, version 1.42.0:
 //! <https://github.com/open-telemetry/semantic-conventions/blob/v1.42.0/docs/messaging/messaging-spans.md>.
@@ -17,6 +17,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use tracing::field::{Empty, display};
+use tracing::level_filters::LevelFilter;
 use tracing::{Span, debug, info, trace_span, warn};
 
 use super::end::EndReason;
@@ -35,11 +36,25 @@ const TARGET: &str = "sse_hub";
 /// The value of `messaging.system`. A system that is not in the conventions uses its own name.
 const SYSTEM: &str = "sse_hub";
 
+/// Makes a span, or [`Span::none`] if no subscriber has the level `TRACE` for any target.
+///
+/// `trace_span!` alone is not free: if a crate enables the feature `log` of `tracing`, as axum does
+/// by default, and there is no subscriber, then `trace_span!` offers the fields to `log`, and the
+/// span reports to `log` when it is entered, left and closed.
+macro_rules! span_if_wanted {
+    ($($parts:tt)*) => {
+        if LevelFilter::current() == LevelFilter::TRACE {
+            trace_span!(target: TARGET, $($parts)*)
+        } else {
+            Span::none()
+        }
+    };
+}
+
 /// A call that publishes an event.
 pub(crate) fn publish(audience: &Audience, event: &Event) -> Span {
     sync::assert_unlocked();
-    trace_span!(
-        target: TARGET,
+    span_if_wanted!(
         "publish",
         otel.name = %format_args!("publish {}", destination(audience)),
         otel.kind = "producer",
@@ -58,8 +73,7 @@ pub(crate) fn publish(audience: &Audience, event: &Event) -> Span {
 /// An event of the order that an instance hands out to its clients.
 pub(crate) fn process(id: EventId, event: &Encoded) -> Span {
     sync::assert_unlocked();
-    trace_span!(
-        target: TARGET,
+    span_if_wanted!(
         "process",
         otel.name = %format_args!("process {}", destination(&event.audience)),
         otel.kind = "consumer",
@@ -76,8 +90,7 @@ pub(crate) fn process(id: EventId, event: &Encoded) -> Span {
 /// The admission of a client. The conventions have no type for this operation.
 pub(crate) fn subscribe() -> Span {
     sync::assert_unlocked();
-    trace_span!(
-        target: TARGET,
+    span_if_wanted!(
         "subscribe",
         otel.status_code = Empty,
         messaging.system = SYSTEM,
@@ -91,8 +104,7 @@ pub(crate) fn subscribe() -> Span {
 #[cfg(feature = "redis")]
 pub(crate) fn history_read() -> Span {
     sync::assert_unlocked();
-    trace_span!(
-        target: TARGET,
+    span_if_wanted!(
         "history read",
         otel.kind = "client",
         otel.status_code = Empty,
