@@ -52,6 +52,7 @@ macro_rules! span_if_wanted {
 }
 
 /// A call that publishes an event.
+#[inline]
 pub(crate) fn publish(audience: &Audience, event: &Event) -> Span {
     sync::assert_unlocked();
     span_if_wanted!(
@@ -71,6 +72,7 @@ pub(crate) fn publish(audience: &Audience, event: &Event) -> Span {
 }
 
 /// An event of the order that an instance hands out to its clients.
+#[inline]
 pub(crate) fn process(id: EventId, event: &Encoded) -> Span {
     sync::assert_unlocked();
     span_if_wanted!(
@@ -81,7 +83,7 @@ pub(crate) fn process(id: EventId, event: &Encoded) -> Span {
         messaging.operation.name = "process",
         messaging.operation.type = "process",
         messaging.destination.template = destination(&event.audience),
-        traceparent = event.trace.map(display),
+        traceparent = event.trace.as_ref().map(display),
         messaging.message.id = %id,
         messaging.sse_hub.matched = Empty,
     )
@@ -117,15 +119,21 @@ pub(crate) fn history_read() -> Span {
 }
 
 /// The id that the hub gave to the event, for the span of [`publish`].
+#[inline]
 pub(crate) fn event_id(span: &Span, id: EventId) {
     sync::assert_unlocked();
-    span.record("messaging.message.id", display(id));
+    if !span.is_disabled() {
+        span.record("messaging.message.id", display(id));
+    }
 }
 
 /// How many clients of this instance the event is for.
+#[inline]
 pub(crate) fn matched(span: &Span, clients: usize) {
     sync::assert_unlocked();
-    span.record("messaging.sse_hub.matched", clients);
+    if !span.is_disabled() {
+        span.record("messaging.sse_hub.matched", clients);
+    }
 }
 
 pub(crate) fn publish_failed(span: &Span, error: &PublishError) {

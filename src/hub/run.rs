@@ -295,11 +295,15 @@ impl Run {
     /// over, or the hub is closed. The event has no effect then.
     pub fn publish(&self, event: Event) -> Result<Receipt, RunError> {
         let span = telemetry::publish(&self.audience, &event).entered();
-        self.put_event(event)
-            .inspect(|receipt| telemetry::matched(&span, receipt.matched()))
-            .inspect_err(|error| telemetry::run_publish_failed(&span, error))
+        let published = self.put_event(event);
+        match &published {
+            Ok(receipt) => telemetry::matched(&span, receipt.matched()),
+            Err(error) => telemetry::run_publish_failed(&span, error),
+        }
+        published
     }
 
+    #[inline]
     fn put_event(&self, event: Event) -> Result<Receipt, RunError> {
         self.check_open()?;
         let event = self.prepare(event)?;
@@ -392,7 +396,7 @@ impl Run {
         event.check_for_hub()?;
         // A hub without a backplane ignores the idempotency key.
         let (conflation, _) = event.take_keys();
-        let (audience, trace) = (self.audience.clone(), event.trace());
+        let (audience, trace) = (self.audience.clone(), event.trace().map(Box::new));
         let event = Encoded { audience, conflation, trace, sealed: event.seal() };
         let limit = self.shared.config.runs.per_run();
         let bytes = Runs::most_weight(event.max_weight());

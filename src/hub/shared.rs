@@ -125,6 +125,7 @@ impl Shared {
     }
 
     /// Checks an event, and publishes the event by `publish`, which also gets the idempotency key.
+    #[inline]
     fn in_span<T>(
         &self,
         audience: Audience,
@@ -132,10 +133,15 @@ impl Shared {
         publish: impl FnOnce(&Span, Encoded, Option<Box<str>>) -> Result<T, PublishError>,
     ) -> Result<T, PublishError> {
         let span = telemetry::publish(&audience, &event).entered();
-        let checked = self.check(audience, event);
-        checked
-            .and_then(|(event, key)| publish(&span, event, key))
-            .inspect_err(|error| telemetry::publish_failed(&span, error))
+        // No chain of combinators: each would move the result.
+        let published = match self.check(audience, event) {
+            Ok((event, key)) => publish(&span, event, key),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &published {
+            telemetry::publish_failed(&span, error);
+        }
+        published
     }
 
     fn outgoing(&self, event: &Encoded, key: Option<Box<str>>) -> Outgoing {

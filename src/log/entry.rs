@@ -47,8 +47,9 @@ const CONFLATED_NAME_WEIGHT: usize = 64;
 pub(crate) struct Encoded {
     pub(crate) audience: Audience,
     pub(crate) conflation: Option<Box<str>>,
-    /// Travels between instances, and is not kept in the log.
-    pub(crate) trace: Option<Traceparent>,
+    /// Travels between instances, and is not kept in the log. Boxed, because few events have a
+    /// trace and every event is moved several times.
+    pub(crate) trace: Option<Box<Traceparent>>,
     pub(crate) sealed: Sealed,
 }
 
@@ -66,7 +67,7 @@ impl Encoded {
         audience.check(name_len)?;
         event.check_for_hub()?;
         let (conflation, key) = event.take_keys();
-        let trace = event.trace();
+        let trace = event.trace().map(Box::new);
         let event = Self { audience, conflation, trace, sealed: event.seal() };
         let bytes = event.max_weight();
         if bytes > most_bytes {
