@@ -1,12 +1,13 @@
 //! The smallest useful server on hyper and smol, without a tokio runtime: each text that is posted
 //! appears in every page that listens.
 //!
-//! The time of a hub comes from a [`Timer`]. [`SmolTimer`] implements it for smol.
+//! The hub and hyper have the same timer, that of smol-hyper. With the timer, the hub sends
+//! heartbeats, and hyper ends connections whose request does not arrive.
 //!
 //! Run with
 //!
 //! ```text
-//! cargo run --example hyper_smol --features http -- --port 3003
+//! cargo run --example hyper_smol --features http,hyper -- --port 3003
 //! ```
 //!
 //! and then, in two terminals,
@@ -19,9 +20,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use bytes::Bytes;
@@ -34,9 +33,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::server::graceful::GracefulShutdown;
 use smol::future;
 use smol::net::{TcpListener, TcpStream};
-use smol_hyper::rt::{FuturesIo, SmolTimer as HyperTimer};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
 use sse_hub::http::{Body as StreamBody, error_response, head_response, into_response};
-use sse_hub::{Event, Heartbeat, Hub, LastEventId, Sleep, Subscriber, Timer};
+use sse_hub::{Event, Heartbeat, Hub, HyperTimer, LastEventId, Subscriber};
 
 /// The time over which clients are told to reconnect.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -48,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
         // Far more often than the default, so that you see the heartbeats.
         let heartbeat = Heartbeat::default().every(Duration::from_secs(2));
-        let hub = Hub::builder(SmolTimer).heartbeat(heartbeat).build()?;
+        let hub = Hub::builder(HyperTimer::new(SmolTimer::new())).heartbeat(heartbeat).build()?;
         let port = std::env::args().skip_while(|argument| argument != "--port").nth(1);
         let port: u16 = port.as_deref().unwrap_or("3003").parse()?;
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
@@ -95,9 +94,8 @@ fn serve(
         let hub = hub.clone();
         async move { answer(&hub, request).await }
     });
-    // With a timer, hyper ends connections whose request does not arrive.
     let mut http = http1::Builder::new();
-    let serving = http.timer(HyperTimer::new()).serve_connection(FuturesIo::new(socket), service);
+    let serving = http.timer(SmolTimer::new()).serve_connection(FuturesIo::new(socket), service);
     let serving = connections.watch(serving);
     async {
         // An error is no news: a page that closes breaks the connection.
@@ -138,30 +136,4 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Either::Right(Full::new(text.into())));
     *response.status_mut() = status;
     response
-}
-
-/// The timer of smol, for a hub.
-#[derive(Debug)]
-struct SmolTimer;
-
-impl Timer for SmolTimer {
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(SmolSleep(smol::Timer::at(deadline)))
-    }
-}
-
-struct SmolSleep(smol::Timer);
-
-impl Sleep for SmolSleep {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(cx).map(drop)
-    }
-
-    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
-        self.0.set_at(deadline);
-    }
 }

@@ -1,13 +1,13 @@
 """Publishes an event to a user of the hubs on a Redis: python publish.py USER TYPE DATA
 
 Needs redis-py 8. REDIS_URL names the Redis, and PREFIX the hubs (`Redis::prefix`). The guide of
-`sse_hub::redis::format` documents the bytes and the script; the keys fit the script's version 1.
+`sse_hub::redis::format` documents the bytes and the script; the keys fit the script's version 2.
 """
 import hashlib, os, pathlib, re, struct, sys, uuid
 import redis
 
 LUA = pathlib.Path(__file__).parent.parent / "src/redis/lua"
-SCRIPT = (LUA / "add.lua").read_bytes() + (LUA / "publish.lua").read_bytes()
+SCRIPT = b"".join((LUA / f"{part}.lua").read_bytes() for part in ("add", "runs", "publish"))
 
 
 def text(value):

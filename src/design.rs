@@ -33,6 +33,8 @@
 //! | heartbeat | bytes sent on an idle stream |
 //! | stalled | a client that does not read although events wait for it |
 //! | run, producer | a stream of events with a name, a beginning and an end; the handle that publishes to it |
+//! | part, copy | an entry of the order that belongs to a run; the parts of a run that an engine keeps |
+//! | gone | of a run: open in an order that was replaced, and not in the new order |
 //! | backplane, engine | the port to a program that orders and carries events between processes |
 //! | instance | one process with a hub |
 //! | order | the sequence of entries (events and commands) that all instances share |
@@ -54,7 +56,7 @@
 //! The other builders stand with the product (`Watchdog`) or above it (`Redis`).
 //!
 //! ```text
-//! EDGES   mount/ serve/ watchdog/ redis/     behind features
+//! EDGES   mount/ serve/ watchdog/ redis/ testing/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings) -> listener (for axum) -> connection (deadlines) -> requests
@@ -62,9 +64,11 @@
 //!                    link (hyper's part) -> app (services);  open (the connections of a server)
 //!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
 //!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
-//!     tasks/         reader, sender, history, announcer, observer: a loop each;  read_size
-//!     store/         script -> entry, format;  lease -> changes;  tail -> entry;  outbox;  values
+//!     tasks/         reader, sender, history, announcer, observer, keeper: a loop each;  read_size
+//!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
+//!                    outbox;  values
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
+//!   testing/         reader (streams as a page reads them)      instances (an engine in memory)
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
 //!   apply            entries to state             builder         settings to a hub
@@ -76,7 +80,9 @@
 //!   returning        clients that come back       waking          wakes many clients, in turns
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          clients of a topic           follow          topics of a request
+//!   crowd            an audience's clients, in pieces
 //!   run              a run's producer             reading         a run's readers
+//!   parts            parts of runs to state       incoming        entries of the order
 //! CORE    core/     plain types that the locks guard
 //!   state            the state lock's contents    attendance      seats here and elsewhere
 //!   held             history reads                ahead           clients ahead of the log
@@ -89,7 +95,7 @@
 //!   stats            counters                     settings        limits, history, presence
 //!   telemetry        log events, spans            health          is the backplane reachable
 //!   end              reasons, states of an end    pacing          a batch in a period
-//!   run              a run's stop
+//!   run              a producer's verdict, stop
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
 //!   log              the bounded log              mailbox         cursor and window
 //!   codec            bytes between instances      routes          clients by key
@@ -101,12 +107,12 @@
 //!   key              client ids, keys             profile         a client with its topics
 //!   name             the forms of a name          away            topics of clients that are away
 //!   runs             the runs by name             run_log         a run's events and text
-//!   merge            the events of several keys
+//!   merge            the events of several keys   producer        ids of instances, producers
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/: tested configurations
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
 //!                    event -> traceparent (the trace of an event)
-//!   time/            deadline -> heartbeat;  tokio, manual -> timer;  epoch   sync     locks, loom
+//!   time/            deadline -> heartbeat;  tokio, hyper, manual -> timer;  epoch   sync     locks, loom
 //! ```
 //!
 //! - `frame` is the only file that writes bytes of events, and `decode` the only file that reads
@@ -202,10 +208,18 @@
 //!   before the publish, instead of a hold for each piece.
 //! - The ordering lock is held for a whole hand-out. Publishers park for it.
 //! - A crowd that joins or leaves a topic takes the ordering lock for each piece of 64 clients, and
-//!   hands the lock over to a publisher that waits. A publish waits for one such piece.
+//!   hands the lock over to a publisher that waits. A publish waits for one such piece. The piece
+//!   is smaller if its clients look at many events of the topic, for the last events. The clients
+//!   share the list of these events, so most of them cost no allocation.
+//! - `disconnect` and `finish` of a crowd hold the ordering lock while they end the streams, so
+//!   that all streams end at one place among the events, and release the state lock between two
+//!   pieces. The clients of a `disconnect` are forgotten after the ordering lock is released: their
+//!   streams take no event any more.
 //!
 //! All work that grows with a request (hashing, sorting, checking) is done before the locks. Under
-//! the locks a client with 64 topics costs a look-up for each.
+//! the locks a client with 64 topics costs a look-up for each. A list as long as a crowd is allocated
+//! before the locks, too: after many frees, an allocator can tidy up for milliseconds before it
+//! returns a large piece of memory.
 //!
 //! **Wake-ups in turns.** A runtime has one queue for each worker. If a broadcast woke 9,000
 //! clients at once, an event for one of these clients would wait for the turn of the client: up to
@@ -268,6 +282,9 @@
 //! | any | `Window`, `Log` | the order was replaced, and the cursor is still valid |
 //! | any | `Gap` | the client is before the floor of a new order, its id is of no order, or the replay is capped |
 //! | `Gap` | `Log`, `Window` | the gap is reported: to the log if events wait |
+//!
+//! A reader of a page (`Hub::read_with_history`) waits beside the clients in `Held`, and reads the
+//! log when released: the log is the only source of events for both.
 //!
 //! A client in `Held` receives heartbeats only. New events move the tail, and do not wake the
 //! stream. New events do not wake a client that rests either (see *A pace*): a client with a pace
@@ -430,7 +447,7 @@
 //!
 //! `tests/backplane.rs` compares hubs on a list with a model: browsers change hubs and are cut off,
 //! hubs start anew and read history, and the list is rolled back and trimmed. `tests/instances`
-//! does the same for presence. `tests/redis` runs a real Redis with faults, under load: every
+//! does the same for presence and runs. `tests/redis` runs a real Redis with faults, under load: every
 //! client gets every confirmed event once and in order, or is told a gap.
 //!
 //! # History reads
@@ -472,18 +489,62 @@
 //!   of live clients. A read cuts a piece at the reader's position, at the next event of another
 //!   name, and at the reader's tail. So the result is exact for each reader, and a long answer is a
 //!   few frames.
-//! - **Fencing.** A handle has the slot and the serial of the run. Each publish compares both under
-//!   the state lock. A takeover gives the run a new serial.
+//! - **Fencing.** A run has the id of its producer: the instance and a serial. Each publish compares
+//!   the id under the state lock. A takeover gives the run another producer.
 //! - **The end** is an event, `hub:run-end`, in the order. Under the same hold of the ordering
 //!   lock, the streams that follow ended runs only are finished: `Ending` as for `Hub::finish`. A
 //!   client that comes later has the end decided when the client is let in, and reads its backlog.
 //!   A client that comes back after the end gets the status that stops an `EventSource`.
 //! - **Stopping** sets a flag and wakes the producer, under a lock of the producer (`core/run`).
 //!   The producer decides how the run ends. A silent run does not expire: only the producer knows.
-//! - **Forgotten runs** leave a row in the record of evicted events, under the type `hub:run-end`,
-//!   which every reader of runs admits. A stream that outlives its runs gets a gap.
-//! - With a backplane, [`Hub::start_run`](crate::Hub::start_run) returns an error: a run needs a
-//!   stream of its own, a lease and a script there.
+//! - **Forgotten runs** leave a row in a record of their own, under the type `hub:run-end`, which
+//!   every reader of runs admits. A stream that outlives its runs gets a gap. The record of evicted
+//!   events would drop the rows after a history read, which brings no run back.
+//!
+//! ## Runs over a backplane
+//!
+//! *The order decides.* A start, a takeover, an event, a stop and an end are entries of the one
+//! order, *parts* of the run. The state of a run is a function of the parts before a position. So
+//! every instance that applies the rule of [`RunPartKind`](crate::backplane::RunPartKind) agrees on
+//! the producer, without a question to another instance and without logic in the engine. Of two
+//! starts of a name the first in the order counts; an event of a producer that was taken over has
+//! no effect on any instance. A check in the engine would be a second rule for each engine, and a
+//! lock for each name would add an answer to wait for before the first event.
+//!
+//! - **One rule.** `hub/parts` applies the parts. A hub alone calls it at once, under the ordering
+//!   lock. A hub with a backplane calls it when the part comes back.
+//! - **The verdict comes later.** [`Hub::start_run`](crate::Hub::start_run) stays synchronous, and
+//!   [`Run::started`](crate::Run::started) waits for the order. Events are sent behind the start
+//!   meanwhile, so the first token does not wait for the engine. An engine that ends without
+//!   confirming the start resolves the wait with an error.
+//! - **An end is never refused.** A `Run` that is dropped cannot try again later, and the run would
+//!   stay open for the readers. So an engine that is full takes the end all the same.
+//! - **A full hub** that reads the start of another instance does not keep the run: a hostile order
+//!   must not fill the memory. If its own start finds no room, the hub sends the end, because other
+//!   instances may have started the run.
+//! - **A dead instance** cannot end its runs. An engine that finds the death calls
+//!   [`Feed::lose_runs`](crate::backplane::Feed::lose_runs), on any number of instances: each sends
+//!   the end `lost`, and the first end in the order counts. An instance that was only slow reads
+//!   that end, too, and its producer gets an error.
+//! - **A closed hub** ends its runs as abandoned before the engine ends, so a rolling update does
+//!   not wait for a lease.
+//!
+//! *Copies.* The order is trimmed, and a run can be older than the part that a late instance reads.
+//! So engines copy the parts of each run, and the hub loads the copies with the order. A copy
+//! decides about its run up to the position at which the engine read it, and not the tail: the tail
+//! has the starts that were refused, too, and does not say which run was open before the tail. The
+//! model of `tests/instances` found that an instance which judged by the tail accepted a refused
+//! start. Numbers in the events would show a hole in a copy, but two threads that publish to the
+//! same run take numbers and places in the outbox in different orders. So the engine says which
+//! events a copy has dropped.
+//!
+//! *A replaced order.* Runs of the copies go on. An open run that the new order lacks is *gone*: the
+//! run takes no events, a new run may take the name, and every instance sends the end `lost` for
+//! the readers. The end must be an entry of the order, because readers of topics need an event with
+//! an id. Every instance sends it, since an instance that begins anew once more may miss the end
+//! that another instance has read. A producer whose start had a place in the old order, and that is
+//! no producer of the new order, is told that the run is lost. If the start comes all the same, the
+//! end that was sent is behind the start.
 //!
 //! # Time
 //!
@@ -621,6 +682,7 @@
 //! | `Redis is out of memory: the oldest events are removed` | `WARN` | `events`; at most once a minute |
 //! | `presence sync failed` | `WARN` | `cause`; at most once a minute |
 //! | `presence sync resumed` | `INFO` | if the failure was logged |
+//! | `lease sync failed`, `lease sync resumed` | `WARN`, `INFO` | the same for the leases of runs |
 //! | `backplane ended with unacknowledged events` | `WARN` | `left`: how many events |
 //! | `publisher ended with unacknowledged events` | `WARN` | `left`: how many events |
 //! | `publisher cannot reach Redis` | `WARN` | `cause`; at most once a minute |
@@ -674,6 +736,7 @@
 //! | `LIFETIME_SPREAD` | 0.1 | `core/config` | ends of long streams are spread over a tenth of the lifetime |
 //! | `Retain` | 4096, 16 MiB, 300 s | `log/retain` | default retention |
 //! | `RunLimits` | 10 min, 8 MiB, 64 MiB, 10,000 | `log/retain` | runs: after the end, each, all, how many |
+//! | `WAIT` | 2 s | `log/retain` | for a run that may have started on another instance; a start comes back within a round trip to the backplane |
 //! | `History` | 16,384, 16 MiB, 60 s | `core/settings` | default allowance and longest wait |
 //! | `Limits` | 64, 64, 256 B, 4096 | `core/settings` | topics, event types and name length of a client; remembered clients |
 //! | `Presence` | 10 s, 10,000, 4096, 10^6 | `core/settings` | grace, users away, events kept, remote users |
@@ -684,8 +747,10 @@
 //! | `MAX_EVENTS` | 64 | `log/entry` | events of one read of the log: 16 and 256 make publishers wait for longer |
 //! | `VALUE_BYTES` | 16 MiB | `log/retain` | default bound of kept values, as of the retention |
 //! | `MAX_PERIOD` | 1 h | `core/pacing` | the longest pace: most logs retain less |
+//! | `PATIENCE`, `MAX_UNSENT` | 10 s, 1,000 | `testing` | the wait of a test, of real time; entries that an instance holds unsent |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
-//! | `JOINED` | 64 clients | `hub/joining` | join or leave a topic in one hold of the locks |
+//! | `JOINED`, `LOOKED_AT` | 64 clients, 2048 events | `hub/joining` | join or leave a topic, and are looked at, in one hold of the locks |
+//! | `FORGOTTEN` | 64 clients | `hub/disconnect` | are forgotten in one hold of the state lock |
 //! | `LOADED` | 64 events | `hub/opening` | one item of a snapshot that the application reads meanwhile |
 //! | `LOOKS`, `POLITE_LOOKS`, `PAUSES` | 128, 384, 4 | `sync` | how long threads spin: see *Waiting* |
 //! | `TEXT_BYTES`, `TEXT_EVENTS` | 16 KiB, 4096 | `log/run_log` | a text is copied under the lock, and dropped as a whole |
@@ -700,6 +765,7 @@
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
 //! | `MAX_EXPIRED` | 64 seats | `core/roster` | grace periods that one operation ends |
 //! | `LINGER` | 10 s | `core/held` | older events stay this long after the last read |
+//! | `MAX_READERS` | 4096 readers | `core/held` | pages that wait for older events: each piece looks at all |
 //! | `MAX_LOWERED`, `_IDLE` | 64, 1024 | `hub/shared` | events freed by a publish or read; by a heartbeat |
 //! | `LASTS`, `LOG_PERIOD` | 1 s, 10 s | `core/health` | an outage that clients hear of; log rate |
 //! | `BACKLOG` | 4,096 | `serve/mod` | the most that Linux allows, unless it is set otherwise |
@@ -736,6 +802,12 @@
 //! | `CHUNK`, `STEP` | 64, 1024 | `redis/tasks/observer` | entries and seats in one read |
 //! | `VALUES` | 64 | `redis/tasks/reader` | values in one answer: a slow line must carry an answer in time |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
+//! | `BEATS`, `LONGEST_BEAT` | 8, 400 ms | `redis/store/runs` | renewals in a lease of runs: a death is told two seconds after the lease |
+//! | `HOLDS`, `PRUNE_EVERY` | 2, 4 | `redis/tasks/keeper` | renewals after the last run; copies are pruned with every fourth |
+//! | `RECORDS`, `COPIES` | 256, 128 | `redis/store/runs` | records and copies in one answer |
+//! | `PRUNES` | 16 | `redis/store/runs` | calls in which ended runs go at a time |
+//! | `TRIES` | 12 | `redis/tasks/reader` | timeouts in which a read shrinks and waits longer, to the end |
+//! | `OVERHEAD`, `LOOK_BACK` | 64 B, 16 | `redis/lua/runs.lua` | beside an entry of a copy; entries that are searched for an older value |
 //! | `KEPT_ENTRIES` | 256 | `redis/store/lease` | an instance that misses more reads a set |
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |
 //! | `PROBE_SHARE`, `MOST_PROBE` | 1/8, 1 s | `redis/connect/link` | the time of an idle connection for an answer |
@@ -792,6 +864,7 @@
 //! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
 //! | readers of runs | done: `Subscriber::run`. `Hub::follow` is for the topics that a page asks for. The end of a run is `Run::finish` or `Run::fail` by reference, so that an invalid last event does not abandon the run |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
+//! | older pages | done: `Hub::read_with_history`, a second method. `read` stays synchronous: a page that the log can answer needs no task, and `recent`, tests and publishers call it where nothing can wait. A wait shares the request, the bound and the release of the held clients (`core/held`); its future holds a key there instead of a slot. Too many waits are an error and not a `truncated` page, because the events are not lost. A closed hub or a silent backplane does truncate, as the stream gets a gap |
 //! | `latest` and `at_most_every` | done: setters of `Subscriber`, so that `subscribe` returns the type that every adapter takes. `latest` with a snapshot is an error, as `replay_last` is. A period of zero is no pace and a period above an hour is an hour, because the period often comes from a request |
 //! | a heartbeat with the position | done: `Heartbeat::position`, a visible event with an id. A block that has an id only would be enough by the standard, but 3 of the 12 clients of the suite dispatch an event for such a block (`tests/conformance/id_blocks`): `@microsoft/fetch-event-source`, `httpx-sse` and `sse-stream` |
 //! | `replay_last` with a snapshot | done: an error on every request, also if the client resumes, so that a test of the handler finds it. The snapshot replaced the replay unseen |
@@ -855,6 +928,19 @@
 //! retried over a new connection, unreported, at most once a second. A connection that was idle for
 //! a second has an eighth of the timeout for the first answer. All that is sent so can be sent
 //! twice.
+//!
+//! *Runs.* The order decides who is the producer of a run, so Redis needs no lock. The copy of a run
+//! is a second stream and not a second read of the main stream, because the main stream is trimmed
+//! by the events of all. The script copies a part of a run only if the part has an effect, by the
+//! rule of the hubs. If the script copied all parts, a fenced producer could fill the copy, and the
+//! end by a superseded producer would expire the copy of an open run. A copy that cannot be written
+//! is removed as a whole: an instance would not see the hole. Ended runs are removed by the task
+//! that renews the lease, because a script must not use keys that the caller did not name.
+//!
+//! The lease of an instance is a key with a number that changes. As for presence, each instance
+//! judges by its own clock since when the number is the same. Unlike presence, one instance then
+//! ends the runs for all: a run has one end, and an instance that was cut off itself begins to
+//! count anew.
 //!
 //! *A full Redis.* Redis decides when a script starts whether the memory is full. So the script
 //! that publishes cannot make room for itself: the sender removes the oldest eighth of the stream

@@ -323,6 +323,9 @@ pub enum ReadError {
     /// With a backplane: the hub has not read the end of the order so far.
     #[error("the backplane was not read so far")]
     NotLoaded,
+    /// With a backplane: as many readers wait for older events as may wait at a time.
+    #[error("too many readers wait for older events")]
+    Busy,
 }
 
 /// Why [`Hub::watch`](crate::Hub::watch) or [`Hub::watch_topics`](crate::Hub::watch_topics) failed.
@@ -391,9 +394,13 @@ pub enum RunError {
     /// Another producer took the run over.
     #[error("another producer took the run over")]
     Superseded,
-    /// The hub has a backplane. This version has runs for a hub alone only.
-    #[error("a hub with a backplane has no runs: use a hub of this instance alone")]
-    Backplane,
+    /// The run was lost: another instance found this instance dead, or the order was replaced and
+    /// does not have the run. With a [backplane](crate::HubBuilder::backplane) only.
+    #[error("the run was lost: this instance was out of reach, or the order was replaced")]
+    Lost,
+    /// Too many events wait to be sent to the [backplane](crate::HubBuilder::backplane).
+    #[error("too many events wait for the backplane")]
+    Backlog,
     /// The hub is closed.
     #[error("the hub is closed")]
     Closed,

@@ -61,6 +61,7 @@
 //! | dead connections | `sse_hub::watchdog` |
 //! | thousands of streams in one process | `sse_hub::serve` |
 //! | several instances | `sse_hub::redis`, and [`backplane`] for other engines |
+//! | tests of an application | [`guide::testing`], `sse_hub::testing` |
 //! | logs and metrics | [`design`](design#observability), [`Stats`] |
 //! | how the crate is built, and why | [`design`] |
 //!
@@ -72,6 +73,7 @@
 //! |---|---|
 //! | `json` | `Event::json`, typed payloads, serde for `ClientId`, `EventId`, `Page` and `Stats` |
 //! | `tokio` | `TokioTimer` |
+//! | `hyper` | `HyperTimer`: the timer of hyper for any runtime |
 //! | `http` | responses and an `http_body::Body` for any server of the `http` crate |
 //! | `axum` | extractors and responses |
 //! | `warp` | filters and replies |
@@ -81,6 +83,7 @@
 //! | `metrics` | `Hub::record_metrics` |
 //! | `redis` | `sse_hub::redis`: several instances act as one hub |
 //! | `redis-tls` | `rediss://` addresses |
+//! | `testing` | `sse_hub::testing`: a reader of streams, and instances in memory, for tests |
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -96,6 +99,8 @@ pub mod redis;
 #[cfg(feature = "serve")]
 pub mod serve;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 #[cfg(feature = "watchdog")]
 pub mod watchdog;
@@ -110,17 +115,21 @@ pub mod backplane {
     //! gives an event *is* the event's id, so a client can resume on another instance. A program
     //! that only publishes needs no hub: an [`Encoder`] writes its events.
     //!
-    //! Commands (to disconnect clients, or to let them join a topic) travel in the same order, and
-    //! look like events to the engine. Presence needs no order: an engine may
+    //! Commands (to disconnect clients, or to let them join a topic) and the parts of runs travel in
+    //! the same order, and look like events to the engine. An engine may keep a copy of each
+    //! [run](Outgoing::run). Presence needs no order: an engine may
     //! [take](Feed::take_changes) the changes of this hub's users and of the members of its topics,
     //! and give them to the [other](Feed::change_users) instances.
 
     pub use crate::core::ahead::AheadUpTo;
     pub use crate::core::backplane::{Backplane, Outgoing, SendError, UserChange};
-    pub use crate::core::encoder::Encoder;
+    pub use crate::core::encoder::{Encoder, RunEncoder};
     pub use crate::core::held::HistoryRequest;
     pub use crate::core::seats::Seat;
-    pub use crate::hub::feed::{Feed, Incoming, Kind, Malformed, TailLimits};
+    pub use crate::hub::feed::{Feed, TailLimits};
+    pub use crate::hub::incoming::{Incoming, Kind, Loaded, Malformed, RunCopy};
+    pub use crate::log::codec::{RunPart, RunPartKind};
+    pub use crate::log::producer::InstanceId;
 }
 
 #[cfg(feature = "http")]
@@ -135,7 +144,7 @@ pub mod http {
     //! | a `HEAD` request, without subscribing | [`head_response`] |
     //! | a native `EventSource` that must stop | [`stop_response`] |
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
-    //! | a page that joins or leaves a topic | [`join_topic`], [`leave_topic`] |
+    //! | a page that joins or leaves a topic | [`change_topics`], or [`join_topic`] and [`leave_topic`] |
     //!
     //! The guide says [how to mount](crate::guide::mounting) a stream, [answer
     //! `HEAD`](crate::guide::mounting#head), and [shut down](crate::guide::shutdown) in order.
@@ -144,7 +153,7 @@ pub mod http {
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
         refusal, stop_response, stream_response,
     };
-    pub use crate::mount::topics::{join_topic, leave_topic};
+    pub use crate::mount::topics::{change_topics, join_topic, leave_topic};
 }
 
 #[cfg(feature = "warp")]
@@ -189,7 +198,7 @@ pub use crate::hub::drain::Drain;
 pub use crate::hub::hub::Hub;
 pub use crate::hub::page::{Page, StoredEvent};
 pub use crate::hub::presence::{PresenceWatch, TopicWatch};
-pub use crate::hub::run::{Run, RunInfo, RunOptions, Stopped};
+pub use crate::hub::run::{Run, RunInfo, RunOptions, Started, Stopped};
 pub use crate::hub::subscriber::Subscriber;
 pub use crate::hub::subscription::Subscription;
 pub use crate::hub::topics::ClientInfo;
@@ -202,6 +211,8 @@ pub use crate::mount::event_stream::{EventStream, IntoEvent};
 #[cfg(feature = "serve")]
 pub use crate::serve::serve;
 pub use crate::time::heartbeat::Heartbeat;
+#[cfg(feature = "hyper")]
+pub use crate::time::hyper::HyperTimer;
 pub use crate::time::manual::ManualTimer;
 pub use crate::time::timer::{Sleep, Timer};
 #[cfg(feature = "tokio")]

@@ -8,8 +8,8 @@ use sse_hub::{
     HubBuilder, InvalidEventType, LastEventId, ManualTimer, MembersError, NameError, NameKind,
     ParseClientIdError, ParseEventIdError, Presence, PresenceEvent, PresenceWatch, PublishError,
     Receipt, Refused, RefusedCause, Retain, Run, RunError, RunInfo, RunLimits, RunOptions,
-    RunState, Sleep, Stats, Stopped, Subscriber, Subscription, Timer, TopicEvent, TopicWatch,
-    Unmatched, UserInfo, WatchError,
+    RunState, Sleep, Started, Stats, Stopped, Subscriber, Subscription, Timer, TopicEvent,
+    TopicWatch, Unmatched, UserInfo, WatchError,
 };
 
 const fn shared<T: Debug + Send + Sync + Unpin + 'static>() {}
@@ -50,11 +50,14 @@ fn watch_is_send_and_unpin() {
 
 #[test]
 fn runs_can_be_shared_by_tasks() {
-    const fn future<T: Future<Output = std::sync::Arc<str>> + Send>() {}
+    const fn started<T: Future<Output = Result<(), RunError>> + Send>() {}
+    const fn stopped<T: Future<Output = std::sync::Arc<str>> + Send>() {}
 
     const { shared::<Run>() };
+    const { shared::<Started>() };
+    const { started::<Started>() };
     const { shared::<Stopped>() };
-    const { future::<Stopped>() };
+    const { stopped::<Stopped>() };
     const { cloned::<RunOptions>() };
     const { cloned::<RunInfo>() };
     const { value::<RunLimits>() };
@@ -122,6 +125,12 @@ fn tokio_timer_is_shared_between_streams() {
     const { timer::<sse_hub::TokioTimer>() };
 }
 
+#[cfg(feature = "hyper")]
+#[test]
+fn hyper_timer_is_shared_between_streams() {
+    const { timer::<sse_hub::HyperTimer>() };
+}
+
 #[cfg(feature = "watchdog")]
 #[test]
 fn watched_connection_moves_with_its_task() {
@@ -165,7 +174,8 @@ fn body_moves_with_its_stream() {
 #[test]
 fn backplane_and_feed_cross_threads() {
     use sse_hub::backplane::{
-        AheadUpTo, Backplane, Encoder, Feed, Incoming, Malformed, Outgoing, SendError,
+        AheadUpTo, Backplane, Encoder, Feed, Incoming, InstanceId, Loaded, Malformed, Outgoing,
+        RunCopy, RunPart, SendError,
     };
 
     const { boxed::<dyn Backplane>() };
@@ -173,6 +183,10 @@ fn backplane_and_feed_cross_threads() {
     const { cloned::<Encoder>() };
     const { shared::<Outgoing>() };
     const { shared::<Incoming>() };
+    const { shared::<Loaded>() };
+    const { shared::<RunCopy>() };
+    const { shared::<RunPart<'_>>() };
+    const { shared::<InstanceId>() };
     const { cloned::<AheadUpTo>() };
     const { value::<SendError>() };
     const { error::<Malformed>() };

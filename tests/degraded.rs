@@ -7,7 +7,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{Event, EventId, Hub, HubBuilder, ManualTimer, Subscriber, Subscription};
 use support::{Counting, SECOND, frames, poll, read, wait, within};
 
@@ -47,7 +47,7 @@ impl Instance {
     }
 
     fn load(&self) {
-        self.feed.load(EventId::new(7, 7), []);
+        self.feed.load(Loaded::new(EventId::new(7, 7), []));
         self.feed.degraded(None);
     }
 
@@ -181,7 +181,7 @@ fn busy_stream_keeps_timer_and_position() {
     let builder = Hub::builder(timer.clone()).backplane(kept.clone());
     let hub = builder.announce_outages(true).build().unwrap();
     let feed = Feed::new(&hub).unwrap();
-    feed.load(EventId::new(7, 0), []);
+    feed.load(Loaded::new(EventId::new(7, 0), []));
     feed.degraded(None);
     hub.broadcast(Event::new("n").data("1")).unwrap();
     let entry = kept.0.lock().unwrap().pop().unwrap();

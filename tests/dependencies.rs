@@ -40,10 +40,11 @@ const SERVERS: [&str; 11] = [
 
 #[test]
 fn each_feature_adds_only_its_dependencies() {
-    let features: [(&str, &[&str]); 12] = [
+    let features: [(&str, &[&str]); 14] = [
         ("default", &["serde", "serde_json"]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),
+        ("hyper", &["hyper"]),
         ("http", &["http", "http-body"]),
         ("axum", &["axum-core", "http", "http-body"]),
         ("warp", &["http", "http-body", "warp"]),
@@ -66,6 +67,7 @@ fn each_feature_adds_only_its_dependencies() {
         ("metrics", &["metrics"]),
         ("redis", &["redis", "tokio"]),
         ("redis-tls", &["redis", "rustls", "tokio"]),
+        ("testing", &[]),
     ];
     for (feature, adds) in features {
         let expected: BTreeSet<_> = ALWAYS.iter().chain(adds).copied().map(str::to_owned).collect();
@@ -93,6 +95,14 @@ fn adapter_does_not_bring_the_server() {
     let watchdog = tree("watchdog");
     assert_eq!(servers_in(&watchdog), ["tokio"]);
     assert!(!watchdog["tokio"].contains("net"), "{watchdog:?}");
+
+    // The timer of hyper is a trait. hyper itself uses a channel of tokio, and no runtime.
+    let hyper = tree("hyper");
+    assert_eq!(servers_in(&hyper), ["hyper", "tokio"]);
+    for feature in ["client", "http1", "http2", "server"] {
+        assert!(!hyper["hyper"].contains(feature), "{feature} of {hyper:?}");
+    }
+    assert!(!hyper["tokio"].contains("rt"), "{hyper:?}");
 
     // warp's public API contains tokio types, but the application decides whether warp serves.
     let warp = tree("warp");

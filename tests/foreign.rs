@@ -3,24 +3,30 @@
 
 mod support;
 
+#[path = "support/tracer.rs"]
+mod tracer;
+
 use std::cell::Cell;
 use std::fmt::{self, Debug};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, Seat, SendError, UserChange};
+use sse_hub::backplane::{
+    Backplane, Feed, Incoming, Loaded, Outgoing, Seat, SendError, UserChange,
+};
 use sse_hub::{
     Audience, EndReason, Event, EventId, Goodbye, Heartbeat, History, Hub, HubBuilder, Limits,
     ManualTimer, Presence, Retain, Sleep, Subscriber, Subscription, Timer,
 };
 use support::{SECOND, data, has_ended, poll, read, within};
-use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
-use tracing::{Dispatch, Subscriber as Tracer};
+use tracer::trace_to;
+use tracing::Subscriber as Tracer;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt as _};
 use tracing_subscriber::registry;
 
@@ -191,14 +197,6 @@ impl<S: Tracer> Layer<S> for Meddler {
     fn on_event(&self, _: &tracing::Event<'_>, _: LayerContext<'_, S>) {
         self.meddle();
     }
-}
-
-/// While a process has only one subscriber, the first thread that meets an event decides for all
-/// whether the event is wanted. One more subscriber makes every thread ask.
-fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
-    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
-    LazyLock::force(&ANOTHER);
-    set_default(tracer)
 }
 
 /// Which foreign code meddles.
@@ -386,7 +384,7 @@ fn foreign_code_may_call_a_hub_of_several() {
                     (EventId::new(20, 0), Duration::ZERO, entry)
                 })
             };
-            feed.load(EventId::new(10, 0), tail(meddler));
+            feed.load(Loaded::new(EventId::new(10, 0), tail(meddler)));
             feed.degraded(Some("gone"));
             scene.timer.advance(2 * SECOND);
             feed.degraded(Some("gone"));
@@ -423,7 +421,7 @@ fn foreign_code_may_call_a_hub_of_several() {
             feed.skip_malformed();
             use_everything(&scene);
             scene.deliver(&feed);
-            feed.load(EventId::new(1 << 50, 0), tail(meddler));
+            feed.load(Loaded::new(EventId::new(1 << 50, 0), tail(meddler)));
             drop((early, held));
             assert!(meddler.calls() > 10, "{who:?}: {}", meddler.calls());
         });
@@ -726,7 +724,7 @@ fn backplane_that_panics_once_leaves_no_client() {
         let build = |fuse: &Fuse, timer| {
             let hub = settings(timer).backplane(FusedEngine(fuse.clone())).build().unwrap();
             let feed = Feed::new(&hub).unwrap();
-            feed.load(EventId::new(1, 0), []);
+            feed.load(Loaded::new(EventId::new(1, 0), []));
             (hub, None)
         };
         burnt += burn_in(build, operation);
@@ -761,7 +759,7 @@ fn notification_that_panics_stops_no_operation() {
             let engine = FusedNotifications(fuse.clone());
             let hub = settings(timer.clone()).backplane(engine).build().unwrap();
             let feed = Feed::new(&hub).unwrap();
-            feed.load(EventId::new(1, 0), []);
+            feed.load(Loaded::new(EventId::new(1, 0), []));
             let mut streams: Vec<_> =
                 (0..2).map(|_| hub.subscribe(Subscriber::new().user("other")).unwrap()).collect();
             // The next change is a notification only if these changes were taken.

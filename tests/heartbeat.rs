@@ -169,3 +169,21 @@ fn heartbeat_with_position_skips_no_waiting_event() {
     timer.advance(50 * SECOND);
     assert!(data(&read(&mut stream)).contains(&"2".to_owned()));
 }
+
+#[cfg(feature = "hyper")]
+#[tokio::test(start_paused = true)]
+async fn timer_of_hyper_drives_heartbeats() {
+    let timer = sse_hub::HyperTimer::new(hyper_util::rt::TokioTimer::new());
+    let (hub, mut stream) = stream(timer, Heartbeat::default().every(EVERY));
+    let start = tokio::time::Instant::now();
+    for number in 1..=100 {
+        if number == 50 {
+            hub.broadcast(Event::new("x")).unwrap();
+            assert!(stream.next().await.unwrap().starts_with(b"event: x\n"));
+        }
+        assert_eq!(stream.next().await.unwrap(), ":\n");
+        // tokio rounds up to milliseconds.
+        let late = start.elapsed().checked_sub(EVERY * number).expect("no heartbeat is early");
+        assert!(late < SECOND, "{late:?}");
+    }
+}

@@ -5,9 +5,12 @@ mod support;
 #[path = "support/order.rs"]
 mod order;
 
+#[path = "support/tracer.rs"]
+mod tracer;
+
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
@@ -18,10 +21,11 @@ use sse_hub::{
     RunOptions, Subscriber, Subscription,
 };
 use support::within;
+use tracer::trace_to;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
-use tracing::{Dispatch, Level, Subscriber as Tracer};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Level, Subscriber as Tracer};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{filter::LevelFilter, registry};
@@ -108,14 +112,6 @@ fn captured(level: Level) -> (Lines, DefaultGuard) {
     let lines = Lines::default();
     let layer = lines.clone().with_filter(LevelFilter::from_level(level));
     (lines, trace_to(registry().with(layer)))
-}
-
-/// While a process has a single subscriber, the first thread that meets an event decides for all
-/// threads whether the event is enabled. A second subscriber prevents that.
-fn trace_to(tracer: impl Tracer + Send + Sync) -> DefaultGuard {
-    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
-    LazyLock::force(&ANOTHER);
-    set_default(tracer)
 }
 
 /// Captures this thread's spans until the guard is dropped.

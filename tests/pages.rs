@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
     Audience, AudienceError, Event, EventId, Goodbye, Hub, LastEventId, Limits, ManualTimer,
     NameError, NameKind, Page, ReadError, RefusedCause, Retain, StoredEvent, Subscriber,
@@ -249,7 +249,7 @@ impl Model {
             let text = read(&mut stream);
             assert_eq!(!gaps(&text).is_empty(), is_lost);
             let got: Vec<_> =
-                frames(&text).into_iter().filter(|frame| !frame.is_of_the_hub()).collect();
+                frames(&text).into_iter().filter(|frame| !frame.is_of_hub()).collect();
             let ids: Vec<_> = got.iter().map(|frame| frame.id.unwrap()).collect();
             assert_eq!(ids, expected.iter().map(|event| event.id).collect::<Vec<_>>());
         }
@@ -513,10 +513,8 @@ fn backplane_is_read_once_loaded() {
     assert_eq!(hub.position(), EventId::default());
     hub.broadcast(event("1")).unwrap();
     let entry = engine.0.lock().unwrap()[0].clone();
-    feed.load(
-        EventId::new(5, 0),
-        [(EventId::new(5, 1), Duration::ZERO, Incoming::parse(&entry).unwrap())],
-    );
+    let entry = Incoming::parse(&entry).unwrap();
+    feed.load(Loaded::new(EventId::new(5, 0), [(EventId::new(5, 1), Duration::ZERO, entry)]));
     assert_eq!(hub.position(), EventId::new(5, 1));
     let page = hub.read(&who, first, 10).unwrap();
     assert_eq!((texts(&page.events), page.next), (vec!["1"], EventId::new(5, 1)));

@@ -7,7 +7,6 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use sse_hub::backplane::{Backplane, Outgoing, SendError};
 use sse_hub::{
     ClientId, Event, EventError, EventId, Hub, LastEventId, Limits, ManualTimer, NameError,
     RefusedCause, Retain, Run, RunError, RunLimits, RunOptions, RunState, Subscriber, Subscription,
@@ -782,23 +781,6 @@ fn bad_input_is_an_error() {
     }
 }
 
-#[derive(Debug)]
-struct Nowhere;
-
-impl Backplane for Nowhere {
-    fn send(&self, _: Outgoing) -> Result<(), SendError> {
-        Ok(())
-    }
-}
-
-#[test]
-fn hub_with_a_backplane_has_no_runs() {
-    let (hub, _) = hub_with(|hub| hub.backplane(Nowhere));
-    let error = hub.start_run("a", RunOptions::default()).unwrap_err();
-    assert_eq!(error, RunError::Backplane);
-    assert_eq!(refusal(&hub, Subscriber::new().run("a")), RefusedCause::UnknownRun);
-}
-
 #[test]
 fn tiny_bounds_lose_events_and_nothing_else() {
     let limits = RunLimits::default().bytes_per_run(1).bytes(1).runs(1);
@@ -842,7 +824,8 @@ fn errors_have_clear_statuses() {
         (RunError::Ended, 410),
         (RunError::Full { limit: 1 }, 503),
         (RunError::TooLarge { bytes: 2, limit: 1 }, 413),
-        (RunError::Backplane, 500),
+        (RunError::Lost, 409),
+        (RunError::Backlog, 503),
         (RunError::Closed, 503),
     ] {
         assert_eq!(error_response(error).status(), status, "{error}");

@@ -1,36 +1,24 @@
-//! Sessions, and the tokens that prove that a request belongs to a session.
+//! Sessions, and the three proofs that a request belongs to a session.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use axum::http::HeaderMap;
+use axum_extra::extract::PrivateCookieJar;
+use axum_extra::extract::cookie::{Cookie, Key, SameSite};
+use cookie::CookieJar;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 
-/// The use of a token. The signature covers the purpose, so a token cannot pass for another kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Purpose {
-    /// The cookie of a browser.
-    Cookie,
-    /// The `Authorization` header of any other client.
-    Access,
-    /// The URL of a stream. URLs end up in logs, so a ticket expires within seconds.
-    Ticket,
-}
+/// With this prefix, browsers accept the cookie only from this host, over TLS or from the same
+/// machine.
+const COOKIE: &str = "__Host-session";
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Claims {
-    purpose: Purpose,
-    session: String,
-    /// In milliseconds since 1970.
-    expires: u64,
-}
+/// The name under which access tokens are encrypted. The encryption authenticates the name with
+/// the value, so a cookie cannot pass for an access token.
+const ACCESS: &str = "access";
 
-/// A login. Its id is a name and no secret: the proof is a signed token.
+/// A login. Its id is a name and no secret: the proofs are secret.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) id: Arc<str>,
@@ -46,30 +34,24 @@ impl Session {
 }
 
 pub(crate) struct Sessions {
-    /// A key of this process. Several instances need a shared secret.
-    key: Hmac<Sha256>,
+    /// A key of this process. Several instances need a shared key, and shared tables.
+    key: Key,
     open: Mutex<HashMap<Arc<str>, Session>>,
+    /// The tickets that were not used, with the ids of their sessions and their expiry.
+    tickets: Mutex<HashMap<String, (Arc<str>, SystemTime)>>,
     pub(crate) last: Duration,
     pub(crate) tickets_last: Duration,
 }
 
 impl Sessions {
-    pub(crate) fn new(last: Duration, tickets_last: Duration) -> Result<Self, getrandom::Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
-        let key = Hmac::new_from_slice(&key).expect("a key of any length is valid");
-        Ok(Self { key, open: Mutex::default(), last, tickets_last })
+    pub(crate) fn new(last: Duration, tickets_last: Duration) -> Self {
+        let (key, open, tickets) = (Key::generate(), Mutex::default(), Mutex::default());
+        Self { key, open, tickets, last, tickets_last }
     }
 
     pub(crate) fn open(&self, user: &str) -> Result<Session, getrandom::Error> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id)?;
         let now = SystemTime::now();
-        let session = Session {
-            id: URL_SAFE_NO_PAD.encode(id).into(),
-            user: user.into(),
-            expires: now + self.last,
-        };
+        let session = Session { id: random()?.into(), user: user.into(), expires: now + self.last };
         let mut open = self.open.lock();
         open.retain(|_, session| session.expires > now);
         open.insert(Arc::clone(&session.id), session.clone());
@@ -87,35 +69,75 @@ impl Sessions {
         open.contains_key(&session.id).then(then)
     }
 
-    pub(crate) fn issue(&self, purpose: Purpose, session: &Session) -> String {
-        let expires = match purpose {
-            Purpose::Cookie | Purpose::Access => session.expires,
-            Purpose::Ticket => session.expires.min(SystemTime::now() + self.tickets_last),
-        };
-        let claims = Claims { purpose, session: session.id.to_string(), expires: millis(expires) };
-        let claims = serde_json::to_vec(&claims).expect("claims are JSON");
-        let claims = URL_SAFE_NO_PAD.encode(claims);
-        let signature = self.key.clone().chain_update(&claims).finalize().into_bytes();
-        format!("{claims}.{}", URL_SAFE_NO_PAD.encode(signature))
+    fn find(&self, id: &str) -> Option<Session> {
+        let open = self.open.lock();
+        open.get(id).filter(|session| session.expires > SystemTime::now()).cloned()
     }
 
-    /// Returns the session that a token proves. The reason for a failure stays secret: only an
-    /// attacker has a use for it.
-    pub(crate) fn verify(&self, purpose: Purpose, token: &str) -> Option<Session> {
-        let (claims, signature) = token.split_once('.')?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        // Compares in constant time, before the claims are parsed.
-        self.key.clone().chain_update(claims).verify_slice(&signature).ok()?;
-        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        if claims.purpose != purpose || claims.expires <= millis(SystemTime::now()) {
-            return None;
-        }
-        // The session is not open after a logout. No token outlives the session.
-        self.open.lock().get(claims.session.as_str()).cloned()
+    /// Sets the cookie of `session` in a browser.
+    pub(crate) fn set_cookie(&self, session: &Session) -> PrivateCookieJar {
+        PrivateCookieJar::new(self.key.clone()).add(self.cookie(&session.id))
+    }
+
+    /// Removes the cookie from a browser that sent `headers`.
+    pub(crate) fn remove_cookie(&self, headers: &HeaderMap) -> PrivateCookieJar {
+        PrivateCookieJar::from_headers(headers, self.key.clone()).remove(self.cookie(""))
+    }
+
+    /// Returns the session that the cookie among `headers` proves.
+    pub(crate) fn by_cookie(&self, headers: &HeaderMap) -> Option<Session> {
+        let cookie = PrivateCookieJar::from_headers(headers, self.key.clone()).get(COOKIE)?;
+        self.find(cookie.value())
+    }
+
+    /// `HttpOnly`: scripts cannot read the cookie. `SameSite=Strict`: browsers do not send it with
+    /// requests that another site starts. `Secure`: browsers do not send it over a plain
+    /// connection, and without the attribute they refuse this name, also in a removal.
+    fn cookie(&self, id: &str) -> Cookie<'static> {
+        Cookie::build((COOKIE, id.to_owned()))
+            .path("/")
+            .http_only(true)
+            .secure(true)
+            .same_site(SameSite::Strict)
+            .max_age(self.last.try_into().unwrap_or(cookie::time::Duration::MAX))
+            .build()
+    }
+
+    /// Returns a token for the `Authorization` header.
+    pub(crate) fn access(&self, session: &Session) -> String {
+        let mut jar = CookieJar::new();
+        jar.private_mut(&self.key).add((ACCESS, session.id.to_string()));
+        jar.get(ACCESS).map(|token| token.value().to_owned()).unwrap_or_default()
+    }
+
+    /// Returns the session that an access token proves. The reason for a failure stays secret: only
+    /// an attacker has a use for it.
+    pub(crate) fn by_access(&self, token: &str) -> Option<Session> {
+        let token = Cookie::new(ACCESS, token.to_owned());
+        self.find(CookieJar::new().private(&self.key).decrypt(token)?.value())
+    }
+
+    /// Returns a ticket for one stream. URLs end up in logs, so a ticket is for one use, and expires
+    /// within seconds.
+    pub(crate) fn ticket(&self, session: &Session) -> Result<String, getrandom::Error> {
+        let (ticket, now) = (random()?, SystemTime::now());
+        let mut tickets = self.tickets.lock();
+        tickets.retain(|_, (_, expires)| *expires > now);
+        tickets.insert(ticket.clone(), (Arc::clone(&session.id), now + self.tickets_last));
+        Ok(ticket)
+    }
+
+    /// Returns the session of a ticket, and uses the ticket up.
+    pub(crate) fn by_ticket(&self, ticket: &str) -> Option<Session> {
+        let (session, expires) = self.tickets.lock().remove(ticket)?;
+        // The session is not open after a logout.
+        if expires > SystemTime::now() { self.find(&session) } else { None }
     }
 }
 
-fn millis(time: SystemTime) -> u64 {
-    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+/// Returns 128 random bits as text.
+fn random() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }

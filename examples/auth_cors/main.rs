@@ -3,7 +3,7 @@
 //! | client | proof | reason |
 //! |---|---|---|
 //! | a page of this site | the cookie of its session | `EventSource` sends the cookie by itself, to another origin with `withCredentials` |
-//! | a page of another site | a ticket in the URL of the stream | such a page sends no cookie, and `EventSource` cannot set a header |
+//! | a page of another site | a ticket for one use in the URL of the stream | such a page sends no cookie, and `EventSource` cannot set a header |
 //! | a client with `fetch`, or without a browser | `Authorization: Bearer` | it can set headers |
 //!
 //! The stream of a session ends with the session: at the logout, or at the expiry. A page that
@@ -39,7 +39,7 @@
 //!   for (const type of ["hub:open", "hub:gap", "note"])
 //!     stream.addEventListener(type, (event) => last = event.lastEventId);
 //!   stream.addEventListener("logged-out", () => { stream.close(); login(); });
-//!   // The stream reconnected by itself, and its ticket had expired: get another.
+//!   // The stream reconnected by itself, and its ticket was used: get another.
 //!   stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) setTimeout(open, 1000); };
 //! }
 //! ```
@@ -55,16 +55,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query, Request, State};
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ORIGIN, SET_COOKIE, WWW_AUTHENTICATE,
-};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cookie::{Cookie, SameSite};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -77,16 +74,12 @@ use sse_hub::{
 use tokio::net::TcpListener;
 use tower_http::cors::CorsLayer;
 
-use crate::credentials::{Purpose, Session, Sessions};
+use crate::credentials::{Session, Sessions};
 
 /// The origins whose pages may use this server. List whole origins, never a pattern: browsers
 /// refuse `*` together with credentials, and a server that reflects every origin would allow the
 /// same.
 const ORIGINS: [&str; 2] = ["https://app.example.com", "http://localhost:5173"];
-
-/// With this prefix, browsers accept the cookie only from this host, over TLS or from the same
-/// machine.
-const COOKIE_NAME: &str = "__Host-session";
 
 struct App {
     hub: Hub,
@@ -99,8 +92,7 @@ struct App {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::builder(TokioTimer::new()).build()?;
-    let sessions =
-        Sessions::new(seconds("SESSION_SECONDS", 3600)?, seconds("TICKET_SECONDS", 30)?)?;
+    let sessions = Sessions::new(seconds("SESSION_SECONDS", 3600)?, seconds("TICKET_SECONDS", 30)?);
     let listener = TcpListener::bind(("127.0.0.1", common::port(3005)?)).await?;
     let own = format!("http://{}", listener.local_addr()?);
     let mut origins: Vec<_> = ORIGINS.map(HeaderValue::from_static).into();
@@ -215,7 +207,7 @@ impl FromRequestParts<Arc<App>> for Viewer {
         let Query(Opening { ticket }) = opening.map_err(IntoResponse::into_response)?;
         let session = match ticket {
             // A valid cookie does not replace an invalid ticket.
-            Some(ticket) => app.sessions.verify(Purpose::Ticket, &ticket).ok_or(Unauthorized),
+            Some(ticket) => app.sessions.by_ticket(&ticket).ok_or(Unauthorized),
             None => Session::from_request_parts(parts, app).await,
         };
         session.map(Self).map_err(IntoResponse::into_response)
@@ -246,32 +238,12 @@ impl FromRequestParts<Arc<App>> for Session {
         let session = match parts.headers.get(AUTHORIZATION) {
             Some(header) => {
                 let bearer = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
-                bearer.and_then(|token| app.sessions.verify(Purpose::Access, token))
+                bearer.and_then(|token| app.sessions.by_access(token))
             }
-            None => cookie_of(&parts.headers)
-                .and_then(|token| app.sessions.verify(Purpose::Cookie, &token)),
+            None => app.sessions.by_cookie(&parts.headers),
         };
         session.ok_or(Unauthorized)
     }
-}
-
-fn cookie_of(headers: &HeaderMap) -> Option<String> {
-    let sent = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
-    let mut cookies = sent.flat_map(Cookie::split_parse).filter_map(Result::ok);
-    cookies.find(|cookie| cookie.name() == COOKIE_NAME).map(|cookie| cookie.value().to_owned())
-}
-
-/// `HttpOnly`: scripts cannot read the cookie. `SameSite=Strict`: browsers do not send it with
-/// requests that another site starts. `Secure`: browsers do not send it over a plain connection.
-fn set_cookie(token: String, lasts: Duration) -> [(HeaderName, String); 1] {
-    let lasts = lasts.try_into().unwrap_or(cookie::time::Duration::MAX);
-    let cookie = Cookie::build((COOKIE_NAME, token))
-        .path("/")
-        .http_only(true)
-        .secure(true)
-        .same_site(SameSite::Strict)
-        .max_age(lasts);
-    [(SET_COOKIE, cookie.to_string())]
 }
 
 #[derive(Deserialize)]
@@ -296,8 +268,7 @@ async fn login(
     Json(login): Json<Login>,
 ) -> Result<impl IntoResponse, ErrorResponse> {
     let session = login.open(&app.sessions)?;
-    let cookie = set_cookie(app.sessions.issue(Purpose::Cookie, &session), app.sessions.last);
-    Ok((cookie, StatusCode::NO_CONTENT))
+    Ok((app.sessions.set_cookie(&session), StatusCode::NO_CONTENT))
 }
 
 /// For all other clients.
@@ -306,25 +277,29 @@ async fn token(
     Json(login): Json<Login>,
 ) -> Result<Json<Value>, ErrorResponse> {
     let session = login.open(&app.sessions)?;
-    let token = app.sessions.issue(Purpose::Access, &session);
+    let token = app.sessions.access(&session);
     Ok(Json(json!({ "token": token, "expires_in": app.sessions.last.as_secs() })))
 }
 
-async fn ticket(State(app): State<Arc<App>>, session: Session) -> Json<Value> {
-    let ticket = app.sessions.issue(Purpose::Ticket, &session);
-    Json(json!({ "ticket": ticket, "expires_in": app.sessions.tickets_last.as_secs() }))
+async fn ticket(
+    State(app): State<Arc<App>>,
+    session: Session,
+) -> Result<Json<Value>, ErrorResponse> {
+    let ticket = app.sessions.ticket(&session).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(Json(json!({ "ticket": ticket, "expires_in": app.sessions.tickets_last.as_secs() })))
 }
 
 async fn logout(
     State(app): State<Arc<App>>,
     session: Session,
+    headers: HeaderMap,
 ) -> Result<impl IntoResponse, ErrorResponse> {
     // In this order: `events` relies on it.
     app.sessions.close(&session);
     let goodbye = Event::new("logged-out");
     app.hub
         .disconnect(Audience::session(session.id), Goodbye::from_static("logout").event(goodbye))?;
-    Ok((set_cookie(String::new(), Duration::ZERO), StatusCode::NO_CONTENT))
+    Ok((app.sessions.remove_cookie(&headers), StatusCode::NO_CONTENT))
 }
 
 #[derive(Deserialize)]

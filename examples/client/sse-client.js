@@ -427,7 +427,8 @@ function surroundings() {
     random: () => Math.random(),
     isOffline: () => globalThis.navigator?.onLine === false,
     EventSource,
-    window,
+    // React Native has a `window` without events.
+    window: "addEventListener" in globalThis ? window : undefined,
     document,
   };
 }
@@ -765,6 +766,8 @@ export class SSEClient {
       onId: (id) => { if (!signal.aborted) this.lastEventId = id; },
       onComment: () => { if (!signal.aborted) this.#onComment(); },
     });
+    // Early versions of `expo/fetch` ignore the signal after the head of the response.
+    signal.addEventListener("abort", () => void reader.cancel().catch(() => {}));
     this.#openTimer = this.#after(SILENT_OPEN, () => this.#opened());
     for (;;) {
       const { done, value } = await reader.read();
@@ -1085,7 +1088,7 @@ function contentOf(message) {
 
 /** Returns the position if a request can carry it, and "" if not. @param {string} id */
 function sendable(id) {
-  return id.length > MAX_POSITION || /[\0-\x08\x0a-\x1f\x7f]|\p{Surrogate}/u.test(id) ? "" : id;
+  return id.length > MAX_POSITION || /[\0-\x08\x0a-\x1f\x7f\ud800-\udfff]/u.test(id) ? "" : id;
 }
 
 /**

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::end::EndReason;
 use super::receipt::{Confirmation, Ticket};
 use super::seats::Seat;
-use crate::error::{DisconnectError, JoinError, PublishError};
-use crate::log::codec;
+use crate::error::{DisconnectError, JoinError, PublishError, RunError};
+use crate::log::codec::{self, RunEntry, RunPart};
 use crate::wire::id::EventId;
 
 /// An engine that puts the events of many hubs in one order, and gives every hub all of them.
@@ -30,6 +30,11 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// [`Feed`](crate::backplane::Feed) call this to announce clients that join topics: an engine
     /// must not hold a lock of this method while it calls a feed.
     ///
+    /// An engine that is full must take the [end](crate::backplane::RunPartKind::End) of a run all the same. A `Run`
+    /// that is dropped cannot send the end again, and the run would stay open. A hub sends one end
+    /// for each run, and one for each run of an instance that
+    /// [died](crate::backplane::Feed::lose_runs).
+    ///
     /// # Errors
     ///
     /// Returns [`SendError`] if the event was not taken. The event must have no effect then.
@@ -44,13 +49,17 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// instances which users are online.
     fn on_presence_changed(&self) {}
 
+    /// The result of [`Feed::run_instances`](crate::backplane::Feed::run_instances) has changed. For
+    /// engines that find instances that died.
+    fn on_runs_changed(&self) {}
+
     /// Returns whether the engine can bring events from before the hub's log. The answer must
     /// always be the same. If `false`, a client from before the log gets a gap.
     fn supports_history(&self) -> bool {
         false
     }
 
-    /// Clients wait for older events: see
+    /// Clients or pages wait for older events: see
     /// [`Feed::history_request`](crate::backplane::Feed::history_request).
     fn on_history_wanted(&self) {}
 
@@ -99,6 +108,15 @@ impl From<SendError> for PublishError {
     }
 }
 
+impl From<SendError> for RunError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Backlog,
+            SendError::Closed => Self::Closed,
+        }
+    }
+}
+
 impl From<SendError> for JoinError {
     fn from(error: SendError) -> Self {
         match error {
@@ -136,10 +154,26 @@ impl Outgoing {
         Self { entry: entry.into(), key, value_of: None, most_values: 0, ticket: None }
     }
 
+    /// Encodes a part of a run.
+    pub(crate) fn of_run(entry: &RunEntry) -> Self {
+        Self::new(codec::write_run(entry), None)
+    }
+
     /// Marks the event as the value of a conflation, if it has a name. `most`: see
     /// [`most_values`](Self::most_values).
     pub(crate) fn with_value_of(mut self, name: Option<Box<[u8]>>, most: usize) -> Self {
         (self.value_of, self.most_values) = (name, most);
+        self
+    }
+
+    pub(crate) fn with_key(mut self, key: Option<Box<str>>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Gives the ticket of a task that waits for the place of the entry.
+    pub(crate) fn with_ticket(mut self, ticket: Ticket) -> Self {
+        self.ticket = Some(ticket);
         self
     }
 
@@ -177,7 +211,7 @@ impl Outgoing {
     ///
     /// Two events have equal bytes if the later event replaces the earlier. An engine must keep the
     /// newest event of each, with its id, for instances that start later: see
-    /// [`Feed::load_with_latest`](crate::backplane::Feed::load_with_latest).
+    /// [`Loaded::latest`](crate::backplane::Loaded::latest).
     #[must_use]
     pub fn value_of(&self) -> Option<&[u8]> {
         self.value_of.as_deref()
@@ -187,6 +221,24 @@ impl Outgoing {
     #[must_use]
     pub fn most_values(&self) -> usize {
         self.most_values
+    }
+
+    /// Returns which part of which run the entry is, if the entry belongs to a [run](crate::Run).
+    ///
+    /// An engine should copy such an entry, with its id, to a place of the run's own, in the same
+    /// step that puts the entry into the order. An instance that starts later then has each run
+    /// from its beginning, also if the order is trimmed: see
+    /// [`RunCopy`](crate::backplane::RunCopy). Without copies, such an instance does not know the
+    /// runs that started before the part of the order that it reads.
+    ///
+    /// The order decides which parts have an effect: see
+    /// [`RunPartKind`](crate::backplane::RunPartKind). An engine may copy all parts, or apply the
+    /// same rule and copy only the parts with an effect. An engine that bounds a copy must drop the
+    /// oldest *events*, and note the id of the newest dropped event. If a part cannot be copied, the
+    /// engine must drop the whole copy of the run.
+    #[must_use]
+    pub fn run(&self) -> Option<RunPart<'_>> {
+        codec::run_part(&self.entry)
     }
 
     /// Acknowledges the event under `id`, and resolves the publisher's

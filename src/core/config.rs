@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) retain: Retain,
     pub(crate) runs: RunLimits,
+    /// How long a client waits for runs that are not known. `None`: the client is refused.
+    pub(crate) run_wait: Option<Duration>,
     pub(crate) retry: Duration,
     pub(crate) batch: Budget,
     pub(crate) window: usize,
@@ -60,6 +62,7 @@ impl Config {
             heartbeat: Some(Heartbeat::default()),
             retain: Retain::default(),
             runs: RunLimits::default(),
+            run_wait: None,
             retry: RETRY,
             batch: Budget { bytes: BATCH_BYTES },
             window: WINDOW_EVENTS,

@@ -7,12 +7,17 @@ use std::time::Instant;
 use smallvec::SmallVec;
 use tracing::level_filters::LevelFilter;
 
+use super::backplane::Outgoing;
 use super::config::Config;
 use super::end::EndReason;
+use super::run::{Producer, Told};
 use super::telemetry;
+use crate::log::codec::{RunAction, RunEntry};
 use crate::log::entry::Entry;
 use crate::log::key::ClientId;
+use crate::log::producer::ProducerId;
 use crate::log::run_log::RunLog;
+use crate::log::runs::RunState;
 use crate::sync::{self, contain_panic};
 
 /// An operation on a hub: the settings, the time, and the work to do after the locks.
@@ -32,6 +37,11 @@ pub(crate) struct Work<'a> {
     /// Most operations wake a few tasks.
     wakers: SmallVec<[Waker; 4]>,
     ended: Vec<Ended>,
+    /// Changes to tell producers of runs.
+    told: Vec<(Arc<Producer>, Told)>,
+    /// Ends of runs to send to the backplane.
+    run_ends: Vec<RunEntry>,
+    runs_changed: bool,
     presence_changed: bool,
     history_wanted: bool,
     client_ahead: bool,
@@ -67,6 +77,9 @@ impl<'a> Work<'a> {
             forgotten: Vec::new(),
             wakers: SmallVec::new(),
             ended: Vec::new(),
+            told: Vec::new(),
+            run_ends: Vec::new(),
+            runs_changed: false,
             presence_changed: false,
             history_wanted: false,
             client_ahead: false,
@@ -95,12 +108,27 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Tells a producer of a run a change.
+    pub(crate) fn tell(&mut self, producer: Arc<Producer>, told: Told) {
+        self.told.push((producer, told));
+    }
+
+    /// Sends the end of a run to the backplane.
+    pub(crate) fn send_run_end(&mut self, name: Arc<str>, producer: ProducerId, state: RunState) {
+        self.run_ends.push(RunEntry { name, action: RunAction::End { producer, state } });
+    }
+
+    /// Tells the backplane that other instances have producers of open runs than before.
+    pub(crate) fn note_runs_changed(&mut self) {
+        self.runs_changed = true;
+    }
+
     /// Tells the backplane that users came or left.
     pub(crate) fn note_presence_changed(&mut self) {
         self.presence_changed = true;
     }
 
-    /// Tells the backplane that clients wait for older events.
+    /// Tells the backplane that clients or readers wait for older events.
     pub(crate) fn note_history_wanted(&mut self) {
         self.history_wanted = true;
     }
@@ -118,7 +146,22 @@ impl<'a> Work<'a> {
         for waker in self.wakers {
             contain_panic(|| waker.wake());
         }
+        for (producer, told) in self.told {
+            for waker in producer.tell(told) {
+                contain_panic(|| waker.wake());
+            }
+        }
         if let Some(backplane) = &self.config.backplane {
+            for end in self.run_ends {
+                // A closed engine takes no end: then no instance has the start, or the lease ends
+                // the run.
+                contain_panic(|| {
+                    let _ = backplane.send(Outgoing::of_run(&end));
+                });
+            }
+            if self.runs_changed {
+                contain_panic(|| backplane.on_runs_changed());
+            }
             if self.presence_changed {
                 contain_panic(|| backplane.on_presence_changed());
             }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use super::backplane::Outgoing;
 use super::end::Goodbye;
 use super::settings::Limits;
-use crate::error::{DisconnectError, JoinError, PublishError};
+use crate::error::{DisconnectError, InvalidReason, JoinError, PublishError, RunError};
 use crate::log::audience::Audience;
-use crate::log::codec::{self, Action, Command, EndKind};
+use crate::log::codec::{self, Action, Command, EndKind, RunAction, RunEntry};
 use crate::log::entry::Encoded;
 use crate::log::key::Key;
 use crate::log::name::Name;
-use crate::log::retain::{Retain, Values};
+use crate::log::producer::{InstanceId, ProducerId};
+use crate::log::retain::{Retain, RunLimits, Values};
+use crate::log::runs::{RunState, Runs};
 use crate::wire::event::Event;
 
 /// Encodes events and commands as a hub does, for programs that send them without a hub: an engine
@@ -40,6 +42,8 @@ pub struct Encoder {
     event_bytes: usize,
     /// The bound of the values that hubs keep.
     kept: Option<Values>,
+    /// The most bytes that an event takes in a run.
+    run_bytes: usize,
 }
 
 impl Encoder {
@@ -47,7 +51,17 @@ impl Encoder {
     /// bytes of an event, and the [values](Retain::keep_latest). The other limits have no effect.
     #[must_use]
     pub const fn new(limits: &Limits, retain: &Retain) -> Self {
-        Self { name_len: limits.name_len, event_bytes: retain.bytes, kept: retain.kept() }
+        let (event_bytes, kept) = (retain.bytes, retain.kept());
+        let run_bytes = RunLimits::DEFAULT.bytes_per_run;
+        Self { name_len: limits.name_len, event_bytes, kept, run_bytes }
+    }
+
+    /// Sets the limits of the hubs for [runs](Self::run): the bytes of an event. The other limits
+    /// have no effect.
+    #[must_use]
+    pub fn run_limits(mut self, limits: &RunLimits) -> Self {
+        self.run_bytes = limits.per_run();
+        self
     }
 
     /// Encodes an event for an audience.
@@ -125,6 +139,57 @@ impl Encoder {
         Ok(command(audience, Action::Leave(self.topic(topic.into())?)))
     }
 
+    /// Returns an encoder of the parts of a [run](crate::Run). `instance` must be an id that no hub
+    /// and no other program has, and `serial` one that no other producer of the instance has.
+    ///
+    /// The engine must watch the instance as it watches a hub, or must end the runs of an instance
+    /// that died: see [`Feed::lose_runs`](crate::backplane::Feed::lose_runs).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError::Name`] if the name is invalid.
+    ///
+    /// ```
+    /// use sse_hub::backplane::{Encoder, InstanceId, RunPartKind};
+    /// use sse_hub::{Event, RunError, RunState};
+    ///
+    /// let run = Encoder::default().run("job", InstanceId::from_bytes([7; 8]), 1)?;
+    /// let start = run.start(false, None)?;
+    /// let event = run.event(Event::new("progress").data("50 %"))?;
+    /// let end = run.end(RunState::Finished);
+    /// assert_eq!(end.run().unwrap().kind, RunPartKind::End);
+    /// # Ok::<(), RunError>(())
+    /// ```
+    pub fn run(
+        &self,
+        name: impl Into<Name>,
+        instance: InstanceId,
+        serial: u64,
+    ) -> Result<RunEncoder, RunError> {
+        let name = self.run_name(name.into())?;
+        let limit = self.run_bytes;
+        Ok(RunEncoder { name, producer: ProducerId { instance, serial }, limit })
+    }
+
+    /// Encodes the request of [`Hub::stop_run`](crate::Hub::stop_run).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError`] if the name or the reason is invalid.
+    pub fn stop_run(&self, name: impl Into<Name>, reason: &str) -> Result<Outgoing, RunError> {
+        let name = self.run_name(name.into())?;
+        if !codec::is_reason(reason.as_bytes()) {
+            return Err(InvalidReason(()).into());
+        }
+        Ok(Outgoing::of_run(&RunEntry { name, action: RunAction::Stop { reason: reason.into() } }))
+    }
+
+    fn run_name(&self, name: Name) -> Result<Arc<str>, RunError> {
+        let name = name.into_inner();
+        Key::Run(Arc::clone(&name)).check(self.name_len)?;
+        Ok(name)
+    }
+
     fn end(
         &self,
         audience: Audience,
@@ -142,6 +207,66 @@ impl Encoder {
         let topic = topic.into_inner();
         Key::Topic(Arc::clone(&topic)).check(self.name_len)?;
         Ok(topic)
+    }
+}
+
+/// Encodes the parts of a run: see [`Encoder::run`].
+#[derive(Debug, Clone)]
+pub struct RunEncoder {
+    name: Arc<str>,
+    producer: ProducerId,
+    /// The most bytes that an event takes in the run.
+    limit: usize,
+}
+
+impl RunEncoder {
+    /// Returns the name of the run.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Encodes the start, as [`RunOptions`](crate::RunOptions) say. `appends`: the type whose
+    /// adjacent events are one text.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError::Event`] if the type is invalid.
+    pub fn start(&self, takes_over: bool, appends: Option<&str>) -> Result<Outgoing, RunError> {
+        appends.map_or(Ok(()), |event_type| Event::new(event_type).check())?;
+        let appends = appends.map(Into::into);
+        Ok(self.part(RunAction::Start { producer: self.producer, takes_over, appends }))
+    }
+
+    /// Encodes an event.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError`] if the event is invalid or too large.
+    pub fn event(&self, mut event: Event) -> Result<Outgoing, RunError> {
+        event.check_for_hub()?;
+        let (conflation, key) = event.take_keys();
+        let audience = Audience::run(Arc::clone(&self.name));
+        let event = Encoded { audience, conflation, trace: None, sealed: event.seal() };
+        let bytes = Runs::most_weight(event.max_weight());
+        if bytes > self.limit {
+            return Err(RunError::TooLarge { bytes, limit: self.limit });
+        }
+        let Encoded { conflation, sealed, .. } = event;
+        let action = RunAction::Event { producer: self.producer, conflation, sealed };
+        Ok(self.part(action).with_key(key))
+    }
+
+    /// Encodes the end in a state. [`Open`](RunState::Open) is no end, and is sent as
+    /// [`Abandoned`](RunState::Abandoned).
+    #[must_use]
+    pub fn end(&self, state: RunState) -> Outgoing {
+        let state = if state == RunState::Open { RunState::Abandoned } else { state };
+        self.part(RunAction::End { producer: self.producer, state })
+    }
+
+    fn part(&self, action: RunAction) -> Outgoing {
+        Outgoing::of_run(&RunEntry { name: Arc::clone(&self.name), action })
     }
 }
 
@@ -186,6 +311,30 @@ mod tests {
         assert!(is_command(&encoder.join(all(), "t", 0).unwrap()));
         assert!(is_command(&encoder.join(all(), "t", usize::MAX).unwrap()));
         assert!(is_command(&encoder.leave(all(), "t").unwrap()));
+    }
+
+    #[test]
+    fn parts_of_runs_are_read_by_hubs_and_checked() {
+        let encoder = Encoder::default().run_limits(&RunLimits::default().bytes_per_run(10_000));
+        let run = encoder.run("job", InstanceId::from_bytes([7; 8]), 9).unwrap();
+        let parts = [
+            run.start(true, Some("t")).unwrap(),
+            run.event(Event::new("t").data("x").conflate("k")).unwrap(),
+            encoder.stop_run("job", "user").unwrap(),
+            run.end(RunState::Failed),
+            run.end(RunState::Open),
+        ];
+        for part in parts {
+            let read = Received::read(part.entry());
+            assert!(matches!(read, Some(Received::Run(entry)) if &*entry.name == "job"));
+        }
+        let instance = InstanceId::from_bytes([0; 8]);
+        assert!(matches!(encoder.run("", instance, 1), Err(RunError::Name(_))));
+        assert!(matches!(encoder.stop_run("job", "no reason"), Err(RunError::Reason(_))));
+        assert!(matches!(run.start(false, Some("a\n")), Err(RunError::Event(_))));
+        assert!(matches!(run.event(Event::new("t").id("1")), Err(RunError::Event(_))));
+        let large = run.event(Event::new("t").data("x".repeat(10_000)));
+        assert!(matches!(large, Err(RunError::TooLarge { limit: 10_000, .. })));
     }
 
     #[test]

@@ -77,10 +77,15 @@ enum State {
     Pending(Arc<Mutex<Answer>>),
 }
 
-/// The engine's end of a [`Confirmation`].
+/// The engine's end of a [`Confirmation`], or of another wait for the place of an entry.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    answer: Arc<Mutex<Answer>>,
+pub(crate) struct Ticket(Option<Arc<dyn Placed>>);
+
+/// Waits for the place of an entry in the order.
+pub(crate) trait Placed: fmt::Debug + Send + Sync {
+    /// Takes the id of the entry, or `None` if nobody knows whether the entry has a place. Called
+    /// once, without a lock.
+    fn place(&self, id: Option<EventId>);
 }
 
 #[derive(Debug)]
@@ -97,7 +102,7 @@ impl Confirmation {
 
     pub(crate) fn pending() -> (Ticket, Self) {
         let answer = Arc::new(Mutex::new(Answer::Awaited(None)));
-        (Ticket { answer: Arc::clone(&answer) }, Self(State::Pending(answer)))
+        (Ticket::of(Arc::clone(&answer)), Self(State::Pending(answer)))
     }
 
     /// Returns the id of the event, if the event has its place already: always without a
@@ -153,26 +158,36 @@ impl fmt::Debug for Confirmation {
 }
 
 impl Ticket {
-    pub(crate) fn confirm(self, id: EventId) {
-        self.answer(Answer::Confirmed(id));
+    pub(crate) fn of(waits: Arc<impl Placed + 'static>) -> Self {
+        Self(Some(waits))
     }
 
-    fn answer(&self, answer: Answer) {
-        let mut known = self.answer.lock();
-        let Answer::Awaited(waker) = &mut *known else { return };
-        let waker = waker.take();
-        *known = answer;
-        drop(known);
-        if let Some(waker) = waker {
-            sync::assert_unlocked();
-            contain_panic(|| waker.wake());
+    pub(crate) fn confirm(mut self, id: EventId) {
+        if let Some(waits) = self.0.take() {
+            waits.place(Some(id));
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.answer(Answer::Never);
+        if let Some(waits) = self.0.take() {
+            waits.place(None);
+        }
+    }
+}
+
+impl Placed for Mutex<Answer> {
+    fn place(&self, id: Option<EventId>) {
+        let mut known = self.lock();
+        let Answer::Awaited(waker) = &mut *known else { return };
+        let waker = waker.take();
+        *known = id.map_or(Answer::Never, Answer::Confirmed);
+        drop(known);
+        if let Some(waker) = waker {
+            sync::assert_unlocked();
+            contain_panic(|| waker.wake());
+        }
     }
 }
 

@@ -56,7 +56,8 @@ pub struct Stats {
     /// Bytes of the events of runs, as [`RunLimits::bytes`](crate::RunLimits::bytes) counts them.
     /// The fields of other retained events do not include these.
     pub run_bytes: usize,
-    /// Runs that were started.
+    /// Runs that were started. With a backplane: runs of all instances, as far as this instance read
+    /// their starts. So it is for runs that ended.
     pub started_runs: u64,
     /// Events published. With a backplane: events of all instances that this instance read.
     pub published: u64,
@@ -94,11 +95,11 @@ impl Stats {
         read: Read,
         rare: &Rare,
     ) -> Self {
-        let Counts { published, opened, lagged, malformed, restored, resets, ended, refused } =
-            counts;
+        let Counts { published, opened, lagged, malformed, restored, resets, .. } = counts;
+        let Counts { ended, refused, runs: mut ended_runs, .. } = counts;
         let Read { events: delivered, bytes, items } = read;
         let (gaps, delays) = rare.sum();
-        let (runs, mut ended_runs) = (log.runs(), log.runs().counts());
+        let runs = log.runs();
         let started_runs = mem::take(&mut ended_runs[RunState::Open as usize]);
         Self {
             clients: routes.len(),
@@ -261,6 +262,9 @@ pub(crate) struct Counts {
     pub(crate) resets: u64,
     pub(crate) ended: [u64; EndReason::COUNT],
     pub(crate) refused: [u64; RefusedCause::COUNT],
+    /// How many runs were started (at the place of [`RunState::Open`]), and how many ended in each
+    /// other state.
+    pub(crate) runs: [u64; RunState::COUNT],
 }
 
 /// The reads of some streams.

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | a page of your origin with `EventSource` | the session cookie | the browser sends the cookie by itself |
 //! | a page of your origin with the [browser client](super::browser) | a cookie, or `Authorization` | `fetch` can set headers |
-//! | a page of another origin with `EventSource` | a ticket in the URL that expires within seconds | `EventSource` sets no headers, and many browsers block third-party cookies |
+//! | a page of another origin with `EventSource` | a ticket in the URL, for one use within seconds | `EventSource` sets no headers, and many browsers block third-party cookies |
 //! | a mobile application, another service | `Authorization` | |
 //!
 //! # The session ends, the stream must end
@@ -59,6 +59,16 @@
 //! }
 //! ```
 //!
+//! With a session library:
+//!
+//! - Use a random name from the session's record in [`session`](crate::Subscriber::session), not the
+//!   id of the session, which is the secret of the cookie.
+//! - Write the deadline into the record at the login. `tower-sessions` 0.15 (for axum 0.8) computes
+//!   `Session::expiry_date` from the time of the request.
+//! - In step 3, load the record again: `Session::load` of `tower-sessions` asks the store.
+//! - `tower-sessions` 0.15 removes a cookie without the attribute `Secure`. Browsers refuse such a
+//!   removal if the name begins with `__Host-`, and keep the cookie of the deleted session.
+//!
 //! # Ids from a request prove nothing
 //!
 //! A client id, a topic or a user in a URL or a body is a wish of the sender.
@@ -104,8 +114,9 @@
 //!
 //! # Limits
 //!
-//! - URLs end up in logs of proxies. A ticket in a URL must expire within seconds, and be of no use
-//!   for other routes.
+//! - URLs end up in logs of proxies. A ticket in a URL must expire within seconds, be of no use for
+//!   other routes, and open one stream only. A native `EventSource` that reconnects with a used
+//!   ticket gets a `401`, and its page asks for another ticket.
 //! - With several instances, [`disconnect`](crate::Hub::disconnect) needs the backplane. A deadline
 //!   needs nothing.
 //! - Tabs that share a stream share its identity: see [`browser`](super::browser).

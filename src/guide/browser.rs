@@ -45,6 +45,25 @@
 //! | `hub:degraded` | an outage of the backplane lasts a second, or is over | `degraded`: `true` or `false`. Has no id |
 //! | `hub:heartbeat` | on an idle stream, if [visible](crate::Heartbeat::visible), or with the [position](crate::Heartbeat::position) | `{}` |
 //!
+//! # Fetched state
+//!
+//! A page that fetches its state and changes it by events must handle three cases:
+//!
+//! | case | rule |
+//! |---|---|
+//! | events were lost (`hub:gap` that is not healed, or a stream that does not resume) | fetch the state again |
+//! | an event comes during a fetch | apply the event after the answer, which may be older |
+//! | an event that the fetched state contains | applying the event again must change nothing |
+//!
+//! `examples/react` does this for TanStack Query, in `src/useLiveQueries.ts`: an event updates the
+//! cache, and a gap invalidates the queries. A [snapshot](super::snapshots) in the stream needs none
+//! of these rules.
+//!
+//! # React Native
+//!
+//! `SSEClient` works with the `fetch` of Expo and with `AppState` in place of the page's visibility:
+//! the package's README has the code. React Native's own `fetch` does not deliver a stream.
+//!
 //! # With a native `EventSource`
 //!
 //! The browser takes every end for a lost connection. So close the stream at a final end, and let

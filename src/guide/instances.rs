@@ -35,7 +35,9 @@
 //! | the id of an event | known at once | [`publish_confirmed`](crate::Hub::publish_confirmed) resolves when Redis has the event |
 //! | counts (`matched`, [`count`](crate::Hub::count), [`stats`](crate::Hub::stats), [`Limits`](crate::Limits)) | of the hub | of this instance |
 //! | [`disconnect`](crate::Hub::disconnect), [`finish`](crate::Hub::finish), [`join`](crate::Hub::join), [`leave`](crate::Hub::leave) | at once | everywhere, at one place in the order |
+//! | [runs](super::runs#several-instances) | decided at once | decided by the order: [`Run::started`](crate::Run::started) waits |
 //! | [presence](crate::Presence), and [members of rooms](super::rooms#the-members-of-a-room) | of the hub | of all instances |
+//! | [runs](super::runs) | of the hub | one producer of a name on all instances, and readers on each; a dead instance's runs end as [lost](crate::RunState::Lost) |
 //! | a restart | a gap for every client | clients resume |
 //! | an outage of Redis | | events wait; [`announce_outages`](crate::HubBuilder::announce_outages) tells clients |
 //!

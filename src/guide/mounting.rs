@@ -68,8 +68,9 @@
 //!
 //! # Other runtimes
 //!
-//! A hub spawns no task and needs a [`Timer`](crate::Timer): `TokioTimer`, or your implementation,
-//! as the example `hyper_smol` has for smol.
+//! A hub spawns no task and needs a [`Timer`](crate::Timer): `TokioTimer`, or, with the feature
+//! `hyper`, `HyperTimer` around the runtime's timer for hyper, as the example `hyper_smol` has for
+//! smol. Without either, implement the trait.
 //!
 //! # `HEAD`
 //!

@@ -66,6 +66,32 @@
 //!   limit as responses complete, so a page that loads its files first has room for more streams.
 //! - Apache notices that a browser has left when the next event or heartbeat is sent.
 //!
+//! # Lines that break streams
+//!
+//! The example `doctor` finds these faults from outside, and names the line: see
+//! [`troubleshooting`](super::troubleshooting). `tests/conformance/doctor` breaks the configurations
+//! above in these ways, and checks the doctor's answer. Only the compression of HAProxy needs a
+//! service without `no-transform`.
+//!
+//! | fault | nginx | Caddy | HAProxy | Apache |
+//! |---|---|---|---|---|
+//! | held back | remove `proxy_ignore_headers X-Accel-Buffering;`, or add `proxy_buffering off;` | remove `buffer_responses` from `reverse_proxy` | remove `http-response wait-for-body` | remove `SetOutputFilter` with a filter of `ExtFilterDefine` |
+//! | compressed | remove `text/event-stream` from `gzip_types` | add to `encode`: `match { header Content-Type text/html* }`, with every type except text/event-stream | remove `text/event-stream` from `compression type` | remove `text/event-stream` from `AddOutputFilterByType DEFLATE` |
+//! | cut while idle | `proxy_read_timeout 60s;` | remove `read_timeout` from `transport http` | `timeout server 60s` | `ProxyTimeout 60` |
+//! | cut while busy | – | remove `write` from `timeouts` of the global `servers` | – | – |
+//! | a second stream waits | – | – | raise `maxconn` of the `server` line | raise `MaxRequestWorkers` |
+//! | answered by a cache | add `proxy_cache off;` to the location of streams | – | – | – |
+//! | may be cached | remove `proxy_hide_header cache-control;` | remove `header_down Cache-Control` from `reverse_proxy` | remove `http-response set-header cache-control` | remove `Header set Cache-Control` |
+//! | `Last-Event-ID` is lost | remove `proxy_set_header last-event-id "";` | remove `header_up -Last-Event-ID` from `reverse_proxy` | remove `http-request del-header last-event-id` | remove `RequestHeader unset Last-Event-ID` |
+//! | wrong type | remove `proxy_hide_header content-type;` | remove `header_down Content-Type` from `reverse_proxy` | remove `http-response set-header content-type` | remove `Header set Content-Type` |
+//! | no origin is allowed | remove `proxy_hide_header access-control-allow-origin;` | remove `header_down -Access-Control-Allow-Origin` from `reverse_proxy` | remove `http-response del-header access-control-allow-origin` | remove `Header unset Access-Control-Allow-Origin` |
+//! | two origins are allowed | remove `add_header access-control-allow-origin` | remove `header_down +Access-Control-Allow-Origin` | remove `http-response add-header access-control-allow-origin` | remove `Header add Access-Control-Allow-Origin` |
+//! | no HTTP/2 | `listen 443 ssl http2;` | remove `protocols` from the global `servers` | `bind :443 ssl crt /etc/ssl/shop.pem alpn h2,http/1.1` | `Protocols h2 http/1.1` |
+//!
+//! - nginx with `proxy_ignore_headers X-Accel-Buffering;` holds streams back over HTTP/1.1 with TLS,
+//!   but not over HTTP/2. So try both protocols.
+//! - In HAProxy, `timeout server` cuts an idle stream, and `timeout client` alone does not.
+//!
 //! # A proxy can hide a dead browser
 //!
 //! The hub sees the connection of the proxy, not that of the browser. If a browser vanishes without

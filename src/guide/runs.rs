@@ -124,10 +124,41 @@
 //! opens its stream anew, without an id: with an id, the stream continues after that position, also
 //! in the run.
 //!
+//! # Several instances
+//!
+//! With a [backplane](super::instances), all this holds across instances: a run is started on one
+//! instance, and read and stopped on any. The order of the backplane decides, and an instance learns
+//! the decision when it reads the order. So a few things come later than for a hub alone:
+//!
+//! | | a hub alone | several instances |
+//! |---|---|---|
+//! | whether the run was started | at once | [`Run::started`](crate::Run::started) waits; the run takes events meanwhile |
+//! | a name that another instance uses | an error at once | an error at once, or from `started` |
+//! | a takeover | the older producer gets an error at once | its events have no effect from the takeover on, and the error comes when its instance reads the takeover |
+//! | an unknown run | `404` | a stream that waits for 2 seconds, and then ends with `unknown-run`: see [`RunLimits::wait`](crate::RunLimits::wait) |
+//! | the process of the producer ends | the run is gone | the run ends as `lost` within the lease, and a hub that is closed in order ends its runs as `abandoned` |
+//!
+//! The handler that answers with the name of the run awaits `started` first:
+//!
+//! ```
+//! use sse_hub::{Event, Hub, Run, RunError, RunOptions};
+//!
+//! async fn start(hub: &Hub, name: &str) -> Result<Run, RunError> {
+//!     let run = hub.start_run(name, RunOptions::default().append("token"))?;
+//!     run.publish(Event::new("token").data("Hello"))?;
+//!     run.started().await?;
+//!     Ok(run)
+//! }
+//! ```
+//!
+//! If an instance was out of reach for longer than the lease, the others have ended its runs, and its
+//! producers get [`RunError::Lost`](crate::RunError::Lost). So they do if the backplane lost the
+//! run. The readers have then received `hub:run-end` with the reason `lost`: start the work again
+//! under the same name, if it can be repeated.
+//!
 //! # Limits
 //!
-//! - A run lives in the process of its producer. If the process ends, the run is gone. A hub with a
-//!   backplane has no runs in this version.
+//! - A run lives in the process of its producer. If the process ends, a hub alone loses the run.
 //! - A producer that hangs keeps its run open: a silent run does not expire. Stop the run, or take
 //!   the run over.
 //! - A run beyond its bytes loses its oldest events, and the readers get `hub:gap`.

@@ -1,14 +1,47 @@
 //! Troubleshooting: from a symptom to its cause.
 //!
-//! First look at the bytes, without a browser and without a proxy, then through the proxy:
+//! Start with the doctor. It asks for the stream as a browser does, through every proxy in between,
+//! and names each fault with the line to change:
+//!
+//! ```text
+//! cargo run --example doctor -- https://shop.example/events
+//! ```
+//!
+//! ```text
+//! connection     ok           HTTP/2.0, the response after 24 ms
+//! status         ok           200 OK
+//! content type   ok           text/event-stream
+//! compression    ok           none
+//! first frame    ok           hub:open after 24 ms
+//! timeouts       FAULT        cut after 10 s of silence; the heartbeat comes after 15 s, so allow at least 45 s
+//!                             an idle timeout cuts the stream before a heartbeat comes
+//!                             nginx    proxy_read_timeout 60s;
+//!                             service  or a shorter period: `Heartbeat::default().every(...)`
+//! second stream  ok           opens beside the first
+//! resume         ok           the stream continues at the position of the first
+//! ...
+//! ```
+//!
+//! | option | for |
+//! |---|---|
+//! | `--header 'cookie: ...'` | a stream that needs a proof: copy the header from the network panel |
+//! | `--origin https://app.example` | pages of another origin: the CORS headers and the preflight |
+//! | `--for 300s` | timeouts that are longer than two heartbeats |
+//! | `--connect 10.0.0.7:443` | another proxy than that of the host name |
+//! | `--ca FILE` | certificates of your own issuer |
+//!
+//! The exit status is 0 without a fault, 1 with a fault, and 2 if there is nothing to examine. If
+//! the doctor finds nothing, the cause is in the page or in the service: the tables below. A client
+//! of the doctor counts as an open stream for a moment, also in presence.
+//!
+//! To look at the bytes themselves:
 //!
 //! ```text
 //! curl --no-buffer --include http://127.0.0.1:3000/events
 //! ```
 //!
 //! `event: hub:open` must appear at once, and a line with `:` after the heartbeat's period of
-//! silence. If both do directly but not through the proxy, the cause is the
-//! [proxy](super::proxies).
+//! silence.
 //!
 //! # Events come late, or in bursts
 //!
@@ -25,7 +58,7 @@
 //! | sign | cause | remedy |
 //! |---|---|---|
 //! | ends after a fixed time of silence, often 60 seconds | an idle timeout that is shorter than the heartbeat, or no heartbeat | [`Heartbeat`](crate::Heartbeat), or the timeout of the proxy |
-//! | `stream polled outside of a tokio runtime: no heartbeats` in the log | `TokioTimer` on another runtime | a [`Timer`](crate::Timer) of that runtime |
+//! | `stream polled outside of a tokio runtime: no heartbeats` in the log | `TokioTimer` on another runtime | a [timer](super::mounting#other-runtimes) of that runtime |
 //! | ends after a fixed time, also if busy | a total timeout of a proxy, a platform or a layer | raise it, or set a shorter [`lifetime`](crate::HubBuilder::lifetime), which costs nothing |
 //! | the seventh tab hangs | six connections of HTTP/1.1 | [HTTP/2, or sharing](super::browser#six-connections) |
 //! | `EventSource` stays closed | a status other than 200, or a wrong `content-type` | look into the network panel; `401`: [authentication](super::authentication) |

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::reading::{ClientRuns, RunNames};
+use super::reading::{self, ClientRuns, RunNames};
 use super::returning::{self, Claim};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
@@ -196,9 +196,8 @@ pub(super) fn admit(
         if let Some((_, end)) = runs.end() {
             // Nobody polls the stream so far: there is no waker.
             inbox.end(End::complete(end.as_str(), config.retry(id)));
-        } else if runs.begin.is_none() {
-            let by = config.runs.wait.and_then(|wait| work.now.checked_add(wait));
-            by.into_iter().for_each(|by| inbox.await_runs(by));
+        } else if runs.begin.is_none() && state.is_loaded {
+            reading::await_runs(&mut inbox, work);
         }
     }
     if start.position() < head {
@@ -227,7 +226,7 @@ fn check_runs(
     if !subscriber.is_of_runs() {
         return Ok(());
     }
-    if runs.has_unknown && config.runs.wait.is_none() {
+    if runs.has_unknown && config.run_wait.is_none() {
         return Err(RefusedCause::UnknownRun);
     }
     match (subscriber.resume, runs.end()) {

@@ -10,8 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::disconnect;
-use super::joining::{self, Change, Found, Joined, Returns};
+use super::disconnect::{self, Ends};
+use super::incoming::{Aged, Loaded};
+use super::joining::{self, Change, Joined, Returns};
+use super::parts::{self, Part, Replay};
+use super::reading::{self, ClientRuns};
 use super::returning;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
@@ -23,18 +26,16 @@ use crate::core::settings::Limits;
 use crate::core::state::{PIECE, State};
 use crate::core::telemetry;
 use crate::log::away::Bounds;
-use crate::log::codec::{Action, Announcement, Command, Received};
+use crate::log::codec::{Action, Announcement, Command, Received, RunEntry};
 use crate::log::entry::{Encoded, Entry, Prepared};
 use crate::log::key::Key;
 use crate::log::log::Log;
 use crate::log::mailbox::GapReason;
+use crate::log::producer::InstanceId;
 use crate::log::recipients::Recipients;
 use crate::sync;
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
-
-/// An entry of the order with its id and age.
-pub(super) type Aged = (EventId, Duration, Received);
 
 /// Publishes an event of the order.
 pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
@@ -74,7 +75,9 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
         match action {
             Action::End { kind, reason, last } => {
                 let last = last.map(Sealed::finish_without_id).unwrap_or_default();
-                disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
+                drop(state);
+                let end = Ends { audience: &audience, kind, reason: &reason, last: &last };
+                disconnect::end_in_order(shared, &end, &mut work);
             }
             Action::Join { topic, last } => {
                 drop(state);
@@ -84,7 +87,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 let returns = is_valid.then(|| Returns::note(shared));
                 let mut clients = joining::find(shared, &audience, &key);
                 let all = clients.len();
-                clients.retain(|found| is_valid && found.has_room);
+                clients.retain(|found| is_valid && found.visit.has_room);
                 rejected = all - clients.len();
                 let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
                 let change = Change::Join(joined);
@@ -93,8 +96,8 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 let mut first = state.away.take_unannounced();
                 let claimants = state.away.claimants(&audience);
                 if let Some(returns) = returns {
-                    let new = clients.iter().filter(|found| !found.has_joined);
-                    first.extend(new.map(Found::id));
+                    let new = clients.iter().filter(|found| !found.visit.has_joined);
+                    first.extend(new.map(|found| found.client.id));
                     first.extend(returns.change(&mut state, &audience, change, id, &mut work));
                     state.away.note(id, audience, key.clone(), true, work.now);
                 }
@@ -154,6 +157,36 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
     work.run();
 }
 
+/// Applies a part of a run.
+pub(super) fn run(shared: &Shared, id: EventId, entry: RunEntry) {
+    let mut work = Work::begin(&shared.config);
+    let part = Part::new(shared, id, work.now, entry);
+    let mut ended = None;
+    {
+        let mut order = shared.order.lock_long();
+        // As for commands.
+        if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+            return;
+        }
+        match part {
+            Some(part) => ended = parts::apply(shared, &mut order, part, &mut work),
+            None => {
+                order.last = id;
+                shared.state.lock().log.pass(id);
+            }
+        }
+    }
+    work.run();
+    if let Some((end, events)) = ended {
+        telemetry::run_ended(end, events);
+    }
+}
+
+/// Lists the instances with producers of open runs.
+pub(super) fn run_instances(shared: &Shared) -> Vec<InstanceId> {
+    shared.state.lock().log.runs().instances().collect()
+}
+
 /// No client has joined a topic before the part of the order that is read.
 pub(super) fn no_earlier_joins(shared: &Shared) {
     shared.state.lock().away.note_no_joins();
@@ -164,21 +197,19 @@ pub(super) fn malformed(shared: &Shared) {
     shared.state.lock().counts.malformed += 1;
 }
 
-/// Begins with a part of the order that has no gap after `floor`, or with another order.
-///
-/// `latest`: the values up to `floor`, and whether these are all. `None` if the engine keeps none.
-pub(super) fn load(
-    shared: &Shared,
-    floor: EventId,
-    latest: Option<(Vec<Aged>, bool)>,
-    tail: Vec<Aged>,
-) {
+/// Begins with a part of the order that has no gap after the floor, or with another order.
+pub(super) fn load(shared: &Shared, loaded: Loaded) {
+    let Loaded { floor, tail, values, has_all_values, runs } = loaded;
     let mut work = Work::begin(&shared.config);
-    let is_whole = latest.as_ref().is_some_and(|&(_, is_whole)| is_whole);
-    let mut values = entries_of(shared, latest.map_or_else(Vec::new, |(values, _)| values), &work);
+    let head = tail.last().map_or(floor, |&(last, ..)| last.max(floor));
+    let mut values = entries_of(shared, values, &work);
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
     let (tail, others) = tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
+    let others: Vec<Aged> = others;
+    let (tail_runs, others) =
+        others.into_iter().partition(|(.., it)| matches!(it, Received::Run(_)));
+    let runs = Replay::new(shared, runs, tail_runs, head, work.now);
     let others: Vec<Aged> = others;
     let entries = entries_of(shared, tail, &work);
     let mut order = shared.order.lock_long();
@@ -190,9 +221,9 @@ pub(super) fn load(
     // The ids of a hub never go back: a floor before the newest id is taken for one after it.
     let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
     let fresh = Log::new(shared.config.retain, shared.config.runs, floor, shared.hasher.clone());
-    let old = mem::replace(&mut state.log, fresh);
+    let mut old = mem::replace(&mut state.log, fresh);
     values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
-    if !is_whole {
+    if !has_all_values {
         state.log.note_lacking_values();
     }
     for entry in entries {
@@ -200,6 +231,8 @@ pub(super) fn load(
             state.log.append(entry, &mut work.evicted);
         }
     }
+    runs.apply(&mut state, &mut old, floor, &mut work);
+    shared.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
     state.away.restart(floor, is_first);
     for (id, _, received) in others.into_iter().filter(|(id, ..)| *id > floor) {
         state.log.pass(id);
@@ -208,7 +241,7 @@ pub(super) fn load(
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);
-    state.held.restart((!is_first).then_some(floor));
+    state.held.restart((!is_first).then_some(floor), &mut work);
     relocate_clients(&mut state, floor, is_first, &mut work);
     let State { ahead, log, routes, held, .. } = &mut *state;
     if ahead.mark(log, routes).is_some() {
@@ -224,6 +257,7 @@ pub(super) fn load(
     // A log of many events must not be freed under the locks.
     drop(old);
     work.run();
+    parts::reconcile(shared, is_first);
     if let Some(announcement) = announcement {
         returning::announce(shared, announcement);
     }
@@ -237,7 +271,9 @@ pub(super) fn load(
 fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
     let limits = &work.config.limits;
     match received {
-        Received::Event(_) | Received::Command(Command { action: Action::End { .. }, .. }) => {}
+        Received::Event(_)
+        | Received::Run(_)
+        | Received::Command(Command { action: Action::End { .. }, .. }) => {}
         Received::Command(Command { audience, action: Action::Join { topic, .. } }) => {
             let (key, audience) =
                 (Key::Topic(topic), Recipients::new(&audience, state.log.hasher()));
@@ -284,7 +320,10 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
     let head = state.log.head();
     let mut waiting = Vec::new();
     let mut behind = Vec::new();
+    let mut fresh = Vec::new();
     for (slot, client) in state.routes.iter() {
+        let runs = state.identity(slot).map(|client| ClientRuns::of(state.log.runs_of(client)));
+        let runs = runs.unwrap_or_default();
         let mut inbox = client.lock();
         let is_open = inbox.is_open();
         let has_values = inbox.beginning().is_some();
@@ -302,7 +341,12 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                 mailbox.jump(EventId::ORIGIN, head, GapReason::Unknown, work.now);
                 inbox.begin_with_values(head);
             }
-            EventId::ORIGIN => mailbox.jump(head, head, GapReason::Unknown, work.now),
+            EventId::ORIGIN => {
+                // The runs of the client have a past.
+                let now = runs.begin.unwrap_or(head);
+                mailbox.jump(now, head, GapReason::Unknown, work.now);
+                fresh.extend(runs.begin.map(|_| slot));
+            }
             // The gap stands for the values that the client has not read.
             cursor if cursor < floor => {
                 // The backplane may hold the events before the floor, unless the order is another.
@@ -312,6 +356,8 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                         mailbox.hold(until);
                         behind.push((slot, Arc::clone(client), cursor));
                     }
+                    // The log has the past of the runs, and reports the other events.
+                    None if is_first && runs.begin.is_some() => mailbox.restart(head, work.now),
                     None => mailbox.jump(floor, head, reason, work.now),
                 }
             }
@@ -320,10 +366,16 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
         if inbox.mailbox.cursor() > EventId::ORIGIN {
             inbox.set_beginning(None);
         }
+        reading::settle(client, &mut inbox, &runs, is_first, work);
         if inbox.mailbox.is_waiting() {
             waiting.push(slot);
             work.extend(inbox.take_waker());
         }
+    }
+    for slot in fresh {
+        let Some(client) = state.identity(slot) else { continue };
+        let runs = ClientRuns::of(state.log.runs_of(client));
+        state.routes.hold_since(slot, |key| runs.since(key, head));
     }
     for slot in waiting {
         state.watch(slot, work);

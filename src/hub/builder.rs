@@ -170,6 +170,7 @@ impl HubBuilder {
             None => EventId::new(epoch::next(), 0),
             Some(_) => EventId::ORIGIN,
         };
+        self.config.run_wait = self.config.runs.wait_of(engine.is_some());
         self.config.history = self.config.history.filter(|_| supports_history);
         telemetry::built(birth);
         Ok(Shared::new(self.config, birth))

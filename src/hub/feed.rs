@@ -5,19 +5,23 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::apply::{self, Aged};
+use super::apply;
 use super::hub::Hub;
+use super::incoming::{Incoming, Loaded, received};
+use super::parts;
 use super::shared::Shared;
 use crate::core::ahead::AheadUpTo;
 use crate::core::backplane::UserChange;
+use crate::core::config::Config;
 use crate::core::deferred::Work;
 use crate::core::end::EndReason;
 use crate::core::held::HistoryRequest;
 use crate::core::seats::Seat;
 use crate::core::state::State;
 use crate::core::telemetry;
-use crate::log::codec::{self, Received};
+use crate::log::codec::Received;
 use crate::log::key::Key;
+use crate::log::producer::InstanceId;
 use crate::wire::id::EventId;
 
 /// Where an engine puts the events of the order: the other part of a
@@ -67,74 +71,8 @@ pub struct Feed {
     shared: Weak<Shared>,
 }
 
-/// The kind of an entry of the order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// An event.
-    Event,
-    /// A message to every hub: to disconnect clients, for example, or which topics clients joined.
-    Command,
-}
-
-/// An entry that no hub has written, or a hub of a later version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", if *.is_unknown { "entry of an unknown format" } else { "malformed entry" })]
-pub struct Malformed {
-    is_unknown: bool,
-}
-
-impl Malformed {
-    /// Returns whether the entry names a format, or a kind of command, that this version does not
-    /// know. Then a later version has probably written the entry: update this instance.
-    ///
-    /// ```
-    /// use sse_hub::backplane::Incoming;
-    ///
-    /// assert!(Incoming::parse(b"\x7f of a later version").unwrap_err().is_unknown_format());
-    /// assert!(!Incoming::parse(b"\x01 is a known format").unwrap_err().is_unknown_format());
-    /// ```
-    #[must_use]
-    pub const fn is_unknown_format(self) -> bool {
-        self.is_unknown
-    }
-}
-
-/// An entry that came back from the order: parsed, checked, and ready for a [`Feed`].
-///
-/// ```
-/// use sse_hub::backplane::Incoming;
-///
-/// assert!(Incoming::parse(b"not an entry of a hub").is_err());
-/// ```
-#[derive(Debug)]
-pub struct Incoming(Received);
-
-impl Incoming {
-    /// Parses the bytes of an [`Outgoing::entry`](crate::backplane::Outgoing::entry). Any program can
-    /// have written the bytes: parsing never panics, and takes bounded time and memory.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
-    /// then call [`Feed::skip_malformed`].
-    pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
-        let malformed = || Malformed { is_unknown: !codec::is_known_format(entry) };
-        Received::read(entry).map(Self).ok_or_else(malformed)
-    }
-
-    /// Returns the kind of the entry.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self.0 {
-            Received::Event(_) => Kind::Event,
-            Received::Command(_) | Received::Announcement(_) => Kind::Command,
-        }
-    }
-}
-
-/// How much of the order is worth loading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much of the order is worth loading. The default is nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TailLimits {
     /// The most events.
@@ -143,8 +81,17 @@ pub struct TailLimits {
     pub bytes: usize,
     /// The greatest age of an event, if it is limited.
     pub age: Option<Duration>,
-    /// The most [values](Feed::load_with_latest), if the hub keeps values.
+    /// The most [values](Loaded::latest), if the hub keeps values.
     pub values: Option<usize>,
+    /// The most [runs](Loaded::runs).
+    pub runs: usize,
+    /// The most bytes of a run. The hub counts more for an entry than its length, so an engine may
+    /// load less.
+    pub bytes_per_run: usize,
+    /// The most bytes of all runs.
+    pub run_bytes: usize,
+    /// How long an engine should keep the copy of a run after the end of the run.
+    pub run_keep: Duration,
 }
 
 impl Feed {
@@ -158,23 +105,22 @@ impl Feed {
 
     /// Begins with the end of the order, or with another order.
     ///
-    /// `floor` is the position before everything that is known: between `floor` and the first entry
-    /// of `tail` the order has no entry. The hub forgets all earlier events. A client before
-    /// the floor gets a gap and continues from the floor. So does a client that came before the
-    /// first load without an id. Other clients continue where they are.
+    /// The floor of `loaded` is the position before everything that is known. The hub forgets all
+    /// earlier events. A client before the floor gets a gap and continues from the floor. So does a
+    /// client that came before the first load without an id. Other clients continue where they are.
     ///
     /// Call this again if the next entries are not known to follow the entries before: the order went
     /// backwards, or part of it is gone. A floor that is not newer than every entry before is taken
     /// for one that is, so that no client sees ids go back.
     ///
-    /// Each entry of `tail` comes with its age. An entry that is malformed must be left out and
-    /// [counted](Self::skip_malformed). Commands change no open stream: they were for the clients of
-    /// their time. They say which topics the clients have that return.
+    /// Commands of the tail change no open stream: they were for the clients of their time. They say
+    /// which topics the clients have that return. A run that was open before and that `loaded` does
+    /// not have ends as [lost](crate::RunState::Lost).
     ///
     /// ```
     /// use std::time::Duration;
     /// # use sse_hub::backplane::{Backplane, Outgoing, SendError};
-    /// use sse_hub::backplane::{Feed, Incoming};
+    /// use sse_hub::backplane::{Feed, Incoming, Loaded};
     /// use sse_hub::{EventId, Hub, ManualTimer};
     ///
     /// # #[derive(Debug)]
@@ -194,59 +140,14 @@ impl Feed {
     ///         None
     ///     }
     /// });
-    /// feed.load(EventId::new(7, 0), tail);
+    /// feed.load(Loaded::new(EventId::new(7, 0), tail));
     /// assert_eq!(feed.head(), EventId::new(7, 0));
     /// # Ok::<(), sse_hub::ConfigError>(())
     /// ```
-    pub fn load(
-        &self,
-        floor: EventId,
-        tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
-    ) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        apply::load(&shared, floor, None, received(tail));
-    }
-
-    /// Begins as [`load`](Self::load) does, with the values of the conflation keys
-    /// ([`Outgoing::value_of`](crate::backplane::Outgoing::value_of)) from before the floor. For a
-    /// hub that [keeps values](crate::Retain::keep_latest).
-    ///
-    /// `latest` must have the newest event of each key at or before the floor, in any order, unless
-    /// the key has a later event in `tail`, or later. So an engine must read the values *after* the
-    /// tail: a value that changes meanwhile is then newer than the tail, and comes by
-    /// [`append`](Self::append). Events after the floor are ignored. `is_whole` is `false` if the
-    /// engine lacks values: a client that [begins with the values](crate::Subscriber::latest) is
-    /// then told a gap, as after a [`load`](Self::load).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// # use sse_hub::backplane::{Backplane, Outgoing, SendError};
-    /// use sse_hub::backplane::{Feed, Incoming};
-    /// use sse_hub::{EventId, Hub, ManualTimer, Retain};
-    ///
-    /// # #[derive(Debug)]
-    /// # struct Engine;
-    /// # impl Backplane for Engine {
-    /// #     fn send(&self, _: Outgoing) -> Result<(), SendError> {
-    /// #         Ok(())
-    /// #     }
-    /// # }
-    /// let retain = Retain::default().keep_latest(500);
-    /// let hub = Hub::builder(ManualTimer::new()).retain(retain).backplane(Engine).build()?;
-    /// let feed = Feed::new(&hub).unwrap();
-    /// # let values: Vec<(EventId, Duration, Incoming)> = Vec::new();
-    /// feed.load_with_latest(EventId::new(7, 0), values, true, []);
-    /// # Ok::<(), sse_hub::ConfigError>(())
-    /// ```
-    pub fn load_with_latest(
-        &self,
-        floor: EventId,
-        latest: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
-        is_whole: bool,
-        tail: impl IntoIterator<Item = (EventId, Duration, Incoming)>,
-    ) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        apply::load(&shared, floor, Some((received(latest), is_whole)), received(tail));
+    pub fn load(&self, loaded: Loaded) {
+        if let Some(shared) = self.shared.upgrade() {
+            apply::load(&shared, loaded);
+        }
     }
 
     /// Applies the next entry of the order: hands out an event, or applies a command to this hub's
@@ -259,6 +160,7 @@ impl Feed {
             Received::Event(event) => apply::event(&shared, id, event),
             Received::Command(command) => apply::command(&shared, id, command),
             Received::Announcement(clients) => apply::announced(&shared, id, clients),
+            Received::Run(entry) => apply::run(&shared, id, entry),
         }
     }
 
@@ -291,15 +193,18 @@ impl Feed {
     #[must_use]
     pub fn tail_limits(&self) -> TailLimits {
         let shared = self.shared.upgrade();
-        shared.map_or(TailLimits { events: 0, bytes: 0, age: None, values: None }, |shared| {
-            let retain = &shared.config.retain;
-            TailLimits {
-                events: retain.events,
-                bytes: retain.bytes,
-                age: retain.age,
-                values: retain.kept().map(|most| most.keys),
-            }
-        })
+        let Some(shared) = shared else { return TailLimits::default() };
+        let Config { retain, runs, .. } = &shared.config;
+        TailLimits {
+            events: retain.events,
+            bytes: retain.bytes,
+            age: retain.age,
+            values: retain.kept().map(|most| most.keys),
+            runs: runs.runs,
+            bytes_per_run: runs.per_run(),
+            run_bytes: runs.bytes,
+            run_keep: runs.keep,
+        }
     }
 
     /// Returns a mark of the clients that have come so far with an id that the hub has not read up
@@ -346,12 +251,12 @@ impl Feed {
 
 /// # Older events
 impl Feed {
-    /// Returns which older events clients wait for, if they do.
+    /// Returns the older events that clients and [pages](crate::Hub::read_with_history) wait for.
     ///
     /// Ask after [`Backplane::on_history_wanted`](crate::backplane::Backplane::on_history_wanted),
-    /// and again after each answer until the result is `None`. One request covers every waiting
-    /// client; the engine decides how often to read the order. An engine that cannot read must try
-    /// again. Clients that wait [too long](crate::History::max_wait) go on by themselves.
+    /// and again after each answer until the result is `None`. One request covers every client and
+    /// page that waits; the engine decides how often to read the order. An engine that cannot read
+    /// must try again. A wait that takes [too long](crate::History::max_wait) ends by itself.
     #[must_use]
     pub fn history_request(&self) -> Option<HistoryRequest> {
         let shared = self.shared.upgrade()?;
@@ -389,6 +294,41 @@ impl Feed {
     pub fn gone(&self, position: EventId) {
         if let Some(shared) = self.shared.upgrade() {
             apply::gone(&shared, position);
+        }
+    }
+}
+
+/// # Runs
+impl Feed {
+    /// Returns the id of this hub, which names the instance in the parts of runs. After the hub is
+    /// dropped, returns the id of no hub.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        let shared = self.shared.upgrade();
+        shared.map_or(InstanceId::from_bytes([0; 8]), |shared| shared.instance)
+    }
+
+    /// Lists the instances with producers of open runs, this instance included, in no particular
+    /// order.
+    ///
+    /// An engine that can find out that an instance has died must watch these instances, and call
+    /// [`lose_runs`](Self::lose_runs).
+    /// [`Backplane::on_runs_changed`](crate::backplane::Backplane::on_runs_changed) says when the
+    /// list has changed.
+    #[must_use]
+    pub fn run_instances(&self) -> Vec<InstanceId> {
+        let Some(shared) = self.shared.upgrade() else { return Vec::new() };
+        apply::run_instances(&shared)
+    }
+
+    /// An instance has died: ends its open runs as [lost](crate::RunState::Lost).
+    ///
+    /// The ends are [sent](crate::backplane::Backplane::send), and have an effect when they come
+    /// back. Every instance may call this for the same instance, and again: only the first end of a
+    /// run counts.
+    pub fn lose_runs(&self, instance: InstanceId) {
+        if let Some(shared) = self.shared.upgrade() {
+            parts::lose(&shared, instance);
         }
     }
 }
@@ -468,11 +408,6 @@ impl Feed {
         let gone = seats.map(|seat| UserChange::Left(seat, EndReason::Vanished));
         apply::user_changes(&shared, instance, gone);
     }
-}
-
-/// Collects entries. The iterator is foreign code: it must run before a lock is taken.
-fn received(entries: impl IntoIterator<Item = (EventId, Duration, Incoming)>) -> Vec<Aged> {
-    entries.into_iter().map(|(id, age, entry)| (id, age, entry.0)).collect()
 }
 
 impl fmt::Debug for Feed {

@@ -6,10 +6,11 @@ use super::subscriber::Subscriber;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
 use crate::core::end::{End, EndReason};
+use crate::core::inbox::Inbox;
 use crate::core::state::{PIECE, State};
 use crate::log::hash::KeyHasher;
 use crate::log::key::Key;
-use crate::log::runs::RunState;
+use crate::log::runs::{RunRecord, RunState};
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::id::EventId;
 
@@ -45,9 +46,16 @@ pub(super) struct ClientRuns {
 
 impl ClientRuns {
     pub(super) fn new(state: &State, names: &RunNames) -> Self {
-        let mut all = Self { is_reader: !names.0.is_empty(), ..Self::default() };
-        for (hash, key) in &names.0 {
-            let Some(run) = state.log.runs().find(*hash, key) else {
+        let runs = names.0.iter();
+        Self::of(runs.map(|(hash, key)| (key, state.log.runs().find(*hash, key))))
+    }
+
+    /// Takes each run with its name. An unknown run is `None`.
+    pub(super) fn of<'a>(runs: impl Iterator<Item = (&'a Key, Option<&'a RunRecord>)>) -> Self {
+        let mut all = Self::default();
+        for (key, run) in runs {
+            all.is_reader = true;
+            let Some(run) = run else {
                 all.has_unknown = true;
                 continue;
             };
@@ -75,6 +83,37 @@ impl ClientRuns {
         let begin = self.begins.iter().find(|(run, _)| run == key);
         begin.map_or(others, |&(_, begin)| begin)
     }
+}
+
+/// Decides whether the stream of a client is complete, or waits for its runs, after the order was
+/// loaded. `is_first`: no order was loaded before, so the wait begins now.
+pub(super) fn settle(
+    client: &Client,
+    inbox: &mut Inbox,
+    runs: &ClientRuns,
+    is_first: bool,
+    work: &mut Work<'_>,
+) {
+    if !client.ends_with_runs {
+        return;
+    }
+    if let Some((_, end)) = runs.end() {
+        if inbox.ending().accepts(EndReason::Finished) {
+            work.extend(inbox.end(End::complete(end.as_str(), work.config.retry(client.id))));
+        }
+    } else if runs.begin.is_some() {
+        inbox.note_run();
+    } else if is_first {
+        await_runs(inbox, work);
+        // The task must arm the timer.
+        work.extend(inbox.take_waker());
+    }
+}
+
+/// Lets a stream wait for its runs, none of which is known.
+pub(super) fn await_runs(inbox: &mut Inbox, work: &Work<'_>) {
+    let by = work.config.run_wait.and_then(|wait| work.now.checked_add(wait));
+    by.into_iter().for_each(|by| inbox.await_runs(by));
 }
 
 /// Finishes the streams that are complete because a run has ended in this state.

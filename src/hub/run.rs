@@ -3,25 +3,25 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::reading;
+use super::parts;
 use super::shared::Shared;
+use crate::core::backplane::Outgoing;
 use crate::core::deferred::Work;
-use crate::core::receipt::Receipt;
-use crate::core::run::Producer;
+use crate::core::receipt::{Receipt, Ticket};
+use crate::core::run::{Awaited, Producer};
+use crate::core::state::{Lifecycle, State};
 use crate::core::telemetry;
 use crate::error::{InvalidReason, RunError};
 use crate::log::audience::Audience;
-use crate::log::codec;
+use crate::log::codec::{self, RunAction, RunEntry};
 use crate::log::entry::{Encoded, Prepared};
 use crate::log::key::Key;
-use crate::log::runs::{NewRun, RunRecord, RunState, Runs, Started};
-use crate::sync;
+use crate::log::runs::{NewRun, RunRecord, RunState, Runs};
+use crate::sync::{self, MutexGuard};
 use crate::wire::event::Event;
-use crate::wire::frame;
 
 /// The producer of a run: a stream of events with a name, a beginning and an end, such as the
 /// answer of a model or the progress of a job.
@@ -79,23 +79,28 @@ use crate::wire::frame;
 /// | [`Failed`](RunState::Failed) | [`fail`](Self::fail) |
 /// | [`Stopped`](RunState::Stopped) | [`finish`](Self::finish) or a drop after [`Hub::stop_run`](crate::Hub::stop_run) |
 /// | [`Abandoned`](RunState::Abandoned) | the `Run` is dropped: the task has panicked, or was aborted |
+/// | [`Lost`](RunState::Lost) | with a backplane: the instance has died, or the order was replaced |
 ///
 /// The last event of a run is `hub:run-end`, with the name of the run and the reason. A stream that
 /// reads only runs is then complete, and ends with a final `hub:end`. The events and the end stay
 /// for [`RunLimits::keep`](crate::RunLimits::keep). A run that is silent does not end. If the hub
-/// is closed, the run is gone without an end, as the hub's log is.
+/// is closed, the run is gone without an end, as the hub's log is. With a backplane, the run then
+/// ends as abandoned on the other instances.
+///
+/// # Instances
+///
+/// With a [backplane](crate::HubBuilder::backplane), the events of a run are sent to the order of
+/// all instances, and any instance can read, stop and take over the run. The order decides which
+/// producer a run has: see [`started`](Self::started). A method that returns `Ok` has sent the event
+/// or the end. If another producer took the run over before, or the run was lost, the order drops
+/// the event, and the next call after this instance has read that returns the error.
 ///
 /// A `Run` does not keep the hub open. Purposefully not `Clone`: tasks share a `Run` in an `Arc`.
 #[must_use = "dropping a run ends the run as abandoned"]
 pub struct Run {
     shared: Arc<Shared>,
-    name: Arc<str>,
     audience: Audience,
-    slot: usize,
-    serial: u64,
     producer: Arc<Producer>,
-    /// This producer has ended the run.
-    has_ended: AtomicBool,
 }
 
 /// How a run is started.
@@ -139,6 +144,21 @@ impl RunOptions {
     }
 }
 
+/// For programs that start runs without a hub.
+impl RunOptions {
+    /// Returns whether an open run of the name goes on with the new producer.
+    #[must_use]
+    pub const fn takes_over(&self) -> bool {
+        self.takes_over
+    }
+
+    /// Returns the type whose adjacent events are one text.
+    #[must_use]
+    pub fn appended_type(&self) -> Option<&str> {
+        self.appends.as_deref()
+    }
+}
+
 /// A run, as [`Hub::run`](crate::Hub::run) and [`Hub::runs`](crate::Hub::runs) return it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -167,51 +187,62 @@ pub(super) fn start(
     name: Arc<str>,
     options: RunOptions,
 ) -> Result<Run, RunError> {
-    if shared.config.backplane.is_some() {
-        return Err(RunError::Backplane);
-    }
     let key = Key::Run(Arc::clone(&name));
     key.check(shared.config.limits.name_len)?;
     let RunOptions { takes_over, appends } = options;
-    let appends = appends.map(|event_type| {
-        Event::new(&event_type).check()?;
-        let hashes = shared.hasher.hashes(std::slice::from_ref(&key), event_type.as_bytes());
-        Ok::<_, RunError>((event_type, hashes))
-    });
+    appends.as_deref().map_or(Ok(()), |event_type| Event::new(event_type).check())?;
+    let producer = Arc::new(Producer::new(shared.new_producer(), Arc::clone(&name)));
     let hash = shared.hasher.key(&key);
-    let new = NewRun { key, hash, appends: appends.transpose()?, takes_over };
     let mut work = Work::begin(&shared.config);
-    let started = {
+    let started = if shared.config.backplane.is_none() {
+        let appends = appends.map(|event_type| parts::texts(shared, &key, event_type));
+        let new = NewRun { key, hash, producer: producer.id, appends, takes_over };
         let order = shared.order.lock();
         if order.is_closed {
             return Err(RunError::Closed);
         }
-        let mut state = shared.state.lock();
-        let started = state.log.start_run(new, work.now, &mut work.forgotten);
-        started.map(|Started { slot, serial, superseded, stop }| {
-            let producer = Arc::new(Producer::new(stop));
-            let older = superseded.and_then(|older| state.producers.remove(&older));
-            state.producers.insert(serial, Arc::clone(&producer));
-            if shared.config.runs.wait.is_some() {
-                reading::note_start(&shared.state, state, &Key::Run(Arc::clone(&name)));
+        shared.state.lock().producers.insert(producer.id.serial, Arc::clone(&producer));
+        parts::start(shared, new, order.last, &mut work)
+    } else {
+        let state = shared.lock_state();
+        let started = propose(state, hash, &key, takes_over, &producer);
+        started.and_then(|()| {
+            let action = RunAction::Start { producer: producer.id, takes_over, appends };
+            let start = Outgoing::of_run(&RunEntry { name: Arc::clone(&name), action });
+            let sent = send(shared, start.with_ticket(Ticket::of(Arc::clone(&producer))));
+            if sent.is_err() {
+                drop(parts::take_own(&mut shared.state.lock(), producer.id));
             }
-            (slot, serial, producer, older)
+            sent
         })
     };
-    if let Ok((.., Some(older))) = &started {
-        work.extend(older.stop("superseded".into()));
-    }
     work.run();
-    let (slot, serial, producer, _) = started?;
-    Ok(Run {
-        shared: Arc::clone(shared),
-        audience: Audience::run(Arc::clone(&name)),
-        name,
-        slot,
-        serial,
-        producer,
-        has_ended: AtomicBool::new(false),
-    })
+    started?;
+    Ok(Run { shared: Arc::clone(shared), audience: Audience::run(name), producer })
+}
+
+/// Registers a producer whose start is to be sent, unless the start would be refused by the order
+/// as far as this instance has read it.
+fn propose(
+    mut state: MutexGuard<'_, State>,
+    hash: u64,
+    key: &Key,
+    takes_over: bool,
+    producer: &Arc<Producer>,
+) -> Result<(), RunError> {
+    if state.lifecycle == Lifecycle::Closed {
+        return Err(RunError::Closed);
+    }
+    state.log.runs().may_start(hash, key, takes_over)?;
+    state.producers.insert(producer.id.serial, Arc::clone(producer));
+    Ok(())
+}
+
+/// Gives a part of a run, which is no event, to the backplane.
+fn send(shared: &Shared, part: Outgoing) -> Result<(), RunError> {
+    let Some(backplane) = &shared.config.backplane else { return Ok(()) };
+    sync::assert_unlocked();
+    Ok(backplane.send(part)?)
 }
 
 /// Asks the producer of a run to stop.
@@ -219,17 +250,30 @@ pub(super) fn stop(shared: &Shared, name: Arc<str>, reason: &str) -> Result<(), 
     if !codec::is_reason(reason.as_bytes()) {
         return Err(InvalidReason(()).into());
     }
-    let (key, reason) = (Key::Run(name), Arc::from(reason));
+    let (key, reason) = (Key::Run(Arc::clone(&name)), Arc::from(reason));
     let hash = shared.hasher.key(&key);
+    if shared.config.backplane.is_some() {
+        {
+            let state = shared.lock_state();
+            let run = state.log.runs().find(hash, &key);
+            // The start of a run of this instance may be on its way.
+            let is_starting = || state.producers.values().any(|producer| producer.name == name);
+            match run {
+                // The first reason counts.
+                Some(run) if run.is_open() && run.stop.is_some() => return Ok(()),
+                Some(run) if run.is_open() => {}
+                _ if is_starting() => {}
+                Some(_) => return Err(RunError::Ended),
+                None => return Err(RunError::Unknown),
+            }
+        }
+        let stop = RunEntry { name, action: RunAction::Stop { reason } };
+        return send(shared, Outgoing::of_run(&stop));
+    }
     let mut work = Work::begin(&shared.config);
-    let producer = {
-        let mut state = shared.lock_state();
-        let serial = state.log.stop_run(hash, &key, &reason)?;
-        state.producers.get(&serial).cloned()
-    };
-    producer.into_iter().for_each(|producer| work.extend(producer.stop(Arc::clone(&reason))));
+    let stopped = parts::stop(&mut shared.lock_state(), hash, &key, &reason, &mut work);
     work.run();
-    Ok(())
+    stopped
 }
 
 /// Returns a run.
@@ -262,9 +306,8 @@ pub(super) fn list(shared: &Shared) -> Vec<RunInfo> {
 
 impl RunInfo {
     fn of(run: &RunRecord, clients: usize) -> Option<Self> {
-        let Key::Run(name) = run.key() else { return None };
         Some(Self {
-            name: Arc::clone(name),
+            name: run.shared_name()?,
             state: run.state,
             started: run.started,
             ended: run.ended,
@@ -280,11 +323,11 @@ impl Run {
     /// Returns the name of the run.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.producer.name
     }
 
     /// Publishes an event to the readers of the run. Never waits, as
-    /// [`Hub::publish`](crate::Hub::publish).
+    /// [`Hub::publish`](crate::Hub::publish), and the receipt counts as there.
     ///
     /// A [conflation key](Event::conflate) holds within the run: a late reader of a job gets the
     /// latest progress only.
@@ -292,7 +335,8 @@ impl Run {
     /// # Errors
     ///
     /// Returns [`RunError`] if the event is invalid or too large, the run has ended or was taken
-    /// over, or the hub is closed. The event has no effect then.
+    /// over, or the hub is closed. With a backplane, also if the run was not started or is lost, or
+    /// if too many events wait to be sent. The event has no effect then.
     pub fn publish(&self, event: Event) -> Result<Receipt, RunError> {
         let span = telemetry::publish(&self.audience, &event).entered();
         let published = self.put_event(event);
@@ -305,15 +349,19 @@ impl Run {
 
     #[inline]
     fn put_event(&self, event: Event) -> Result<Receipt, RunError> {
-        self.check_open()?;
-        let event = self.prepare(event)?;
+        let (event, key) = self.encode(event)?;
+        if self.shared.config.backplane.is_some() {
+            return self.send(event, key);
+        }
+        let event = Prepared::new(event, &self.shared.hasher);
         let mut work = Work::begin(&self.shared.config);
         let matched = {
             let mut order = self.shared.order.lock();
             if order.is_closed {
                 return Err(RunError::Closed);
             }
-            self.shared.put_in_run(&mut order, (self.slot, self.serial), event, &mut work)?
+            let id = Shared::next_id(&order);
+            self.shared.put_in_run(&mut order, id, self.producer.id, event, false, &mut work)?
         };
         work.run();
         Ok(Receipt::new(matched))
@@ -336,8 +384,9 @@ impl Run {
     /// # Errors
     ///
     /// Returns the errors of [`publish`](Self::publish). The run goes on then, unless it had ended.
+    /// Too many waiting events refuse the last event, and not the end.
     pub fn finish(&self, event: impl Into<Option<Event>>) -> Result<(), RunError> {
-        let end = if self.is_stopped() { RunState::Stopped } else { RunState::Finished };
+        let end = self.producer.default_end(RunState::Finished);
         self.end(event.into(), end, Work::begin(&self.shared.config))
     }
 
@@ -362,6 +411,7 @@ impl Run {
     /// |---|---|
     /// | that of [`Hub::stop_run`](crate::Hub::stop_run) | the run was asked to stop |
     /// | `superseded` | another producer took the run over |
+    /// | `refused` | the run was not [started](Self::started) |
     /// | `closed` | the hub was closed |
     /// | the [word](RunState::as_str) of the state | the run has ended |
     ///
@@ -384,18 +434,46 @@ impl Run {
     /// # }).unwrap();
     /// ```
     pub fn stopped(&self) -> Stopped {
-        Stopped { producer: Arc::clone(&self.producer), key: None }
+        Stopped(Wait::new(&self.producer, Awaited::Stop))
     }
 
-    fn check_open(&self) -> Result<(), RunError> {
-        if self.has_ended.load(Ordering::Acquire) { Err(RunError::Ended) } else { Ok(()) }
+    /// Returns a future that resolves when the run was started: at once for a hub alone. With a
+    /// [backplane](crate::HubBuilder::backplane), when this instance has read the start back from
+    /// the order.
+    ///
+    /// The run takes events before that. A handler that answers with the name of the run must wait
+    /// first: another instance may have started a run of the name just before.
+    ///
+    /// # Errors
+    ///
+    /// | error | when |
+    /// |---|---|
+    /// | [`RunError::Open`] | the order has an earlier start of the name: this run was never started |
+    /// | [`RunError::Full`] | this hub has as many open runs as [`RunLimits::runs`](crate::RunLimits::runs) |
+    /// | [`RunError::Lost`] | the order was replaced meanwhile |
+    /// | [`RunError::Closed`] | the hub was closed, or the backplane has ended |
+    ///
+    /// Then the other methods return the same error.
+    ///
+    /// ```
+    /// use sse_hub::{Hub, ManualTimer, RunOptions};
+    ///
+    /// # futures_executor::block_on(async {
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let run = hub.start_run("answer-7", RunOptions::default())?;
+    /// run.started().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn started(&self) -> Started {
+        Started(Wait::new(&self.producer, Awaited::Verdict))
     }
 
-    /// Returns an event that is ready for the run.
-    fn prepare(&self, mut event: Event) -> Result<Prepared, RunError> {
+    /// Checks and encodes an event. Returns the idempotency key, too.
+    fn encode(&self, mut event: Event) -> Result<(Encoded, Option<Box<str>>), RunError> {
+        self.producer.check()?;
         event.check_for_hub()?;
-        // A hub without a backplane ignores the idempotency key.
-        let (conflation, _) = event.take_keys();
+        let (conflation, key) = event.take_keys();
         let (audience, trace) = (self.audience.clone(), event.trace().map(Box::new));
         let event = Encoded { audience, conflation, trace, sealed: event.seal() };
         let limit = self.shared.config.runs.per_run();
@@ -403,37 +481,55 @@ impl Run {
         if bytes > limit {
             return Err(RunError::TooLarge { bytes, limit });
         }
-        Ok(Prepared::new(event, &self.shared.hasher))
+        Ok((event, key))
+    }
+
+    /// Gives an event to the backplane.
+    fn send(&self, event: Encoded, key: Option<Box<str>>) -> Result<Receipt, RunError> {
+        // Count before the send, as for an event of the hub.
+        let matched = self.shared.count(&event.audience);
+        let Encoded { conflation, sealed, .. } = event;
+        let action = RunAction::Event { producer: self.producer.id, conflation, sealed };
+        let entry = RunEntry { name: Arc::clone(&self.producer.name), action };
+        self.shared.send(Outgoing::of_run(&entry).with_key(key))?;
+        Ok(Receipt::new(matched))
     }
 
     fn end(&self, last: Option<Event>, end: RunState, mut work: Work<'_>) -> Result<(), RunError> {
-        self.check_open()?;
-        let last = last.map(|event| self.prepare(event)).transpose()?;
-        let sealed = frame::run_end(&self.name, end.as_str());
-        let audience = self.audience.clone();
-        let event = Encoded { audience, conflation: None, trace: None, sealed };
-        let event = Prepared::new(event, &self.shared.hasher);
-        let place = (self.slot, self.serial);
-        let events = {
+        let producer = &self.producer;
+        producer.check()?;
+        let last = last.map(|event| self.encode(event)).transpose()?;
+        if self.shared.config.backplane.is_some() {
+            // Two threads may end the run: the order has one end.
+            if producer.set_ended(true) {
+                return Err(RunError::Ended);
+            }
+            let sent = last.map_or(Ok(()), |(event, key)| self.send(event, key).map(drop));
+            let sent = sent.and_then(|()| {
+                let action = RunAction::End { producer: producer.id, state: end };
+                let entry = RunEntry { name: Arc::clone(&producer.name), action };
+                send(&self.shared, Outgoing::of_run(&entry))
+            });
+            if sent.is_err() {
+                producer.set_ended(false);
+            }
+            return sent;
+        }
+        let last = last.map(|(event, _)| Prepared::new(event, &self.shared.hasher));
+        let event = parts::end_event(&self.shared, Arc::clone(&producer.name), end);
+        let (end, events) = {
             let mut order = self.shared.order.lock();
             if order.is_closed {
                 return Err(RunError::Closed);
             }
             if let Some(last) = last {
-                self.shared.put_in_run(&mut order, place, last, &mut work)?;
+                let id = Shared::next_id(&order);
+                self.shared.put_in_run(&mut order, id, producer.id, last, false, &mut work)?;
             }
-            self.shared.put_in_run(&mut order, place, event, &mut work)?;
-            let mut state = self.shared.state.lock();
-            let events = state.log.runs().of_producer(self.slot, self.serial)?.events;
-            state.log.end_run(self.slot, end, work.now);
-            self.shared.has_ended_runs.store(true, Ordering::Relaxed);
-            state.producers.remove(&self.serial);
-            let key = Key::Run(Arc::clone(&self.name));
-            reading::complete(&self.shared.state, state, &key, end, &mut work);
-            events
+            let id = Shared::next_id(&order);
+            parts::end(&self.shared, &mut order, id, producer.id, end, event, &mut work)?
         };
-        self.has_ended.store(true, Ordering::Release);
-        work.extend(self.producer.stop(end.as_str().into()));
+        producer.set_ended(true);
         work.run();
         telemetry::run_ended(end, events);
         Ok(())
@@ -442,11 +538,8 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if self.has_ended.load(Ordering::Acquire) {
-            return;
-        }
-        let end = if self.is_stopped() { RunState::Stopped } else { RunState::Abandoned };
-        // A run that another producer took over goes on.
+        let end = self.producer.default_end(RunState::Abandoned);
+        // A run that has ended, or that another producer took over, goes on.
         let _ = self.end(None, end, Work::begin_release(&self.shared.config));
     }
 }
@@ -454,7 +547,7 @@ impl Drop for Run {
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
-            .field("name", &self.name)
+            .field("name", &self.name())
             .field("is_stopped", &self.is_stopped())
             .finish_non_exhaustive()
     }
@@ -466,37 +559,75 @@ impl fmt::Debug for Run {
 ///
 /// Dropping the future loses nothing: the next future resolves at once.
 #[must_use = "futures do nothing unless polled"]
-pub struct Stopped {
+pub struct Stopped(Wait);
+
+/// Resolves when the order has decided whether the run was started, as [`Run::started`] returns
+/// it.
+///
+/// # Cancel safety
+///
+/// Dropping the future loses nothing: the next future resolves at once if the decision has come.
+/// The run goes on.
+#[must_use = "futures do nothing unless polled"]
+pub struct Started(Wait);
+
+/// A task that waits for a change of a producer.
+struct Wait {
     producer: Arc<Producer>,
+    awaited: Awaited,
     /// The key of this task among those that wait.
     key: Option<usize>,
+}
+
+impl Wait {
+    fn new(producer: &Arc<Producer>, awaited: Awaited) -> Self {
+        Self { producer: Arc::clone(producer), awaited, key: None }
+    }
+
+    /// Waits for the change, which `get` returns once it has come.
+    fn poll<T>(&mut self, cx: &Context<'_>, get: impl Fn(&Producer) -> Option<T>) -> Poll<T> {
+        // Cloning and dropping a waker is foreign code: both happen without a lock.
+        sync::assert_unlocked();
+        let mut waker = Some(cx.waker().clone());
+        if self.producer.register(self.awaited, &mut self.key, &mut waker) {
+            return Poll::Pending;
+        }
+        get(&self.producer).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let waker = self.key.and_then(|key| self.producer.unregister(self.awaited, key));
+        sync::assert_unlocked();
+        drop(waker);
+    }
 }
 
 impl Future for Stopped {
     type Output = Arc<str>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Arc<str>> {
-        let this = self.get_mut();
-        // Cloning and dropping a waker is foreign code: both happen without a lock.
-        sync::assert_unlocked();
-        let mut waker = Some(cx.waker().clone());
-        match this.producer.register(&mut this.key, &mut waker) {
-            Some(reason) => Poll::Ready(reason),
-            None => Poll::Pending,
-        }
+        self.get_mut().0.poll(cx, Producer::reason)
     }
 }
 
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let waker = self.key.and_then(|key| self.producer.unregister(key));
-        sync::assert_unlocked();
-        drop(waker);
+impl Future for Started {
+    type Output = Result<(), RunError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), RunError>> {
+        self.get_mut().0.poll(cx, Producer::verdict)
     }
 }
 
 impl fmt::Debug for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stopped").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tracing::Span;
 
-use crate::core::backplane::Outgoing;
+use crate::core::backplane::{Outgoing, SendError};
 use crate::core::client::Client;
 use crate::core::config::Config;
 use crate::core::deferred::Work;
@@ -31,6 +31,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
+use crate::log::producer::{InstanceId, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::event::Event;
@@ -45,6 +46,8 @@ const MAX_LOWERED_IDLE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// The id of this hub among the instances.
+    pub(super) instance: InstanceId,
     pub(super) hasher: KeyHasher,
     pub(super) rare: Rare,
     #[cfg(feature = "metrics")]
@@ -57,6 +60,8 @@ pub(crate) struct Shared {
     pub(super) has_ended_runs: AtomicBool,
     /// How many events this hub gave to its backplane.
     sent: AtomicU64,
+    /// How many producers of runs this hub had.
+    producers: AtomicU64,
 }
 
 /// The data that the ordering lock guards.
@@ -78,6 +83,7 @@ impl Shared {
         let (order, state) = (Mutex::new(order), Mutex::new(state));
         Self {
             config,
+            instance: InstanceId::new(),
             hasher,
             rare: Rare::default(),
             #[cfg(feature = "metrics")]
@@ -87,7 +93,14 @@ impl Shared {
             shows_degraded: AtomicBool::new(false),
             has_ended_runs: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            producers: AtomicU64::new(0),
         }
+    }
+
+    /// Returns the id of a new producer of a run.
+    pub(super) fn new_producer(&self) -> ProducerId {
+        let serial = self.producers.fetch_add(1, Ordering::Relaxed) + 1;
+        ProducerId { instance: self.instance, serial }
     }
 
     pub(crate) fn publish(
@@ -148,7 +161,8 @@ impl Shared {
         encoder::outgoing(event, key, self.config.retain.kept())
     }
 
-    fn send(&self, event: Outgoing) -> Result<(), PublishError> {
+    /// Gives an event to the backplane.
+    pub(super) fn send(&self, event: Outgoing) -> Result<(), SendError> {
         if let Some(backplane) = &self.config.backplane {
             sync::assert_unlocked();
             backplane.send(event)?;
@@ -176,7 +190,7 @@ impl Shared {
             if order.is_closed {
                 return Err(PublishError::Closed);
             }
-            let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
+            let id = Self::next_id(&order);
             (id, self.put(&mut order, id, prepared, &mut work))
         };
         work.run();
@@ -204,25 +218,30 @@ impl Shared {
         matched
     }
 
-    /// Appends an event to the run of a producer, and hands it out. Returns how many clients took
-    /// it.
+    /// Appends an event under `id` to the run of a producer, and hands it out. Returns how many
+    /// clients took it. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,
-        (slot, serial): (usize, u64),
+        id: EventId,
+        producer: ProducerId,
         prepared: Prepared,
+        is_loss: bool,
         work: &mut Work<'_>,
     ) -> Result<usize, RunError> {
-        let id = EventId::new(order.last.epoch(), order.last.seq() + 1);
         let entry = prepared.into_entry(id, work.now);
         let mut state = self.state.lock();
-        state.log.runs().of_producer(slot, serial)?;
+        state.log.append_to_run(producer, &entry, is_loss, &mut order.evicted)?;
         order.last = id;
-        state.log.append_to_run(slot, &entry, &mut order.evicted);
         state.counts.published += 1;
         let matched = hand_out(&self.state, state, &entry, work);
         order.evicted.clear();
         Ok(matched)
+    }
+
+    /// Returns a new id of the hub's own order.
+    pub(super) fn next_id(order: &Order) -> EventId {
+        EventId::new(order.last.epoch(), order.last.seq() + 1)
     }
 
     /// Takes the state lock for an operation that is no publish, and lets a hand-out that is under
@@ -332,7 +351,7 @@ impl Shared {
 
 /// Forgets the client in a slot. The slot of a client that the hub has forgotten may belong to
 /// another client.
-fn forget(state: &mut State, slot: usize, client: &Arc<Client>, work: &mut Work<'_>) {
+pub(super) fn forget(state: &mut State, slot: usize, client: &Arc<Client>, work: &mut Work<'_>) {
     if state.has(slot, client) {
         let reason = client.lock().ending().reason().unwrap_or(EndReason::Left);
         state.forget(slot, reason, work);

@@ -17,6 +17,13 @@
 //!             kind 1, join; kind 2, leave: topic (a text)
 //!             kind 4, join with a replay: topic (a text)  events (4 bytes)
 //! clients     2  5  position  client*             the clients with topics of an instance
+//! run         2  kind  run (a text)  rest         a part of the run of this name
+//!             kind 6, start; kind 7, take over: producer  the type of texts (optional)
+//!             kind 8, event: producer  conflation  frame
+//!             kind 9, stop: reason (a text)
+//!             kind 10, end: producer  state       1 finished | 2 failed | 3 stopped
+//!                                                 | 4 abandoned | 5 lost
+//! producer    instance (8 bytes)  serial (8 bytes, little-endian)
 //! client      client id (16 bytes)  optional user  optional session  count (4 bytes)  topic*
 //! topic       0, of the request | 1, joined  position  text
 //! trace       trace id (16 bytes)  parent id (8 bytes)  flags (1 byte)
@@ -34,9 +41,11 @@ use std::sync::Arc;
 use super::audience::{Audience, Expr, Size};
 use super::entry::Encoded;
 use super::key::{ClientId, Key};
+use super::producer::ProducerId;
 use super::profile::{Followed, Owner, Profile};
+use super::runs::RunState;
 use crate::wire::decode;
-use crate::wire::event::Event;
+use crate::wire::event::{Event, EventType};
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
 use crate::wire::traceparent::Traceparent;
@@ -51,9 +60,18 @@ const TRACED: u8 = 3;
 /// The first byte of a command. A version without commands skips the entry as malformed.
 const COMMAND: u8 = 2;
 
-/// The second byte of an announcement: the greatest kind. A version without announcements skips the
-/// entry.
+/// The second byte of an announcement. A version without announcements skips the entry.
 const ANNOUNCEMENT: u8 = 5;
+
+/// The second bytes of the parts of runs. A version without runs skips these entries.
+const RUN_START: u8 = 6;
+const RUN_TAKE_OVER: u8 = 7;
+const RUN_EVENT: u8 = 8;
+const RUN_STOP: u8 = 9;
+const RUN_END: u8 = 10;
+
+/// The greatest kind that this version knows.
+const LAST_KIND: u8 = RUN_END;
 
 /// An announcement of several clients is not longer, so that the order has no large entries.
 const MAX_ANNOUNCEMENT_LEN: usize = 32 << 10;
@@ -67,6 +85,71 @@ pub(crate) enum Received {
     Event(Encoded),
     Command(Command),
     Announcement(Announcement),
+    Run(RunEntry),
+}
+
+/// A part of a run.
+#[derive(Debug)]
+pub(crate) struct RunEntry {
+    pub(crate) name: Arc<str>,
+    pub(crate) action: RunAction,
+}
+
+/// An action on the run of a name.
+#[derive(Debug)]
+pub(crate) enum RunAction {
+    /// Begins a run. `takes_over`: an open run of the name gets the producer instead.
+    Start {
+        producer: ProducerId,
+        takes_over: bool,
+        /// The type whose adjacent events are one text.
+        appends: Option<Box<str>>,
+    },
+    /// An event of the producer.
+    Event { producer: ProducerId, conflation: Option<Box<str>>, sealed: Sealed },
+    /// Asks the producer to stop.
+    Stop { reason: Arc<str> },
+    /// Ends the run of the producer. The state is not [`RunState::Open`].
+    End { producer: ProducerId, state: RunState },
+}
+
+/// The kinds of the parts of a run.
+///
+/// Every hub applies the parts of a name in the order of their ids, by the same rule:
+///
+/// | part | if a run of the name is open | if not |
+/// |---|---|---|
+/// | `Start` | no effect: the start is refused | the run begins |
+/// | `TakeOver` | the producer of the entry replaces the older | the run begins |
+/// | `Event`, `End` | no effect if the producer is another | no effect |
+/// | `Stop` | the first counts | no effect |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RunPartKind {
+    /// A run begins.
+    Start,
+    /// A run begins, or gets another producer.
+    TakeOver,
+    /// An event of the run.
+    Event,
+    /// The producer must stop.
+    Stop,
+    /// The run ends.
+    End,
+}
+
+/// The parts of an entry that an engine needs to keep a copy of each run: see
+/// [`Outgoing::run`](crate::backplane::Outgoing::run).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunPart<'a> {
+    /// The name of the run.
+    pub name: &'a str,
+    /// The kind of the part.
+    pub kind: RunPartKind,
+    /// Bytes that name the producer. The first 8 are those of the
+    /// [instance](crate::backplane::Feed::instance). Empty for a [`Stop`](RunPartKind::Stop).
+    pub producer: &'a [u8],
 }
 
 /// The clients of an instance that have joined topics, as they were at a position.
@@ -119,6 +202,7 @@ impl Received {
             COMMAND if entry.get(1) == Some(&ANNOUNCEMENT) => {
                 read_announcement(entry).map(Self::Announcement)
             }
+            COMMAND if run_kind(entry).is_some() => read_run(entry).map(Self::Run),
             COMMAND => read_command(entry).map(Self::Command),
             _ => None,
         }
@@ -135,7 +219,7 @@ pub(crate) fn joins(entry: &[u8]) -> bool {
 /// command the second. A cut entry has no other format.
 pub(crate) const fn is_known_format(entry: &[u8]) -> bool {
     match entry {
-        [COMMAND, kind, ..] => *kind <= ANNOUNCEMENT,
+        [COMMAND, kind, ..] => *kind <= LAST_KIND,
         [] | [EVENT | COMMAND | TRACED, ..] => true,
         _ => false,
     }
@@ -167,13 +251,7 @@ pub(crate) fn write_event(event: &Encoded) -> Vec<u8> {
             buf.extend_from_slice(trace.as_bytes());
         }
     }
-    match &event.conflation {
-        None => buf.push(0),
-        Some(key) => {
-            buf.push(1);
-            put_text(&mut buf, key);
-        }
-    }
+    put_optional(&mut buf, event.conflation.as_deref());
     put_expr(&mut buf, &event.audience.expr);
     buf.extend_from_slice(frame);
     buf
@@ -202,11 +280,7 @@ fn read_event(entry: &[u8]) -> Option<Encoded> {
         }
         _ => return None,
     };
-    let conflation = match take_byte(&mut rest)? {
-        0 => None,
-        1 => Some(take_text(&mut rest).filter(|key| key.len() <= Event::MAX_KEY_LEN)?.into()),
-        _ => return None,
-    };
+    let conflation = take_conflation(&mut rest)?;
     let mut names = Audience::MAX_NAMES;
     let audience = take_audience(&mut rest, Audience::MAX_DEPTH, &mut names)?;
     Some(Encoded { audience, conflation, trace, sealed: decode::sealed(rest)? })
@@ -257,6 +331,103 @@ fn read_command(entry: &[u8]) -> Option<Command> {
     Some(Command { audience, action })
 }
 
+/// Writes a part of a run.
+pub(crate) fn write_run(entry: &RunEntry) -> Vec<u8> {
+    let RunEntry { name, action } = entry;
+    let head = |kind, frame: &[u8]| {
+        // Room for the kind, the producer and a short key: most entries take one allocation.
+        let mut buf = Vec::with_capacity(name.len() + frame.len() + 64);
+        buf.extend_from_slice(&[COMMAND, kind]);
+        put_text(&mut buf, name);
+        buf
+    };
+    match action {
+        RunAction::Start { producer, takes_over, appends } => {
+            let mut buf = head(if *takes_over { RUN_TAKE_OVER } else { RUN_START }, &[]);
+            buf.extend_from_slice(&producer.to_bytes());
+            put_optional(&mut buf, appends.as_deref());
+            buf
+        }
+        RunAction::Event { producer, conflation, sealed } => {
+            let mut buf = head(RUN_EVENT, sealed.bytes());
+            buf.extend_from_slice(&producer.to_bytes());
+            put_optional(&mut buf, conflation.as_deref());
+            buf.extend_from_slice(sealed.bytes());
+            buf
+        }
+        RunAction::Stop { reason } => {
+            let mut buf = head(RUN_STOP, &[]);
+            put_text(&mut buf, reason);
+            buf
+        }
+        RunAction::End { producer, state } => {
+            let mut buf = head(RUN_END, &[]);
+            buf.extend_from_slice(&producer.to_bytes());
+            buf.push(*state as u8);
+            buf
+        }
+    }
+}
+
+fn read_run(entry: &[u8]) -> Option<RunEntry> {
+    let (kind, name, mut rest) = take_run_head(entry)?;
+    let action = match kind {
+        RunPartKind::Start | RunPartKind::TakeOver => {
+            let producer = take_producer(&mut rest)?;
+            let appends = take_optional(&mut rest)?;
+            let is_type = appends.is_none_or(|name| EventType::new(name.to_owned()).is_ok());
+            let takes_over = kind == RunPartKind::TakeOver;
+            (is_type && rest.is_empty()).then(|| RunAction::Start {
+                producer,
+                takes_over,
+                appends: appends.map(Into::into),
+            })?
+        }
+        RunPartKind::Event => {
+            let producer = take_producer(&mut rest)?;
+            let conflation = take_conflation(&mut rest)?;
+            RunAction::Event { producer, conflation, sealed: decode::sealed(rest)? }
+        }
+        RunPartKind::Stop => {
+            let reason = take_text(&mut rest).filter(|reason| is_reason(reason.as_bytes()))?;
+            rest.is_empty().then(|| RunAction::Stop { reason: reason.into() })?
+        }
+        RunPartKind::End => {
+            let producer = take_producer(&mut rest)?;
+            let &[state] = rest else { return None };
+            let state = *RunState::ALL.get(usize::from(state))?;
+            (state != RunState::Open).then_some(RunAction::End { producer, state })?
+        }
+    };
+    Some(RunEntry { name: name.into(), action })
+}
+
+/// Returns the name and the kind of an entry that is a part of a run.
+pub(crate) fn run_part(entry: &[u8]) -> Option<RunPart<'_>> {
+    let (kind, name, rest) = take_run_head(entry)?;
+    let len = if kind == RunPartKind::Stop { 0 } else { ProducerId::LEN };
+    Some(RunPart { name, kind, producer: rest.get(..len)? })
+}
+
+const fn run_kind(entry: &[u8]) -> Option<RunPartKind> {
+    match entry {
+        [COMMAND, RUN_START, ..] => Some(RunPartKind::Start),
+        [COMMAND, RUN_TAKE_OVER, ..] => Some(RunPartKind::TakeOver),
+        [COMMAND, RUN_EVENT, ..] => Some(RunPartKind::Event),
+        [COMMAND, RUN_STOP, ..] => Some(RunPartKind::Stop),
+        [COMMAND, RUN_END, ..] => Some(RunPartKind::End),
+        _ => None,
+    }
+}
+
+/// Returns the kind and the name of a part of a run, and the bytes after the name.
+fn take_run_head(entry: &[u8]) -> Option<(RunPartKind, &str, &[u8])> {
+    let kind = run_kind(entry)?;
+    let mut rest = entry.get(2..)?;
+    let name = take_text(&mut rest)?;
+    Some((kind, name, rest))
+}
+
 /// Writes clients into as many entries as needed, each with the number of its clients.
 pub(crate) fn write_announcements(announcement: &Announcement) -> Vec<(Vec<u8>, usize)> {
     let mut entries: Vec<(Vec<u8>, usize)> = Vec::new();
@@ -294,7 +465,8 @@ fn read_announcement(entry: &[u8]) -> Option<Announcement> {
     while !rest.is_empty() {
         let (id, after) = rest.split_first_chunk()?;
         rest = after;
-        let (user, session) = (take_optional(&mut rest)?, take_optional(&mut rest)?);
+        let mut name = || Some(take_optional(&mut rest)?.map(Arc::from));
+        let (user, session) = (name()?, name()?);
         let mut topics = Vec::new();
         for _ in 0..take_len(&mut rest)? {
             let is_joined = take_flag(&mut rest)?;
@@ -351,7 +523,7 @@ fn put_expr(buf: &mut Vec<u8>, expr: &Expr) {
         Expr::Holds(Key::User(name)) => put_name(buf, 2, name),
         Expr::Holds(Key::Session(name)) => put_name(buf, 3, name),
         Expr::Holds(Key::Topic(name)) => put_name(buf, 4, name),
-        // Runs do not travel: no version reads this kind.
+        // The events of runs travel as parts of the run: no version reads this kind.
         Expr::Holds(Key::Run(name)) => put_name(buf, u8::MAX, name),
         Expr::AnyOf(parts) => put_parts(buf, 5, parts),
         Expr::AllOf(parts) => put_parts(buf, 6, parts),
@@ -386,8 +558,21 @@ fn take_flag(rest: &mut &[u8]) -> Option<bool> {
 }
 
 /// Takes a text or nothing. The outer option is `None` if there is neither.
-fn take_optional(rest: &mut &[u8]) -> Option<Option<Arc<str>>> {
-    if take_flag(rest)? { Some(Some(take_text(rest)?.into())) } else { Some(None) }
+fn take_optional<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a str>> {
+    if take_flag(rest)? { Some(Some(take_text(rest)?)) } else { Some(None) }
+}
+
+/// Takes a conflation key or nothing, as [`take_optional`] does.
+fn take_conflation(rest: &mut &[u8]) -> Option<Option<Box<str>>> {
+    let key = take_optional(rest)?;
+    let is_valid = key.is_none_or(|key| key.len() <= Event::MAX_KEY_LEN);
+    is_valid.then(|| key.map(Into::into))
+}
+
+fn take_producer(rest: &mut &[u8]) -> Option<ProducerId> {
+    let (bytes, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(ProducerId::from_bytes(bytes))
 }
 
 fn take_position(rest: &mut &[u8]) -> Option<EventId> {
@@ -457,8 +642,10 @@ fn take_audience(rest: &mut &[u8], depth: usize, names: &mut usize) -> Option<Au
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
+    use crate::log::producer::InstanceId;
 
     /// Names that look like lengths, kinds, separators, lines, and each other.
     fn name() -> impl Strategy<Value = String> {
@@ -535,12 +722,87 @@ mod tests {
         (position(), vec(client, 1..4)).prop_map(|(as_of, clients)| Announcement { as_of, clients })
     }
 
+    fn run_entry() -> impl Strategy<Value = RunEntry> {
+        let producer = || {
+            (any::<[u8; 8]>(), any::<u64>()).prop_map(|(instance, serial)| ProducerId {
+                instance: InstanceId::from_bytes(instance),
+                serial,
+            })
+        };
+        let appends = prop::option::of("[a-z]{1,4}".prop_map(Into::into));
+        let state = prop::sample::select(&RunState::ALL[1..]);
+        let action = prop_oneof![
+            (producer(), any::<bool>(), appends).prop_map(|(producer, takes_over, appends)| {
+                RunAction::Start { producer, takes_over, appends }
+            }),
+            (producer(), event()).prop_map(|(producer, event)| {
+                let Encoded { conflation, sealed, .. } = event;
+                RunAction::Event { producer, conflation, sealed }
+            }),
+            "[a-zA-Z0-9_-]{1,64}".prop_map(|reason| RunAction::Stop { reason: reason.into() }),
+            (producer(), state).prop_map(|(producer, state)| RunAction::End { producer, state }),
+        ];
+        (name(), action).prop_map(|(name, action)| RunEntry { name: name.into(), action })
+    }
+
     fn entry() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
+            run_entry().prop_map(|entry| write_run(&entry)),
             announcement().prop_map(|clients| write_announcements(&clients).remove(0).0),
             event().prop_map(|event| write_event(&event)),
             command().prop_map(|command| write_command(&command)),
         ]
+    }
+
+    /// A change of an entry's bytes.
+    #[derive(Debug, Clone)]
+    enum Damage {
+        Set(Index, u8),
+        Insert(Index, u8),
+        Remove(Index),
+        Truncate(Index),
+        /// Continues with a part of another entry.
+        Splice(Index, Index),
+        /// Repeats the rest.
+        Repeat(Index),
+    }
+
+    /// Small numbers are kinds and lengths.
+    fn damage() -> impl Strategy<Value = Damage> {
+        let byte = || prop_oneof![any::<u8>(), 0..8u8, Just(b'\n')];
+        prop_oneof![
+            4 => (any::<Index>(), byte()).prop_map(|(at, byte)| Damage::Set(at, byte)),
+            2 => (any::<Index>(), byte()).prop_map(|(at, byte)| Damage::Insert(at, byte)),
+            2 => any::<Index>().prop_map(Damage::Remove),
+            1 => any::<Index>().prop_map(Damage::Truncate),
+            2 => any::<(Index, Index)>().prop_map(|(at, from)| Damage::Splice(at, from)),
+            1 => any::<Index>().prop_map(Damage::Repeat),
+        ]
+    }
+
+    impl Damage {
+        fn to(&self, mut bytes: Vec<u8>, other: &[u8]) -> Vec<u8> {
+            // The end is a place, too.
+            let place = |at: &Index| at.index(bytes.len() + 1);
+            match self {
+                Self::Set(at, byte) if place(at) < bytes.len() => {
+                    let at = place(at);
+                    bytes[at] = *byte;
+                }
+                Self::Remove(at) if place(at) < bytes.len() => {
+                    bytes.remove(place(at));
+                }
+                Self::Set(..) | Self::Remove(_) => {}
+                Self::Insert(at, byte) => bytes.insert(place(at), *byte),
+                Self::Truncate(at) => bytes.truncate(place(at)),
+                Self::Splice(at, from) => {
+                    bytes.truncate(place(at));
+                    bytes.extend_from_slice(&other[from.index(other.len() + 1)..]);
+                }
+                Self::Repeat(at) => bytes.extend_from_within(place(at)..),
+            }
+            bytes
+        }
     }
 
     fn write(received: &Received) -> Vec<u8> {
@@ -548,6 +810,7 @@ mod tests {
             Received::Event(event) => write_event(event),
             Received::Command(command) => write_command(command),
             Received::Announcement(clients) => write_announcements(clients).remove(0).0,
+            Received::Run(entry) => write_run(entry),
         }
     }
 
@@ -594,13 +857,44 @@ mod tests {
         }
 
         #[test]
+        fn a_part_of_a_run_survives_the_trip(entry in run_entry()) {
+            let written = write_run(&entry);
+            prop_assert!(is_known_format(&written) && !joins(&written));
+            let Some(Received::Run(read)) = Received::read(&written) else {
+                panic!("not read: {written:?}");
+            };
+            prop_assert_eq!(&read.name, &entry.name);
+            prop_assert_eq!(format!("{:?}", read.action), format!("{:?}", entry.action));
+            prop_assert_eq!(write_run(&read), &*written);
+            let part = run_part(&written).unwrap();
+            prop_assert_eq!(part.name, &*entry.name);
+            let (kind, producer) = match entry.action {
+                RunAction::Start { producer, takes_over: false, .. } => {
+                    (RunPartKind::Start, Some(producer))
+                }
+                RunAction::Start { producer, .. } => (RunPartKind::TakeOver, Some(producer)),
+                RunAction::Event { producer, .. } => (RunPartKind::Event, Some(producer)),
+                RunAction::Stop { .. } => (RunPartKind::Stop, None),
+                RunAction::End { producer, .. } => (RunPartKind::End, Some(producer)),
+            };
+            prop_assert_eq!(part.kind, kind);
+            let bytes = producer.map(ProducerId::to_bytes);
+            prop_assert_eq!(part.producer, bytes.as_ref().map_or(&[][..], |bytes| bytes));
+        }
+
+        #[test]
+        fn only_parts_of_runs_name_a_run(event in event(), command in command()) {
+            prop_assert!(run_part(&write_event(&event)).is_none());
+            prop_assert!(run_part(&write_command(&command)).is_none());
+        }
+
+        #[test]
         fn a_damaged_entry_is_refused_or_valid(
-            mut written in entry(), at in any::<prop::sample::Index>(), byte: u8, cut: bool,
+            written in entry(), other in entry(), damages in vec(damage(), 1..5),
         ) {
-            let at = at.index(written.len());
-            if cut { written.truncate(at) } else { written[at] = byte }
-            if let Some(read) = Received::read(&written) {
-                prop_assert_eq!(write(&read), written);
+            let damaged = damages.iter().fold(written, |bytes, damage| damage.to(bytes, &other));
+            if let Some(read) = Received::read(&damaged) {
+                prop_assert_eq!(write(&read), damaged);
             }
         }
 
@@ -661,12 +955,22 @@ mod tests {
 
     #[test]
     fn a_later_format_is_not_a_malformed_entry() {
-        for later in [&b"\x00"[..], b"\x04\x00\x00data: x\n", b"\xff", b"\x02\x06", b"\x02\xff\x00"]
+        for later in [&b"\x00"[..], b"\x04\x00\x00data: x\n", b"\xff", b"\x02\x0b", b"\x02\xff\x00"]
         {
             assert!(!is_known_format(later), "{later:?}");
             assert!(Received::read(later).is_none(), "{later:?}");
         }
-        for cut in [&b""[..], b"\x01", b"\x01\x00", b"\x02", b"\x02\x05", b"\x01\x09", b"\x03"] {
+        let cuts = [
+            &b""[..],
+            b"\x01",
+            b"\x01\x00",
+            b"\x02",
+            b"\x02\x05",
+            b"\x02\x0a",
+            b"\x01\x09",
+            b"\x03",
+        ];
+        for cut in cuts {
             assert!(is_known_format(cut), "{cut:?}");
             assert!(Received::read(cut).is_none(), "{cut:?}");
         }
@@ -706,5 +1010,28 @@ mod tests {
         assert!(!is_read(4, b"\x01\0\0\0x\0\0\0\0"), "no event to replay");
         assert!(!is_read(4, b"\x01\0\0\0x") && !is_read(4, b"\x01\0\0\0x\x01\0\0\0\0"));
         assert!(!is_read(1, b"\0\0\0\0") && !is_read(5, b"\x01\0\0\0x"));
+    }
+
+    #[test]
+    fn a_part_of_a_run_of_no_hub_is_refused() {
+        let producer = [7; ProducerId::LEN];
+        let is_read = |kind: u8, parts: &[&[u8]]| {
+            Received::read(&[&[COMMAND, kind][..], b"\x01\0\0\0x", &parts.concat()].concat())
+                .is_some()
+        };
+        assert!(is_read(6, &[&producer, &[0]]) && is_read(7, &[&producer, b"\x01\x01\0\0\0t"]));
+        assert!(!is_read(6, &[&producer, &[2]]) && !is_read(6, &[&producer[1..], &[0]]));
+        assert!(!is_read(6, &[&producer, &[0, 0]]), "bytes after the start");
+        assert!(!is_read(6, &[&producer, b"\x01\x01\0\0\0\n"]), "a type with a line end");
+        assert!(!is_read(6, &[&producer, b"\x01\x04\0\0\0hub:"]), "a reserved type");
+        assert!(is_read(8, &[&producer, &[0], b"data: x\n"]));
+        assert!(!is_read(8, &[&producer, &[0], b"event: hub:run-end\ndata: {}\n"]));
+        assert!(!is_read(8, &[&producer, &[0]]), "no frame");
+        assert!(is_read(9, &[b"\x01\0\0\0x"]));
+        assert!(!is_read(9, &[b"\x01\0\0\0\""]) && !is_read(9, &[b"\x01\0\0\0xx"]));
+        assert!((1..=5).all(|state| is_read(10, &[&producer, &[state]])));
+        assert!(!is_read(10, &[&producer, &[0]]), "an open run is no end");
+        assert!(!is_read(10, &[&producer, &[6]]) && !is_read(10, &[&producer, &[1, 1]]));
+        assert!(Received::read(&[COMMAND, 9, 0, 0, 0, 0, 1, 0, 0, 0, b'x']).is_none(), "no name");
     }
 }

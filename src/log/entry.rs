@@ -126,6 +126,11 @@ impl Prepared {
         Self { recipients, hashes, conflation, weight, sealed }
     }
 
+    /// Returns the first key that indexes the event, with its hash: for an event of a run, the run.
+    pub(crate) fn first_key(&self) -> Option<(u64, &Key)> {
+        Some((*self.hashes.keys.first()?, self.recipients.keys().first()?))
+    }
+
     /// Writes the id into the frame. The frame is not copied.
     pub(crate) fn into_entry(self, id: EventId, published: Instant) -> Arc<Entry> {
         let Self { recipients, hashes, conflation, weight, sealed } = self;

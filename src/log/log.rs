@@ -29,9 +29,10 @@ use super::identity::Identity;
 use super::kept::Kept;
 use super::key::Key;
 use super::merge::{Backward, Events, Merge};
+use super::producer::ProducerId;
 use super::retain::{Allowance, Retain, RunLimits};
 use super::run_log::RunLog;
-use super::runs::{NewRun, RunRecord, RunState, Runs, Started};
+use super::runs::{Begun, Decided, NewRun, RunRecord, RunState, Runs};
 use crate::error::RunError;
 use crate::wire::frame;
 use crate::wire::id::EventId;
@@ -66,7 +67,10 @@ pub(crate) struct Log {
     latest: HashMap<Arc<Conflation>, EventId>,
     evicted: Evicted,
     /// The events of runs are kept apart: no other field counts these.
-    runs: Runs,
+    runs: Box<Runs>,
+    /// The runs that were forgotten. Apart from the evicted events: a history read brings no run
+    /// back.
+    forgotten: Box<Evicted>,
     hasher: KeyHasher,
     /// The position before the first event that the log can have held.
     birth: EventId,
@@ -101,7 +105,8 @@ impl Log {
             index: KeyMap::new(),
             kept,
             latest: HashMap::new(),
-            runs: Runs::new(runs),
+            forgotten: Box::new(Evicted::new(rows(runs.runs), birth)),
+            runs: Box::new(Runs::new(runs)),
             evicted: Evicted::new(rows(retain.events), birth),
             hasher,
             birth,
@@ -398,8 +403,9 @@ impl Log {
             return self.evicted.since(after, after, client);
         }
         let others = client.memberships.iter().filter(|held| !held.key.is_run());
-        let mut from = others.map(|held| after.max(held.since)).min().unwrap_or(EventId::LAST);
-        let mut lost = None;
+        let others = others.map(|held| after.max(held.since)).min().unwrap_or(EventId::LAST);
+        let mut from = EventId::LAST;
+        let mut lost = self.evicted.since(after, others, client);
         for held in runs {
             let after = after.max(held.since);
             match self.runs.find(held.hash, &held.key) {
@@ -413,7 +419,7 @@ impl Log {
                 None => from = from.min(after),
             }
         }
-        self.evicted.since(after, from, client).max(lost)
+        self.forgotten.since(after, from, client).max(lost)
     }
 
     /// Returns the runs, whose events the log keeps apart from the other events.
@@ -421,56 +427,100 @@ impl Log {
         &self.runs
     }
 
-    /// Starts or takes over a run, whose events come after the newest event. Moves the events of
-    /// runs that are forgotten to `freed`: the caller frees them after unlocking.
+    /// Starts or takes over a run, whose events come after `begin`. Moves the events of runs that
+    /// are forgotten to `freed`: the caller frees them after unlocking.
     pub(crate) fn start_run(
         &mut self,
         new: NewRun,
+        begin: EventId,
         now: Instant,
         freed: &mut Vec<RunLog>,
-    ) -> Result<Started, RunError> {
+    ) -> Result<Begun, RunError> {
         self.forget_runs(now, freed);
         if self.runs.is_full() && !self.runs.knows(new.hash, &new.key) {
             self.forget_run(true, now, freed);
         }
         let before = freed.len();
-        let started = self.runs.begin_run(new, self.head, now, freed);
+        let started = self.runs.begin_run(new, begin, now, freed);
         // The events of an ended run of the name.
         self.evictions += (freed.len() - before) as u64;
         started
     }
 
-    /// Appends an event to the run in a slot. The event must be newer than every event before.
+    /// Appends an event to the run of a producer. The event must be newer than every event of the
+    /// run. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
     pub(crate) fn append_to_run(
         &mut self,
-        slot: usize,
+        producer: ProducerId,
         entry: &Arc<Entry>,
+        is_loss: bool,
         freed: &mut Vec<Arc<Entry>>,
-    ) {
-        debug_assert!(entry.id > self.head);
-        self.head = entry.id;
+    ) -> Result<(), RunError> {
+        let run = entry.hashed_keys().next().ok_or(RunError::Unknown)?;
+        let slot = self.runs.slot_for_event(run, producer, is_loss)?;
+        self.pass(entry.id);
         self.evictions += self.runs.append(slot, entry, freed);
+        Ok(())
     }
 
-    /// Notes that an open run must stop. Returns the serial of its producer.
+    /// Notes that the events of a run up to `lost` are dropped.
+    pub(crate) fn lose_in_run(
+        &mut self,
+        hash: u64,
+        key: &Key,
+        lost: EventId,
+        freed: &mut Vec<Arc<Entry>>,
+    ) {
+        self.runs.lose(hash, key, lost, freed);
+    }
+
+    /// Sets the starts of runs that have an effect.
+    pub(crate) fn decide_runs(&mut self, decided: Decided) {
+        self.runs.decide(decided);
+    }
+
+    /// Takes the open runs that this log lacks from the log of a replaced order. They are gone, and
+    /// have lost all events up to `floor`.
+    pub(crate) fn take_gone_runs(
+        &mut self,
+        old: &mut Self,
+        floor: EventId,
+        freed: &mut Vec<RunLog>,
+    ) {
+        self.runs.take_gone(&mut old.runs, floor, freed);
+    }
+
+    /// Notes that the open run of a producer is reported as lost.
+    pub(crate) fn note_reported_lost(&mut self, hash: u64, key: &Key, producer: ProducerId) {
+        self.runs.note_reported_lost(hash, key, producer);
+    }
+
+    /// Notes that an open run must stop. Returns the producer.
     pub(crate) fn stop_run(
         &mut self,
         hash: u64,
         key: &Key,
         reason: &Arc<str>,
-    ) -> Result<u64, RunError> {
+    ) -> Result<ProducerId, RunError> {
         self.runs.stop(hash, key, reason)
+    }
+
+    /// Returns the runs that a client reads, each with its name.
+    pub(crate) fn runs_of<'a>(
+        &'a self,
+        client: Identity<'a>,
+    ) -> impl Iterator<Item = (&'a Key, Option<&'a RunRecord>)> {
+        client.runs().map(|held| (&held.key, self.runs.find(held.hash, &held.key)))
     }
 
     /// Whether a client reads an open run.
     pub(crate) fn has_open_run(&self, client: Identity<'_>) -> bool {
-        let mut runs = client.runs().filter_map(|held| self.runs.find(held.hash, &held.key));
-        runs.any(RunRecord::is_open)
+        self.runs_of(client).any(|(_, run)| run.is_some_and(RunRecord::is_open))
     }
 
-    /// Ends the run in a slot.
-    pub(crate) fn end_run(&mut self, slot: usize, state: RunState, now: Instant) {
-        self.runs.end(slot, state, now);
+    /// Ends an open run.
+    pub(crate) fn end_run(&mut self, hash: u64, key: &Key, state: RunState, now: Instant) {
+        self.runs.end(hash, key, state, now);
     }
 
     /// Forgets the runs whose time is over at `now`.
@@ -487,7 +537,7 @@ impl Log {
         self.evictions += 1;
         // Every reader of a run admits the type of its end.
         let event_type = self.hasher.event_type(frame::RUN_END.as_bytes());
-        self.evicted
+        self.forgotten
             .record_for_holders(last, &KeyHashes { keys: [run].into_iter().collect(), event_type });
         true
     }

@@ -16,6 +16,7 @@ pub(crate) mod mailbox;
 mod merge;
 pub(crate) mod name;
 pub(crate) mod pages;
+pub(crate) mod producer;
 pub(crate) mod profile;
 pub(crate) mod recipients;
 pub(crate) mod retain;

@@ -248,8 +248,20 @@ pub struct RunLimits {
     pub(crate) bytes_per_run: usize,
     pub(crate) bytes: usize,
     pub(crate) runs: usize,
-    pub(crate) wait: Option<Duration>,
+    /// `None`: not set.
+    wait: Option<Wait>,
 }
+
+/// How long a client waits for a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    For(Duration),
+}
+
+/// How long a client waits by default if the hub has a backplane: an instance that is behind gets
+/// the start of a run within this time.
+const WAIT: Duration = Duration::from_secs(2);
 
 impl RunLimits {
     /// Sets how long a run is kept after its end: 10 minutes by default. With zero, a run is
@@ -285,15 +297,27 @@ impl RunLimits {
         self
     }
 
-    /// Sets how long a client waits for runs that have not started. By default, and with `None`, a
-    /// client of an unknown run is refused. Must not be zero.
+    /// Sets how long a client waits for runs that are not known. With `None`, a client of an unknown
+    /// run is refused. Must not be zero.
+    ///
+    /// The default is `None` for a hub alone. With a [backplane](crate::HubBuilder::backplane) the
+    /// default is 2 seconds, because another instance may have started the run just now.
     ///
     /// A stream that waits ends with a final `hub:end`, with the reason `unknown-run`, if none of
     /// its runs starts within this time.
     #[must_use]
     pub fn wait(mut self, time: impl Into<Option<Duration>>) -> Self {
-        self.wait = time.into();
+        self.wait = Some(time.into().map_or(Wait::No, Wait::For));
         self
+    }
+
+    /// Returns how long a client waits for a run.
+    pub(crate) fn wait_of(&self, has_backplane: bool) -> Option<Duration> {
+        match self.wait {
+            None => has_backplane.then_some(WAIT),
+            Some(Wait::No) => None,
+            Some(Wait::For(time)) => Some(time),
+        }
     }
 
     /// Returns the most bytes of a run, and of an event in a run.
@@ -306,7 +330,7 @@ impl RunLimits {
             ("RunLimits::bytes_per_run", self.bytes_per_run == 0),
             ("RunLimits::bytes", self.bytes == 0),
             ("RunLimits::runs", self.runs == 0),
-            ("RunLimits::wait", self.wait == Some(Duration::ZERO)),
+            ("RunLimits::wait", self.wait == Some(Wait::For(Duration::ZERO))),
         ];
         match zero.into_iter().find(|&(_, is_zero)| is_zero) {
             Some((setting, _)) => Err(ConfigError::Zero { setting }),
@@ -315,15 +339,19 @@ impl RunLimits {
     }
 }
 
+impl RunLimits {
+    pub(crate) const DEFAULT: Self = Self {
+        keep: Duration::from_secs(600),
+        bytes_per_run: 8 << 20,
+        bytes: 64 << 20,
+        runs: 10_000,
+        wait: None,
+    };
+}
+
 impl Default for RunLimits {
     fn default() -> Self {
-        Self {
-            keep: Duration::from_secs(600),
-            bytes_per_run: 8 << 20,
-            bytes: 64 << 20,
-            runs: 10_000,
-            wait: None,
-        }
+        Self::DEFAULT
     }
 }
 

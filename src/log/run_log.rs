@@ -285,6 +285,14 @@ impl RunLog {
         true
     }
 
+    /// Drops the events up to `lost`, or notes that they were dropped before.
+    pub(super) fn lose(&mut self, lost: EventId, freed: &mut Vec<Arc<Entry>>) {
+        while self.first().is_some_and(|first| first <= lost) {
+            self.drop_oldest(freed);
+        }
+        self.lost = self.lost.max(lost);
+    }
+
     /// Removes an event that a later value replaces, without a loss.
     fn take_out(&mut self, id: EventId, freed: &mut Vec<Arc<Entry>>) {
         let at = self.items.partition_point(|item| item.last() < id);

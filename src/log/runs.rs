@@ -1,6 +1,7 @@
 //! The runs of a hub, by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use slab::Slab;
 use super::entry::Entry;
 use super::hash::{KeyHashes, KeyMap};
 use super::key::Key;
+use super::producer::{InstanceId, ProducerId};
 use super::retain::RunLimits;
 use super::run_log::{self, RunLog};
 use crate::error::RunError;
@@ -28,7 +30,8 @@ pub enum RunState {
     Stopped,
     /// The producer was dropped without an end: its task panicked, or was aborted.
     Abandoned,
-    /// The instance of the producer died. A hub without a backplane does not report this state.
+    /// The instance of the producer died, or the order was replaced without the run. A hub without
+    /// a backplane does not report this state.
     Lost,
 }
 
@@ -63,12 +66,13 @@ pub(crate) struct Runs {
     ended: BTreeSet<(Instant, usize)>,
     /// The oldest retained event of each run; those of ended runs come first.
     oldest: BTreeSet<(bool, EventId, usize)>,
+    /// How many open runs have a producer on each instance.
+    instances: HashMap<InstanceId, usize>,
+    instance_changes: u64,
+    /// The starts that have an effect, as copies of runs say.
+    decided: Option<Box<Decided>>,
     /// The bytes that the events of all runs count for.
     bytes: usize,
-    /// How many producers the runs had so far.
-    serials: u64,
-    /// How many runs were started, and how many ended in each state.
-    counts: [u64; RunState::COUNT],
 }
 
 /// A run, as the hub keeps it.
@@ -78,7 +82,7 @@ pub(crate) struct RunRecord {
     kept: RunLog,
     hash: u64,
     /// Tells the producer from earlier producers, and from those of another run in the same slot.
-    pub(crate) serial: u64,
+    pub(crate) producer: ProducerId,
     /// The position before the first event.
     pub(crate) begin: EventId,
     /// The newest event; `begin` before the first.
@@ -90,6 +94,9 @@ pub(crate) struct RunRecord {
     pub(crate) events: u64,
     /// Why the run must stop.
     pub(crate) stop: Option<Arc<str>>,
+    is_gone: bool,
+    /// This instance has reported the run as lost, and the report has not come back.
+    is_reported_lost: bool,
 }
 
 impl RunRecord {
@@ -97,8 +104,22 @@ impl RunRecord {
         self.state == RunState::Open
     }
 
+    /// Whether the order was replaced, and the new order does not have the run. A run that is gone
+    /// takes no events: it can only end, for its readers.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
     pub(crate) fn key(&self) -> &Key {
         self.kept.key()
+    }
+
+    /// Returns the name.
+    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
+        match self.key() {
+            Key::Run(name) => Some(Arc::clone(name)),
+            _ => None,
+        }
     }
 
     /// Returns the hash of the key.
@@ -127,11 +148,32 @@ impl RunRecord {
     }
 }
 
+/// The starts that have an effect up to a position, which copies of runs decide: the log began
+/// within the order, and does not know which runs were open before.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    /// Up to here, no start of a name without a copy has an effect.
+    pub(crate) upto: EventId,
+    /// The position up to which each copy decides, and the starts that have an effect.
+    pub(crate) copies: HashMap<Key, (EventId, Vec<EventId>)>,
+}
+
+impl Decided {
+    /// Returns whether a start can have an effect.
+    pub(crate) fn admits(&self, key: &Key, id: EventId) -> bool {
+        match self.copies.get(key) {
+            Some((upto, starts)) => id > *upto || starts.contains(&id),
+            None => id > self.upto,
+        }
+    }
+}
+
 /// A run to start.
 #[derive(Debug)]
 pub(crate) struct NewRun {
     pub(crate) key: Key,
     pub(crate) hash: u64,
+    pub(crate) producer: ProducerId,
     /// The type whose adjacent events are one text, with the hashes of such an event.
     pub(crate) appends: Option<(Box<str>, KeyHashes)>,
     /// An open run of the name gets a new producer.
@@ -140,11 +182,9 @@ pub(crate) struct NewRun {
 
 /// A run that was started or taken over.
 #[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) slot: usize,
-    pub(crate) serial: u64,
-    /// The serial of the producer whose run was taken over.
-    pub(crate) superseded: Option<u64>,
+pub(crate) struct Begun {
+    /// The producer whose run was taken over.
+    pub(crate) superseded: Option<ProducerId>,
     /// Why the run that was taken over must stop.
     pub(crate) stop: Option<Arc<str>>,
 }
@@ -157,9 +197,10 @@ impl Runs {
             names: KeyMap::new(),
             ended: BTreeSet::new(),
             oldest: BTreeSet::new(),
+            instances: HashMap::new(),
+            instance_changes: 0,
+            decided: None,
             bytes: 0,
-            serials: 0,
-            counts: [0; RunState::COUNT],
         }
     }
 
@@ -183,10 +224,14 @@ impl Runs {
         self.bytes
     }
 
-    /// Returns how many runs were started (at the place of [`RunState::Open`]), and how many ended
-    /// in each other state.
-    pub(crate) fn counts(&self) -> [u64; RunState::COUNT] {
-        self.counts
+    /// Returns the instances with producers of open runs.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = InstanceId> {
+        self.instances.keys().copied()
+    }
+
+    /// Returns how often the [instances](Self::instances) have changed.
+    pub(crate) fn instance_changes(&self) -> u64 {
+        self.instance_changes
     }
 
     pub(crate) fn find(&self, hash: u64, key: &Key) -> Option<&RunRecord> {
@@ -194,34 +239,102 @@ impl Runs {
     }
 
     /// Returns the open run of a producer.
-    pub(crate) fn of_producer(&self, slot: usize, serial: u64) -> Result<&RunRecord, RunError> {
-        match self.runs.get(slot).filter(|run| run.serial == serial) {
-            Some(run) if run.is_open() => Ok(run),
-            Some(_) => Err(RunError::Ended),
+    pub(crate) fn of_producer(
+        &self,
+        hash: u64,
+        key: &Key,
+        producer: ProducerId,
+    ) -> Result<&RunRecord, RunError> {
+        self.slot_of(hash, key, producer).map(|slot| &self.runs[slot])
+    }
+
+    /// Returns the slot of the open run of a producer.
+    pub(super) fn slot_of(
+        &self,
+        hash: u64,
+        key: &Key,
+        producer: ProducerId,
+    ) -> Result<usize, RunError> {
+        let slot = self.names.get(hash, key).copied();
+        match slot.and_then(|slot| Some((slot, self.runs.get(slot)?))) {
+            Some((slot, run)) if run.producer == producer => {
+                if run.is_open() {
+                    Ok(slot)
+                } else {
+                    Err(RunError::Ended)
+                }
+            }
             // A producer that has ended the run knows. So another producer took the run over.
-            None => Err(RunError::Superseded),
+            _ => Err(RunError::Superseded),
         }
     }
 
-    /// Notes that an open run must stop. The first reason counts. Returns the serial of its
-    /// producer.
+    /// Returns the slot of the open run of a producer, if the run takes an event. `is_loss`: the
+    /// event is the end as lost, which a run that is gone takes, too.
+    pub(super) fn slot_for_event(
+        &self,
+        run: (u64, &Key),
+        producer: ProducerId,
+        is_loss: bool,
+    ) -> Result<usize, RunError> {
+        let slot = self.slot_of(run.0, run.1, producer)?;
+        if self.runs[slot].is_gone && !is_loss { Err(RunError::Lost) } else { Ok(slot) }
+    }
+
+    /// Notes that an open run must stop. The first reason counts. Returns the producer.
     pub(super) fn stop(
         &mut self,
         hash: u64,
         key: &Key,
         reason: &Arc<str>,
-    ) -> Result<u64, RunError> {
+    ) -> Result<ProducerId, RunError> {
         let slot = self.names.get(hash, key).ok_or(RunError::Unknown)?;
         let run = self.runs.get_mut(*slot).ok_or(RunError::Unknown)?;
-        if !run.is_open() {
+        if !run.is_open() || run.is_gone {
             return Err(RunError::Ended);
         }
         run.stop.get_or_insert_with(|| Arc::clone(reason));
-        Ok(run.serial)
+        Ok(run.producer)
+    }
+
+    /// Returns the open runs of an instance that are not reported as lost yet.
+    pub(crate) fn of_instance(&self, instance: InstanceId) -> impl Iterator<Item = &RunRecord> {
+        self.iter().filter(move |run| {
+            run.is_open() && run.producer.instance == instance && !run.is_reported_lost
+        })
+    }
+
+    /// Notes that the open run of a producer is reported as lost.
+    pub(super) fn note_reported_lost(&mut self, hash: u64, key: &Key, producer: ProducerId) {
+        if let Some(slot) = self.names.get(hash, key)
+            && let Some(run) = self.runs.get_mut(*slot).filter(|run| run.producer == producer)
+        {
+            run.is_reported_lost = true;
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &RunRecord> {
         self.runs.iter().map(|(_, run)| run)
+    }
+
+    /// Sets the starts that have an effect.
+    pub(super) fn decide(&mut self, decided: Decided) {
+        self.decided = Some(Box::new(decided));
+    }
+
+    /// Returns whether a start of the order can have an effect.
+    pub(crate) fn admits_start(&self, key: &Key, id: EventId) -> bool {
+        self.decided.as_ref().is_none_or(|decided| decided.admits(key, id))
+    }
+
+    /// Returns an error if a start has no effect now.
+    pub(crate) fn may_start(&self, hash: u64, key: &Key, takes_over: bool) -> Result<(), RunError> {
+        match self.find(hash, key).filter(|run| run.is_open() && !run.is_gone) {
+            Some(_) if takes_over => Ok(()),
+            Some(_) => Err(RunError::Open),
+            None if self.open() < self.limits.runs => Ok(()),
+            None => Err(RunError::Full { limit: self.limits.runs }),
+        }
     }
 
     /// Starts or takes over a run, whose events come after `begin`. The events of an ended run of
@@ -232,23 +345,24 @@ impl Runs {
         begin: EventId,
         now: Instant,
         freed: &mut Vec<RunLog>,
-    ) -> Result<Started, RunError> {
-        let NewRun { key, hash, appends, takes_over } = new;
+    ) -> Result<Begun, RunError> {
+        let NewRun { key, hash, producer, appends, takes_over } = new;
         let known = self.names.get(hash, &key).copied();
         let mut lost = EventId::ORIGIN;
         if let Some(slot) = known
             && let Some(run) = self.runs.get_mut(slot)
         {
-            if run.is_open() {
+            if run.is_open() && !run.is_gone {
                 if !takes_over {
                     return Err(RunError::Open);
                 }
-                self.serials += 1;
-                let superseded = Some(run.serial);
-                run.serial = self.serials;
+                let superseded = mem::replace(&mut run.producer, producer);
                 run.kept.set_appends(appends);
-                let (serial, stop) = (run.serial, run.stop.clone());
-                return Ok(Started { slot, serial, superseded, stop });
+                run.is_reported_lost = false;
+                let stop = run.stop.clone();
+                self.count(superseded.instance, false);
+                self.count(producer.instance, true);
+                return Ok(Begun { superseded: Some(superseded), stop });
             }
             lost = run.last;
             self.remove(slot, freed);
@@ -256,13 +370,11 @@ impl Runs {
         if self.is_full() {
             return Err(RunError::Full { limit: self.limits.runs });
         }
-        self.serials += 1;
-        self.counts[RunState::Open as usize] += 1;
         let kept = RunLog::new(key.clone(), appends, self.limits.per_run(), lost);
         let slot = self.runs.insert(RunRecord {
             kept,
             hash,
-            serial: self.serials,
+            producer,
             begin,
             last: begin,
             state: RunState::Open,
@@ -270,9 +382,44 @@ impl Runs {
             ended: None,
             events: 0,
             stop: None,
+            is_gone: false,
+            is_reported_lost: false,
         });
         *self.names.get_or_default(hash, &key) = slot;
-        Ok(Started { slot, serial: self.serials, superseded: None, stop: None })
+        self.count(producer.instance, true);
+        Ok(Begun { superseded: None, stop: None })
+    }
+
+    /// Takes the open runs that these runs lack from the runs of a replaced order. They are gone,
+    /// and have lost all events up to `floor`.
+    pub(super) fn take_gone(&mut self, old: &mut Self, floor: EventId, freed: &mut Vec<RunLog>) {
+        for (_, mut run) in mem::take(&mut old.runs) {
+            let is_known = self.knows(run.hash, run.kept.key());
+            if !run.is_open() || is_known || self.is_full() {
+                freed.push(run.kept);
+                continue;
+            }
+            let (key, hash) = (run.kept.key().clone(), run.hash);
+            let empty = RunLog::new(key.clone(), None, self.limits.per_run(), floor);
+            freed.push(mem::replace(&mut run.kept, empty));
+            (run.last, run.is_gone, run.is_reported_lost) = (floor, true, false);
+            self.count(run.producer.instance, true);
+            *self.names.get_or_default(hash, &key) = self.runs.insert(run);
+        }
+        *old = Self::new(self.limits);
+    }
+
+    /// Counts an open run of an instance, or uncounts it.
+    fn count(&mut self, instance: InstanceId, is_more: bool) {
+        let open = self.instances.entry(instance).or_default();
+        let before = *open;
+        *open = if is_more { before + 1 } else { before.saturating_sub(1) };
+        if before == 0 || *open == 0 {
+            self.instance_changes += 1;
+        }
+        if *open == 0 {
+            self.instances.remove(&instance);
+        }
     }
 
     /// Whether there are as many runs as there may be.
@@ -292,27 +439,46 @@ impl Runs {
         entry: &Arc<Entry>,
         freed: &mut Vec<Arc<Entry>>,
     ) -> u64 {
-        let Some(run) = self.runs.get_mut(slot) else { return 0 };
-        let (bytes, oldest, lost) = (run.kept.bytes(), run.oldest(slot), run.kept.lost());
-        run.kept.append(entry, freed);
-        run.last = entry.id;
-        run.events += 1;
-        let mut dropped = u64::from(run.kept.lost() != lost);
+        let lost = self.runs.get(slot).map(|run| run.kept.lost());
+        self.change(slot, |run| {
+            run.kept.append(entry, freed);
+            run.last = entry.id;
+            run.events += 1;
+        });
+        let now_lost = self.runs.get(slot).map(|run| run.kept.lost());
+        let mut dropped = u64::from(now_lost != lost);
+        while self.bytes > self.limits.bytes
+            && let Some(&(_, _, slot)) = self.oldest.first()
+        {
+            self.change(slot, |run| {
+                run.kept.drop_oldest(freed);
+            });
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Notes that the events of a run up to `lost` are dropped.
+    pub(super) fn lose(
+        &mut self,
+        hash: u64,
+        key: &Key,
+        lost: EventId,
+        freed: &mut Vec<Arc<Entry>>,
+    ) {
+        if let Some(&slot) = self.names.get(hash, key) {
+            self.change(slot, |run| run.kept.lose(lost, freed));
+        }
+    }
+
+    /// Changes the events of a run.
+    fn change(&mut self, slot: usize, change: impl FnOnce(&mut RunRecord)) {
+        let Some(run) = self.runs.get_mut(slot) else { return };
+        let (bytes, oldest) = (run.kept.bytes(), run.oldest(slot));
+        change(run);
         self.bytes = self.bytes + run.kept.bytes() - bytes;
         let now_oldest = run.oldest(slot);
         self.reorder(oldest, now_oldest);
-        while self.bytes > self.limits.bytes
-            && let Some(&(_, _, slot)) = self.oldest.first()
-            && let Some(run) = self.runs.get_mut(slot)
-        {
-            let (bytes, oldest) = (run.kept.bytes(), run.oldest(slot));
-            run.kept.drop_oldest(freed);
-            dropped += 1;
-            self.bytes = self.bytes + run.kept.bytes() - bytes;
-            let now_oldest = run.oldest(slot);
-            self.reorder(oldest, now_oldest);
-        }
-        dropped
     }
 
     fn reorder(
@@ -329,12 +495,14 @@ impl Runs {
     }
 
     /// Ends an open run.
-    pub(super) fn end(&mut self, slot: usize, state: RunState, now: Instant) {
+    pub(super) fn end(&mut self, hash: u64, key: &Key, state: RunState, now: Instant) {
+        let Some(&slot) = self.names.get(hash, key) else { return };
         let Some(run) = self.runs.get_mut(slot) else { return };
         let oldest = run.oldest(slot);
         (run.state, run.ended) = (state, Some(now));
         let now_oldest = run.oldest(slot);
-        self.counts[state as usize] += 1;
+        let instance = run.producer.instance;
+        self.count(instance, false);
         self.ended.insert((now, slot));
         self.reorder(oldest, now_oldest);
     }
@@ -359,8 +527,10 @@ impl Runs {
         if let Some(oldest) = run.oldest(slot) {
             self.oldest.remove(&oldest);
         }
-        if let Some(ended) = run.ended {
-            self.ended.remove(&(ended, slot));
+        match run.ended {
+            Some(ended) => drop(self.ended.remove(&(ended, slot))),
+            // A run that is gone makes room for a new run of the name.
+            None => self.count(run.producer.instance, false),
         }
         self.names.remove(run.hash, run.key());
         self.bytes -= run.kept.bytes();

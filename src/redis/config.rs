@@ -17,11 +17,14 @@ use super::health::Health;
 use super::publisher::RedisPublisher;
 use super::shared::RedisShared;
 use super::store::lease::Lease;
-use super::store::millis;
 use super::store::outbox::Outbox;
 use super::store::owed::Owed;
+use super::store::producing::Producers;
+use super::store::runs::RunStore;
 use super::store::script::{Keep, Keys, Scripts};
-use crate::ClientId;
+use super::store::{FOR_EVER, millis};
+use crate::backplane::InstanceId;
+use crate::{ClientId, RunLimits};
 
 /// Settings for a [`RedisBackplane`](super::RedisBackplane) or a
 /// [`RedisPublisher`](super::RedisPublisher).
@@ -47,10 +50,8 @@ pub struct Redis {
     remember: Duration,
     timeout: Duration,
     lease: Duration,
+    runs: RunLimits,
 }
-
-/// A time to live that means "for ever". Redis refuses times that overflow the clock.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(4), Duration::from_secs(3600));
 const LEASES: (Duration, Duration) = (Duration::from_millis(8), Duration::from_secs(24 * 3600));
@@ -73,6 +74,7 @@ impl Redis {
             remember: Duration::from_secs(24 * 3600),
             timeout: Duration::from_secs(2),
             lease: Duration::from_secs(10),
+            runs: RunLimits::default(),
         })
     }
 
@@ -231,9 +233,18 @@ impl Redis {
     /// Sets how long an instance may be cut off from Redis before the other instances hold it for
     /// dead: from 8 ms to 1 day. The default is 10 seconds. Set several times the
     /// [timeout](Self::timeout). The [grace](crate::Presence) of a dead instance's users begins
-    /// between five and seven quarters of this time after the death.
+    /// between five and seven quarters of this time after the death. The [runs](super#runs) of a
+    /// dead instance end within two seconds after this time.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// Sets the limits of the hubs for runs, for a [publisher](Self::publisher) that
+    /// [starts runs](RedisPublisher::start_run). A hub uses [its own](crate::HubBuilder::runs): the
+    /// setting has no effect there.
+    pub fn run_limits(mut self, limits: RunLimits) -> Self {
+        self.runs = limits;
         self
     }
 
@@ -253,7 +264,8 @@ impl Redis {
     ///
     /// Set [`prefix`](Self::prefix), [`keep_events`](Self::keep_events) or
     /// [`keep_for`](Self::keep_for), and [`remember`](Self::remember) as for the hubs: a publisher
-    /// trims the stream, too. [`lease`](Self::lease) has no effect.
+    /// trims the stream, too. Set [`lease`](Self::lease) and [`run_limits`](Self::run_limits) if the
+    /// publisher starts runs.
     ///
     /// # Errors
     ///
@@ -277,10 +289,14 @@ impl Redis {
     /// ```
     pub fn publisher(self) -> Result<RedisPublisher, RedisConfigError> {
         let runtime = Handle::try_current().map_err(|_| RedisConfigError::NoRuntime)?;
+        let limits = self.runs;
         let shared = self.into_shared()?;
+        let mut instance = [0; 8];
+        getrandom::fill(&mut instance).map_err(|_| RedisConfigError::NoRandomness)?;
+        let producers = Producers::new(InstanceId::from_bytes(instance));
         // A publisher has no clients that could miss an event.
         shared.is_loaded.send_replace(true);
-        Ok(RedisPublisher::start(shared, &runtime))
+        Ok(RedisPublisher::start(shared, producers, limits, &runtime))
     }
 
     fn into_shared(mut self) -> Result<RedisShared, RedisConfigError> {
@@ -288,11 +304,14 @@ impl Redis {
         mem::take(&mut self.tls).apply(self.address.servers_mut())?;
         let publisher = ClientId::random().map_err(|_| RedisConfigError::NoRandomness)?.to_string();
         let keys = Keys::new(&self.prefix, &publisher);
+        let runs = RunStore::new(keys.runs.clone());
         Ok(RedisShared {
             presence: Lease::new(&self.prefix, &publisher, self.lease),
             scripts: Scripts::new(keys, self.keep, millis(self.remember)),
             outbox: Outbox::new(self.outbox_events, self.outbox_bytes),
             owed: Owed::default(),
+            runs,
+            runs_changed: Notify::new(),
             is_loaded: watch::Sender::new(false),
             is_running: AtomicBool::new(false),
             is_client_ahead: AtomicBool::new(false),

@@ -12,13 +12,15 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::error::{LastError, NotReady, NotReadyCause};
 use super::shared::RedisShared;
+use super::store::script::CopyLimits;
 use super::tasks::announcer::Announcer;
 use super::tasks::history::HistoryReader;
+use super::tasks::keeper::Keeper;
 use super::tasks::observer::Observer;
 use super::tasks::reader::Reader;
 use super::tasks::sender::Sender;
 use crate::Hub;
-use crate::backplane::{Backplane, Feed, Outgoing, SendError};
+use crate::backplane::{Backplane, Feed, Outgoing, SendError, TailLimits};
 
 /// Redis as the [backplane](crate::HubBuilder::backplane) of a hub. Built by
 /// [`Redis::build`](super::Redis::build).
@@ -164,24 +166,29 @@ impl RedisBackplane {
     }
 }
 
-/// Runs the tasks until the sender and the announcer have ended. The other tasks notice the end of
-/// the hub late or never, and are aborted then.
+/// Runs the tasks until the sender, the announcer and the keeper have ended. The other tasks notice
+/// the end of the hub late or never, and are aborted then.
 async fn run(shared: Arc<RedisShared>, feed: Feed) {
     let mut background = JoinSet::new();
-    let (mut announcing, most_users) = (JoinSet::new(), feed.presence_limit());
+    let TailLimits { bytes_per_run, run_bytes: bytes, run_keep: keep, .. } = feed.tail_limits();
+    let run_limits = CopyLimits { bytes_per_run, bytes, keep };
+    let (mut telling, most_users) = (JoinSet::new(), feed.presence_limit());
     background.spawn(Reader::new(Arc::clone(&shared), feed.clone()).run());
     background.spawn(HistoryReader::new(Arc::clone(&shared), feed.clone()).run());
     background.spawn(repeat_health(Arc::clone(&shared), feed.clone()));
     background.spawn(watch_sentinels(Arc::clone(&shared)));
     if let Some(most) = most_users {
         background.spawn(Observer::new(Arc::clone(&shared), feed.clone(), most).run());
-        announcing.spawn(Announcer::new(Arc::clone(&shared), feed.clone()).run());
+        telling.spawn(Announcer::new(Arc::clone(&shared), feed.clone()).run());
     }
+    telling.spawn(Keeper::new(Arc::clone(&shared), feed.clone()).run());
     let mut ending = pin!(async {
         // Not spawned: a task that is aborted can go on for a moment, and confirm events that were
         // already counted as lost.
-        Sender::new(shared, Some(feed)).run().await;
-        while let Some(ended) = announcing.join_next().await {
+        Sender::new(Arc::clone(&shared), Some(feed), run_limits).run().await;
+        // The keeper ends after the last entry of a run.
+        shared.runs_changed.notify_one();
+        while let Some(ended) = telling.join_next().await {
             resume_panic(ended);
         }
     });
@@ -224,6 +231,10 @@ impl Backplane for RedisBackplane {
 
     fn on_presence_changed(&self) {
         self.shared.presence.changed.notify_one();
+    }
+
+    fn on_runs_changed(&self) {
+        self.shared.runs_changed.notify_one();
     }
 
     fn supports_history(&self) -> bool {

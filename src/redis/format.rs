@@ -2,6 +2,7 @@
 //!
 //! ```lua
 #![doc = include_str!("lua/add.lua")]
+#![doc = include_str!("lua/runs.lua")]
 #![doc = include_str!("lua/publish.lua")]
 //! ```
 
@@ -16,5 +17,8 @@
 /// # std::fs::remove_file(&file)?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub const PUBLISH_SCRIPT: &str =
-    concat!(include_str!("lua/add.lua"), include_str!("lua/publish.lua"));
+pub const PUBLISH_SCRIPT: &str = concat!(
+    include_str!("lua/add.lua"),
+    include_str!("lua/runs.lua"),
+    include_str!("lua/publish.lua")
+);

@@ -109,19 +109,27 @@ impl Health {
     }
 }
 
-/// Reports that presence cannot be shared, at most once a minute. Events are not held up by that,
-/// so the hub is not degraded.
-#[derive(Debug, Default)]
-pub(crate) struct PresenceHealth(Outage);
+/// Reports that instances cannot share something, at most once a minute. Events are not held up by
+/// that, so the hub is not degraded.
+#[derive(Debug)]
+pub(crate) struct SyncHealth {
+    outage: Outage,
+    of: &'static str,
+}
 
-impl PresenceHealth {
+impl SyncHealth {
+    pub(crate) fn new(of: &'static str) -> Self {
+        Self { outage: Outage::default(), of }
+    }
+
     pub(crate) fn report(&mut self, trouble: Option<&RedisError>) {
-        match (self.0.report(trouble.is_some()), trouble) {
+        let of = self.of;
+        match (self.outage.report(trouble.is_some()), trouble) {
             (Some(News::Begins), Some(cause)) => {
-                tracing::warn!(target: "sse_hub", %cause, "presence sync failed");
+                tracing::warn!(target: "sse_hub", %cause, "{of} sync failed");
             }
             (Some(News::Ends), _) => {
-                tracing::info!(target: "sse_hub", "presence sync resumed");
+                tracing::info!(target: "sse_hub", "{of} sync resumed");
             }
             _ => {}
         }

@@ -105,6 +105,37 @@
 //! `hub:gap`, `evicted`. An event that was published before the setting is not a value. A
 //! [`RedisPublisher`] writes the values if [`limits`](RedisPublisher::limits) has the same `Retain`.
 //!
+//! # Runs
+//!
+//! A [run](crate::Run) has its producer on one instance, and readers on all. Each part of a run
+//! (the start, an event, a request to stop, the end) is an entry of the stream, so all instances
+//! agree on the producer: of two instances that start a run of the same name, one gets
+//! [`RunError::Open`](crate::RunError::Open).
+//!
+//! The script that publishes a part also copies it to a stream of the run's own. So an instance
+//! that starts later finds each run from its beginning, however short the main stream is. Set
+//! [`RunLimits`](crate::RunLimits) to the same values on every instance. The limits hold for the
+//! copies, where an event counts for its bytes and for 64:
+//!
+//! - Beyond [`bytes_per_run`](crate::RunLimits::bytes_per_run), a copy loses its oldest events. An
+//!   instance that starts later tells the loss by `hub:gap`.
+//! - Beyond [`bytes`](crate::RunLimits::bytes), the runs that ended first are removed within some
+//!   seconds. If the open runs alone have more bytes, each loses its oldest events when it gets
+//!   another.
+//! - An event that replaces an older event of its [conflation key](crate::Event::conflate) removes
+//!   the older event from the copy, if that is among the latest 16.
+//!
+//! An instance with open runs renews a lease in Redis several times a second. If an instance dies,
+//! or is cut off for longer than the [lease](Redis::lease), its runs end as
+//! [`Lost`](crate::RunState::Lost), within two seconds after the end of the lease. The events from
+//! before are exact. A producer that is alive all the same learns of the end when its instance
+//! reaches Redis again: [`stopped`](crate::Run::stopped) resolves, and publishing is an error.
+//!
+//! - If Redis restarts, or an instance is cut off for less than the lease: nothing.
+//! - If an instance is closed: its runs end as [`Abandoned`](crate::RunState::Abandoned) at once.
+//! - If Redis is emptied: the runs end as `Lost`, after `hub:gap`.
+//! - If all instances die: the next instance ends the runs, a lease after its start.
+//!
 //! # Programs without clients
 //!
 //! A worker or a cron job publishes without a hub: [`Redis::publisher`] returns a
@@ -149,8 +180,9 @@
 //!
 //! # For the operator of Redis
 //!
-//! Redis 6.2 or later. Tested with 7.0.15: all of the above with a single server, and of the
-//! others:
+//! Redis 6.2 or later, or Valkey. Each change is tested with Redis 7.0.15, and with Valkey 9.1.2
+//! except for TLS: all of the above with a single server, and of the others as listed. In November
+//! 2026 the same tests passed with Redis 8.2.3, and those of a single server with Redis 6.2.14.
 //!
 //! - a single server, [`Redis::new`]: TCP and a Unix socket, a database other than 0, with and
 //!   without a password; a replica that takes over at the same address.
@@ -188,6 +220,14 @@
 //! - `{prefix}:latest`, `{prefix}:latest-order`: with [`keep_latest`](crate::Retain::keep_latest):
 //!   the newest event of each conflation key, of as many keys; for each the frame, three times the
 //!   key and the audience, and about 200 bytes.
+//! - `{prefix}:run:*`: the copy of each [run](#runs), open or ended. An event takes its frame, the
+//!   name of the run, and about 60 bytes. Each copy has at most
+//!   [`RunLimits::bytes_per_run`](crate::RunLimits::bytes_per_run), and all together have about
+//!   [`RunLimits::bytes`](crate::RunLimits::bytes). An ended run expires after
+//!   [`RunLimits::keep`](crate::RunLimits::keep).
+//! - `{prefix}:runs`, `{prefix}:runs-ended`: a record of each run; 150 bytes and twice the name.
+//! - `{prefix}:runs-of:*`: the leases of the instances with open runs, which expire after two
+//!   [leases](Redis::lease); 100 bytes for each.
 //! - `{prefix}:users:*`: with presence: the set of an instance's users and members of topics, which
 //!   expires after two [leases](Redis::lease); the users, and each pair of a user and a topic.
 //! - `{prefix}:instances`: the instances; 1 for each, until twenty leases after the death.
@@ -198,12 +238,16 @@
 //! waits for older events. TCP keepalive is on. The rights that an instance needs, as an ACL line:
 //!
 //! ```text
-//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrange +xread +xrevrange +xtrim +hdel +hset +hscan +zadd +zcard +zpopmin +hget +hgetall +pexpire +sadd +scard +srem +sscan
+//! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrange +xread +xrevrange +xtrim +hdel +hscan +hset +zadd +zcard +zpopmin +hget +mget +pexpire +hgetall +sadd +scard +srem +sscan
 //! ```
 //!
-//! Without presence, the rights from `+hget` on are not needed; without presence and without
-//! [values](crate::Retain::keep_latest), those from `+hdel` on. Further rights, also of
-//! publishers:
+//! | without | not needed |
+//! |---|---|
+//! | presence | the rights from `+hgetall` on |
+//! | presence and runs | the rights from `+hget` on |
+//! | presence, runs and [values](crate::Retain::keep_latest) | the rights from `+hdel` on |
+//!
+//! Further rights, also of publishers:
 //!
 //! - for a database other than 0, also of a socket: `+select`
 //! - with sentinels, at the master and its replicas: `+role`
@@ -216,7 +260,8 @@
 //! ACL SETUSER worker on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrevrange +xtrim
 //! ```
 //!
-//! A publisher that writes [values](#values) also needs `+hdel +hset +zadd +zcard +zpopmin`.
+//! A publisher that writes [values](#values) also needs `+hdel +hset +zadd +zcard +zpopmin`. A
+//! publisher that starts [runs](#runs) also needs `+hdel +hget +hset +pexpire +xrange +zadd`.
 //!
 //! A client that can write to the keys can publish to all clients, end their streams, and forge
 //! presence. The hub checks that entries are whole frames with plausible ids, and that they are not
@@ -238,6 +283,7 @@ mod error;
 pub mod format;
 mod health;
 mod publisher;
+mod run;
 mod shared;
 mod store;
 mod tasks;
@@ -249,3 +295,4 @@ pub use self::error::{
     LastError, NotFlushed, NotFlushedCause, NotReady, NotReadyCause, RedisConfigError,
 };
 pub use self::publisher::RedisPublisher;
+pub use self::run::RedisRun;

@@ -9,13 +9,17 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::error::{LastError, NotFlushed, NotFlushedCause};
+use super::run::RedisRun;
 use super::shared::RedisShared;
 use super::store::outbox::Progress;
+use super::store::producing::{Producer, Producers};
+use super::store::script::CopyLimits;
+use super::tasks::producers::Watch;
 use super::tasks::sender::Sender;
 use crate::backplane::{Encoder, Outgoing, SendError};
 use crate::{
     Audience, ClientId, Confirmation, DisconnectError, Event, Goodbye, JoinError, Limits, Name,
-    PublishError, Retain,
+    PublishError, Retain, RunError, RunLimits, RunOptions,
 };
 
 /// A flush fails after so many [timeouts](super::Redis::timeout) without an acknowledgement.
@@ -36,7 +40,7 @@ const FLUSH_TIMEOUTS: u32 = 5;
 ///
 /// | | |
 /// |---|---|
-/// | connections to Redis | one, from the first event on; with sentinels another to a sentinel, once a second |
+/// | connections to Redis | one, from the first event on; a second with an open run; with sentinels another to a sentinel, once a second |
 /// | commands | one `EVALSHA` for each batch, of up to 1,024 events or 512 KiB, and a `SET` before a batch with a [`join`](Self::join); `XREAD` never |
 /// | memory | at most that of the outbox |
 /// | keys | one record, `{prefix}:publisher:*`, for a [day](super::Redis::remember) |
@@ -83,16 +87,26 @@ pub struct RedisPublisher {
 /// Ends the publisher when the last handle is dropped.
 struct Owner {
     shared: Arc<RedisShared>,
+    producers: Arc<Producers>,
+    runs: RunLimits,
     task: AbortHandle,
 }
 
 impl RedisPublisher {
-    pub(super) fn start(shared: RedisShared, runtime: &Handle) -> Self {
-        let shared = Arc::new(shared);
-        // Made here: a task that is dropped before its first poll must abandon the outbox, too.
-        let task = send(Abandons(Arc::clone(&shared)));
+    pub(super) fn start(
+        shared: RedisShared,
+        producers: Producers,
+        runs: RunLimits,
+        runtime: &Handle,
+    ) -> Self {
+        let (shared, producers) = (Arc::new(shared), Arc::new(producers));
+        // Made here: a task that is dropped before its first poll must abandon the outbox, too, and
+        // tell the producers of runs.
+        let watch = Watch::new(Arc::clone(&shared), Arc::clone(&producers));
+        let task = send(Abandons(Arc::clone(&shared)), watch, runs);
         let task = runtime.spawn(task).abort_handle();
-        Self { owner: Arc::new(Owner { shared, task }), encoder: Encoder::default() }
+        let encoder = Encoder::default().run_limits(&runs);
+        Self { owner: Arc::new(Owner { shared, producers, runs, task }), encoder }
     }
 
     /// Takes the limits of the hubs, in place of the defaults: names are checked by
@@ -105,7 +119,7 @@ impl RedisPublisher {
     /// have no client for a longer name, and cannot retain a larger event.
     #[must_use]
     pub fn limits(mut self, limits: &Limits, retain: &Retain) -> Self {
-        self.encoder = Encoder::new(limits, retain);
+        self.encoder = Encoder::new(limits, retain).run_limits(&self.owner.runs);
         self
     }
 
@@ -279,6 +293,63 @@ impl RedisPublisher {
         Ok(self.push(self.encoder.leave(who, topic)?)?)
     }
 
+    /// Starts a run, or takes an open run over: see [`Hub::start_run`](crate::Hub::start_run). The
+    /// publisher then renews a lease in Redis over a second connection, and needs
+    /// [more rights](super#for-the-operator-of-redis). Set
+    /// [`Redis::run_limits`](super::Redis::run_limits) and [`Redis::lease`](super::Redis::lease) as
+    /// for the hubs.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError`] if the name or the appended type is invalid, the outbox is full, or the
+    /// runtime of the publisher has shut down. If another run of the name is open,
+    /// [`RedisRun::started`] says so.
+    ///
+    /// ```
+    /// use sse_hub::redis::RedisPublisher;
+    /// use sse_hub::{Event, RunError, RunOptions};
+    ///
+    /// async fn work(publisher: &RedisPublisher) -> Result<(), RunError> {
+    ///     let run = publisher.start_run("job-7", RunOptions::default())?;
+    ///     run.started().await?;
+    ///     for percent in (0..100).step_by(10) {
+    ///         if run.is_stopped() {
+    ///             break;
+    ///         }
+    ///         // Work.
+    ///         run.publish(Event::new("progress").data(percent.to_string()).conflate("progress"))?;
+    ///     }
+    ///     run.finish(None)
+    /// }
+    /// ```
+    pub fn start_run(
+        &self,
+        name: impl Into<Name>,
+        options: RunOptions,
+    ) -> Result<RedisRun, RunError> {
+        let Owner { shared, producers, .. } = &*self.owner;
+        let serial = producers.next_serial();
+        let encoder = self.encoder.run(name, producers.instance, serial)?;
+        let mut start = encoder.start(options.takes_over(), options.appended_type())?;
+        let confirmation = start.confirmation();
+        self.push(start)?;
+        let producer = Arc::new(Producer::new(serial, encoder, options.takes_over()));
+        producers.add(Arc::clone(&producer), confirmation);
+        Ok(RedisRun::new(Arc::clone(shared), Arc::clone(producers), producer))
+    }
+
+    /// Asks the producer of a run to stop, on any instance: see
+    /// [`Hub::stop_run`](crate::Hub::stop_run). The publisher does not learn whether a run of the
+    /// name is open.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RunError`] if the name or the reason is invalid, the outbox is full, or the runtime
+    /// of the publisher has shut down.
+    pub fn stop_run(&self, name: impl Into<Name>, reason: &str) -> Result<(), RunError> {
+        Ok(self.push(self.encoder.stop_run(name, reason)?)?)
+    }
+
     /// Waits until Redis has acknowledged all events and commands that were accepted before this
     /// call. Must be awaited in a tokio runtime.
     ///
@@ -349,19 +420,21 @@ fn not_flushed(shared: &RedisShared, count: u64) -> Result<(), NotFlushed> {
 }
 
 /// Sends until the task is aborted.
-async fn send(abandons: Abandons) {
+async fn send(abandons: Abandons, watch: Watch, runs: RunLimits) {
     // The first local variable is dropped last: the sender, with the batch, must be gone when the
     // events that are left are counted.
     let abandons = abandons;
+    let mut producing = pin!(watch.run());
     let shared = &abandons.0;
     let mut watching = pin!(async {
         shared.address.watch(shared.timeout, &shared.master).await;
         // There are no sentinels.
         std::future::pending::<()>().await;
     });
-    let mut sending = pin!(Sender::new(Arc::clone(shared), None).run());
+    let mut sending = pin!(Sender::new(Arc::clone(shared), None, CopyLimits::of(&runs)).run());
     std::future::poll_fn(|cx| {
         let _: Poll<()> = watching.as_mut().poll(cx);
+        let _: Poll<()> = producing.as_mut().poll(cx);
         sending.as_mut().poll(cx)
     })
     .await;

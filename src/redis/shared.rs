@@ -13,6 +13,7 @@ use super::health::Health;
 use super::store::lease::Lease;
 use super::store::outbox::Outbox;
 use super::store::owed::Owed;
+use super::store::runs::RunStore;
 use super::store::script::Scripts;
 
 /// The state that the tasks of a backplane share.
@@ -21,6 +22,9 @@ pub(crate) struct RedisShared {
     pub(crate) presence: Lease,
     pub(crate) outbox: Outbox,
     pub(crate) owed: Owed,
+    pub(crate) runs: RunStore,
+    /// The instances with open runs changed, or the hub was closed.
+    pub(crate) runs_changed: Notify,
     pub(crate) is_loaded: watch::Sender<bool>,
     /// The future that connects the hub is being awaited.
     pub(crate) is_running: AtomicBool,

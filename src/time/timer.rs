@@ -8,10 +8,13 @@ use std::time::Instant;
 
 /// A clock, and a way to be woken at a deadline.
 ///
-/// Implementations are `TokioTimer` (feature `tokio`) and [`ManualTimer`](crate::ManualTimer); a
-/// timer for another runtime takes a dozen lines. A hub reads the clock when an event is published
-/// and when a stream is idle. The hub holds at most one [`Sleep`] per open stream, which a busy stream does not
-/// touch, and one per [`PresenceWatch`](crate::PresenceWatch).
+/// Implementations are `TokioTimer` (feature `tokio`), `HyperTimer` (feature `hyper`: every timer
+/// of hyper, such as that of smol-hyper) and [`ManualTimer`](crate::ManualTimer). A timer for
+/// another runtime takes a dozen lines.
+///
+/// A hub reads the clock when an event is published and when a stream is idle. The hub holds at
+/// most one [`Sleep`] per open stream, which a busy stream does not touch, and one per
+/// [`PresenceWatch`](crate::PresenceWatch).
 ///
 /// ```
 /// use std::pin::Pin;

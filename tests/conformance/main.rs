@@ -12,6 +12,7 @@ mod browser;
 mod chromium;
 mod clients;
 mod corpus;
+mod doctor;
 mod faults;
 mod http1;
 mod id_blocks;

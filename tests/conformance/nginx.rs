@@ -73,8 +73,8 @@ fn publish(hub: &Hub, number: usize) -> sse_hub::EventId {
         .unwrap()
 }
 
-struct Nginx {
-    address: SocketAddr,
+pub(crate) struct Nginx {
+    pub(crate) address: SocketAddr,
     _process: Child,
     _directory: TempDir,
     _port: Port,
@@ -82,7 +82,7 @@ struct Nginx {
 
 impl Nginx {
     /// The defaults of nginx, except for the folders, and a single process that can be killed.
-    async fn in_front_of(server: SocketAddr) -> Self {
+    pub(crate) async fn in_front_of(server: SocketAddr) -> Self {
         const ATTEMPTS: usize = 10;
         for _ in 0..ATTEMPTS {
             if let Some(nginx) = Self::start(server).await {

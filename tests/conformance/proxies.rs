@@ -230,8 +230,9 @@ async fn seventh_request_waits_on_a_new_apache_connection() {
 async fn streams_occupy_threads_of_apache() {
     let hub = hub().build().unwrap();
     let server = Server::start(Adapter::Axum, &hub).await;
-    let few = |text| {
-        format!("ServerLimit 1\nThreadLimit 4\nThreadsPerChild 4\nMaxRequestWorkers 4\n{text}")
+    let few = |text: String| {
+        let few = "ServerLimit 1\nThreadLimit 4\nThreadsPerChild 4\nMaxRequestWorkers 4\n";
+        replaced(&text, "<VirtualHost", &format!("{few}<VirtualHost"))
     };
     let proxy = Arc::new(Proxy::with(Kind::Apache, server.address, few).await);
     let mut open = Vec::new();
@@ -317,7 +318,7 @@ async fn seven_streams_share_a_connection(kind: Kind) {
     assert_eq!(hub.stats().clients, 7);
 }
 
-fn publish(hub: &Hub, data: impl ToString) -> EventId {
+pub(crate) fn publish(hub: &Hub, data: impl ToString) -> EventId {
     hub.publish_confirmed(Audience::all(), Event::new("n").data(data.to_string()))
         .unwrap()
         .id()
@@ -325,7 +326,7 @@ fn publish(hub: &Hub, data: impl ToString) -> EventId {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Nginx,
     Caddy,
     Haproxy,
@@ -342,7 +343,7 @@ impl Kind {
     }
 
     /// Returns the configuration of the guide.
-    fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Nginx => include_str!("../../src/guide/proxies/nginx.conf"),
             Self::Caddy => include_str!("../../src/guide/proxies/Caddyfile"),
@@ -433,15 +434,15 @@ impl Kind {
 }
 
 /// Replaces every `old`, which must be there.
-fn replaced(text: &str, old: &str, new: &str) -> String {
+pub(crate) fn replaced(text: &str, old: &str, new: &str) -> String {
     assert!(text.contains(old), "the configuration of the guide has no `{old}`:\n{text}");
     text.replace(old, new)
 }
 
 /// The folder of a proxy, with a certificate, and its address.
-struct Place {
-    address: SocketAddr,
-    certificate: CertificateDer<'static>,
+pub(crate) struct Place {
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate: CertificateDer<'static>,
     folder: TempDir,
     _port: Port,
 }
@@ -464,14 +465,14 @@ impl Place {
     }
 }
 
-struct Proxy {
-    place: Place,
+pub(crate) struct Proxy {
+    pub(crate) place: Place,
     _process: Child,
 }
 
 impl Proxy {
     /// Starts a proxy with the configuration of the guide.
-    async fn start(kind: Kind, server: SocketAddr) -> Self {
+    pub(crate) async fn start(kind: Kind, server: SocketAddr) -> Self {
         Self::with(kind, server, |text| text).await
     }
 
@@ -481,12 +482,16 @@ impl Proxy {
     }
 
     /// Starts a proxy with the configuration that `change` returns.
-    async fn with(kind: Kind, server: SocketAddr, change: impl Fn(String) -> String) -> Self {
+    pub(crate) async fn with(
+        kind: Kind,
+        server: SocketAddr,
+        change: impl Fn(String) -> String,
+    ) -> Self {
         const ATTEMPTS: usize = 10;
         for _ in 0..ATTEMPTS {
             let place = Place::new();
-            let text = change(kind.placed(&place, server));
-            fs::write(place.file("config"), kind.around(&place, &text)).unwrap();
+            let text = change(kind.around(&place, &kind.placed(&place, server)));
+            fs::write(place.file("config"), text).unwrap();
             if let Some(process) = listening(kind.command(&place), place.address).await {
                 return Self { place, _process: process };
             }

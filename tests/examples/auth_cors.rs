@@ -1,5 +1,7 @@
 //! The rules of the example.
 
+use std::thread;
+
 use serde_json::json;
 
 use crate::client::{Request, Response};
@@ -159,39 +161,74 @@ fn ticket_is_short_lived_and_for_streams_only() {
 }
 
 #[test]
-fn forged_ticket_is_refused() {
+fn ticket_opens_one_stream_only() {
+    const AT_ONCE: usize = 8;
     let server = start();
-    let good = ticket(&server, &format!("Bearer {}", token(&server)));
-    let (claims, signature) = good.split_once('.').unwrap();
-    let other = ticket(&server, &format!("Bearer {}", token(&server)));
-    let (other_claims, other_signature) = other.split_once('.').unwrap();
-    assert_ne!(signature, other_signature);
+    let bearer = format!("Bearer {}", token(&server));
+    let good = ticket(&server, &bearer);
+    // Requests at the same time: one of them gets the stream.
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let requests = [(); AT_ONCE].map(|()| with_ticket(&server, &good));
+        let requests = requests.map(|request| scope.spawn(|| request.send().status));
+        requests.into_iter().map(|request| request.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|&&status| status == 200).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|&&status| status == 401).count(), AT_ONCE - 1);
+    is_unauthorized(with_ticket(&server, &good).send());
+    // Another ticket of the session is unaffected.
+    drop(with_ticket(&server, &ticket(&server, &bearer)).send().opened());
+}
 
+/// Returns parts and mixtures of a proof, and the proof with another character at each position.
+fn forgeries(good: &str, other: &str) -> Vec<String> {
+    assert_ne!(good, other);
+    let half = good.len() / 2;
     let mut forged = vec![
-        claims.to_owned(),
-        format!("{claims}."),
-        format!(".{signature}"),
-        format!("{claims}.{other_signature}"),
-        format!("{other_claims}.{signature}"),
-        format!("{claims}.{}", &signature[1..]),
-        format!("{claims}.{}", &signature[..4]),
-        format!("{claims}.{}", &signature[..40]),
-        format!("{claims}.{signature}{signature}"),
+        good[..half].to_owned(),
+        good[half..].to_owned(),
+        format!("{}{}", &good[..half], &other[half..]),
+        format!("{}{}", &other[..half], &good[half..]),
+        format!("{good}{good}"),
         "%00.%ff".to_owned(),
     ];
-    // With another character at each position.
     for at in 0..good.len() {
         let changed = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
         forged.push(format!("{}{changed}{}", &good[..at], &good[at + 1..]));
     }
-    for forged in forged {
+    forged
+}
+
+#[test]
+fn forged_proofs_are_refused() {
+    let server = start();
+    let (access, other) = (token(&server), token(&server));
+    let (bearer, other_bearer) = (format!("Bearer {access}"), format!("Bearer {other}"));
+    let good = ticket(&server, &bearer);
+    for forged in forgeries(&good, &ticket(&server, &other_bearer)) {
         is_unauthorized(with_ticket(&server, &forged).send());
     }
+    for forged in forgeries(&access, &other) {
+        let forged = format!("Bearer {forged}");
+        is_unauthorized(server.get("/events").header("authorization", &forged).send());
+    }
+    let (mine, name) = (cookie(&server), "__Host-session=");
+    let [value, other] = [&mine, &cookie(&server)].map(|cookie| cookie[name.len()..].to_owned());
+    for forged in forgeries(&value, &other) {
+        let forged = format!("{name}{forged}");
+        is_unauthorized(server.get("/events").header("cookie", &forged).send());
+    }
+    // A cookie is no access token, and the reverse.
+    let as_bearer = format!("Bearer {value}");
+    is_unauthorized(server.get("/events").header("authorization", &as_bearer).send());
+    let as_cookie = format!("{name}{access}");
+    is_unauthorized(server.get("/events").header("cookie", &as_cookie).send());
 
-    // A ticket of another server has another key.
+    // The proofs of another server have another key, or are not in the table here.
     let elsewhere = start();
-    let foreign = ticket(&elsewhere, &format!("Bearer {}", token(&elsewhere)));
-    is_unauthorized(with_ticket(&server, &foreign).send());
+    let foreign = format!("Bearer {}", token(&elsewhere));
+    is_unauthorized(server.get("/events").header("authorization", &foreign).send());
+    is_unauthorized(server.get("/events").header("cookie", &cookie(&elsewhere)).send());
+    is_unauthorized(with_ticket(&server, &ticket(&elsewhere, &foreign)).send());
     drop(with_ticket(&server, &good).send().opened());
 }
 
@@ -282,10 +319,12 @@ fn logout_ends_streams_and_tokens() {
     let gone = response.header("set-cookie").unwrap();
     assert!(gone.starts_with("__Host-session=; "), "{gone}");
     assert!(gone.contains("Max-Age=0"), "{gone}");
+    // Browsers refuse this name without the attribute, so the cookie would stay.
+    assert!(gone.contains("Secure"), "{gone}");
     for tab in &mut tabs {
         assert_eq!(tab.frame().event, "logged-out");
         let end = tab.frame();
-        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "logout"));
+        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", Some("logout")));
         assert_eq!(tab.next_frame(), None);
     }
     is_unauthorized(server.get("/events").header("cookie", &cookie).send());
@@ -296,11 +335,12 @@ fn logout_ends_streams_and_tokens() {
     assert_eq!(other.frame().data, "here");
 
     // A ticket ends with the session, before the ticket's own expiry.
+    let unused = ticket(&server, &bearer);
     let (mut by_ticket, _) = with_ticket(&server, &good).send().opened();
     assert_eq!(by_ticket.frame().event, "unread");
     assert_eq!(server.post("/logout").header("authorization", &bearer).send().status, 204);
     assert_eq!(by_ticket.frame().event, "logged-out");
-    is_unauthorized(with_ticket(&server, &good).send());
+    is_unauthorized(with_ticket(&server, &unused).send());
     is_unauthorized(server.get("/events").header("authorization", &bearer).send());
 }
 
@@ -340,14 +380,14 @@ fn opening_page_gets_the_count_of_unread_notes() {
 fn stream_ends_when_its_session_expires() {
     let server = Server::start_with("auth_cors", &[("SESSION_SECONDS", "4")]);
     let bearer = format!("Bearer {}", token(&server));
-    let good = ticket(&server, &bearer);
+    let (good, unused) = (ticket(&server, &bearer), ticket(&server, &bearer));
     let (mut by_token, _) = server.get("/events").header("authorization", &bearer).send().opened();
     let (mut by_ticket, _) = with_ticket(&server, &good).send().opened();
     for stream in [&mut by_token, &mut by_ticket] {
         let end = stream.frame();
-        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", "expired"));
+        assert_eq!((end.event.as_str(), end.reason()), ("hub:end", Some("expired")));
         assert_eq!(stream.next_frame(), None);
     }
     is_unauthorized(server.get("/events").header("authorization", &bearer).send());
-    is_unauthorized(with_ticket(&server, &good).send());
+    is_unauthorized(with_ticket(&server, &unused).send());
 }

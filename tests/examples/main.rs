@@ -12,6 +12,7 @@ mod client;
 mod common;
 mod dashboard;
 mod demo;
+mod doctor;
 mod every;
 mod jobs;
 #[cfg(all(feature = "metrics", feature = "redis"))]

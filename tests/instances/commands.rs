@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
     Audience, DisconnectError, EndReason, Event, EventId, FollowError, Goodbye, Hub, HubBuilder,
     JoinError, Limits, ManualTimer, Subscriber, Subscription,
@@ -61,7 +61,7 @@ impl Instance {
 
     fn new() -> Self {
         let instance = Self::with(|hub| hub);
-        instance.feed.load(EventId::new(1, 0), []);
+        instance.feed.load(Loaded::new(EventId::new(1, 0), []));
         instance
     }
 
@@ -241,7 +241,7 @@ fn commands_before_loading_are_ignored() {
     let mut early = there.connect(Subscriber::new().resume(id(0)));
     let tail = order.iter().zip(1..);
     let tail = tail.map(|(entry, at)| (id(at), Duration::ZERO, Incoming::parse(entry).unwrap()));
-    there.feed.load(id(0), tail);
+    there.feed.load(Loaded::new(id(0), tail));
     assert_eq!(data(&read(&mut early)), ["1"]);
     assert!(!has_ended(&mut early));
     assert_eq!((there.hub.stats().malformed, there.hub.stats().retained), (0, 1));
@@ -273,7 +273,7 @@ fn remote_client_at_topic_limit_does_not_join() {
     let mut order = Order::new();
     let (mut here, mut there) = (Instance::with(limits(2)), Instance::with(limits(1)));
     for instance in [&here, &there] {
-        instance.feed.load(EventId::new(1, 0), []);
+        instance.feed.load(Loaded::new(EventId::new(1, 0), []));
     }
     let _tabs = [here.connect(ann().topic("a")), there.connect(ann().topic("a"))];
     let _free = there.connect(ann());

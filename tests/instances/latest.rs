@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use sse_hub::backplane::Loaded;
 use sse_hub::{Event, EventId, Retain, Subscriber, Subscription};
 
 use crate::order::{Instance, Order};
@@ -74,7 +75,7 @@ fn new_order_keeps_the_values() {
 fn engine_without_values_is_told_as_a_gap() {
     let mut order = Order::default();
     let here = settled(&mut order);
-    here.feed.load(order.last, []);
+    here.feed.load(Loaded::new(order.last, []));
     let text = read(&mut here.hub.subscribe(Subscriber::new().latest()).unwrap());
     assert_eq!((data(&text), gaps(&text)), (names([]), vec!["evicted".to_owned()]));
 }

@@ -1,4 +1,4 @@
-//! Commands to clients, presence and values on several instances, over engines that are lists.
+//! Commands to clients, presence, values and runs on several instances, over engines that are lists.
 #![cfg(not(sse_hub_loom))]
 
 mod commands;
@@ -7,5 +7,7 @@ mod latest;
 mod order;
 mod presence;
 mod returning;
+mod run_model;
+mod runs;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, Seat, SendError, UserChange};
+use sse_hub::backplane::{
+    Backplane, Feed, Incoming, Loaded, Outgoing, Seat, SendError, UserChange,
+};
 use sse_hub::{
     Audience, EndReason, Event, EventId, Hub, Limits, ManualTimer, MembersError, Presence,
     PresenceEvent, PresenceWatch, Subscriber, Subscription, TopicEvent, TopicWatch,
@@ -192,7 +194,12 @@ fn watch_ends_after_the_hub_closes() {
 
 fn members(hub: &Hub, topic: &str) -> BTreeMap<String, (usize, usize)> {
     let members = hub.users_in(topic).unwrap().into_iter();
-    members.map(|info| (info.user.to_string(), (info.clients, info.other_instances))).collect()
+    let members: BTreeMap<_, _> =
+        members.map(|info| (info.user.to_string(), (info.clients, info.other_instances))).collect();
+    for user in ["ann", "bob", "cid", "dan"] {
+        assert_eq!(hub.is_member(user, topic), Ok(members.contains_key(user)), "{user} in {topic}");
+    }
+    members
 }
 
 #[test]
@@ -432,7 +439,7 @@ struct Instance {
 impl Instance {
     fn new(name: String, timer: &ManualTimer, now: u32) -> Self {
         let (hub, feed, told) = hub(timer, topics());
-        feed.load(EventId::new(1, 0), []);
+        feed.load(Loaded::new(EventId::new(1, 0), []));
         let watches = (hub.watch().unwrap(), hub.watch_topics().unwrap());
         let model = Model { now, ..Model::default() };
         let (seen, at, is_cut, is_unknown) = (0, 0, false, true);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sse_hub::backplane::{Backplane, Feed, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
     Audience, ClientId, Event, EventId, Hub, Limits, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -60,12 +60,10 @@ impl Instance {
         let first = read.saturating_sub(tail);
         let tail = order.entries.iter().enumerate().skip(first);
         let floor = EventId::new(1, first as u64);
-        feed.load(
-            floor,
-            tail.map(|(at, entry)| {
-                (id(at), std::time::Duration::ZERO, Incoming::parse(entry).unwrap())
-            }),
-        );
+        let tail = tail.map(|(at, entry)| {
+            (id(at), std::time::Duration::ZERO, Incoming::parse(entry).unwrap())
+        });
+        feed.load(Loaded::new(floor, tail));
         if !order.has_joins {
             feed.no_earlier_joins();
         }
@@ -255,7 +253,7 @@ fn replaced_order_keeps_no_topics_of_others() {
     order.entries.clear();
     for instance in &mut instances {
         instance.read = 0;
-        instance.feed.load(EventId::new(2, 0), []);
+        instance.feed.load(Loaded::new(EventId::new(2, 0), []));
     }
     let text = read(&mut tab);
     assert_eq!(gaps(&text), ["reset"]);

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sse_hub::redis::{Credentials, Redis};
-use sse_hub::{Event, Hub, Presence, Subscriber};
+use sse_hub::{Event, Hub, Presence, RunOptions, Subscriber};
 use tempfile::TempDir;
 
 use crate::instances::allow_hub;
 use crate::load::{Instance, until};
+use crate::runs::Reader;
 use crate::server::Server;
 
 fn with_presence(url: &str, set: impl FnOnce(Redis) -> Redis) -> Instance {
@@ -32,6 +33,13 @@ pub(crate) async fn check(url: &str, set: impl Fn(Redis) -> Redis) {
     there.until("ann", |hub| hub.is_online("ann")).await;
     let members = |hub: &Hub| hub.users_in("room-1").unwrap().len();
     there.until("ann in the room", |hub| members(hub) == 1).await;
+    let run = here.hub.start_run("job", RunOptions::default()).unwrap();
+    run.started().await.unwrap();
+    run.publish(Event::new("n").data("a part")).unwrap();
+    let mut reader = Reader::of("job");
+    reader.connect(&there.hub);
+    run.finish(None).unwrap();
+    assert_eq!(reader.until_end().await, "finished");
     drop(tab);
     there.until("her end", |hub| !hub.is_online("ann") && members(hub) == 0).await;
     for instance in [&here, &there] {

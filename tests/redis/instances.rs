@@ -1,9 +1,11 @@
 //! Several hubs act as a single hub.
 
-use sse_hub::{Audience, Event, EventId, PublishError, Retain, Subscriber};
+use sse_hub::{
+    Audience, Event, EventId, PublishError, Retain, RunLimits, RunOptions, RunState, Subscriber,
+};
 
 use crate::load::{Instance, Load, until};
-use crate::server::Server;
+use crate::server::{DEADLINE, Server, connect_to};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
@@ -268,7 +270,8 @@ async fn acl_line_of_the_guide_is_exact() {
     let url = format!("redis://hub:secret@127.0.0.1:{}", server.port());
     let presence = sse_hub::Presence::default().grace(std::time::Duration::ZERO);
     let retain = Retain::default().keep_latest(1);
-    let set = |hub: sse_hub::HubBuilder| hub.presence(presence).retain(retain);
+    let runs = RunLimits::default().bytes_per_run(4096);
+    let set = |hub: sse_hub::HubBuilder| hub.presence(presence).retain(retain).runs(runs);
     let instance = || Instance::with(&url, |redis| redis.prefix("shop"), set);
     let here = instance();
     let ann = here.hub.subscribe(Subscriber::new().user("ann")).unwrap();
@@ -288,9 +291,23 @@ async fn acl_line_of_the_guide_is_exact() {
     let event = Event::new("n").data("2").idempotency_key("key");
     there.hub.publish_confirmed(Audience::all(), event).unwrap().await.unwrap();
     client.until("2").await;
+    // Of the runs: a copy that is trimmed, a lease that is watched, and the end.
+    let run = here.hub.start_run("job", RunOptions::default()).unwrap();
+    run.started().await.unwrap();
+    for _ in 0..100 {
+        run.publish(Event::new("n").data("x".repeat(100))).unwrap();
+    }
+    there.until("the run", |hub| hub.run("job").is_some_and(|run| run.events > 99)).await;
+    let address = format!("redis://admin:root@127.0.0.1:{}", server.port());
+    let mut operator = redis::Client::open(address).unwrap().get_connection().unwrap();
+    until("a watched lease", || {
+        let stats = redis::cmd("INFO").arg("commandstats").query::<String>(&mut operator);
+        stats.unwrap().contains("cmdstat_mget:")
+    })
+    .await;
+    run.finish(None).unwrap();
     // Also for rare events.
-    let admin = redis::Client::open(url.as_str()).unwrap();
-    let mut connection = admin.get_connection().unwrap();
+    let mut connection = connect_to(&url, DEADLINE).unwrap();
     let mut last_is = |id: &str| {
         redis::cmd("SET").arg("{shop}:last").arg(id).query::<String>(&mut connection).unwrap();
     };
@@ -301,8 +318,8 @@ async fn acl_line_of_the_guide_is_exact() {
     client.until_gap().await;
     assert_eq!(client.gaps.last().map(String::as_str), Some("reset"));
     here.until("a hub that works", |hub| !hub.stats().degraded).await;
-    let admin = redis::Client::open(format!("redis://admin:root@127.0.0.1:{}", server.port()));
-    let mut connection = admin.unwrap().get_connection().unwrap();
+    let admin = format!("redis://admin:root@127.0.0.1:{}", server.port());
+    let mut connection = connect_to(&admin, DEADLINE).unwrap();
     let mut maxmemory = |bytes: u32| {
         let mut command = redis::cmd("CONFIG");
         let command = command.arg("SET").arg("maxmemory").arg(bytes);
@@ -314,6 +331,9 @@ async fn acl_line_of_the_guide_is_exact() {
     maxmemory(0);
     client.until("4").await;
     there.close().await;
+    let late = instance();
+    late.backplane.ready().await;
+    assert_eq!(late.hub.run("job").map(|run| run.state), Some(RunState::Finished));
     // All rights are needed.
     let refused: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query(&mut connection).unwrap();
     assert_eq!(refused, []);

@@ -32,6 +32,8 @@ mod publisher;
 mod ready;
 #[cfg(feature = "axum")]
 mod rooms;
+mod run_copies;
+mod runs;
 mod sentinel;
 mod server;
 #[path = "../support/mod.rs"]
@@ -39,5 +41,7 @@ mod support;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod told;
+#[path = "../support/tracer.rs"]
+mod tracer;
 #[cfg(feature = "axum")]
 mod users;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -17,7 +17,7 @@ use crate::faults::check_recovery;
 use crate::instances::allow_hub;
 use crate::load::{Instance, Load, Source, until, until_within};
 use crate::ports::Port;
-use crate::server::{ATTEMPTS, DEADLINE, Nobody, Server, answers, connect};
+use crate::server::{ATTEMPTS, DEADLINE, NO_PROGRAM, Nobody, Server, answers, connect, program};
 
 /// Dropping the value kills the process.
 struct Sentinel {
@@ -37,13 +37,13 @@ impl Sentinel {
             settings += "sentinel failover-timeout mymaster 3000\n";
             let file = directory.path().join("sentinel.conf");
             fs::write(&file, settings).unwrap();
-            let child = Command::new("redis-server")
+            let child = program()
                 .arg(file)
                 .arg("--sentinel")
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
-                .expect("redis-server on the PATH: install it (Debian: redis-server)");
+                .expect(NO_PROGRAM);
             let mut sentinel = Self { child, port, _directory: directory };
             if answers(&mut sentinel.child, sentinel.port.number()) {
                 return sentinel;

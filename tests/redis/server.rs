@@ -1,5 +1,6 @@
 //! A redis-server for a test, and a wire to the server that can be slow, silent or cut.
 
+use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::{Connection, FromRedisValue};
+use redis::{Connection, FromRedisValue, IntoConnectionInfo as _};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -124,6 +125,16 @@ impl Server {
         command.arg(parts.collect::<Vec<_>>()).query(&mut connection)
     }
 
+    /// Returns how often clients and scripts called each command.
+    pub(crate) fn commands(&self) -> Vec<(String, u64)> {
+        let stats: String = self.run("INFO commandstats");
+        let line = |line: &str| {
+            let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), counts.split(',').next()?.parse().ok()?))
+        };
+        stats.lines().filter_map(line).collect()
+    }
+
     /// Waits until the server answers. Returns `false` if the server has exited.
     fn answers(&mut self) -> bool {
         let port = self.port();
@@ -159,7 +170,15 @@ fn info(port: u16) -> redis::RedisResult<String> {
 
 /// Connects to a server. `limit` holds for the connection, and for each answer.
 pub(crate) fn connect(port: u16, limit: Duration) -> redis::RedisResult<Connection> {
-    let client = redis::Client::open(("127.0.0.1", port))?;
+    connect_to(&format!("redis://127.0.0.1:{port}"), limit)
+}
+
+/// Connects to an address, as the crate does: without `CLIENT SETINFO`, which servers since Redis
+/// 7.2 know, and would count or refuse.
+pub(crate) fn connect_to(url: &str, limit: Duration) -> redis::RedisResult<Connection> {
+    let info = url.into_connection_info()?;
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    let client = redis::Client::open(info.set_redis_settings(settings))?;
     let connection = client.get_connection_with_timeout(limit)?;
     connection.set_read_timeout(Some(limit))?;
     Ok(connection)
@@ -173,7 +192,7 @@ impl Drop for Server {
 }
 
 fn spawn(directory: &Path, port: u16, options: &[String]) -> Child {
-    Command::new("redis-server")
+    program()
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
         .arg(directory)
@@ -181,7 +200,17 @@ fn spawn(directory: &Path, port: u16, options: &[String]) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("redis-server on the PATH: install it (Debian: redis-server)")
+        .expect(NO_PROGRAM)
+}
+
+/// The message if [`program`] does not start.
+pub(crate) const NO_PROGRAM: &str =
+    "redis-server on the PATH (Debian: redis-server), or the program of SSE_HUB_REDIS_SERVER";
+
+/// Returns the server under test: `SSE_HUB_REDIS_SERVER`, a path such as that of a valkey-server, or
+/// else the redis-server on the `PATH`.
+pub(crate) fn program() -> Command {
+    Command::new(env::var_os("SSE_HUB_REDIS_SERVER").unwrap_or_else(|| "redis-server".into()))
 }
 
 /// An address at which no program listens while this value lives.

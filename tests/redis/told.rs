@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+use crate::tracer::trace_to;
 
 /// The log events of the current thread, as text. A test that uses this must run on a runtime of a
 /// single thread.
@@ -13,10 +16,10 @@ pub(crate) struct Told(Arc<Mutex<String>>);
 
 impl Told {
     /// Records until the guard is dropped.
-    pub(crate) fn record() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(crate) fn record() -> (Self, DefaultGuard) {
         let told = Self::default();
         let subscriber = tracing_subscriber::registry().with(told.clone());
-        (told, tracing::subscriber::set_default(subscriber))
+        (told, trace_to(subscriber))
     }
 
     pub(crate) fn text(&self) -> String {

@@ -1,11 +1,12 @@
 //! The four runtimes, behind the few operations that a test needs.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sse_hub::{ManualTimer, Sleep, Timer};
+#[cfg(feature = "hyper")]
+use sse_hub::HyperTimer;
+use sse_hub::{ManualTimer, Timer};
 
 pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -36,6 +37,7 @@ pub(crate) trait Runtime: 'static {
 
 /// Tests wait for this time and use the time only as a lower bound, because a busy machine may take
 /// longer.
+#[cfg(any(feature = "hyper", feature = "tokio"))]
 const REAL_WHILE: Duration = Duration::from_millis(40);
 
 #[cfg(feature = "tokio")]
@@ -107,11 +109,13 @@ pub(crate) mod with_tokio {
     }
 }
 
-/// smol. The test and the executor run on different threads.
+/// smol, with its timer for hyper. The test and the executor run on different threads.
+#[cfg(feature = "hyper")]
 pub(crate) struct Smol;
 
+#[cfg(feature = "hyper")]
 impl Runtime for Smol {
-    type Timer = SmolTimer;
+    type Timer = HyperTimer;
 
     const WHILE: Duration = REAL_WHILE;
 
@@ -119,8 +123,8 @@ impl Runtime for Smol {
         Self
     }
 
-    fn timer(&self) -> SmolTimer {
-        SmolTimer
+    fn timer(&self) -> HyperTimer {
+        HyperTimer::new(smol_hyper::rt::SmolTimer::new())
     }
 
     fn block_on<T>(&self, test: impl Future<Output = T>) -> T {
@@ -129,31 +133,6 @@ impl Runtime for Smol {
 
     fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
         Box::pin(smol::spawn(task))
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SmolTimer;
-
-impl Timer for SmolTimer {
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(SmolSleep(smol::Timer::at(deadline)))
-    }
-}
-
-struct SmolSleep(smol::Timer);
-
-impl Sleep for SmolSleep {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(cx).map(drop)
-    }
-
-    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
-        self.0.set_at(deadline);
     }
 }
 

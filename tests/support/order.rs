@@ -1,12 +1,15 @@
 //! Hubs on a shared order, held in a list.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sse_hub::backplane::{Backplane, Feed, HistoryRequest, Incoming, Outgoing, SendError};
+use sse_hub::backplane::{
+    Backplane, Feed, HistoryRequest, Incoming, Loaded, Outgoing, RunCopy, RunPart, RunPartKind,
+    SendError,
+};
 use sse_hub::{
     Event, EventId, Hub, HubBuilder, LastEventId, ManualTimer, Retain, Subscriber, Subscription,
 };
@@ -23,6 +26,76 @@ pub(crate) struct Order {
     pub(crate) trimmed: [EventId; 2],
     /// The newest event of each value. A rollback leaves them as they are.
     pub(crate) values: BTreeMap<Vec<u8>, (EventId, Bytes)>,
+    pub(crate) copying: Copying,
+    /// The copies of runs, by name.
+    pub(crate) copies: BTreeMap<String, Copy>,
+    /// All parts of runs so far.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A part of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    id: EventId,
+    name: String,
+    kind: RunPartKind,
+    producer: Vec<u8>,
+    entry: Bytes,
+}
+
+/// The parts of runs that the engine copies.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) enum Copying {
+    /// Every part.
+    #[default]
+    All,
+    /// The parts with an effect, and at most so many events of each run.
+    Effective(usize),
+    Nothing,
+}
+
+/// The copy of a run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Copy {
+    entries: Vec<(EventId, RunPartKind, Bytes)>,
+    /// The newest dropped event.
+    lost: EventId,
+    /// The producer, if the run is open.
+    producer: Option<Vec<u8>>,
+}
+
+impl Copy {
+    /// Applies the rule of [`RunPartKind`]. Returns whether the part has an effect.
+    fn has_effect(&mut self, kind: RunPartKind, producer: &[u8]) -> bool {
+        let is_open = self.producer.is_some();
+        let is_current = self.producer.as_deref() == Some(producer);
+        match kind {
+            RunPartKind::Start | RunPartKind::TakeOver => {
+                if !is_open {
+                    (self.entries, self.lost) = (Vec::new(), EventId::default());
+                }
+                let starts = !is_open || kind == RunPartKind::TakeOver;
+                if starts {
+                    self.producer = Some(producer.to_vec());
+                }
+                starts
+            }
+            RunPartKind::Stop => is_open,
+            RunPartKind::End if is_current => {
+                self.producer = None;
+                true
+            }
+            _ => is_current,
+        }
+    }
+
+    fn bound(&mut self, events: usize) {
+        let is_event = |(_, kind, _): &(EventId, RunPartKind, Bytes)| *kind == RunPartKind::Event;
+        while self.entries.iter().filter(|entry| is_event(entry)).count() > events {
+            let at = self.entries.iter().position(is_event).unwrap();
+            self.lost = self.entries.remove(at).0;
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +114,50 @@ pub(crate) enum Entry {
 }
 
 impl Order {
+    /// Copies a part of a run.
+    fn copy(&mut self, id: EventId, event: &Outgoing) {
+        let Some(RunPart { name, kind, producer, .. }) = event.run() else { return };
+        let (name, producer, entry) = (name.to_owned(), producer.to_vec(), event.entry().clone());
+        let part = Part { id, name, kind, producer, entry };
+        self.keep(&part);
+        self.parts.push(part);
+    }
+
+    fn keep(&mut self, Part { id, name, kind, producer, entry }: &Part) {
+        let entry = (*id, *kind, entry.clone());
+        let copy = self.copies.entry(name.clone()).or_default();
+        match self.copying {
+            Copying::Nothing => {}
+            Copying::All => copy.entries.push(entry),
+            Copying::Effective(events) => {
+                if copy.has_effect(*kind, producer) {
+                    copy.entries.push(entry);
+                    copy.bound(events);
+                }
+            }
+        }
+    }
+
+    /// Takes the copies back to before the parts with these ids.
+    pub(crate) fn roll_back_copies(&mut self, gone: &BTreeSet<EventId>) {
+        self.copies.clear();
+        self.parts.retain(|part| !gone.contains(&part.id));
+        for part in self.parts.clone() {
+            self.keep(&part);
+        }
+    }
+
+    /// The copies of runs, as an engine loads them.
+    fn run_copies(&self) -> impl Iterator<Item = RunCopy> {
+        self.copies.values().map(|copy| {
+            let entries = copy
+                .entries
+                .iter()
+                .map(|(id, _, entry)| (*id, Duration::ZERO, Incoming::parse(entry).unwrap()));
+            RunCopy::new(self.last, entries).lost(copy.lost)
+        })
+    }
+
     /// Adds a mark for a rollback before `since`, if the order has none yet. Instances that did not
     /// read the removed entries need the mark.
     pub(crate) fn mark(&mut self, since: EventId) {
@@ -80,18 +197,23 @@ impl Order {
     }
 }
 
-/// Sent events that are not placed yet.
+/// Sent events that are not placed yet, and how often the instances with runs have changed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outbox(pub(crate) Arc<Mutex<VecDeque<Outgoing>>>);
+pub(crate) struct Outbox(pub(crate) Arc<Mutex<VecDeque<Outgoing>>>, pub(crate) Arc<Mutex<usize>>);
 
 impl Backplane for Outbox {
     fn send(&self, event: Outgoing) -> Result<(), SendError> {
         let mut waiting = self.0.lock().unwrap();
-        if waiting.len() >= 64 {
+        let is_end = event.run().is_some_and(|part| part.kind == RunPartKind::End);
+        if waiting.len() >= 64 && !is_end {
             return Err(SendError::Full);
         }
         waiting.push_back(event);
         Ok(())
+    }
+
+    fn on_runs_changed(&self) {
+        *self.1.lock().unwrap() += 1;
     }
 
     fn supports_history(&self) -> bool {
@@ -142,6 +264,7 @@ impl Instance {
             if let Some(value) = event.value_of() {
                 order.values.insert(value.to_vec(), (id, event.entry().clone()));
             }
+            order.copy(id, &event);
             event.confirm(id);
         }
     }
@@ -182,7 +305,7 @@ impl Instance {
     }
 
     pub(crate) fn begin_anew(&self, floor: EventId) {
-        self.feed.load(floor, []);
+        self.feed.load(Loaded::new(floor, []));
     }
 
     pub(crate) fn begin_with_values(&self, order: &Order, floor: EventId) {
@@ -190,13 +313,17 @@ impl Instance {
     }
 
     fn load(&self, order: &Order, floor: EventId, tail: Vec<(EventId, Duration, Incoming)>) {
+        let mut loaded = Loaded::new(floor, tail);
+        if order.copying != Copying::Nothing {
+            loaded = loaded.runs(order.last, order.run_copies());
+        }
         if self.feed.tail_limits().values.is_none() {
-            return self.feed.load(floor, tail);
+            return self.feed.load(loaded);
         }
         let values = order.values.values();
         let values =
             values.map(|(id, entry)| (*id, Duration::ZERO, Incoming::parse(entry).unwrap()));
-        self.feed.load_with_latest(floor, values, true, tail);
+        self.feed.load(loaded.latest(values, true));
     }
 
     fn find_the_end(&self, order: &mut Order) -> EventId {

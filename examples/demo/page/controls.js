@@ -1,4 +1,5 @@
 // The buttons, and their requests to the server.
+import { examine } from "./doctor.js";
 import { connect, disconnect, isLive, listenFor, setTopics, settled, signIn, stop, status, stream } from "./stream.js";
 import { $, element, isRecord, joined, parseJson, scheduleDraw, shorten } from "./tools.js";
 
@@ -207,6 +208,28 @@ async function miss() {
   return ["ok", `disconnected for ${events.toLocaleString()} events, more than the server retains: see the gap`];
 }
 
+/* ---------- the connection ---------- */
+
+/** Examines the way to the server, and lists each check with the lines to change. */
+async function check() {
+  const advice = await (await fetch("doctor.json")).json();
+  const list = $("findings");
+  list.replaceChildren();
+  let count = 0;
+  for await (const [name, cause, detail] of examine()) {
+    const row = element("li", "", "");
+    row.append(element("b", "", name), ` ${cause ? `${advice[cause].says} (${detail})` : detail}`);
+    if (cause) {
+      count += 1;
+      row.dataset.cause = cause;
+      const { says, ...lines } = advice[cause];
+      for (const [place, line] of Object.entries(lines)) row.append(element("code", "", `${place}: ${line}`));
+    }
+    list.append(row);
+  }
+  return [count ? "none" : "ok", `${count} ${count === 1 ? "finding" : "findings"}`];
+}
+
 export function wireControls(apply) {
   onClickSend("notify-user", "notify-receipt", () => notification("user"));
   onClickSend("notify-session", "notify-receipt", () => notification("session"));
@@ -222,6 +245,7 @@ export function wireControls(apply) {
   for (const [id, act] of Object.entries({ drain, flood, miss })) {
     $(id).addEventListener("click", () => run($(id), $("trouble-receipt"), act));
   }
+  $("check").addEventListener("click", () => run($("check"), $("check-receipt"), check));
   $("stall").addEventListener("click", () => {
     stop(!stream.isStalled);
     showReceipt($("trouble-receipt"), "ok", stream.isStalled ? "this tab does not read" : "this tab reads again");

@@ -225,6 +225,12 @@ function headers() {
   return token ? { authorization: `Bearer ${token}` } : {};
 }
 
+/** Requests a stream of the same owner. */
+export function ask(extra, query, signal) {
+  const address = addressOf({ ...stream.settings, topics: [], events: [] });
+  return fetch(query ? `${address}&${query}` : address, { headers: { ...headers(), ...extra }, signal, cache: "no-store" });
+}
+
 /** Waits until the user has signed in, without a limit. */
 function renew() {
   return new Promise((done) => {

@@ -150,6 +150,7 @@ async fn events(
 fn page() -> Router<Hubs> {
     const HTML: &str = "text/html; charset=utf-8";
     const CSS: &str = "text/css; charset=utf-8";
+    const JSON: &str = "application/json";
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     let files = [
         ("/", HTML, include_str!("../page/index.html")),
@@ -160,6 +161,8 @@ fn page() -> Router<Hubs> {
         ("/feed.js", SCRIPT, include_str!("../page/feed.js")),
         ("/chart.js", SCRIPT, include_str!("../page/chart.js")),
         ("/controls.js", SCRIPT, include_str!("../page/controls.js")),
+        ("/doctor.js", SCRIPT, include_str!("../page/doctor.js")),
+        ("/doctor.json", JSON, include_str!("../../doctor/advice.json")),
         ("/client/sse-client.js", SCRIPT, include_str!("../../client/sse-client.js")),
         ("/client/sse-shared.js", SCRIPT, include_str!("../../client/sse-shared.js")),
     ];

@@ -3,6 +3,10 @@
 -- ARGV: 5 the number of the batch's first event among all events of the publisher, from 1; 6 for
 -- how many milliseconds Redis remembers the record and the idempotency keys; from 7 on, for each
 -- event, the entry and the index of its idempotency key in KEYS, or '0'.
+-- A batch with entries of runs: see above for KEYS; ARGV 6 is followed as for values, and by the most
+-- bytes of the copy of a run, the most bytes of the copies of all open runs, and for how many
+-- milliseconds Redis keeps an ended run; and the index of such an entry is followed by the index of
+-- the copy in KEYS.
 -- A batch that sets values: KEYS ends with the hash of the values and the set that orders these by
 -- time; ARGV 6 is followed by the most values, and by how many values the batch sets, divided by
 -- blanks; and ARGV ends with so many pairs of the number of an event and the name of its value. The
@@ -11,9 +15,10 @@
 -- the events that are in the stream.
 local first, remember, count = ARGV[5], ARGV[6], (#ARGV - 6) / 2
 local names, latest, order = {}, KEYS[#KEYS - 1], KEYS[#KEYS]
-local ms, most, values = match(remember, '^(%d+) (%d+) (%d+)$')
+local ms, most, values, of_runs = match(remember, '^(%d+) (%d+) (%d+)(.*)$')
 if ms then
   remember, count = ms, count - tonumber(values)
+  run_bytes, all_bytes, run_keep = match(of_runs, '^ (%d+) (%d+) (%d+)$')
   for at = 7 + 2 * count, #ARGV, 2 do names[tonumber(ARGV[at])] = ARGV[at + 1] end
 end
 local function keep(name, id, entry)
@@ -62,7 +67,8 @@ if last ~= ARGV[4] then
 end
 local taken, failed = had, nil
 for event = had + 1, count do
-  local entry, key = ARGV[5 + 2 * event], ARGV[6 + 2 * event]
+  local entry, key, run = ARGV[5 + 2 * event], ARGV[6 + 2 * event], nil
+  if run_bytes then key, run = match(key, '^(%d+) ?(%d*)$') end
   local got = key ~= '0' and pcall('GET', KEYS[tonumber(key)])
   if got then
     local newest = added or last
@@ -75,12 +81,15 @@ for event = had + 1, count do
     got, failed = add('e', entry)
     if got and key ~= '0' then pcall('SET', KEYS[tonumber(key)], got, 'PX', remember) end
     if got and names[event] then failed = fails_to_keep(names[event], got, entry) end
+    run = got and KEYS[tonumber(run)]
+    if run then failed = fails_to_copy(run, got, entry) or failed end
   end
   if not got then break end
   taken = event
   ids[event] = got
   if failed then break end
 end
+if run_bytes then try(note_runs) end
 local all = table.concat(ids, ' ')
 if taken > had then
   if added then pcall('SET', lastkey, added) end

@@ -27,6 +27,9 @@ pub(crate) enum Content {
     Malformed,
 }
 
+/// An entry of the copy of a run: the bytes that the hub reads, or `None` if no hub wrote the entry.
+pub(crate) type CopiedEntry = (EventId, Option<Vec<u8>>);
+
 /// Returns the entries in the answer to `XREAD` of a stream, in order; `None` if the answer has
 /// another form.
 pub(crate) fn read(answer: Value) -> Option<Vec<Entry>> {
@@ -45,6 +48,28 @@ pub(crate) fn read(answer: Value) -> Option<Vec<Entry>> {
 /// Returns the entries in the answer to `XRANGE` or `XREVRANGE`.
 pub(crate) fn range(answer: Value) -> Option<Vec<Entry>> {
     let Value::Array(entries) = answer else { return None };
+    entries.into_iter().map(entry).collect()
+}
+
+/// Returns the entries of the copy of a run in the answer to `XRANGE`; `None` if the answer has
+/// another form.
+pub(crate) fn copied(answer: Value) -> Option<Vec<CopiedEntry>> {
+    let Value::Array(entries) = answer else { return None };
+    let entry = |entry: Value| {
+        let Value::Array(parts) = entry else { return None };
+        let mut parts = parts.into_iter();
+        let id = id(&parts.next()?)?;
+        let bytes = match parts.next() {
+            Some(Value::Array(fields)) => match <[Value; 2]>::try_from(fields) {
+                Ok([Value::BulkString(name), Value::BulkString(bytes)]) if name == b"e" => {
+                    Some(bytes)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        Some((id, bytes))
+    };
     entries.into_iter().map(entry).collect()
 }
 

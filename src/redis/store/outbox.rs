@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::EventId;
-use crate::backplane::{Outgoing, SendError};
+use crate::backplane::{Outgoing, RunPartKind, SendError};
 
 /// The limits of a batch: Redis serves no other client while the script runs.
 const BATCH_EVENTS: usize = 1024;
@@ -85,8 +85,10 @@ impl Outbox {
             }
             let count = queue.count();
             // An event that is larger than the whole queue may wait alone.
-            let is_full = count > 0 && queue.bytes.saturating_add(bytes) > self.most_bytes;
-            if is_full || count >= self.most_events {
+            let is_large = count > 0 && queue.bytes.saturating_add(bytes) > self.most_bytes;
+            // The end of a run takes its place even so: a producer that is dropped cannot try again,
+            // and there are only so many open runs.
+            if (is_large || count >= self.most_events) && !ends_run(&event) {
                 return Err(SendError::Full);
             }
             queue.accepted += 1;
@@ -188,6 +190,10 @@ impl Outbox {
         self.moved.notify_waiters();
         true
     }
+}
+
+fn ends_run(event: &Outgoing) -> bool {
+    event.run().is_some_and(|part| part.kind == RunPartKind::End)
 }
 
 /// Returns the memory that an event takes while it waits.

@@ -36,16 +36,20 @@ impl Owed {
         }
     }
 
-    /// Returns whether the stream lacks an event before the next entry of the reader.
-    pub(crate) fn is_lacking_before(&self, next: EventId) -> bool {
-        self.0.lock().ids.front().is_some_and(|&first| first < next)
+    /// Returns whether the stream lacks an event between an entry and the entry that its link names:
+    /// the stream has lost the event. Earlier events may have been trimmed.
+    pub(crate) fn is_lacking_between(&self, previous: EventId, entry: EventId) -> bool {
+        let state = self.0.lock();
+        let next = state.ids.partition_point(|&id| id <= previous);
+        state.ids.get(next).is_some_and(|&id| id < entry)
     }
 
     /// The hub has all events up to this position, or a gap.
     pub(crate) fn pass(&self, position: EventId) {
         let mut state = self.0.lock();
         state.read_up_to = state.read_up_to.max(position);
-        while state.ids.pop_front_if(|id| *id <= position).is_some() {}
+        let passed = state.ids.partition_point(|&id| id <= position);
+        state.ids.drain(..passed);
     }
 
     /// Returns the newest id.
@@ -63,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_before_the_next_entry_are_lacking() {
+    fn ids_between_two_links_are_lacking() {
         let owed = Owed::default();
         // The reader may be ahead of the answer.
         owed.pass(at(3));
@@ -73,13 +77,14 @@ mod tests {
         owed.add(at(5));
         owed.add(at(7));
         assert_eq!(owed.newest(), Some(at(7)));
-        for id in [at(4), at(5)] {
-            assert!(!owed.is_lacking_before(id));
-            owed.pass(id);
+        for id in 4..=5 {
+            assert!(!owed.is_lacking_between(at(id - 1), at(id)));
+            owed.pass(at(id));
         }
-        assert!(owed.is_lacking_before(at(8)), "the stream lacks the event with the id 7");
+        assert!(owed.is_lacking_between(at(5), at(8)), "the stream lacks the event with the id 7");
+        assert!(!owed.is_lacking_between(at(7), at(8)), "the event may have been trimmed");
         owed.pass(at(7));
-        assert!(!owed.is_lacking_before(at(8)), "the reader has told a gap");
+        assert!(!owed.is_lacking_between(at(5), at(8)), "the reader has told a gap");
     }
 
     #[test]

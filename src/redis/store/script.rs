@@ -9,14 +9,16 @@
 //! Anything may stand at these keys. A value that no hub wrote is replaced where that loses
 //! nothing, and is an error otherwise.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Script, Value, aio::MultiplexedConnection};
 
 use super::entry::{self, Entry};
-use super::millis;
-use crate::EventId;
+use super::{FOR_EVER, millis};
+use crate::backplane::InstanceId;
 use crate::redis::format::PUBLISH_SCRIPT;
+use crate::{EventId, RunLimits};
 
 /// The limit that the stream is trimmed to, about.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +131,30 @@ pub(crate) struct Keys {
     once: String,
     latest: String,
     latest_order: String,
+    pub(crate) runs: RunKeys,
+}
+
+/// The names of the keys for runs.
+#[derive(Debug, Clone)]
+pub(crate) struct RunKeys {
+    /// The hash with a record of each run.
+    pub(crate) records: String,
+    /// The set that orders the ended runs by the time when they are forgotten.
+    pub(crate) ended: String,
+    copy: String,
+    lease: String,
+}
+
+impl RunKeys {
+    /// Returns the key of the copy of a run.
+    pub(crate) fn copy_of(&self, name: &[u8]) -> Vec<u8> {
+        [self.copy.as_bytes(), name].concat()
+    }
+
+    /// Returns the key of the lease of an instance that has open runs.
+    pub(crate) fn lease_of(&self, instance: InstanceId) -> String {
+        format!("{}{instance}", self.lease)
+    }
 }
 
 impl Keys {
@@ -143,6 +169,12 @@ impl Keys {
             once: key("once:"),
             latest: key("latest"),
             latest_order: key("latest-order"),
+            runs: RunKeys {
+                records: key("runs"),
+                ended: key("runs-ended"),
+                copy: key("run:"),
+                lease: key("runs-of:"),
+            },
         }
     }
 }
@@ -174,6 +206,8 @@ pub(crate) struct BatchOf<E> {
     pub(crate) answered: EventId,
     /// The most values that are kept.
     pub(crate) most_values: usize,
+    /// The limits for the copies of runs.
+    pub(crate) run_limits: CopyLimits,
     /// Each event.
     pub(crate) events: E,
 }
@@ -185,6 +219,26 @@ pub(crate) struct OfBatch<'a> {
     pub(crate) idempotency_key: Option<&'a str>,
     /// See [`Outgoing::value_of`](crate::backplane::Outgoing::value_of).
     pub(crate) value_of: Option<&'a [u8]>,
+    /// The name of the run that the entry is a part of.
+    pub(crate) run: Option<&'a str>,
+}
+
+/// The limits for the copies of runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CopyLimits {
+    /// The most bytes of a copy.
+    pub(crate) bytes_per_run: usize,
+    /// The most bytes of the copies of all open runs.
+    pub(crate) bytes: usize,
+    /// How long an ended run is kept.
+    pub(crate) keep: Duration,
+}
+
+impl CopyLimits {
+    /// Returns the limits that hubs with these limits have.
+    pub(crate) fn of(runs: &RunLimits) -> Self {
+        Self { bytes_per_run: runs.per_run(), bytes: runs.bytes, keep: runs.keep }
+    }
 }
 
 /// Redis's answer to a batch.
@@ -264,38 +318,65 @@ impl Scripts {
     where
         E: Iterator<Item = OfBatch<'a>> + Clone,
     {
-        let BatchOf { record, first, floor, answered, most_values, events } = batch;
+        let BatchOf { record, first, floor, answered, most_values, run_limits, events } = batch;
         let fill = |command: &mut Cmd| {
             let once: Vec<&str> =
                 events.clone().filter_map(|event| event.idempotency_key).collect();
-            let Keys { stream, last, publisher, once: prefix, latest, latest_order, .. } =
+            let Keys { stream, last, publisher, once: prefix, latest, latest_order, runs, .. } =
                 &self.keys;
+            let (mut copies, mut copy_of) = (Vec::new(), HashMap::new());
+            for name in events.clone().filter_map(|event| event.run) {
+                copy_of.entry(name).or_insert_with(|| {
+                    copies.push(name);
+                    copies.len() - 1
+                });
+            }
             let values = events.clone().filter(|event| event.value_of.is_some()).count();
             let of_values = if values > 0 { 2 } else { 0 };
-            command.arg(3 + once.len() + of_values).arg(stream).arg(last);
+            let of_runs = if copies.is_empty() { 0 } else { 2 };
+            let fixed = 3 + of_runs;
+            let keys = fixed + once.len() + copies.len() + of_values;
+            command.arg(keys).arg(stream).arg(last);
             if record == 0 {
                 command.arg(publisher);
             } else {
                 command.arg(format!("{publisher}.{record}"));
             }
+            if of_runs > 0 {
+                command.arg(&runs.records).arg(&runs.ended);
+            }
             for key in &once {
                 command.arg([prefix, *key].concat());
+            }
+            for name in &copies {
+                command.arg(runs.copy_of(name.as_bytes()));
             }
             if values > 0 {
                 command.arg(latest).arg(latest_order);
             }
             self.arg_add(command, floor);
             command.arg(answered.to_string()).arg(first);
-            if values > 0 {
-                command.arg(format!("{} {most_values} {values}", self.remember));
+            let remember = self.remember;
+            if of_runs > 0 {
+                let CopyLimits { bytes_per_run, bytes, keep } = run_limits;
+                let keep = millis(keep.min(FOR_EVER));
+                let limits = format!("{bytes_per_run} {bytes} {keep}");
+                command.arg(format!("{remember} {most_values} {values} {limits}"));
+            } else if values > 0 {
+                command.arg(format!("{remember} {most_values} {values}"));
             } else {
-                command.arg(self.remember);
+                command.arg(remember);
             }
-            let mut next_key = 4;
+            let (mut next_key, first_copy) = (fixed + 1, fixed + 1 + once.len());
             for event in events.clone() {
                 let has_key = event.idempotency_key.is_some();
-                command.arg(event.entry).arg(if has_key { next_key } else { 0 });
+                let key = if has_key { next_key } else { 0 };
                 next_key += usize::from(has_key);
+                command.arg(event.entry);
+                match event.run.and_then(|name| copy_of.get(name)) {
+                    Some(at) => command.arg(format!("{key} {}", first_copy + at)),
+                    None => command.arg(key),
+                };
             }
             for (at, event) in (1..).zip(events.clone()) {
                 if let Some(name) = event.value_of {
@@ -474,7 +555,8 @@ impl Loaded {
     }
 }
 
-fn id(answer: Value) -> RedisResult<EventId> {
+/// Returns the id in an answer.
+pub(crate) fn id(answer: Value) -> RedisResult<EventId> {
     let text: String = redis::from_redis_value(answer)?;
     text.parse().map_err(|_| unexpected("a position"))
 }

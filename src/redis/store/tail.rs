@@ -38,6 +38,8 @@ struct Kept {
 enum Link {
     Event(EventId, Incoming),
     Command(EventId, Incoming),
+    /// Adjacent parts of runs. The position before the first of them.
+    Run(EventId),
     Reset(EventId),
 }
 
@@ -84,6 +86,21 @@ impl Tail {
                         self.bytes -= bytes.len();
                         Some(Link::Event(previous, event))
                     }
+                    Ok(part) if part.kind() == Kind::Run => {
+                        if id.epoch() < self.oldest {
+                            self.is_full = true;
+                            break;
+                        }
+                        // The copy of the run has the part: only the chain needs the entry.
+                        if let Some(Kept { link: Some(Link::Run(newer)), .. }) =
+                            self.entries.last_mut()
+                            && *newer == id
+                        {
+                            *newer = previous;
+                            continue;
+                        }
+                        Some(Link::Run(previous))
+                    }
                     Ok(command) => {
                         // Otherwise the tail could be larger than the hub's log.
                         if bytes.len() > self.bytes {
@@ -114,8 +131,10 @@ impl Tail {
         let mut entries = Vec::new();
         for Kept { id, link } in self.entries.into_iter().rev() {
             let Some(link) = link else { continue };
-            let (Link::Event(previous, _) | Link::Command(previous, _) | Link::Reset(previous)) =
-                link;
+            let (Link::Event(previous, _)
+            | Link::Command(previous, _)
+            | Link::Run(previous)
+            | Link::Reset(previous)) = link;
             if floor.is_none() {
                 floor = Some(previous);
             } else if previous != position.chain {
@@ -125,6 +144,7 @@ impl Tail {
             }
             match link {
                 Link::Event(_, entry) | Link::Command(_, entry) => entries.push((id, entry)),
+                Link::Run(_) => {}
                 Link::Reset(_) => {
                     floor = Some(id);
                     entries.clear();
@@ -144,7 +164,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::store::entry::made::{at, command, event, malformed, reset};
+    use crate::redis::store::entry::made::{at, command, event, link, malformed, reset};
 
     const HORIZON: u64 = 100;
 
@@ -188,6 +208,29 @@ mod tests {
         assert_eq!(finish(chain(), 9, 1), (at(9), at(9), at(5), vec![8]));
         let only = vec![command(6, 5)];
         assert_eq!(finish(only, 6, 9), (at(6), at(6), at(5), vec![]));
+    }
+
+    #[test]
+    fn parts_of_runs_are_links_and_take_no_room() {
+        let part = |position, previous| link(position, previous, b"\x02\x09\x01\0\0\0a\x01\0\0\0u");
+        let chain =
+            || vec![event(4, 3), part(5, 4), part(6, 5), event(7, 6), part(8, 7), part(9, 8)];
+        assert_eq!(finish(chain(), 9, 9), (at(9), at(9), at(3), vec![4, 7]));
+        assert_eq!(finish(chain(), 9, 1), (at(9), at(9), at(4), vec![7]));
+        let mut tail = Tail::new(1, 11, 2, HORIZON);
+        tail.extend(chain().into_iter().rev().collect());
+        let Start { floor, entries, .. } = tail.finish(at(9));
+        assert_eq!((floor, entries.len()), (at(4), 1));
+        // The chain is broken before, between and after parts.
+        let broken = vec![event(4, 3), part(6, 5), event(7, 6)];
+        assert_eq!(finish(broken, 7, 9), (at(7), at(7), at(6).predecessor(), vec![7]));
+        let broken = vec![event(4, 3), part(5, 4), part(7, 6), event(8, 7)];
+        assert_eq!(finish(broken, 8, 9), (at(8), at(8), at(7).predecessor(), vec![8]));
+        let broken = vec![part(5, 4), event(7, 6)];
+        assert_eq!(finish(broken, 7, 9), (at(7), at(7), at(7).predecessor(), vec![7]));
+        // Earlier events are too old.
+        let old = vec![event(1, 0), part(1, 0), event(5, 1)];
+        assert_eq!(finish(old, 5, 9), (at(5), at(5), at(1), vec![5]));
     }
 
     #[test]

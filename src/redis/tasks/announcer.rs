@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::backplane::{Feed, UserChange};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
-use crate::redis::health::PresenceHealth;
+use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::lease::{Announcement, SetSize};
 use crate::redis::store::script::unexpected;
@@ -33,12 +33,12 @@ pub(crate) struct Announcer {
     is_known: bool,
     /// The changes that are on their way to the next version.
     batch: Vec<UserChange>,
-    health: PresenceHealth,
+    health: SyncHealth,
 }
 
 impl Announcer {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
-        let (link, health) = (Link::default(), PresenceHealth::default());
+        let (link, health) = (Link::default(), SyncHealth::new("presence"));
         let (version, size, is_known, batch) = (0, SetSize::default(), false, Vec::new());
         Self { shared, feed, link, version, size, is_known, batch, health }
     }

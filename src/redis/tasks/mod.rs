@@ -2,7 +2,9 @@
 
 pub(crate) mod announcer;
 pub(crate) mod history;
+pub(crate) mod keeper;
 pub(crate) mod observer;
+pub(crate) mod producers;
 mod read_size;
 pub(crate) mod reader;
 pub(crate) mod sender;

@@ -11,7 +11,7 @@ use crate::EventId;
 use crate::backplane::{Feed, Seat};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
-use crate::redis::health::PresenceHealth;
+use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::changes::{self, News, Notice, Step};
 use crate::redis::store::lease::SetSize;
@@ -42,7 +42,7 @@ pub(crate) struct Observer {
     peers: HashMap<String, Peer>,
     /// The time of the last check.
     checked: Option<Instant>,
-    health: PresenceHealth,
+    health: SyncHealth,
 }
 
 /// Another instance.
@@ -81,7 +81,7 @@ struct Census {
 impl Observer {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed, most: usize) -> Self {
         let (position, peers) = (EventId::default(), HashMap::new());
-        let health = PresenceHealth::default();
+        let health = SyncHealth::new("presence");
         Self { shared, feed, most, position, peers, checked: None, health }
     }
 

@@ -56,15 +56,23 @@ impl ReadSize {
 
     /// Adapts to an answer. A quick answer doubles the size of the next.
     pub(crate) fn answered(&mut self, entries: &[Entry], took: Duration, timeout: Duration) {
-        if entries.is_empty() {
-            return;
-        }
-        let size = |entry: &Entry| match &entry.content {
-            Content::Link { bytes, .. } => bytes.len() + OVERHEAD,
-            _ => OVERHEAD,
+        let len = |entry: &Entry| match &entry.content {
+            Content::Link { bytes, .. } => bytes.len(),
+            _ => 0,
         };
-        let bytes: usize = entries.iter().map(size).sum();
-        let largest = entries.iter().map(size).max().unwrap_or(OVERHEAD);
+        self.answered_lens(entries.iter().map(len), took, timeout);
+    }
+
+    /// The same for entries of these lengths.
+    pub(crate) fn answered_lens(
+        &mut self,
+        lens: impl Iterator<Item = usize> + Clone,
+        took: Duration,
+        timeout: Duration,
+    ) {
+        let sizes = lens.map(|len| len + OVERHEAD);
+        let Some(largest) = sizes.clone().max() else { return };
+        let bytes: usize = sizes.sum();
         // After some small events, large events may return.
         self.largest = largest.max(self.largest / 8 * 7);
         // An answer of twice the size takes twice the time: it must still be far from a timeout.

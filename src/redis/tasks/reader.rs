@@ -1,20 +1,22 @@
 //! Reads the stream in order, and feeds the hub.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::{RedisResult, Value};
+use redis::{RedisError, RedisResult, Value};
 use tokio::time::Instant;
 
 use super::read_size::ReadSize;
 use crate::EventId;
-use crate::backplane::{Feed, Incoming, TailLimits};
+use crate::backplane::{Feed, Incoming, Kind, Loaded, RunCopy, TailLimits};
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
 use crate::redis::store::entry::{self, Content, Entry};
+use crate::redis::store::runs::{COPIES, CopyPage, CopyPages, Record};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
 use crate::redis::store::values::Values;
@@ -23,6 +25,10 @@ use crate::redis::store::{millis, now};
 /// The share of the timeout for which a read waits at the server for the next entry. The rest is
 /// for the answer to arrive.
 const BLOCK_SHARE: u32 = 2;
+
+/// How often a read of copies that does not arrive in time is repeated: until the size is the
+/// smallest, and the time the longest.
+const TRIES: u32 = 12;
 
 /// About how many values one answer has.
 const VALUES: usize = 64;
@@ -159,10 +165,7 @@ impl Reader {
                 // The connection is given up. The collected entries stay: the stream only grows at
                 // the end, and a break in the chain shows every other change.
                 Err(error) if error.is_timeout() && before.is_some() => {
-                    if !self.size.timed_out() {
-                        link.wait_longer();
-                    }
-                    link.failed(&error);
+                    self.adapt(&error, link);
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -180,6 +183,14 @@ impl Reader {
         shared.is_loaded.send_replace(true);
         shared.outbox.begin();
         Ok(position)
+    }
+
+    /// After an answer that did not arrive in time, the next read asks for less, or waits for longer.
+    fn adapt(&mut self, error: &RedisError, link: &mut Link) {
+        if !self.size.timed_out() {
+            link.wait_longer();
+        }
+        link.failed(error);
     }
 
     /// Reads the rest of a server that is not the master any more.
@@ -320,7 +331,7 @@ impl Reader {
             match content {
                 Content::Link { previous, bytes } => match Incoming::parse(&bytes) {
                     Ok(entry) => {
-                        let is_lacking = self.shared.owed.is_lacking_before(id);
+                        let is_lacking = self.shared.owed.is_lacking_between(previous, id);
                         if previous < position.chain || is_lacking {
                             // The entry that this reader has read last, or an event that Redis has
                             // confirmed, is not of this order. Readers that never read the entry
@@ -382,10 +393,10 @@ impl Reader {
         self.load(floor, Vec::new(), link).await
     }
 
-    /// Loads the end of the order, with the values from before if the hub keeps values.
+    /// Loads the end of the order, with the runs, and the values if the hub keeps values.
     ///
-    /// The values are read after the end of the order: a value that changes meanwhile comes with the
-    /// next entries.
+    /// The values and the copies of runs are read after the end of the order: changes meanwhile come
+    /// with the next entries.
     async fn load(
         &mut self,
         floor: EventId,
@@ -396,21 +407,115 @@ impl Reader {
         // After the end of the order: a join that the hub does not read is known now.
         let has_joins = shared.scripts.has_joins(link.get(&shared).await?).await?;
         link.answered();
+        // Before the names of the runs: all runs that are open here are among the names.
+        let upto = self.last(link).await?;
+        let mut loaded = Loaded::new(floor, tail).runs(upto, self.copies(link).await?);
         if self.feed.tail_limits().values.is_some() {
             let fields = shared.scripts.read_values(link.get(&shared).await?, VALUES).await?;
             link.answered();
             let Values { events, is_whole, malformed } = Values::parse(fields, self.horizon);
             (0..malformed).for_each(|_| self.skip_malformed());
-            self.feed.load_with_latest(floor, aged(events), is_whole, tail);
-        } else {
-            self.feed.load(floor, tail);
+            loaded = loaded.latest(aged(events), is_whole);
         }
+        self.feed.load(loaded);
         shared.owed.pass(self.feed.head());
         if !has_joins {
             self.feed.no_earlier_joins();
         }
         Ok(())
     }
+
+    /// Reads the copies of the open runs, and then of those that ended last, as many as the hub
+    /// keeps.
+    ///
+    /// A read that does not arrive in time is repeated with a smaller size, and the copies that
+    /// arrived before are kept.
+    async fn copies(&mut self, link: &mut Link) -> RedisResult<Vec<RunCopy>> {
+        let shared = Arc::clone(&self.shared);
+        let TailLimits { runs: most, run_bytes: mut room, .. } = self.feed.tail_limits();
+        let mut records = shared.runs.records(link.get(&shared).await?).await?;
+        link.answered();
+        records.sort_unstable_by_key(|(_, run)| (!run.is_open, Reverse(run.last)));
+        // An open run without a copy counts as not open.
+        let open = records.partition_point(|(_, run)| run.is_open);
+        records.truncate(most.max(open));
+        let names: Vec<Vec<u8>> = records.into_iter().map(|(name, _)| name).collect();
+        let (mut copies, mut at) = (Vec::new(), 0);
+        let (mut part, mut tries): (Option<PartOfCopy>, _) = (None, TRIES);
+        // The rest of a copy is read also if there is no room: a part of a copy is of no use.
+        while at < names.len() && (at < open || room > 0 || part.is_some()) {
+            let start = Instant::now();
+            let some = &names[at..names.len().min(at + COPIES)];
+            let after = part.as_ref().map_or(EventId::ORIGIN, |part| part.upto);
+            let connection = link.get(&shared).await?;
+            let (most, bytes) = (ReadSize::most_entries(), self.size.bytes());
+            let last = &shared.scripts.keys().last;
+            let read = shared.runs.read(connection, last, some, after, most, bytes).await;
+            let CopyPages { upto, pages } = match read {
+                Ok(read) => read,
+                Err(error) if error.is_timeout() && tries > 0 => {
+                    tries -= 1;
+                    self.adapt(&error, link);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            link.carried(&shared);
+            tries = TRIES;
+            let entries = pages.iter().flat_map(|page| &page.entries);
+            let lens = entries.map(|(_, bytes)| bytes.as_ref().map_or(0, Vec::len));
+            room = room.saturating_sub(lens.clone().sum());
+            self.size.answered_lens(lens, start.elapsed(), shared.timeout);
+            for page in pages {
+                let is_end = page.is_end;
+                part = self.extend(part.take(), page);
+                if is_end {
+                    copies.extend(part.take().map(|PartOfCopy { lost, entries, .. }| {
+                        RunCopy::new(upto, aged(entries)).lost(lost)
+                    }));
+                    at += 1;
+                }
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Adds a page to a copy. Returns `None` if Redis has no run of the name any more, or another
+    /// run than before: that run has begun after the tail.
+    fn extend(&mut self, part: Option<PartOfCopy>, page: CopyPage) -> Option<PartOfCopy> {
+        let Record { first, lost, .. } = page.record?;
+        let upto = EventId::ORIGIN;
+        let mut part = part.unwrap_or(PartOfCopy { first, lost, upto, entries: Vec::new() });
+        if part.first != first {
+            return None;
+        }
+        part.lost = part.lost.max(lost);
+        for (id, bytes) in page.entries {
+            part.upto = id;
+            let entry = bytes.and_then(|bytes| Incoming::parse(&bytes).ok());
+            let is_part = |entry: &Incoming| entry.kind() == Kind::Run;
+            match entry.filter(is_part).filter(|_| id.epoch() <= self.horizon) {
+                Some(entry) => part.entries.push((id, entry)),
+                // It can have been an event.
+                None => {
+                    self.skip_malformed();
+                    part.lost = part.lost.max(id);
+                }
+            }
+        }
+        Some(part)
+    }
+}
+
+/// A copy of which not all pages are read.
+#[derive(Debug)]
+struct PartOfCopy {
+    /// The first entry of the run.
+    first: EventId,
+    lost: EventId,
+    /// The last entry that is read, malformed or not.
+    upto: EventId,
+    entries: Vec<(EventId, Incoming)>,
 }
 
 /// Adds the age of each event.

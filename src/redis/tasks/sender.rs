@@ -12,7 +12,7 @@ use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
 use crate::redis::store::outbox::BATCH_BYTES;
-use crate::redis::store::script::{BatchOf, OfBatch};
+use crate::redis::store::script::{BatchOf, CopyLimits, OfBatch};
 
 /// The smallest limit for a batch, in bytes. A larger event is a batch of its own.
 const LEAST_BYTES: usize = 1 << 10;
@@ -32,6 +32,7 @@ pub(crate) struct Sender {
     record: u32,
     /// The newest confirmed id.
     newest: EventId,
+    run_limits: CopyLimits,
     /// The limit for the next batch, in bytes: a slow line gets smaller batches.
     most_bytes: usize,
     /// Redis was out of memory, is trimmed, and has taken nothing since.
@@ -49,10 +50,16 @@ enum Trouble {
 }
 
 impl Sender {
-    pub(crate) fn new(shared: Arc<RedisShared>, feed: Option<Feed>) -> Self {
+    /// `run_limits`: the limits for the copies of runs.
+    pub(crate) fn new(
+        shared: Arc<RedisShared>,
+        feed: Option<Feed>,
+        run_limits: CopyLimits,
+    ) -> Self {
         Self {
             shared,
             feed,
+            run_limits,
             link: Link::default(),
             batch: VecDeque::new(),
             first: 1,
@@ -131,10 +138,12 @@ impl Sender {
             floor: self.feed.as_ref().map_or(self.newest, |feed| feed.head().max(self.newest)),
             answered: self.newest,
             most_values: self.batch.iter().map(Outgoing::most_values).max().unwrap_or_default(),
+            run_limits: self.run_limits,
             events: self.batch.iter().map(|event| OfBatch {
                 entry: event.entry(),
                 idempotency_key: event.key(),
                 value_of: event.value_of(),
+                run: event.run().map(|part| part.name),
             }),
         };
         let taken = shared.scripts.publish(connection, batch).await.map_err(Trouble::Failed)?;

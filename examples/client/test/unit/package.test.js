@@ -16,8 +16,8 @@ const { exports } = JSON.parse(read("package.json"));
 
 // The limit for each entry with its imports, but without React: bytes, minified and compressed.
 // `./shared` holds the backlog, the takeover and the checks of messages; `./react` includes it. Topics
-// (`join`, `leave`) took 0.4 KB of each.
-const LIMITS = { ".": 5150, "./shared": 9100, "./react": 11_300 };
+// (`join`, `leave`) took 0.4 KB of each, and React Native 0.05 KB.
+const LIMITS = { ".": 5200, "./shared": 9100, "./react": 11_300 };
 
 for (const [entry, limit] of Object.entries(LIMITS)) {
   test(`the entry ${entry} is at most ${limit} bytes`, (t) => {

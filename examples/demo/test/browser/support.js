@@ -156,9 +156,9 @@ export async function startSwallower(t, port) {
 
 /**
  * Starts a proxy to `port`. For /events, `answer` returns a status to send in place of the stream,
- * or undefined.
+ * or undefined, and may change the request. `pass` forwards the body of a response.
  */
-export async function startGuard(t, port, answer) {
+export async function startGuard(t, port, answer, pass = (response, outgoing) => response.pipe(outgoing)) {
   const server = createServer((incoming, outgoing) => {
     const status = incoming.url.startsWith("/events") ? answer(incoming) : undefined;
     if (status) {
@@ -168,7 +168,7 @@ export async function startGuard(t, port, answer) {
     const { method, url, headers } = incoming;
     const onward = request({ port, host: "127.0.0.1", method, path: url, headers }, (response) => {
       outgoing.writeHead(response.statusCode, response.headers);
-      response.pipe(outgoing);
+      pass(response, outgoing);
       response.on("error", () => outgoing.destroy());
     });
     onward.on("error", () => outgoing.destroy());

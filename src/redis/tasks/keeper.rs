@@ -1,0 +1,177 @@
+//! Keeps the lease of an instance that has open runs, finds the instances whose lease is over, and
+//! removes the copies of runs that ended long ago.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::RedisResult;
+use tokio::time::{Instant, timeout_at};
+
+use crate::backplane::{Feed, InstanceId, TailLimits};
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::connect::link::{Failure, Link};
+use crate::redis::health::SyncHealth;
+use crate::redis::shared::RedisShared;
+use crate::redis::store::runs::{RunLease, beat};
+
+/// The copies are pruned with every so many renewals.
+const PRUNE_EVERY: u64 = 4;
+
+/// See [`Keeper::holds`].
+const HOLDS: u64 = 2;
+
+/// The most instances that are watched. Further instances are forged.
+const MOST_INSTANCES: usize = 4096;
+
+pub(crate) struct Keeper {
+    shared: Arc<RedisShared>,
+    feed: Feed,
+    link: Link,
+    own: InstanceId,
+    /// For how many further renewals this instance keeps its lease without an open run. Runs that
+    /// follow each other at once then share a lease.
+    holds: u64,
+    /// Counts the renewals: each writes another number.
+    renewal: u64,
+    /// The other instances with open runs.
+    peers: HashMap<InstanceId, Peer>,
+    /// The time of the last answer.
+    checked: Option<Instant>,
+    health: SyncHealth,
+}
+
+/// Another instance, as it was last seen.
+#[derive(Debug)]
+struct Peer {
+    lease: RunLease,
+    /// Since when the lease is unchanged, by the own clock. No clocks are compared.
+    since: Instant,
+    /// When the hub was told that the instance is dead.
+    told: Option<Instant>,
+}
+
+impl Keeper {
+    pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
+        let (own, link, peers) = (feed.instance(), Link::default(), HashMap::new());
+        let health = SyncHealth::new("lease");
+        Self { shared, feed, link, own, holds: 0, renewal: 0, peers, checked: None, health }
+    }
+
+    /// Keeps and watches leases while there are open runs, until the hub is closed and all entries
+    /// are sent. Then gives the lease up, so that the other instances need not wait for its end.
+    pub(crate) async fn run(mut self) {
+        let mut back_off = BackOff::default();
+        while !self.is_over() {
+            let mut others = self.feed.run_instances();
+            let has_runs = others.contains(&self.own);
+            others.retain(|instance| *instance != self.own);
+            others.truncate(MOST_INSTANCES);
+            if has_runs {
+                self.holds = HOLDS;
+            }
+            if others.is_empty() && self.holds == 0 {
+                self.peers.clear();
+                self.shared.runs_changed.notified().await;
+                continue;
+            }
+            let start = Instant::now();
+            let checked = self.check(&others).await;
+            if let Err(error) = &checked
+                && self.link.failed(error) == Failure::Retry
+            {
+                continue;
+            }
+            self.health.report(checked.as_ref().err());
+            if checked.is_err() {
+                back_off.wait().await;
+                continue;
+            }
+            back_off.reset();
+            self.holds = self.holds.saturating_sub(1);
+            self.wait(start + self.beat()).await;
+        }
+        if self.renewal > 0 {
+            self.give_up().await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let outbox = &self.shared.outbox;
+        self.feed.is_closed() && outbox.is_over() && outbox.len() == 0
+    }
+
+    /// Returns the time between two renewals.
+    fn beat(&self) -> Duration {
+        beat(self.shared.presence.lease)
+    }
+
+    /// Waits until the next renewal is due. The first run of this instance needs a lease at once.
+    async fn wait(&self, due: Instant) {
+        while timeout_at(due, self.shared.runs_changed.notified()).await.is_ok() {
+            let needs_lease = self.holds == 0 && self.feed.run_instances().contains(&self.own);
+            if needs_lease || self.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Renews the own lease, and looks at the leases of the others.
+    async fn check(&mut self, others: &[InstanceId]) -> RedisResult<()> {
+        let shared = Arc::clone(&self.shared);
+        let lease = shared.presence.lease;
+        let connection = self.link.probe(&shared).await?;
+        let renews = self.holds > 0;
+        let own = renews.then_some((self.own, self.renewal + 1));
+        let leases = shared.runs.renew(connection, own, lease, others).await?;
+        self.link.answered();
+        let now = Instant::now();
+        // After a cut of this instance, renewals may be missing: the patience begins anew.
+        let was_away = self.checked.is_none_or(|at| now - at > lease / 2);
+        self.checked = Some(now);
+        self.peers.retain(|instance, _| others.contains(instance));
+        let (patience, pause) = (lease + 2 * self.beat(), 4 * self.beat());
+        for (&instance, lease) in others.iter().zip(leases) {
+            let peer = self.peers.entry(instance).or_insert_with(|| Peer {
+                lease: RunLease::Absent,
+                since: now,
+                told: None,
+            });
+            if lease != RunLease::Absent && lease != peer.lease {
+                *peer = Peer { lease, since: now, told: None };
+            } else if was_away {
+                peer.since = now;
+            }
+            let is_dead = peer.lease == RunLease::GivenUp || now - peer.since > patience;
+            // Told again if the ends do not come back: the outbox may have been full.
+            if is_dead && peer.told.is_none_or(|at| now - at > pause) {
+                peer.told = Some(now);
+                self.feed.lose_runs(instance);
+            }
+        }
+        if renews {
+            self.renewal += 1;
+            if self.renewal.is_multiple_of(PRUNE_EVERY) {
+                let TailLimits { runs, run_bytes, .. } = self.feed.tail_limits();
+                let connection = self.link.get(&shared).await?;
+                shared.runs.prune(connection, run_bytes, runs).await?;
+                self.link.answered();
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the other instances that this instance has ended. If Redis is away, the others notice
+    /// the end when the lease is over.
+    async fn give_up(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        for _ in 0..2 {
+            let Ok(connection) = self.link.probe(&shared).await else { return };
+            let lease = shared.presence.lease;
+            match shared.runs.give_up(connection, self.own, lease).await {
+                Err(error) if self.link.failed(&error) == Failure::Retry => {}
+                _ => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Keeps the lease of a publisher that has open runs, and tells the producers what the hubs decided.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use redis::RedisResult;
+use tokio::time::{Instant, timeout_at};
+
+use crate::redis::connect::back_off::BackOff;
+use crate::redis::connect::link::{Failure, Link};
+use crate::redis::health::SyncHealth;
+use crate::redis::shared::RedisShared;
+use crate::redis::store::producing::{Producer, Producers};
+use crate::redis::store::runs::{Record, beat};
+use crate::{Confirmation, RunError, RunState};
+
+/// Watches the runs of a publisher, until the future is dropped.
+pub(crate) struct Watch {
+    shared: Arc<RedisShared>,
+    producers: Arc<Producers>,
+    link: Link,
+    /// The runs whose start is in the stream.
+    open: Vec<Arc<Producer>>,
+    /// The runs whose start is on the way.
+    starting: Vec<(Arc<Producer>, Confirmation)>,
+    renewal: u64,
+    health: SyncHealth,
+}
+
+impl Watch {
+    pub(crate) fn new(shared: Arc<RedisShared>, producers: Arc<Producers>) -> Self {
+        let (link, health) = (Link::default(), SyncHealth::new("lease"));
+        let (open, starting) = (Vec::new(), Vec::new());
+        Self { shared, producers, link, open, starting, renewal: 0, health }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut back_off = BackOff::default();
+        loop {
+            self.starting.extend(self.producers.take_new());
+            // A run that its producer ended needs no lease.
+            self.open.retain(|run| run.check().is_ok() || !run.has_verdict());
+            if self.open.is_empty() && self.starting.is_empty() {
+                self.producers.changed.notified().await;
+                continue;
+            }
+            let start = Instant::now();
+            let checked = self.check().await;
+            if let Err(error) = &checked
+                && self.link.failed(error) == Failure::Retry
+            {
+                continue;
+            }
+            self.health.report(checked.as_ref().err());
+            if checked.is_err() {
+                back_off.wait().await;
+                continue;
+            }
+            back_off.reset();
+            self.wait(start + beat(self.shared.presence.lease)).await;
+        }
+    }
+
+    /// Waits until a renewal is due, or the start of a run is in the stream.
+    async fn wait(&mut self, due: Instant) {
+        let (starting, open) = (&mut self.starting, &mut self.open);
+        let started = std::future::poll_fn(|cx| {
+            let before = starting.len();
+            starting.retain_mut(|(run, confirmation)| match Pin::new(confirmation).poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(_)) => {
+                    open.push(Arc::clone(run));
+                    false
+                }
+                Poll::Ready(Err(_)) => {
+                    run.lose(RunError::Closed, "closed");
+                    false
+                }
+            });
+            if starting.len() < before { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let changed = self.producers.changed.notified();
+        let _ = timeout_at(due, async {
+            tokio::select! {
+                () = started => {}
+                () = changed => {}
+            }
+        })
+        .await;
+    }
+
+    /// Renews the lease, and looks at the records of the runs.
+    async fn check(&mut self) -> RedisResult<()> {
+        let shared = Arc::clone(&self.shared);
+        let connection = self.link.probe(&shared).await?;
+        let names: Vec<&str> = self.open.iter().map(|run| &**run.encoder.name()).collect();
+        let own = (self.producers.instance, self.renewal + 1);
+        let lease = shared.presence.lease;
+        let records = shared.runs.renew_and_look(connection, own, lease, &names).await?;
+        self.link.answered();
+        self.renewal += 1;
+        for (run, record) in self.open.iter().zip(records) {
+            self.tell(run, record);
+        }
+        Ok(())
+    }
+
+    /// Tells a producer what the record of its run says.
+    fn tell(&self, run: &Producer, record: Option<Record>) {
+        match record {
+            Some(record) if record.producer == self.producers.bytes_of(run) => {
+                run.accept();
+                if let Some(reason) = &record.stop {
+                    run.stop(reason);
+                }
+                if !record.is_open {
+                    run.lose(RunError::Lost, "lost");
+                }
+            }
+            Some(_) => run.is_of_another(),
+            // Redis is empty, or has not been able to copy the run. The hubs may know the run.
+            None => {
+                if run.lose(RunError::Lost, "lost") {
+                    let _ = self.shared.outbox.push(run.encoder.end(RunState::Lost));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let starting = self.starting.drain(..).chain(self.producers.take_new());
+        let starting = starting.map(|(run, _)| run);
+        self.open.drain(..).chain(starting).for_each(|run| {
+            run.lose(RunError::Closed, "closed");
+        });
+    }
+}
