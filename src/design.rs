@@ -93,7 +93,7 @@
 //!   backplane        the port: entries out        receipt         receipt, confirmation
 //!   seats            users and members, a map     encoder         events without a hub
 //!   stats            counters                     settings        limits, history, presence
-//!   telemetry        log events                   health          is the backplane reachable
+//!   telemetry        log events, spans            health          is the backplane reachable
 //!   end              reasons, states of an end    pacing          a batch in a period
 //!   run              a producer's verdict, stop
 //! LOG     log/      events and addresses: no locks, wakers, clocks or async
@@ -112,6 +112,7 @@
 //! PAGES   lib  design  guide/    documentation only; guide/proxies/: tested configurations
 //! LEAVES  wire/ time/ error sync
 //!   wire/            decode -> event -> frame -> id -> text         error    error types
+//!                    event -> traceparent (the trace of an event)
 //!   time/            deadline -> heartbeat;  tokio, hyper, manual -> timer;  epoch   sync     locks, loom
 //! ```
 //!
@@ -121,8 +122,8 @@
 //!   sent from, in one scan and one copy. An event that kept the parts would copy the data twice.
 //! - `log` and `core` receive the time as an argument. `hub` reads the clock, before taking a lock.
 //! - Functions of `core` take `&mut` types. The argument proves that the lock is held.
-//! - `redis` uses the crate's public port, [`backplane`](crate::backplane). Another crate can
-//!   contain another engine.
+//! - `redis` uses the crate's public port, [`backplane`](crate::backplane), and for a span
+//!   `core/telemetry`. Another crate can contain another engine.
 //!
 //! ## The paths of data
 //!
@@ -694,6 +695,34 @@
 //!
 //! A client id is a capability: a program that knows an id can connect under that id, or publish to
 //! the client. Treat a log at `DEBUG` as confidential. A client has ended when the hub forgets it.
+//!
+//! Spans are `TRACE`, with the same target. A span that no subscriber wants costs a load and a
+//! comparison, so publishing has a span and delivering has none: one event can be a million
+//! deliveries. Spans leave the process, for a tracing backend, so no span has a client id.
+//!
+//! | span | kind | covers | fields beside the common ones |
+//! |---|---|---|---|
+//! | `publish` | producer | a call that publishes, also to a run | `messaging.destination.template`, `messaging.message.id` (without a backplane), `messaging.sse_hub.matched` |
+//! | `process` | consumer | an instance hands an event of the order out | the same; the id with a backplane |
+//! | `subscribe` | | a client is let in or refused | `messaging.sse_hub.start`, as `client opened` |
+//! | `history read` | client | the Redis engine reads a piece of older events | `messaging.batch.message_count` |
+//!
+//! The common fields are `messaging.system` (`sse_hub`), `messaging.operation.name` and
+//! `messaging.operation.type`; after a failure `error.type` and `otel.status_code`. The names are
+//! those of [OpenTelemetry's conventions for messaging][otel], version 1.42.0; the layer
+//! `tracing-opentelemetry` reads `otel.name`, `otel.kind` and `otel.status_code`.
+//! `messaging.destination.template` is the kind of the audience, such as `topic/{topic}`: names
+//! are confidential, and their number is not bounded. `messaging.sse_hub.matched` is
+//! [`Receipt::matched`](crate::Receipt::matched).
+//!
+//! `publish` and `process` have the field `traceparent` if the application
+//! [set](crate::Event::traceparent) the trace of the event. The hub sets no trace by itself, because
+//! `tracing` has none: a layer such as `tracing-opentelemetry` keeps it. The trace travels in the
+//! entry of the event, and not in a field of its own beside the entry: the script that publishes,
+//! which programs in other languages send, takes bytes only. The frame, the log and the history do
+//! not have the trace, because deliveries have no span.
+//!
+//! [otel]: https://github.com/open-telemetry/semantic-conventions/blob/v1.42.0/docs/messaging/messaging-spans.md
 //! The stream can remain for longer in a server that does not poll the stream.
 //!
 //! [`Hub::record_metrics`](crate::Hub) (feature `metrics`) records in each call, from the counts of

@@ -480,6 +480,7 @@ async fn errors_are_statuses_without_their_text() {
         EventError::Retry,
         EventError::Key,
         EventError::IdempotencyKey,
+        EventError::Traceparent,
         EventError::Id,
     ] {
         check(error, 400);

@@ -1,4 +1,4 @@
-//! The `tracing` events, their levels and fields. No lock is held while events are emitted.
+//! The `tracing` events and spans, their levels and fields. No lock is held while they are emitted.
 
 mod support;
 
@@ -8,22 +8,26 @@ mod order;
 #[path = "support/tracer.rs"]
 mod tracer;
 
+use std::collections::BTreeSet;
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use opentelemetry_semantic_conventions::attribute as otel;
 use order::{Instance, Order};
 use sse_hub::{
-    Audience, Event, EventStream, Goodbye, Hub, HubBuilder, Limits, ManualTimer, Presence,
-    Subscriber, Subscription,
+    Audience, Event, EventStream, Goodbye, Hub, HubBuilder, Limits, ManualTimer, Presence, Retain,
+    RunOptions, Subscriber, Subscription,
 };
 use support::within;
 use tracer::trace_to;
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Level, Subscriber as Tracer};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{filter::LevelFilter, registry};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +47,38 @@ impl<S: Tracer> Layer<S> for Lines {
         event.record(&mut line);
         let Line { message, fields } = line;
         self.0.lock().unwrap().push(format!("{} {message}{fields}", metadata.level()));
+    }
+}
+
+/// Formats spans as events are: when a span ends, with all fields that have a value.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<String>>>);
+
+impl<S: Tracer + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut line = Line::default();
+        attributes.record(&mut line);
+        context.span(id).unwrap().extensions_mut().insert(line);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let span = context.span(id).unwrap();
+        values.record(span.extensions_mut().get_mut::<Line>().unwrap());
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let span = context.span(&id).unwrap();
+        assert_eq!(span.metadata().target(), "sse_hub");
+        let extensions = span.extensions();
+        let fields = &extensions.get::<Line>().unwrap().fields;
+        let line = format!("{} {}{fields}", span.metadata().level(), span.name());
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+impl Spans {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
 
@@ -76,6 +112,13 @@ fn captured(level: Level) -> (Lines, DefaultGuard) {
     let lines = Lines::default();
     let layer = lines.clone().with_filter(LevelFilter::from_level(level));
     (lines, trace_to(registry().with(layer)))
+}
+
+/// Captures this thread's spans until the guard is dropped.
+fn captured_spans(level: Level) -> (Spans, DefaultGuard) {
+    let spans = Spans::default();
+    let layer = spans.clone().with_filter(LevelFilter::from_level(level));
+    (spans, trace_to(registry().with(layer)))
 }
 
 fn builder(timer: &ManualTimer) -> HubBuilder {
@@ -125,6 +168,187 @@ fn client_events_are_debug_without_names() {
     assert_eq!(lines.take(), [ended]);
     drop(resumed);
     assert!(lines.take().is_empty(), "the client had ended before");
+}
+
+#[test]
+fn publish_span_names_the_kind_of_audience() {
+    let (spans, _guard) = captured_spans(Level::TRACE);
+    let hub = builder(&ManualTimer::new()).build().unwrap();
+    let stream = hub.subscribe(Subscriber::new().user("secret").topic("secret")).unwrap();
+    let client = stream.client_id();
+    spans.take();
+    let run = hub.start_run("secret", RunOptions::default()).unwrap();
+    let line = |destination: &str, rest: &str| {
+        format!(
+            "TRACE publish otel.name=publish {destination} otel.kind=producer \
+             messaging.system=sse_hub messaging.operation.name=publish \
+             messaging.operation.type=send messaging.destination.template={destination}{rest}"
+        )
+    };
+    let cases = [
+        (Audience::all(), "all", 1),
+        (Audience::client(client), "client/{client}", 1),
+        (Audience::user("secret"), "user/{user}", 1),
+        (Audience::session("secret"), "session/{session}", 0),
+        (Audience::topic("secret"), "topic/{topic}", 1),
+        (Audience::users(["secret", "x"]), "combined", 1),
+    ];
+    for (audience, destination, matched) in cases {
+        let event = || Event::new("x").data("secret");
+        let id = hub.publish_confirmed(audience.clone(), event()).unwrap().id().unwrap();
+        let _ = hub.publish(audience, event()).unwrap();
+        let rest = format!(" messaging.message.id={id} messaging.sse_hub.matched={matched}");
+        let [confirmed, published] = <[String; 2]>::try_from(spans.take()).unwrap();
+        assert_eq!(confirmed, line(destination, &rest));
+        assert!(published.ends_with(&format!(" messaging.sse_hub.matched={matched}")));
+    }
+    let _ = run.publish(Event::new("x")).unwrap();
+    assert_eq!(spans.take(), [line("run/{run}", " messaging.sse_hub.matched=0")]);
+}
+
+#[test]
+fn failed_operation_marks_its_span() {
+    let (spans, _guard) = captured_spans(Level::TRACE);
+    let limits = Limits::default().clients(1);
+    let retain = Retain::default().bytes(1000);
+    let hub = builder(&ManualTimer::new()).limits(limits).retain(retain).build().unwrap();
+    let run = hub.start_run("r", RunOptions::default()).unwrap();
+    let _first = hub.subscribe(Subscriber::new()).unwrap();
+    hub.subscribe(Subscriber::new()).unwrap_err();
+    let subscribe = "TRACE subscribe messaging.system=sse_hub messaging.operation.name=subscribe";
+    let failed = |word| format!("error.type={word} otel.status_code=ERROR");
+    let expected = [
+        format!("{subscribe} messaging.sse_hub.start=fresh"),
+        format!("{subscribe} {}", failed("full")),
+    ];
+    assert_eq!(spans.take(), expected);
+
+    let ends_with = |word| {
+        let lines = spans.take();
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].ends_with(&failed(word)), "{lines:?}");
+    };
+    hub.broadcast(Event::new("\n")).unwrap_err();
+    ends_with("event");
+    hub.send_to_user("", Event::new("x")).unwrap_err();
+    ends_with("audience");
+    hub.broadcast(Event::new("x").data("x".repeat(1000))).unwrap_err();
+    ends_with("too-large");
+    run.publish(Event::default()).unwrap_err();
+    ends_with("event");
+    run.finish(None).unwrap();
+    run.publish(Event::new("x")).unwrap_err();
+    ends_with("ended");
+    hub.close();
+    hub.broadcast(Event::new("x")).unwrap_err();
+    ends_with("closed");
+}
+
+#[test]
+fn instance_that_hands_out_has_a_span() {
+    let (spans, _guard) = captured_spans(Level::TRACE);
+    let (mut order, mut one, mut two) =
+        (Order::default(), Instance::with(|hub| hub), Instance::with(|hub| hub));
+    one.settle(&mut order);
+    two.settle(&mut order);
+    let _stream = two.hub.subscribe(Subscriber::new().user("secret")).unwrap();
+    spans.take();
+    let receipt = one.hub.send_to_user("secret", Event::new("x").data("secret")).unwrap();
+    assert_eq!(receipt.matched(), 0);
+    let published = spans.take();
+    assert_eq!(published.len(), 1);
+    assert!(published[0].ends_with("{user} messaging.sse_hub.matched=0"), "{published:?}");
+    one.settle(&mut order);
+    two.settle(&mut order);
+    let process = |matched| {
+        format!(
+            "TRACE process otel.name=process user/{{user}} otel.kind=consumer \
+             messaging.system=sse_hub messaging.operation.name=process \
+             messaging.operation.type=process messaging.destination.template=user/{{user}} \
+             messaging.message.id={} messaging.sse_hub.matched={matched}",
+            two.hub.position()
+        )
+    };
+    assert_eq!(spans.take(), [process(0), process(1)]);
+}
+
+#[test]
+fn traceparent_reaches_instances_and_no_client() {
+    let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (spans, _guard) = captured_spans(Level::TRACE);
+    let (mut order, mut one, mut two) =
+        (Order::default(), Instance::with(|hub| hub), Instance::with(|hub| hub));
+    one.settle(&mut order);
+    two.settle(&mut order);
+    let mut streams = [&one, &two].map(|it| it.hub.subscribe(Subscriber::new()).unwrap());
+    streams.iter_mut().for_each(drained);
+    spans.take();
+    for (trace, count) in [(Some(text), 3), (None, 0)] {
+        let event = Event::new("x").data("y");
+        let event = trace.into_iter().fold(event, Event::traceparent);
+        one.hub.broadcast(event).unwrap();
+        one.settle(&mut order);
+        two.settle(&mut order);
+        let lines = spans.take();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        let field = format!(" traceparent={text} ");
+        assert_eq!(lines.iter().filter(|line| line.contains(&field)).count(), count, "{lines:?}");
+        let plain = format!("event: x\ndata: y\nid: {}\n\n", one.hub.position());
+        for stream in &mut streams {
+            assert_eq!(stream.next().now_or_never().unwrap().unwrap(), plain);
+        }
+    }
+}
+
+/// A log at `DEBUG` stays as it is, and delivering is in no span at any level.
+#[test]
+fn spans_are_trace_and_none_is_per_delivery() {
+    for (level, expected) in [(Level::DEBUG, 0), (Level::TRACE, 3)] {
+        let (spans, _guard) = captured_spans(level);
+        let hub = builder(&ManualTimer::new()).build().unwrap();
+        let mut streams = [(); 2].map(|()| hub.subscribe(Subscriber::new()).unwrap());
+        hub.broadcast(Event::new("x")).unwrap();
+        assert_eq!(spans.take().len(), expected, "{level}");
+        streams.iter_mut().for_each(drained);
+        assert!(spans.take().is_empty());
+    }
+}
+
+/// The names are those of the crate of OpenTelemetry, so that a new version of the conventions is
+/// noticed when the crate is updated.
+#[test]
+fn fields_are_those_of_the_conventions() {
+    let known = [
+        otel::ERROR_TYPE,
+        otel::MESSAGING_BATCH_MESSAGE_COUNT,
+        otel::MESSAGING_DESTINATION_TEMPLATE,
+        otel::MESSAGING_MESSAGE_ID,
+        otel::MESSAGING_OPERATION_NAME,
+        otel::MESSAGING_OPERATION_TYPE,
+        otel::MESSAGING_SYSTEM,
+        // Of W3C Trace Context.
+        "traceparent",
+        // Of the layer `tracing-opentelemetry`.
+        "otel.kind",
+        "otel.name",
+        "otel.status_code",
+    ];
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/core/telemetry.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    // The fields in the macros of spans, such as `messaging.system = SYSTEM`.
+    let spans =
+        source.split("span_if_wanted!(").skip(1).map(|rest| rest.split("\n    )").next().unwrap());
+    let fields: BTreeSet<&str> = spans
+        .flat_map(str::lines)
+        .filter_map(|line| line.trim().split_once(" = "))
+        .map(|(name, _)| name)
+        .collect();
+    let own = |name: &&str| !name.starts_with("messaging.sse_hub.");
+    let used: BTreeSet<&str> = fields.iter().copied().filter(own).collect();
+    assert_eq!(used, known.into(), "fields of another convention");
+    assert!(fields.len() > used.len());
+    let version = opentelemetry_semantic_conventions::SCHEMA_URL.rsplit('/').next().unwrap();
+    assert!(source.contains(&format!("/v{version}/")), "the version of {version} must be cited");
 }
 
 #[test]
@@ -215,10 +439,38 @@ struct Uses(Arc<Mutex<Option<Hub>>>);
 
 impl<S: Tracer> Layer<S> for Uses {
     fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
-        let Some(hub) = self.0.lock().unwrap().clone() else { return };
+        self.call();
+    }
+
+    fn on_new_span(&self, _: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        self.call();
+    }
+
+    fn on_record(&self, _: &Id, _: &Record<'_>, _: Context<'_, S>) {
+        self.call();
+    }
+
+    fn on_enter(&self, _: &Id, _: Context<'_, S>) {
+        self.call();
+    }
+
+    fn on_exit(&self, _: &Id, _: Context<'_, S>) {
+        self.call();
+    }
+
+    fn on_close(&self, _: Id, _: Context<'_, S>) {
+        self.call();
+    }
+}
+
+impl Uses {
+    fn call(&self) {
+        // Not within itself: `tracing` drops nested events, and passes nested spans on.
+        let Some(hub) = self.0.lock().unwrap().take() else { return };
         let _ = hub.broadcast(Event::new("line"));
         drop(hub.subscribe(Subscriber::new().user("tracer")));
         let _ = (hub.stats(), hub.users(), hub.watch());
+        *self.0.lock().unwrap() = Some(hub);
     }
 }
 

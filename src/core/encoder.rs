@@ -247,7 +247,7 @@ impl RunEncoder {
         event.check_for_hub()?;
         let (conflation, key) = event.take_keys();
         let audience = Audience::run(Arc::clone(&self.name));
-        let event = Encoded { audience, conflation, sealed: event.seal() };
+        let event = Encoded { audience, conflation, trace: None, sealed: event.seal() };
         let bytes = Runs::most_weight(event.max_weight());
         if bytes > self.limit {
             return Err(RunError::TooLarge { bytes, limit: self.limit });

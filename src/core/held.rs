@@ -350,7 +350,8 @@ mod tests {
 
         fn entry(&self, count: u64) -> Arc<Entry> {
             let sealed = Event::new("x").seal();
-            let event = Encoded { audience: Audience::all(), conflation: None, sealed };
+            let event =
+                Encoded { audience: Audience::all(), conflation: None, trace: None, sealed };
             Prepared::new(event, &KeyHasher::default()).into_entry(id(count), self.now)
         }
 

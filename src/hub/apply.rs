@@ -39,17 +39,19 @@ use crate::wire::id::EventId;
 
 /// Publishes an event of the order.
 pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
+    let span = telemetry::process(id, &event).entered();
     let prepared = Prepared::new(event, &shared.hasher);
     let mut work = Work::begin(&shared.config);
-    {
+    let matched = {
         let mut order = shared.order.lock_long();
         // Before the first load no event is in order.
         let is_next = id > order.last && order.last != EventId::ORIGIN;
-        if !order.is_closed && is_next {
-            shared.put(&mut order, id, prepared, &mut work);
-        }
-    }
+        (!order.is_closed && is_next).then(|| shared.put(&mut order, id, prepared, &mut work))
+    };
     work.run();
+    if let Some(matched) = matched {
+        telemetry::matched(&span, matched);
+    }
 }
 
 /// Applies a command of the order.

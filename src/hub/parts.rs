@@ -57,7 +57,8 @@ impl Part {
                 Action::Start { producer, takes_over, appends }
             }
             RunAction::Event { producer, conflation, sealed } => {
-                let event = Encoded { audience: Audience::run(name), conflation, sealed };
+                let event =
+                    Encoded { audience: Audience::run(name), conflation, trace: None, sealed };
                 Action::Event { producer, event: Prepared::new(event, &shared.hasher) }
             }
             RunAction::Stop { reason } => Action::Stop { reason },
@@ -79,7 +80,7 @@ pub(super) fn texts(shared: &Shared, run: &Key, event_type: Box<str>) -> (Box<st
 /// Returns the last event of a run.
 pub(super) fn end_event(shared: &Shared, name: Arc<str>, end: RunState) -> Prepared {
     let sealed = frame::run_end(&name, end.as_str());
-    let event = Encoded { audience: Audience::run(name), conflation: None, sealed };
+    let event = Encoded { audience: Audience::run(name), conflation: None, trace: None, sealed };
     Prepared::new(event, &shared.hasher)
 }
 

@@ -338,6 +338,17 @@ impl Run {
     /// over, or the hub is closed. With a backplane, also if the run was not started or is lost, or
     /// if too many events wait to be sent. The event has no effect then.
     pub fn publish(&self, event: Event) -> Result<Receipt, RunError> {
+        let span = telemetry::publish(&self.audience, &event).entered();
+        let published = self.put_event(event);
+        match &published {
+            Ok(receipt) => telemetry::matched(&span, receipt.matched()),
+            Err(error) => telemetry::run_publish_failed(&span, error),
+        }
+        published
+    }
+
+    #[inline]
+    fn put_event(&self, event: Event) -> Result<Receipt, RunError> {
         let (event, key) = self.encode(event)?;
         if self.shared.config.backplane.is_some() {
             return self.send(event, key);
@@ -463,7 +474,8 @@ impl Run {
         self.producer.check()?;
         event.check_for_hub()?;
         let (conflation, key) = event.take_keys();
-        let event = Encoded { audience: self.audience.clone(), conflation, sealed: event.seal() };
+        let (audience, trace) = (self.audience.clone(), event.trace().map(Box::new));
+        let event = Encoded { audience, conflation, trace, sealed: event.seal() };
         let limit = self.shared.config.runs.per_run();
         let bytes = Runs::most_weight(event.max_weight());
         if bytes > limit {

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use tracing::Span;
+
 use crate::core::backplane::{Outgoing, SendError};
 use crate::core::client::Client;
 use crate::core::config::Config;
@@ -23,6 +25,7 @@ use crate::core::state::{LogRead, PIECE, State};
 #[cfg(feature = "metrics")]
 use crate::core::stats::Recorded;
 use crate::core::stats::{Rare, Stats};
+use crate::core::telemetry;
 use crate::error::{PublishError, RunError};
 use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
@@ -106,15 +109,17 @@ impl Shared {
         audience: Audience,
         event: Event,
     ) -> Result<Receipt, PublishError> {
-        let (event, key) = self.check(audience, event)?;
-        if self.config.backplane.is_none() {
-            return Ok(Receipt::new(self.publish_here(event)?.1));
-        }
-        let outgoing = self.outgoing(&event, key);
-        // Count before the send: afterwards a client may have connected because of the event.
-        let matched = self.count(&event.audience);
-        self.send(outgoing)?;
-        Ok(Receipt::new(matched))
+        self.in_span(audience, event, |span, event, key| {
+            if self.config.backplane.is_none() {
+                return Ok(Receipt::new(self.publish_here(span, event)?.1));
+            }
+            let outgoing = self.outgoing(&event, key);
+            // Count before the send: afterwards a client may have connected because of the event.
+            let matched = self.count(&event.audience);
+            self.send(outgoing)?;
+            telemetry::matched(span, matched);
+            Ok(Receipt::new(matched))
+        })
     }
 
     pub(crate) fn publish_confirmed(
@@ -122,14 +127,35 @@ impl Shared {
         audience: Audience,
         event: Event,
     ) -> Result<Confirmation, PublishError> {
-        let (event, key) = self.check(audience, event)?;
-        if self.config.backplane.is_none() {
-            return self.publish_here(event).map(|(id, _)| Confirmation::ready(id));
+        self.in_span(audience, event, |span, event, key| {
+            if self.config.backplane.is_none() {
+                return self.publish_here(span, event).map(|(id, _)| Confirmation::ready(id));
+            }
+            let mut outgoing = self.outgoing(&event, key);
+            let confirmation = outgoing.confirmation();
+            self.send(outgoing)?;
+            Ok(confirmation)
+        })
+    }
+
+    /// Checks an event, and publishes the event by `publish`, which also gets the idempotency key.
+    #[inline]
+    fn in_span<T>(
+        &self,
+        audience: Audience,
+        event: Event,
+        publish: impl FnOnce(&Span, Encoded, Option<Box<str>>) -> Result<T, PublishError>,
+    ) -> Result<T, PublishError> {
+        let span = telemetry::publish(&audience, &event).entered();
+        // No chain of combinators: each would move the result.
+        let published = match self.check(audience, event) {
+            Ok((event, key)) => publish(&span, event, key),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &published {
+            telemetry::publish_failed(&span, error);
         }
-        let mut outgoing = self.outgoing(&event, key);
-        let confirmation = outgoing.confirmation();
-        self.send(outgoing)?;
-        Ok(confirmation)
+        published
     }
 
     fn outgoing(&self, event: &Encoded, key: Option<Box<str>>) -> Outgoing {
@@ -157,7 +183,7 @@ impl Shared {
     }
 
     /// Publishes in the hub's own order.
-    fn publish_here(&self, event: Encoded) -> Result<(EventId, usize), PublishError> {
+    fn publish_here(&self, span: &Span, event: Encoded) -> Result<(EventId, usize), PublishError> {
         let prepared = Prepared::new(event, &self.hasher);
         let mut work = Work::begin(&self.config);
         let published = {
@@ -169,6 +195,8 @@ impl Shared {
             (id, self.put(&mut order, id, prepared, &mut work))
         };
         work.run();
+        telemetry::event_id(span, published.0);
+        telemetry::matched(span, published.1);
         Ok(published)
     }
 

@@ -101,6 +101,7 @@ impl Task {
 
 impl Subscription {
     pub(super) fn open(shared: &Arc<Shared>, subscriber: Subscriber) -> Result<Self, Refused> {
+        let span = telemetry::subscribe().entered();
         let mut work = Work::begin(&shared.config);
         let has_user = subscriber.user.is_some();
         let admitted = admission::admit(shared, subscriber, &mut work);
@@ -112,8 +113,8 @@ impl Subscription {
         });
         work.run();
         match &admitted {
-            Ok((stream, start, _)) => telemetry::opened(stream.client.id, has_user, start),
-            Err(refused) => telemetry::refused(refused.cause()),
+            Ok((stream, start, _)) => telemetry::opened(&span, stream.client.id, has_user, start),
+            Err(refused) => telemetry::refused(&span, refused.cause()),
         }
         let (stream, _, announcement) = admitted?;
         if let Some(announcement) = announcement {

@@ -10,6 +10,7 @@
 //!
 //! ```text
 //! event       1  conflation  audience  frame      the frame takes the rest
+//!             3  trace  conflation  audience  frame
 //! command     2  kind  audience  rest
 //!             kind 0, disconnect; kind 3, finish: reason (a text), then the frame of the last event
 //!             or nothing
@@ -25,6 +26,7 @@
 //! producer    instance (8 bytes)  serial (8 bytes, little-endian)
 //! client      client id (16 bytes)  optional user  optional session  count (4 bytes)  topic*
 //! topic       0, of the request | 1, joined  position  text
+//! trace       trace id (16 bytes)  parent id (8 bytes)  flags (1 byte)
 //! position    16 bytes, little-endian
 //! optional    0 | 1 text
 //! text        length (4 bytes, little-endian)  bytes
@@ -46,9 +48,14 @@ use crate::wire::decode;
 use crate::wire::event::{Event, EventType};
 use crate::wire::frame::Sealed;
 use crate::wire::id::EventId;
+use crate::wire::traceparent::Traceparent;
 
 /// The first byte of an event. Another first byte is another format, which this version skips.
 const EVENT: u8 = 1;
+
+/// The first byte of an event of a trace. A version without traces skips the entry, so an event
+/// without a trace keeps the older form.
+const TRACED: u8 = 3;
 
 /// The first byte of a command. A version without commands skips the entry as malformed.
 const COMMAND: u8 = 2;
@@ -191,7 +198,7 @@ impl Received {
     /// Reads an entry. Returns `None` if this version cannot have written it.
     pub(crate) fn read(entry: &[u8]) -> Option<Self> {
         match *entry.first()? {
-            EVENT => read_event(entry).map(Self::Event),
+            EVENT | TRACED => read_event(entry).map(Self::Event),
             COMMAND if entry.get(1) == Some(&ANNOUNCEMENT) => {
                 read_announcement(entry).map(Self::Announcement)
             }
@@ -213,7 +220,7 @@ pub(crate) fn joins(entry: &[u8]) -> bool {
 pub(crate) const fn is_known_format(entry: &[u8]) -> bool {
     match entry {
         [COMMAND, kind, ..] => *kind <= LAST_KIND,
-        [] | [EVENT | COMMAND, ..] => true,
+        [] | [EVENT | COMMAND | TRACED, ..] => true,
         _ => false,
     }
 }
@@ -236,8 +243,14 @@ pub(crate) const fn is_reason(reason: &[u8]) -> bool {
 pub(crate) fn write_event(event: &Encoded) -> Vec<u8> {
     let frame = event.sealed.bytes();
     // Room for the header with an average audience: most entries take one allocation.
-    let mut buf = Vec::with_capacity(frame.len() + 64);
-    buf.push(EVENT);
+    let mut buf = Vec::with_capacity(frame.len() + 64 + Traceparent::LEN);
+    match &event.trace {
+        None => buf.push(EVENT),
+        Some(trace) => {
+            buf.push(TRACED);
+            buf.extend_from_slice(trace.as_bytes());
+        }
+    }
     put_optional(&mut buf, event.conflation.as_deref());
     put_expr(&mut buf, &event.audience.expr);
     buf.extend_from_slice(frame);
@@ -258,13 +271,19 @@ pub(crate) fn value_of(event: &Encoded) -> Option<Box<[u8]>> {
 
 fn read_event(entry: &[u8]) -> Option<Encoded> {
     let mut rest = entry;
-    if take_byte(&mut rest)? != EVENT {
-        return None;
-    }
+    let trace = match take_byte(&mut rest)? {
+        EVENT => None,
+        TRACED => {
+            let (trace, after) = rest.split_first_chunk()?;
+            rest = after;
+            Some(Traceparent::from_bytes(trace)?.into())
+        }
+        _ => return None,
+    };
     let conflation = take_conflation(&mut rest)?;
     let mut names = Audience::MAX_NAMES;
     let audience = take_audience(&mut rest, Audience::MAX_DEPTH, &mut names)?;
-    Some(Encoded { audience, conflation, sealed: decode::sealed(rest)? })
+    Some(Encoded { audience, conflation, trace, sealed: decode::sealed(rest)? })
 }
 
 pub(crate) fn write_command(command: &Command) -> Vec<u8> {
@@ -658,12 +677,16 @@ mod tests {
     }
 
     fn event() -> impl Strategy<Value = Encoded> {
-        (audience(), prop::option::of(name()), prop::option::of("[a-z]{1,4}"), ".{0,40}").prop_map(
-            |(audience, conflation, event_type, data)| {
-                let event = event_type.map_or_else(Event::default, Event::new).data(data);
-                Encoded { audience, conflation: conflation.map(Into::into), sealed: event.seal() }
-            },
-        )
+        let trace = any::<[u8; Traceparent::LEN]>();
+        let trace = prop::option::of(
+            trace.prop_filter_map("zero", |it| Traceparent::from_bytes(&it).map(Box::new)),
+        );
+        let parts = (prop::option::of(name()), prop::option::of("[a-z]{1,4}"), ".{0,40}");
+        (audience(), trace, parts).prop_map(|(audience, trace, (conflation, event_type, data))| {
+            let event = event_type.map_or_else(Event::default, Event::new).data(data);
+            let conflation = conflation.map(Into::into);
+            Encoded { audience, conflation, trace, sealed: event.seal() }
+        })
     }
 
     fn command() -> impl Strategy<Value = Command> {
@@ -806,6 +829,7 @@ mod tests {
             prop_assert!(read.audience.size.names <= event.audience.size.names);
             prop_assert!(read.audience.size.depth <= event.audience.size.depth);
             prop_assert_eq!(&read.conflation, &event.conflation);
+            prop_assert_eq!(&read.trace, &event.trace);
             prop_assert_eq!(read.sealed.bytes(), event.sealed.bytes());
             prop_assert!(!joins(&written));
             prop_assert_eq!(write_event(&read), written);
@@ -878,7 +902,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_never_panics(mut garbage in vec(any::<u8>(), 0..64), first in 0..4u8) {
+        fn garbage_never_panics(mut garbage in vec(any::<u8>(), 0..64), first in 0..5u8) {
             if let Some(byte) = garbage.first_mut() {
                 *byte = first;
             }
@@ -934,16 +958,44 @@ mod tests {
 
     #[test]
     fn a_later_format_is_not_a_malformed_entry() {
-        for later in [&b"\x00"[..], b"\x03\x00\x00data: x\n", b"\xff", b"\x02\x0b", b"\x02\xff\x00"]
+        for later in [&b"\x00"[..], b"\x04\x00\x00data: x\n", b"\xff", b"\x02\x0b", b"\x02\xff\x00"]
         {
             assert!(!is_known_format(later), "{later:?}");
             assert!(Received::read(later).is_none(), "{later:?}");
         }
-        for cut in [&b""[..], b"\x01", b"\x01\x00", b"\x02", b"\x02\x05", b"\x02\x0a", b"\x01\x09"]
-        {
+        let cuts = [
+            &b""[..],
+            b"\x01",
+            b"\x01\x00",
+            b"\x02",
+            b"\x02\x05",
+            b"\x02\x0a",
+            b"\x01\x09",
+            b"\x03",
+        ];
+        for cut in cuts {
             assert!(is_known_format(cut), "{cut:?}");
             assert!(Received::read(cut).is_none(), "{cut:?}");
         }
+    }
+
+    #[test]
+    fn a_trace_leaves_the_rest_of_the_entry_unchanged() {
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let event = |trace: Option<&str>| Encoded {
+            audience: Audience::user("7"),
+            conflation: Some("key".into()),
+            trace: trace.map(|text| Traceparent::parse(text).unwrap().into()),
+            sealed: Event::new("x").data("y").seal(),
+        };
+        let (plain, traced) = (write_event(&event(None)), write_event(&event(Some(text))));
+        assert_eq!((plain[0], traced[0]), (EVENT, TRACED));
+        assert_eq!(plain[1..], traced[1 + Traceparent::LEN..]);
+        assert_eq!(value_of(&event(None)), value_of(&event(Some(text))));
+        // A trace id of zero is no trace.
+        let forged = [&[TRACED][..], &[0; 16], &traced[17..]].concat();
+        assert!(Received::read(&traced).is_some() && Received::read(&forged).is_none());
+        assert!(is_known_format(&forged));
     }
 
     #[test]

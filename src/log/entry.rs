@@ -23,6 +23,7 @@ use crate::error::PublishError;
 use crate::wire::event::Event;
 use crate::wire::frame::{Frame, Sealed};
 use crate::wire::id::EventId;
+use crate::wire::traceparent::Traceparent;
 
 /// Bytes that each index key of an event with several keys counts for, beside the name: the key in
 /// the event, its hash, and its list in the index of the log. Of a single key only the name counts,
@@ -46,6 +47,9 @@ const CONFLATED_NAME_WEIGHT: usize = 64;
 pub(crate) struct Encoded {
     pub(crate) audience: Audience,
     pub(crate) conflation: Option<Box<str>>,
+    /// Travels between instances, and is not kept in the log. Boxed, because few events have a
+    /// trace and every event is moved several times.
+    pub(crate) trace: Option<Box<Traceparent>>,
     pub(crate) sealed: Sealed,
 }
 
@@ -63,7 +67,8 @@ impl Encoded {
         audience.check(name_len)?;
         event.check_for_hub()?;
         let (conflation, key) = event.take_keys();
-        let event = Self { audience, conflation, sealed: event.seal() };
+        let trace = event.trace().map(Box::new);
+        let event = Self { audience, conflation, trace, sealed: event.seal() };
         let bytes = event.max_weight();
         if bytes > most_bytes {
             return Err(PublishError::TooLarge { bytes, limit: most_bytes });
@@ -110,7 +115,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     pub(crate) fn new(event: Encoded, hasher: &KeyHasher) -> Self {
         let weight = event.weight_without_frame();
-        let Encoded { audience, conflation, sealed } = event;
+        let Encoded { audience, conflation, sealed, trace: _ } = event;
         let event_type = sealed.event_type();
         let recipients = Recipients::new(&audience, hasher);
         let hashes = hasher.hashes(recipients.keys(), event_type);

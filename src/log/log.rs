@@ -825,7 +825,7 @@ mod tests {
             let id = EventId::new(1, self.all.len() as u64 + 1);
             let conflation = conflates.then(|| "key".into());
             let sealed = Event::new("n").data("x").seal();
-            let event = Encoded { audience: audience(kind), conflation, sealed };
+            let event = Encoded { audience: audience(kind), conflation, trace: None, sealed };
             let entry = Prepared::new(event, hasher).into_entry(id, now);
             self.log.append(Arc::clone(&entry), &mut Vec::new());
             self.all.push((entry, kind, conflates));

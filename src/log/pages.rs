@@ -241,7 +241,7 @@ mod tests {
             let entries: Vec<Arc<Entry>> = (1..=8)
                 .map(|seq| {
                     let sealed = Event::new("x").seal();
-                    let event = Encoded { audience: Audience::all(), conflation: None, sealed };
+                    let event = Encoded { audience: Audience::all(), conflation: None, trace: None, sealed };
                     let prepared = Prepared::new(event, &KeyHasher::default());
                     prepared.into_entry(EventId::new(1, seq), Instant::now())
                 })

@@ -476,6 +476,7 @@ impl sealed::HttpError for EventError {
             | Self::Retry
             | Self::Key
             | Self::IdempotencyKey
+            | Self::Traceparent
             | Self::Id => StatusCode::BAD_REQUEST,
             // The program sets an id for a hub, or nothing at all, or a snapshot too late or
             // besides a replay.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::frame::{Draft, RETRY_RANGE, Sealed};
+use super::traceparent::Traceparent;
 
 /// A message to clients: a type, data, and sometimes a `retry` or a comment.
 ///
@@ -46,6 +47,7 @@ struct Rare {
     comment: Option<Box<str>>,
     conflation: Option<Box<str>>,
     idempotency: Option<Box<str>>,
+    traceparent: Option<Traceparent>,
     own_id: Option<Box<str>>,
 }
 
@@ -220,6 +222,47 @@ impl Event {
     pub(crate) fn take_keys(&mut self) -> (Option<Box<str>>, Option<Box<str>>) {
         let Some(rare) = &mut self.rare else { return (None, None) };
         (rare.conflation.take(), rare.idempotency.take())
+    }
+
+    /// For a hub: sets the trace that the event belongs to, as the text of a `traceparent` of
+    /// [W3C Trace Context][w3c]. Clients do not receive the text.
+    ///
+    /// The text is the field `traceparent` of the [span](crate::design#observability) `publish`,
+    /// and with a [backplane](crate::HubBuilder::backplane) of the span `process` on each instance
+    /// that hands the event out. So the trace of a request that publishes shows when the other
+    /// instances took the event. Pass the context of the current span, as your tracer injects it
+    /// into a request: a header that a browser sent may be invalid, and the event is then refused.
+    /// A text of a later version than 00 becomes one of version 00.
+    ///
+    /// An event with a `traceparent` travels between instances in a form of its own. An instance
+    /// with a version of this crate from before this method skips the event, and tells its clients
+    /// a gap: update all instances before you set a `traceparent`. The text of an event of a
+    /// [run](crate::Run) stays on the instance of the producer. A standalone stream ignores the
+    /// text.
+    ///
+    /// ```
+    /// use sse_hub::{Event, EventError};
+    ///
+    /// let current = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    /// let event = Event::new("paid").data("order 17").traceparent(current);
+    /// assert_eq!(event.encode()?, "event: paid\ndata: order 17\n\n");
+    /// assert_eq!(Event::new("paid").traceparent("no").check(), Err(EventError::Traceparent));
+    /// # Ok::<(), sse_hub::EventError>(())
+    /// ```
+    ///
+    /// [w3c]: https://www.w3.org/TR/2021/REC-trace-context-1-20211123/#traceparent-header
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl AsRef<str>) -> Self {
+        match Traceparent::parse(traceparent.as_ref()) {
+            Some(traceparent) => self.rare().traceparent = Some(traceparent),
+            None => self.refuse(EventError::Traceparent),
+        }
+        self
+    }
+
+    /// Returns the trace that the event belongs to.
+    pub(crate) fn trace(&self) -> Option<Traceparent> {
+        self.rare.as_ref()?.traceparent
     }
 
     /// For a standalone [`EventStream`](crate::EventStream): sets the id, which the client sends as
@@ -461,6 +504,9 @@ pub enum EventError {
     /// The idempotency key is empty or too long.
     #[error("the idempotency key is empty or longer than {} bytes", Event::MAX_KEY_LEN)]
     IdempotencyKey,
+    /// The `traceparent` is not a text of W3C Trace Context.
+    #[error("invalid traceparent: expected `00-(trace id)-(parent id)-(flags)` in hexadecimal")]
+    Traceparent,
     /// The id has bytes that some clients cannot send back, or it is empty or too long.
     #[error("invalid id: expected 1 to {} bytes of `[A-Za-z0-9._~-]`", Event::MAX_ID_LEN)]
     Id,

@@ -6,3 +6,4 @@ pub(crate) mod frame;
 pub(crate) mod id;
 #[cfg(feature = "json")]
 pub(crate) mod text;
+pub(crate) mod traceparent;

@@ -15,6 +15,8 @@ mod demo;
 mod doctor;
 mod every;
 mod jobs;
+#[cfg(all(feature = "metrics", feature = "redis"))]
+mod metrics;
 mod server;
 mod smallest;
 #[path = "../support/mod.rs"]

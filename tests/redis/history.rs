@@ -1,10 +1,17 @@
 //! Clients that come back from before the retained events, and the reads that Redis serves for
 //! them.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sse_hub::{Audience, Event, EventId, History, Hub, HubBuilder, Page, Retain, Subscriber};
 use tokio::time::timeout;
+use tracing::field::{Field, Visit};
+use tracing::span::{Id, Record};
+use tracing::subscriber::{NoSubscriber, set_default};
+use tracing::{Dispatch, Subscriber as Tracer};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::{self, LookupSpan};
 
 use crate::back::{Reads, publish, ready};
 use crate::load::{Client, Instance, Load, until};
@@ -65,6 +72,54 @@ async fn client_resumes_from_five_thousand_events_back() {
         client.until("next").await;
         assert_eq!(client.seen.last().unwrap().0, next);
     }
+}
+
+/// Collects the fields that spans of history reads get when the read is over.
+#[derive(Clone, Default)]
+struct HistoryReads(Arc<Mutex<Vec<(&'static str, String)>>>);
+
+impl<S: Tracer + for<'a> LookupSpan<'a>> Layer<S> for HistoryReads {
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if context.span(id).is_some_and(|span| span.name() == "history read") {
+            values.record(&mut self.clone());
+        }
+    }
+}
+
+impl Visit for HistoryReads {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.lock().unwrap().push((field.name(), format!("{value:?}")));
+    }
+}
+
+/// One thread, because the subscriber of `tracing` is that of this thread.
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn history_read_has_a_span() {
+    // While a process has a single subscriber, the first thread that meets a span decides for all
+    // threads whether the span is enabled.
+    let _another = Dispatch::new(NoSubscriber::new());
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let there = ready(&server.url(), little).await;
+    let ids = publish(&here, 100, 0).await;
+    let mut newest = Client::at(ids[98]);
+    newest.connect(&there.hub);
+    newest.until("100").await;
+    let reads = HistoryReads::default();
+    let _guard = set_default(registry::Registry::default().with(reads.clone()));
+    let mut client = Client::at(ids[0]);
+    client.connect(&there.hub);
+    client.until("100").await;
+    check(&client, 2, 100, 0);
+    let fields = reads.0.lock().unwrap().clone();
+    let mut brought = 0;
+    for (name, value) in fields {
+        assert_eq!(name, "messaging.batch.message_count");
+        brought += value.parse::<u64>().unwrap();
+    }
+    assert!(brought > 50, "few events are retained");
+    assert_eq!(brought, there.hub.stats().restored);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

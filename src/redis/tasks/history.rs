@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use redis::RedisResult;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::read_size::ReadSize;
 use crate::EventId;
 use crate::backplane::{Feed, HistoryRequest, Incoming};
+use crate::core::telemetry;
 use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::Link;
 use crate::redis::shared::RedisShared;
@@ -61,13 +63,16 @@ impl HistoryReader {
                 // Asked again after the pause: clients that came meanwhile share the read.
                 let Some(wanted) = self.feed.history_request() else { break };
                 self.not_before = Some(Instant::now() + PACE);
-                match self.read(wanted, &mut link).await {
+                let span = telemetry::history_read();
+                match self.read(wanted, &mut link).instrument(span.clone()).await {
                     Ok(piece) => {
                         back_off.reset();
-                        self.deliver(wanted, piece);
+                        telemetry::history_brought(&span, piece.links.len());
+                        span.in_scope(|| self.deliver(wanted, piece));
                     }
                     // The reader reports an outage.
                     Err(error) => {
+                        telemetry::history_failed(&span, error.category());
                         if error.is_timeout() && !self.size.timed_out() {
                             link.wait_longer();
                         }
