@@ -13,18 +13,17 @@ mod common;
 use std::error::Error;
 
 use axum::Router;
-use axum::extract::{Path, Query, RawQuery, State};
-use axum::http::{Method, StatusCode};
-use axum::response::Html;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{Html, Result};
 use axum::routing::{get, post};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
-use sse_hub::http::{ErrorResponse, join_topic, leave_topic};
+use sse_hub::http::change_topics;
 use sse_hub::{
-    Event, Hub, LastEventId, MembersError, Presence, Refused, Subscriber, Subscription, TokioTimer,
-    TopicEvent,
+    Event, Hub, LastEventId, Presence, Subscriber, Subscription, TokioTimer, TopicEvent,
 };
-use tokio::net::TcpListener;
 
 /// Stands for the authentication of your service: a request that names a user is of that user.
 #[derive(Deserialize)]
@@ -42,58 +41,33 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/topics", post(topics).delete(topics))
         .route("/rooms/{room}", get(members).post(say))
         .with_state(hub.clone());
-    let listener = TcpListener::bind(("127.0.0.1", common::port(3009)?)).await?;
-    println!("listening on http://{}", listener.local_addr()?);
     tokio::spawn(announce(hub.clone()));
-    tokio::select! {
-        served = sse_hub::serve(listener, app).with_graceful_shutdown(common::drained(hub)) => Ok(served?),
-        () = common::overdue() => Ok(()),
-    }
+    common::serve(app, hub, common::port(3009)?).await
 }
 
-/// A request to `/rooms` names the room without the prefix, and so cannot name another topic.
-fn topic(room: &str) -> String {
-    format!("room-{room}")
-}
-
-async fn events(
-    State(hub): State<Hub>,
-    Query(who): Query<Who>,
-    last: LastEventId,
-) -> Result<Subscription, Refused> {
-    hub.subscribe(Subscriber::new().user(who.user).resume(last))
+async fn events(hub: State<Hub>, who: Query<Who>, last: LastEventId) -> Result<Subscription> {
+    Ok(hub.subscribe(Subscriber::new().user(&who.user).resume(last))?)
 }
 
 /// Enters a room, or leaves. The query has the client, the topic, and how many events the page
 /// wants.
-async fn topics(
-    State(hub): State<Hub>,
-    Query(who): Query<Who>,
-    method: Method,
-    RawQuery(query): RawQuery,
-) -> Result<StatusCode, ErrorResponse> {
-    let (who, query) = (Subscriber::new().user(who.user), query.unwrap_or_default());
-    match method {
-        Method::POST => join_topic(&hub, &who, &query, |topic| topic.starts_with("room-")),
-        _ => leave_topic(&hub, &who, &query),
-    }
+async fn topics(hub: State<Hub>, who: Query<Who>, parts: Parts) -> Result<StatusCode> {
+    let who = Subscriber::new().user(&who.user);
+    Ok(change_topics(&hub, &who, &parts, |topic| topic.starts_with("room-"))?)
 }
 
-async fn members(State(hub): State<Hub>, Path(room): Path<String>) -> Result<String, MembersError> {
-    let members = hub.users_in(topic(&room))?;
+/// A request to `/rooms` names the room without the prefix, and so cannot name another topic.
+async fn members(hub: State<Hub>, Path(room): Path<String>) -> Result<String> {
+    let members = hub.users_in(format!("room-{room}"))?;
     Ok(members.iter().map(|member| &*member.user).collect::<Vec<_>>().join("\n"))
 }
 
-async fn say(
-    State(hub): State<Hub>,
-    Path(room): Path<String>,
-    Query(Who { user }): Query<Who>,
-    text: String,
-) -> Result<(), ErrorResponse> {
-    if hub.users_in(topic(&room))?.iter().all(|member| *member.user != *user) {
+async fn say(hub: State<Hub>, room: Path<String>, who: Query<Who>, text: String) -> Result<()> {
+    let (user, topic) = (&who.user, format!("room-{}", *room));
+    if !hub.is_member(user, &topic)? {
         return Err(StatusCode::FORBIDDEN.into());
     }
-    hub.send_to_topic(topic(&room), Event::new("line").data(format!("{user}: {text}")))?;
+    hub.send_to_topic(topic, Event::new("line").data(format!("{user}: {text}")))?;
     Ok(())
 }
 

@@ -21,7 +21,6 @@ use axum::routing::get;
 use sse_hub::{
     Event, Hub, LastEventId, PublishError, Refused, Retain, Subscriber, Subscription, TokioTimer,
 };
-use tokio::net::TcpListener;
 
 const SYMBOLS: usize = 500;
 
@@ -31,13 +30,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::builder(TokioTimer::new()).retain(retain).build()?;
     let page = get(async || Html(include_str!("dashboard.html")));
     let app = Router::new().route("/", page).route("/prices", get(prices)).with_state(hub.clone());
-    let listener = TcpListener::bind(("127.0.0.1", common::port(3008)?)).await?;
-    println!("listening on http://{}", listener.local_addr()?);
     tokio::spawn(update(hub.clone()));
-    tokio::select! {
-        served = sse_hub::serve(listener, app).with_graceful_shutdown(common::drained(hub)) => Ok(served?),
-        () = common::overdue() => Ok(()),
-    }
+    common::serve(app, hub, common::port(3008)?).await
 }
 
 /// A page names the period in `ms`: a second by default.

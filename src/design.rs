@@ -56,7 +56,7 @@
 //! The other builders stand with the product (`Watchdog`) or above it (`Redis`).
 //!
 //! ```text
-//! EDGES   mount/ serve/ watchdog/ redis/     behind features
+//! EDGES   mount/ serve/ watchdog/ redis/ testing/     behind features
 //!   axum, warp       adapters, a page each        http            responses, refusals, errors
 //!   event_stream     a stream without a hub       topics          requests to join
 //!   watchdog/        mod (settings) -> listener (for axum) -> connection (deadlines) -> requests
@@ -68,6 +68,7 @@
 //!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
 //!                    outbox;  values
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
+//!   testing/         reader (streams as a page reads them)      instances (an engine in memory)
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
 //!   apply            entries to state             builder         settings to a hub
@@ -79,6 +80,7 @@
 //!   returning        clients that come back       waking          wakes many clients, in turns
 //!   shared           publish, hand out, read      page            the log without a stream
 //!   joining          clients of a topic           follow          topics of a request
+//!   crowd            an audience's clients, in pieces
 //!   run              a run's producer             reading         a run's readers
 //!   parts            parts of runs to state       incoming        entries of the order
 //! CORE    core/     plain types that the locks guard
@@ -205,10 +207,18 @@
 //!   before the publish, instead of a hold for each piece.
 //! - The ordering lock is held for a whole hand-out. Publishers park for it.
 //! - A crowd that joins or leaves a topic takes the ordering lock for each piece of 64 clients, and
-//!   hands the lock over to a publisher that waits. A publish waits for one such piece.
+//!   hands the lock over to a publisher that waits. A publish waits for one such piece. The piece
+//!   is smaller if its clients look at many events of the topic, for the last events. The clients
+//!   share the list of these events, so most of them cost no allocation.
+//! - `disconnect` and `finish` of a crowd hold the ordering lock while they end the streams, so
+//!   that all streams end at one place among the events, and release the state lock between two
+//!   pieces. The clients of a `disconnect` are forgotten after the ordering lock is released: their
+//!   streams take no event any more.
 //!
 //! All work that grows with a request (hashing, sorting, checking) is done before the locks. Under
-//! the locks a client with 64 topics costs a look-up for each.
+//! the locks a client with 64 topics costs a look-up for each. A list as long as a crowd is allocated
+//! before the locks, too: after many frees, an allocator can tidy up for milliseconds before it
+//! returns a large piece of memory.
 //!
 //! **Wake-ups in turns.** A runtime has one queue for each worker. If a broadcast woke 9,000
 //! clients at once, an event for one of these clients would wait for the turn of the client: up to
@@ -271,6 +281,9 @@
 //! | any | `Window`, `Log` | the order was replaced, and the cursor is still valid |
 //! | any | `Gap` | the client is before the floor of a new order, its id is of no order, or the replay is capped |
 //! | `Gap` | `Log`, `Window` | the gap is reported: to the log if events wait |
+//!
+//! A reader of a page (`Hub::read_with_history`) waits beside the clients in `Held`, and reads the
+//! log when released: the log is the only source of events for both.
 //!
 //! A client in `Held` receives heartbeats only. New events move the tail, and do not wake the
 //! stream. New events do not wake a client that rests either (see *A pace*): a client with a pace
@@ -705,8 +718,10 @@
 //! | `MAX_EVENTS` | 64 | `log/entry` | events of one read of the log: 16 and 256 make publishers wait for longer |
 //! | `VALUE_BYTES` | 16 MiB | `log/retain` | default bound of kept values, as of the retention |
 //! | `MAX_PERIOD` | 1 h | `core/pacing` | the longest pace: most logs retain less |
+//! | `PATIENCE`, `MAX_UNSENT` | 10 s, 1,000 | `testing` | the wait of a test, of real time; entries that an instance holds unsent |
 //! | `LOOKED_AT` | 1024 events | `log/pages` | one hold of the state lock by `Hub::read`; one client of a join |
-//! | `JOINED` | 64 clients | `hub/joining` | join or leave a topic in one hold of the locks |
+//! | `JOINED`, `LOOKED_AT` | 64 clients, 2048 events | `hub/joining` | join or leave a topic, and are looked at, in one hold of the locks |
+//! | `FORGOTTEN` | 64 clients | `hub/disconnect` | are forgotten in one hold of the state lock |
 //! | `LOADED` | 64 events | `hub/opening` | one item of a snapshot that the application reads meanwhile |
 //! | `LOOKS`, `POLITE_LOOKS`, `PAUSES` | 128, 384, 4 | `sync` | how long threads spin: see *Waiting* |
 //! | `TEXT_BYTES`, `TEXT_EVENTS` | 16 KiB, 4096 | `log/run_log` | a text is copied under the lock, and dropped as a whole |
@@ -721,6 +736,7 @@
 //! | `MIN_DEPARTED` | 1024 | `core/state` | the fewest departed client ids that are remembered |
 //! | `MAX_EXPIRED` | 64 seats | `core/roster` | grace periods that one operation ends |
 //! | `LINGER` | 10 s | `core/held` | older events stay this long after the last read |
+//! | `MAX_READERS` | 4096 readers | `core/held` | pages that wait for older events: each piece looks at all |
 //! | `MAX_LOWERED`, `_IDLE` | 64, 1024 | `hub/shared` | events freed by a publish or read; by a heartbeat |
 //! | `LASTS`, `LOG_PERIOD` | 1 s, 10 s | `core/health` | an outage that clients hear of; log rate |
 //! | `BACKLOG` | 4,096 | `serve/mod` | the most that Linux allows, unless it is set otherwise |
@@ -819,6 +835,7 @@
 //! | joining with the last events | done: `Hub::join_with_last`. Events after the client's position are read from the log with their ids, as every other. Older events come first and without an id: a browser would resume from the older id and get everything since again. They are weak handles, so a client that does not read pins nothing, and an event that is evicted meanwhile is a gap at the same position |
 //! | readers of runs | done: `Subscriber::run`. `Hub::follow` is for the topics that a page asks for. The end of a run is `Run::finish` or `Run::fail` by reference, so that an invalid last event does not abandon the run |
 //! | reading without a stream | done: `Hub::read` takes a `&Subscriber`, so that a page and a stream are judged by the same value. A position of no order is `truncated` and begins at the end, as a stream does: a page that began at the oldest event would repeat events. `recent` takes names only, because an `and` or `except` says which clients an event is for, not which events a client has |
+//! | older pages | done: `Hub::read_with_history`, a second method. `read` stays synchronous: a page that the log can answer needs no task, and `recent`, tests and publishers call it where nothing can wait. A wait shares the request, the bound and the release of the held clients (`core/held`); its future holds a key there instead of a slot. Too many waits are an error and not a `truncated` page, because the events are not lost. A closed hub or a silent backplane does truncate, as the stream gets a gap |
 //! | `latest` and `at_most_every` | done: setters of `Subscriber`, so that `subscribe` returns the type that every adapter takes. `latest` with a snapshot is an error, as `replay_last` is. A period of zero is no pace and a period above an hour is an hour, because the period often comes from a request |
 //! | a heartbeat with the position | done: `Heartbeat::position`, a visible event with an id. A block that has an id only would be enough by the standard, but 3 of the 12 clients of the suite dispatch an event for such a block (`tests/conformance/id_blocks`): `@microsoft/fetch-event-source`, `httpx-sse` and `sse-stream` |
 //! | `replay_last` with a snapshot | done: an error on every request, also if the client resumes, so that a test of the handler finds it. The snapshot replaced the replay unseen |

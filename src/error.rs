@@ -323,6 +323,9 @@ pub enum ReadError {
     /// With a backplane: the hub has not read the end of the order so far.
     #[error("the backplane was not read so far")]
     NotLoaded,
+    /// With a backplane: as many readers wait for older events as may wait at a time.
+    #[error("too many readers wait for older events")]
+    Busy,
 }
 
 /// Why [`Hub::watch`](crate::Hub::watch) or [`Hub::watch_topics`](crate::Hub::watch_topics) failed.

@@ -61,6 +61,7 @@
 //! | dead connections | `sse_hub::watchdog` |
 //! | thousands of streams in one process | `sse_hub::serve` |
 //! | several instances | `sse_hub::redis`, and [`backplane`] for other engines |
+//! | tests of an application | [`guide::testing`], `sse_hub::testing` |
 //! | logs and metrics | [`design`](design#observability), [`Stats`] |
 //! | how the crate is built, and why | [`design`] |
 //!
@@ -82,6 +83,7 @@
 //! | `metrics` | `Hub::record_metrics` |
 //! | `redis` | `sse_hub::redis`: several instances act as one hub |
 //! | `redis-tls` | `rediss://` addresses |
+//! | `testing` | `sse_hub::testing`: a reader of streams, and instances in memory, for tests |
 #![doc(test(attr(deny(warnings), allow(unused_variables, dead_code))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -97,6 +99,8 @@ pub mod redis;
 #[cfg(feature = "serve")]
 pub mod serve;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 #[cfg(feature = "watchdog")]
 pub mod watchdog;
@@ -140,7 +144,7 @@ pub mod http {
     //! | a `HEAD` request, without subscribing | [`head_response`] |
     //! | a native `EventSource` that must stop | [`stop_response`] |
     //! | an error of this crate | [`error_response`], [`ErrorResponse`] |
-    //! | a page that joins or leaves a topic | [`join_topic`], [`leave_topic`] |
+    //! | a page that joins or leaves a topic | [`change_topics`], or [`join_topic`] and [`leave_topic`] |
     //!
     //! The guide says [how to mount](crate::guide::mounting) a stream, [answer
     //! `HEAD`](crate::guide::mounting#head), and [shut down](crate::guide::shutdown) in order.
@@ -149,7 +153,7 @@ pub mod http {
         Body, ErrorResponse, HeadRequest, HttpError, error_response, head_response, into_response,
         refusal, stop_response, stream_response,
     };
-    pub use crate::mount::topics::{join_topic, leave_topic};
+    pub use crate::mount::topics::{change_topics, join_topic, leave_topic};
 }
 
 #[cfg(feature = "warp")]

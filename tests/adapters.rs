@@ -467,6 +467,7 @@ async fn errors_are_statuses_without_their_text() {
     check(FollowError::Join(JoinError::Closed), 503);
     check(ReadError::Combined, 500);
     check(ReadError::NotLoaded, 503);
+    check(ReadError::Busy, 503);
     check(MembersError::Topic(NameError::Empty(NameKind::Topic)), 400);
     check(MembersError::Off, 500);
     check(DisconnectError::Audience(AudienceError::Excessive), 400);
@@ -489,6 +490,7 @@ async fn errors_are_statuses_without_their_text() {
     check(AudienceError::Excessive, 400);
     check(name, 400);
     check("nobody".parse::<ClientId>().unwrap_err(), 400);
+    check(Goodbye::new("two words").unwrap_err(), 500);
     assert_eq!(ErrorResponse::from(StatusCode::CONFLICT).status(), StatusCode::CONFLICT);
 
     // Only another instance can help if the hub is closed.
@@ -507,6 +509,35 @@ async fn a_payload_that_does_not_serialise_is_a_500() {
     let response = error_response(failed());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "Internal Server Error");
+}
+
+/// A handler of a stream that can also fail in its snapshot has one error type.
+#[tokio::test]
+async fn refusal_is_the_error_of_a_handler() {
+    fn handle(hub: &Hub) -> Result<Subscription, ErrorResponse> {
+        let stream = hub.subscribe(Subscriber::new().replay_last(1))?;
+        Ok(stream.with_snapshot([Event::new("a")])?)
+    }
+    for style in [RefusalStyle::Stream, RefusalStyle::Status] {
+        let hub = hub().refusals(style).build().unwrap();
+        assert_eq!(handle(&hub).unwrap_err().status(), 500, "a snapshot and a replay");
+        hub.close();
+        let refused = hub.subscribe(Subscriber::new()).unwrap_err();
+        let (error, expected) = (handle(&hub).unwrap_err(), into_response(Err(refused)));
+        assert_eq!(error.status(), expected.status());
+        for response in [
+            error.into_response().into_parts().0,
+            warp::Reply::into_response(error).into_parts().0,
+            error_response(error).into_parts().0,
+        ] {
+            assert_eq!(response.status, expected.status());
+            assert_eq!(response.headers["connection"], "close");
+            assert_eq!(
+                response.headers.get("content-type"),
+                expected.headers().get("content-type")
+            );
+        }
+    }
 }
 
 /// `?` works on every error of the crate, and the handler's own statuses fit in.

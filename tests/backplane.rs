@@ -377,7 +377,7 @@ impl Browser {
                 }
                 "hub:gap" => {
                     if world.is_straight
-                        && frame.reason() == "evicted"
+                        && frame.reason() == Some("evicted")
                         && let Some(at) = self.at
                     {
                         prop_assert_eq!(world.could_be_had(self, at, id), None, "after {}", at);

@@ -40,7 +40,7 @@ const SERVERS: [&str; 11] = [
 
 #[test]
 fn each_feature_adds_only_its_dependencies() {
-    let features: [(&str, &[&str]); 13] = [
+    let features: [(&str, &[&str]); 14] = [
         ("default", &["serde", "serde_json"]),
         ("json", &["serde", "serde_json"]),
         ("tokio", &["tokio"]),
@@ -67,6 +67,7 @@ fn each_feature_adds_only_its_dependencies() {
         ("metrics", &["metrics"]),
         ("redis", &["redis", "tokio"]),
         ("redis-tls", &["redis", "rustls", "tokio"]),
+        ("testing", &[]),
     ];
     for (feature, adds) in features {
         let expected: BTreeSet<_> = ALWAYS.iter().chain(adds).copied().map(str::to_owned).collect();

@@ -57,7 +57,7 @@ fn disconnect_selects_client_user_session_and_topic() {
             assert_eq!(text.starts_with("event: goodbye\ndata: two\ndata: lines\n\n"), has_last);
             assert_eq!(frames(&text).len(), 1 + usize::from(has_last), "{round}");
             assert_eq!(end(&text).as_deref(), Some("log-out_2"));
-            let retry = frames(&text).last().unwrap().retry.unwrap();
+            let retry = frames(&text).last().unwrap().retry.unwrap().as_millis();
             assert!((2250..=3750).contains(&retry), "{retry}");
             assert!(has_ended(&mut stream) && has_ended(&mut stream), "the stream must stay ended");
         }

@@ -5,6 +5,10 @@ mod support;
 #[path = "support/order.rs"]
 mod order;
 
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -540,6 +544,64 @@ fn finish_passes_clients_that_have_read_past_it() {
     assert_eq!(slow.hub.finish(Audience::topic("t"), done()).map(|clients| clients.changed), Ok(2));
     slow.settle(&mut order);
     assert!(is_final(&read(&mut stream)) && is_final(&read(&mut astray)), "this one is later");
+}
+
+/// More clients than one hold of the state lock ends.
+const CROWD: usize = 600;
+
+#[test]
+fn crowd_ends_at_one_place_among_events() {
+    let retain = Retain::default().events(1 << 20).bytes(usize::MAX).age(None);
+    let (hub, _) = hub_with(|hub| hub.retain(retain));
+    for _ in 0..4 {
+        let connect = |_| hub.subscribe(Subscriber::new()).unwrap();
+        let mut streams: Vec<_> = (0..CROWD).map(connect).collect();
+        let (start, is_over) = (Barrier::new(2), AtomicBool::new(false));
+        let ended = thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                while !is_over.load(Ordering::Relaxed) {
+                    hub.broadcast(event("x")).unwrap();
+                }
+            });
+            start.wait();
+            let ended = hub.finish(Audience::all(), Goodbye::from_static("done")).unwrap();
+            is_over.store(true, Ordering::Relaxed);
+            ended
+        });
+        assert_eq!((ended.matched, ended.changed), (CROWD, CROWD));
+        let lasts = streams.iter_mut().map(|stream| {
+            let text = read(stream);
+            assert!(is_final(&text));
+            last_id(&text)
+        });
+        let lasts: BTreeSet<_> = lasts.collect();
+        assert_eq!(lasts.len(), 1, "the streams end at different events: {lasts:?}");
+    }
+}
+
+#[test]
+fn client_of_a_crowd_with_two_names_counts_once() {
+    let (hub, _) = hub_with(|hub| hub);
+    let topics = [["a", "a"], ["b", "b"], ["a", "b"]];
+    let connect = |at: usize| hub.subscribe(Subscriber::new().topics(topics[at % 3])).unwrap();
+    let mut streams: Vec<_> = (0..CROWD).map(connect).collect();
+    let other = hub.subscribe(Subscriber::new().topic("c")).unwrap();
+    let crowd = || Audience::topic("a").or(Audience::topic("b"));
+    let ids: Vec<_> = streams.iter().map(Subscription::client_id).collect();
+    let listed: Vec<_> = hub.clients(crowd()).iter().map(|info| info.client_id).collect();
+    assert_eq!(listed, ids);
+    let first = hub.finish(Audience::topic("a"), done()).unwrap();
+    assert_eq!((first.matched, first.changed), (400, 400));
+    let rest = hub.finish(crowd(), done()).unwrap();
+    assert_eq!((rest.matched, rest.changed), (CROWD, 200));
+    assert!(streams.iter_mut().all(|stream| is_final(&read(stream))));
+
+    let streams: Vec<_> = (0..CROWD).map(connect).collect();
+    let ended = hub.disconnect(crowd(), Goodbye::from_static("logout")).unwrap();
+    assert_eq!((ended.matched, ended.changed), (CROWD, CROWD));
+    assert_eq!((hub.stats().clients, hub.count(crowd())), (1, 0), "forgotten at once");
+    drop((streams, other));
 }
 
 #[test]

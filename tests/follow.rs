@@ -95,7 +95,8 @@ fn a_page_gets_the_last_events_that_it_asks_for() {
 
 #[cfg(feature = "http")]
 mod requests {
-    use sse_hub::http::{join_topic, leave_topic};
+    use http::Request;
+    use sse_hub::http::{change_topics, join_topic, leave_topic};
 
     use super::*;
 
@@ -123,6 +124,29 @@ mod requests {
         assert_eq!(leave(&hub, &ann, &format!("{client}&{topic}")), 204);
         assert_eq!(leave(&hub, &ann, &format!("{client}&{topic}")), 204, "a second time");
         assert_eq!(publish(&hub, "room 7&x=ü", "later"), 0);
+    }
+
+    #[test]
+    fn method_of_a_request_decides() {
+        let (hub, _) = hub_with(|hub| hub);
+        let ann = Subscriber::new().user("ann");
+        let client = open(&hub, ann.clone()).client_id();
+        let stream = open(&hub, ann.clone());
+        let change = |method: &str, target: &str| {
+            let request = Request::builder().method(method).uri(target).body(()).unwrap();
+            let answer = change_topics(&hub, &ann, &request.into_parts().0, |topic| topic == "t");
+            answer.unwrap_or_else(|error| error.status()).as_u16()
+        };
+        let count = || hub.count(Audience::topic("t"));
+        let query = format!("/topics?client={}&topic=t", stream.client_id());
+        for method in ["GET", "HEAD", "PUT", "OPTIONS"] {
+            assert_eq!((change(method, &query), count()), (400, 0), "{method}");
+        }
+        assert_eq!((change("POST", &query), count()), (204, 1));
+        assert_eq!((change("DELETE", &query), count()), (204, 0));
+        assert_eq!(change("POST", "/topics"), 400, "no query");
+        assert_eq!(change("POST", &query.replace("topic=t", "topic=u")), 403);
+        assert_eq!(change("DELETE", &format!("/topics?client={client}&topic=t")), 403, "it left");
     }
 
     #[test]

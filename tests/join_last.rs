@@ -144,7 +144,7 @@ impl Browser {
         if frame.event == "hub:open" {
             return;
         }
-        assert!(!frame.is_of_the_hub(), "nothing is lost: {frame:?}");
+        assert!(!frame.is_of_hub(), "nothing is lost: {frame:?}");
         let number: usize = frame.data.parse().unwrap();
         assert!(self.due.remove(&number), "{number} is not due, or came twice");
         self.got.insert(number);

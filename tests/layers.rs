@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// The layers, from the top.
 const LAYERS: [&[&str]; 5] = [
-    &["mount", "redis", "serve", "watchdog"],
+    &["mount", "redis", "serve", "testing", "watchdog"],
     &["hub"],
     &["core"],
     &["log"],
@@ -79,6 +79,7 @@ const COMMON: &[&str] = &[
     "run",
     "send",
     "sleep",
+    "start",
     "store",
     "sum",
     "take",

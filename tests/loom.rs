@@ -366,6 +366,29 @@ fn disconnecting_wakes_a_reader_and_forgets_it_once() {
 }
 
 #[test]
+fn finished_streams_agree_on_an_event_under_way() {
+    loom::model(|| {
+        let hub = hub(4, 4);
+        let mut streams = [opened(&hub), opened(&hub)];
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || publish(&hub)
+        });
+        let ended = hub.finish(Audience::all(), Goodbye::from_static("done")).unwrap();
+        assert_eq!((ended.matched, ended.changed), (2, 2));
+        publisher.join().unwrap();
+        let [one, other] = streams.each_mut().map(|stream| {
+            let mut text = String::new();
+            while let Some(item) = block_on(stream.next()) {
+                text += std::str::from_utf8(&item).unwrap();
+            }
+            text.matches("event: x\n").count()
+        });
+        assert_eq!(one, other, "the end must have one place among the events");
+    });
+}
+
+#[test]
 fn drain_ends_with_the_last_stream() {
     loom::model(|| {
         let hub = hub(4, 4);
@@ -502,5 +525,49 @@ fn values_join_live_events_without_a_hole() {
         assert!(seen.is_sorted(), "{seen:?}");
         assert!(seen.contains(&kept) || seen.contains(&changed), "{seen:?}");
         assert_eq!(seen.last(), Some(&changed), "the newest value comes last: {seen:?}");
+    });
+}
+
+/// An engine that can bring older events.
+#[derive(Debug, Clone, Default)]
+struct Past(Kept);
+
+impl Backplane for Past {
+    fn send(&self, event: Outgoing) -> Result<(), SendError> {
+        self.0.send(event)
+    }
+
+    fn supports_history(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn page_that_waits_is_woken_by_its_events() {
+    loom::model(|| {
+        let past = Past::default();
+        let builder = Hub::builder(ManualTimer::new()).heartbeat(None);
+        let hub = builder.backplane(past.clone()).build().unwrap();
+        hub.broadcast(Event::new("x").data("1")).unwrap();
+        let entry = past.0.0.lock().unwrap()[0].clone();
+        let (feed, head) = (Feed::new(&hub).unwrap(), EventId::new(2, 0));
+        feed.load(head, []);
+        let (who, after) = (Subscriber::new(), EventId::new(1, 0));
+        let mut reading = Box::pin(hub.read_with_history(&who, after, 10));
+        let mut dropped = Box::pin(hub.read_with_history(&who, after, 10));
+        assert!(reading.as_mut().now_or_never().is_none());
+        assert!(dropped.as_mut().now_or_never().is_none());
+        let engine = thread::spawn({
+            let feed = feed.clone();
+            move || {
+                let entry = Incoming::parse(&entry).unwrap();
+                feed.restore(head, after, [(head, Duration::ZERO, entry)]);
+            }
+        });
+        drop(dropped);
+        let page = block_on(reading).unwrap();
+        assert_eq!((page.events.len(), page.truncated), (1, false));
+        engine.join().unwrap();
+        assert!(feed.history_request().is_none());
     });
 }

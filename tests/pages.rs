@@ -249,7 +249,7 @@ impl Model {
             let text = read(&mut stream);
             assert_eq!(!gaps(&text).is_empty(), is_lost);
             let got: Vec<_> =
-                frames(&text).into_iter().filter(|frame| !frame.is_of_the_hub()).collect();
+                frames(&text).into_iter().filter(|frame| !frame.is_of_hub()).collect();
             let ids: Vec<_> = got.iter().map(|frame| frame.id.unwrap()).collect();
             assert_eq!(ids, expected.iter().map(|event| event.id).collect::<Vec<_>>());
         }

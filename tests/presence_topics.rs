@@ -82,6 +82,9 @@ fn members(hub: &Hub, topic: &str) -> BTreeMap<String, usize> {
     let map: BTreeMap<_, _> =
         members.iter().map(|info| (info.user.to_string(), info.clients)).collect();
     assert_eq!(map.len(), members.len(), "each once");
+    for user in ["ann", "bob", "cid"] {
+        assert_eq!(hub.is_member(user, topic), Ok(map.contains_key(user)), "{user} in {topic}");
+    }
     map
 }
 
@@ -250,6 +253,7 @@ fn only_selected_topics_have_members() {
     assert_eq!(seen(&mut watch), [joined("ann", "lobby-2"), joined("ann", "room-")]);
     for topic in ["news", "room", "Room-1", "alerts"] {
         assert_eq!(hub.users_in(topic), Err(MembersError::Off), "{topic}");
+        assert_eq!(hub.is_member("ann", topic), Err(MembersError::Off), "{topic}");
     }
     drop(page);
     timer.advance(GRACE);
@@ -281,6 +285,8 @@ fn invalid_names_get_typed_errors() {
     assert_eq!(hub.users_in(""), Err(MembersError::Topic(empty)));
     assert_eq!(hub.users_in("room-6789"), Err(MembersError::Topic(too_long)));
     assert_eq!(hub.users_in("room-678"), Ok(vec![]));
+    assert_eq!(hub.is_member("ann", ""), Err(MembersError::Topic(empty)));
+    assert_eq!(hub.is_member("", "room-678"), Ok(false), "no client can have this user");
     let build = |presence| {
         let hub = Hub::builder(ManualTimer::new()).limits(limits).presence(presence);
         hub.build().map(drop)

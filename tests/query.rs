@@ -156,11 +156,10 @@ fn read_all(stream: &mut Subscription) -> String {
 /// Returns the events of the application. Fails if an event is not for the client.
 fn events_for(tab: &Tab, text: &str) -> Vec<Frame> {
     let topics = tab.list("topics").unwrap_or_default();
-    let events = frames(text).into_iter().filter(|frame| !frame.is_of_the_hub());
+    let events = frames(text).into_iter().filter(|frame| !frame.is_of_hub());
     events
         .inspect(|frame| {
-            let event_type = if frame.event.is_empty() { "message" } else { &frame.event };
-            assert!(tab.admits(event_type), "not selected: {frame:?}");
+            assert!(tab.admits(&frame.event), "not selected: {frame:?}");
             let data = frame.data.as_str();
             assert!(data == "last" || topics.contains(data), "not followed: {frame:?}");
         })

@@ -101,6 +101,22 @@ fn moved_stream_wakes_its_new_task() {
     assert!(poll(&mut stream, Waker::noop()).is_ready());
 }
 
+/// A clone of a waker may not equal the waker: `Waker::will_wake` promises nothing. The vtable of
+/// `Waker::noop` has an address of its own in each crate.
+#[test]
+fn waker_may_differ_from_its_clone() {
+    within(Duration::from_secs(60), || {
+        let hub = Hub::builder(ManualTimer::new()).heartbeat(None).build().unwrap();
+        let mut stream = opened(&hub);
+        for _ in 0..3 {
+            hub.broadcast(text("x")).unwrap();
+            assert!(poll(&mut stream, Waker::noop()).is_ready());
+            assert!(poll(&mut stream, Waker::noop()).is_pending());
+            assert!(poll(&mut stream, Waker::noop()).is_pending());
+        }
+    });
+}
+
 #[test]
 fn heartbeat_wakes_the_latest_task() {
     let timer = ManualTimer::new();

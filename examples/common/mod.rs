@@ -1,5 +1,5 @@
 //! Shared by the examples: the port, the server, and an orderly end of the process. To end your own
-//! server in order, copy everything below `port`.
+//! server in order, copy everything below `is_via_axum`.
 #![allow(dead_code, reason = "no example uses all of it")]
 
 use std::num::ParseIntError;
@@ -18,6 +18,21 @@ pub(crate) fn port(default: u16) -> Result<u16, ParseIntError> {
 pub(crate) fn is_via_axum() -> bool {
     let argument = std::env::args().skip_while(|argument| argument != "--via").nth(1);
     argument.is_some_and(|via| via == "axum")
+}
+
+/// Serves on this machine until the process must end, and then drains the hub.
+#[cfg(feature = "serve")]
+pub(crate) async fn serve(
+    app: axum::Router,
+    hub: Hub,
+    port: u16,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    tokio::select! {
+        served = sse_hub::serve(listener, app).with_graceful_shutdown(drained(hub)) => Ok(served?),
+        () = overdue() => Ok(()),
+    }
 }
 
 /// The time over which clients are told to reconnect.

@@ -59,7 +59,7 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Clients wait for older events: see
+    /// Clients or pages wait for older events: see
     /// [`Feed::history_request`](crate::backplane::Feed::history_request).
     fn on_history_wanted(&self) {}
 

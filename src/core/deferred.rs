@@ -128,7 +128,7 @@ impl<'a> Work<'a> {
         self.presence_changed = true;
     }
 
-    /// Tells the backplane that clients wait for older events.
+    /// Tells the backplane that clients or readers wait for older events.
     pub(crate) fn note_history_wanted(&mut self) {
         self.history_wanted = true;
     }

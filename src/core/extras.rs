@@ -1,18 +1,18 @@
 //! The parts of an inbox that most clients do not have.
 
-use std::collections::VecDeque;
-use std::sync::Weak;
-
 use super::pacing::Pacing;
-use crate::log::entry::{Batch, Budget, Entry};
+use crate::log::entry::{Batch, Budget};
+use crate::log::pages::Older;
 use crate::wire::id::EventId;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Extras {
-    /// Events before the client's position that the client must get, in the order of their ids. The
-    /// log can evict an event before the client reads it.
-    unsent: VecDeque<(EventId, Weak<Entry>)>,
+    /// Events before the client's position, of which the client must get those after the first
+    /// `sent`. The log can evict an event before the client reads it.
+    unsent: Older,
+    /// At most the number of events in `unsent`.
+    sent: usize,
     pub(super) values: Option<Beginning>,
     pub(super) pacing: Option<Pacing>,
 }
@@ -29,26 +29,31 @@ pub(crate) struct Beginning {
 
 impl Extras {
     pub(super) fn is_empty(&self) -> bool {
-        self.unsent.is_empty() && self.values.is_none() && self.pacing.is_none()
+        !self.has_unsent() && self.values.is_none() && self.pacing.is_none()
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        self.sent < self.unsent.len()
     }
 
-    pub(super) fn add_unsent(&mut self, events: Vec<(EventId, Weak<Entry>)>) {
-        self.unsent.extend(events);
-        self.unsent.make_contiguous().sort_by_key(|&(id, _)| id);
-        // Topics can share an event.
-        let mut last = None;
-        self.unsent.retain(|&(id, _)| last.replace(id) != Some(id));
+    pub(super) fn add_unsent(&mut self, events: Older) {
+        if self.has_unsent() {
+            let mut all = [&self.unsent[self.sent..], &*events].concat();
+            all.sort_by_key(|&(id, _)| id);
+            // Topics can share an event.
+            all.dedup_by_key(|&mut (id, _)| id);
+            self.unsent = all.into();
+        } else {
+            self.unsent = events;
+        }
+        self.sent = 0;
     }
 
     /// Takes the oldest unsent events, within `budget`. Returns whether the log evicted some of
     /// these.
     pub(super) fn take_unsent(&mut self, budget: Budget, out: &mut Batch) -> bool {
         let (mut bytes, mut is_lost) = (0, false);
-        while let Some((_, event)) = self.unsent.front() {
+        while let Some((_, event)) = self.unsent.get(self.sent) {
             match event.upgrade() {
                 None => is_lost = true,
                 Some(entry) if budget.allows(out, bytes, &entry) => {
@@ -57,7 +62,7 @@ impl Extras {
                 }
                 Some(_) => break,
             }
-            self.unsent.pop_front();
+            self.sent += 1;
         }
         is_lost
     }

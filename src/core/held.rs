@@ -1,13 +1,21 @@
-//! History reads: clients that wait for older events than the log has.
+//! History reads: clients, and readers without a stream, that wait for older events than the log
+//! has.
 //!
 //! Such a client is *held*: the hub sends it only heartbeats, and asks the backplane for the events
 //! before the log. The backplane brings them in pieces, from the newest back, and each piece becomes
 //! part of the log. The hub releases a client as soon as the log reaches back to its position, or if
 //! nothing more can come. The client then reads the log like any client that is behind. There is no
 //! second way to read, so no event can be lost or repeated where two ways meet.
+//!
+//! A reader of a [page](crate::Page) waits in the same way, and reads the log when released. It has
+//! no stream and no slot: its future holds a key here, and frees the key when it is dropped.
 
+use std::mem;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
+
+use slab::Slab;
 
 use super::client::Client;
 use super::settings::History;
@@ -19,45 +27,88 @@ use crate::wire::id::EventId;
 /// How long the log keeps older events after the last read of them.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// A range of older events that clients wait for.
+/// The most readers without a stream that wait at a time. Each piece of older events looks at every
+/// reader under the state lock.
+const MAX_READERS: usize = 4096;
+
+/// A range of older events that clients wait for, or readers without a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryRequest {
     /// The position of the newest event that is wanted. If the order has no entry there, every
     /// event that is wanted is [gone](crate::backplane::Feed::gone).
     pub upto: EventId,
-    /// The oldest position of a waiting client. Events after it are wanted.
+    /// The oldest position that a client or a reader waits at. Events after it are wanted.
     pub after: EventId,
     /// How many events the log has room for.
     pub events: usize,
 }
 
-/// The clients that are held, and up to where older events can still come.
+/// The clients that are held, the readers that wait, and up to where older events can still come.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// `None` if the hub does no history reads.
     history: Option<History>,
-    waiting: Vec<Waiter>,
+    clients: Vec<HeldClient>,
+    /// Each reader stays until its future removes it.
+    readers: Slab<Reader>,
     /// The backplane cannot bring events up to this id.
     gone: EventId,
-    /// When a client last read, or waited for, events beyond the retention.
+    /// When a client or a reader last read, or waited for, events beyond the retention.
     used: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct HeldClient {
     slot: usize,
     serial: u64,
     /// The client has every event up to here.
     after: EventId,
 }
 
-impl Held {
-    pub(crate) fn new(history: Option<History>) -> Self {
-        Self { history, waiting: Vec::new(), gone: EventId::ORIGIN, used: None }
+/// A reader without a stream.
+#[derive(Debug)]
+enum Reader {
+    /// Waits for the events after `after`. The waker is that of the last poll.
+    Waiting { after: EventId, waker: Option<Waker> },
+    /// May read the log. Losses up to `requested` must not be requested again.
+    Released { requested: EventId },
+}
+
+impl Reader {
+    fn after(&self) -> Option<EventId> {
+        match self {
+            Self::Waiting { after, .. } => Some(*after),
+            Self::Released { .. } => None,
+        }
     }
 
-    /// Returns until when a client may wait for the events after `after`; `None` if none can come.
+    /// Lets the reader go on. Returns the waker of its task.
+    fn release(&mut self, requested: EventId) -> Option<Waker> {
+        match mem::replace(self, Self::Released { requested }) {
+            Self::Waiting { waker, .. } => waker,
+            Self::Released { .. } => None,
+        }
+    }
+}
+
+/// The hub has no room for one more waiting reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManyReaders;
+
+impl Held {
+    pub(crate) fn new(history: Option<History>) -> Self {
+        Self {
+            history,
+            clients: Vec::new(),
+            readers: Slab::new(),
+            gone: EventId::ORIGIN,
+            used: None,
+        }
+    }
+
+    /// Returns until when a client or a reader may wait for the events after `after`; `None` if
+    /// none can come.
     pub(crate) fn may_hold(&self, after: EventId, log: &Log, now: Instant) -> Option<Instant> {
         let history = self.history.filter(|_| self.can_bring(after, log))?;
         Some(history.until(now))
@@ -90,46 +141,103 @@ impl Held {
         log: &mut Log,
         routes: &Routes<Arc<Client>>,
     ) {
-        let Some(history) = self.history else { return };
-        // From here on the log drops no event that the client will need.
-        log.raise(history.allowance);
-        self.used = Some(now);
-        self.waiting.push(Waiter { slot, serial: client.serial, after });
-        if self.waiting.len() > routes.prune_at() {
+        self.note_wait(now, log);
+        self.clients.push(HeldClient { slot, serial: client.serial, after });
+        if self.clients.len() > routes.prune_at() {
             self.prune(routes);
         }
     }
 
+    /// Adds a reader that waits for the events after `after`, and returns its key. The future of
+    /// the reader must [remove](Self::remove_reader) the key.
+    pub(crate) fn add_reader(
+        &mut self,
+        after: EventId,
+        now: Instant,
+        log: &mut Log,
+    ) -> Result<usize, TooManyReaders> {
+        if self.readers.len() >= MAX_READERS {
+            return Err(TooManyReaders);
+        }
+        self.note_wait(now, log);
+        Ok(self.readers.insert(Reader::Waiting { after, waker: None }))
+    }
+
+    /// From here on the log drops no event that a client or a reader will need.
+    fn note_wait(&mut self, now: Instant, log: &mut Log) {
+        let Some(history) = self.history else { return };
+        log.raise(history.allowance);
+        self.used = Some(now);
+    }
+
+    /// Returns up to where losses were requested, if the reader may read the log. Otherwise keeps
+    /// the waker, and leaves the waker of the last poll in its place: it must be dropped after
+    /// unlocking.
+    pub(crate) fn poll_reader(&mut self, key: usize, new: &mut Option<Waker>) -> Option<EventId> {
+        match &mut self.readers[key] {
+            Reader::Waiting { waker, .. } => {
+                mem::swap(waker, new);
+                None
+            }
+            Reader::Released { requested } => Some(*requested),
+        }
+    }
+
+    /// Removes a reader. The waker must be dropped after unlocking.
+    pub(crate) fn remove_reader(&mut self, key: usize) -> Option<Waker> {
+        self.readers.try_remove(key).and_then(|mut reader| reader.release(EventId::ORIGIN))
+    }
+
+    /// Lets every reader go on. Losses up to `requested` must not be requested again.
+    pub(crate) fn release_readers(&mut self, requested: EventId, wakers: &mut impl Extend<Waker>) {
+        wakers.extend(self.readers.iter_mut().filter_map(|(_, reader)| reader.release(requested)));
+    }
+
     /// Forgets clients that left or are no longer held.
     fn prune(&mut self, routes: &Routes<Arc<Client>>) {
-        self.waiting.retain(|waiter| {
-            let client = routes.get(waiter.slot).filter(|client| client.serial == waiter.serial);
+        self.clients.retain(|held| {
+            let client = routes.get(held.slot).filter(|client| client.serial == held.serial);
             client.is_some_and(|client| client.lock().mailbox.held_until().is_some())
         });
     }
 
-    /// Takes the slots of the clients that can go on: the log reaches back to them, or no event can
-    /// come any more. Each must be [released](crate::log::mailbox::Mailbox::release) with
-    /// `log.whole_from()`.
+    /// Lets the readers go on that the log reaches back to, or all if no event can come any more.
+    /// Takes the slots of the clients for which the same holds: each must be
+    /// [released](crate::log::mailbox::Mailbox::release) with `log.whole_from()`.
     #[must_use]
-    pub(crate) fn take_served(&mut self, log: &Log, routes: &Routes<Arc<Client>>) -> Vec<usize> {
+    pub(crate) fn take_served(
+        &mut self,
+        log: &Log,
+        routes: &Routes<Arc<Client>>,
+        wakers: &mut impl Extend<Waker>,
+    ) -> Vec<usize> {
         self.prune(routes);
         let whole_from = log.whole_from();
         let is_over = !self.can_bring(EventId::ORIGIN, log);
-        let served = self.waiting.extract_if(.., |waiter| is_over || waiter.after >= whole_from);
-        served.map(|waiter| waiter.slot).collect()
+        let is_served = |after| is_over || after >= whole_from;
+        let readers = self.readers.iter_mut().map(|(_, reader)| reader);
+        let readers = readers.filter(|reader| reader.after().is_some_and(is_served));
+        wakers.extend(readers.filter_map(|reader| reader.release(whole_from)));
+        let served = self.clients.extract_if(.., |client| is_served(client.after));
+        served.map(|client| client.slot).collect()
     }
 
-    /// Returns the range that the waiting clients need, if a client waits.
+    /// Returns the range that is waited for, if there is any.
     pub(crate) fn request(&self, log: &Log) -> Option<HistoryRequest> {
         let allowance = self.history?.allowance;
-        let after = self.waiting.iter().map(|waiter| waiter.after).min()?.max(self.gone);
+        let after = self.waited_for().min()?.max(self.gone);
         Some(HistoryRequest { upto: log.whole_from(), after, events: log.room(allowance) })
     }
 
-    /// Whether clients wait.
+    /// The positions of the clients and readers that wait.
+    fn waited_for(&self) -> impl Iterator<Item = EventId> {
+        let readers = self.readers.iter().filter_map(|(_, reader)| reader.after());
+        self.clients.iter().map(|client| client.after).chain(readers)
+    }
+
+    /// Whether clients or readers wait.
     pub(crate) fn is_waited_for(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waited_for().next().is_some()
     }
 
     /// The backplane cannot bring events up to `position`.
@@ -137,7 +245,7 @@ impl Held {
         self.gone = self.gone.max(position);
     }
 
-    /// A client reads at `cursor`: older events stay in the log while they are read.
+    /// A client or a reader reads at `cursor`: older events stay in the log while they are read.
     pub(crate) fn note_read(&mut self, cursor: EventId, log: &Log, now: Instant) {
         if log.reaches_back(cursor) {
             self.used = Some(now);
@@ -149,17 +257,18 @@ impl Held {
         self.used = Some(now);
     }
 
-    /// The log was replaced, and nobody is held any more. If the order is another (`reset`), its
-    /// older events are of no use.
-    pub(crate) fn restart(&mut self, reset: Option<EventId>) {
-        self.waiting.clear();
+    /// The log was replaced: no client is held any more, and readers read again. If the order is
+    /// another (`reset`), the older events of the old order are of no use.
+    pub(crate) fn restart(&mut self, reset: Option<EventId>, wakers: &mut impl Extend<Waker>) {
+        self.clients.clear();
+        self.release_readers(EventId::ORIGIN, wakers);
         if let Some(floor) = reset {
             self.gone = floor;
         }
     }
 
-    /// Returns the log to its retention once no client has needed more for a while, `most` events
-    /// at a time. Must be called again while the log is raised.
+    /// Returns the log to its retention once nothing beyond it was needed for a while, `most`
+    /// events at a time. Must be called again while the log is raised.
     pub(crate) fn lower(
         &mut self,
         now: Instant,
@@ -176,10 +285,10 @@ impl Held {
             return;
         }
         self.prune(routes);
-        if self.waiting.is_empty() {
-            log.lower(most, evicted);
-        } else {
+        if self.is_waited_for() {
             self.used = Some(now);
+        } else {
+            log.lower(most, evicted);
         }
     }
 }
@@ -213,6 +322,8 @@ mod tests {
         held: Held,
         now: Instant,
         evicted: Vec<Arc<Entry>>,
+        /// The tasks of readers that may go on.
+        wakers: Vec<Waker>,
     }
 
     impl World {
@@ -226,9 +337,15 @@ mod tests {
                 id(floor),
                 KeyHasher::default(),
             );
-            let (routes, evicted) = (Routes::new(KeyHasher::default()), Vec::new());
-            let inboxes = Inboxes::default();
-            Self { log, routes, inboxes, held: Held::new(Some(history)), now, evicted }
+            Self {
+                log,
+                routes: Routes::new(KeyHasher::default()),
+                inboxes: Inboxes::default(),
+                held: Held::new(Some(history)),
+                now,
+                evicted: Vec::new(),
+                wakers: Vec::new(),
+            }
         }
 
         fn entry(&self, count: u64) -> Arc<Entry> {
@@ -270,7 +387,8 @@ mod tests {
         }
 
         fn served(&mut self) -> Vec<usize> {
-            self.held.take_served(&self.log, &self.routes)
+            let Self { held, log, routes, wakers, .. } = self;
+            held.take_served(log, routes, wakers)
         }
 
         fn bring(&mut self, count: u64) {
@@ -363,10 +481,10 @@ mod tests {
         let mut world = World::new(4, 10, 100);
         world.append(11..=12);
         world.hold(8);
-        world.held.restart(None);
+        world.held.restart(None, &mut world.wakers);
         assert!(!world.held.is_waited_for());
         assert!(world.held.is_hopeful(id(8), &world.log), "the order is the same");
-        world.held.restart(Some(id(20)));
+        world.held.restart(Some(id(20)), &mut world.wakers);
         world.log = Log::new(
             Retain::default().events(4),
             RunLimits::default(),
@@ -422,7 +540,7 @@ mod tests {
         world.now += Duration::from_secs(11);
         world.lower();
         assert!(world.log.is_raised());
-        world.held.restart(None);
+        world.held.restart(None, &mut world.wakers);
         world.lower();
         assert!(world.log.is_raised(), "the wait counts as use");
         world.now += Duration::from_secs(11);

@@ -12,8 +12,8 @@ use std::array;
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::pacing::Pacing;
 use super::stats::Read;
 use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::mailbox::{Mailbox, Waiting};
+use crate::log::pages::Older;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::id::EventId;
 
@@ -180,7 +181,7 @@ impl Inbox {
     }
 
     /// Adds events before the client's position.
-    pub(crate) fn add_unsent(&mut self, events: Vec<(EventId, Weak<Entry>)>) {
+    pub(crate) fn add_unsent(&mut self, events: Older) {
         if !events.is_empty() {
             self.change_extras(|extras| extras.add_unsent(events));
         }
@@ -553,6 +554,8 @@ impl Walk<'_> {
 
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
+    use std::sync::Weak;
+
     use super::*;
 
     fn inbox(position: u64) -> Inbox {
@@ -617,7 +620,7 @@ mod tests {
         scheduled.schedule_end(at, EndReason::Drained);
         assert!(!scheduled.is_plain() && scheduled.is_open());
         let mut behind = inbox(0);
-        behind.add_unsent(vec![(EventId::new(1, 1), Weak::new())]);
+        behind.add_unsent([(EventId::new(1, 1), Weak::new())].into());
         assert!(!behind.is_plain() && behind.is_open());
         let is_lost = behind.take_unsent(Budget { bytes: 1 }, &mut Batch::new());
         assert!(is_lost && behind.is_plain() && !behind.has_unsent());

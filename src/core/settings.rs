@@ -156,14 +156,16 @@ impl Default for Limits {
     }
 }
 
-/// How far a hub reads back for clients that missed more than the log [retains](crate::Retain).
+/// How far a hub reads back for clients that missed more than the log [retains](crate::Retain), and
+/// for [pages](crate::Hub::read_with_history).
 ///
 /// Needs a [backplane](crate::HubBuilder::backplane) that supports history reads, as
 /// `sse_hub::redis` does. Without a backplane these settings change nothing.
 ///
 /// The hub reads older events once for all clients that need them, in pieces from the newest back,
-/// and puts them before the retained events. The older events stay until no client has read them
-/// for ten seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not apply.
+/// and puts them before the retained events. The older events stay until neither a client nor a
+/// page has read them for ten seconds. Meanwhile `Retain::per_topic` and `Retain::age` do not
+/// apply.
 ///
 /// # Memory
 ///
@@ -208,7 +210,8 @@ impl History {
     }
 
     /// Sets how long a client waits for a backplane that does not answer: one minute by default.
-    /// Then the client gets a gap, and continues with the events of the hub.
+    /// Then the client gets a gap, and continues with the events of the hub. A page is
+    /// [truncated](crate::Page::truncated) then.
     #[must_use]
     pub const fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;

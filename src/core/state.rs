@@ -509,10 +509,11 @@ impl State {
         head
     }
 
-    /// Lets the held clients go on that the log has reached, or all if nothing more can come.
+    /// Lets the held clients and the waiting readers go on that the log has reached, or all if
+    /// nothing more can come.
     pub(crate) fn release_served(&mut self, work: &mut Work<'_>) {
         let whole_from = self.log.whole_from();
-        for slot in self.held.take_served(&self.log, &self.routes) {
+        for slot in self.held.take_served(&self.log, &self.routes, work) {
             if let Some(client) = self.routes.get(slot) {
                 let mut inbox = client.lock();
                 inbox.mailbox.release(whole_from, work.now);

@@ -26,6 +26,7 @@
 //! | values beyond these limits | [`Retain::keep_latest`](crate::Retain::keep_latest) | off; 16 MiB if on |
 //! | runs, and their events | [`RunLimits`](crate::RunLimits) | 10,000 runs, 8 MiB each, 64 MiB together, 10 minutes after the end |
 //! | older events that are read back from a backplane | [`History`](crate::History) | 16,384 events, 16 MiB |
+//! | pages that wait for older events, [`Hub::read_with_history`](crate::Hub::read_with_history) | fixed | 4,096 |
 //! | names of an audience | [`Audience::MAX_NAMES`](crate::Audience::MAX_NAMES) | 10,000 |
 //! | connections, with direct serving | [`max_connections`](crate::serve::Serve::max_connections) | none |
 //! | open files of the process | the system's `LimitNOFILE` or `ulimit -n` | often 1,024: set more than your clients |

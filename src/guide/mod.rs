@@ -30,7 +30,13 @@
 //! [`design`](crate::design) says how the crate is built, and why.
 // Without some features, links to their items have no target.
 #![cfg_attr(
-    not(all(feature = "metrics", feature = "redis", feature = "serve", feature = "warp")),
+    not(all(
+        feature = "metrics",
+        feature = "redis",
+        feature = "serve",
+        feature = "testing",
+        feature = "warp"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 

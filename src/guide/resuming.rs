@@ -73,6 +73,16 @@
 //! [`retained`](crate::Stats::retained) with the limit, and watch the count of
 //! [gaps](super::production).
 //!
+//! # Without a stream
+//!
+//! A webhook, a long poll or a server that renders reads pages, judged as a stream of that client
+//! would be. Each page says where the next begins, and whether events are missing:
+//!
+//! | the handler | use | events that left the log |
+//! |---|---|---|
+//! | needs the page now | [`Hub::read`](crate::Hub::read) | [`truncated`](crate::Page::truncated) |
+//! | can wait for the [backplane](super::instances) | [`Hub::read_with_history`](crate::Hub::read_with_history) | are brought back, within [`History`](crate::History) |
+//!
 //! # Events for one tab
 //!
 //! A native `EventSource` gets a new client id with each connection, so events for the old id are

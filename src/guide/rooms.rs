@@ -6,27 +6,31 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | let a page join or leave by a request | [`join_topic`](crate::http::join_topic), [`leave_topic`](crate::http::leave_topic), or [`Hub::follow`](crate::Hub::follow) without HTTP |
+//! | let a page join or leave by a request | [`change_topics`](crate::http::change_topics), or [`Hub::follow`](crate::Hub::follow) without HTTP |
 //! | let the application decide | [`Hub::join`](crate::Hub::join), [`Hub::leave`](crate::Hub::leave), for any audience |
 //! | begin with the last events | `last` of the request, or [`Hub::join_with_last`](crate::Hub::join_with_last) |
 //! | follow a room from the first frame on | [`Subscriber::topic`](crate::Subscriber::topic) in the handler of the stream |
 //! | read the last events without a stream | [`Hub::recent`](crate::Hub::recent) |
+//! | read on from a position without a stream | [`Hub::read`](crate::Hub::read); with a backplane [`Hub::read_with_history`](crate::Hub::read_with_history) |
 //! | list the users in a room, and tell changes | [`Hub::users_in`](crate::Hub::users_in), [`Hub::watch_topics`](crate::Hub::watch_topics) |
+//! | let only members publish | [`Hub::is_member`](crate::Hub::is_member) |
 //! | remove a user at once | [`Hub::leave`](crate::Hub::leave) with the audience of the user |
 //!
 //! # The request of a page
 //!
-//! The page names its client id, from `hub:open`. `join_topic` checks that the client is connected
-//! as the user and the session of the request, so a page cannot move the stream of somebody else:
+//! The page names its client id, from `hub:open`. `change_topics` checks that the client is
+//! connected as the user and the session of the request, so a page cannot move the stream of
+//! somebody else:
 //!
 #![cfg_attr(all(feature = "axum-serve", feature = "tokio"), doc = "```")]
 #![cfg_attr(not(all(feature = "axum-serve", feature = "tokio")), doc = "```ignore")]
 //! use std::collections::HashMap;
 //! use axum::Router;
-//! use axum::extract::{Query, RawQuery, State};
+//! use axum::extract::{Query, State};
 //! use axum::http::StatusCode;
+//! use axum::http::request::Parts;
 //! use axum::routing::{get, post};
-//! use sse_hub::http::{ErrorResponse, join_topic, leave_topic};
+//! use sse_hub::http::{ErrorResponse, change_topics};
 //! use sse_hub::{Audience, Event, Hub, LastEventId, Refused, Subscriber, Subscription};
 //!
 //! # use axum::extract::FromRequestParts;
@@ -57,23 +61,14 @@
 //!     hub.subscribe(who)
 //! }
 //!
-//! /// `POST /topics?client=...&topic=room-7&last=20`
-//! async fn join(
+//! /// `POST /topics?client=...&topic=room-7&last=20`, and `DELETE` to leave.
+//! async fn topics(
 //!     user: User,
 //!     State(hub): State<Hub>,
-//!     RawQuery(query): RawQuery,
+//!     parts: Parts,
 //! ) -> Result<StatusCode, ErrorResponse> {
 //!     let who = Subscriber::new().user(user.0); // The same names as in `events`.
-//!     join_topic(&hub, &who, &query.unwrap_or_default(), |room| user.may_enter(room))
-//! }
-//!
-//! /// `DELETE /topics?client=...&topic=room-7`
-//! async fn leave(
-//!     user: User,
-//!     State(hub): State<Hub>,
-//!     RawQuery(query): RawQuery,
-//! ) -> Result<StatusCode, ErrorResponse> {
-//!     leave_topic(&hub, &Subscriber::new().user(user.0), &query.unwrap_or_default())
+//!     change_topics(&hub, &who, &parts, |room| user.may_enter(room))
 //! }
 //!
 //! /// A user that loses the right to a room leaves on all pages, before the message.
@@ -84,7 +79,7 @@
 //! }
 //!
 //! fn app(hub: Hub) -> Router {
-//!     let topics = post(join).delete(leave);
+//!     let topics = post(topics).delete(topics);
 //!     Router::new().route("/events", get(events)).route("/topics", topics).with_state(hub)
 //! }
 //! # let hub = Hub::builder(sse_hub::ManualTimer::new()).build()?;
@@ -158,4 +153,5 @@
 //! - With several instances, a request can reach an instance other than that of the stream. The
 //!   join takes effect everywhere, and the answer does not tell whether the client exists.
 //! - A room with a history needs a database. The log is bounded, and the last events may have left
-//!   it.
+//!   it. With a backplane, `Hub::read_with_history` reaches back further, within
+//!   [`History`](crate::History).

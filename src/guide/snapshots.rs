@@ -31,6 +31,8 @@
 //! }
 //! ```
 //!
+//! In a handler, [`ErrorResponse`](crate::http::ErrorResponse) takes both errors.
+//!
 //! A change that was made between the two steps is in the snapshot and comes once more as an event:
 //! let changes carry the new value, not a difference. If the client missed events, the `hub:gap`
 //! before the snapshot says `"healed": true`.

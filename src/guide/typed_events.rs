@@ -23,7 +23,7 @@
 //! hub.publish(Audience::topic("orders"), shipped)?;
 //!
 //! // A page that shows only deliveries selects the type.
-//! let page = Subscriber::new().topic("orders").event_types([OrderShipped::TYPE.as_str()]);
+//! let page = Subscriber::new().topic("orders").event_types([OrderShipped::TYPE]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::disconnect;
+use super::disconnect::{self, Ends};
 use super::incoming::{Aged, Loaded};
-use super::joining::{self, Change, Found, Joined, Returns};
+use super::joining::{self, Change, Joined, Returns};
 use super::parts::{self, Part, Replay};
 use super::reading::{self, ClientRuns};
 use super::returning;
@@ -73,7 +73,9 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
         match action {
             Action::End { kind, reason, last } => {
                 let last = last.map(Sealed::finish_without_id).unwrap_or_default();
-                disconnect::end_now(&mut state, &audience, kind, &reason, &last, &mut work);
+                drop(state);
+                let end = Ends { audience: &audience, kind, reason: &reason, last: &last };
+                disconnect::end_in_order(shared, &end, &mut work);
             }
             Action::Join { topic, last } => {
                 drop(state);
@@ -83,7 +85,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 let returns = is_valid.then(|| Returns::note(shared));
                 let mut clients = joining::find(shared, &audience, &key);
                 let all = clients.len();
-                clients.retain(|found| is_valid && found.has_room);
+                clients.retain(|found| is_valid && found.visit.has_room);
                 rejected = all - clients.len();
                 let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
                 let change = Change::Join(joined);
@@ -92,8 +94,8 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
                 let mut first = state.away.take_unannounced();
                 let claimants = state.away.claimants(&audience);
                 if let Some(returns) = returns {
-                    let new = clients.iter().filter(|found| !found.has_joined);
-                    first.extend(new.map(Found::id));
+                    let new = clients.iter().filter(|found| !found.visit.has_joined);
+                    first.extend(new.map(|found| found.client.id));
                     first.extend(returns.change(&mut state, &audience, change, id, &mut work));
                     state.away.note(id, audience, key.clone(), true, work.now);
                 }
@@ -237,7 +239,7 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);
-    state.held.restart((!is_first).then_some(floor));
+    state.held.restart((!is_first).then_some(floor), &mut work);
     relocate_clients(&mut state, floor, is_first, &mut work);
     let State { ahead, log, routes, held, .. } = &mut *state;
     if ahead.mark(log, routes).is_some() {

@@ -3,9 +3,8 @@
 use std::mem;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-
-use super::shared::Shared;
+use super::crowd;
+use super::shared::{self, Shared};
 use crate::core::backplane::Outgoing;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
@@ -23,6 +22,10 @@ use crate::log::runs::RunState;
 use crate::sync::{self, contain_panic};
 use crate::wire::event::Event;
 use crate::wire::frame::{self, Sealed};
+use crate::wire::id::EventId;
+
+/// The most clients that one hold of the state lock forgets. loom explores every order.
+const FORGOTTEN: usize = if cfg!(sse_hub_loom) { 1 } else { 64 };
 
 /// Ends the streams of an audience, on every instance.
 pub(super) fn end_streams(
@@ -37,7 +40,8 @@ pub(super) fn end_streams(
     let last = event.map(Event::seal);
     let recipients = Recipients::new(&audience, &shared.hasher);
     if let Some(backplane) = &shared.config.backplane {
-        let affected = preview(&shared.state.lock(), &recipients, kind);
+        let visit = |state: &State, _, client: &Client| would_end(state, &client.lock(), kind);
+        let affected = affected(&crowd::find(shared, &recipients, visit));
         let action = Action::End { kind, reason: reason.into(), last };
         let command = Command { audience, action };
         sync::assert_unlocked();
@@ -45,23 +49,41 @@ pub(super) fn end_streams(
         return Ok(affected);
     }
     let last = last.map(Sealed::finish_without_id).unwrap_or_default();
+    let ends = Ends { audience: &recipients, kind, reason: &reason, last: &last };
     let mut work = Work::begin(&shared.config);
-    let ended = {
+    work.expect_wakers(crowd::most(shared, &recipients));
+    let found = {
         // Without the ordering lock, an event under way could reach some of the streams only.
         let _order = shared.order.lock_long();
-        let mut state = shared.state.lock();
-        end_now(&mut state, &recipients, kind, &reason, &last, &mut work)
+        end(shared, &ends, &mut work)
     };
     work.run();
-    Ok(ended)
+    if kind == EndKind::Disconnect {
+        // The streams take no event any more, so publishers need not wait for this.
+        for piece in found.chunks(FORGOTTEN) {
+            let mut work = Work::begin(&shared.config);
+            forget(shared, piece, &mut work);
+            work.run();
+        }
+    }
+    Ok(affected(&found))
 }
 
-/// Returns the streams of this instance that an end would reach now.
-fn preview(state: &State, audience: &Recipients, kind: EndKind) -> Affected {
-    let slots = state.routes.matching(audience);
-    let clients = slots.iter().filter_map(|&slot| state.routes.get(slot));
-    let changed = clients.filter(|client| would_end(state, &client.lock(), kind)).count();
-    Affected { matched: slots.len(), changed }
+/// An end of the streams of an audience, each with the frames `last` and `hub:end`.
+#[derive(Clone, Copy)]
+pub(super) struct Ends<'a> {
+    pub(super) audience: &'a Recipients,
+    pub(super) kind: EndKind,
+    pub(super) reason: &'a str,
+    pub(super) last: &'a [u8],
+}
+
+/// A client of an end, and whether the end changes its stream.
+type Found = crowd::Found<bool>;
+
+fn affected(found: &[Found]) -> Affected {
+    let changed = found.iter().filter(|found| found.visit).count();
+    Affected { matched: found.len(), changed }
 }
 
 /// Whether an end of this kind changes a stream.
@@ -77,45 +99,43 @@ fn would_end(state: &State, inbox: &Inbox, kind: EndKind) -> bool {
     }
 }
 
-/// Ends the streams of an audience, each with the frames `last` and `hub:end`.
-pub(super) fn end_now(
-    state: &mut State,
-    audience: &Recipients,
-    kind: EndKind,
-    reason: &str,
-    last: &[u8],
-    work: &mut Work<'_>,
-) -> Affected {
-    let slots = state.routes.matching(audience);
-    let mut changed = 0;
-    let config = work.config;
-    let frames = |client: &Client, is_final| -> Bytes {
-        let mut frames = BytesMut::from(last);
-        frames.extend_from_slice(&frame::end(reason, config.retry(client.id), is_final));
-        frames.freeze()
-    };
-    for &slot in &slots {
-        let Some(client) = state.routes.get(slot) else { continue };
-        let is_ended = would_end(state, &client.lock(), kind);
-        changed += usize::from(is_ended);
-        match kind {
-            // A stream that is over is forgotten here, too.
-            EndKind::Disconnect => {
-                let end = |client: &Client| End {
-                    reason: EndReason::Disconnected,
-                    last: Some(frames(client, false)),
-                };
-                state.expel(slot, end, work);
-            }
-            EndKind::Finish if is_ended => {
-                let last = Some(frames(client, true));
-                let end = End { reason: EndReason::Finished, last };
-                work.extend(client.lock().end(end));
-            }
-            EndKind::Finish => {}
-        }
+/// Ends streams for a caller that holds the ordering lock, and forgets the clients that were
+/// disconnected.
+pub(super) fn end_in_order(shared: &Shared, ends: &Ends<'_>, work: &mut Work<'_>) {
+    let found = end(shared, ends, work);
+    if ends.kind == EndKind::Disconnect {
+        found.chunks(FORGOTTEN).for_each(|piece| forget(shared, piece, work));
     }
-    Affected { matched: slots.len(), changed }
+}
+
+/// Ends streams. The caller holds the ordering lock, so that all streams end at one place among the
+/// events. The state lock is released between two pieces of the crowd.
+fn end(shared: &Shared, ends: &Ends<'_>, work: &mut Work<'_>) -> Vec<Found> {
+    let Ends { audience, kind, reason, last } = *ends;
+    let config = &shared.config;
+    let (reason_of_end, is_final) = match kind {
+        EndKind::Disconnect => (EndReason::Disconnected, false),
+        EndKind::Finish => (EndReason::Finished, true),
+    };
+    crowd::find(shared, audience, |state, _, client| {
+        let mut inbox = client.lock();
+        let is_ended = would_end(state, &inbox, kind);
+        if is_ended {
+            let end = frame::end(reason, config.retry(client.id), is_final);
+            let frames = [last, &*end].concat();
+            let end = End { reason: reason_of_end, last: Some(frames.into()) };
+            work.wake_later(inbox.end(end));
+        }
+        is_ended
+    })
+}
+
+/// Forgets clients whose streams are over.
+fn forget(shared: &Shared, clients: &[Found], work: &mut Work<'_>) {
+    let mut state = shared.state.lock();
+    for Found { slot, client, .. } in clients {
+        shared::forget(&mut state, *slot, client, work);
+    }
 }
 
 /// Closes the hub: no event is published and no client let in any more, and streams end after their
@@ -130,6 +150,8 @@ pub(super) fn close(shared: &Shared) {
     let mut state = shared.state.lock();
     state.lifecycle = Lifecycle::Closed;
     state.end_all(EndReason::Closed, &mut work);
+    // No engine brings older events any more.
+    state.held.release_readers(EventId::LAST, &mut work);
     let remote = state.attendance.as_mut().and_then(|attendance| attendance.close(&mut work));
     let producers = mem::take(&mut state.producers);
     let (clients, published) = (state.routes.len(), shared.published(state.counts.published));

@@ -251,12 +251,12 @@ impl Feed {
 
 /// # Older events
 impl Feed {
-    /// Returns which older events clients wait for, if they do.
+    /// Returns the older events that clients and [pages](crate::Hub::read_with_history) wait for.
     ///
     /// Ask after [`Backplane::on_history_wanted`](crate::backplane::Backplane::on_history_wanted),
-    /// and again after each answer until the result is `None`. One request covers every waiting
-    /// client; the engine decides how often to read the order. An engine that cannot read must try
-    /// again. Clients that wait [too long](crate::History::max_wait) go on by themselves.
+    /// and again after each answer until the result is `None`. One request covers every client and
+    /// page that waits; the engine decides how often to read the order. An engine that cannot read
+    /// must try again. A wait that takes [too long](crate::History::max_wait) ends by itself.
     #[must_use]
     pub fn history_request(&self) -> Option<HistoryRequest> {
         let shared = self.shared.upgrade()?;

@@ -531,8 +531,9 @@ impl Hub {
     ///
     /// A page has at most `limit` events. The cost follows the number of events under the names of
     /// `who`, and no lock is held for more than 1,024 of these. A closed hub can be read. With a
-    /// backplane, the log of this instance is read: older events are `truncated`. A stream that
-    /// [resumes](Subscriber::resume) reads them from the backplane.
+    /// backplane, the log of this instance is read, and older events are `truncated`: a handler
+    /// that can wait uses [`read_with_history`](Self::read_with_history), which also reads the
+    /// events that only the backplane has.
     ///
     /// # Errors
     ///
@@ -599,6 +600,76 @@ impl Hub {
         limit: usize,
     ) -> Result<Page, ReadError> {
         page::read(self.shared(), who, after.into(), limit)
+    }
+
+    /// Reads as [`read`](Self::read) does. With a backplane that supports [history
+    /// reads](crate::History), the page also has the events that are no longer in the log of this
+    /// instance: the call waits until the backplane has brought them.
+    ///
+    /// The call waits only if events for `who` after `after` are missing in the log, and the
+    /// backplane may have them. Without a backplane, or without
+    /// [`HubBuilder::history`](crate::HubBuilder::history), it never waits. The events are brought
+    /// once for all streams and readers that need them, and stay in the log for ten seconds after
+    /// the last read, so the following pages come at once.
+    ///
+    /// The page is [`truncated`](Page::truncated) if the backplane no longer has all the events, if
+    /// they do not fit into [`History::events`] and [`History::bytes`], or if the backplane has not
+    /// answered within [`History::max_wait`]. A hub that is closed meanwhile returns what the log
+    /// has. The first page (no id) begins with the oldest event of the log, as for `read`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`read`](Self::read), and [`ReadError::Busy`] if 4,096 readers wait
+    /// already: let the client ask again. If the [deadline](Subscriber::expires_in) of `who` passes
+    /// during the wait, the call returns [`ReadError::Expired`] then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait, and frees the place of the reader. A reader that asks
+    /// again loses nothing.
+    ///
+    /// # A webhook that catches up
+    ///
+    /// ```
+    /// use sse_hub::{Event, EventId, Hub, ManualTimer, ReadError, Subscriber};
+    ///
+    /// /// Posts the orders since a stored position, and returns the new position to store.
+    /// async fn deliver(hub: &Hub, mut at: EventId) -> Result<EventId, ReadError> {
+    ///     let who = Subscriber::new().topic("orders");
+    ///     loop {
+    ///         let page = hub.read_with_history(&who, at, 100).await?;
+    ///         if page.truncated {
+    ///             // Fetch the present state of the orders from the database.
+    ///         }
+    ///         for _order in &page.events {
+    ///             // Post the order.
+    ///         }
+    ///         at = page.next;
+    ///         if !page.has_more {
+    ///             return Ok(at);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # futures_executor::block_on(async {
+    /// let hub = Hub::builder(ManualTimer::new()).build()?;
+    /// let stored = hub.position();
+    /// hub.send_to_topic("orders", Event::new("order").data("17"))?;
+    /// assert_eq!(deliver(&hub, stored).await?, hub.position());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// [`History::events`]: crate::History::events
+    /// [`History::bytes`]: crate::History::bytes
+    /// [`History::max_wait`]: crate::History::max_wait
+    pub async fn read_with_history(
+        &self,
+        who: &Subscriber,
+        after: impl Into<LastEventId>,
+        limit: usize,
+    ) -> Result<Page, ReadError> {
+        page::read_with_history(self.shared(), who, after.into(), limit).await
     }
 
     /// Returns the last retained events of an audience, at most `count`, in the order of their ids.
@@ -1050,6 +1121,46 @@ impl Hub {
     /// ```
     pub fn users_in(&self, topic: impl Into<Name>) -> Result<Vec<UserInfo>, MembersError> {
         presence::users_in(self.shared(), topic.into().into_inner())
+    }
+
+    /// Returns whether a user is a [member](crate::Presence#members-of-topics) of a topic: has a
+    /// client in the topic on any instance, or is away and may come back. Takes the same time for
+    /// each topic, however many members it has.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`users_in`](Self::users_in).
+    ///
+    /// ```
+    /// use sse_hub::{Event, Hub, ManualTimer, Presence, Subscriber};
+    ///
+    /// /// Only members may speak in a room.
+    /// fn say(
+    ///     hub: &Hub,
+    ///     user: &str,
+    ///     room: &str,
+    ///     line: &str,
+    /// ) -> Result<(), Box<dyn std::error::Error>> {
+    ///     if !hub.is_member(user, room)? {
+    ///         return Err("enter the room first".into());
+    ///     }
+    ///     hub.send_to_topic(room, Event::new("line").data(line))?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let presence = Presence::default().topics(&["room-"]);
+    /// let hub = Hub::builder(ManualTimer::new()).presence(presence).build()?;
+    /// let _tab = hub.subscribe(Subscriber::new().user("ann").topic("room-7"))?;
+    /// assert!(say(&hub, "ann", "room-7", "hello").is_ok());
+    /// assert!(say(&hub, "bob", "room-7", "hello").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_member(
+        &self,
+        user: impl Into<Name>,
+        topic: impl Into<Name>,
+    ) -> Result<bool, MembersError> {
+        presence::is_member(self.shared(), user.into().into_inner(), topic.into().into_inner())
     }
 }
 

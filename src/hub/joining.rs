@@ -6,21 +6,25 @@
 
 use std::sync::Arc;
 
+use super::crowd;
 use super::shared::Shared;
 use crate::core::client::Client;
 use crate::core::deferred::Work;
-use crate::core::state::{PIECE, State};
+use crate::core::state::State;
 use crate::log::identity::{Identity, Membership};
 use crate::log::key::{ClientId, Key};
-use crate::log::pages::{self, LastOf, Read};
+use crate::log::pages::{self, LastOf, Older, Read};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
-use crate::sync::{self, MutexGuard};
+use crate::sync::MutexGuard;
 use crate::wire::id::EventId;
 
-/// The most clients that join or leave a topic in a hold of the locks: each that joins looks at some
-/// of the topic's last events.
+/// The most clients that join or leave a topic in a hold of the locks.
 const JOINED: usize = if cfg!(sse_hub_loom) { 1 } else { 64 };
+
+/// The most events of the topic that the clients of a hold look at, but for those of the last
+/// client. With many events for each client, fewer clients join in a hold.
+const LOOKED_AT: usize = 2048;
 
 /// A change of the clients of a topic.
 #[derive(Clone, Copy)]
@@ -39,10 +43,8 @@ pub(super) struct Joined<'a> {
     pub(super) limit: usize,
 }
 
-/// A client of an audience, and the client's relation to a topic at the time of the search.
-pub(super) struct Found {
-    slot: usize,
-    client: Arc<Client>,
+/// The relation of a client to a topic, at the time of the search.
+pub(super) struct Relation {
     pub(super) follows: bool,
     /// The client follows the topic, or may follow another topic.
     pub(super) has_room: bool,
@@ -50,49 +52,17 @@ pub(super) struct Found {
     pub(super) has_joined: bool,
 }
 
-impl Found {
-    pub(super) fn id(&self) -> ClientId {
-        self.client.id
-    }
-}
+pub(super) type Found = crowd::Found<Relation>;
 
-/// Finds an audience's clients, each once. Releases the lock between two pieces. A caller that then
-/// changes the clients must note before which clients come back meanwhile: see [`Returns`].
+/// Finds an audience's clients. A caller that then changes the clients must note before which
+/// clients come back meanwhile: see [`Returns`].
 pub(super) fn find(shared: &Shared, audience: &Recipients, topic: &Key) -> Vec<Found> {
     let limit = shared.config.limits.topics;
-    let is_all = audience.are_all_holders();
-    let mut found = Vec::new();
-    let mut state = shared.state.lock();
-    for key in audience.keys() {
-        // From the end: see `Routes::unlist`. No client that moves in the list is missed.
-        let mut left = usize::MAX;
-        loop {
-            let members = state.routes.members(key);
-            left = left.min(members.len());
-            let rest = left.saturating_sub(PIECE);
-            let is_in = |client| is_all || audience.include(client, EventId::LAST);
-            let piece = members[rest..left].iter().rev().filter_map(|member| {
-                let slot = member.slot();
-                let identity = state.identity(slot).filter(|&client| is_in(client))?;
-                let follows = follows(&state, slot, topic);
-                let has_room = has_room(&state, slot, topic, limit);
-                let has_joined = identity.memberships.iter().any(|held| held.is_joined);
-                let client = Arc::clone(&member.reach);
-                Some(Found { slot, client, follows, has_room, has_joined })
-            });
-            found.extend(piece);
-            left = rest;
-            if left == 0 {
-                break;
-            }
-            state = sync::yield_lock(&shared.state, state);
-        }
-    }
-    drop(state);
-    // The clients that came first join first.
-    found.sort_unstable_by_key(|found| found.client.serial);
-    found.dedup_by_key(|found| found.client.serial);
-    found
+    crowd::find(shared, audience, |state, slot, _| Relation {
+        follows: follows(state, slot, topic),
+        has_room: has_room(state, slot, topic, limit),
+        has_joined: state.routes.memberships(slot).iter().any(|held| held.is_joined),
+    })
 }
 
 /// Adds clients to a topic, or removes clients. Returns how many clients this changed.
@@ -102,12 +72,14 @@ pub(super) fn find(shared: &Shared, audience: &Recipients, topic: &Key) -> Vec<F
 /// Otherwise each piece of a hand-out could wait for a piece of the crowd, and the publisher for all
 /// of these.
 pub(super) fn change(shared: &Shared, clients: &[Found], change: Change<'_>) -> usize {
-    let is_crowd = clients.len() > JOINED;
+    let mut pieces = Pieces::new(clients);
     let mut changed = 0;
-    for piece in clients.chunks(JOINED) {
+    while !pieces.left.is_empty() {
         let mut work = Work::begin(&shared.config);
-        let order = is_crowd.then(|| shared.order.lock_long());
-        changed += change_piece(&mut shared.state.lock(), piece, change, &mut work);
+        // As for the list in `crowd::find`.
+        work.expect_wakers(pieces.left.len().min(JOINED));
+        let order = (clients.len() > JOINED).then(|| shared.order.lock_long());
+        changed += pieces.change_next(&mut shared.state.lock(), change, &mut work);
         order.into_iter().for_each(MutexGuard::hand_over);
         work.run();
     }
@@ -121,70 +93,83 @@ pub(super) fn change_in_order(
     change: Change<'_>,
     work: &mut Work<'_>,
 ) {
-    for piece in clients.chunks(JOINED) {
-        change_piece(&mut shared.state.lock(), piece, change, work);
+    let mut pieces = Pieces::new(clients);
+    while !pieces.left.is_empty() {
+        pieces.change_next(&mut shared.state.lock(), change, work);
     }
 }
 
-fn change_piece(
-    state: &mut State,
-    clients: &[Found],
-    change: Change<'_>,
-    work: &mut Work<'_>,
-) -> usize {
-    match change {
-        Change::Join(joined) => join_piece(state, clients, &joined, work),
-        Change::Leave(topic) => {
-            let leaves = |found: &&Found| {
-                state.has(found.slot, &found.client) && state.leave_topic(found.slot, topic, work)
+/// A crowd that changes a piece at a time.
+struct Pieces<'a> {
+    left: &'a [Found],
+    /// The last events of the topic, as the client before got them.
+    older: Older,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(clients: &'a [Found]) -> Self {
+        Self { left: clients, older: Older::default() }
+    }
+
+    /// Changes the next clients, [`JOINED`] at most. Returns how many of these the change reached.
+    fn change_next(&mut self, state: &mut State, change: Change<'_>, work: &mut Work<'_>) -> usize {
+        if let Change::Join(_) = change {
+            state.last_join = state.log.head();
+        }
+        let (mut changed, mut looked_at) = (0, 0);
+        for _ in 0..JOINED {
+            let Some((Found { slot, client, .. }, left)) = self.left.split_first() else { break };
+            self.left = left;
+            if !state.has(*slot, client) {
+                continue;
+            }
+            let is_changed = match change {
+                Change::Join(joined) if !has_room(state, *slot, joined.topic, joined.limit) => {
+                    false
+                }
+                Change::Join(Joined { topic, last: 0, .. }) => {
+                    state.join_topic(*slot, topic, state.log.head(), work)
+                }
+                Change::Join(joined) => {
+                    let (joins, looked) =
+                        join_one(state, *slot, client, &joined, &mut self.older, work);
+                    looked_at += looked;
+                    joins
+                }
+                Change::Leave(topic) => state.leave_topic(*slot, topic, work),
             };
-            clients.iter().filter(leaves).count()
+            changed += usize::from(is_changed);
+            if looked_at >= LOOKED_AT {
+                break;
+            }
         }
+        changed
     }
 }
 
-fn join_piece(
-    state: &mut State,
-    clients: &[Found],
-    joined: &Joined<'_>,
-    work: &mut Work<'_>,
-) -> usize {
-    let Joined { topic, last, limit } = *joined;
-    let head = state.log.head();
-    state.last_join = head;
-    let joins = |found: &&Found| {
-        let (slot, client) = (found.slot, &found.client);
-        if !state.has(slot, client) || !has_room(state, slot, topic, limit) {
-            return false;
-        }
-        if last == 0 {
-            return state.join_topic(slot, topic, head, work);
-        }
-        join_one(state, slot, client, joined, work)
-    };
-    clients.iter().filter(joins).count()
-}
-
+/// Adds a client to a topic with its last events. Returns whether the client joins, and how many
+/// events this looked at. `known`: the events of the client before.
 fn join_one(
     state: &mut State,
     slot: usize,
     client: &Arc<Client>,
     joined: &Joined<'_>,
+    known: &mut Older,
     work: &mut Work<'_>,
-) -> bool {
+) -> (bool, usize) {
     let Joined { topic, last, .. } = *joined;
     let head = state.log.head();
     // Held to the end: a read in between would move the client past unsent events of the topic.
     let mut inbox = client.lock();
     if !inbox.is_open() {
-        return state.join_topic(slot, topic, head, work);
+        return (state.join_topic(slot, topic, head, work), 0);
     }
     // For every position at first, to judge the events of the topic.
     if !state.join_topic(slot, topic, EventId::ORIGIN, work) {
-        return false;
+        return (false, 0);
     }
-    let Some(now) = state.identity(slot) else { return false };
-    let Some((_, others)) = now.memberships.split_last() else { return false };
+    let Some(now) = state.identity(slot) else { return (false, 0) };
+    let Some((_, others)) = now.memberships.split_last() else { return (false, 0) };
     let before = Identity { memberships: others, ..now };
     let cursor = inbox.mailbox.cursor();
     let read = Read {
@@ -193,8 +178,8 @@ fn join_one(
         has_values: client.has_values,
         values_upto: inbox.beginning().map(|values| values.upto),
     };
-    let LastOf { older, has_newer, since } =
-        pages::last_of(&state.log, topic, [before, now], last, read);
+    let LastOf { older, has_newer, since, looked_at } =
+        pages::last_of(&state.log, topic, [before, now], last, read, known);
     let has_lost = state.log.lost_since(cursor, before).is_some();
     state.routes.hold_last_since(slot, since);
     // A client that reads the log, or will, reads these events there.
@@ -205,15 +190,18 @@ fn join_one(
         }
     }
     let has_older = !older.is_empty();
-    inbox.add_unsent(older);
+    if has_older {
+        known.clone_from(&older);
+        inbox.add_unsent(older);
+    }
     if has_newer || has_older {
-        work.extend(inbox.take_waker());
+        work.wake_later(inbox.take_waker());
     }
     drop(inbox);
     if has_newer {
         state.watch(slot, work);
     }
-    true
+    (true, looked_at)
 }
 
 /// Notes which clients come back while a crowd changes in pieces. Such a client can be missed twice:

@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod apply;
 pub(crate) mod builder;
+pub(crate) mod crowd;
 pub(crate) mod disconnect;
 pub(crate) mod drain;
 pub(crate) mod feed;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::shared::Shared;
+use crate::core::attendance::Attendance;
 use crate::core::backplane::UserChange;
 use crate::core::deferred::Work;
 use crate::core::roster::{PresenceEvent, Sight, TopicEvent, UserInfo};
@@ -73,15 +74,43 @@ pub(super) fn is_online(shared: &Shared, user: Arc<str>) -> bool {
     let mut work = Work::begin(&shared.config);
     let mut state = shared.state.lock();
     let State { attendance, routes, .. } = &mut *state;
-    let is_elsewhere = attendance.as_mut().is_some_and(|attendance| {
-        let seat = Seat::user(&user);
-        attendance.roster(SeatKind::User).is_away(&seat, &mut work)
-            || attendance.remote().is_some_and(|remote| remote.instances_of(&seat) > 0)
-    });
+    let attendance = attendance.as_mut();
+    let is_elsewhere =
+        attendance.is_some_and(|attendance| is_taken(attendance, &Seat::user(&user), &mut work));
     let is_online = is_elsewhere || !routes.members(&Key::User(user)).is_empty();
     drop(state);
     work.run();
     is_online
+}
+
+pub(super) fn is_member(
+    shared: &Shared,
+    user: Arc<str>,
+    topic: Arc<str>,
+) -> Result<bool, MembersError> {
+    check_topic(shared, &topic)?;
+    let seat = Seat::member(user, topic);
+    let mut work = Work::begin(&shared.config);
+    let mut state = shared.state.lock();
+    let is_member = state.attendance.as_mut().is_some_and(|attendance| {
+        attendance.local_members().get(&seat).is_some() || is_taken(attendance, &seat, &mut work)
+    });
+    drop(state);
+    work.run();
+    Ok(is_member)
+}
+
+/// Whether a seat is away, or has clients on other instances.
+fn is_taken(attendance: &mut Attendance, seat: &Seat, work: &mut Work<'_>) -> bool {
+    attendance.roster(seat.kind()).is_away(seat, work)
+        || attendance.remote().is_some_and(|remote| remote.instances_of(seat) > 0)
+}
+
+/// Checks that the hub knows the members of a topic.
+fn check_topic(shared: &Shared, topic: &Arc<str>) -> Result<(), MembersError> {
+    Key::Topic(Arc::clone(topic)).check(shared.config.limits.name_len)?;
+    let selects = shared.config.presence.is_some_and(|presence| presence.selects(topic));
+    selects.then_some(()).ok_or(MembersError::Off)
 }
 
 pub(super) fn users(shared: &Shared) -> Vec<UserInfo> {
@@ -92,10 +121,7 @@ pub(super) fn users(shared: &Shared) -> Vec<UserInfo> {
 }
 
 pub(super) fn users_in(shared: &Shared, topic: Arc<str>) -> Result<Vec<UserInfo>, MembersError> {
-    Key::Topic(Arc::clone(&topic)).check(shared.config.limits.name_len)?;
-    if !shared.config.presence.is_some_and(|presence| presence.selects(&topic)) {
-        return Err(MembersError::Off);
-    }
+    check_topic(shared, &topic)?;
     let mut work = Work::begin(&shared.config);
     let users = list(&mut shared.state.lock(), Some(&topic), &mut work);
     work.run();

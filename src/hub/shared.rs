@@ -323,7 +323,7 @@ impl Shared {
 
 /// Forgets the client in a slot. The slot of a client that the hub has forgotten may belong to
 /// another client.
-fn forget(state: &mut State, slot: usize, client: &Arc<Client>, work: &mut Work<'_>) {
+pub(super) fn forget(state: &mut State, slot: usize, client: &Arc<Client>, work: &mut Work<'_>) {
     if state.has(slot, client) {
         let reason = client.lock().ending().reason().unwrap_or(EndReason::Left);
         state.forget(slot, reason, work);

@@ -90,6 +90,9 @@ struct Task {
 }
 
 impl Task {
+    /// No task.
+    const NONE: Self = Self { data: 0, vtable: 0 };
+
     fn of(waker: &Waker) -> Self {
         let vtable = ptr::from_ref(waker.vtable()) as usize;
         Self { data: waker.data() as usize, vtable }
@@ -136,7 +139,7 @@ impl Subscription {
             items: 0,
             opening: Some(Box::new(Opening::First(opening))),
             idle: IdleDeadline::new(shared.config.heartbeat),
-            task: Task { data: 0, vtable: 0 },
+            task: Task::NONE,
         }
     }
 
@@ -787,7 +790,12 @@ fn wait(
     if inbox.will_wake(cx.waker()) {
         return true;
     }
-    let Some(waker) = spare.take() else { return false };
+    let Some(waker) = spare.take() else {
+        // A clone of a waker may differ from the waker. The next round must clone again: without
+        // this, every round would find a waker that is not that of the task, and clone none.
+        *task = Task::NONE;
+        return false;
+    };
     let old = inbox.register(waker);
     // The destructor of a waker is foreign code.
     drop(inbox);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::crowd;
 use super::joining::{self, Change, Found, Joined, Returns};
 use super::shared::Shared;
 use crate::core::backplane::{Backplane, Outgoing};
@@ -47,7 +48,7 @@ pub(super) fn join(
     let joined = Joined { topic: &key, last: last as usize, limit: limits.topics };
     let find = || {
         let clients = joining::find(shared, &recipients, &key);
-        let has_room = clients.iter().all(|found| found.has_room);
+        let has_room = clients.iter().all(|found| found.visit.has_room);
         has_room.then_some(clients).ok_or(JoinError::TooManyTopics { limit: limits.topics })
     };
     let Some(backplane) = &shared.config.backplane else {
@@ -55,7 +56,7 @@ pub(super) fn join(
         return Ok(change(shared, &recipients, &find()?, Change::Join(joined), returns));
     };
     let clients = find()?;
-    let changed = clients.iter().filter(|found| !found.follows).count();
+    let changed = clients.iter().filter(|found| !found.visit.follows).count();
     send(&**backplane, Command { audience, action: Action::Join { topic, last } })?;
     Ok(Affected { matched: clients.len(), changed })
 }
@@ -75,7 +76,7 @@ pub(super) fn leave(
         return Ok(change(shared, &recipients, &find(), Change::Leave(&key), returns));
     };
     let clients = find();
-    let changed = clients.iter().filter(|found| found.follows).count();
+    let changed = clients.iter().filter(|found| found.visit.follows).count();
     // No client follows a topic without a name, and the name could not be sent.
     if key.check(usize::MAX).is_ok() {
         send(&**backplane, Command { audience, action: Action::Leave(topic) })?;
@@ -110,9 +111,9 @@ fn send(backplane: &dyn Backplane, command: Command) -> Result<(), JoinError> {
 /// Lists an audience's clients.
 pub(super) fn clients(shared: &Shared, audience: &Audience) -> Vec<ClientInfo> {
     let recipients = Recipients::new(audience, &shared.hasher);
-    let state = shared.state.lock();
-    let slots = state.routes.matching(&recipients).into_iter();
-    slots.filter_map(|slot| Some(info(&state, slot, state.routes.get(slot)?.id))).collect()
+    let clients =
+        crowd::find(shared, &recipients, |state, slot, client| info(state, slot, client.id));
+    clients.into_iter().map(|found| found.visit).collect()
 }
 
 fn info(state: &State, slot: usize, client_id: ClientId) -> ClientInfo {

@@ -623,6 +623,7 @@ fn take_audience(rest: &mut &[u8], depth: usize, names: &mut usize) -> Option<Au
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
     use crate::log::producer::InstanceId;
@@ -730,6 +731,60 @@ mod tests {
         ]
     }
 
+    /// A change of an entry's bytes.
+    #[derive(Debug, Clone)]
+    enum Damage {
+        Set(Index, u8),
+        Insert(Index, u8),
+        Remove(Index),
+        Truncate(Index),
+        /// Continues with a part of another entry.
+        Splice(Index, Index),
+        Append(Vec<u8>),
+        /// Repeats the rest.
+        Repeat(Index),
+    }
+
+    /// Small numbers are kinds and lengths.
+    fn damage() -> impl Strategy<Value = Damage> {
+        let byte = || prop_oneof![any::<u8>(), 0..8u8, Just(b'\n')];
+        prop_oneof![
+            4 => (any::<Index>(), byte()).prop_map(|(at, byte)| Damage::Set(at, byte)),
+            2 => (any::<Index>(), byte()).prop_map(|(at, byte)| Damage::Insert(at, byte)),
+            2 => any::<Index>().prop_map(Damage::Remove),
+            1 => any::<Index>().prop_map(Damage::Truncate),
+            2 => any::<(Index, Index)>().prop_map(|(at, from)| Damage::Splice(at, from)),
+            3 => vec(byte(), 1..5).prop_map(Damage::Append),
+            1 => any::<Index>().prop_map(Damage::Repeat),
+        ]
+    }
+
+    impl Damage {
+        fn to(&self, mut bytes: Vec<u8>, other: &[u8]) -> Vec<u8> {
+            // The end is a place, too.
+            let place = |at: &Index| at.index(bytes.len() + 1);
+            match self {
+                Self::Set(at, byte) if place(at) < bytes.len() => {
+                    let at = place(at);
+                    bytes[at] = *byte;
+                }
+                Self::Remove(at) if place(at) < bytes.len() => {
+                    bytes.remove(place(at));
+                }
+                Self::Set(..) | Self::Remove(_) => {}
+                Self::Insert(at, byte) => bytes.insert(place(at), *byte),
+                Self::Truncate(at) => bytes.truncate(place(at)),
+                Self::Splice(at, from) => {
+                    bytes.truncate(place(at));
+                    bytes.extend_from_slice(&other[from.index(other.len() + 1)..]);
+                }
+                Self::Append(more) => bytes.extend_from_slice(more),
+                Self::Repeat(at) => bytes.extend_from_within(place(at)..),
+            }
+            bytes
+        }
+    }
+
     fn write(received: &Received) -> Vec<u8> {
         match received {
             Received::Event(event) => write_event(event),
@@ -814,12 +869,11 @@ mod tests {
 
         #[test]
         fn a_damaged_entry_is_refused_or_valid(
-            mut written in entry(), at in any::<prop::sample::Index>(), byte: u8, cut: bool,
+            written in entry(), other in entry(), damages in vec(damage(), 1..4),
         ) {
-            let at = at.index(written.len());
-            if cut { written.truncate(at) } else { written[at] = byte }
-            if let Some(read) = Received::read(&written) {
-                prop_assert_eq!(write(&read), written);
+            let damaged = damages.iter().fold(written, |bytes, damage| damage.to(bytes, &other));
+            if let Some(read) = Received::read(&damaged) {
+                prop_assert_eq!(write(&read), damaged);
             }
         }
 

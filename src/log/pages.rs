@@ -99,14 +99,20 @@ pub(crate) fn backward_of(
     None
 }
 
+/// Events of a topic in the order of their ids. The clients of a crowd that joins share a list: a
+/// list for each would be allocated and freed for each.
+pub(crate) type Older = Arc<[(EventId, Weak<Entry>)]>;
+
 /// The last events of a topic, for a client that joins.
 pub(crate) struct LastOf {
-    /// The events up to the client's position, in order, that the client did not get.
-    pub(crate) older: Vec<(EventId, Weak<Entry>)>,
+    /// The events up to the client's position that the client did not get.
+    pub(crate) older: Older,
     /// There are events after the client's position.
     pub(crate) has_newer: bool,
     /// The position before all these events: the client must hold the topic from here on.
     pub(crate) since: EventId,
+    /// How many events of the topic the search looked at.
+    pub(crate) looked_at: usize,
 }
 
 /// The reads of a client that joins a topic.
@@ -138,13 +144,15 @@ impl Read {
 /// Finds the last `count` events of a topic for a client, among the last 1,024 events of the topic.
 ///
 /// `before` and `now`: the identities of the client without and with the topic. `read`: the reads
-/// of the client with the identity `before`.
+/// of the client with the identity `before`. `known`: the list of another client, which becomes the
+/// list of this client if the events are the same.
 pub(crate) fn last_of(
     log: &Log,
     topic: &Key,
     [before, now]: [Identity<'_>; 2],
     count: usize,
     read: Read,
+    known: &Older,
 ) -> LastOf {
     // A topic that was joined with its last events brought events from before the stream, too.
     let was_replayed = |entry: &Entry| {
@@ -153,20 +161,102 @@ pub(crate) fn last_of(
             is_joined && entry.keys().binary_search(&held.key).is_ok()
         })
     };
-    let mut last = LastOf { older: Vec::new(), has_newer: false, since: log.head() };
-    let events = log.newest_under(topic);
-    let events = events.take(LOOKED_AT).filter(|entry| entry.is_for(now));
-    for entry in events.take(count) {
-        last.since = entry.id.predecessor();
+    let (mut has_newer, mut since, mut looked_at) = (false, log.head(), 0);
+    let mut older = Same::new(known);
+    let events = log.newest_under(topic).take(LOOKED_AT).inspect(|_| looked_at += 1);
+    for entry in events.filter(|entry| entry.is_for(now)).take(count) {
+        since = entry.id.predecessor();
         if read.will_read(entry) {
-            last.has_newer = true;
+            has_newer = true;
             continue;
         }
         let has_got = entry.is_addressed_to(before) && (read.has_got(entry) || was_replayed(entry));
         if !has_got {
-            last.older.push((entry.id, Arc::downgrade(entry)));
+            older.push(entry);
         }
     }
-    last.older.reverse();
-    last
+    LastOf { older: older.finish(), has_newer, since, looked_at }
+}
+
+/// A list of events under construction, from its end, that is probably equal to a known list.
+struct Same<'a> {
+    known: &'a Older,
+    /// So many of the last events of `known` are the last events of this list.
+    same: usize,
+    /// All events, the newest first, once the list is another than `known`.
+    own: Vec<(EventId, Weak<Entry>)>,
+}
+
+impl<'a> Same<'a> {
+    const fn new(known: &'a Older) -> Self {
+        Self { known, same: 0, own: Vec::new() }
+    }
+
+    /// Adds an event before the others.
+    fn push(&mut self, entry: &Arc<Entry>) {
+        let next = self.known.iter().rev().nth(self.same);
+        if self.own.is_empty() && next.is_some_and(|&(id, _)| id == entry.id) {
+            self.same += 1;
+            return;
+        }
+        self.differ();
+        self.own.push((entry.id, Arc::downgrade(entry)));
+    }
+
+    /// The rest of `known` is not a part of this list.
+    fn differ(&mut self) {
+        if self.own.is_empty() {
+            self.own.extend(self.known.iter().rev().take(self.same).cloned());
+        }
+    }
+
+    fn finish(mut self) -> Older {
+        if self.own.is_empty() && self.same == self.known.len() {
+            return Arc::clone(self.known);
+        }
+        self.differ();
+        if self.own.is_empty() {
+            return Older::default(); // Without an allocation.
+        }
+        self.own.into_iter().rev().collect()
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use std::time::Instant;
+
+    use proptest::collection::btree_set;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::audience::Audience;
+    use crate::log::entry::{Encoded, Prepared};
+    use crate::log::hash::KeyHasher;
+    use crate::wire::event::Event;
+
+    proptest! {
+        #[test]
+        fn equal_lists_are_shared(known in btree_set(0..8usize, 0..8), wanted in btree_set(0..8usize, 0..8)) {
+            let entries: Vec<Arc<Entry>> = (1..=8)
+                .map(|seq| {
+                    let sealed = Event::new("x").seal();
+                    let event = Encoded { audience: Audience::all(), conflation: None, sealed };
+                    let prepared = Prepared::new(event, &KeyHasher::default());
+                    prepared.into_entry(EventId::new(1, seq), Instant::now())
+                })
+                .collect();
+            let handle = |at: &usize| (entries[*at].id, Arc::downgrade(&entries[*at]));
+            let older: Older = known.iter().map(handle).collect();
+            let mut list = Same::new(&older);
+            wanted.iter().rev().for_each(|at| list.push(&entries[*at]));
+            let list = list.finish();
+            prop_assert_eq!(list.len(), wanted.len());
+            for ((id, handle), at) in list.iter().zip(&wanted) {
+                let entry = handle.upgrade().expect("the entries are there");
+                prop_assert!(*id == entry.id && Arc::ptr_eq(&entry, &entries[*at]));
+            }
+            prop_assert!(known != wanted || Arc::ptr_eq(&older, &list));
+        }
+    }
 }

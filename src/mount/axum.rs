@@ -11,8 +11,8 @@ use futures_core::Stream;
 use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, ErrorResponse, HeadRequest};
 use crate::error::{
-    AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
-    ReadError, Refused, RunError,
+    AudienceError, DisconnectError, FollowError, InvalidReason, JoinError, MembersError, NameError,
+    PublishError, ReadError, Refused, RunError,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -73,6 +73,7 @@ error_responses! {
     #[cfg(feature = "json")]
     JsonError,
     AudienceError,
+    InvalidReason,
     NameError,
     ParseClientIdError,
 }

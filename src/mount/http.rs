@@ -18,8 +18,8 @@ use futures_core::Stream;
 use http_body::Frame;
 
 use crate::error::{
-    AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
-    ReadError, RefusalStyle, Refused, RefusedCause, RunError,
+    AudienceError, DisconnectError, FollowError, InvalidReason, JoinError, MembersError, NameError,
+    PublishError, ReadError, RefusalStyle, Refused, RefusedCause, RunError,
 };
 #[cfg(feature = "serve")]
 use crate::hub::drain::Drainable;
@@ -220,7 +220,10 @@ pub fn stop_response() -> Response<Body> {
 /// # Ok::<(), sse_hub::ConfigError>(())
 /// ```
 pub fn error_response(error: impl Into<ErrorResponse>) -> Response<Body> {
-    let ErrorResponse { status, ends_connection } = error.into();
+    let (status, ends_connection) = match error.into().0 {
+        Answer::Status { status, ends_connection } => (status, ends_connection),
+        Answer::Refused(refused) => return refusal(&refused),
+    };
     let mut response = text(status, status.canonical_reason().unwrap_or_default());
     if ends_connection {
         end_connection(&mut response);
@@ -266,7 +269,8 @@ fn end_connection(response: &mut Response<Body>) {
 }
 
 /// The response for an error of this crate, as a status. A handler that returns
-/// `Result<_, ErrorResponse>` can use `?` on all of them and on a [`StatusCode`] of its own.
+/// `Result<_, ErrorResponse>` can use `?` on all of them, on [`Refused`], whose response is the
+/// [`refusal`], and on a [`StatusCode`] of its own.
 ///
 /// | status | error |
 /// |---|---|
@@ -301,22 +305,35 @@ fn end_connection(response: &mut Response<Body>) {
 /// }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ErrorResponse {
-    status: StatusCode,
-    ends_connection: bool,
+pub struct ErrorResponse(Answer);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Status { status: StatusCode, ends_connection: bool },
+    Refused(Refused),
 }
 
 impl ErrorResponse {
     /// Returns the status.
     #[must_use]
-    pub const fn status(self) -> StatusCode {
-        self.status
+    pub fn status(self) -> StatusCode {
+        match self.0 {
+            Answer::Status { status, .. } => status,
+            Answer::Refused(refused) => refusal(&refused).status(),
+        }
     }
 }
 
 impl From<StatusCode> for ErrorResponse {
     fn from(status: StatusCode) -> Self {
-        Self { status, ends_connection: false }
+        Self(Answer::Status { status, ends_connection: false })
+    }
+}
+
+/// For a handler that subscribes, and can fail in another step, such as a snapshot.
+impl From<Refused> for ErrorResponse {
+    fn from(refused: Refused) -> Self {
+        Self(Answer::Refused(refused))
     }
 }
 
@@ -326,7 +343,7 @@ impl<E: HttpError> From<E> for ErrorResponse {
         let code = status.as_u16();
         // Requests cause these errors: a higher level could fill a disk.
         tracing::debug!(target: "sse_hub", %error, status = code, "request failed");
-        Self { status, ends_connection: error.ends_connection() }
+        Self(Answer::Status { status, ends_connection: error.ends_connection() })
     }
 }
 
@@ -403,7 +420,7 @@ impl sealed::HttpError for ReadError {
             Self::Expired => StatusCode::UNAUTHORIZED,
             // The program writes the audience.
             Self::Combined => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NotLoaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotLoaded | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -479,6 +496,12 @@ impl sealed::HttpError for JsonError {
 impl sealed::HttpError for AudienceError {
     fn status(&self) -> StatusCode {
         StatusCode::BAD_REQUEST
+    }
+}
+
+impl sealed::HttpError for InvalidReason {
+    fn status(&self) -> StatusCode {
+        StatusCode::INTERNAL_SERVER_ERROR
     }
 }
 

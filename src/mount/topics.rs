@@ -2,12 +2,59 @@
 
 use std::str;
 
-use ::http::StatusCode;
+use ::http::request::Parts;
+use ::http::{Method, StatusCode};
 
 use super::http::ErrorResponse;
 use crate::hub::hub::Hub;
 use crate::hub::subscriber::Subscriber;
 use crate::log::key::ClientId;
+
+/// Adds the client that a request names to a topic, or removes the client: for `POST` and `DELETE
+/// /topics?client=...&topic=...`, as the head of the request says.
+///
+/// `POST` is [`join_topic`], and `DELETE` is [`leave_topic`]: these have the parameters and the
+/// statuses. A page of another site can send a `GET` with the cookies of a user, so other methods
+/// change nothing.
+///
+#[cfg_attr(feature = "axum-serve", doc = "```")]
+#[cfg_attr(not(feature = "axum-serve"), doc = "```ignore")]
+/// use axum::Router;
+/// use axum::extract::State;
+/// use axum::http::StatusCode;
+/// use axum::http::request::Parts;
+/// use axum::routing::post;
+/// use sse_hub::http::{ErrorResponse, change_topics};
+/// use sse_hub::{Hub, Subscriber};
+///
+/// async fn topics(State(hub): State<Hub>, parts: Parts) -> Result<StatusCode, ErrorResponse> {
+///     let who = Subscriber::new().user(42); // The verified user, as in the handler of the stream.
+///     change_topics(&hub, &who, &parts, |topic| topic.starts_with("room-"))
+/// }
+///
+/// fn app(hub: Hub) -> Router {
+///     Router::new().route("/topics", post(topics).delete(topics)).with_state(hub)
+/// }
+/// # let _ = app(Hub::builder(sse_hub::ManualTimer::new()).build()?);
+/// # Ok::<(), sse_hub::ConfigError>(())
+/// ```
+///
+/// # Errors
+///
+/// Returns the statuses of [`join_topic`], and `400` for a method other than `POST` and `DELETE`.
+pub fn change_topics(
+    hub: &Hub,
+    who: &Subscriber,
+    head: &Parts,
+    authorize: impl FnOnce(&str) -> bool,
+) -> Result<StatusCode, ErrorResponse> {
+    let query = head.uri.query().unwrap_or_default();
+    match head.method {
+        Method::POST => join_topic(hub, who, query, authorize),
+        Method::DELETE => leave_topic(hub, who, query),
+        _ => Err(StatusCode::BAD_REQUEST.into()),
+    }
+}
 
 /// Adds the client that a request names to a topic: for `POST /topics?client=...&topic=...`.
 ///

@@ -8,8 +8,8 @@ use futures_core::Stream;
 use super::event_stream::{EventStream, IntoEvent};
 use super::http::{self, Body, ErrorResponse};
 use crate::error::{
-    AudienceError, DisconnectError, FollowError, JoinError, MembersError, NameError, PublishError,
-    ReadError, Refused, RunError,
+    AudienceError, DisconnectError, FollowError, InvalidReason, JoinError, MembersError, NameError,
+    PublishError, ReadError, Refused, RunError,
 };
 use crate::hub::subscription::Subscription;
 use crate::log::key::ParseClientIdError;
@@ -110,6 +110,7 @@ error_replies! {
     #[cfg(feature = "json")]
     JsonError,
     AudienceError,
+    InvalidReason,
     NameError,
     ParseClientIdError,
 }

@@ -20,7 +20,7 @@ fn job_reports_progress_and_keeps_its_result() {
             "progress" => percents.push(frame.data.parse::<u32>().unwrap()),
             "result" => result = Some(frame.data),
             "hub:run-end" => {}
-            _ => assert!(frame.is_final() && frame.reason() == "finished", "{frame:?}"),
+            _ => assert!(frame.is_final() && frame.reason() == Some("finished"), "{frame:?}"),
         }
     }
     assert!(percents.len() > 1 && percents.is_sorted() && percents.last() == Some(&100));

@@ -194,7 +194,12 @@ fn watch_ends_after_the_hub_closes() {
 
 fn members(hub: &Hub, topic: &str) -> BTreeMap<String, (usize, usize)> {
     let members = hub.users_in(topic).unwrap().into_iter();
-    members.map(|info| (info.user.to_string(), (info.clients, info.other_instances))).collect()
+    let members: BTreeMap<_, _> =
+        members.map(|info| (info.user.to_string(), (info.clients, info.other_instances))).collect();
+    for user in ["ann", "bob", "cid", "dan"] {
+        assert_eq!(hub.is_member(user, topic), Ok(members.contains_key(user)), "{user} in {topic}");
+    }
+    members
 }
 
 #[test]

@@ -94,7 +94,7 @@ async fn two_demos_share_presence_and_commands() {
 
     assert_eq!(here.post("/api/kick", r#"{"user":"bob"}"#).await, r#"{"changed":1}"#);
     bob.until("his end", |frames| frames.last().unwrap().event == "hub:end").await;
-    assert_eq!(bob.frames().last().unwrap().reason(), "kicked");
+    assert_eq!(bob.frames().last().unwrap().reason(), Some("kicked"));
     ann.until("his leave", |frames| frames.last().unwrap().data == r#"{"users":["ann"]}"#).await;
     assert_eq!(told(&ann).len(), 3);
     drop((here, there));

@@ -605,5 +605,7 @@ async fn dropped_driver_resolves_confirmations() {
     until("one that is sent", || backplane.waiting() == 1).await;
     running.abort();
     assert!(waiting.await.is_err());
+    // The batch of the sender is dropped before the outbox is abandoned.
+    assert!(running.await.unwrap_err().is_cancelled());
     assert!(hub.broadcast(Event::new("n")).is_err(), "it takes nothing more");
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sse_hub::{Audience, Event, EventId, History, HubBuilder, Retain};
+use sse_hub::{Audience, Event, EventId, History, Hub, HubBuilder, Page, Retain, Subscriber};
 use tokio::time::timeout;
 
 use crate::back::{Reads, publish, ready};
@@ -268,4 +268,112 @@ async fn hub_without_history_reads_none() {
     client.until("100").await;
     check(&client, 85, 100, 1);
     assert_eq!(reads.count(&server), before);
+}
+
+async fn page(hub: &Hub, after: EventId, limit: usize) -> Page {
+    let who = Subscriber::new();
+    let reading = hub.read_with_history(&who, after, limit);
+    timeout(DEADLINE, reading).await.expect("a page within the deadline").unwrap()
+}
+
+fn numbers(page: &Page) -> Vec<usize> {
+    page.events.iter().map(|event| event.data.parse().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn pages_reach_back_five_thousand_events() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, EVENTS, 0).await;
+    let there = ready(&server.url(), little).await;
+    let reads = Reads::of(&server);
+    assert!(there.hub.read(&Subscriber::new(), ids[0], 100).unwrap().truncated);
+
+    // Readers that come together share the reads of Redis.
+    let begins = [0, 1, 2_500, 4_990];
+    let mut together = Vec::new();
+    for begin in begins {
+        let (hub, after) = (there.hub.clone(), ids[begin]);
+        together.push(tokio::spawn(async move { page(&hub, after, usize::MAX).await }));
+    }
+    for (reading, begin) in together.into_iter().zip(begins) {
+        let page = timeout(DEADLINE, reading).await.unwrap().unwrap();
+        assert_eq!(numbers(&page), (begin + 2..=EVENTS).collect::<Vec<_>>());
+        assert!(!page.truncated && !page.has_more && page.next == ids[EVENTS - 1]);
+    }
+    let read = reads.count(&server);
+    assert!((1..=6).contains(&read), "{read} reads");
+    assert_eq!(there.hub.stats().restored, EVENTS as u64 - 17);
+
+    // The pages of a single reader need no further read.
+    let (mut at, mut all) = (ids[0], Vec::new());
+    loop {
+        let page = page(&there.hub, at, 700).await;
+        assert!(!page.truncated);
+        all.extend(numbers(&page));
+        at = page.next;
+        if !page.has_more {
+            break;
+        }
+    }
+    assert_eq!(all, (2..=EVENTS).collect::<Vec<_>>());
+    assert_eq!(reads.count(&server), read);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn pages_say_which_events_cannot_come() {
+    let server = Server::start(&[]);
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, EVENTS, 0).await;
+    let cap = |hub: HubBuilder| little(hub).history(History::default().events(1_000));
+    let capped = ready(&server.url(), cap).await;
+    let newest = page(&capped.hub, ids[0], usize::MAX).await;
+    assert_eq!(numbers(&newest), (EVENTS - 1_015..=EVENTS).collect::<Vec<_>>());
+    assert!(newest.truncated);
+
+    let _: usize = server.run("XTRIM {sse-hub}:events MAXLEN = 2000");
+    let there = ready(&server.url(), little).await;
+    for (back, is_trimmed) in [(0, true), (EVENTS - 2_002, true), (EVENTS - 2_001, false)] {
+        let rest = page(&there.hub, ids[back], usize::MAX).await;
+        assert_eq!(numbers(&rest), (EVENTS - 1_999..=EVENTS).collect::<Vec<_>>());
+        assert_eq!(rest.truncated, is_trimmed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn page_waits_for_a_silent_redis_within_limits() {
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let here = Instance::ready(&server.url()).await;
+    let ids = publish(&here, EVENTS, 0).await;
+    let patient = ready(&wire.url(), little).await;
+    let soon = |hub: HubBuilder| {
+        little(hub).history(History::default().events(10_000).max_wait(Duration::from_millis(300)))
+    };
+    let hasty = ready(&wire.url(), soon).await;
+    wire.set(Line::Silent);
+    let (hub, after) = (patient.hub.clone(), ids[0]);
+    let waits = tokio::spawn(async move { page(&hub, after, usize::MAX).await });
+    let start = Instant::now();
+    let rest = page(&hasty.hub, ids[0], usize::MAX).await;
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!(numbers(&rest), (EVENTS - 15..=EVENTS).collect::<Vec<_>>());
+    assert!(rest.truncated && !waits.is_finished());
+
+    wire.set(Line::Down);
+    wire.set(Line::Open);
+    let whole = timeout(DEADLINE, waits).await.unwrap().unwrap();
+    assert_eq!((numbers(&whole).len(), whole.truncated), (EVENTS - 1, false));
+
+    // A hub that is closed meanwhile waits no longer.
+    let other = ready(&wire.url(), little).await;
+    wire.set(Line::Silent);
+    let (hub, after) = (other.hub.clone(), ids[0]);
+    let waits = tokio::spawn(async move { page(&hub, after, usize::MAX).await });
+    other.hub.close();
+    let rest = timeout(DEADLINE, waits).await.unwrap().unwrap();
+    assert_eq!((numbers(&rest).len(), rest.truncated), (16, true));
 }

@@ -132,11 +132,11 @@ impl Client {
                 "hub:open" => {}
                 "hub:gap" => {
                     if self.last.is_some_and(|last| id < last) {
-                        self.led_back.push((self.seen.len(), frame.reason().to_owned()));
+                        self.led_back.push((self.seen.len(), frame.reason().unwrap().to_owned()));
                     }
                     self.from = id;
                     self.before_gap = self.seen.len();
-                    self.gaps.push(frame.reason().to_owned());
+                    self.gaps.push(frame.reason().unwrap().to_owned());
                 }
                 _ => self.seen.push((id, frame.data)),
             }

@@ -417,7 +417,7 @@ async fn rights_for_runs_of_publishers_are_exact() {
     flush(&publisher).await;
     assert_eq!(publisher.last_error().map(|error| error.cause), None);
     assert_eq!(server.run::<Vec<Value>>("ACL LOG"), []);
-    let used = commands(&server);
+    let used = server.commands();
     for command in rights.split(" +").map(|name| name.trim_start_matches('+')) {
         assert!(used.iter().any(|(name, _)| name == command), "{command} is never used");
     }

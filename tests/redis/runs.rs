@@ -90,7 +90,7 @@ impl Reader {
         };
         for frame in frames(std::str::from_utf8(&bytes).unwrap()) {
             match &*frame.event {
-                "hub:gap" => self.gaps.push(frame.reason().to_owned()),
+                "hub:gap" => self.gaps.push(frame.reason().unwrap().to_owned()),
                 "hub:run-end" => {
                     let run = format!("{{\"run\":\"{}\",\"reason\":\"", self.run);
                     let reason = frame.data.strip_prefix(&run).expect(&frame.data);

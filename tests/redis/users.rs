@@ -119,7 +119,7 @@ impl Tab {
 
     fn data(&self) -> Vec<String> {
         let frames = self.frames().into_iter();
-        frames.filter(|frame| !frame.is_of_the_hub()).map(|frame| frame.data).collect()
+        frames.filter(|frame| !frame.is_of_hub()).map(|frame| frame.data).collect()
     }
 }
 
@@ -203,7 +203,10 @@ async fn commands_reach_users_at_other_processes() {
         tab.until("the end", |frames| frames.iter().any(|frame| frame.event == "hub:end")).await;
         let frames = tab.frames();
         let last: Vec<_> = frames[frames.len() - 2..].iter().map(|frame| &*frame.event).collect();
-        assert_eq!((last, frames.last().unwrap().reason()), (vec!["bye", "hub:end"], "kicked"));
+        assert_eq!(
+            (last, frames.last().unwrap().reason()),
+            (vec!["bye", "hub:end"], Some("kicked"))
+        );
         let mut rest = Vec::new();
         timeout(DEADLINE, tab.stream.read_to_end(&mut rest)).await.expect("an end").unwrap();
     }

@@ -37,6 +37,7 @@ pub(crate) trait Runtime: 'static {
 
 /// Tests wait for this time and use the time only as a lower bound, because a busy machine may take
 /// longer.
+#[cfg(any(feature = "hyper", feature = "tokio"))]
 const REAL_WHILE: Duration = Duration::from_millis(40);
 
 #[cfg(feature = "tokio")]

@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+pub(crate) use sse_hub::testing::Frame;
+use sse_hub::testing::Reader;
 use sse_hub::{Event, EventId, Hub, HubBuilder, ManualTimer, Sleep, Subscription, Timer};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -65,63 +67,14 @@ pub(crate) fn has_ended(stream: &mut Subscription) -> bool {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) event: String,
-    pub(crate) data: String,
-    pub(crate) id: Option<EventId>,
-    pub(crate) retry: Option<u64>,
-}
-
-impl Frame {
-    /// Parses a frame without its line ends.
-    fn parse(text: &str) -> Self {
-        let mut frame = Self { event: String::new(), data: String::new(), id: None, retry: None };
-        for line in text.lines() {
-            match line.split_once(": ") {
-                Some(("event", value)) => frame.event = value.to_owned(),
-                Some(("data", value)) => frame.data += value,
-                Some(("id", value)) => frame.id = Some(value.parse().unwrap()),
-                Some(("retry", value)) => frame.retry = Some(value.parse().unwrap()),
-                _ => panic!("a stray line: {line:?}"),
-            }
-        }
-        frame
-    }
-
-    pub(crate) fn is_of_the_hub(&self) -> bool {
-        self.event.starts_with("hub:")
-    }
-
-    /// Returns the reason in `hub:gap` or `hub:end`.
-    pub(crate) fn reason(&self) -> &str {
-        let data = self.data.strip_prefix("{\"reason\":\"").expect(&self.data);
-        let ends = ["\",\"final\":true}", "\",\"healed\":true}", "\"}"];
-        ends.iter().find_map(|end| data.strip_suffix(end)).expect(&self.data)
-    }
-
-    /// Whether this is a `hub:gap` that a snapshot heals.
-    pub(crate) fn is_healed(&self) -> bool {
-        self.event == "hub:gap" && self.data.ends_with("\",\"healed\":true}")
-    }
-
-    /// Whether this is a `hub:end` after which the client must not come back.
-    pub(crate) fn is_final(&self) -> bool {
-        self.event == "hub:end" && self.data.ends_with("\",\"final\":true}")
-    }
-}
-
 /// Parses complete frames. Skips heartbeats.
 pub(crate) fn frames(text: &str) -> Vec<Frame> {
-    let text: String = text.split_inclusive('\n').filter(|&line| line != ":\n").collect();
-    assert!(text.is_empty() || text.ends_with("\n\n"), "the text must end with a frame: {text:?}");
-    text.split_terminator("\n\n").map(Frame::parse).collect()
+    Reader::new(stream::iter([Bytes::copy_from_slice(text.as_bytes())])).all_ready()
 }
 
 /// Returns the data of the application's events.
 pub(crate) fn data(text: &str) -> Vec<String> {
-    let frames = frames(text).into_iter();
-    frames.filter(|frame| !frame.is_of_the_hub()).map(|frame| frame.data).collect()
+    Reader::new(stream::iter([Bytes::copy_from_slice(text.as_bytes())])).all_data()
 }
 
 /// Returns the id that a page would resume from after reading the text.
@@ -131,8 +84,8 @@ pub(crate) fn last_id(text: &str) -> EventId {
 
 /// Returns the reasons of the gaps.
 pub(crate) fn gaps(text: &str) -> Vec<String> {
-    let frames = frames(text).into_iter();
-    frames.filter(|frame| frame.event == "hub:gap").map(|gap| gap.reason().to_owned()).collect()
+    let frames = frames(text).into_iter().filter(|frame| frame.event == "hub:gap");
+    frames.map(|gap| gap.reason().expect("a reason").to_owned()).collect()
 }
 
 /// Returns the reason of the end, which must be the last frame.
@@ -141,7 +94,7 @@ pub(crate) fn end(text: &str) -> Option<String> {
     let ends = frames.iter().filter(|frame| frame.event == "hub:end").count();
     let last = frames.last().filter(|frame| frame.event == "hub:end");
     assert_eq!(ends, usize::from(last.is_some()), "the end must be the last frame: {text}");
-    last.map(|end| end.reason().to_owned())
+    last.map(|end| end.reason().expect("a reason").to_owned())
 }
 
 /// A waker that counts wake-ups.

@@ -5,13 +5,13 @@
 //! The page opens its stream for the room directly, so that the stream resumes without a hole. For
 //! many rooms in one stream, and for the list of members, see [`rooms`](crate::guide::rooms).
 //!
-#![cfg_attr(feature = "json", doc = "```")]
-#![cfg_attr(not(feature = "json"), doc = "```ignore")]
-//! use std::error::Error;
+#![cfg_attr(all(feature = "http", feature = "json"), doc = "```")]
+#![cfg_attr(not(all(feature = "http", feature = "json")), doc = "```ignore")]
 //! use serde::Serialize;
+//! use sse_hub::http::ErrorResponse;
 //! use sse_hub::{
-//!     Audience, Event, EventType, Hub, LastEventId, ManualTimer, Payload, PublishError, Refused,
-//!     Subscriber, Subscription,
+//!     Audience, Event, EventType, Hub, LastEventId, ManualTimer, Payload, PublishError, Subscriber,
+//!     Subscription,
 //! };
 //!
 //! # #[derive(Default)]
@@ -50,7 +50,7 @@
 //!     author: u64,
 //!     text: &str,
 //!     nonce: &str,
-//! ) -> Result<(), Box<dyn Error>> {
+//! ) -> Result<(), ErrorResponse> {
 //!     let line = db.insert(room, author, text, nonce);
 //!     hub.send_to_topic(topic(room), Event::from_payload(&line)?)?;
 //!     Ok(())
@@ -71,22 +71,22 @@
 //!     room: u64,
 //!     user: u64,
 //!     last: LastEventId,
-//! ) -> Result<Result<Subscription, Refused>, Box<dyn Error>> {
+//! ) -> Result<Subscription, ErrorResponse> {
 //!     let who = Subscriber::new().user(user).topic(topic(room)).resume(last);
-//!     let stream = match hub.subscribe(who) {
-//!         Ok(stream) if !stream.is_resumed() => stream,
-//!         resumed_or_refused => return Ok(resumed_or_refused),
-//!     };
+//!     let stream = hub.subscribe(who)?;
+//!     if stream.is_resumed() {
+//!         return Ok(stream);
+//!     }
 //!     // A first visit, or a gap: the last lines, and then the live lines.
 //!     let lines = Event::new("lines").json(&db.last(room, 50))?;
-//!     Ok(Ok(stream.with_snapshot([lines])?))
+//!     Ok(stream.with_snapshot([lines])?)
 //! }
 //! # let (hub, db) = (Hub::builder(ManualTimer::new()).build()?, Database::default());
-//! # say(&hub, &db, 7, 1, "Hello", "a1")?;
-//! # let stream = events(&hub, &db, 7, 2, LastEventId::none())??;
+//! # say(&hub, &db, 7, 1, "Hello", "a1").unwrap();
+//! # let stream = events(&hub, &db, 7, 2, LastEventId::none()).unwrap();
 //! # typing(&hub, 7, 1)?;
 //! # assert_eq!(hub.recent(Audience::topic("room-7"), 9)?[0].event_type, "line");
-//! # Ok::<(), Box<dyn Error>>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # The page
