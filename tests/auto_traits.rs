@@ -175,12 +175,13 @@ fn body_moves_with_its_stream() {
 fn backplane_and_feed_cross_threads() {
     use sse_hub::backplane::{
         AheadUpTo, Backplane, Encoder, Feed, Incoming, InstanceId, Loaded, Malformed, Outgoing,
-        RunCopy, RunPart, SendError,
+        RunCopy, RunEncoder, RunPart, SendError,
     };
 
     const { boxed::<dyn Backplane>() };
     const { cloned::<Feed>() };
     const { cloned::<Encoder>() };
+    const { cloned::<RunEncoder>() };
     const { shared::<Outgoing>() };
     const { shared::<Incoming>() };
     const { shared::<Loaded>() };
@@ -212,11 +213,12 @@ fn redis_driver_is_send() {
 #[cfg(feature = "redis")]
 #[test]
 fn publisher_crosses_threads_and_hides_secrets() {
-    use sse_hub::redis::{NotFlushed, NotFlushedCause, Redis, RedisPublisher};
+    use sse_hub::redis::{NotFlushed, NotFlushedCause, Redis, RedisPublisher, RedisRun};
 
     const fn sent<T: Send + 'static>(_: &T) {}
 
     const { cloned::<RedisPublisher>() };
+    const { shared::<RedisRun>() };
     const { error::<NotFlushed>() };
     const { error::<NotFlushedCause>() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
