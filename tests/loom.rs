@@ -551,7 +551,7 @@ fn page_that_waits_is_woken_by_its_events() {
         hub.broadcast(Event::new("x").data("1")).unwrap();
         let entry = past.0.0.lock().unwrap()[0].clone();
         let (feed, head) = (Feed::new(&hub).unwrap(), EventId::new(2, 0));
-        feed.load(head, []);
+        feed.load(Loaded::new(head, []));
         let (who, after) = (Subscriber::new(), EventId::new(1, 0));
         let mut reading = Box::pin(hub.read_with_history(&who, after, 10));
         let mut dropped = Box::pin(hub.read_with_history(&who, after, 10));
