@@ -540,7 +540,8 @@
 //! model of `tests/instances` found that an instance which judged by the tail accepted a refused
 //! start. Numbers in the events would show a hole in a copy, but two threads that publish to the
 //! same run take numbers and places in the outbox in different orders. So the engine says which
-//! events a copy has dropped.
+//! events a copy has dropped. Events of the tail from before the copy may be of an older run
+//! of the name, so the hub records them as lost.
 //!
 //! *A replaced order.* Runs of the copies go on. An open run that the new order lacks is *gone*: the
 //! run takes no events, a new run may take the name, and every instance sends the end `lost` for

@@ -95,9 +95,10 @@ pub(super) fn apply(
     work: &mut Work<'_>,
 ) -> Option<Ended> {
     let Part { id, key, hash, action, .. } = part;
+    let is_event = matches!(action, Action::Event { .. } | Action::End { .. });
     let applied = match action {
         Action::Start { producer, takes_over, appends } => {
-            let new = NewRun { key, hash, producer, appends, takes_over };
+            let new = NewRun { key: key.clone(), hash, producer, appends, takes_over };
             let mut state = shared.state.lock();
             if state.log.runs().admits_start(&new.key, id) {
                 drop(state);
@@ -120,7 +121,13 @@ pub(super) fn apply(
     // A part without an effect, and a stop, take a place in the order, too.
     order.last = id;
     if !matches!(applied, Ok(Some(_))) {
-        shared.state.lock().log.pass(id);
+        let mut state = shared.state.lock();
+        // The readers of a run that is gone are told a gap and the end.
+        let is_unknown = matches!(applied, Err(error) if error != RunError::Lost);
+        if is_event && is_unknown && state.log.runs().lacks(&key, id) {
+            state.log.note_lacking_run(hash, id);
+        }
+        state.log.pass(id);
     }
     applied.ok().flatten()
 }
@@ -258,6 +265,8 @@ pub(super) struct Replay {
     decided: Option<Decided>,
     /// The starts of the tail that have no effect.
     refused: Vec<(Key, ProducerId)>,
+    /// The events of the tail that may be of a run from before the run of the copy.
+    lacking: Vec<(u64, EventId)>,
 }
 
 impl Replay {
@@ -276,8 +285,14 @@ impl Replay {
             }
             _ => None,
         };
-        let mut replay =
-            Self { parts: Vec::new(), head, lost: Vec::new(), decided: None, refused: Vec::new() };
+        let mut replay = Self {
+            parts: Vec::new(),
+            head,
+            lost: Vec::new(),
+            decided: None,
+            refused: Vec::new(),
+            lacking: Vec::new(),
+        };
         let tail = tail.into_iter().filter_map(part);
         let Some((upto, copies)) = runs else {
             replay.parts.extend(tail);
@@ -297,6 +312,9 @@ impl Replay {
                 _ if part.id > known => replay.parts.push(part),
                 Action::Start { producer, .. } if !decided.admits(&part.key, part.id) => {
                     replay.refused.push((part.key, producer));
+                }
+                Action::Event { .. } | Action::End { .. } if decided.lacks(&part.key, part.id) => {
+                    replay.lacking.push((part.hash, part.id));
                 }
                 _ => {}
             }
@@ -325,6 +343,9 @@ impl Replay {
         }
         for (key, producer) in self.refused {
             refuse(state, &key, producer, RunError::Open, work);
+        }
+        for (run, id) in self.lacking {
+            state.log.note_lacking_run(run, id);
         }
         state.log.take_gone_runs(old, floor, &mut work.forgotten);
         state.log.forget_runs(work.now, &mut work.forgotten);

@@ -532,14 +532,24 @@ impl Log {
         }
     }
 
+    /// Notes that the log may lack an event of a run that has ended.
+    pub(crate) fn note_lacking_run(&mut self, run: u64, id: EventId) {
+        self.evictions += 1;
+        self.record_forgotten(run, id);
+    }
+
     fn forget_run(&mut self, must_go: bool, now: Instant, freed: &mut Vec<RunLog>) -> bool {
         let Some((run, last)) = self.runs.forget_first(must_go, now, freed) else { return false };
         self.evictions += 1;
+        self.record_forgotten(run, last);
+        true
+    }
+
+    fn record_forgotten(&mut self, run: u64, last: EventId) {
         // Every reader of a run admits the type of its end.
         let event_type = self.hasher.event_type(frame::RUN_END.as_bytes());
-        self.forgotten
-            .record_for_holders(last, &KeyHashes { keys: [run].into_iter().collect(), event_type });
-        true
+        let hashes = KeyHashes { keys: [run].into_iter().collect(), event_type };
+        self.forgotten.record_for_holders(last, &hashes);
     }
 
     /// Returns whether an event for a holder of `key` came after `after`, retained or evicted.

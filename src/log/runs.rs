@@ -168,6 +168,17 @@ impl Decided {
     }
 }
 
+impl Decided {
+    /// Returns whether the copies say nothing about an event: the event may be of a run that ended
+    /// before the run of the copy began.
+    pub(crate) fn lacks(&self, key: &Key, id: EventId) -> bool {
+        match self.copies.get(key) {
+            Some((upto, starts)) => id <= *upto && starts.first().is_none_or(|&first| id < first),
+            None => id <= self.upto,
+        }
+    }
+}
+
 /// A run to start.
 #[derive(Debug)]
 pub(crate) struct NewRun {
@@ -325,6 +336,11 @@ impl Runs {
     /// Returns whether a start of the order can have an effect.
     pub(crate) fn admits_start(&self, key: &Key, id: EventId) -> bool {
         self.decided.as_ref().is_none_or(|decided| decided.admits(key, id))
+    }
+
+    /// Returns whether the copies of runs say nothing about an event: see [`Decided::lacks`].
+    pub(crate) fn lacks(&self, key: &Key, id: EventId) -> bool {
+        self.decided.as_ref().is_some_and(|decided| decided.lacks(key, id))
     }
 
     /// Returns an error if a start has no effect now.

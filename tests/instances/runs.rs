@@ -298,6 +298,27 @@ fn copy_decides_about_the_starts_after_the_tail() {
 }
 
 #[test]
+fn run_from_before_the_copy_is_told_as_a_gap() {
+    let (mut order, mut here, _) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let before = order.last;
+    start(&here, "a").finish(None).unwrap();
+    settle(&mut order, &mut [&mut here]);
+    let run = start(&here, "a");
+    settle(&mut order, &mut [&mut here]);
+    // The tail of the late instance has the first run, and the copy has the second only.
+    let mut late = instance();
+    let client = || Subscriber::new().run("a").resume(before);
+    let mut early = late.hub.subscribe(client()).unwrap();
+    late.settle(&mut order);
+    assert_eq!(gaps(&read(&mut early)), ["evicted"]);
+    assert_eq!(gaps(&read(&mut late.hub.subscribe(client()).unwrap())), ["evicted"]);
+    let fresh = read(&mut reader(&late, "a"));
+    assert_eq!((gaps(&fresh), end(&fresh)), (vec![], None));
+    drop(run);
+}
+
+#[test]
 fn bounded_copy_is_told_as_a_gap() {
     let (mut order, mut here, _) = two();
     order.copying = Copying::Effective(6);
