@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sse_hub::redis::{Credentials, Redis};
-use sse_hub::{Event, Hub, Presence, RunOptions, Subscriber};
+use sse_hub::{Event, Hub, Presence, RunOptions, RunState, Subscriber};
 use tempfile::TempDir;
 
 use crate::instances::allow_hub;
@@ -36,6 +36,9 @@ pub(crate) async fn check(url: &str, set: impl Fn(Redis) -> Redis) {
     let run = here.hub.start_run("job", RunOptions::default()).unwrap();
     run.started().await.unwrap();
     run.publish(Event::new("n").data("a part")).unwrap();
+    // The name had a run in an earlier check.
+    let is_open = |hub: &Hub| hub.run("job").is_some_and(|run| run.state == RunState::Open);
+    there.until("the run", is_open).await;
     let mut reader = Reader::of("job");
     reader.connect(&there.hub);
     run.finish(None).unwrap();

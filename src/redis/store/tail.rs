@@ -38,8 +38,9 @@ struct Kept {
 enum Link {
     Event(EventId, Incoming),
     Command(EventId, Incoming),
-    /// Adjacent parts of runs. The position before the first of them.
-    Run(EventId),
+    /// Adjacent parts of runs: the position before the first part, and the newest part if no other
+    /// entry follows.
+    Run(EventId, Option<Incoming>),
     Reset(EventId),
 }
 
@@ -92,14 +93,16 @@ impl Tail {
                             break;
                         }
                         // The copy of the run has the part: only the chain needs the entry.
-                        if let Some(Kept { link: Some(Link::Run(newer)), .. }) =
+                        if let Some(Kept { link: Some(Link::Run(newer, _)), .. }) =
                             self.entries.last_mut()
                             && *newer == id
                         {
                             *newer = previous;
                             continue;
                         }
-                        Some(Link::Run(previous))
+                        // The tail must end where the reader goes on.
+                        let is_newest = self.entries.iter().all(|kept| kept.link.is_none());
+                        Some(Link::Run(previous, is_newest.then_some(part)))
                     }
                     Ok(command) => {
                         // Otherwise the tail could be larger than the hub's log.
@@ -133,7 +136,7 @@ impl Tail {
             let Some(link) = link else { continue };
             let (Link::Event(previous, _)
             | Link::Command(previous, _)
-            | Link::Run(previous)
+            | Link::Run(previous, _)
             | Link::Reset(previous)) = link;
             if floor.is_none() {
                 floor = Some(previous);
@@ -144,7 +147,7 @@ impl Tail {
             }
             match link {
                 Link::Event(_, entry) | Link::Command(_, entry) => entries.push((id, entry)),
-                Link::Run(_) => {}
+                Link::Run(_, newest) => entries.extend(newest.map(|entry| (id, entry))),
                 Link::Reset(_) => {
                     floor = Some(id);
                     entries.clear();
@@ -220,7 +223,8 @@ mod tests {
         let mut tail = Tail::new(1, 11, 2, HORIZON);
         tail.extend(chain().into_iter().rev().collect());
         let Start { floor, entries, .. } = tail.finish(at(9));
-        assert_eq!((floor, entries.len()), (at(4), 1));
+        let ids: Vec<_> = entries.iter().map(|(id, _)| *id).collect();
+        assert_eq!((floor, ids), (at(4), vec![at(7), at(9)]), "the tail ends at the newest entry");
         // The chain is broken before, between and after parts.
         let broken = vec![event(4, 3), part(6, 5), event(7, 6)];
         assert_eq!(finish(broken, 7, 9), (at(7), at(7), at(6).predecessor(), vec![7]));
