@@ -1,6 +1,6 @@
 //! Keeps the lease of a publisher that has open runs, and tells the producers what the hubs decided.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -65,7 +65,8 @@ impl Watch {
     /// Waits until a renewal is due, or the start of a run is in the stream.
     async fn wait(&mut self, due: Instant) {
         let (starting, open) = (&mut self.starting, &mut self.open);
-        let started = std::future::poll_fn(|cx| {
+        let mut changed = pin!(self.producers.changed.notified());
+        let woken = std::future::poll_fn(|cx| {
             let before = starting.len();
             starting.retain_mut(|(run, confirmation)| match Pin::new(confirmation).poll(cx) {
                 Poll::Pending => true,
@@ -78,16 +79,9 @@ impl Watch {
                     false
                 }
             });
-            if starting.len() < before { Poll::Ready(()) } else { Poll::Pending }
+            if starting.len() < before { Poll::Ready(()) } else { changed.as_mut().poll(cx) }
         });
-        let changed = self.producers.changed.notified();
-        let _ = timeout_at(due, async {
-            tokio::select! {
-                () = started => {}
-                () = changed => {}
-            }
-        })
-        .await;
+        let _ = timeout_at(due, woken).await;
     }
 
     /// Renews the lease, and looks at the records of the runs.
