@@ -15,7 +15,7 @@ fn works(server: &Server) -> crate::client::Response {
     let said = server.post("/say").body("hello\nyou");
     assert_eq!((said.status, said.text().as_str()), (200, "2 listen\n"));
     let first = page.frame();
-    assert_eq!((first.event.as_str(), first.data.as_str()), ("said", "helloyou"));
+    assert_eq!((first.event.as_str(), first.data.as_str()), ("said", "hello\nyou"));
     assert!(first.id > open.id);
     assert_eq!(other.frame(), first);
 
