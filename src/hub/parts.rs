@@ -4,7 +4,7 @@
 //! applies the part when it comes back. The state of a run is a function of the parts before, so all
 //! instances agree on the producer of a run: see [`RunPartKind`](crate::backplane::RunPartKind).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -124,8 +124,8 @@ pub(super) fn apply(
         let mut state = shared.state.lock();
         // The readers of a run that is gone are told a gap and the end.
         let is_unknown = matches!(applied, Err(error) if error != RunError::Lost);
-        if is_event && is_unknown && state.log.runs().lacks(&key, id) {
-            state.log.note_lacking_run(hash, id);
+        if is_event && is_unknown {
+            state.log.note_ineffective(hash, &key, id);
         }
         state.log.pass(id);
     }
@@ -144,6 +144,9 @@ pub(super) fn start(
     state.log.pass(begin);
     let is_new = begin_run(&mut state, new, begin, work.now, work)?;
     state.counts.runs[RunState::Open as usize] += u64::from(is_new);
+    if state.log.take_lacking(&key) {
+        reading::note_loss(&mut state, &key, work);
+    }
     if shared.config.run_wait.is_some() {
         reading::note_start(&shared.state, state, &key);
     }
@@ -298,7 +301,7 @@ impl Replay {
             replay.parts.extend(tail);
             return replay;
         };
-        let mut decided = Decided { upto, copies: HashMap::new() };
+        let mut decided = Decided { upto, copies: HashMap::new(), lacking: HashSet::new() };
         for RunCopy { upto, entries, lost } in copies {
             let parts: Vec<Part> = entries.into_iter().filter_map(part).collect();
             let Some(Part { key, hash, .. }) = parts.first() else { continue };

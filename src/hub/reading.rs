@@ -10,6 +10,7 @@ use crate::core::inbox::Inbox;
 use crate::core::state::{PIECE, State};
 use crate::log::hash::KeyHasher;
 use crate::log::key::Key;
+use crate::log::routes::Member;
 use crate::log::runs::{RunRecord, RunState};
 use crate::sync::{self, Mutex, MutexGuard};
 use crate::wire::id::EventId;
@@ -144,6 +145,23 @@ pub(super) fn complete<'a>(
 /// A client that connects between two pieces finds the run, and does not wait.
 pub(super) fn note_start<'a>(lock: &'a Mutex<State>, state: MutexGuard<'a, State>, run: &Key) {
     visit_readers(lock, state, run, |_, _, client| client.lock().note_run());
+}
+
+/// Lets the readers of a run read the log, which lacks events of an older run of the name.
+pub(super) fn note_loss(state: &mut State, run: &Key, work: &mut Work<'_>) {
+    let slots: Vec<usize> = state.routes.members(run).iter().map(Member::slot).collect();
+    let head = state.log.head();
+    for slot in slots {
+        let Some(client) = state.routes.get(slot) else { continue };
+        let mut inbox = client.lock();
+        if inbox.is_open() {
+            // The read of the log finds the loss.
+            inbox.mailbox.restart(head, work.now);
+            work.extend(inbox.take_waker());
+        }
+        drop(inbox);
+        state.watch(slot, work);
+    }
 }
 
 /// Visits the readers of a run, each with its slot.

@@ -319,6 +319,28 @@ fn run_from_before_the_copy_is_told_as_a_gap() {
 }
 
 #[test]
+fn live_reader_is_told_of_a_run_from_before_the_copy() {
+    let (mut order, mut here, _) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let before = order.last;
+    start(&here, "a").finish(token("x")).unwrap();
+    settle(&mut order, &mut [&mut here]);
+    let run = start(&here, "a");
+    run.publish(token("y")).unwrap();
+    settle(&mut order, &mut [&mut here]);
+    // The instance has read nothing but the copies, and reads both runs while a client waits.
+    let mut late = instance();
+    late.begin_with_values(&order, before);
+    late.at = Some(before);
+    let mut stream = reader(&late, "a");
+    let mut text = read(&mut stream);
+    late.settle(&mut order);
+    text += &read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["y".to_owned()], vec!["evicted".to_owned()]));
+    drop(run);
+}
+
+#[test]
 fn bounded_copy_is_told_as_a_gap() {
     let (mut order, mut here, _) = two();
     order.copying = Copying::Effective(6);
