@@ -16,9 +16,10 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use opentelemetry_semantic_conventions::attribute as otel;
 use order::{Instance, Order};
+use sse_hub::testing::Instances;
 use sse_hub::{
     Audience, Event, EventStream, Goodbye, Hub, HubBuilder, Limits, ManualTimer, Presence, Retain,
-    RunOptions, Subscriber, Subscription,
+    RunError, RunOptions, Subscriber, Subscription,
 };
 use support::within;
 use tracer::trace_to;
@@ -242,6 +243,21 @@ fn failed_operation_marks_its_span() {
     hub.close();
     hub.broadcast(Event::new("x")).unwrap_err();
     ends_with("closed");
+}
+
+#[test]
+fn full_backplane_marks_the_span_of_a_run() {
+    let (spans, _guard) = captured_spans(Level::TRACE);
+    let instances = Instances::held().max_unsent(1);
+    let instance = instances.start(Hub::builder(ManualTimer::new())).unwrap();
+    instance.read(1);
+    let run = instance.hub().start_run("r", RunOptions::default()).unwrap();
+    assert_eq!(run.publish(Event::new("x")), Err(RunError::Backlog));
+    let spans = spans.take();
+    assert!(
+        spans.last().unwrap().ends_with("error.type=backlog otel.status_code=ERROR"),
+        "{spans:?}"
+    );
 }
 
 #[test]

@@ -147,16 +147,19 @@ pub(crate) fn publish_failed(span: &Span, error: &PublishError) {
     failed(span, word);
 }
 
-/// The errors of a publish to a run.
 pub(crate) fn run_publish_failed(span: &Span, error: &RunError) {
     let word = match error {
         RunError::Event(_) => "event",
         RunError::TooLarge { .. } => "too-large",
+        RunError::Open => "open",
+        RunError::Full { .. } => "full",
         RunError::Ended => "ended",
         RunError::Superseded => "superseded",
+        RunError::Lost => "lost",
+        RunError::Backlog => "backlog",
         RunError::Closed => "closed",
-        // No publish returns the other errors.
-        _ => "other",
+        // Of a start or a stop only.
+        RunError::Name(_) | RunError::Reason(_) | RunError::Unknown => "other",
     };
     failed(span, word);
 }
