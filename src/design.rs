@@ -68,7 +68,8 @@
 //!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
 //!                    outbox;  values
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
-//!   testing/         reader (streams as a page reads them)      instances (an engine in memory)
+//!   testing/         reader -> frame (streams as a page reads them)
+//!                    instances -> order (an engine in memory)
 //! HUB     hub/      takes the locks; the public face
 //!   feed             the port: entries in         hub             the handle
 //!   apply            entries to state             builder         settings to a hub

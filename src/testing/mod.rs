@@ -12,8 +12,11 @@
 //! for each row. The kit panics if an expectation fails, as `assert!` does: the message has the
 //! last frames of the stream.
 
+mod frame;
 mod instances;
+mod order;
 mod reader;
 
+pub use frame::Frame;
 pub use instances::{Instance, Instances, Older};
-pub use reader::{Frame, Reader};
+pub use reader::Reader;
