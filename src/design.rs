@@ -64,9 +64,10 @@
 //!                    link (hyper's part) -> app (services);  open (the connections of a server)
 //!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
 //!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
-//!     tasks/         reader, sender, history, announcer, observer, keeper: a loop each;  read_size
+//!     tasks/         reader, sender, history, announcer, observer, keeper, producers: a loop each;
+//!                    read_size
 //!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
-//!                    outbox;  values
+//!                    outbox, owed (to the reader);  values;  producing (a publisher's runs)
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //!   testing/         reader -> frame (streams as a page reads them)
 //!                    instances -> order (an engine in memory)
@@ -818,6 +819,7 @@
 //! | `IDLE`, `RETRY_PAUSE` | 1 s, 1 s | `redis/connect/link` | see *A lost connection* |
 //! | `PROBE_SHARE`, `MOST_PROBE` | 1/8, 1 s | `redis/connect/link` | the time of an idle connection for an answer |
 //! | `FEW` | 8 names | `log/names` | fewer need no index |
+//! | `MOST` | 4096 ids | `redis/store/owed` | of a reader that is behind: 64 KiB |
 //! | `BITS` | 8 bits a name | `log/names` | one in eight other keys passes the filter at most; 16 KiB for 10,000 names |
 //! | `MOST_DOUBLINGS` | 5 | `redis/connect/link` | how often a slow line gets more time |
 //! | `CONNECT_SHARE` | 1/4 | `redis/connect/address` | of the timeout, for a connect |
@@ -959,6 +961,11 @@
 //! unresolved. So the handle needs a runtime from the start, which is a typed error. A task that is
 //! aborted can go on for a moment. The outbox therefore decides under its lock whether an event is
 //! acknowledged or counted as lost, and the handle counts when it is dropped, not the task.
+//!
+//! A Redis that goes back to an older state can lose events that were confirmed and that no reader
+//! has read. The chain has no break then: the next entry names the last entry that is left. So the
+//! sender of an instance notes the newest id of each answer in `store/owed`, and the reader of the
+//! instance reports a reset when it passes such an id without the entry.
 //!
 //! A hub confirms no event after the reader of the hub has left an old master, so a reader has read
 //! each confirmed event. A publisher has no reader, and finds the new master up to a second later
