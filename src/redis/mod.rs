@@ -57,9 +57,10 @@
 //!   Redis makes it. With `appendonly yes` and `appendfsync always` the event is on disk. With
 //!   `everysec` the last second can be lost with the machine. A replica that takes over lacks the
 //!   events that had not arrived there.
-//! - If Redis loses events that any instance has read, every client of every instance gets
-//!   `hub:gap` with the reason `reset`, possibly twice. Nobody can know of events that Redis lost
-//!   before any instance had read them.
+//! - If Redis loses events that any instance has read, or that Redis has confirmed to an instance
+//!   that still runs, every client of every instance gets `hub:gap` with the reason `reset`,
+//!   possibly twice. Of other lost events nobody knows: those of an instance that has ended or of a
+//!   [`RedisPublisher`], if no instance has read the events.
 //! - An unconfirmed event waits in the outbox, and is lost with the process. When a process ends in
 //!   order, `tracing` says how many events Redis had not acknowledged.
 //!
