@@ -43,7 +43,7 @@ pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
     let prepared = Prepared::new(event, &shared.hasher);
     let mut work = Work::begin(&shared.config);
     let matched = {
-        let mut order = shared.order.lock_long();
+        let mut order = shared.order.lock();
         // Before the first load no event is in order.
         let is_next = id > order.last && order.last != EventId::ORIGIN;
         (!order.is_closed && is_next).then(|| shared.put(&mut order, id, prepared, &mut work))
@@ -64,7 +64,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let mut rejected = 0;
     let mut announcement = None;
     {
-        let mut order = shared.order.lock_long();
+        let mut order = shared.order.lock();
         // As for events: before the first load nothing is in order.
         if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
             return;
@@ -134,7 +134,7 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
     let Announcement { as_of, clients } = announcement;
     let bounds = bounds(&shared.config.limits);
     let mut work = Work::begin(&shared.config);
-    let mut order = shared.order.lock_long();
+    let mut order = shared.order.lock();
     // As for commands.
     if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
         return;
@@ -163,7 +163,7 @@ pub(super) fn run(shared: &Shared, id: EventId, entry: RunEntry) {
     let part = Part::new(shared, id, work.now, entry);
     let mut ended = None;
     {
-        let mut order = shared.order.lock_long();
+        let mut order = shared.order.lock();
         // As for commands.
         if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
             return;
@@ -212,7 +212,7 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     let runs = Replay::new(shared, runs, tail_runs, head, work.now);
     let others: Vec<Aged> = others;
     let entries = entries_of(shared, tail, &work);
-    let mut order = shared.order.lock_long();
+    let mut order = shared.order.lock();
     if order.is_closed {
         return;
     }

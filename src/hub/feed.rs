@@ -245,7 +245,7 @@ impl Feed {
     /// Returns whether the hub was closed: an engine has nothing more to do.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared.upgrade().is_none_or(|shared| shared.order.lock_long().is_closed)
+        self.shared.upgrade().is_none_or(|shared| shared.order.lock().is_closed)
     }
 }
 

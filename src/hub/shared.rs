@@ -34,7 +34,7 @@ use crate::log::log::Log;
 use crate::log::producer::{InstanceId, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
-use crate::sync::{self, Mutex, MutexGuard};
+use crate::sync::{self, LongMutex, Mutex, MutexGuard};
 use crate::wire::event::Event;
 use crate::wire::id::EventId;
 
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(super) rare: Rare,
     #[cfg(feature = "metrics")]
     pub(super) recorded: Mutex<Recorded>,
-    pub(super) order: Mutex<Order>,
+    pub(super) order: LongMutex<Order>,
     pub(super) state: Mutex<State>,
     /// Whether streams must show the hub as degraded. Written under the state lock.
     pub(super) shows_degraded: AtomicBool,
@@ -81,7 +81,7 @@ impl Shared {
         let state =
             State::new(&config, Log::new(config.retain, config.runs, birth, hasher.clone()));
         let order = Order { last: birth, is_closed: false, evicted: Vec::new() };
-        let (order, state) = (Mutex::new(order), Mutex::new(state));
+        let (order, state) = (LongMutex::new(order), Mutex::new(state));
         Self {
             config,
             instance: InstanceId::new(),
@@ -187,7 +187,7 @@ impl Shared {
         let prepared = Prepared::new(event, &self.hasher);
         let mut work = Work::begin(&self.config);
         let published = {
-            let mut order = self.order.lock_long();
+            let mut order = self.order.lock();
             if order.is_closed {
                 return Err(PublishError::Closed);
             }
