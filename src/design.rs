@@ -212,7 +212,7 @@
 //!   under way go first, for a bounded time. A publisher then waits for the hold that was there
 //!   before the publish, instead of a hold for each piece.
 //! - The ordering lock is held for a whole hand-out, so publishers park for the lock at once. The
-//!   lock has a type of its own, `LongMutex`, so that no code spins for the lock.
+//!   lock has a type of its own, `LongMutex`, so that no publisher spins for the lock.
 //! - A crowd that joins or leaves a topic takes the ordering lock for each piece of 64 clients, and
 //!   hands the lock over to a publisher that waits. A publish waits for one such piece. The piece
 //!   is smaller if its clients look at many events of the topic, for the last events. The clients

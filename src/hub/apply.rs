@@ -205,13 +205,12 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     let mut values = entries_of(shared, values, &work);
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
-    let (tail, others) = tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
-    let others: Vec<Aged> = others;
-    let (tail_runs, others) =
-        others.into_iter().partition(|(.., it)| matches!(it, Received::Run(_)));
-    let runs = Replay::new(shared, runs, tail_runs, head, work.now);
-    let others: Vec<Aged> = others;
-    let entries = entries_of(shared, tail, &work);
+    let (parts, tail): (Vec<Aged>, Vec<Aged>) =
+        tail.into_iter().partition(|(.., it)| matches!(it, Received::Run(_)));
+    let (events, commands): (Vec<Aged>, Vec<Aged>) =
+        tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
+    let runs = Replay::new(shared, runs, parts, head, work.now);
+    let entries = entries_of(shared, events, &work);
     let mut order = shared.order.lock();
     if order.is_closed {
         return;
@@ -234,10 +233,11 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     runs.apply(&mut state, &mut old, floor, &mut work);
     shared.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
     state.away.restart(floor, is_first);
-    for (id, _, received) in others.into_iter().filter(|(id, ..)| *id > floor) {
-        state.log.pass(id);
+    for (id, _, received) in commands.into_iter().filter(|(id, ..)| *id > floor) {
         recall(&mut state, id, received, &work);
     }
+    // Commands, and parts of runs without an effect, take a place in the order, too.
+    state.log.pass(head);
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);

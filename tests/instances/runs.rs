@@ -298,6 +298,29 @@ fn copy_decides_about_the_starts_after_the_tail() {
 }
 
 #[test]
+fn part_without_an_event_takes_a_place() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let older = start(&here, "a");
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let newer = there.hub.start_run("a", RunOptions::default().take_over(true)).unwrap();
+    settle(&mut order, &mut [&mut there]);
+    older.publish(token("fenced")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let mut late = instance();
+    late.settle(&mut order);
+    for instance in [&here, &there, &late] {
+        assert_eq!(instance.feed.head(), order.last, "after a part without an effect");
+    }
+    there.hub.stop_run("a", "user").unwrap();
+    settle(&mut order, &mut [&mut there, &mut late]);
+    for instance in [&there, &late] {
+        assert_eq!(instance.feed.head(), order.last, "after a stop");
+    }
+    drop((older, newer));
+}
+
+#[test]
 fn run_from_before_the_copy_is_told_as_a_gap() {
     let (mut order, mut here, _) = two();
     order.copying = Copying::Effective(usize::MAX);
