@@ -44,9 +44,7 @@ pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
     let mut work = Work::begin(&shared.config);
     let matched = {
         let mut order = shared.order.lock();
-        // Before the first load no event is in order.
-        let is_next = id > order.last && order.last != EventId::ORIGIN;
-        (!order.is_closed && is_next).then(|| shared.put(&mut order, id, prepared, &mut work))
+        order.takes(id).then(|| shared.put(&mut order, id, prepared, &mut work))
     };
     work.run();
     if let Some(matched) = matched {
@@ -65,8 +63,7 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let mut announcement = None;
     {
         let mut order = shared.order.lock();
-        // As for events: before the first load nothing is in order.
-        if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+        if !order.takes(id) {
             return;
         }
         order.last = id;
@@ -135,8 +132,7 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
     let bounds = bounds(&shared.config.limits);
     let mut work = Work::begin(&shared.config);
     let mut order = shared.order.lock();
-    // As for commands.
-    if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+    if !order.takes(id) {
         return;
     }
     order.last = id;
@@ -164,8 +160,7 @@ pub(super) fn run(shared: &Shared, id: EventId, entry: RunEntry) {
     let mut ended = None;
     {
         let mut order = shared.order.lock();
-        // As for commands.
-        if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+        if !order.takes(id) {
             return;
         }
         match part {

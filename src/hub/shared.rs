@@ -74,6 +74,14 @@ pub(super) struct Order {
     evicted: Vec<Arc<Entry>>,
 }
 
+impl Order {
+    /// Returns whether the hub takes an entry of the backplane's order: a closed hub takes none, and
+    /// before the first load no entry is known to be the next.
+    pub(super) fn takes(&self, id: EventId) -> bool {
+        !self.is_closed && id > self.last && self.last != EventId::ORIGIN
+    }
+}
+
 impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
