@@ -261,8 +261,8 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     }
 }
 
-/// Applies an entry of the loaded part of the order to the remembered clients. A command was for the
-/// connected clients of its time.
+/// Applies an entry of the loaded part of the order to the remembered clients. A command was for
+/// the connected clients of its time.
 fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
     let limits = &work.config.limits;
     match received {

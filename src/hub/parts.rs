@@ -1,8 +1,9 @@
 //! The parts of runs, applied at their place in the order.
 //!
 //! A hub alone applies a part at once. A hub with a backplane sends the part, and every instance
-//! applies the part when it comes back. The state of a run is a function of the parts before, so all
-//! instances agree on the producer of a run: see [`RunPartKind`](crate::backplane::RunPartKind).
+//! applies the part when the part comes back. The state of a run is a function of the parts before,
+//! so all instances agree on the producer of a run: see
+//! [`RunPartKind`](crate::backplane::RunPartKind).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -75,8 +75,8 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// Returns whether the hub takes an entry of the backplane's order: a closed hub takes none, and
-    /// before the first load no entry is known to be the next.
+    /// Returns whether the hub takes an entry of the backplane's order: a closed hub takes none,
+    /// and before the first load no entry is known to be the next.
     pub(super) fn takes(&self, id: EventId) -> bool {
         !self.is_closed && id > self.last && self.last != EventId::ORIGIN
     }
@@ -228,7 +228,8 @@ impl Shared {
     }
 
     /// Appends an event under `id` to the run of a producer, and hands it out. Returns how many
-    /// clients took it. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
+    /// clients took it. `is_loss`: the event is the end as lost, which a run that is gone takes,
+    /// too.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,
