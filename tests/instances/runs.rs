@@ -342,6 +342,26 @@ fn run_from_before_the_copy_is_told_as_a_gap() {
 }
 
 #[test]
+fn loaded_event_of_a_fenced_producer_is_no_gap() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let before = order.last;
+    let older = start(&here, "a");
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let newer = there.hub.start_run("a", RunOptions::default().take_over(true)).unwrap();
+    settle(&mut order, &mut [&mut there]);
+    older.publish(token("fenced")).unwrap();
+    newer.publish(token("1")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let mut late = instance();
+    late.settle(&mut order);
+    let client = Subscriber::new().run("a").resume(before);
+    let text = read(&mut late.hub.subscribe(client).unwrap());
+    assert_eq!((data(&text), gaps(&text)), (vec!["1".to_owned()], vec![]));
+    drop((older, newer));
+}
+
+#[test]
 fn live_reader_is_told_of_a_run_from_before_the_copy() {
     let (mut order, mut here, _) = two();
     order.copying = Copying::Effective(usize::MAX);
@@ -498,6 +518,18 @@ fn reset_without_the_run_loses_the_run() {
     let late = read(&mut reader(&there, "a"));
     assert_eq!((gaps(&late), end(&late).as_deref()), (vec!["evicted".into()], Some("lost")));
     assert_eq!(late.matches("hub:run-end").count(), 1, "{late}");
+}
+
+#[test]
+fn start_with_a_place_in_a_replaced_order_is_lost() {
+    let (mut order, here, _) = two();
+    let run = start(&here, "a");
+    here.flush(&mut order);
+    // The replaced order ended with the start, which this instance has not read.
+    here.begin_anew(here.feed.head());
+    assert!(here.feed.head() < order.last);
+    assert_eq!(run.started().now_or_never(), Some(Err(RunError::Lost)));
+    assert_eq!(run.stopped().now_or_never().as_deref(), Some("lost"));
 }
 
 #[test]
