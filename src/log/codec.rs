@@ -999,6 +999,20 @@ mod tests {
     }
 
     #[test]
+    fn a_too_long_conflation_key_is_refused() {
+        let is_read = |head: &[u8], len: usize| {
+            let key = [&[1][..], &(len as u32).to_le_bytes(), &vec![b'k'; len]].concat();
+            let audience: &[u8] = if head[0] == EVENT { &[0] } else { &[] };
+            Received::read(&[head, &key, audience, b"data: x\n"].concat()).is_some()
+        };
+        let part = [&[COMMAND, RUN_EVENT][..], b"\x01\0\0\0x", &[7; ProducerId::LEN]].concat();
+        for head in [&[EVENT][..], &part] {
+            assert!(is_read(head, Event::MAX_KEY_LEN));
+            assert!(!is_read(head, Event::MAX_KEY_LEN + 1));
+        }
+    }
+
+    #[test]
     fn a_command_of_no_hub_is_refused() {
         let is_read = |kind: u8, rest: &[u8]| {
             Received::read(&[&[COMMAND, kind, 0][..], rest].concat()).is_some()

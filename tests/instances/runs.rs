@@ -129,6 +129,7 @@ fn take_over_fences_the_producer_of_another_instance() {
     settle(&mut order, &mut [&mut here, &mut there]);
     assert_eq!(older.stopped().now_or_never().as_deref(), Some("superseded"));
     assert_eq!(older.publish(token("x")).unwrap_err(), RunError::Superseded);
+    assert_eq!(older.started().now_or_never(), Some(Ok(())), "the run was started");
     drop(older);
     settle(&mut order, &mut [&mut here, &mut there]);
     newer.publish(token("3")).unwrap();
@@ -430,6 +431,18 @@ fn reader_before_the_start_waits() {
     run.finish(None).unwrap();
     settle(&mut order, &mut [&mut here, &mut there]);
     assert_eq!(end(&read(&mut early)).as_deref(), Some("finished"));
+}
+
+#[test]
+fn reset_prolongs_no_wait() {
+    let (_, here, _) = two();
+    let mut waiting = reader(&here, "a");
+    read(&mut waiting);
+    here.timer.advance(Duration::from_millis(1500));
+    here.begin_anew(here.feed.head());
+    assert_eq!(end(&read(&mut waiting)), None);
+    here.timer.advance(Duration::from_millis(500));
+    assert_eq!(end(&read(&mut waiting)).as_deref(), Some("unknown-run"));
 }
 
 #[test]
