@@ -206,13 +206,15 @@
 //! microseconds each: if the publisher parked or waited each time, the hand-out would take three
 //! times as long. So, in `sync`:
 //!
-//! - A thread that finds a lock taken spins for longer than the usual hold, and parks after that.
+//! - A thread that finds another lock than the ordering lock taken spins for longer than the usual
+//!   hold, and parks after that.
 //! - A hand-out that yields between two pieces lets a spinning thread in, without waking a
 //!   thread. A parked thread gets the lock directly.
 //! - Operations that are no publish (connecting, leaving, reading the log) let the hand-out that is
 //!   under way go first, for a bounded time. A publisher then waits for the hold that was there
 //!   before the publish, instead of a hold for each piece.
-//! - The ordering lock is held for a whole hand-out. Publishers park for it.
+//! - The ordering lock is held for a whole hand-out, so publishers park for the lock at once. The
+//!   lock has a type of its own, `LongMutex`, so that no publisher spins for the lock.
 //! - A crowd that joins or leaves a topic takes the ordering lock for each piece of 64 clients, and
 //!   hands the lock over to a publisher that waits. A publish waits for one such piece. The piece
 //!   is smaller if its clients look at many events of the topic, for the last events. The clients

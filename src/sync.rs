@@ -11,10 +11,11 @@
 //! # Waiting
 //!
 //! Waking a parked thread takes tens of microseconds, and most holds take a few. So a thread that
-//! finds a lock taken spins for about the longest usual hold, and parks after that. A thread that
-//! [yields](yield_lock) a lock lets a spinning thread in without waking a thread. The ordering lock
-//! is held for a whole hand-out: publishers park for it ([`Mutex::lock_long`]), and other threads
-//! let the hand-out go first for a bounded time ([`Mutex::let_pass`]).
+//! finds a [`Mutex`] taken spins for about the longest usual hold, and parks after that. A thread
+//! that [yields](yield_lock) a lock lets a spinning thread in without waking a thread. The ordering
+//! lock is a [`LongMutex`], because a publisher holds that lock for a whole hand-out: other
+//! publishers park, and other threads let the hand-out go first for a bounded time
+//! ([`LongMutex::let_pass`]).
 
 use std::ops::{Deref, DerefMut};
 use std::panic::{self, AssertUnwindSafe};
@@ -43,19 +44,25 @@ const POLITE_LOOKS: usize = 3 * LOOKS;
 #[cfg(not(sse_hub_loom))]
 const PAUSES: usize = 4;
 
-/// A lock that cannot be poisoned.
+/// A lock that every thread holds for a short time. The lock cannot be poisoned.
 #[derive(Debug)]
 pub(crate) struct Mutex<T> {
     lock: lock::Mutex<T>,
     /// How many threads spin for the lock.
     #[cfg(not(sse_hub_loom))]
     spinning: AtomicU32,
-    /// The number of [`lock_long`](Self::lock_long) calls so far. Written under the lock.
+}
+
+/// A lock that threads hold for long. The lock cannot be poisoned.
+#[derive(Debug)]
+pub(crate) struct LongMutex<T> {
+    lock: lock::Mutex<T>,
+    /// How often the lock was taken. Written under the lock.
     #[cfg(not(sse_hub_loom))]
     turns: AtomicU32,
 }
 
-/// Access to the value of a [`Mutex`]. Dropping the guard unlocks.
+/// Access to the value of a [`Mutex`] or a [`LongMutex`]. Dropping the guard unlocks.
 #[derive(Debug)]
 #[must_use = "dropping the guard unlocks at once"]
 pub(crate) struct MutexGuard<'a, T> {
@@ -70,12 +77,10 @@ impl<T> Mutex<T> {
             lock: lock::Mutex::new(value),
             #[cfg(not(sse_hub_loom))]
             spinning: AtomicU32::new(0),
-            #[cfg(not(sse_hub_loom))]
-            turns: AtomicU32::new(0),
         }
     }
 
-    /// Takes a lock that every thread holds for a short time.
+    /// Takes the lock. A thread that finds the lock taken spins before it parks.
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         #[cfg(not(sse_hub_loom))]
@@ -83,29 +88,6 @@ impl<T> Mutex<T> {
         #[cfg(sse_hub_loom)]
         let guard = self.lock.lock();
         MutexGuard { guard, _held: held::Held::new() }
-    }
-
-    /// Takes a lock that threads hold for long: parks without spinning for long.
-    pub(crate) fn lock_long(&self) -> MutexGuard<'_, T> {
-        let guard = self.lock.lock();
-        #[cfg(not(sse_hub_loom))]
-        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        MutexGuard { guard, _held: held::Held::new() }
-    }
-
-    /// Waits for a bounded time until the thread that has taken the lock for long releases it.
-    #[inline]
-    pub(crate) fn let_pass(&self) {
-        #[cfg(not(sse_hub_loom))]
-        if self.lock.is_locked() {
-            let turn = self.turns.load(Ordering::Relaxed);
-            // The next publisher may take the lock at once. Do not wait for that thread, too.
-            let is_held = || {
-                pause();
-                self.lock.is_locked() && self.turns.load(Ordering::Relaxed) == turn
-            };
-            let _ = (0..POLITE_LOOKS).all(|_| is_held());
-        }
     }
 
     #[cfg(not(sse_hub_loom))]
@@ -119,6 +101,39 @@ impl<T> Mutex<T> {
         let guard = looks.find_map(|guard| guard);
         self.spinning.fetch_sub(1, Ordering::Relaxed);
         guard.unwrap_or_else(|| self.lock.lock())
+    }
+}
+
+impl<T> LongMutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            lock: lock::Mutex::new(value),
+            #[cfg(not(sse_hub_loom))]
+            turns: AtomicU32::new(0),
+        }
+    }
+
+    /// Takes the lock. A thread that finds the lock taken parks without spinning for long.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        let guard = self.lock.lock();
+        #[cfg(not(sse_hub_loom))]
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        MutexGuard { guard, _held: held::Held::new() }
+    }
+
+    /// Waits for a bounded time until the thread that holds the lock releases the lock.
+    #[inline]
+    pub(crate) fn let_pass(&self) {
+        #[cfg(not(sse_hub_loom))]
+        if self.lock.is_locked() {
+            let turn = self.turns.load(Ordering::Relaxed);
+            // The next publisher may take the lock at once. Do not wait for that thread, too.
+            let is_held = || {
+                pause();
+                self.lock.is_locked() && self.turns.load(Ordering::Relaxed) == turn
+            };
+            let _ = (0..POLITE_LOOKS).all(|_| is_held());
+        }
     }
 }
 
@@ -289,8 +304,8 @@ mod tests {
 
     #[test]
     fn letting_pass_is_bounded() {
-        let mutex = Mutex::new(());
-        let held = mutex.lock_long();
+        let mutex = LongMutex::new(());
+        let held = mutex.lock();
         thread::scope(|scope| scope.spawn(|| mutex.let_pass()).join()).unwrap();
         held.hand_over();
         mutex.let_pass();

@@ -310,6 +310,23 @@ fn taking_over_fences_the_older_producer() {
 }
 
 #[test]
+fn takeover_with_another_text_begins_a_new_text() {
+    let hub = hub();
+    let old = answer(&hub, "a", 0..2);
+    let options = RunOptions::default().append("note").take_over(true);
+    let new = hub.start_run("a", options).unwrap();
+    for data in ["x", "y"] {
+        new.publish(Event::new("note").data(data)).unwrap();
+    }
+    tell(&new, 2..4);
+    let late = read(&mut reader(&hub, "a"));
+    let shown: Vec<_> = frames(&late).into_iter().skip(1).map(|it| (it.event, it.data)).collect();
+    let expected = [("token", "0 1 "), ("note", "xy"), ("token", "2 "), ("token", "3 ")];
+    assert_eq!(shown, expected.map(|(event, data)| (event.to_owned(), data.to_owned())));
+    drop((old, new));
+}
+
+#[test]
 fn stop_survives_a_takeover() {
     let hub = hub();
     let old = answer(&hub, "a", []);

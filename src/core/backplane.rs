@@ -30,9 +30,9 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// [`Feed`](crate::backplane::Feed) call this to announce clients that join topics: an engine
     /// must not hold a lock of this method while it calls a feed.
     ///
-    /// An engine that is full must take the [end](crate::backplane::RunPartKind::End) of a run all the same. A `Run`
-    /// that is dropped cannot send the end again, and the run would stay open. A hub sends one end
-    /// for each run, and one for each run of an instance that
+    /// An engine that is full must take the [end](crate::backplane::RunPartKind::End) of a run all
+    /// the same. A `Run` that is dropped cannot send the end again, and the run would stay open. A
+    /// hub sends one end for each run, and one for each run of an instance that
     /// [died](crate::backplane::Feed::lose_runs).
     ///
     /// # Errors
@@ -49,8 +49,8 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     /// instances which users are online.
     fn on_presence_changed(&self) {}
 
-    /// The result of [`Feed::run_instances`](crate::backplane::Feed::run_instances) has changed. For
-    /// engines that find instances that died.
+    /// The result of [`Feed::run_instances`](crate::backplane::Feed::run_instances) has changed.
+    /// For engines that find instances that died.
     fn on_runs_changed(&self) {}
 
     /// Returns whether the engine can bring events from before the hub's log. The answer must
@@ -200,14 +200,16 @@ impl Outgoing {
         codec::joins(&self.entry)
     }
 
-    /// Returns the [idempotency key](crate::Event::idempotency_key) of the event, if there is a key.
+    /// Returns the [idempotency key](crate::Event::idempotency_key) of the event, if there is a
+    /// key.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
     /// Returns bytes that name the value that this event sets, if the event has a
-    /// [conflation key](crate::Event::conflate) and the hub [keeps values](crate::Retain::keep_latest).
+    /// [conflation key](crate::Event::conflate) and the hub
+    /// [keeps values](crate::Retain::keep_latest).
     ///
     /// Two events have equal bytes if the later event replaces the earlier. An engine must keep the
     /// newest event of each, with its id, for instances that start later: see
@@ -234,8 +236,8 @@ impl Outgoing {
     /// The order decides which parts have an effect: see
     /// [`RunPartKind`](crate::backplane::RunPartKind). An engine may copy all parts, or apply the
     /// same rule and copy only the parts with an effect. An engine that bounds a copy must drop the
-    /// oldest *events*, and note the id of the newest dropped event. If a part cannot be copied, the
-    /// engine must drop the whole copy of the run.
+    /// oldest *events*, and note the id of the newest dropped event. If a part cannot be copied,
+    /// the engine must drop the whole copy of the run.
     #[must_use]
     pub fn run(&self) -> Option<RunPart<'_>> {
         codec::run_part(&self.entry)

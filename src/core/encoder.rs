@@ -243,16 +243,9 @@ impl RunEncoder {
     /// # Errors
     ///
     /// Returns [`RunError`] if the event is invalid or too large.
-    pub fn event(&self, mut event: Event) -> Result<Outgoing, RunError> {
-        event.check_for_hub()?;
-        let (conflation, key) = event.take_keys();
+    pub fn event(&self, event: Event) -> Result<Outgoing, RunError> {
         let audience = Audience::run(Arc::clone(&self.name));
-        let event = Encoded { audience, conflation, trace: None, sealed: event.seal() };
-        let bytes = Runs::most_weight(event.max_weight());
-        if bytes > self.limit {
-            return Err(RunError::TooLarge { bytes, limit: self.limit });
-        }
-        let Encoded { conflation, sealed, .. } = event;
+        let (Encoded { conflation, sealed, .. }, key) = Runs::encode(audience, event, self.limit)?;
         let action = RunAction::Event { producer: self.producer, conflation, sealed };
         Ok(self.part(action).with_key(key))
     }

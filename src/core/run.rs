@@ -102,8 +102,8 @@ impl Producer {
         if self.is_stopped() { RunState::Stopped } else { otherwise }
     }
 
-    /// Whether the start may still come, after the order was read up to `head`. `is_first`: no other
-    /// order was read before. A start that had a place in a replaced order does not come.
+    /// Whether the start may still come, after the order was read up to `head`. `is_first`: no
+    /// other order was read before. A start that had a place in a replaced order does not come.
     pub(crate) fn is_awaited(&self, head: EventId, is_first: bool) -> bool {
         let status = self.status.lock();
         status.verdict.is_none() && status.placed.is_none_or(|placed| is_first && placed > head)

@@ -16,8 +16,8 @@
 //!
 //! # An answer
 //!
-//! The handler starts the run and spawns the task. The handler of the stream checks whose answer it
-//! is, and subscribes:
+//! The first handler starts the run and spawns the task. The handler of the stream subscribes. Check
+//! there first that the user has the right to the answer:
 //!
 #![cfg_attr(all(feature = "axum-serve", feature = "tokio"), doc = "```")]
 #![cfg_attr(not(all(feature = "axum-serve", feature = "tokio")), doc = "```ignore")]
@@ -127,8 +127,8 @@
 //! # Several instances
 //!
 //! With a [backplane](super::instances), all this holds across instances: a run is started on one
-//! instance, and read and stopped on any. The order of the backplane decides, and an instance learns
-//! the decision when it reads the order. So a few things come later than for a hub alone:
+//! instance, and read and stopped on any. The order of the backplane decides, and an instance
+//! learns the decision when it reads the order. So a few things come later than for a hub alone:
 //!
 //! | | a hub alone | several instances |
 //! |---|---|---|
@@ -151,10 +151,10 @@
 //! }
 //! ```
 //!
-//! If an instance was out of reach for longer than the lease, the others have ended its runs, and its
-//! producers get [`RunError::Lost`](crate::RunError::Lost). So they do if the backplane lost the
-//! run. The readers have then received `hub:run-end` with the reason `lost`: start the work again
-//! under the same name, if it can be repeated.
+//! If an instance was out of reach for longer than the lease, the others have ended its runs, and
+//! its producers get [`RunError::Lost`](crate::RunError::Lost). So they do if the backplane lost
+//! the run. The readers have then received `hub:run-end` with the reason `lost`: start the work
+//! again under the same name, if the work can be repeated.
 //!
 //! # Limits
 //!

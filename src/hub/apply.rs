@@ -43,10 +43,8 @@ pub(super) fn event(shared: &Shared, id: EventId, event: Encoded) {
     let prepared = Prepared::new(event, &shared.hasher);
     let mut work = Work::begin(&shared.config);
     let matched = {
-        let mut order = shared.order.lock_long();
-        // Before the first load no event is in order.
-        let is_next = id > order.last && order.last != EventId::ORIGIN;
-        (!order.is_closed && is_next).then(|| shared.put(&mut order, id, prepared, &mut work))
+        let mut order = shared.order.lock();
+        order.takes(id).then(|| shared.put(&mut order, id, prepared, &mut work))
     };
     work.run();
     if let Some(matched) = matched {
@@ -64,9 +62,8 @@ pub(super) fn command(shared: &Shared, id: EventId, command: Command) {
     let mut rejected = 0;
     let mut announcement = None;
     {
-        let mut order = shared.order.lock_long();
-        // As for events: before the first load nothing is in order.
-        if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+        let mut order = shared.order.lock();
+        if !order.takes(id) {
             return;
         }
         order.last = id;
@@ -134,9 +131,8 @@ pub(super) fn announced(shared: &Shared, id: EventId, announcement: Announcement
     let Announcement { as_of, clients } = announcement;
     let bounds = bounds(&shared.config.limits);
     let mut work = Work::begin(&shared.config);
-    let mut order = shared.order.lock_long();
-    // As for commands.
-    if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+    let mut order = shared.order.lock();
+    if !order.takes(id) {
         return;
     }
     order.last = id;
@@ -163,9 +159,8 @@ pub(super) fn run(shared: &Shared, id: EventId, entry: RunEntry) {
     let part = Part::new(shared, id, work.now, entry);
     let mut ended = None;
     {
-        let mut order = shared.order.lock_long();
-        // As for commands.
-        if order.is_closed || id <= order.last || order.last == EventId::ORIGIN {
+        let mut order = shared.order.lock();
+        if !order.takes(id) {
             return;
         }
         match part {
@@ -205,14 +200,13 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     let mut values = entries_of(shared, values, &work);
     // The oldest first: if the bound is reached, the newest values stay.
     values.sort_unstable_by_key(|value| value.id);
-    let (tail, others) = tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
-    let others: Vec<Aged> = others;
-    let (tail_runs, others) =
-        others.into_iter().partition(|(.., it)| matches!(it, Received::Run(_)));
-    let runs = Replay::new(shared, runs, tail_runs, head, work.now);
-    let others: Vec<Aged> = others;
-    let entries = entries_of(shared, tail, &work);
-    let mut order = shared.order.lock_long();
+    let (parts, tail): (Vec<Aged>, Vec<Aged>) =
+        tail.into_iter().partition(|(.., it)| matches!(it, Received::Run(_)));
+    let (events, commands): (Vec<Aged>, Vec<Aged>) =
+        tail.into_iter().partition(|(.., it)| matches!(it, Received::Event(_)));
+    let runs = Replay::new(shared, runs, parts, head, work.now);
+    let entries = entries_of(shared, events, &work);
+    let mut order = shared.order.lock();
     if order.is_closed {
         return;
     }
@@ -234,10 +228,11 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     runs.apply(&mut state, &mut old, floor, &mut work);
     shared.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
     state.away.restart(floor, is_first);
-    for (id, _, received) in others.into_iter().filter(|(id, ..)| *id > floor) {
-        state.log.pass(id);
+    for (id, _, received) in commands.into_iter().filter(|(id, ..)| *id > floor) {
         recall(&mut state, id, received, &work);
     }
+    // Commands, and parts of runs without an effect, take a place in the order, too.
+    state.log.pass(head);
     order.last = state.log.head();
     state.is_loaded = true;
     state.counts.resets += u64::from(!is_first);
@@ -266,8 +261,8 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     }
 }
 
-/// Applies an entry of the loaded part of the order to the remembered clients. A command was for the
-/// connected clients of its time.
+/// Applies an entry of the loaded part of the order to the remembered clients. A command was for
+/// the connected clients of its time.
 fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
     let limits = &work.config.limits;
     match received {

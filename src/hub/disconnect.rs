@@ -54,7 +54,7 @@ pub(super) fn end_streams(
     work.expect_wakers(crowd::most(shared, &recipients));
     let found = {
         // Without the ordering lock, an event under way could reach some of the streams only.
-        let _order = shared.order.lock_long();
+        let _order = shared.order.lock();
         end(shared, &ends, &mut work)
     };
     work.run();
@@ -142,7 +142,7 @@ fn forget(shared: &Shared, clients: &[Found], work: &mut Work<'_>) {
 /// backlog.
 pub(super) fn close(shared: &Shared) {
     let mut work = Work::begin_release(&shared.config);
-    let mut order = shared.order.lock_long();
+    let mut order = shared.order.lock();
     if order.is_closed {
         return;
     }

@@ -109,13 +109,13 @@ impl Feed {
     /// earlier events. A client before the floor gets a gap and continues from the floor. So does a
     /// client that came before the first load without an id. Other clients continue where they are.
     ///
-    /// Call this again if the next entries are not known to follow the entries before: the order went
-    /// backwards, or part of it is gone. A floor that is not newer than every entry before is taken
-    /// for one that is, so that no client sees ids go back.
+    /// Call this again if the next entries are not known to follow the entries before: the order
+    /// went backwards, or part of it is gone. A floor that is not newer than every entry before is
+    /// taken for one that is, so that no client sees ids go back.
     ///
-    /// Commands of the tail change no open stream: they were for the clients of their time. They say
-    /// which topics the clients have that return. A run that was open before and that `loaded` does
-    /// not have ends as [lost](crate::RunState::Lost).
+    /// Commands of the tail change no open stream: they were for the clients of their time. They
+    /// say which topics the clients have that return. A run that was open before and that `loaded`
+    /// does not have ends as [lost](crate::RunState::Lost).
     ///
     /// ```
     /// use std::time::Duration;
@@ -150,8 +150,9 @@ impl Feed {
         }
     }
 
-    /// Applies the next entry of the order: hands out an event, or applies a command to this hub's
-    /// clients ([`Hub::disconnect`], [`Hub::finish`], [`Hub::join`], [`Hub::leave`]).
+    /// Applies the next entry of the order: hands out an event, applies a part of a
+    /// [run](crate::Run), or applies a command to this hub's clients ([`Hub::disconnect`],
+    /// [`Hub::finish`], [`Hub::join`], [`Hub::leave`]).
     ///
     /// An entry that is not newer than every entry before is skipped.
     pub fn append(&self, id: EventId, entry: Incoming) {
@@ -245,7 +246,7 @@ impl Feed {
     /// Returns whether the hub was closed: an engine has nothing more to do.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared.upgrade().is_none_or(|shared| shared.order.lock_long().is_closed)
+        self.shared.upgrade().is_none_or(|shared| shared.order.lock().is_closed)
     }
 }
 
@@ -277,9 +278,9 @@ impl Feed {
     /// The hub ignores a piece that does not end where the log begins by now, and events for which
     /// the log has no room.
     ///
-    /// A malformed entry may be an event. The engine must then bring the entries after the malformed
-    /// entry only, with the id of the malformed entry as `floor`, and must call [`gone`](Self::gone)
-    /// with that id.
+    /// A malformed entry may be an event. The engine must then bring the entries after the
+    /// malformed entry only, with the id of the malformed entry as `floor`, and must call
+    /// [`gone`](Self::gone) with that id.
     pub fn restore(
         &self,
         upto: EventId,

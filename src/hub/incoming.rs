@@ -55,13 +55,13 @@ impl Malformed {
 pub struct Incoming(pub(super) Received);
 
 impl Incoming {
-    /// Parses the bytes of an [`Outgoing::entry`](crate::backplane::Outgoing::entry). Any program can
-    /// have written the bytes: parsing never panics, and takes bounded time and memory.
+    /// Parses the bytes of an [`Outgoing::entry`](crate::backplane::Outgoing::entry). Any program
+    /// can have written the bytes: parsing never panics, and takes bounded time and memory.
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine must
-    /// then call [`Feed::skip_malformed`](crate::backplane::Feed::skip_malformed).
+    /// Returns [`Malformed`] if a hub of this version cannot have written the bytes. The engine
+    /// must then call [`Feed::skip_malformed`](crate::backplane::Feed::skip_malformed).
     pub fn parse(entry: &[u8]) -> Result<Self, Malformed> {
         let malformed = || Malformed { is_unknown: !codec::is_known_format(entry) };
         Received::read(entry).map(Self).ok_or_else(malformed)

@@ -78,7 +78,7 @@ pub(super) fn change(shared: &Shared, clients: &[Found], change: Change<'_>) -> 
         let mut work = Work::begin(&shared.config);
         // As for the list in `crowd::find`.
         work.expect_wakers(pieces.left.len().min(JOINED));
-        let order = (clients.len() > JOINED).then(|| shared.order.lock_long());
+        let order = (clients.len() > JOINED).then(|| shared.order.lock());
         changed += pieces.change_next(&mut shared.state.lock(), change, &mut work);
         order.into_iter().for_each(MutexGuard::hand_over);
         work.run();

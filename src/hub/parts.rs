@@ -1,8 +1,9 @@
 //! The parts of runs, applied at their place in the order.
 //!
 //! A hub alone applies a part at once. A hub with a backplane sends the part, and every instance
-//! applies the part when it comes back. The state of a run is a function of the parts before, so all
-//! instances agree on the producer of a run: see [`RunPartKind`](crate::backplane::RunPartKind).
+//! applies the part when the part comes back. The state of a run is a function of the parts before,
+//! so all instances agree on the producer of a run: see
+//! [`RunPartKind`](crate::backplane::RunPartKind).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -112,24 +113,25 @@ pub(super) fn apply(
             shared.put_in_run(order, id, producer, event, false, work).map(|_| None)
         }
         Action::Stop { reason } => {
-            stop(&mut shared.state.lock(), hash, &key, &reason, work).map(|_| None)
+            let mut state = shared.state.lock();
+            state.log.pass(id);
+            stop(&mut state, hash, &key, &reason, work).map(|()| None)
         }
         Action::End { producer, end: state, event } => {
             end(shared, order, id, producer, state, event, work).map(Some)
         }
     };
-    // A part without an effect, and a stop, take a place in the order, too.
     order.last = id;
-    if !matches!(applied, Ok(Some(_))) {
+    applied.unwrap_or_else(|error| {
         let mut state = shared.state.lock();
+        // A part without an effect takes a place in the order, too.
+        state.log.pass(id);
         // The readers of a run that is gone are told a gap and the end.
-        let is_unknown = matches!(applied, Err(error) if error != RunError::Lost);
-        if is_event && is_unknown {
+        if is_event && error != RunError::Lost {
             state.log.note_ineffective(hash, &key, id);
         }
-        state.log.pass(id);
-    }
-    applied.ok().flatten()
+        None
+    })
 }
 
 /// Starts a run, or takes an open run over. The events come after `begin`.
@@ -396,7 +398,6 @@ fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
             }
         }
     }
-    state.log.pass(id);
 }
 
 /// Ends the runs that the loaded part of the order has lost. No lock may be held, and the producers

@@ -91,9 +91,9 @@ use crate::wire::event::Event;
 ///
 /// With a [backplane](crate::HubBuilder::backplane), the events of a run are sent to the order of
 /// all instances, and any instance can read, stop and take over the run. The order decides which
-/// producer a run has: see [`started`](Self::started). A method that returns `Ok` has sent the event
-/// or the end. If another producer took the run over before, or the run was lost, the order drops
-/// the event, and the next call after this instance has read that returns the error.
+/// producer a run has: see [`started`](Self::started). A method that returns `Ok` has sent the
+/// event or the end. If another producer took the run over before, or the run was lost, the order
+/// drops the event. Once this instance has read that, the next call returns the error.
 ///
 /// A `Run` does not keep the hub open. Purposefully not `Clone`: tasks share a `Run` in an `Arc`.
 #[must_use = "dropping a run ends the run as abandoned"]
@@ -470,18 +470,10 @@ impl Run {
     }
 
     /// Checks and encodes an event. Returns the idempotency key, too.
-    fn encode(&self, mut event: Event) -> Result<(Encoded, Option<Box<str>>), RunError> {
+    #[inline]
+    fn encode(&self, event: Event) -> Result<(Encoded, Option<Box<str>>), RunError> {
         self.producer.check()?;
-        event.check_for_hub()?;
-        let (conflation, key) = event.take_keys();
-        let (audience, trace) = (self.audience.clone(), event.trace().map(Box::new));
-        let event = Encoded { audience, conflation, trace, sealed: event.seal() };
-        let limit = self.shared.config.runs.per_run();
-        let bytes = Runs::most_weight(event.max_weight());
-        if bytes > limit {
-            return Err(RunError::TooLarge { bytes, limit });
-        }
-        Ok((event, key))
+        Runs::encode(self.audience.clone(), event, self.shared.config.runs.per_run())
     }
 
     /// Gives an event to the backplane.

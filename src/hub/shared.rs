@@ -34,7 +34,7 @@ use crate::log::log::Log;
 use crate::log::producer::{InstanceId, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
-use crate::sync::{self, Mutex, MutexGuard};
+use crate::sync::{self, LongMutex, Mutex, MutexGuard};
 use crate::wire::event::Event;
 use crate::wire::id::EventId;
 
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(super) rare: Rare,
     #[cfg(feature = "metrics")]
     pub(super) recorded: Mutex<Recorded>,
-    pub(super) order: Mutex<Order>,
+    pub(super) order: LongMutex<Order>,
     pub(super) state: Mutex<State>,
     /// Whether streams must show the hub as degraded. Written under the state lock.
     pub(super) shows_degraded: AtomicBool,
@@ -74,6 +74,14 @@ pub(super) struct Order {
     evicted: Vec<Arc<Entry>>,
 }
 
+impl Order {
+    /// Returns whether the hub takes an entry of the backplane's order: a closed hub takes none,
+    /// and before the first load no entry is known to be the next.
+    pub(super) fn takes(&self, id: EventId) -> bool {
+        !self.is_closed && id > self.last && self.last != EventId::ORIGIN
+    }
+}
+
 impl Shared {
     /// `birth`: the position before the first event.
     pub(crate) fn new(config: Config, birth: EventId) -> Self {
@@ -81,7 +89,7 @@ impl Shared {
         let state =
             State::new(&config, Log::new(config.retain, config.runs, birth, hasher.clone()));
         let order = Order { last: birth, is_closed: false, evicted: Vec::new() };
-        let (order, state) = (Mutex::new(order), Mutex::new(state));
+        let (order, state) = (LongMutex::new(order), Mutex::new(state));
         Self {
             config,
             instance: InstanceId::new(),
@@ -187,7 +195,7 @@ impl Shared {
         let prepared = Prepared::new(event, &self.hasher);
         let mut work = Work::begin(&self.config);
         let published = {
-            let mut order = self.order.lock_long();
+            let mut order = self.order.lock();
             if order.is_closed {
                 return Err(PublishError::Closed);
             }
@@ -220,7 +228,8 @@ impl Shared {
     }
 
     /// Appends an event under `id` to the run of a producer, and hands it out. Returns how many
-    /// clients took it. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
+    /// clients took it. `is_loss`: the event is the end as lost, which a run that is gone takes,
+    /// too.
     pub(super) fn put_in_run(
         &self,
         order: &mut Order,

@@ -12,8 +12,8 @@
 //! event       1  conflation  audience  frame      the frame takes the rest
 //!             3  trace  conflation  audience  frame
 //! command     2  kind  audience  rest
-//!             kind 0, disconnect; kind 3, finish: reason (a text), then the frame of the last event
-//!             or nothing
+//!             kind 0, disconnect; kind 3, finish: reason (a text), then the frame of the last
+//!             event or nothing
 //!             kind 1, join; kind 2, leave: topic (a text)
 //!             kind 4, join with a replay: topic (a text)  events (4 bytes)
 //! clients     2  5  position  client*             the clients with topics of an instance
@@ -195,7 +195,7 @@ pub(crate) enum Action {
 }
 
 impl Received {
-    /// Reads an entry. Returns `None` if this version cannot have written it.
+    /// Reads an entry. Returns `None` if this version cannot have written the entry.
     pub(crate) fn read(entry: &[u8]) -> Option<Self> {
         match *entry.first()? {
             EVENT | TRACED => read_event(entry).map(Self::Event),
@@ -402,7 +402,7 @@ fn read_run(entry: &[u8]) -> Option<RunEntry> {
     Some(RunEntry { name: name.into(), action })
 }
 
-/// Returns the name and the kind of an entry that is a part of a run.
+/// Returns the name, the kind and the producer of an entry that is a part of a run.
 pub(crate) fn run_part(entry: &[u8]) -> Option<RunPart<'_>> {
     let (kind, name, rest) = take_run_head(entry)?;
     let len = if kind == RunPartKind::Stop { 0 } else { ProducerId::LEN };
@@ -996,6 +996,20 @@ mod tests {
         let forged = [&[TRACED][..], &[0; 16], &traced[17..]].concat();
         assert!(Received::read(&traced).is_some() && Received::read(&forged).is_none());
         assert!(is_known_format(&forged));
+    }
+
+    #[test]
+    fn a_too_long_conflation_key_is_refused() {
+        let is_read = |head: &[u8], len: usize| {
+            let key = [&[1][..], &(len as u32).to_le_bytes(), &vec![b'k'; len]].concat();
+            let audience: &[u8] = if head[0] == EVENT { &[0] } else { &[] };
+            Received::read(&[head, &key, audience, b"data: x\n"].concat()).is_some()
+        };
+        let part = [&[COMMAND, RUN_EVENT][..], b"\x01\0\0\0x", &[7; ProducerId::LEN]].concat();
+        for head in [&[EVENT][..], &part] {
+            assert!(is_read(head, Event::MAX_KEY_LEN));
+            assert!(!is_read(head, Event::MAX_KEY_LEN + 1));
+        }
     }
 
     #[test]

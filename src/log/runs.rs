@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::entry::Entry;
+use super::audience::Audience;
+use super::entry::{Encoded, Entry};
 use super::hash::{KeyHashes, KeyMap};
 use super::key::Key;
 use super::producer::{InstanceId, ProducerId};
 use super::retain::RunLimits;
 use super::run_log::{self, RunLog};
 use crate::error::RunError;
+use crate::wire::event::Event;
 use crate::wire::id::EventId;
 
 /// Whether a run goes on, or how it ended.
@@ -168,9 +170,7 @@ impl Decided {
             None => id > self.upto,
         }
     }
-}
 
-impl Decided {
     /// Returns whether the copies say nothing about an event: the event may be of a run that ended
     /// before the run of the copy began.
     pub(crate) fn lacks(&self, key: &Key, id: EventId) -> bool {
@@ -571,8 +571,22 @@ impl Runs {
         Some(forgotten)
     }
 
-    /// Returns the most bytes that an event of `weight` bytes can count for.
-    pub(crate) const fn most_weight(weight: usize) -> usize {
-        run_log::most_weight(weight)
+    /// Checks and encodes an event of a run, which may count for at most `limit` bytes. `audience`:
+    /// the readers of the run. Returns the idempotency key, too.
+    #[inline]
+    pub(crate) fn encode(
+        audience: Audience,
+        mut event: Event,
+        limit: usize,
+    ) -> Result<(Encoded, Option<Box<str>>), RunError> {
+        event.check_for_hub()?;
+        let (conflation, key) = event.take_keys();
+        // The parts of a run carry no trace.
+        let event = Encoded { audience, conflation, trace: None, sealed: event.seal() };
+        let bytes = run_log::most_weight(event.max_weight());
+        if bytes > limit {
+            return Err(RunError::TooLarge { bytes, limit });
+        }
+        Ok((event, key))
     }
 }

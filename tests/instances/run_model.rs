@@ -1,8 +1,8 @@
 //! Random schedules of runs on several instances against a naive model.
 //!
-//! Producers on all instances start, take over, publish, stop and end. Instances read late, die, and
-//! begin anew from a short tail and the copies of the runs. The order is trimmed, rolled back and
-//! replaced. The model applies the rule of the parts to the entries of the order, in order, and
+//! Producers on all instances start, take over, publish, stop and end. Instances read late, die,
+//! and begin anew from a short tail and the copies of the runs. The order is trimmed, rolled back
+//! and replaced. The model applies the rule of the parts to the entries of the order, in order, and
 //! checks each frame that a reader gets, each producer, and the runs that each instance knows.
 
 use std::collections::{BTreeMap, BTreeSet};

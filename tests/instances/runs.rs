@@ -129,6 +129,7 @@ fn take_over_fences_the_producer_of_another_instance() {
     settle(&mut order, &mut [&mut here, &mut there]);
     assert_eq!(older.stopped().now_or_never().as_deref(), Some("superseded"));
     assert_eq!(older.publish(token("x")).unwrap_err(), RunError::Superseded);
+    assert_eq!(older.started().now_or_never(), Some(Ok(())), "the run was started");
     drop(older);
     settle(&mut order, &mut [&mut here, &mut there]);
     newer.publish(token("3")).unwrap();
@@ -298,6 +299,29 @@ fn copy_decides_about_the_starts_after_the_tail() {
 }
 
 #[test]
+fn part_without_an_event_takes_a_place() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let older = start(&here, "a");
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let newer = there.hub.start_run("a", RunOptions::default().take_over(true)).unwrap();
+    settle(&mut order, &mut [&mut there]);
+    older.publish(token("fenced")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let mut late = instance();
+    late.settle(&mut order);
+    for instance in [&here, &there, &late] {
+        assert_eq!(instance.feed.head(), order.last, "after a part without an effect");
+    }
+    there.hub.stop_run("a", "user").unwrap();
+    settle(&mut order, &mut [&mut there, &mut late]);
+    for instance in [&there, &late] {
+        assert_eq!(instance.feed.head(), order.last, "after a stop");
+    }
+    drop((older, newer));
+}
+
+#[test]
 fn run_from_before_the_copy_is_told_as_a_gap() {
     let (mut order, mut here, _) = two();
     order.copying = Copying::Effective(usize::MAX);
@@ -316,6 +340,26 @@ fn run_from_before_the_copy_is_told_as_a_gap() {
     let fresh = read(&mut reader(&late, "a"));
     assert_eq!((gaps(&fresh), end(&fresh)), (vec![], None));
     drop(run);
+}
+
+#[test]
+fn loaded_event_of_a_fenced_producer_is_no_gap() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let before = order.last;
+    let older = start(&here, "a");
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let newer = there.hub.start_run("a", RunOptions::default().take_over(true)).unwrap();
+    settle(&mut order, &mut [&mut there]);
+    older.publish(token("fenced")).unwrap();
+    newer.publish(token("1")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let mut late = instance();
+    late.settle(&mut order);
+    let client = Subscriber::new().run("a").resume(before);
+    let text = read(&mut late.hub.subscribe(client).unwrap());
+    assert_eq!((data(&text), gaps(&text)), (vec!["1".to_owned()], vec![]));
+    drop((older, newer));
 }
 
 #[test]
@@ -387,6 +431,18 @@ fn reader_before_the_start_waits() {
     run.finish(None).unwrap();
     settle(&mut order, &mut [&mut here, &mut there]);
     assert_eq!(end(&read(&mut early)).as_deref(), Some("finished"));
+}
+
+#[test]
+fn reset_prolongs_no_wait() {
+    let (_, here, _) = two();
+    let mut waiting = reader(&here, "a");
+    read(&mut waiting);
+    here.timer.advance(Duration::from_millis(1500));
+    here.begin_anew(here.feed.head());
+    assert_eq!(end(&read(&mut waiting)), None);
+    here.timer.advance(Duration::from_millis(500));
+    assert_eq!(end(&read(&mut waiting)).as_deref(), Some("unknown-run"));
 }
 
 #[test]
@@ -475,6 +531,18 @@ fn reset_without_the_run_loses_the_run() {
     let late = read(&mut reader(&there, "a"));
     assert_eq!((gaps(&late), end(&late).as_deref()), (vec!["evicted".into()], Some("lost")));
     assert_eq!(late.matches("hub:run-end").count(), 1, "{late}");
+}
+
+#[test]
+fn start_with_a_place_in_a_replaced_order_is_lost() {
+    let (mut order, here, _) = two();
+    let run = start(&here, "a");
+    here.flush(&mut order);
+    // The replaced order ended with the start, which this instance has not read.
+    here.begin_anew(here.feed.head());
+    assert!(here.feed.head() < order.last);
+    assert_eq!(run.started().now_or_never(), Some(Err(RunError::Lost)));
+    assert_eq!(run.stopped().now_or_never().as_deref(), Some("lost"));
 }
 
 #[test]
