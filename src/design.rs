@@ -808,7 +808,7 @@
 //! | `VALUES` | 64 | `redis/tasks/reader` | values in one answer: a slow line must carry an answer in time |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
 //! | `BEATS`, `LONGEST_BEAT` | 8, 400 ms | `redis/store/runs` | renewals in a lease of runs: a death is told two seconds after the lease |
-//! | `HOLDS`, `PRUNE_EVERY` | 2, 4 | `redis/tasks/keeper` | renewals after the last run; copies are pruned with every fourth |
+//! | `HOLDS`, `PRUNE_EVERY` | 2, 4 | `redis/tasks/keeper` | renewals after the last run; ended runs are forgotten with every fourth check |
 //! | `RECORDS`, `COPIES` | 256, 128 | `redis/store/runs` | records and copies in one answer |
 //! | `PRUNES` | 16 | `redis/store/runs` | calls in which ended runs go at a time |
 //! | `TRIES` | 12 | `redis/tasks/reader` | timeouts in which a read shrinks and waits longer, to the end |

@@ -312,6 +312,7 @@ impl Redis {
             owed: Owed::default(),
             runs,
             runs_changed: Notify::new(),
+            has_run_parts: AtomicBool::new(false),
             is_loaded: watch::Sender::new(false),
             is_running: AtomicBool::new(false),
             is_client_ahead: AtomicBool::new(false),

@@ -565,6 +565,26 @@ async fn ended_runs_are_forgotten_beyond_the_limits() {
     drop(open);
 }
 
+/// On one thread, so that no task of the hub runs between a start and the end of the same batch.
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn hub_forgets_ended_runs_of_publishers() {
+    let server = Server::start(&[]);
+    let limits = RunLimits::default().runs(5).keep(Duration::from_secs(3600));
+    let there = instance_with(&server.url(), |hub| hub.runs(limits)).await;
+    let publisher = Redis::new(&server.url()).unwrap().lease(LEASE).run_limits(limits);
+    let publisher = publisher.publisher().unwrap();
+    for number in 0..20 {
+        let run = publisher.start_run(number.to_string(), RunOptions::default()).unwrap();
+        run.finish(None).unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let left = |command: &str| server.run::<usize>(command);
+    until("the newest runs", || left("ZCARD {sse-hub}:runs-ended") == 5).await;
+    assert_eq!(left("HLEN {sse-hub}:runs"), 6, "and the sums");
+    drop(there);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn tokens_of_many_runs_share_commands() {

@@ -341,6 +341,10 @@ impl Reader {
                         if previous != position.chain || is_lacking {
                             self.forget(id.predecessor(), link).await?;
                         }
+                        if entry.kind() == Kind::Run {
+                            // Before the hub has the part, and wakes the keeper.
+                            self.shared.has_run_parts.store(true, Ordering::Release);
+                        }
                         self.feed.append(id, entry);
                         self.shared.owed.pass(id);
                         position.chain = id;
