@@ -335,7 +335,7 @@ impl RedisPublisher {
         self.push(start)?;
         let producer = Arc::new(Producer::new(serial, encoder, options.takes_over()));
         producers.add(Arc::clone(&producer), confirmation);
-        Ok(RedisRun::new(Arc::clone(shared), Arc::clone(producers), producer))
+        Ok(RedisRun::new(Arc::clone(shared), producer))
     }
 
     /// Asks the producer of a run to stop, on any instance: see

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::shared::RedisShared;
-use super::store::producing::{Producer, Producers};
+use super::store::producing::Producer;
 use crate::backplane::Outgoing;
 use crate::{Event, RunError, RunState};
 
@@ -20,17 +20,12 @@ use crate::{Event, RunError, RunState};
 #[must_use = "dropping a run ends the run as abandoned"]
 pub struct RedisRun {
     shared: Arc<RedisShared>,
-    producers: Arc<Producers>,
     producer: Arc<Producer>,
 }
 
 impl RedisRun {
-    pub(super) fn new(
-        shared: Arc<RedisShared>,
-        producers: Arc<Producers>,
-        producer: Arc<Producer>,
-    ) -> Self {
-        Self { shared, producers, producer }
+    pub(super) fn new(shared: Arc<RedisShared>, producer: Arc<Producer>) -> Self {
+        Self { shared, producer }
     }
 
     /// Returns the name of the run.
@@ -120,7 +115,6 @@ impl RedisRun {
             return Err(error);
         }
         self.producer.stop(state.as_str());
-        self.producers.changed.notify_one();
         Ok(())
     }
 

@@ -732,6 +732,23 @@ async fn publisher_without_a_hub_produces_a_run() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
+async fn start_reads_no_records_of_other_runs() {
+    let server = Server::start(&[]);
+    let publisher = publisher(&server);
+    let mut open = Vec::new();
+    for number in 0..100 {
+        let run = publisher.start_run(number.to_string(), RunOptions::default()).unwrap();
+        timeout(DEADLINE, run.started()).await.expect("Redis answers").unwrap();
+        open.push(run);
+    }
+    // Each start: two of the script, and one of the publisher. All records: with each renewal.
+    let commands = server.commands();
+    let reads = commands.iter().find(|(name, _)| name == "hget").unwrap().1;
+    assert!((300..3_000).contains(&reads), "{reads}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
 async fn publisher_learns_that_a_run_is_over() {
     let server = Server::start(&[]);
     let there = instance(&server.url()).await;

@@ -16,7 +16,7 @@ pub(crate) struct Producers {
     serials: AtomicU64,
     /// The runs that the task has not taken yet.
     new: Mutex<Vec<(Arc<Producer>, Confirmation)>>,
-    /// There are new runs, or a run was ended by its producer.
+    /// There are new runs.
     pub(crate) changed: Notify,
 }
 

@@ -1,4 +1,4 @@
-//! Keeps the lease of a publisher that has open runs, and tells the producers what the hubs decided.
+//! Keeps the lease of a publisher that has open runs, and tells the producers how the hubs decide.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -36,7 +36,8 @@ impl Watch {
     }
 
     pub(crate) async fn run(mut self) {
-        let mut back_off = BackOff::default();
+        // When the next renewal is due.
+        let (mut back_off, mut due) = (BackOff::default(), Instant::now());
         loop {
             self.starting.extend(self.producers.take_new());
             // A run that its producer ended needs no lease.
@@ -46,7 +47,12 @@ impl Watch {
                 continue;
             }
             let start = Instant::now();
-            let checked = self.check().await;
+            let is_due = start >= due;
+            if !is_due && self.open.iter().all(|run| run.has_verdict()) {
+                self.wait(due).await;
+                continue;
+            }
+            let checked = self.check(is_due).await;
             if let Err(error) = &checked
                 && self.link.failed(error) == Failure::Retry
             {
@@ -58,11 +64,13 @@ impl Watch {
                 continue;
             }
             back_off.reset();
-            self.wait(start + beat(self.shared.presence.lease)).await;
+            if is_due {
+                due = start + beat(self.shared.presence.lease);
+            }
         }
     }
 
-    /// Waits until a renewal is due, or the start of a run is in the stream.
+    /// Waits until a renewal is due, the start of a run is in the stream, or there are new runs.
     async fn wait(&mut self, due: Instant) {
         let (starting, open) = (&mut self.starting, &mut self.open);
         let mut changed = pin!(self.producers.changed.notified());
@@ -84,17 +92,20 @@ impl Watch {
         let _ = timeout_at(due, woken).await;
     }
 
-    /// Renews the lease, and looks at the records of the runs.
-    async fn check(&mut self) -> RedisResult<()> {
+    /// Renews the lease, and looks at the records: of all runs, or only of the runs without a
+    /// verdict. With many open runs, each start would otherwise read all records.
+    async fn check(&mut self, of_all: bool) -> RedisResult<()> {
         let shared = Arc::clone(&self.shared);
         let connection = self.link.probe(&shared).await?;
-        let names: Vec<&str> = self.open.iter().map(|run| &**run.encoder.name()).collect();
+        let runs = self.open.iter().filter(|run| of_all || !run.has_verdict());
+        let runs: Vec<&Producer> = runs.map(|run| &**run).collect();
+        let names: Vec<&str> = runs.iter().map(|run| &**run.encoder.name()).collect();
         let own = (self.producers.instance, self.renewal + 1);
         let lease = shared.presence.lease;
         let records = shared.runs.renew_and_look(connection, own, lease, &names).await?;
         self.link.answered();
         self.renewal += 1;
-        for (run, record) in self.open.iter().zip(records) {
+        for (run, record) in runs.into_iter().zip(records) {
             self.tell(run, record);
         }
         Ok(())
