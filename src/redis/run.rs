@@ -108,12 +108,11 @@ impl RedisRun {
 
     fn end(&self, last: Option<Event>, state: RunState) -> Result<(), RunError> {
         let last = last.map(|event| self.producer.encoder.event(event)).transpose()?;
-        self.producer.end()?;
+        self.producer.begin_end()?;
         let sent = last.map_or(Ok(()), |last| self.push(last));
-        if let Err(error) = sent.and_then(|()| self.push(self.producer.encoder.end(state))) {
-            self.producer.reopen();
-            return Err(error);
-        }
+        let sent = sent.and_then(|()| self.push(self.producer.encoder.end(state)));
+        self.producer.settle_end(sent.is_ok());
+        sent?;
         self.producer.stop(state.as_str());
         Ok(())
     }

@@ -30,8 +30,17 @@ pub(crate) struct Producer {
     verdict: watch::Sender<Option<Result<(), RunError>>>,
     /// Why the producer must stop.
     stop: watch::Sender<Option<Arc<str>>>,
-    /// The producer ended the run, or the run is another's or over. The first counts.
-    over: Mutex<Option<RunError>>,
+    phase: Mutex<Phase>,
+}
+
+/// How far the run is, for the producer.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Open,
+    /// The producer ends the run, and the end is not yet in the outbox.
+    Ending,
+    /// The producer publishes no more. The first reason counts.
+    Over(RunError),
 }
 
 impl Producers {
@@ -71,29 +80,35 @@ impl Producers {
 impl Producer {
     pub(crate) fn new(serial: u64, encoder: RunEncoder, takes_over: bool) -> Self {
         let (verdict, stop) = (watch::Sender::new(None), watch::Sender::new(None));
-        Self { serial, encoder, takes_over, verdict, stop, over: Mutex::new(None) }
+        Self { serial, encoder, takes_over, verdict, stop, phase: Mutex::new(Phase::Open) }
     }
 
-    /// Returns the error if the run is over for this producer.
+    /// Returns an error if the producer publishes no more.
     pub(crate) fn check(&self) -> Result<(), RunError> {
-        self.over.lock().map_or(Ok(()), Err)
+        self.phase.lock().check()
     }
 
-    /// Ends the run by its producer, unless the run is over.
-    pub(crate) fn end(&self) -> Result<(), RunError> {
-        let mut over = self.over.lock();
-        match *over {
-            Some(error) => Err(error),
-            None => {
-                *over = Some(RunError::Ended);
-                Ok(())
-            }
+    /// Returns whether the run needs to be watched no more.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(*self.phase.lock(), Phase::Over(_)) && self.has_verdict()
+    }
+
+    /// Begins the end of the run by the producer. Returns an error if the run is over. The caller
+    /// must send the end, and then call [`settle_end`](Self::settle_end).
+    pub(crate) fn begin_end(&self) -> Result<(), RunError> {
+        let mut phase = self.phase.lock();
+        phase.check()?;
+        *phase = Phase::Ending;
+        Ok(())
+    }
+
+    /// Ends the run if the end was sent, and opens the run again otherwise. A run that was lost
+    /// meanwhile stays lost.
+    pub(crate) fn settle_end(&self, is_sent: bool) {
+        let mut phase = self.phase.lock();
+        if let Phase::Ending = *phase {
+            *phase = if is_sent { Phase::Over(RunError::Ended) } else { Phase::Open };
         }
-    }
-
-    /// Takes the end back: it could not be sent.
-    pub(crate) fn reopen(&self) {
-        *self.over.lock() = None;
     }
 
     pub(crate) fn has_verdict(&self) -> bool {
@@ -117,9 +132,11 @@ impl Producer {
     /// The run is over for this producer. Returns `false` if it was over before.
     pub(crate) fn lose(&self, error: RunError, reason: &str) -> bool {
         let is_first = {
-            let mut over = self.over.lock();
-            let is_first = over.is_none();
-            over.get_or_insert(error);
+            let mut phase = self.phase.lock();
+            let is_first = !matches!(*phase, Phase::Over(_));
+            if is_first {
+                *phase = Phase::Over(error);
+            }
             is_first
         };
         self.verdict.send_if_modified(|verdict| {
@@ -151,5 +168,66 @@ impl Producer {
 
     pub(crate) fn stopping(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.stop.subscribe()
+    }
+}
+
+impl Phase {
+    fn check(self) -> Result<(), RunError> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Ending => Err(RunError::Ended),
+            Self::Over(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::Encoder;
+
+    fn started() -> Producer {
+        let encoder = Encoder::default().run("a", InstanceId::from_bytes([1; 8]), 1).unwrap();
+        let producer = Producer::new(1, encoder, false);
+        producer.accept();
+        producer
+    }
+
+    #[test]
+    fn refused_end_leaves_the_run_open_and_watched() {
+        let producer = started();
+        producer.begin_end().unwrap();
+        assert_eq!(producer.check(), Err(RunError::Ended));
+        assert!(!producer.is_settled(), "the end can still be refused");
+        producer.settle_end(false);
+        assert_eq!((producer.check(), producer.is_settled()), (Ok(()), false));
+        producer.begin_end().unwrap();
+        producer.settle_end(true);
+        assert_eq!(producer.begin_end(), Err(RunError::Ended));
+        assert!(producer.is_settled());
+        assert!(!producer.lose(RunError::Lost, "lost"));
+        assert_eq!(producer.check(), Err(RunError::Ended));
+    }
+
+    #[test]
+    fn loss_counts_during_a_refused_end() {
+        let producer = started();
+        producer.begin_end().unwrap();
+        assert!(producer.lose(RunError::Lost, "lost"));
+        producer.settle_end(false);
+        assert_eq!(producer.check(), Err(RunError::Lost));
+        assert!(producer.is_settled() && producer.is_stopped());
+    }
+
+    #[test]
+    fn ended_run_without_a_verdict_is_not_settled() {
+        let encoder = started().encoder;
+        let producer = Producer::new(1, encoder, false);
+        producer.begin_end().unwrap();
+        producer.settle_end(true);
+        assert!(!producer.is_settled(), "the start can still be refused");
+        producer.is_of_another();
+        assert_eq!(*producer.verdict().borrow(), Some(Err(RunError::Open)));
+        assert!(producer.is_settled());
     }
 }

@@ -41,7 +41,7 @@ impl Watch {
         loop {
             self.starting.extend(self.producers.take_new());
             // A run that its producer ended needs no lease.
-            self.open.retain(|run| run.check().is_ok() || !run.has_verdict());
+            self.open.retain(|run| !run.is_settled());
             if self.open.is_empty() && self.starting.is_empty() {
                 self.producers.changed.notified().await;
                 continue;
