@@ -14,11 +14,14 @@ use crate::{Confirmation, RunError};
 pub(crate) struct Producers {
     pub(crate) instance: InstanceId,
     serials: AtomicU64,
-    /// The runs that the task has not taken yet.
-    new: Mutex<Vec<(Arc<Producer>, Confirmation)>>,
+    /// The runs that the task has not taken yet. `None` after the end of the task.
+    new: Mutex<Option<Vec<Starting>>>,
     /// There are new runs.
     pub(crate) changed: Notify,
 }
+
+/// A run whose start waits for the confirmation.
+pub(crate) type Starting = (Arc<Producer>, Confirmation);
 
 /// The producer of a run.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl Producers {
         Self {
             instance,
             serials: AtomicU64::new(1),
-            new: Mutex::new(Vec::new()),
+            new: Mutex::new(Some(Vec::new())),
             changed: Notify::new(),
         }
     }
@@ -58,14 +61,25 @@ impl Producers {
         self.serials.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a run whose start waits for the confirmation.
+    /// Adds a run whose start waits for the confirmation. After the end of the task, closes the run:
+    /// nobody else would.
     pub(crate) fn add(&self, producer: Arc<Producer>, start: Confirmation) {
-        self.new.lock().push((producer, start));
+        if let Some(new) = &mut *self.new.lock() {
+            new.push((Arc::clone(&producer), start));
+        } else {
+            producer.close();
+        }
         self.changed.notify_one();
     }
 
-    pub(crate) fn take_new(&self) -> Vec<(Arc<Producer>, Confirmation)> {
-        std::mem::take(&mut *self.new.lock())
+    pub(crate) fn take_new(&self) -> Vec<Starting> {
+        self.new.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Closes the new runs, and all that are added from now on.
+    pub(crate) fn close(&self) {
+        let new = self.new.lock().take();
+        new.into_iter().flatten().for_each(|(run, _)| run.close());
     }
 
     /// Returns the bytes that name a producer.
@@ -148,6 +162,11 @@ impl Producer {
         is_first
     }
 
+    /// The publisher has ended.
+    pub(crate) fn close(&self) {
+        self.lose(RunError::Closed, "closed");
+    }
+
     /// Another producer has the run: it was refused here, or was taken over.
     pub(crate) fn is_of_another(&self) {
         if self.has_verdict() || self.takes_over {
@@ -184,6 +203,7 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RunState;
     use crate::backplane::Encoder;
 
     fn started() -> Producer {
@@ -217,6 +237,25 @@ mod tests {
         producer.settle_end(false);
         assert_eq!(producer.check(), Err(RunError::Lost));
         assert!(producer.is_settled() && producer.is_stopped());
+    }
+
+    #[test]
+    fn run_that_starts_after_the_publisher_is_closed() {
+        let producers = Producers::new(InstanceId::from_bytes([1; 8]));
+        let encoder = started().encoder;
+        let add = || {
+            let run = Arc::new(Producer::new(1, encoder.clone(), false));
+            let confirmation = encoder.end(RunState::Lost).confirmation();
+            producers.add(Arc::clone(&run), confirmation);
+            run
+        };
+        let early = add();
+        assert_eq!(early.check(), Ok(()));
+        producers.close();
+        for run in [early, add()] {
+            assert_eq!(run.check(), Err(RunError::Closed));
+            assert_eq!(*run.verdict().borrow(), Some(Err(RunError::Closed)));
+        }
     }
 
     #[test]

@@ -11,9 +11,9 @@ use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
-use crate::redis::store::producing::{Producer, Producers};
+use crate::redis::store::producing::{Producer, Producers, Starting};
 use crate::redis::store::runs::{Record, beat};
-use crate::{Confirmation, RunError, RunState};
+use crate::{RunError, RunState};
 
 /// Watches the runs of a publisher, until the future is dropped.
 pub(crate) struct Watch {
@@ -23,7 +23,7 @@ pub(crate) struct Watch {
     /// The runs whose start is in the stream.
     open: Vec<Arc<Producer>>,
     /// The runs whose start is on the way.
-    starting: Vec<(Arc<Producer>, Confirmation)>,
+    starting: Vec<Starting>,
     renewal: u64,
     health: SyncHealth,
 }
@@ -83,7 +83,7 @@ impl Watch {
                     false
                 }
                 Poll::Ready(Err(_)) => {
-                    run.lose(RunError::Closed, "closed");
+                    run.close();
                     false
                 }
             });
@@ -136,10 +136,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let starting = self.starting.drain(..).chain(self.producers.take_new());
-        let starting = starting.map(|(run, _)| run);
-        self.open.drain(..).chain(starting).for_each(|run| {
-            run.lose(RunError::Closed, "closed");
-        });
+        self.producers.close();
+        let starting = self.starting.drain(..).map(|(run, _)| run);
+        self.open.drain(..).chain(starting).for_each(|run| run.close());
     }
 }
