@@ -30,6 +30,12 @@ async fn instance_with(url: &str, set: impl FnOnce(HubBuilder) -> HubBuilder) ->
     instance
 }
 
+async fn pair() -> (Server, Instance, Instance) {
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    (server, here, there)
+}
+
 /// Starts a run, and waits until the start is in the order.
 async fn start(instance: &Instance, name: &str) -> Run {
     let run = instance.hub.start_run(name, RunOptions::default()).unwrap();
@@ -150,8 +156,7 @@ impl Reader {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn run_is_read_and_resumed_on_any_instance() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (_server, here, there) = pair().await;
     // Before the start.
     let mut early = Reader::at(&there.hub, "a");
     let run = start(&here, "a").await;
@@ -270,8 +275,7 @@ async fn loss_of_a_bounded_copy_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn one_of_two_starts_is_refused() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (_server, here, there) = pair().await;
     let mut raced = 0;
     for round in 0.. {
         if raced == 20 {
@@ -312,8 +316,7 @@ async fn one_of_two_starts_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn take_over_fences_the_producer_of_another_instance() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let older = start(&here, "a").await;
     let mut reader = Reader::at(&there.hub, "a");
     tell(&older, 0..5);
@@ -342,8 +345,7 @@ async fn take_over_fences_the_producer_of_another_instance() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn stop_reaches_the_producer_of_another_instance() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let mut longest = Duration::ZERO;
     for round in 0..20 {
         let name = format!("{round}");
@@ -372,8 +374,7 @@ async fn stop_reaches_the_producer_of_another_instance() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn runs_of_a_dead_instance_are_lost_after_the_lease() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let run = start(&here, "a").await;
     let other = start(&there, "b").await;
     tell(&run, 0..5);
@@ -452,8 +453,7 @@ async fn run_survives_a_cut_shorter_than_the_lease() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn closed_instance_ends_its_runs_at_once() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (_server, here, there) = pair().await;
     let run = start(&here, "a").await;
     tell(&run, 0..5);
     let mut reader = Reader::at(&there.hub, "a");
@@ -466,8 +466,7 @@ async fn closed_instance_ends_its_runs_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn runs_of_an_emptied_redis_are_lost_once() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let run = start(&here, "a").await;
     tell(&run, 0..5);
     let mut readers = [Reader::at(&here.hub, "a"), Reader::at(&there.hub, "a")];
@@ -495,8 +494,7 @@ async fn runs_of_an_emptied_redis_are_lost_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn runs_go_on_when_the_stream_is_deleted() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let run = start(&here, "a").await;
     tell(&run, 0..5);
     let mut reader = Reader::at(&there.hub, "a");
