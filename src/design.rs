@@ -63,10 +63,13 @@
 //!   serve/           mod (settings) -> accept -> connection (the task) -> stream (ours)
 //!                    link (hyper's part) -> app (services);  open (the connections of a server)
 //!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
-//!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
-//!     tasks/         reader, sender, history, announcer, observer, keeper: a loop each;  read_size
+//!                    -> health, store/;  publisher -> run (a publisher's run);
+//!                    format (the page for other languages);  lua/ (scripts)
+//!     tasks/         reader, sender, history, announcer, observer, keeper, producers (of a
+//!                    publisher): a loop each;  read_size
 //!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
-//!                    outbox;  values
+//!                    outbox;  owed (ids that the reader must meet);  values;
+//!                    producing (a publisher's open runs)
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //!   testing/         reader (streams as a page reads them)      instances (an engine in memory)
 //! HUB     hub/      takes the locks; the public face

@@ -264,8 +264,8 @@ impl Redis {
     ///
     /// Set [`prefix`](Self::prefix), [`keep_events`](Self::keep_events) or
     /// [`keep_for`](Self::keep_for), and [`remember`](Self::remember) as for the hubs: a publisher
-    /// trims the stream, too. Set [`lease`](Self::lease) and [`run_limits`](Self::run_limits) if the
-    /// publisher starts runs.
+    /// trims the stream, too. If the publisher starts runs, set [`lease`](Self::lease) and
+    /// [`run_limits`](Self::run_limits), too.
     ///
     /// # Errors
     ///

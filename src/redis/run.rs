@@ -11,9 +11,10 @@ use crate::{Event, RunError, RunState};
 /// The producer of a run, in a program without a hub: see [`Run`](crate::Run), whose methods these
 /// are. Made by [`RedisPublisher::start_run`](super::RedisPublisher::start_run).
 ///
-/// The publisher reads nothing, and looks at the records of its runs in Redis several times a second.
-/// So [`stopped`](Self::stopped), and the error of a run that was taken over, come up to 0.4 seconds
-/// later than on a hub. Until then, events are accepted that have no effect.
+/// The publisher does not read the stream. It looks at the records of its runs in Redis every 0.4
+/// seconds, or eight times in a shorter [lease](super::Redis::lease). So [`stopped`](Self::stopped),
+/// and the error of a run that was taken over, come up to 0.4 seconds later than on a hub. Until
+/// then, events are accepted and have no effect.
 ///
 /// If the publisher ends, or its program dies, the runs end as [`Lost`](RunState::Lost) after the
 /// [lease](super::Redis::lease): finish them, and [flush](super::RedisPublisher::flush) before.
