@@ -450,6 +450,36 @@ async fn run_survives_a_cut_shorter_than_the_lease() {
     reader.has_exactly([]);
 }
 
+/// After an outage of Redis for all, the instance that comes back first waits for the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn runs_survive_a_long_outage_of_redis() {
+    let lease = Duration::from_secs(4);
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let with = |url: String| Instance::with(&url, |redis| redis.lease(lease), |hub| hub);
+    let (here, there) = (with(wire.url()), with(server.url()));
+    let run = start(&here, "a").await;
+    let checks = || {
+        let commands = server.commands();
+        commands.iter().find(|(name, _)| name == "mget").map_or(0, |(_, calls)| *calls)
+    };
+    until("two checks", || checks() >= 2).await;
+    wire.set(Line::Down);
+    server.pause();
+    tokio::time::sleep(lease + lease / 2).await;
+    server.resume();
+    // Commands that were sent during the outage count, too.
+    let before = checks();
+    until("further checks", || checks() >= before + 4).await;
+    wire.set(Line::Open);
+    let mut reader = Reader::at(&there.hub, "a");
+    tell(&run, 0..5);
+    reader.until_number(4).await;
+    run.finish(None).unwrap();
+    assert_eq!(reader.until_end().await, "finished");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn closed_instance_ends_its_runs_at_once() {
