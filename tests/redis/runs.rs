@@ -593,7 +593,7 @@ async fn ended_runs_are_forgotten_beyond_the_limits() {
     drop(open);
 }
 
-/// On one thread, so that no task of the hub runs between a start and the end of the same batch.
+/// On a single thread, so that no task runs between a start and the end of the same batch.
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn hub_forgets_ended_runs_of_publishers() {
@@ -769,7 +769,7 @@ async fn start_reads_no_records_of_other_runs() {
         timeout(DEADLINE, run.started()).await.expect("Redis answers").unwrap();
         open.push(run);
     }
-    // Each start: two of the script, and one of the publisher. All records: with each renewal.
+    // Each start: two by the script, and another by the publisher. Each renewal: all records.
     let commands = server.commands();
     let reads = commands.iter().find(|(name, _)| name == "hget").unwrap().1;
     assert!((300..3_000).contains(&reads), "{reads}");
