@@ -63,11 +63,13 @@
 //!   serve/           mod (settings) -> accept -> connection (the task) -> stream (ours)
 //!                    link (hyper's part) -> app (services);  open (the connections of a server)
 //!   redis/           config (settings) -> driver (the future), publisher -> tasks/ -> shared
-//!                    -> health, store/;  format (the page for other languages);  lua/ (scripts)
-//!     tasks/         reader, sender, history, announcer, observer, keeper, producers: a loop each;
-//!                    read_size
+//!                    -> health, store/;  publisher -> run (a publisher's run);
+//!                    format (the page for other languages);  lua/ (scripts)
+//!     tasks/         reader, sender, history, announcer, observer, keeper, producers (of a
+//!                    publisher): a loop each;  read_size
 //!     store/         script -> entry, format;  runs -> script;  lease -> changes;  tail -> entry;
-//!                    outbox, owed (to the reader);  values;  producing (a publisher's runs)
+//!                    outbox;  owed (ids that the reader must meet);  values;
+//!                    producing (a publisher's open runs)
 //!     connect/       link (a task's connection);  address -> failover, credentials, tls;  back_off
 //!   testing/         reader -> frame (streams as a page reads them)
 //!                    instances -> order (an engine in memory)
@@ -812,7 +814,7 @@
 //! | `VALUES` | 64 | `redis/tasks/reader` | values in one answer: a slow line must carry an answer in time |
 //! | `BEATS`, `CHECKS` | 4, 8 | `redis/store/lease`, `tasks/observer` | heartbeats and checks in a lease |
 //! | `BEATS`, `LONGEST_BEAT` | 8, 400 ms | `redis/store/runs` | renewals in a lease of runs: a death is told two seconds after the lease |
-//! | `HOLDS`, `PRUNE_EVERY` | 2, 4 | `redis/tasks/keeper` | renewals after the last run; copies are pruned with every fourth |
+//! | `HOLDS`, `PRUNE_EVERY` | 2, 4 | `redis/tasks/keeper` | renewals after the last run; ended runs are forgotten with every fourth check |
 //! | `RECORDS`, `COPIES` | 256, 128 | `redis/store/runs` | records and copies in one answer |
 //! | `PRUNES` | 16 | `redis/store/runs` | calls in which ended runs go at a time |
 //! | `TRIES` | 12 | `redis/tasks/reader` | timeouts in which a read shrinks and waits longer, to the end |

@@ -264,8 +264,8 @@ impl Redis {
     ///
     /// Set [`prefix`](Self::prefix), [`keep_events`](Self::keep_events) or
     /// [`keep_for`](Self::keep_for), and [`remember`](Self::remember) as for the hubs: a publisher
-    /// trims the stream, too. Set [`lease`](Self::lease) and [`run_limits`](Self::run_limits) if the
-    /// publisher starts runs.
+    /// trims the stream, too. If the publisher starts runs, set [`lease`](Self::lease) and
+    /// [`run_limits`](Self::run_limits), too.
     ///
     /// # Errors
     ///
@@ -312,6 +312,7 @@ impl Redis {
             owed: Owed::default(),
             runs,
             runs_changed: Notify::new(),
+            has_run_parts: AtomicBool::new(false),
             is_loaded: watch::Sender::new(false),
             is_running: AtomicBool::new(false),
             is_client_ahead: AtomicBool::new(false),

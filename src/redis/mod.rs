@@ -104,7 +104,8 @@
 //! write the values. Beyond the number, Redis removes the oldest value, and clients that
 //! [begin with the values](crate::Subscriber::latest) on an instance that starts later get
 //! `hub:gap`, `evicted`. An event that was published before the setting is not a value. A
-//! [`RedisPublisher`] writes the values if [`limits`](RedisPublisher::limits) has the same `Retain`.
+//! [`RedisPublisher`] writes the values if [`limits`](RedisPublisher::limits) has the same
+//! `Retain`.
 //!
 //! # Runs
 //!
@@ -149,9 +150,9 @@
 //! [`leave`](crate::Hub::leave) reach clients on all instances. Each call is an entry of the
 //! stream, in the same order as the events, and each instance obeys the entry when reading it. So
 //! an event that is published to a topic after a `join` reaches the clients that joined. A command
-//! waits in the outbox while Redis is away. An instance that starts later applies earlier commands to
-//! no open stream, and nobody obeys an entry that Redis has lost. A client that is between two
-//! instances at that moment joins and leaves as [`join`](crate::Hub::join) says, and is not
+//! waits in the outbox while Redis is away. An instance that starts later applies earlier commands
+//! to no open stream, and no instance obeys an entry that Redis has lost. A client that is between
+//! two instances at that moment joins and leaves as [`join`](crate::Hub::join) says, and is not
 //! disconnected: your handler must decide when the client comes back.
 //!
 //! Hubs with [presence](crate::HubBuilder::presence) share their users with each other, and the
@@ -235,8 +236,9 @@
 //! - `{prefix}:presence`: announcements; about 256 entries, each of up to 1024 users and members.
 //!
 //! Set `maxmemory-policy noeviction`: with another policy Redis can evict the stream, which is a
-//! single key. Each instance has two connections, four with presence, and another while a client
-//! waits for older events. TCP keepalive is on. The rights that an instance needs, as an ACL line:
+//! single key. Each instance has two connections, four with presence, another from the first run
+//! on, and another while a client waits for older events. TCP keepalive is on. The rights that an
+//! instance needs, as an ACL line:
 //!
 //! ```text
 //! ACL SETUSER hub on >secret resetkeys ~{shop}:* resetchannels -@all +evalsha +eval +get +set +del +time +xadd +xdel +xlen +xrange +xread +xrevrange +xtrim +hdel +hscan +hset +zadd +zcard +zpopmin +hget +mget +pexpire +hgetall +sadd +scard +srem +sscan

@@ -40,7 +40,7 @@ const FLUSH_TIMEOUTS: u32 = 5;
 ///
 /// | | |
 /// |---|---|
-/// | connections to Redis | one, from the first event on; a second with an open run; with sentinels another to a sentinel, once a second |
+/// | connections to Redis | one, from the first event on; a second from the first run on; with sentinels another to a sentinel, once a second |
 /// | commands | one `EVALSHA` for each batch, of up to 1,024 events or 512 KiB, and a `SET` before a batch with a [`join`](Self::join); `XREAD` never |
 /// | memory | at most that of the outbox |
 /// | keys | one record, `{prefix}:publisher:*`, for a [day](super::Redis::remember) |
@@ -335,7 +335,7 @@ impl RedisPublisher {
         self.push(start)?;
         let producer = Arc::new(Producer::new(serial, encoder, options.takes_over()));
         producers.add(Arc::clone(&producer), confirmation);
-        Ok(RedisRun::new(Arc::clone(shared), Arc::clone(producers), producer))
+        Ok(RedisRun::new(Arc::clone(shared), producer))
     }
 
     /// Asks the producer of a run to stop, on any instance: see
@@ -344,8 +344,8 @@ impl RedisPublisher {
     ///
     /// # Errors
     ///
-    /// Returns [`RunError`] if the name or the reason is invalid, the outbox is full, or the runtime
-    /// of the publisher has shut down.
+    /// Returns [`RunError`] if the name or the reason is invalid, the outbox is full, or the
+    /// runtime of the publisher has shut down.
     pub fn stop_run(&self, name: impl Into<Name>, reason: &str) -> Result<(), RunError> {
         Ok(self.push(self.encoder.stop_run(name, reason)?)?)
     }

@@ -4,33 +4,29 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::shared::RedisShared;
-use super::store::producing::{Producer, Producers};
+use super::store::producing::Producer;
 use crate::backplane::Outgoing;
 use crate::{Event, RunError, RunState};
 
 /// The producer of a run, in a program without a hub: see [`Run`](crate::Run), whose methods these
 /// are. Made by [`RedisPublisher::start_run`](super::RedisPublisher::start_run).
 ///
-/// The publisher reads nothing, and looks at the records of its runs in Redis several times a second.
-/// So [`stopped`](Self::stopped), and the error of a run that was taken over, come up to 0.4 seconds
-/// later than on a hub. Until then, events are accepted that have no effect.
+/// The publisher does not read the stream. It looks at the records of its runs in Redis every 0.4
+/// seconds, or eight times in a shorter [lease](super::Redis::lease). So [`stopped`](Self::stopped),
+/// and the error of a run that was taken over, come up to 0.4 seconds later than on a hub. Until
+/// then, events are accepted and have no effect.
 ///
 /// If the publisher ends, or its program dies, the runs end as [`Lost`](RunState::Lost) after the
 /// [lease](super::Redis::lease): finish them, and [flush](super::RedisPublisher::flush) before.
 #[must_use = "dropping a run ends the run as abandoned"]
 pub struct RedisRun {
     shared: Arc<RedisShared>,
-    producers: Arc<Producers>,
     producer: Arc<Producer>,
 }
 
 impl RedisRun {
-    pub(super) fn new(
-        shared: Arc<RedisShared>,
-        producers: Arc<Producers>,
-        producer: Arc<Producer>,
-    ) -> Self {
-        Self { shared, producers, producer }
+    pub(super) fn new(shared: Arc<RedisShared>, producer: Arc<Producer>) -> Self {
+        Self { shared, producer }
     }
 
     /// Returns the name of the run.
@@ -113,14 +109,12 @@ impl RedisRun {
 
     fn end(&self, last: Option<Event>, state: RunState) -> Result<(), RunError> {
         let last = last.map(|event| self.producer.encoder.event(event)).transpose()?;
-        self.producer.end()?;
+        self.producer.begin_end()?;
         let sent = last.map_or(Ok(()), |last| self.push(last));
-        if let Err(error) = sent.and_then(|()| self.push(self.producer.encoder.end(state))) {
-            self.producer.reopen();
-            return Err(error);
-        }
+        let sent = sent.and_then(|()| self.push(self.producer.encoder.end(state)));
+        self.producer.settle_end(sent.is_ok());
+        sent?;
         self.producer.stop(state.as_str());
-        self.producers.changed.notify_one();
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct RedisShared {
     pub(crate) runs: RunStore,
     /// The instances with open runs changed, or the hub was closed.
     pub(crate) runs_changed: Notify,
+    /// Parts of runs came since the keeper last looked: runs may have ended.
+    pub(crate) has_run_parts: AtomicBool,
     pub(crate) is_loaded: watch::Sender<bool>,
     /// The future that connects the hub is being awaited.
     pub(crate) is_running: AtomicBool,

@@ -221,19 +221,24 @@ async fn connections_killed_while_it_is_read() {
     check(&client, 2, 4 * EVENTS, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs redis-server"]
-async fn client_waits_for_a_silent_redis_within_limits() {
+/// Returns two instances that cannot reach a Redis with many events. The second waits for older
+/// events for at most 300 ms. The first value of the result keeps the Redis alive.
+async fn silent() -> (impl Sized, Wire, Vec<EventId>, [Instance; 2]) {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
     let here = Instance::ready(&server.url()).await;
     let ids = publish(&here, EVENTS, 0).await;
     let patient = ready(&wire.url(), little).await;
-    let soon = |hub: HubBuilder| {
-        little(hub).history(History::default().events(10_000).max_wait(Duration::from_millis(300)))
-    };
-    let hasty = ready(&wire.url(), soon).await;
+    let history = History::default().events(10_000).max_wait(Duration::from_millis(300));
+    let hasty = ready(&wire.url(), |hub| little(hub).history(history)).await;
     wire.set(Line::Silent);
+    ((server, here), wire, ids, [patient, hasty])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn client_waits_for_a_silent_redis_within_limits() {
+    let (_server, wire, ids, [patient, hasty]) = silent().await;
     let mut waits = Client::at(ids[0]);
     waits.connect(&patient.hub);
     let mut gives_up = Client::at(ids[0]);
@@ -400,16 +405,7 @@ async fn pages_say_which_events_cannot_come() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn page_waits_for_a_silent_redis_within_limits() {
-    let server = Server::start(&[]);
-    let wire = Wire::to(&server).await;
-    let here = Instance::ready(&server.url()).await;
-    let ids = publish(&here, EVENTS, 0).await;
-    let patient = ready(&wire.url(), little).await;
-    let soon = |hub: HubBuilder| {
-        little(hub).history(History::default().events(10_000).max_wait(Duration::from_millis(300)))
-    };
-    let hasty = ready(&wire.url(), soon).await;
-    wire.set(Line::Silent);
+    let (_server, wire, ids, [patient, hasty]) = silent().await;
     let (hub, after) = (patient.hub.clone(), ids[0]);
     let waits = tokio::spawn(async move { page(&hub, after, usize::MAX).await });
     let start = Instant::now();

@@ -30,6 +30,12 @@ async fn instance_with(url: &str, set: impl FnOnce(HubBuilder) -> HubBuilder) ->
     instance
 }
 
+async fn pair() -> (Server, Instance, Instance) {
+    let server = Server::start(&[]);
+    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    (server, here, there)
+}
+
 /// Starts a run, and waits until the start is in the order.
 async fn start(instance: &Instance, name: &str) -> Run {
     let run = instance.hub.start_run(name, RunOptions::default()).unwrap();
@@ -150,8 +156,7 @@ impl Reader {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn run_is_read_and_resumed_on_any_instance() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (_server, here, there) = pair().await;
     // Before the start.
     let mut early = Reader::at(&there.hub, "a");
     let run = start(&here, "a").await;
@@ -270,8 +275,7 @@ async fn loss_of_a_bounded_copy_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn one_of_two_starts_is_refused() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (_server, here, there) = pair().await;
     let mut raced = 0;
     for round in 0.. {
         if raced == 20 {
@@ -312,8 +316,7 @@ async fn one_of_two_starts_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn take_over_fences_the_producer_of_another_instance() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let older = start(&here, "a").await;
     let mut reader = Reader::at(&there.hub, "a");
     tell(&older, 0..5);
@@ -342,8 +345,7 @@ async fn take_over_fences_the_producer_of_another_instance() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn stop_reaches_the_producer_of_another_instance() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let mut longest = Duration::ZERO;
     for round in 0..20 {
         let name = format!("{round}");
@@ -372,8 +374,7 @@ async fn stop_reaches_the_producer_of_another_instance() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn runs_of_a_dead_instance_are_lost_after_the_lease() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let run = start(&here, "a").await;
     let other = start(&there, "b").await;
     tell(&run, 0..5);
@@ -449,11 +450,40 @@ async fn run_survives_a_cut_shorter_than_the_lease() {
     reader.has_exactly([]);
 }
 
+/// After an outage of Redis for all, the instance that comes back first waits for the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn runs_survive_a_long_outage_of_redis() {
+    let lease = Duration::from_secs(4);
+    let server = Server::start(&[]);
+    let wire = Wire::to(&server).await;
+    let with = |url: String| Instance::with(&url, |redis| redis.lease(lease), |hub| hub);
+    let (here, there) = (with(wire.url()), with(server.url()));
+    let run = start(&here, "a").await;
+    let checks = || {
+        let commands = server.commands();
+        commands.iter().find(|(name, _)| name == "mget").map_or(0, |(_, calls)| *calls)
+    };
+    until("two checks", || checks() >= 2).await;
+    wire.set(Line::Down);
+    server.pause();
+    tokio::time::sleep(lease + lease / 2).await;
+    server.resume();
+    // Commands that were sent during the outage count, too.
+    let before = checks();
+    until("further checks", || checks() >= before + 4).await;
+    wire.set(Line::Open);
+    let mut reader = Reader::at(&there.hub, "a");
+    tell(&run, 0..5);
+    reader.until_number(4).await;
+    run.finish(None).unwrap();
+    assert_eq!(reader.until_end().await, "finished");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn closed_instance_ends_its_runs_at_once() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (_server, here, there) = pair().await;
     let run = start(&here, "a").await;
     tell(&run, 0..5);
     let mut reader = Reader::at(&there.hub, "a");
@@ -466,8 +496,7 @@ async fn closed_instance_ends_its_runs_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn runs_of_an_emptied_redis_are_lost_once() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let run = start(&here, "a").await;
     tell(&run, 0..5);
     let mut readers = [Reader::at(&here.hub, "a"), Reader::at(&there.hub, "a")];
@@ -495,8 +524,7 @@ async fn runs_of_an_emptied_redis_are_lost_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server"]
 async fn runs_go_on_when_the_stream_is_deleted() {
-    let server = Server::start(&[]);
-    let (here, there) = (instance(&server.url()).await, instance(&server.url()).await);
+    let (server, here, there) = pair().await;
     let run = start(&here, "a").await;
     tell(&run, 0..5);
     let mut reader = Reader::at(&there.hub, "a");
@@ -563,6 +591,26 @@ async fn ended_runs_are_forgotten_beyond_the_limits() {
     assert_eq!(server.run::<u64>("HLEN {sse-hub}:runs"), 7, "and the sums");
     assert_eq!(server.run::<u8>("EXISTS {sse-hub}:run:19 {sse-hub}:run:open"), 2);
     drop(open);
+}
+
+/// On a single thread, so that no task runs between a start and the end of the same batch.
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn hub_forgets_ended_runs_of_publishers() {
+    let server = Server::start(&[]);
+    let limits = RunLimits::default().runs(5).keep(Duration::from_secs(3600));
+    let there = instance_with(&server.url(), |hub| hub.runs(limits)).await;
+    let publisher = Redis::new(&server.url()).unwrap().lease(LEASE).run_limits(limits);
+    let publisher = publisher.publisher().unwrap();
+    for number in 0..20 {
+        let run = publisher.start_run(number.to_string(), RunOptions::default()).unwrap();
+        run.finish(None).unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let left = |command: &str| server.run::<usize>(command);
+    until("the newest runs", || left("ZCARD {sse-hub}:runs-ended") == 5).await;
+    assert_eq!(left("HLEN {sse-hub}:runs"), 6, "and the sums");
+    drop(there);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -708,6 +756,23 @@ async fn publisher_without_a_hub_produces_a_run() {
         assert_eq!(reader.until_end().await, "stopped");
         reader.has_exactly(0..11);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
+async fn start_reads_no_records_of_other_runs() {
+    let server = Server::start(&[]);
+    let publisher = publisher(&server);
+    let mut open = Vec::new();
+    for number in 0..100 {
+        let run = publisher.start_run(number.to_string(), RunOptions::default()).unwrap();
+        timeout(DEADLINE, run.started()).await.expect("Redis answers").unwrap();
+        open.push(run);
+    }
+    // Each start: two by the script, and another by the publisher. Each renewal: all records.
+    let commands = server.commands();
+    let reads = commands.iter().find(|(name, _)| name == "hget").unwrap().1;
+    assert!((300..3_000).contains(&reads), "{reads}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,16 +3,16 @@
 -- ARGV: 5 the number of the batch's first event among all events of the publisher, from 1; 6 for
 -- how many milliseconds Redis remembers the record and the idempotency keys; from 7 on, for each
 -- event, the entry and the index of its idempotency key in KEYS, or '0'.
--- A batch with entries of runs: see above for KEYS; ARGV 6 is followed as for values, and by the most
--- bytes of the copy of a run, the most bytes of the copies of all open runs, and for how many
+-- A batch with entries of runs: see above for KEYS; ARGV 6 is followed as for values, and by the
+-- most bytes of the copy of a run, the most bytes of the copies of all open runs, and for how many
 -- milliseconds Redis keeps an ended run; and the index of such an entry is followed by the index of
 -- the copy in KEYS.
 -- A batch that sets values: KEYS ends with the hash of the values and the set that orders these by
 -- time; ARGV 6 is followed by the most values, and by how many values the batch sets, divided by
 -- blanks; and ARGV ends with so many pairs of the number of an event and the name of its value. The
 -- field of the hash without a name says that a value was removed to make room.
--- Returns the ids, divided by blanks; or {error, ids, replaced idempotency keys}. The ids are those of
--- the events that are in the stream.
+-- Returns the ids, divided by blanks; or {error, ids, replaced idempotency keys}. The ids are those
+-- of the events that are in the stream.
 local first, remember, count = ARGV[5], ARGV[6], (#ARGV - 6) / 2
 local names, latest, order = {}, KEYS[#KEYS - 1], KEYS[#KEYS]
 local ms, most, values, of_runs = match(remember, '^(%d+) (%d+) (%d+)(.*)$')

@@ -85,7 +85,8 @@ local function shrink(key, run, most)
     if #gone > 0 then call('XDEL', key, unpack(gone)) end
   until run.bytes <= most or #some < 64
 end
--- Returns the conflation key of an event with its type; nil if it has no key. `at`: after the producer.
+-- Returns the conflation key of an event with the type; nil if the event has no key. `at`: after the
+-- producer.
 local function conflation_of(entry, at)
   if byte(entry, at) ~= 1 then return nil end
   local frame = at + 5 + length(entry, at + 1)

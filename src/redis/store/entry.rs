@@ -27,7 +27,8 @@ pub(crate) enum Content {
     Malformed,
 }
 
-/// An entry of the copy of a run: the bytes that the hub reads, or `None` if no hub wrote the entry.
+/// An entry of the copy of a run: the bytes that the hub reads, or `None` if no hub wrote the
+/// entry.
 pub(crate) type CopiedEntry = (EventId, Option<Vec<u8>>);
 
 /// Returns the entries in the answer to `XREAD` of a stream, in order; `None` if the answer has

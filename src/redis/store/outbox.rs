@@ -86,8 +86,8 @@ impl Outbox {
             let count = queue.count();
             // An event that is larger than the whole queue may wait alone.
             let is_large = count > 0 && queue.bytes.saturating_add(bytes) > self.most_bytes;
-            // The end of a run takes its place even so: a producer that is dropped cannot try again,
-            // and there are only so many open runs.
+            // The end of a run is accepted even then: a producer that is dropped cannot try again.
+            // The number of open runs bounds how many such ends there are.
             if (is_large || count >= self.most_events) && !ends_run(&event) {
                 return Err(SendError::Full);
             }

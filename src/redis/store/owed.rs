@@ -1,5 +1,5 @@
-//! The ids that the sender of an instance was given, and that the reader of the instance has still
-//! to meet.
+//! The ids that Redis gave to the sender of an instance, and that the reader of the instance has
+//! not met yet.
 //!
 //! If Redis goes back to an older state, Redis can lose events that no instance has read. The links
 //! of the stream do not show that: the next event follows the last event that is left. But the
@@ -36,8 +36,8 @@ impl Owed {
         }
     }
 
-    /// Returns whether the stream lacks an event between an entry and the entry that its link names:
-    /// the stream has lost the event. Earlier events may have been trimmed.
+    /// Returns whether the stream lacks an event between an entry and the entry that the link
+    /// names: the stream has lost the event. Earlier events may have been trimmed.
     pub(crate) fn is_lacking_between(&self, previous: EventId, entry: EventId) -> bool {
         let state = self.0.lock();
         let next = state.ids.partition_point(|&id| id <= previous);
@@ -84,7 +84,7 @@ mod tests {
         assert!(owed.is_lacking_between(at(5), at(8)), "the stream lacks the event with the id 7");
         assert!(!owed.is_lacking_between(at(7), at(8)), "the event may have been trimmed");
         owed.pass(at(7));
-        assert!(!owed.is_lacking_between(at(5), at(8)), "the reader has told a gap");
+        assert!(!owed.is_lacking_between(at(5), at(8)), "the reader has reported a gap");
     }
 
     #[test]

@@ -14,11 +14,14 @@ use crate::{Confirmation, RunError};
 pub(crate) struct Producers {
     pub(crate) instance: InstanceId,
     serials: AtomicU64,
-    /// The runs that the task has not taken yet.
-    new: Mutex<Vec<(Arc<Producer>, Confirmation)>>,
-    /// There are new runs, or a run was ended by its producer.
+    /// The runs that the task has not taken yet. `None` after the end of the task.
+    new: Mutex<Option<Vec<Starting>>>,
+    /// There are new runs.
     pub(crate) changed: Notify,
 }
+
+/// A run whose start waits for the confirmation.
+pub(crate) type Starting = (Arc<Producer>, Confirmation);
 
 /// The producer of a run.
 #[derive(Debug)]
@@ -30,8 +33,17 @@ pub(crate) struct Producer {
     verdict: watch::Sender<Option<Result<(), RunError>>>,
     /// Why the producer must stop.
     stop: watch::Sender<Option<Arc<str>>>,
-    /// The producer ended the run, or the run is another's or over. The first counts.
-    over: Mutex<Option<RunError>>,
+    phase: Mutex<Phase>,
+}
+
+/// How far the run is, for the producer.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Open,
+    /// The producer ends the run, and the end is not yet in the outbox.
+    Ending,
+    /// The producer publishes no more. The first reason counts.
+    Over(RunError),
 }
 
 impl Producers {
@@ -39,7 +51,7 @@ impl Producers {
         Self {
             instance,
             serials: AtomicU64::new(1),
-            new: Mutex::new(Vec::new()),
+            new: Mutex::new(Some(Vec::new())),
             changed: Notify::new(),
         }
     }
@@ -49,14 +61,25 @@ impl Producers {
         self.serials.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a run whose start waits for the confirmation.
+    /// Adds a run whose start waits for the confirmation. After the end of the task, closes the run:
+    /// nobody else would.
     pub(crate) fn add(&self, producer: Arc<Producer>, start: Confirmation) {
-        self.new.lock().push((producer, start));
+        if let Some(new) = &mut *self.new.lock() {
+            new.push((Arc::clone(&producer), start));
+        } else {
+            producer.close();
+        }
         self.changed.notify_one();
     }
 
-    pub(crate) fn take_new(&self) -> Vec<(Arc<Producer>, Confirmation)> {
-        std::mem::take(&mut *self.new.lock())
+    pub(crate) fn take_new(&self) -> Vec<Starting> {
+        self.new.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Closes the new runs, and all that are added from now on.
+    pub(crate) fn close(&self) {
+        let new = self.new.lock().take();
+        new.into_iter().flatten().for_each(|(run, _)| run.close());
     }
 
     /// Returns the bytes that name a producer.
@@ -71,29 +94,35 @@ impl Producers {
 impl Producer {
     pub(crate) fn new(serial: u64, encoder: RunEncoder, takes_over: bool) -> Self {
         let (verdict, stop) = (watch::Sender::new(None), watch::Sender::new(None));
-        Self { serial, encoder, takes_over, verdict, stop, over: Mutex::new(None) }
+        Self { serial, encoder, takes_over, verdict, stop, phase: Mutex::new(Phase::Open) }
     }
 
-    /// Returns the error if the run is over for this producer.
+    /// Returns an error if the producer publishes no more.
     pub(crate) fn check(&self) -> Result<(), RunError> {
-        self.over.lock().map_or(Ok(()), Err)
+        self.phase.lock().check()
     }
 
-    /// Ends the run by its producer, unless the run is over.
-    pub(crate) fn end(&self) -> Result<(), RunError> {
-        let mut over = self.over.lock();
-        match *over {
-            Some(error) => Err(error),
-            None => {
-                *over = Some(RunError::Ended);
-                Ok(())
-            }
+    /// Returns whether the run needs to be watched no more.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(*self.phase.lock(), Phase::Over(_)) && self.has_verdict()
+    }
+
+    /// Begins the end of the run by the producer. Returns an error if the run is over. The caller
+    /// must send the end, and then call [`settle_end`](Self::settle_end).
+    pub(crate) fn begin_end(&self) -> Result<(), RunError> {
+        let mut phase = self.phase.lock();
+        phase.check()?;
+        *phase = Phase::Ending;
+        Ok(())
+    }
+
+    /// Ends the run if the end was sent, and opens the run again otherwise. A run that was lost
+    /// meanwhile stays lost.
+    pub(crate) fn settle_end(&self, is_sent: bool) {
+        let mut phase = self.phase.lock();
+        if let Phase::Ending = *phase {
+            *phase = if is_sent { Phase::Over(RunError::Ended) } else { Phase::Open };
         }
-    }
-
-    /// Takes the end back: it could not be sent.
-    pub(crate) fn reopen(&self) {
-        *self.over.lock() = None;
     }
 
     pub(crate) fn has_verdict(&self) -> bool {
@@ -117,9 +146,11 @@ impl Producer {
     /// The run is over for this producer. Returns `false` if it was over before.
     pub(crate) fn lose(&self, error: RunError, reason: &str) -> bool {
         let is_first = {
-            let mut over = self.over.lock();
-            let is_first = over.is_none();
-            over.get_or_insert(error);
+            let mut phase = self.phase.lock();
+            let is_first = !matches!(*phase, Phase::Over(_));
+            if is_first {
+                *phase = Phase::Over(error);
+            }
             is_first
         };
         self.verdict.send_if_modified(|verdict| {
@@ -129,6 +160,11 @@ impl Producer {
         });
         self.stop(reason);
         is_first
+    }
+
+    /// The publisher has ended.
+    pub(crate) fn close(&self) {
+        self.lose(RunError::Closed, "closed");
     }
 
     /// Another producer has the run: it was refused here, or was taken over.
@@ -151,5 +187,86 @@ impl Producer {
 
     pub(crate) fn stopping(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.stop.subscribe()
+    }
+}
+
+impl Phase {
+    fn check(self) -> Result<(), RunError> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Ending => Err(RunError::Ended),
+            Self::Over(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunState;
+    use crate::backplane::Encoder;
+
+    fn started() -> Producer {
+        let encoder = Encoder::default().run("a", InstanceId::from_bytes([1; 8]), 1).unwrap();
+        let producer = Producer::new(1, encoder, false);
+        producer.accept();
+        producer
+    }
+
+    #[test]
+    fn refused_end_leaves_the_run_open_and_watched() {
+        let producer = started();
+        producer.begin_end().unwrap();
+        assert_eq!(producer.check(), Err(RunError::Ended));
+        assert!(!producer.is_settled(), "the end can still be refused");
+        producer.settle_end(false);
+        assert_eq!((producer.check(), producer.is_settled()), (Ok(()), false));
+        producer.begin_end().unwrap();
+        producer.settle_end(true);
+        assert_eq!(producer.begin_end(), Err(RunError::Ended));
+        assert!(producer.is_settled());
+        assert!(!producer.lose(RunError::Lost, "lost"));
+        assert_eq!(producer.check(), Err(RunError::Ended));
+    }
+
+    #[test]
+    fn loss_counts_during_a_refused_end() {
+        let producer = started();
+        producer.begin_end().unwrap();
+        assert!(producer.lose(RunError::Lost, "lost"));
+        producer.settle_end(false);
+        assert_eq!(producer.check(), Err(RunError::Lost));
+        assert!(producer.is_settled() && producer.is_stopped());
+    }
+
+    #[test]
+    fn run_that_starts_after_the_publisher_is_closed() {
+        let producers = Producers::new(InstanceId::from_bytes([1; 8]));
+        let encoder = started().encoder;
+        let add = || {
+            let run = Arc::new(Producer::new(1, encoder.clone(), false));
+            let confirmation = encoder.end(RunState::Lost).confirmation();
+            producers.add(Arc::clone(&run), confirmation);
+            run
+        };
+        let early = add();
+        assert_eq!(early.check(), Ok(()));
+        producers.close();
+        for run in [early, add()] {
+            assert_eq!(run.check(), Err(RunError::Closed));
+            assert_eq!(*run.verdict().borrow(), Some(Err(RunError::Closed)));
+        }
+    }
+
+    #[test]
+    fn ended_run_without_a_verdict_is_not_settled() {
+        let encoder = started().encoder;
+        let producer = Producer::new(1, encoder, false);
+        producer.begin_end().unwrap();
+        producer.settle_end(true);
+        assert!(!producer.is_settled(), "the start can still be refused");
+        producer.is_of_another();
+        assert_eq!(*producer.verdict().borrow(), Some(Err(RunError::Open)));
+        assert!(producer.is_settled());
     }
 }

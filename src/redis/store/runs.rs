@@ -104,9 +104,11 @@ const RENEWAL_LEN: usize = 20;
 /// The value of a lease that the instance gave up.
 const GIVEN_UP: &[u8] = b"over";
 
-/// How often a lease is renewed: eight times in a lease, and at least this often. Readers must know
-/// of a death two seconds after the end of the lease, which is five times this.
+/// How many renewals there are in a lease.
 const BEATS: u32 = 8;
+
+/// The longest time between two renewals. Readers must know of a death two seconds after the end of
+/// the lease, which is five times this time.
 const LONGEST_BEAT: Duration = Duration::from_millis(400);
 
 /// Returns the time between two renewals of a lease.
@@ -219,7 +221,7 @@ impl RunStore {
         Ok(leases.into_iter().map(RunLease::of).collect())
     }
 
-    /// Tells the other instances that this instance has ended.
+    /// Replaces the lease of an instance by a note that the instance has ended.
     pub(crate) async fn give_up(
         &self,
         connection: &mut MultiplexedConnection,

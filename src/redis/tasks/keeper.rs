@@ -1,8 +1,10 @@
 //! Keeps the lease of an instance that has open runs, finds the instances whose lease is over, and
-//! removes the copies of runs that ended long ago.
+//! forgets ended runs beyond the limits. A publisher without a hub cannot forget runs, so each
+//! instance does this for the runs of all.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::RedisResult;
@@ -15,7 +17,7 @@ use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::runs::{RunLease, beat};
 
-/// The copies are pruned with every so many renewals.
+/// Ended runs are forgotten with every so many checks.
 const PRUNE_EVERY: u64 = 4;
 
 /// See [`Keeper::holds`].
@@ -34,6 +36,9 @@ pub(crate) struct Keeper {
     holds: u64,
     /// Counts the renewals: each writes another number.
     renewal: u64,
+    /// After how many checks ended runs must be forgotten. Zero if no run has changed since the last
+    /// time.
+    prune_in: u64,
     /// The other instances with open runs.
     peers: HashMap<InstanceId, Peer>,
     /// The time of the last answer.
@@ -54,8 +59,8 @@ struct Peer {
 impl Keeper {
     pub(crate) fn new(shared: Arc<RedisShared>, feed: Feed) -> Self {
         let (own, link, peers) = (feed.instance(), Link::default(), HashMap::new());
-        let health = SyncHealth::new("lease");
-        Self { shared, feed, link, own, holds: 0, renewal: 0, peers, checked: None, health }
+        let (health, checked) = (SyncHealth::new("lease"), None);
+        Self { shared, feed, link, own, holds: 0, renewal: 0, prune_in: 0, peers, checked, health }
     }
 
     /// Keeps and watches leases while there are open runs, until the hub is closed and all entries
@@ -70,7 +75,12 @@ impl Keeper {
             if has_runs {
                 self.holds = HOLDS;
             }
-            if others.is_empty() && self.holds == 0 {
+            // Also after a run that began and ended since the last look at the instances.
+            let has_parts = self.shared.has_run_parts.swap(false, Ordering::AcqRel);
+            if has_parts && self.prune_in == 0 {
+                self.prune_in = PRUNE_EVERY;
+            }
+            if others.is_empty() && self.holds == 0 && self.prune_in == 0 {
                 self.peers.clear();
                 self.shared.runs_changed.notified().await;
                 continue;
@@ -116,8 +126,23 @@ impl Keeper {
         }
     }
 
-    /// Renews the own lease, and looks at the leases of the others.
+    /// Renews the own lease, looks at the leases of the others, and forgets ended runs when that is
+    /// due.
     async fn check(&mut self, others: &[InstanceId]) -> RedisResult<()> {
+        if self.holds > 0 || !others.is_empty() {
+            self.check_leases(others).await?;
+        }
+        if self.prune_in == 1 {
+            let shared = Arc::clone(&self.shared);
+            let TailLimits { runs, run_bytes, .. } = self.feed.tail_limits();
+            shared.runs.prune(self.link.get(&shared).await?, run_bytes, runs).await?;
+            self.link.answered();
+        }
+        self.prune_in = self.prune_in.saturating_sub(1);
+        Ok(())
+    }
+
+    async fn check_leases(&mut self, others: &[InstanceId]) -> RedisResult<()> {
         let shared = Arc::clone(&self.shared);
         let lease = shared.presence.lease;
         let connection = self.link.probe(&shared).await?;
@@ -125,6 +150,7 @@ impl Keeper {
         let own = renews.then_some((self.own, self.renewal + 1));
         let leases = shared.runs.renew(connection, own, lease, others).await?;
         self.link.answered();
+        self.renewal += u64::from(renews);
         let now = Instant::now();
         // After a cut of this instance, renewals may be missing: the patience begins anew.
         let was_away = self.checked.is_none_or(|at| now - at > lease / 2);
@@ -147,15 +173,6 @@ impl Keeper {
             if is_dead && peer.told.is_none_or(|at| now - at > pause) {
                 peer.told = Some(now);
                 self.feed.lose_runs(instance);
-            }
-        }
-        if renews {
-            self.renewal += 1;
-            if self.renewal.is_multiple_of(PRUNE_EVERY) {
-                let TailLimits { runs, run_bytes, .. } = self.feed.tail_limits();
-                let connection = self.link.get(&shared).await?;
-                shared.runs.prune(connection, run_bytes, runs).await?;
-                self.link.answered();
             }
         }
         Ok(())

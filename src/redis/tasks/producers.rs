@@ -1,4 +1,4 @@
-//! Keeps the lease of a publisher that has open runs, and tells the producers what the hubs decided.
+//! Keeps the lease of a publisher that has open runs, and tells the producers how the hubs decide.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
-use crate::redis::store::producing::{Producer, Producers};
+use crate::redis::store::producing::{Producer, Producers, Starting};
 use crate::redis::store::runs::{Record, beat};
-use crate::{Confirmation, RunError, RunState};
+use crate::{RunError, RunState};
 
 /// Watches the runs of a publisher, until the future is dropped.
 pub(crate) struct Watch {
@@ -23,7 +23,7 @@ pub(crate) struct Watch {
     /// The runs whose start is in the stream.
     open: Vec<Arc<Producer>>,
     /// The runs whose start is on the way.
-    starting: Vec<(Arc<Producer>, Confirmation)>,
+    starting: Vec<Starting>,
     renewal: u64,
     health: SyncHealth,
 }
@@ -36,17 +36,23 @@ impl Watch {
     }
 
     pub(crate) async fn run(mut self) {
-        let mut back_off = BackOff::default();
+        // When the next renewal is due.
+        let (mut back_off, mut due) = (BackOff::default(), Instant::now());
         loop {
             self.starting.extend(self.producers.take_new());
             // A run that its producer ended needs no lease.
-            self.open.retain(|run| run.check().is_ok() || !run.has_verdict());
+            self.open.retain(|run| !run.is_settled());
             if self.open.is_empty() && self.starting.is_empty() {
                 self.producers.changed.notified().await;
                 continue;
             }
             let start = Instant::now();
-            let checked = self.check().await;
+            let is_due = start >= due;
+            if !is_due && self.open.iter().all(|run| run.has_verdict()) {
+                self.wait(due).await;
+                continue;
+            }
+            let checked = self.check(is_due).await;
             if let Err(error) = &checked
                 && self.link.failed(error) == Failure::Retry
             {
@@ -58,11 +64,13 @@ impl Watch {
                 continue;
             }
             back_off.reset();
-            self.wait(start + beat(self.shared.presence.lease)).await;
+            if is_due {
+                due = start + beat(self.shared.presence.lease);
+            }
         }
     }
 
-    /// Waits until a renewal is due, or the start of a run is in the stream.
+    /// Waits until a renewal is due, the start of a run is in the stream, or there are new runs.
     async fn wait(&mut self, due: Instant) {
         let (starting, open) = (&mut self.starting, &mut self.open);
         let mut changed = pin!(self.producers.changed.notified());
@@ -75,7 +83,7 @@ impl Watch {
                     false
                 }
                 Poll::Ready(Err(_)) => {
-                    run.lose(RunError::Closed, "closed");
+                    run.close();
                     false
                 }
             });
@@ -84,17 +92,20 @@ impl Watch {
         let _ = timeout_at(due, woken).await;
     }
 
-    /// Renews the lease, and looks at the records of the runs.
-    async fn check(&mut self) -> RedisResult<()> {
+    /// Renews the lease, and looks at the records: of all runs, or only of the runs without a
+    /// verdict. With many open runs, each start would otherwise read all records.
+    async fn check(&mut self, of_all: bool) -> RedisResult<()> {
         let shared = Arc::clone(&self.shared);
         let connection = self.link.probe(&shared).await?;
-        let names: Vec<&str> = self.open.iter().map(|run| &**run.encoder.name()).collect();
+        let runs = self.open.iter().filter(|run| of_all || !run.has_verdict());
+        let runs: Vec<&Producer> = runs.map(|run| &**run).collect();
+        let names: Vec<&str> = runs.iter().map(|run| &**run.encoder.name()).collect();
         let own = (self.producers.instance, self.renewal + 1);
         let lease = shared.presence.lease;
         let records = shared.runs.renew_and_look(connection, own, lease, &names).await?;
         self.link.answered();
         self.renewal += 1;
-        for (run, record) in self.open.iter().zip(records) {
+        for (run, record) in runs.into_iter().zip(records) {
             self.tell(run, record);
         }
         Ok(())
@@ -125,10 +136,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let starting = self.starting.drain(..).chain(self.producers.take_new());
-        let starting = starting.map(|(run, _)| run);
-        self.open.drain(..).chain(starting).for_each(|run| {
-            run.lose(RunError::Closed, "closed");
-        });
+        self.producers.close();
+        let starting = self.starting.drain(..).map(|(run, _)| run);
+        self.open.drain(..).chain(starting).for_each(|run| run.close());
     }
 }

@@ -185,7 +185,8 @@ impl Reader {
         Ok(position)
     }
 
-    /// After an answer that did not arrive in time, the next read asks for less, or waits for longer.
+    /// After an answer that did not arrive in time: the next read asks for less, or waits for
+    /// longer.
     fn adapt(&mut self, error: &RedisError, link: &mut Link) {
         if !self.size.timed_out() {
             link.wait_longer();
@@ -228,8 +229,8 @@ impl Reader {
 
     /// Checks that the last link is the same entry in the stream of this connection.
     ///
-    /// Two servers that were masters at the same time can give an id to different entries. The chain
-    /// alone cannot show that: the next entry names the id that this reader has.
+    /// Two servers that were masters at the same time can give an id to different entries. The
+    /// chain alone cannot show that: the next entry names the id that this reader has.
     async fn compare(&self, position: Position, link: &mut Link) -> RedisResult<()> {
         let Some(known) = self.last_link.as_ref().filter(|known| known.id == position.chain) else {
             return Ok(());
@@ -340,6 +341,10 @@ impl Reader {
                         }
                         if previous != position.chain || is_lacking {
                             self.forget(id.predecessor(), link).await?;
+                        }
+                        if entry.kind() == Kind::Run {
+                            // Before the hub has the part, and wakes the keeper.
+                            self.shared.has_run_parts.store(true, Ordering::Release);
                         }
                         self.feed.append(id, entry);
                         self.shared.owed.pass(id);
