@@ -5,7 +5,7 @@
 //! so all instances agree on the producer of a run: see
 //! [`RunPartKind`](crate::backplane::RunPartKind).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -127,8 +127,9 @@ pub(super) fn apply(
         // A part without an effect takes a place in the order, too.
         state.log.pass(id);
         // The readers of a run that is gone are told a gap and the end.
-        if is_event && error != RunError::Lost {
-            state.log.note_ineffective(hash, &key, id);
+        if is_event && error != RunError::Lost && state.log.note_ineffective(hash, &key, id) {
+            // Now, because the gap must come before the next event.
+            reading::note_loss(&mut state, &key, work);
         }
         None
     })
@@ -146,9 +147,6 @@ pub(super) fn start(
     state.log.pass(begin);
     let is_new = begin_run(&mut state, new, begin, work.now, work)?;
     state.counts.runs[RunState::Open as usize] += u64::from(is_new);
-    if state.log.take_lacking(&key) {
-        reading::note_loss(&mut state, &key, work);
-    }
     if shared.config.run_wait.is_some() {
         reading::note_start(&shared.state, state, &key);
     }
@@ -303,7 +301,7 @@ impl Replay {
             replay.parts.extend(tail);
             return replay;
         };
-        let mut decided = Decided { upto, copies: HashMap::new(), lacking: HashSet::new() };
+        let mut decided = Decided { upto, copies: HashMap::new() };
         for RunCopy { upto, entries, lost } in copies {
             let parts: Vec<Part> = entries.into_iter().filter_map(part).collect();
             let Some(Part { key, hash, .. }) = parts.first() else { continue };

@@ -534,16 +534,13 @@ impl Log {
 
     /// Notes an event of a run that has no effect, because the run has another producer, or because
     /// the log began within the order and does not know the run: then the event counts as lost.
-    pub(crate) fn note_ineffective(&mut self, hash: u64, key: &Key, id: EventId) {
-        if self.runs.note_ineffective(key, id) {
+    /// Returns whether the event counts as lost.
+    pub(crate) fn note_ineffective(&mut self, hash: u64, key: &Key, id: EventId) -> bool {
+        let is_lacking = self.runs.lacks(key, id);
+        if is_lacking {
             self.note_lacking_run(hash, id);
         }
-    }
-
-    /// Returns whether the live readers of a run that starts lack events of an older run of the
-    /// name.
-    pub(crate) fn take_lacking(&mut self, key: &Key) -> bool {
-        self.runs.take_lacking(key)
+        is_lacking
     }
 
     /// Notes that the log may lack an event of a run that has ended.

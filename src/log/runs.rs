@@ -1,6 +1,6 @@
 //! The runs of a hub, by name.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
@@ -158,8 +158,6 @@ pub(crate) struct Decided {
     pub(crate) upto: EventId,
     /// The position up to which each copy decides, and the starts that have an effect.
     pub(crate) copies: HashMap<Key, (EventId, Vec<EventId>)>,
-    /// The names with an event that the copies [lack](Self::lacks), since the last start.
-    pub(crate) lacking: HashSet<Key>,
 }
 
 impl Decided {
@@ -340,19 +338,9 @@ impl Runs {
         self.decided.as_ref().is_none_or(|decided| decided.admits(key, id))
     }
 
-    /// Notes an event without an effect. Returns whether the event may be of a run that the copies
-    /// do not have: see [`Decided::lacks`].
-    pub(super) fn note_ineffective(&mut self, key: &Key, id: EventId) -> bool {
-        let decided = self.decided.as_mut().filter(|decided| decided.lacks(key, id));
-        decided.is_some_and(|decided| {
-            decided.lacking.insert(key.clone());
-            true
-        })
-    }
-
-    /// Returns whether the readers of a name lack events since the last call.
-    pub(super) fn take_lacking(&mut self, key: &Key) -> bool {
-        self.decided.as_mut().is_some_and(|decided| decided.lacking.remove(key))
+    /// Returns whether the copies of runs say nothing about an event: see [`Decided::lacks`].
+    pub(super) fn lacks(&self, key: &Key, id: EventId) -> bool {
+        self.decided.as_ref().is_some_and(|decided| decided.lacks(key, id))
     }
 
     /// Returns an error if a start has no effect now.

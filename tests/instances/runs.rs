@@ -385,6 +385,30 @@ fn live_reader_is_told_of_a_run_from_before_the_copy() {
 }
 
 #[test]
+fn gap_of_an_older_run_precedes_the_next_event() {
+    let (mut order, mut here, _) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let before = order.last;
+    start(&here, "a").finish(token("x")).unwrap();
+    here.hub.send_to_topic("t", token("y")).unwrap();
+    settle(&mut order, &mut [&mut here]);
+    let run = start(&here, "a");
+    settle(&mut order, &mut [&mut here]);
+    // The instance has the copy of the second run, and has read nothing.
+    let mut late = instance();
+    late.begin_with_values(&order, before);
+    late.at = Some(before);
+    let mut stream = late.hub.subscribe(Subscriber::new().run("a").topic("t")).unwrap();
+    read(&mut stream);
+    // The first run, and the event of the topic.
+    late.read(&mut order, 4);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["y".to_owned()], vec!["evicted".to_owned()]));
+    assert!(text.find("hub:gap") < text.find("data: y"), "{text}");
+    drop(run);
+}
+
+#[test]
 fn bounded_copy_is_told_as_a_gap() {
     let (mut order, mut here, _) = two();
     order.copying = Copying::Effective(6);
