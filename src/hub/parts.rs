@@ -122,12 +122,11 @@ pub(super) fn apply(
         }
     };
     order.last = id;
-    applied.unwrap_or_else(|error| {
+    applied.unwrap_or_else(|_| {
         let mut state = shared.state.lock();
         // A part without an effect takes a place in the order, too.
         state.log.pass(id);
-        // The readers of a run that is gone are told a gap and the end.
-        if is_event && error != RunError::Lost && state.log.note_ineffective(hash, &key, id) {
+        if is_event && state.log.note_ineffective(hash, &key, id) {
             // Now, because the gap must come before the next event.
             reading::note_loss(&mut state, &key, work);
         }
@@ -145,38 +144,40 @@ pub(super) fn start(
     let key = new.key.clone();
     let mut state = shared.state.lock();
     state.log.pass(begin);
-    let is_new = begin_run(&mut state, new, begin, work.now, work)?;
-    state.counts.runs[RunState::Open as usize] += u64::from(is_new);
+    let Begun { superseded, lacks, .. } = begin_run(&mut state, new, begin, work.now, work)?;
+    state.counts.runs[RunState::Open as usize] += u64::from(superseded.is_none());
+    if lacks {
+        reading::note_loss(&mut state, &key, work);
+    }
     if shared.config.run_wait.is_some() {
         reading::note_start(&shared.state, state, &key);
     }
     Ok(())
 }
 
-/// Starts a run, or takes an open run over, and tells the producers of this instance. Returns
-/// whether the run is new.
+/// Starts a run, or takes an open run over, and tells the producers of this instance.
 fn begin_run(
     state: &mut State,
     new: NewRun,
     begin: EventId,
     at: Instant,
     work: &mut Work<'_>,
-) -> Result<bool, RunError> {
+) -> Result<Begun, RunError> {
     let (producer, key) = (new.producer, new.key.clone());
     let changes = state.log.runs().instance_changes();
     match state.log.start_run(new, begin, at, &mut work.forgotten) {
-        Ok(Begun { superseded, stop }) => {
-            if let Some(older) = superseded.and_then(|older| take_own(state, older)) {
+        Ok(begun) => {
+            if let Some(older) = begun.superseded.and_then(|older| take_own(state, older)) {
                 work.tell(older, Told::Over(RunError::Superseded, "superseded".into()));
             }
             if let Some(own) = own(state, producer) {
                 work.tell(Arc::clone(own), Told::Started);
-                if let Some(reason) = stop {
-                    work.tell(Arc::clone(own), Told::Stop(reason));
+                if let Some(reason) = &begun.stop {
+                    work.tell(Arc::clone(own), Told::Stop(Arc::clone(reason)));
                 }
             }
             note_instances(state, changes, work);
-            Ok(superseded.is_none())
+            Ok(begun)
         }
         Err(error) => {
             refuse(state, &key, producer, error, work);

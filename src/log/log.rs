@@ -534,13 +534,14 @@ impl Log {
 
     /// Notes an event of a run that has no effect, because the run has another producer, or because
     /// the log began within the order and does not know the run: then the event counts as lost.
-    /// Returns whether the event counts as lost.
+    /// Returns whether readers must be told the loss now. The readers of a run that is gone are
+    /// told with the next start, because a run without a next start ends for them.
     pub(crate) fn note_ineffective(&mut self, hash: u64, key: &Key, id: EventId) -> bool {
-        let is_lacking = self.runs.lacks(key, id);
-        if is_lacking {
-            self.note_lacking_run(hash, id);
+        if !self.runs.lacks(key, id) || self.runs.note_lacking_in_gone(hash, key, id) {
+            return false;
         }
-        is_lacking
+        self.note_lacking_run(hash, id);
+        true
     }
 
     /// Notes that the log may lack an event of a run that has ended.

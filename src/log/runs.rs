@@ -198,6 +198,8 @@ pub(crate) struct Begun {
     pub(crate) superseded: Option<ProducerId>,
     /// Why the run that was taken over must stop.
     pub(crate) stop: Option<Arc<str>>,
+    /// Events of the run that had the name may be missing, and the readers are not told yet.
+    pub(crate) lacks: bool,
 }
 
 impl Runs {
@@ -343,6 +345,14 @@ impl Runs {
         self.decided.as_ref().is_some_and(|decided| decided.lacks(key, id))
     }
 
+    /// Notes that the log lacks an event. Returns `false` if no run that is gone has the name.
+    pub(super) fn note_lacking_in_gone(&mut self, hash: u64, key: &Key, id: EventId) -> bool {
+        let run = self.names.get(hash, key).and_then(|&slot| self.runs.get_mut(slot));
+        let Some(run) = run.filter(|run| run.is_gone && run.is_open()) else { return false };
+        run.last = id;
+        true
+    }
+
     /// Returns an error if a start has no effect now.
     pub(crate) fn may_start(&self, hash: u64, key: &Key, takes_over: bool) -> Result<(), RunError> {
         match self.find(hash, key).filter(|run| run.is_open() && !run.is_gone) {
@@ -364,7 +374,7 @@ impl Runs {
     ) -> Result<Begun, RunError> {
         let NewRun { key, hash, producer, appends, takes_over } = new;
         let known = self.names.get(hash, &key).copied();
-        let mut lost = EventId::ORIGIN;
+        let (mut lost, mut lacks) = (EventId::ORIGIN, false);
         if let Some(slot) = known
             && let Some(run) = self.runs.get_mut(slot)
         {
@@ -378,8 +388,9 @@ impl Runs {
                 let stop = run.stop.clone();
                 self.count(superseded.instance, false);
                 self.count(producer.instance, true);
-                return Ok(Begun { superseded: Some(superseded), stop });
+                return Ok(Begun { superseded: Some(superseded), stop, lacks: false });
             }
+            lacks = run.is_gone && run.last > run.kept.lost();
             lost = run.last;
             self.remove(slot, freed);
         }
@@ -403,7 +414,7 @@ impl Runs {
         });
         *self.names.get_or_default(hash, &key) = slot;
         self.count(producer.instance, true);
-        Ok(Begun { superseded: None, stop: None })
+        Ok(Begun { superseded: None, stop: None, lacks })
     }
 
     /// Takes the open runs that these runs lack from the runs of a replaced order. They are gone,

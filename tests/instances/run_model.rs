@@ -522,6 +522,10 @@ impl Model {
                 let since = reader.since.iter().take(NAMES.len());
                 let since = since.enumerate().filter(|(name, _)| reader.names.contains(name));
                 reader.cursor = since.map(|(_, since)| *since).min().unwrap().min(head);
+                if self.has_reset {
+                    // The instance may know a run that is gone in place of a newer run of the name.
+                    reader.cursor = ORIGIN;
+                }
             }
         }
         if !is_loaded {

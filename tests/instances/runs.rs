@@ -409,6 +409,35 @@ fn gap_of_an_older_run_precedes_the_next_event() {
 }
 
 #[test]
+fn gap_of_a_run_that_is_gone_precedes_the_next_run() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::Effective(usize::MAX);
+    let first = start(&there, "a");
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let mut stream = here.hub.subscribe(Subscriber::new().run("a").topic("t")).unwrap();
+    read(&mut stream);
+    // The order loses an entry that one instance has not read. The copies have the second run.
+    there.hub.send_to_topic("t", token("x")).unwrap();
+    there.flush(&mut order);
+    order.trim(usize::MAX);
+    here.hub.send_to_topic("t", token("y")).unwrap();
+    here.flush(&mut order);
+    first.finish(None).unwrap();
+    settle(&mut order, &mut [&mut there]);
+    let second = start(&there, "a");
+    second.publish(token("z")).unwrap();
+    there.flush(&mut order);
+    // The instance is told a gap before the first event that is left.
+    here.read(&mut order, 1);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["y".to_owned()], vec!["reset".to_owned()]));
+    here.read(&mut order, usize::MAX);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["z".to_owned()], vec!["evicted".to_owned()]));
+    assert!(text.find("hub:gap") < text.find("data: z"), "{text}");
+}
+
+#[test]
 fn bounded_copy_is_told_as_a_gap() {
     let (mut order, mut here, _) = two();
     order.copying = Copying::Effective(6);
