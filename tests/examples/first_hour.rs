@@ -59,10 +59,9 @@ impl Shell {
             let text = fs::read_to_string(files.join(name)).unwrap();
             fs::write(copied.join(name), with_ports(&text, &ports)).unwrap();
         }
-        let redis = ports.iter().find(|(port, _)| *port == 6379).unwrap().1.number();
         let mut process = Command::new("bash")
             .current_dir(folder.path())
-            .env("REDIS_URL", format!("redis://127.0.0.1:{redis}"))
+            .env_remove("REDIS_URL")
             .env_remove("PORT")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -102,7 +101,9 @@ impl Shell {
                 self.until(&line, |text| text.matches("hub:open").count() > opened);
             }
             let listens = line.split_once("--port ").or_else(|| line.split_once("127.0.0.1:"));
-            if let (Some((_, port)), false) = (listens, line.contains("curl ")) {
+            if let (Some((_, port)), false) =
+                (listens, line.contains("curl ") || line.starts_with("export"))
+            {
                 let digits: String = port.chars().take_while(char::is_ascii_digit).collect();
                 let address = SocketAddr::from(([127, 0, 0, 1], digits.parse().unwrap()));
                 self.until(&line, |_| TcpStream::connect(address).is_ok());
@@ -140,9 +141,16 @@ impl Drop for Shell {
 
 /// Replaces the ports of the page.
 fn with_ports(text: &str, ports: &[(u16, Port)]) -> String {
-    ports.iter().fold(text.to_owned(), |text, (of_page, port)| {
-        text.replace(&of_page.to_string(), &port.number().to_string())
-    })
+    // By a mark: the digits of a free port can contain those of another port of the page.
+    let mark = |at: usize| format!("<port {at}>");
+    let (mut text, ports) = (text.to_owned(), ports.iter().enumerate());
+    for (at, (of_page, _)) in ports.clone() {
+        text = text.replace(&of_page.to_string(), &mark(at));
+    }
+    for (at, (_, port)) in ports {
+        text = text.replace(&mark(at), &port.number().to_string());
+    }
+    text
 }
 
 /// Collects the output: a full pipe would block the programs.
@@ -164,6 +172,8 @@ fn count(text: &str, line: &str) -> usize {
 #[ignore = "needs redis-server"]
 fn clients_outlive_restarts_and_a_killed_instance() {
     let mut shell = Shell::start();
+    // The page uses the port that the example expects.
+    shell.run(&["export REDIS_URL=redis://127.0.0.1:6379".to_owned()]);
     shell.run(&commands(2));
     shell.until("two arrives", |text| count(text, "data: two") == 1);
     let text = shell.text();
@@ -215,6 +225,7 @@ fn prometheus_shows_the_clients() {
     shell.run(start);
     let prometheus = SocketAddr::from(([127, 0, 0, 1], shell.port(9090)));
     let has = |query: &str, is_expected: &dyn Fn(f64) -> bool| {
+        let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let path = format!("/api/v1/query?query={query}");
         let response = Request::new(prometheus, "GET", &path).send();
         // Prometheus is not ready at once.
