@@ -140,7 +140,7 @@ impl Tab {
     }
 }
 
-/// Returns the position of a request: the header wins, then the first parameter with a value counts.
+/// Returns the position of a request: of the header, or of the first parameter with a value.
 fn last_of(header: Option<&[u8]>, query: &str) -> LastEventId {
     const NAMES: [&str; 3] = ["lastEventId=", "last_event_id=", "last-event-id="];
     let value = |parameter| NAMES.iter().find_map(|name| str::strip_prefix(parameter, name));
@@ -338,7 +338,7 @@ proptest! {
     }
 }
 
-/// Parts of queries that random bytes do not find. A byte of 0x80 and above stands for one of these.
+/// Parts of queries that random bytes do not find. A byte of 0x80 and above stands for a part.
 const WORDS: [&str; 24] = [
     "user=",
     "session=",
@@ -363,7 +363,7 @@ const WORDS: [&str; 24] = [
     "%ff",
     "00112233445566778899aabbccddeeff",
     "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32",
-    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
 ];
 
 /// Reads requests from bytes: 0xFF ends a request, and 0xFE ends the header of a request.

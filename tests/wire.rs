@@ -815,8 +815,8 @@ fn all<T>(stream: impl futures_util::Stream<Item = T>) -> Vec<T> {
     stream.collect().now_or_never().expect("every piece is available")
 }
 
-/// Publishes events, and checks that each is refused for its invalid part or arrives exactly, however
-/// the network cuts the stream.
+/// Publishes events, and checks that each is refused for its invalid part or arrives exactly,
+/// however the network cuts the stream.
 fn are_refused_or_arrive(events: &[Vec<Part>], cuts: &[usize]) {
     let mut wire = Wire::new();
     let mut bytes = Vec::from(wire.open.clone());

@@ -295,7 +295,7 @@ mod tests {
         (format!("{requests:?}"), has_content)
     }
 
-    /// A byte of 0x80 and above stands for one of these.
+    /// Parts of requests that random bytes do not find. A byte of 0x80 and above stands for a part.
     const WORDS: [&[u8]; 10] = [
         b"GET / HTTP/1.1\r\n",
         b"content-length: 3\r\n",

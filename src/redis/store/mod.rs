@@ -37,8 +37,7 @@ mod tests {
     use super::values::Values;
     use crate::backplane::Incoming;
 
-    /// Parts of answers that random bytes do not find. A byte of 0x80 and above stands for one of
-    /// these.
+    /// Parts of answers that random bytes do not find. A byte of 0x80 and above stands for a part.
     const WORDS: [&[u8]; 14] = [
         b"5-1",
         b"5-0",
