@@ -121,8 +121,9 @@ impl Shell {
         let mut text = self.printed.0.lock().unwrap();
         while !condition(&text) {
             if Instant::now() >= deadline {
-                let text = text.clone(); // A panic with the lock would end the reader.
-                panic!("{step}: {text}");
+                let shown = text.clone();
+                drop(text); // A panic with the lock would end the reader.
+                panic!("{step}: {shown}");
             }
             // Some conditions look at ports, too.
             text = self.printed.1.wait_timeout(text, Duration::from_millis(50)).unwrap().0;
