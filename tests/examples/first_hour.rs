@@ -120,7 +120,11 @@ impl Shell {
         let deadline = Instant::now() + DEADLINE;
         let mut text = self.printed.0.lock().unwrap();
         while !condition(&text) {
-            assert!(Instant::now() < deadline, "{step}: {text}");
+            if Instant::now() >= deadline {
+                let shown = text.clone();
+                drop(text); // A panic with the lock would end the reader.
+                panic!("{step}: {shown}");
+            }
             // Some conditions look at ports, too.
             text = self.printed.1.wait_timeout(text, Duration::from_millis(50)).unwrap().0;
         }
