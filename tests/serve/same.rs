@@ -182,10 +182,11 @@ const REQUESTS: [&str; 47] = [
     "GET /s HTTP/1.1\r\nhost : a\r\n\r\n",
 ];
 
-/// Bytes that are no request.
-const NO_REQUESTS: [&str; 6] = [
+/// Bytes that are no request of HTTP/1.
+const NO_REQUESTS: [&str; 7] = [
     "",
     "PRI * HTTP/2.0\r\n\r\n",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "PRI * HTTP/1.1\r\nhost: a\r\n\r\n",
     "GET /s HTTP/3.7\r\n\r\n",
     "\u{0}\u{1}\r\n\r\n",
