@@ -152,14 +152,15 @@ fn follow(server: &Server, job: &str, user: &str) -> Response {
     server.get(&format!("{job}/events?user={user}")).send().opened().0
 }
 
-/// Reads up to the next file, and returns its frame.
-fn next_file(stream: &mut Response) -> Frame {
+/// Reads up to the next event of a type, and returns the frame.
+fn next_of(stream: &mut Response, event: &str) -> Frame {
+    let began = Instant::now();
     loop {
         let frame = stream.frame();
-        if frame.event == "job-file" {
+        if frame.event == event {
             return frame;
         }
-        assert_eq!(frame.event, "job-progress", "{frame:?}");
+        assert!(began.elapsed() < DEADLINE, "no {event}: {frame:?}");
     }
 }
 
@@ -178,7 +179,9 @@ struct Rest {
 /// Reads the stream of a job to its end.
 fn rest(mut stream: Response) -> Rest {
     let mut rest = Rest::default();
+    let began = Instant::now();
     while let Some(frame) = stream.next_frame() {
+        assert!(began.elapsed() < DEADLINE, "the job must end: {rest:?}");
         let word = |name: &str| json_of(&frame)[name].as_str().map(str::to_owned);
         match &*frame.event {
             "job-file" => rest.files.extend(word("file")),
@@ -240,11 +243,11 @@ fn reload_continues_a_job_exactly() {
     let job = start_job(&server, "ann", 100);
     let mut second = follow(&server, &job, "ann");
     let mut first = follow(&server, &job, "ann");
-    let read = next_file(&mut first);
+    let read = next_of(&mut first, "job-file");
     assert_eq!(json_of(&read)["file"], "export-0-1.csv");
     drop(first);
     // Files are written while the page is away.
-    while json_of(&next_file(&mut second))["file"] != "export-0-3.csv" {}
+    while json_of(&next_of(&mut second, "job-file"))["file"] != "export-0-3.csv" {}
 
     let last = read.id.unwrap();
     let back =
@@ -288,7 +291,7 @@ fn job_of_another_user_is_unknown() {
     assert_eq!(jobs("eve"), json!([]));
     assert_eq!(jobs("root"), json!([of_ann, of_other]));
     // The refused requests had no effect.
-    assert_eq!(next_file(&mut reader).event, "job-file");
+    assert_eq!(next_of(&mut reader, "job-file").event, "job-file");
 }
 
 #[test]
@@ -297,8 +300,11 @@ fn job_is_stopped_from_another_connection() {
     let (mut page, _) = stream(&server, "user=ann");
     let job = start_job(&server, "ann", 100_000);
     let mut reader = follow(&server, &job, "ann");
-    next_file(&mut reader);
+    next_of(&mut reader, "job-file");
     let path = format!("{job}?user=ann");
+    // An event for the user comes to the page, and not into the stream of the job.
+    assert_eq!(message("m1", &shipped("17")).send(&server), 204);
+    assert_eq!(page.frame().event, "order");
     assert_eq!(server.delete(&path).send().status, 202);
     let stopped = rest(reader);
     assert_eq!(
@@ -321,19 +327,14 @@ fn deactivation_stops_the_jobs_of_the_user() {
     start_job(&server, "ann", 100_000);
     start_job(&server, "annabel", 100_000);
     let mut reader = follow(&server, &job, "ann");
-    let last = next_file(&mut reader).id.unwrap().to_string();
+    let last = next_of(&mut reader, "job-file").id.unwrap().to_string();
 
     let response = server.post("/admin/users/ann/deactivate?user=root").send();
     assert_eq!(response.status, 204);
-    let told = loop {
-        let told = admin.frame();
-        if told.event != "user-changed" {
-            break told;
-        }
-    };
+    let told = next_of(&mut admin, "user-deactivated");
     assert_eq!(json_of(&told), json!({ "user": "ann", "streams": 1, "jobs": 2 }));
     // The stream ends as the other streams of the user do.
-    while reader.frame().event != "account-closed" {}
+    next_of(&mut reader, "account-closed");
     let end = reader.frame();
     assert_eq!((end.event.as_str(), end.reason()), ("hub:end", Some("deactivated")));
     assert_eq!(reader.next_frame(), None);

@@ -59,18 +59,19 @@ mod tests {
     const MAX_DEPTH: usize = 8;
 
     /// Builds the values of an answer from pieces of a script. A piece is text, and a byte of 0xF8
-    /// and above, which begins or ends an array or a map, or stands for a value.
-    fn values<'a>(pieces: &mut dyn Iterator<Item = &'a [u8]>, depth: usize) -> Vec<Value> {
+    /// and above, which begins or ends an array, a map or the fields of an entry, or stands for a
+    /// value.
+    fn values(pieces: &mut dyn Iterator<Item = &[u8]>, depth: usize) -> Vec<Value> {
         let mut all = Vec::new();
         while let Some(piece) = pieces.next() {
-            let (text, code) = match piece {
-                [text @ .., code] if *code >= 0xF8 => (text, *code),
-                text => (text, 0xFF),
+            let (bytes, code) = match piece {
+                [bytes @ .., code] if *code >= 0xF8 => (bytes, *code),
+                bytes => (bytes, 0xFF),
             };
-            if !text.is_empty() {
+            if !bytes.is_empty() {
                 let word = |byte: &u8| WORDS.get(usize::from(*byte).wrapping_sub(0x80));
                 let part = |byte| word(byte).map_or_else(|| slice::from_ref(byte), |word| *word);
-                all.push(Value::BulkString(text.iter().flat_map(part).copied().collect()));
+                all.push(Value::BulkString(bytes.iter().flat_map(part).copied().collect()));
             }
             match code {
                 0xF8 if depth < MAX_DEPTH => all.push(Value::Array(values(pieces, depth + 1))),
@@ -84,6 +85,10 @@ mod tests {
                 0xFB => all.push(Value::Nil),
                 0xFC => all.push(Value::Int(7)),
                 0xFD => all.push(Value::BulkString(Vec::new())),
+                0xFE if depth < MAX_DEPTH => {
+                    let fields = Value::Array(values(pieces, depth + 1));
+                    all.push(Value::Array(vec![text(b"5-1"), fields]));
+                }
                 _ => {}
             }
         }
