@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sse_hub::{
     Audience, DisconnectError, EndReason, Event, EventError, EventId, Goodbye, Heartbeat, Hub,
@@ -220,6 +220,18 @@ fn deadline_ends_a_busy_stream() {
     assert_eq!(end(&last).as_deref(), Some("expired"));
     assert_eq!(read, 10, "one item each second until the tenth");
     assert!(has_ended(&mut stream));
+}
+
+#[test]
+fn expiry_is_a_time_of_the_system_clock() {
+    let (hub, timer) = hub_with(|hub| hub.heartbeat(None));
+    let now = SystemTime::now();
+    let mut past = hub.subscribe(Subscriber::new().expires_at(now - SECOND)).unwrap();
+    assert_eq!(end(&read(&mut past)).as_deref(), Some("expired"));
+    let mut later = open(&hub, Subscriber::new().expires_at(now + 60 * SECOND));
+    assert_eq!(end(&read(&mut later)), None);
+    timer.advance(60 * SECOND);
+    assert_eq!(end(&read(&mut later)).as_deref(), Some("expired"));
 }
 
 #[test]

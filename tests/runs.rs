@@ -735,6 +735,7 @@ fn info_tells_the_state_of_a_run() {
     let ended = hub.run("a").unwrap();
     assert_eq!((ended.state, ended.events), (RunState::Finished, 4));
     assert_eq!(ended.ended, Some(start + 2 * SECOND));
+    assert_eq!((run.name(), hub.stats().published), ("a", 4));
     assert_eq!(hub.stats().run_bytes, ended.bytes);
     assert_eq!(hub.runs(), [ended]);
     let client = &hub.clients(sse_hub::Audience::all())[0];

@@ -650,7 +650,9 @@ fn closed_hub_ends_its_runs() {
     here.hub.stop_run("b", "user").unwrap();
     settle(&mut order, &mut [&mut here, &mut there]);
     let late = start(&here, "c");
+    assert!(!here.feed.is_closed());
     here.hub.close();
+    assert!(here.feed.is_closed(), "the engine has nothing more to do");
     assert_eq!(late.started().now_or_never(), Some(Err(RunError::Closed)));
     assert_eq!(run.publish(token("x")).unwrap_err(), RunError::Closed);
     here.flush(&mut order);
