@@ -131,7 +131,7 @@ fn model(question: String) -> impl Stream<Item = Result<String, Overloaded>> {
     let text = format!("You asked: {question}\nI am no model,\nbut I can say it token by token.");
     let tokens: Vec<String> = text.split_inclusive([' ', '\n']).map(str::to_owned).collect();
     stream::iter(tokens.into_iter().enumerate()).then(move |(count, token)| async move {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
         if fails && count == 3 { Err(Overloaded) } else { Ok(token) }
     })
 }

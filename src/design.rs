@@ -622,7 +622,7 @@
 //!   for addresses.
 //!
 //! `tests/serve/same.rs` sends requests that are cut, merged and damaged at every byte to both
-//! servers, and compares the answers.
+//! servers, and compares the answers. `.ci/fuzz serve` searches for more requests by coverage.
 //!
 //! # Browsers
 //!

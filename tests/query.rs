@@ -7,6 +7,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -139,6 +140,16 @@ impl Tab {
     }
 }
 
+/// Returns the position of a request: of the header, or of the first parameter with a value.
+fn last_of(header: Option<&[u8]>, query: &str) -> LastEventId {
+    const NAMES: [&str; 3] = ["lastEventId=", "last_event_id=", "last-event-id="];
+    let value = |parameter| NAMES.iter().find_map(|name| str::strip_prefix(parameter, name));
+    let mut values = query.split('&').filter_map(value).map(str::as_bytes);
+    let header = header.filter(|header| !header.is_empty());
+    let value = header.or_else(|| values.find(|value| !value.is_empty()));
+    value.map_or_else(LastEventId::none, LastEventId::from_bytes)
+}
+
 /// Reads everything. Fails if the stream needs more than [`MAX_POLLS`] polls.
 fn read_all(stream: &mut Subscription) -> String {
     let mut text = String::new();
@@ -178,7 +189,12 @@ fn run(requests: &[(Option<Vec<u8>>, String)]) -> (usize, BTreeSet<&'static str>
         if let Some((_, stream)) = streams.last() {
             query = query.replace(CLIENT, &stream.client_id().to_string());
         }
+        let header = header.as_ref().map(|header| match std::str::from_utf8(header) {
+            Ok(text) => text.replace(EPOCH, &newest.epoch().to_string()).into_bytes(),
+            Err(_) => header.clone(),
+        });
         let last = LastEventId::from_parts(header.as_deref(), &query);
+        assert_eq!(last, last_of(header.as_deref(), &query));
         let tab = Tab::parse(&query);
         // The parser of this file must agree with the parser of the demo.
         if let Ok(uri) = format!("/events?{query}").parse::<Uri>() {
@@ -320,6 +336,56 @@ proptest! {
     ) {
         run(&requests);
     }
+}
+
+/// Parts of queries that random bytes do not find. A byte of 0x80 and above stands for a part.
+const WORDS: [&str; 24] = [
+    "user=",
+    "session=",
+    "client=CLIENT",
+    "topics=",
+    "events=",
+    "lastEventId=",
+    "last_event_id=",
+    "last-event-id=",
+    "EPOCH-",
+    "EPOCH-12",
+    "orders",
+    "a+b",
+    "%ef%bf%bd",
+    "order",
+    "alert",
+    "message",
+    "hub:open",
+    "18446744073709551615",
+    "%00",
+    "%0d%0a",
+    "%ff",
+    "00112233445566778899aabbccddeeff",
+    "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32",
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+];
+
+/// Reads requests from bytes: 0xFF ends a request, and 0xFE ends the header of a request.
+fn requests(script: &[u8]) -> Vec<(Option<Vec<u8>>, String)> {
+    let expand = |bytes: &[u8]| {
+        let word = |byte: &u8| WORDS.get(usize::from(*byte).wrapping_sub(0x80));
+        let part = |byte| word(byte).map_or_else(|| slice::from_ref(byte), |word| word.as_bytes());
+        bytes.iter().flat_map(part).copied().collect::<Vec<u8>>()
+    };
+    let request = |bytes: &[u8]| {
+        let mut parts = bytes.rsplitn(2, |&byte| byte == 0xFE).map(expand);
+        let query = parts.next().unwrap_or_default();
+        (parts.next(), String::from_utf8_lossy(&query).into_owned())
+    };
+    script.split(|&byte| byte == 0xFF).take(6).map(request).collect()
+}
+
+#[test]
+fn any_bytes_get_a_refusal_or_a_valid_stream() {
+    bolero::check!().for_each(|script: &[u8]| {
+        run(&requests(script));
+    });
 }
 
 #[test]

@@ -183,6 +183,24 @@ fn slow_live_reader_reads_the_text() {
 }
 
 #[test]
+fn text_counts_once_when_every_reader_has_it() {
+    let hub = hub();
+    let bytes = || hub.run("a").unwrap().bytes;
+    let run = answer(&hub, "a", 0..1);
+    let mut streams = [reader(&hub, "a"), reader(&hub, "a")];
+    streams.iter_mut().for_each(|stream| drop(read(stream)));
+    for number in 1..20 {
+        tell(&run, [number]);
+        assert_eq!(tokens(&read(&mut streams[0])), text([number]));
+    }
+    let unread = bytes();
+    assert_eq!(tokens(&read(&mut streams[1])), text(1..20), "the window holds the events");
+    tell(&run, [20]);
+    // Each event of the window counted for at least 256 bytes.
+    assert!(bytes() < unread - 18 * 256, "{} of {unread}", bytes());
+}
+
+#[test]
 fn ended_stream_delivers_the_text_up_to_its_end() {
     let (hub, timer) = hub_with(|hub| hub.lifetime(SECOND));
     let run = answer(&hub, "a", 0..200);

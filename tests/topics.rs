@@ -302,11 +302,11 @@ fn topics_one_by_one_cost_as_much_as_at_once() {
     let one_by_one = || names().fold(Subscriber::new(), Subscriber::topic);
     // The shortest of several runs in turns, because other tests run at the same time.
     let (mut all, mut each) = (Duration::MAX, Duration::MAX);
-    for _ in 0..3 {
+    for _ in 0..10 {
         (all, each) = (all.min(refuse(&at_once)), each.min(refuse(&one_by_one)));
     }
     // If each call sorted the topics, the factor would be some hundreds.
-    assert!(each < all * 10, "{all:?} for all topics at once, {each:?} one by one");
+    assert!(each < all * 30, "{all:?} for all topics at once, {each:?} one by one");
 }
 
 /// A client that joins and leaves.

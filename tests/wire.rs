@@ -15,7 +15,7 @@ use eventsource_stream::Eventsource as _;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{Index, select};
+use proptest::sample::select;
 use sse_hub::{
     Audience, ClientId, Event, EventError, EventId, EventType, Hub, HubBuilder, InvalidEventType,
     LastEventId, ManualTimer, ParseEventIdError, PublishError, Subscriber, Subscription,
@@ -802,8 +802,8 @@ fn part() -> impl Strategy<Value = Part> {
 }
 
 /// Cuts a stream into pieces at any byte, as a network does.
-fn pieces(stream: &Bytes, cuts: &[Index]) -> Vec<Result<Bytes, Infallible>> {
-    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
+fn pieces(stream: &Bytes, cuts: &[usize]) -> Vec<Result<Bytes, Infallible>> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % stream.len()).collect();
     cuts.sort_unstable();
     let starts = [0].into_iter().chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain([stream.len()]);
@@ -815,77 +815,120 @@ fn all<T>(stream: impl futures_util::Stream<Item = T>) -> Vec<T> {
     stream.collect().now_or_never().expect("every piece is available")
 }
 
+/// Publishes events, and checks that each is refused for its invalid part or arrives exactly,
+/// however the network cuts the stream.
+fn are_refused_or_arrive(events: &[Vec<Part>], cuts: &[usize]) {
+    let mut wire = Wire::new();
+    let mut bytes = Vec::from(wire.open.clone());
+    let open = read(&bytes);
+    let mut arrivals = Vec::new();
+    for parts in events {
+        let event = parts.iter().fold(Event::default(), |event, part| part.set(event));
+        let invalid = parts.iter().find(|part| !part.is_valid());
+        match wire.frame(event) {
+            Ok((id, frame)) => {
+                assert!(invalid.is_none() && !parts.is_empty(), "{invalid:?}");
+                bytes.extend_from_slice(frame.as_bytes());
+                arrivals.push(Arrival::of(parts, id));
+            }
+            Err(PublishError::Event(error)) => match invalid {
+                Some(part) => assert!(part.is_named_by(error), "{part:?}: {error:?}"),
+                None => assert!(parts.is_empty() && error == EventError::Empty),
+            },
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    let bytes = Bytes::from(bytes);
+    assert!(!bytes.contains(&b'\r'));
+
+    let messages: Vec<Message> =
+        open.messages.into_iter().chain(arrivals.iter().filter_map(Arrival::message)).collect();
+    assert_eq!(
+        read(&bytes),
+        Read {
+            messages: messages.clone(),
+            comments: arrivals.iter().filter_map(|arrival| arrival.comment.clone()).collect(),
+            retries: open
+                .retries
+                .into_iter()
+                .chain(arrivals.iter().filter_map(|arrival| arrival.retry))
+                .collect(),
+            last_event_id: arrivals.last().map_or(open.last_event_id, |last| last.id.clone()),
+        }
+    );
+
+    let pieces = pieces(&bytes, cuts);
+    let dispatched: Vec<Message> = all(stream::iter(pieces.clone()).eventsource())
+        .into_iter()
+        .map(|event| {
+            let event = event.expect("the stream contains only events");
+            Message::new(&event.event, &event.data, &event.id)
+        })
+        .collect();
+    assert_eq!(&dispatched, &messages);
+
+    // This parser also returns the frames that a browser does not dispatch.
+    let frames: Vec<sse_stream::Sse> = all(SseByteStream::new(stream::iter(pieces)))
+        .into_iter()
+        .skip(1)
+        .map(|frame| frame.expect("the stream contains only events"))
+        .collect();
+    let expected: Vec<sse_stream::Sse> = arrivals
+        .into_iter()
+        .map(|arrival| sse_stream::Sse {
+            event: arrival.event_type,
+            data: arrival.data,
+            id: Some(arrival.id),
+            retry: arrival.retry.and_then(|retry| retry.try_into().ok()),
+        })
+        .collect();
+    assert_eq!(frames, expected);
+}
+
+/// Reads events and cuts from bytes. The bytes above 0xF7, which UTF-8 does not use, begin a part:
+/// the bytes up to the next of them are its text or number.
+fn events_and_cuts(script: &[u8]) -> (Vec<Vec<Part>>, Vec<usize>) {
+    let (mut events, mut cuts, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut kind = 0xF8;
+    for piece in script.split_inclusive(|&byte| byte > 0xF7) {
+        let (bytes, next) = match piece {
+            [bytes @ .., next] if *next > 0xF7 => (bytes, *next),
+            bytes => (bytes, kind),
+        };
+        let text = || String::from_utf8_lossy(bytes).into_owned();
+        let number = bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        match kind {
+            0xF8 => parts.push(Part::Data(text())),
+            0xF9 => parts.push(Part::Data(text().repeat(50))),
+            0xFA => parts.push(Part::Type(text())),
+            0xFB => parts.push(Part::Comment(text())),
+            0xFC => parts.push(Part::Retry(Duration::from_micros(number))),
+            0xFD => cuts.push(number as usize),
+            _ => events.push(mem::take(&mut parts)),
+        }
+        kind = next;
+    }
+    events.push(parts);
+    (events, cuts)
+}
+
+#[test]
+fn any_script_is_refused_or_arrives() {
+    bolero::check!().for_each(|script: &[u8]| {
+        let (events, cuts) = events_and_cuts(script);
+        are_refused_or_arrive(&events, &cuts);
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_event_is_refused_or_arrives_exactly(
         events in vec(vec(part(), 0..6), 1..12),
-        cuts in vec(any::<Index>(), 0..40),
+        cuts in vec(any::<usize>(), 0..40),
     ) {
-        let mut wire = Wire::new();
-        let mut bytes = Vec::from(wire.open.clone());
-        let open = read(&bytes);
-        let mut arrivals = Vec::new();
-        for parts in &events {
-            let event = parts.iter().fold(Event::default(), |event, part| part.set(event));
-            let invalid = parts.iter().find(|part| !part.is_valid());
-            match wire.frame(event) {
-                Ok((id, frame)) => {
-                    prop_assert!(invalid.is_none() && !parts.is_empty(), "{:?}", invalid);
-                    bytes.extend_from_slice(frame.as_bytes());
-                    arrivals.push(Arrival::of(parts, id));
-                }
-                Err(PublishError::Event(error)) => match invalid {
-                    Some(part) => prop_assert!(part.is_named_by(error), "{:?}: {:?}", part, error),
-                    None => prop_assert!(parts.is_empty() && error == EventError::Empty),
-                },
-                Err(error) => prop_assert!(false, "{:?}", error),
-            }
-        }
-        let bytes = Bytes::from(bytes);
-        prop_assert!(!bytes.contains(&b'\r'));
-
-        let messages: Vec<Message> =
-            open.messages.into_iter().chain(arrivals.iter().filter_map(Arrival::message)).collect();
-        prop_assert_eq!(
-            read(&bytes),
-            Read {
-                messages: messages.clone(),
-                comments: arrivals.iter().filter_map(|arrival| arrival.comment.clone()).collect(),
-                retries: open.retries.into_iter()
-                    .chain(arrivals.iter().filter_map(|arrival| arrival.retry))
-                    .collect(),
-                last_event_id: arrivals.last().map_or(open.last_event_id, |last| last.id.clone()),
-            }
-        );
-
-        let pieces = pieces(&bytes, &cuts);
-        let dispatched: Vec<Message> = all(stream::iter(pieces.clone()).eventsource())
-            .into_iter()
-            .map(|event| {
-                let event = event.expect("the stream contains only events");
-                Message::new(&event.event, &event.data, &event.id)
-            })
-            .collect();
-        prop_assert_eq!(&dispatched, &messages);
-
-        // This parser also returns the frames that a browser does not dispatch.
-        let frames: Vec<sse_stream::Sse> = all(SseByteStream::new(stream::iter(pieces)))
-            .into_iter()
-            .skip(1)
-            .map(|frame| frame.expect("the stream contains only events"))
-            .collect();
-        let expected: Vec<sse_stream::Sse> = arrivals
-            .into_iter()
-            .map(|arrival| sse_stream::Sse {
-                event: arrival.event_type,
-                data: arrival.data,
-                id: Some(arrival.id),
-                retry: arrival.retry.and_then(|retry| retry.try_into().ok()),
-            })
-            .collect();
-        prop_assert_eq!(frames, expected);
+        are_refused_or_arrive(&events, &cuts);
     }
 
     #[test]

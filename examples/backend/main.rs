@@ -1,6 +1,6 @@
-//! Recipes for a backend, one file each: a [webhook] with a message for the pages of a user, [jobs]
-//! that report to the page that started them, and [users]: the server shows their presence, and can
-//! deactivate a user.
+//! Recipes for a backend with several users, one file each: a [webhook] with a message for the pages
+//! of a user, [jobs] that belong to a user, and [users]: the server shows their presence, and can
+//! deactivate a user. A deactivated user loses the streams and the jobs.
 //!
 //! Run with
 //!
@@ -16,12 +16,19 @@
 //! curl --no-buffer 'http://127.0.0.1:3007/events?user=ann'
 //! ```
 //!
-//! and in a third
+//! and in a third: start a job, follow the job for two seconds, follow it again from its beginning,
+//! try that as another user, stop the job, start another, and deactivate the user.
 //!
 //! ```text
+//! curl --json '{"rows":6000}' 'http://127.0.0.1:3007/jobs?user=ann'
+//! curl --no-buffer --max-time 2 'http://127.0.0.1:3007/jobs/0/events?user=ann'
+//! curl --no-buffer --max-time 2 'http://127.0.0.1:3007/jobs/0/events?user=ann'
+//! curl --include 'http://127.0.0.1:3007/jobs/0/events?user=eve'
+//! curl --request DELETE 'http://127.0.0.1:3007/jobs/0?user=ann'
+//! curl --json '{"rows":6000}' 'http://127.0.0.1:3007/jobs?user=ann'
 //! curl 'http://127.0.0.1:3007/admin/online?user=root'
-//! curl --json '{"client":"(from the hub:open of ann)","rows":50}' 'http://127.0.0.1:3007/jobs?user=ann'
 //! curl --request POST 'http://127.0.0.1:3007/admin/users/ann/deactivate?user=root'
+//! curl 'http://127.0.0.1:3007/jobs?user=root'
 //! ```
 
 #[path = "../common/mod.rs"]
@@ -39,7 +46,7 @@ use axum::extract::{FromRequestParts, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use sse_hub::http::stop_response;
 use sse_hub::watchdog::Watchdog;
@@ -51,6 +58,17 @@ struct App {
     jobs: jobs::Jobs,
     users: users::Users,
     webhooks: webhook::Webhooks,
+}
+
+impl App {
+    /// Opens a stream of a user.
+    fn open(&self, user: &str, who: Subscriber) -> Response {
+        match self.users.while_active(user, || self.hub.subscribe(who)) {
+            Ok(answer) => answer.into_response(),
+            // The `EventSource` of a deactivated user must stop for good.
+            Err(_) => stop_response().into_response(),
+        }
+    }
 }
 
 #[tokio::main]
@@ -72,7 +90,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new()
         .route("/events", get(events))
         .route("/webhooks/orders", post(webhook::order))
-        .route("/jobs", post(jobs::start))
+        .route("/jobs", get(jobs::list).post(jobs::start))
+        .route("/jobs/{job}", delete(jobs::stop))
+        .route("/jobs/{job}/events", get(jobs::events))
         .route("/admin/online", get(users::online))
         .route("/admin/users/{name}/deactivate", post(users::deactivate))
         .with_state(app);
@@ -116,21 +136,16 @@ impl FromRequestParts<Arc<App>> for Caller {
 
 #[derive(Deserialize)]
 struct Page {
-    /// The id from `hub:open`, if a page opens a stream again and wants the events for this id.
-    client: Option<String>,
     order: Option<String>,
 }
 
 async fn events(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Query(Page { client, order }): Query<Page>,
+    Query(Page { order }): Query<Page>,
     last: LastEventId,
 ) -> Response {
     let mut who = Subscriber::new().user(&*caller.0).resume(last);
-    if let Some(client) = client.and_then(|client| client.parse().ok()) {
-        who = who.client_id(client);
-    }
     if let Some(order) = order {
         // Check here whether the caller may see this order.
         who = who.topic(webhook::topic_of(&order));
@@ -138,9 +153,5 @@ async fn events(
     if caller.is_admin() {
         who = who.topic(users::ADMINS);
     }
-    match app.users.while_active(&caller.0, || app.hub.subscribe(who)) {
-        Some(answer) => answer.into_response(),
-        // The `EventSource` of a deactivated user must stop for good.
-        None => stop_response().into_response(),
-    }
+    app.open(&caller.0, who)
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use sse_hub::http::ErrorResponse;
 use sse_hub::{Audience, Event, EventType, Goodbye, Hub, Payload, PresenceEvent, PresenceWatch};
 
-use crate::{App, Caller};
+use crate::{App, Caller, jobs};
 
 /// The topic of the admins. The server decides at connect time which clients join.
 pub(crate) const ADMINS: &str = "admins";
@@ -25,11 +25,15 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Runs `then` if the user is active, and keeps the user active meanwhile. `then` must not
+    /// Calls `then` if the user is active, and keeps the user active meanwhile. `then` must not
     /// block.
-    pub(crate) fn while_active<T>(&self, user: &str, then: impl FnOnce() -> T) -> Option<T> {
+    pub(crate) fn while_active<T>(
+        &self,
+        user: &str,
+        then: impl FnOnce() -> T,
+    ) -> Result<T, StatusCode> {
         let deactivated = self.deactivated.lock();
-        (!deactivated.contains(user)).then(then)
+        if deactivated.contains(user) { Err(StatusCode::FORBIDDEN) } else { Ok(then()) }
     }
 }
 
@@ -49,6 +53,7 @@ impl FromRequestParts<Arc<App>> for Admin {
 struct Deactivated<'a> {
     user: &'a str,
     streams: usize,
+    jobs: usize,
 }
 
 impl Payload for Deactivated<'_> {
@@ -60,15 +65,15 @@ pub(crate) async fn deactivate(
     _: Admin,
     Path(user): Path<String>,
 ) -> Result<StatusCode, ErrorResponse> {
-    // First of all: a page that connects at this moment is refused, or is found and disconnected.
+    // First of all: a page that connects at this moment is refused, or is found and disconnected. A
+    // job that starts at this moment is refused, or is found and stopped.
     app.users.deactivated.lock().insert(user.clone());
     let goodbye = Event::new("account-closed").data("Ask your administrator.");
     let who = Audience::user(&*user);
     let ended = app.hub.disconnect(&who, Goodbye::from_static("deactivated").event(goodbye))?;
-    app.hub.publish(
-        Audience::topic(ADMINS),
-        Event::from_payload(&Deactivated { user: &user, streams: ended.changed })?,
-    )?;
+    let jobs = jobs::stop_all(&app.hub, &user);
+    let deactivated = Deactivated { user: &user, streams: ended.changed, jobs };
+    app.hub.publish(Audience::topic(ADMINS), Event::from_payload(&deactivated)?)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

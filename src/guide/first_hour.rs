@@ -1,77 +1,171 @@
-//! A first hour: five things to try in terminals, each with its commands.
+//! A first hour: six things to see in a terminal, each with its commands.
 //!
-//! After this page you have seen an event on two tabs, a resume, several instances, the loss of
-//! an instance, and an orderly end. You need Rust and `curl`; from the second part on, `redis-server`, and
-//! this repository. Each part was walked through as it stands. Stop the servers of a part before
-//! the next, because some listen on the same port.
+//! | part | you see |
+//! |---|---|
+//! | [1](#1-a-notification-to-one-user-in-two-tabs) | an event on both tabs of a user |
+//! | [2](#2-resume-after-a-restart-of-the-server) | a client that continues after a restart, without loss or repeats |
+//! | [3](#3-two-instances-and-one-is-killed) | two instances as one hub, and a client that moves to the other |
+//! | [4](#4-a-rolling-restart) | an orderly end at SIGTERM, and the next instance |
+//! | [5](#5-an-answer-that-survives-a-reload) | an answer, read again from its beginning while it is written |
+//! | [6](#6-the-dashboard) | all of this as metrics, in Prometheus |
 //!
-//! # A notification to one user, in two tabs
+//! You need a clone of this repository, Rust, `bash` and `curl`, from the second part on
+//! `redis-server`, and at the end `prometheus` (Debian: `apt-get install redis-server prometheus`).
+//! Begin in the folder of the clone, and build everything once, which takes some minutes:
 //!
-//! `cargo new shop`, copy the `[dependencies]` and the program of the README into it, and run:
+//! ```sh
+//! cargo build --all-features --examples
+//! ```
+//!
+//! All commands work in one terminal. A line with `&` leaves a program in the background, and its
+//! output appears between your commands. Type a block line by line, and wait after each server for
+//! `listening on`. Parts 2, 3 and 4 belong together. If a port is in use, choose another in all
+//! lines.
+//!
+//! # 1. A notification to one user, in two tabs
+//!
+//! Create a package beside the clone. The last command depends on the clone itself, so that the part
+//! works with unreleased versions, too. If your clone is not in the folder `sse-hub`, change that
+//! path:
+//!
+//! ```text
+//! cargo new ../shop && cd ../shop
+//! cargo add axum tokio --features tokio/macros,tokio/rt-multi-thread
+//! cargo add sse-hub --path ../sse-hub --features axum-serve,tokio
+//! ```
+//!
+//! Copy the program of the README into `src/main.rs`. Then start the program, open two tabs of user
+//! 42, and send to the user:
 //!
 //! ```text
 //! cargo run &
-//! curl --no-buffer http://127.0.0.1:3000/events          # A tab of user 42, in a terminal,
-//! curl --no-buffer http://127.0.0.1:3000/events          # and another, in a second terminal.
-//! curl --request POST http://127.0.0.1:3000/greet        # In a third.
+//! curl -sN 127.0.0.1:3000/events &
+//! curl -sN 127.0.0.1:3000/events &
+//! curl -s --request POST 127.0.0.1:3000/greet
 //! ```
 //!
-//! Both tabs show `event: greeting`, with the same id.
+//! Both tabs print `event: greeting`, with the same id. `kill $(jobs -p)` ends the programs, and
+//! `cd -` returns to the clone.
 //!
-//! # Resume after a restart of the server
+//! # 2. Resume after a restart of the server
 //!
-//! The events must outlive the process, so Redis keeps them:
+//! The events must outlive the process, so Redis keeps them. Start a Redis and a server, and
+//! listen:
+//!
+//! ```sh
+//! redis-server --port 6379 --save "" --loglevel warning &
+//! cargo run --all-features --example cluster -- --port 3001 & first=$!
+//! curl -sN 127.0.0.1:3001/events &
+//! ```
+//!
+//! Publish. The server answers with the id of the event, and the stream shows the same id. A
+//! browser remembers the id of the last event itself; here, the shell does:
+//!
+//! ```sh
+//! id=$(curl -s --data one 127.0.0.1:3001)
+//! ```
+//!
+//! End the server, start the server again, publish while the client is away, and return:
+//!
+//! ```sh
+//! kill -TERM $first; wait $first
+//! cargo run --all-features --example cluster -- --port 3001 & first=$!
+//! curl -s --data two 127.0.0.1:3001
+//! curl -sN --header "last-event-id: $id" 127.0.0.1:3001/events &
+//! ```
+//!
+//! `hub:open` says `"resumed":true`, and `two` follows. `one` is not repeated.
+//!
+//! # 3. Two instances, and one is killed
+//!
+//! Start a second instance. An event that is posted there reaches the client of the first:
+//!
+//! ```sh
+//! cargo run --all-features --example cluster -- --port 3002 & second=$!
+//! id=$(curl -s --data three 127.0.0.1:3002)
+//! ```
+//!
+//! Kill the first, which breaks off its streams. Publish, and let the client return to the second:
+//!
+//! ```sh
+//! kill -KILL $first
+//! curl -s --data four 127.0.0.1:3002
+//! curl -sN --header "last-event-id: $id" 127.0.0.1:3002/events &
+//! ```
+//!
+//! The stream continues on the second instance with `four`.
+//!
+//! # 4. A rolling restart
+//!
+//! First start the new instance, then end the old with SIGTERM:
+//!
+//! ```sh
+//! cargo run --all-features --example cluster -- --port 3001 & first=$!
+//! id=$(curl -s --data five 127.0.0.1:3002)
+//! kill -TERM $second; wait $second
+//! curl -s --data six 127.0.0.1:3001
+//! curl -sN --header "last-event-id: $id" 127.0.0.1:3001/events &
+//! ```
+//!
+//! The stream of the old instance shows `five`, and ends with `hub:end`, the reason `drained` and a
+//! `retry`, the delay after which this client must return. The process exits within about two
+//! seconds. On the new instance, the client continues with `six`. Behind a load balancer, a browser
+//! does this without code: see [`shutdown`](super::shutdown). End the part:
+//!
+//! ```sh
+//! kill $(jobs -p); wait
+//! ```
+//!
+//! # 5. An answer that survives a reload
+//!
+//! Ask, read the answer for a second, as a page that is then reloaded, and read again:
+//!
+//! ```sh
+//! cargo run --all-features --example answer -- --port 3006 & server=$!
+//! name=$(curl -s --request POST "127.0.0.1:3006/ask?question=How+are+you")
+//! curl -sN --max-time 1 127.0.0.1:3006/answers/$name
+//! curl -sN 127.0.0.1:3006/answers/$name
+//! ```
+//!
+//! The first stream breaks off in the middle of the answer. The second has the whole answer, from
+//! the beginning to `hub:end`, although the request that asked is over. In a browser: open
+//! `http://127.0.0.1:3006`, ask, and reload while the text grows. Then end the server:
+//!
+//! ```sh
+//! kill $server; wait $server
+//! ```
+//!
+//! # 6. The dashboard
+//!
+//! Start a server with metrics, a Prometheus that reads them every five seconds, two clients, and a
+//! minute of load:
+//!
+//! ```sh
+//! cargo run --all-features --example metrics -- --port 3009 &
+//! prometheus --config.file=examples/metrics/prometheus.yml --storage.tsdb.path=$(mktemp -d) --web.listen-address=127.0.0.1:9090 --log.level=warn &
+//! curl -sN '127.0.0.1:3009/events?topic=orders' > /dev/null &
+//! curl -sN '127.0.0.1:3009/events?topic=orders' > /dev/null &
+//! for n in $(seq 300); do curl -s --data shipped 127.0.0.1:3009/topics/orders; sleep 0.2; done &
+//! ```
+//!
+//! Open `http://127.0.0.1:9090/alerts` for the alerts, and for the clients and their deliveries
 //!
 //! ```text
-//! redis-server --save "" &
-//! cargo run --example cluster --features axum-serve,redis,tokio -- --port 3001
+//! http://127.0.0.1:9090/graph?g0.expr=sse_hub_clients&g0.tab=0&g0.range_input=5m&g1.expr=rate(sse_hub_delivered_total[30s])&g1.tab=0&g1.range_input=5m
 //! ```
 //!
-//! In a second terminal, read, and stop with ctrl-c. Note the last `id:`.
+//! End a client (`kill %3`), and the line of the clients falls. In Grafana, import
+//! `examples/metrics/dashboard.json`, with this Prometheus as the data source.
+//! [`production`](super::production) explains each metric. End the part:
 //!
-//! ```text
-//! curl --no-buffer http://127.0.0.1:3001/events
-//! curl --data one http://127.0.0.1:3001/
+//! ```sh
+//! kill $(jobs -p); wait
 //! ```
-//!
-//! Stop the server with ctrl-c, start the server again, and continue from the noted id:
-//!
-//! ```text
-//! curl --data two http://127.0.0.1:3001/
-//! curl --no-buffer --header "last-event-id: ID" http://127.0.0.1:3001/events
-//! ```
-//!
-//! `hub:open` says `"resumed":true`, and `one` and `two` follow. A browser sends the header itself.
-//!
-//! # Two instances, and one is killed
-//!
-//! ```text
-//! cargo run --example cluster --features axum-serve,redis,tokio -- --port 3001 & first=$!
-//! cargo run --example cluster --features axum-serve,redis,tokio -- --port 3002 & second=$!
-//! curl --no-buffer http://127.0.0.1:3001/events &
-//! curl --data three http://127.0.0.1:3002/               # Arrives from the other instance.
-//! kill -KILL $first                                      # The stream breaks off.
-//! curl --data four http://127.0.0.1:3002/
-//! curl --no-buffer --header "last-event-id: ID" http://127.0.0.1:3002/events
-//! ```
-//!
-//! With the id of `three`, the stream continues on the other instance with `four`.
-//!
-//! # A rolling restart
-//!
-//! ```text
-//! curl --no-buffer http://127.0.0.1:3002/events &
-//! kill -TERM $second
-//! ```
-//!
-//! The stream ends with `hub:end`, the reason `drained` and a `retry`, and the process exits in
-//! order within about two seconds. Behind a load balancer, a browser now returns to another
-//! instance: see [`shutdown`](super::shutdown).
 //!
 //! # Everything in a browser
 //!
 //! ```text
-//! cargo run --example demo --features json,serve
+//! cargo run --all-features --example demo
 //! ```
 //!
 //! Open the printed address in two tabs. The page publishes to a tab, a user, a session or all,

@@ -98,7 +98,9 @@
 //! | after the end, with the id of the last event | `204`, which stops a native `EventSource` |
 //! | of an unknown run | `404`, or a stream that [waits](crate::RunLimits::wait) |
 //!
-//! The examples `answer` and `jobs` are whole programs.
+//! The examples `answer` and `jobs` are whole programs. In the example `backend`, runs belong to
+//! users: the run of another user is unknown, all pages of the user are told the end, and the runs
+//! of a deactivated user stop.
 //!
 //! # Progress
 //!

@@ -128,6 +128,7 @@ pub(super) fn admit(
             return Err(Refused::new(cause, retry, config.refusals));
         }
     };
+    runs.share_names(&mut memberships);
     let id = kept.unwrap_or(fresh);
     let lost_id = subscriber.client_id.filter(|&claimed| claimed != id);
     memberships.push(Membership::of(Key::Client(id), &shared.hasher));

@@ -9,6 +9,7 @@ use crate::core::end::{End, EndReason};
 use crate::core::inbox::Inbox;
 use crate::core::state::{PIECE, State};
 use crate::log::hash::KeyHasher;
+use crate::log::identity::Membership;
 use crate::log::key::Key;
 use crate::log::routes::Member;
 use crate::log::runs::{RunRecord, RunState};
@@ -54,13 +55,13 @@ impl ClientRuns {
     /// Takes each run with its name. An unknown run is `None`.
     pub(super) fn of<'a>(runs: impl Iterator<Item = (&'a Key, Option<&'a RunRecord>)>) -> Self {
         let mut all = Self::default();
-        for (key, run) in runs {
+        for (_, run) in runs {
             all.is_reader = true;
             let Some(run) = run else {
                 all.has_unknown = true;
                 continue;
             };
-            all.begins.push((key.clone(), run.begin));
+            all.begins.push((run.key().clone(), run.begin));
             all.has_lost |= run.lost() > run.begin;
             if run.is_open() {
                 all.is_open = true;
@@ -70,6 +71,16 @@ impl ClientRuns {
         }
         all.begin = all.begins.iter().map(|&(_, begin)| begin).min();
         all
+    }
+
+    /// Lets a client share the names of its runs with the log: a hand-out then compares no text.
+    pub(super) fn share_names(&self, memberships: &mut [Membership]) {
+        for (run, _) in &self.begins {
+            memberships
+                .iter_mut()
+                .filter(|held| held.key == *run)
+                .for_each(|held| held.key = run.clone());
+        }
     }
 
     /// Returns the end of the runs if all known runs have ended: the last event, and how the run

@@ -30,7 +30,8 @@ const TEXT_WEIGHT: usize = 256;
 const TEXT_BYTES: usize = 16 << 10;
 const TEXT_EVENTS: usize = 4096;
 
-/// The newest events of a text that are kept as entries, too: two windows of clients.
+/// The newest events of a text that are kept as entries, too, while a window of a live client holds
+/// the oldest: two windows of clients.
 const RECENT: usize = 64;
 
 /// The events of a run that are kept, in id order.
@@ -69,8 +70,8 @@ enum Item {
 struct Text {
     of: Arc<Appends>,
     text: String,
-    /// The epoch of the first event.
-    epoch: u64,
+    /// The first event.
+    first: EventId,
     marks: Vec<Mark>,
     /// The time of the newest event.
     at: Instant,
@@ -88,7 +89,7 @@ struct Mark {
 
 impl Text {
     fn id(&self, mark: &Mark) -> EventId {
-        EventId::new(self.epoch + u64::from(mark.epoch), mark.seq)
+        EventId::new(self.first.epoch() + u64::from(mark.epoch), mark.seq)
     }
 
     /// Returns the number of events up to a position.
@@ -106,7 +107,7 @@ impl Text {
 
     /// Adds an event. Returns `false` if the text has no room, or the event is no plain text.
     fn append(&mut self, entry: &Entry, most: usize) -> bool {
-        let Some(epoch) = entry.id.epoch().checked_sub(self.epoch) else { return false };
+        let Some(epoch) = entry.id.epoch().checked_sub(self.first.epoch()) else { return false };
         let Ok(epoch) = u32::try_from(epoch) else { return false };
         let is_full = self.text.len() + entry.len() > TEXT_BYTES.min(most)
             || self.marks.len() == TEXT_EVENTS
@@ -140,7 +141,7 @@ impl Item {
     fn first(&self) -> EventId {
         match self {
             Self::Event(entry) => entry.id,
-            Self::Text(text) => text.marks.first().map_or(EventId::ORIGIN, |mark| text.id(mark)),
+            Self::Text(text) => text.first,
         }
     }
 
@@ -223,6 +224,10 @@ impl RunLog {
         if is_text {
             self.recent_bytes += weight_of(entry);
             self.bytes += weight_of(entry);
+            // Nobody needs an entry that every live client has taken.
+            while self.recent.front().is_some_and(|oldest| Arc::weak_count(oldest) == 0) {
+                self.drop_recent(freed);
+            }
             self.recent.push_back(Arc::clone(entry));
             while self.recent.len() > RECENT || self.recent_bytes > self.limit / 4 {
                 self.drop_recent(freed);
@@ -250,9 +255,8 @@ impl RunLog {
             text.text.shrink_to_fit();
             text.marks.shrink_to_fit();
         }
-        let (epoch, at) = (entry.id.epoch(), entry.at);
-        let of = Arc::clone(appends);
-        let mut text = Text { of, text: String::new(), epoch, marks: Vec::new(), at };
+        let (of, first, at) = (Arc::clone(appends), entry.id, entry.at);
+        let mut text = Text { of, text: String::new(), first, marks: Vec::new(), at };
         if !text.append(entry, most) {
             return false;
         }

@@ -278,3 +278,47 @@ impl Frames {
         &bytes[taken..]
     }
 }
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use std::slice;
+
+    use super::*;
+
+    /// Returns the state after all pieces, and whether any piece has content.
+    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, now: Instant) -> (String, bool) {
+        let mut requests = Requests::new(now);
+        let mut has_content = false;
+        for piece in pieces {
+            has_content |= requests.read(piece, now);
+        }
+        (format!("{requests:?}"), has_content)
+    }
+
+    /// Parts of requests that random bytes do not find. A byte of 0x80 and above stands for a part.
+    const WORDS: [&[u8]; 10] = [
+        b"GET / HTTP/1.1\r\n",
+        b"content-length: 3\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"upgrade: x\r\n",
+        b"\r\n\r\n",
+        b"3\r\nabc\r\n",
+        b"0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x00\x00\x01\x01\x04\x00\x00\x00\x01x",
+        b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\xff",
+    ];
+
+    #[test]
+    fn requests_are_the_same_however_split() {
+        bolero::check!().for_each(|script: &[u8]| {
+            let word = |byte: &u8| WORDS.get(usize::from(*byte).wrapping_sub(0x80));
+            let part = |byte| word(byte).map_or_else(|| slice::from_ref(byte), |word| *word);
+            let bytes: Vec<u8> = script.iter().flat_map(part).copied().collect();
+            let now = Instant::now();
+            let whole = read([&*bytes], now);
+            assert_eq!(read(bytes.chunks(1), now), whole);
+            assert_eq!(read(bytes.chunks(7), now), whole);
+        });
+    }
+}

@@ -14,9 +14,14 @@ mod dashboard;
 mod demo;
 mod doctor;
 mod every;
+#[cfg(all(unix, feature = "metrics", feature = "redis"))]
+mod first_hour;
 mod jobs;
 #[cfg(all(feature = "metrics", feature = "redis"))]
 mod metrics;
+#[cfg(all(unix, feature = "metrics", feature = "redis"))]
+#[path = "../support/ports.rs"]
+mod ports;
 mod server;
 mod smallest;
 #[path = "../support/mod.rs"]

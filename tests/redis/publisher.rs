@@ -283,10 +283,10 @@ async fn events_wait_while_redis_is_away() {
 async fn slow_line_does_not_fail_a_flush() {
     let server = Server::start(&[]);
     let wire = Wire::to(&server).await;
-    let limit = Duration::from_millis(300);
+    let limit = Duration::from_millis(600);
     let publisher = Redis::new(&wire.url()).unwrap().timeout(limit).publisher().unwrap();
     publish(&publisher, event("first")).await;
-    wire.limit(2 << 20);
+    wire.limit(1 << 20);
     for _ in 0..64 {
         publisher.broadcast(event("x".repeat(64 << 10))).unwrap();
     }

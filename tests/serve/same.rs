@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::slice;
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -181,10 +182,11 @@ const REQUESTS: [&str; 47] = [
     "GET /s HTTP/1.1\r\nhost : a\r\n\r\n",
 ];
 
-/// Bytes that are no request.
-const NO_REQUESTS: [&str; 6] = [
+/// Bytes that are no request of HTTP/1.
+const NO_REQUESTS: [&str; 7] = [
     "",
     "PRI * HTTP/2.0\r\n\r\n",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "PRI * HTTP/1.1\r\nhost: a\r\n\r\n",
     "GET /s HTTP/3.7\r\n\r\n",
     "\u{0}\u{1}\r\n\r\n",
@@ -292,4 +294,39 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async { Both::new().ask(&pieces).await });
     }
+}
+
+/// Reads pieces from bytes. A byte of 0x80 and above stands for a request of the corpus or a word,
+/// and 0xFF ends a piece.
+fn pieces(script: &[u8]) -> Vec<Vec<u8>> {
+    const WORDS: [&str; 8] = [
+        "GET /s HTTP/1.1\r\n",
+        "POST /echo HTTP/1.1\r\n",
+        "host: a\r\n",
+        "connection: ",
+        "content-length: ",
+        "transfer-encoding: chunked\r\n",
+        "expect: 100-continue\r\n",
+        "\r\n\r\n",
+    ];
+    let known = [&WORDS[..], &REQUESTS, &NO_REQUESTS].concat();
+    let expand = |bytes: &[u8]| {
+        let word = |byte: &u8| known.get(usize::from(*byte).wrapping_sub(0x80));
+        let part = |byte| word(byte).map_or_else(|| slice::from_ref(byte), |word| word.as_bytes());
+        bytes.iter().flat_map(part).copied().collect::<Vec<u8>>()
+    };
+    // A piece without bytes would be no write.
+    let pieces = script.split(|&byte| byte == 0xFF).take(16).map(expand);
+    pieces.filter(|piece| !piece.is_empty()).collect()
+}
+
+#[test]
+fn answers_are_axums_for_any_bytes() {
+    // Each byte can stand for a request, whose answer has 20 KiB.
+    bolero::check!().with_max_len(128).for_each(|script: &[u8]| {
+        let pieces = pieces(script);
+        let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async { Both::new().ask(&pieces).await });
+    });
 }

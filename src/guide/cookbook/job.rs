@@ -1,7 +1,7 @@
 //! A job: progress, cancellation, and a result for a page that comes late.
 //!
 //! The job is a [run](crate::guide::runs) that a task, or a worker in the same process, produces.
-//! The example `jobs` is the whole server.
+//! The example `jobs` is the whole server, and the example `backend` a server with several users.
 //!
 //! ```
 //! use std::time::Duration;

@@ -13,7 +13,7 @@ use super::entry::{self, CopiedEntry};
 use super::millis;
 use super::script::{self, Loaded, RunKeys, unexpected};
 use crate::EventId;
-use crate::backplane::InstanceId;
+use crate::backplane::{Incoming, InstanceId, Kind};
 
 /// Forgets ended runs: those that were kept for long enough, and beyond the limits those that ended
 /// first. A copy expires by itself; only the copies of runs that go earlier must be named.
@@ -159,6 +159,18 @@ pub(crate) struct CopyPage {
     pub(crate) record: Option<Record>,
     pub(crate) is_end: bool,
     pub(crate) entries: Vec<CopiedEntry>,
+}
+
+/// A copy of which not all pages are read.
+#[derive(Debug)]
+pub(crate) struct PartOfCopy {
+    /// The first entry of the run.
+    first: EventId,
+    /// The newest event that the copy does not have.
+    pub(crate) lost: EventId,
+    /// The last entry that is read, malformed or not.
+    pub(crate) upto: EventId,
+    pub(crate) entries: Vec<(EventId, Incoming)>,
 }
 
 /// The lease of another instance.
@@ -320,6 +332,42 @@ impl RunStore {
     }
 }
 
+impl PartOfCopy {
+    /// Adds a page to a copy. `horizon`: a greater time is not of a hub's clock. Returns the number
+    /// of malformed entries, too.
+    ///
+    /// Returns no copy if Redis has no run of the name any more, or another run than before: that
+    /// run has begun after the tail.
+    pub(crate) fn extended(
+        part: Option<Self>,
+        page: CopyPage,
+        horizon: u64,
+    ) -> (Option<Self>, usize) {
+        let Some(Record { first, lost, .. }) = page.record else { return (None, 0) };
+        let upto = EventId::ORIGIN;
+        let mut part = part.unwrap_or(Self { first, lost, upto, entries: Vec::new() });
+        if part.first != first {
+            return (None, 0);
+        }
+        part.lost = part.lost.max(lost);
+        let mut malformed = 0;
+        for (id, bytes) in page.entries {
+            part.upto = id;
+            let entry = bytes.and_then(|bytes| Incoming::parse(&bytes).ok());
+            let is_part = |entry: &Incoming| entry.kind() == Kind::Run;
+            match entry.filter(is_part).filter(|_| id.epoch() <= horizon) {
+                Some(entry) => part.entries.push((id, entry)),
+                // The entry can have been an event.
+                None => {
+                    malformed += 1;
+                    part.lost = part.lost.max(id);
+                }
+            }
+        }
+        (Some(part), malformed)
+    }
+}
+
 impl RunLease {
     fn of(value: Option<Vec<u8>>) -> Self {
         match value {
@@ -354,6 +402,55 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A page of a run that began with 5-0, up to `last`.
+    fn page(first: u64, lost: u64, entries: &[(u64, &[u8])]) -> CopyPage {
+        let id = |epoch| EventId::new(epoch, 0);
+        let record = Record {
+            is_open: true,
+            first: id(first),
+            last: id(9),
+            lost: id(lost),
+            producer: [0; 16],
+            stop: None,
+        };
+        let entries = entries.iter().map(|&(at, bytes)| (id(at), Some(bytes.to_vec())));
+        CopyPage { record: Some(record), is_end: false, entries: entries.collect() }
+    }
+
+    /// A stop of the run `r`.
+    const PART: &[u8] = b"\x02\x09\x01\0\0\0r\x04\0\0\0user";
+
+    #[test]
+    fn copy_knows_what_was_dropped_between_two_pages() {
+        let id = |epoch| EventId::new(epoch, 0);
+        let (part, malformed) = PartOfCopy::extended(None, page(5, 0, &[(5, PART)]), 100);
+        assert_eq!(malformed, 0);
+        // Redis has dropped the entry 6 since the page before.
+        let (part, _) = PartOfCopy::extended(part, page(5, 6, &[(7, PART)]), 100);
+        let part = part.expect("the run is the same");
+        assert_eq!((part.lost, part.upto, part.entries.len()), (id(6), id(7), 2));
+    }
+
+    #[test]
+    fn copy_counts_malformed_entries_as_lost() {
+        let id = |epoch| EventId::new(epoch, 0);
+        let entries = [(5, PART), (6, &b"other"[..]), (7, PART), (200, PART)];
+        let (part, malformed) = PartOfCopy::extended(None, page(5, 0, &entries), 100);
+        let part = part.expect("a run");
+        assert_eq!((malformed, part.lost, part.upto), (2, id(200), id(200)));
+        assert_eq!(part.entries.len(), 2);
+    }
+
+    #[test]
+    fn copy_of_another_run_is_given_up() {
+        let first = |part| PartOfCopy::extended(part, page(5, 0, &[(5, PART)]), 100).0;
+        let part = first(None);
+        assert!(part.is_some());
+        assert!(PartOfCopy::extended(part, page(8, 0, &[(8, PART)]), 100).0.is_none());
+        let gone = CopyPage { record: None, is_end: true, entries: Vec::new() };
+        assert!(PartOfCopy::extended(first(None), gone, 100).0.is_none());
+    }
 
     #[test]
     fn records_of_the_script_are_read_and_others_are_not() {

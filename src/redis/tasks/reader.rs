@@ -16,7 +16,7 @@ use crate::redis::connect::link::{Failure, Link};
 use crate::redis::health::{Burst, Part};
 use crate::redis::shared::RedisShared;
 use crate::redis::store::entry::{self, Content, Entry};
-use crate::redis::store::runs::{COPIES, CopyPage, CopyPages, Record};
+use crate::redis::store::runs::{COPIES, CopyPages, PartOfCopy};
 use crate::redis::store::script::{Page, Range, unexpected};
 use crate::redis::store::tail::{Position, Start, Tail};
 use crate::redis::store::values::Values;
@@ -473,7 +473,9 @@ impl Reader {
             self.size.answered_lens(lens, start.elapsed(), shared.timeout);
             for page in pages {
                 let is_end = page.is_end;
-                part = self.extend(part.take(), page);
+                let (more, malformed) = PartOfCopy::extended(part.take(), page, self.horizon);
+                part = more;
+                (0..malformed).for_each(|_| self.skip_malformed());
                 if is_end {
                     copies.extend(part.take().map(|PartOfCopy { lost, entries, .. }| {
                         RunCopy::new(upto, aged(entries)).lost(lost)
@@ -484,43 +486,6 @@ impl Reader {
         }
         Ok(copies)
     }
-
-    /// Adds a page to a copy. Returns `None` if Redis has no run of the name any more, or another
-    /// run than before: that run has begun after the tail.
-    fn extend(&mut self, part: Option<PartOfCopy>, page: CopyPage) -> Option<PartOfCopy> {
-        let Record { first, lost, .. } = page.record?;
-        let upto = EventId::ORIGIN;
-        let mut part = part.unwrap_or(PartOfCopy { first, lost, upto, entries: Vec::new() });
-        if part.first != first {
-            return None;
-        }
-        part.lost = part.lost.max(lost);
-        for (id, bytes) in page.entries {
-            part.upto = id;
-            let entry = bytes.and_then(|bytes| Incoming::parse(&bytes).ok());
-            let is_part = |entry: &Incoming| entry.kind() == Kind::Run;
-            match entry.filter(is_part).filter(|_| id.epoch() <= self.horizon) {
-                Some(entry) => part.entries.push((id, entry)),
-                // It can have been an event.
-                None => {
-                    self.skip_malformed();
-                    part.lost = part.lost.max(id);
-                }
-            }
-        }
-        Some(part)
-    }
-}
-
-/// A copy of which not all pages are read.
-#[derive(Debug)]
-struct PartOfCopy {
-    /// The first entry of the run.
-    first: EventId,
-    lost: EventId,
-    /// The last entry that is read, malformed or not.
-    upto: EventId,
-    entries: Vec<(EventId, Incoming)>,
 }
 
 /// Adds the age of each event.

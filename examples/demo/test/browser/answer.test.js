@@ -29,7 +29,7 @@ function countRequests(page) {
 test("an answer survives reloads and is read on a second device", async (t) => {
   const server = await startExample(t, "SSE_HUB_ANSWER");
   const browser = await startBrowser(t);
-  const page = await ask(t, await browser.newContext(), server.url, words(100));
+  const page = await ask(t, await browser.newContext(), server.url, words(40));
   let seen = await textOf(page);
   for (let reload = 1; reload <= 3; reload += 1) {
     await page.reload();
@@ -40,7 +40,7 @@ test("an answer survives reloads and is read on a second device", async (t) => {
   const second = await openPage(t, await browser.newContext(), page.url());
   const requests = [page, second].map(countRequests);
   await Promise.all([stateIs(page, "finished"), stateIs(second, "finished")]);
-  const whole = `You asked: ${words(100)}\nI am no model,\nbut I can say it token by token.`;
+  const whole = `You asked: ${words(40)}\nI am no model,\nbut I can say it token by token.`;
   assert.deepEqual([await textOf(page), await textOf(second)], [whole, whole]);
 
   // After the end: a native `EventSource` that nobody closes asks once more, and is stopped.
