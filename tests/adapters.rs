@@ -29,7 +29,7 @@ use sse_hub::{
     Audience, AudienceError, ClientId, DisconnectError, Event, EventError, FollowError, Goodbye,
     Hub, HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, MembersError, NameError,
     NameKind, Presence, PresenceEvent, PublishError, ReadError, RefusalStyle, Refused,
-    RefusedCause, Subscriber, Subscription, TokioTimer,
+    RefusedCause, RunError, Subscriber, Subscription, TokioTimer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -493,11 +493,28 @@ async fn errors_are_statuses_without_their_text() {
     check("nobody".parse::<ClientId>().unwrap_err(), 400);
     check(Goodbye::new("two words").unwrap_err(), 500);
     assert_eq!(ErrorResponse::from(StatusCode::CONFLICT).status(), StatusCode::CONFLICT);
+}
 
-    // Only another instance can help if the hub is closed.
-    let closed = error_response(PublishError::Closed);
-    assert_eq!(closed.headers()["connection"], "close");
-    assert_eq!(error_response(PublishError::Backlog).headers().get("connection"), None);
+/// Only another instance can help if the hub is closed.
+#[test]
+fn only_a_closed_hub_ends_the_connection() {
+    let ends = |error: ErrorResponse| error_response(error).headers().contains_key("connection");
+
+    assert!(ends(PublishError::Closed.into()));
+    assert!(ends(JoinError::Closed.into()));
+    assert!(ends(FollowError::Join(JoinError::Closed).into()));
+    assert!(ends(RunError::Closed.into()));
+    assert!(ends(DisconnectError::Closed.into()));
+
+    assert!(!ends(PublishError::Backlog.into()));
+    assert!(!ends(JoinError::Backlog.into()));
+    assert!(!ends(FollowError::Join(JoinError::Backlog).into()));
+    assert!(!ends(FollowError::Denied.into()));
+    assert!(!ends(RunError::Backlog.into()));
+    assert!(!ends(DisconnectError::Backlog.into()));
+    assert!(!ends(ReadError::Busy.into()));
+    assert!(!ends(MembersError::Off.into()));
+    assert!(!ends(EventError::Comment.into()));
 }
 
 #[cfg(feature = "json")]

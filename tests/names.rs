@@ -4,13 +4,14 @@ mod support;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sse_hub::{
-    Audience, Event, Goodbye, Hub, JoinError, Limits, Name, NameError, NameKind, PublishError,
-    Subscriber, Subscription,
+    Audience, ClientId, Event, EventId, EventType, Goodbye, Hub, JoinError, Limits, Name,
+    NameError, NameKind, Presence, PublishError, RunOptions, Subscriber, Subscription,
 };
 
-use support::{data, hub_with, read};
+use support::{SECOND, data, hub_with, read};
 
 fn open(hub: &Hub, subscriber: Subscriber) -> Subscription {
     let mut stream = hub.subscribe(subscriber).unwrap();
@@ -143,11 +144,76 @@ fn stats_print_labelled_reasons() {
     assert!(shown.starts_with("Stats { clients: 0, client_names: 0, "), "{shown}");
 }
 
+#[test]
+fn delays_are_counted_by_powers_of_two() {
+    let (hub, timer) = hub_with(|hub| hub);
+    assert_eq!(hub.stats().delays().quantile(0.5), None);
+    // The hub measures the first event that each stream reads.
+    for (streams, delay) in [(3, Duration::from_millis(1)), (1, SECOND)] {
+        let mut streams: Vec<_> = (0..streams).map(|_| open(&hub, Subscriber::new())).collect();
+        hub.broadcast(Event::new("x")).unwrap();
+        timer.advance(delay);
+        for stream in &mut streams {
+            read(stream);
+        }
+    }
+    let stats = hub.stats();
+    let delays = stats.delays();
+    let (low, high) = (Duration::from_micros(1 << 10), Duration::from_micros(1 << 20));
+    let counted: Vec<_> = delays.buckets().filter(|&(_, count)| count > 0).collect();
+    assert_eq!(counted, [(low, 3), (high, 1)]);
+    assert_eq!(delays.count(), 4);
+    for (share, bound) in
+        [(-1.0, low), (0.0, low), (0.5, low), (0.75, low), (0.76, high), (2.0, high)]
+    {
+        assert_eq!(delays.quantile(share), Some(bound), "{share}");
+    }
+    assert_eq!(format!("{delays:?}"), "{1.024ms: 3, 1.048576s: 1}");
+    #[cfg(feature = "json")]
+    assert_eq!(
+        serde_json::to_string(delays).unwrap(),
+        r#"[{"below_us":1024,"count":3},{"below_us":1048576,"count":1}]"#
+    );
+}
+
+#[test]
+fn names_and_ids_print_their_text() {
+    fn check<T: std::fmt::Display + std::fmt::Debug>(value: T, text: &str, debug: &str) {
+        assert_eq!((value.to_string().as_str(), format!("{value:?}").as_str()), (text, debug));
+    }
+
+    check(Name::from("a\tb"), "a\tb", r#""a\tb""#);
+    check(EventId::new(1763, 12), "1763-12", "1763-12");
+    let client = "00112233445566778899aabbccddeeff";
+    check(client.parse::<ClientId>().unwrap(), client, client);
+    let instance = sse_hub::backplane::InstanceId::from_bytes([0, 1, 2, 3, 4, 5, 6, 255]);
+    check(instance, "00010203040506ff", "00010203040506ff");
+    assert_eq!(EventType::new("order.paid").unwrap().to_string(), "order.paid");
+}
+
+#[test]
+fn handles_print_their_type_and_state() {
+    let (hub, _) = hub_with(|hub| hub.presence(Presence::default()));
+    let stream = open(&hub, Subscriber::new());
+    let client = stream.client_id();
+    let shown = format!("Subscription {{ client_id: {client}, is_resumed: false, .. }}");
+    assert_eq!(format!("{stream:?}"), shown);
+    let run = hub.start_run("answer", RunOptions::default()).unwrap();
+    assert_eq!(format!("{run:?}"), r#"Run { name: "answer", is_stopped: false, .. }"#);
+    assert_eq!(format!("{:?}", run.stopped()), "Stopped { .. }");
+    assert_eq!(format!("{:?}", run.started()), "Started { .. }");
+    let confirmation = hub.publish_confirmed(Audience::all(), Event::new("x")).unwrap();
+    let shown = format!("Confirmation {{ id: {:?} }}", confirmation.id());
+    assert_eq!(format!("{confirmation:?}"), shown);
+    assert_eq!(format!("{:?}", hub.watch().unwrap()), "PresenceWatch { .. }");
+    let shown = format!("Hub {{ stats: {:?}, .. }}", hub.stats());
+    assert_eq!(format!("{hub:?}"), shown);
+    assert!(format!("{:?}", hub.drain(SECOND)).starts_with("Drain { until: "));
+}
+
 #[cfg(feature = "json")]
 #[test]
 fn ids_are_their_text_in_json() {
-    use sse_hub::{ClientId, EventId};
-
     let client: ClientId = "00112233445566778899aabbccddeeff".parse().unwrap();
     let ids = (EventId::new(1763, 12), client);
     let json = r#"["1763-12","00112233445566778899aabbccddeeff"]"#;
