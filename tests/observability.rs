@@ -412,6 +412,60 @@ fn info_level_is_independent_of_client_count() {
 }
 
 #[test]
+fn messages_of_a_backplane_have_their_levels() {
+    let (lines, _guard) = captured(Level::INFO);
+    let presence = Presence::default().max_remote_users(1);
+    let mut order = Order::default();
+    let mut here = Instance::with(|hub| hub.presence(presence));
+    here.settle(&mut order);
+    here.feed.degraded(Some("no route"));
+    here.feed.degraded(Some("no route"));
+    here.feed.degraded(None);
+    let (lost, back) =
+        ("WARN backplane unreachable cause=no route", "INFO backplane reachable again");
+    assert_eq!(lines.take(), [lost, back], "once for each change");
+    here.begin_anew(order.last);
+    assert_eq!(lines.take(), [format!("WARN order reset floor={}", order.last)]);
+    for users in [["a", "b"], ["a", "c"]] {
+        here.feed.replace_users("there", users.map(Into::into));
+    }
+    let ignored = "WARN remote users ignored: `Presence::max_remote_users` reached limit=1";
+    assert_eq!(lines.take(), [ignored], "once in a hub's life");
+}
+
+#[test]
+fn messages_about_single_clients_and_runs_are_debug() {
+    let (lines, _guard) = captured(Level::DEBUG);
+    let mut order = Order::default();
+    let [mut here, mut there] =
+        [2, 1].map(|topics| Instance::with(|hub| hub.limits(Limits::default().topics(topics))));
+    here.settle(&mut order);
+    there.settle(&mut order);
+    let full = || Subscriber::new().user("ann").topic("a");
+    let _streams = [&here, &there].map(|instance| instance.hub.subscribe(full()).unwrap());
+    here.hub.join(Audience::user("ann"), "b").unwrap();
+    here.settle(&mut order);
+    lines.take();
+    there.settle(&mut order);
+    assert_eq!(lines.take(), ["DEBUG join rejected: topic limit clients=1 limit=1"]);
+
+    let hub = builder(&ManualTimer::new()).build().unwrap();
+    let stream = hub.subscribe(Subscriber::new()).unwrap();
+    let client = stream.client_id();
+    let run = hub.start_run("a", RunOptions::default()).unwrap();
+    run.finish(Event::new("x").data("secret")).unwrap();
+    let opened = format!("DEBUG client opened client={client} has_user=false start=fresh");
+    let ended = "DEBUG run ended state=finished events=2".to_owned();
+    let seen = lines.take().split_off(1);
+    assert_eq!(seen, [opened, ended], "after the message of the new hub");
+    let failing = stream::iter([Err::<Event, _>("no database")]);
+    drained(&mut stream.with_snapshot_stream(failing).unwrap());
+    let failed = format!("DEBUG snapshot failed client={client} error=no database");
+    let ended = format!("DEBUG client ended client={client} has_user=false reason=left");
+    assert_eq!(lines.take(), [failed, ended]);
+}
+
+#[test]
 fn closed_hub_reports_what_its_backplane_took() {
     let (lines, _guard) = captured(Level::INFO);
     for (tried, taken) in [(0, 0), (1, 1), (63, 63), (64, 64), (70, 64)] {
