@@ -126,6 +126,20 @@ fn a2_mixed_line_ends_are_distinguished() {
     assert_eq!(fields(data("\r\n\r\n")), "data: \ndata: \ndata: \n");
 }
 
+/// Data is searched for line ends in pieces of 16 KiB.
+#[test]
+fn a2_a_late_line_end_splits_long_data() {
+    const PIECE: usize = 16 << 10;
+
+    for len in [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 7] {
+        let line = "a".repeat(len);
+        for end in ["\n", "\r", "\r\n"] {
+            let lines = fields(data(&format!("{line}{end}b")));
+            assert!(lines == fields(data(&line)) + &fields(data("b")), "{end:?} after {len} bytes");
+        }
+    }
+}
+
 #[test]
 fn a2_no_other_character_starts_a_line() {
     let all = "\u{2028}\u{2029}\u{85}\u{B}\u{C}\0\u{1C}\u{1E}";
