@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sse_hub::{
@@ -684,6 +684,30 @@ fn reader_with_a_pace_gets_every_token() {
     assert_eq!((tokens(&all), gaps(&all)), (text(0..400), vec![]));
     let notes = frames(&all).into_iter().filter(|frame| frame.event == "note");
     assert_eq!(notes.count(), 8);
+}
+
+#[test]
+fn runs_of_a_request_cost_as_much_as_topics() {
+    const NAMES: usize = 4_000;
+    let limits = Limits::default().topics(NAMES);
+    let (hub, _) = hub_with(|hub| hub.limits(limits).runs(RunLimits::default().runs(NAMES)));
+    let names: Vec<String> = (0..NAMES).map(|number| format!("name-{number}")).collect();
+    let start = |name| hub.start_run(name, RunOptions::default()).unwrap();
+    let _runs: Vec<Run> = names.iter().map(start).collect();
+    let names = || names.iter().map(String::as_str);
+    let connect = |subscriber: Subscriber| {
+        let start = Instant::now();
+        let stream = hub.subscribe(subscriber).unwrap();
+        (start.elapsed(), stream).0
+    };
+    // The shortest of several, because other tests run at the same time.
+    let (mut topics, mut runs) = (Duration::MAX, Duration::MAX);
+    for _ in 0..10 {
+        topics = topics.min(connect(Subscriber::new().topics(names())));
+        runs = runs.min(connect(Subscriber::new().runs(names())));
+    }
+    // If each name is looked for among all, the factor is about 85.
+    assert!(runs < topics * 30, "{runs:?} for runs, {topics:?} for topics");
 }
 
 #[test]

@@ -17,8 +17,6 @@ use crate::wire::id::EventId;
 /// The producer of a run. A thread that holds the lock takes no other lock, and takes this lock
 /// while it holds no other.
 #[derive(Debug)]
-// A publish reads the fields before `status`: they lie together.
-#[repr(C)]
 pub(crate) struct Producer {
     pub(crate) id: ProducerId,
     /// The name of the run.

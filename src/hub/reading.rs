@@ -33,7 +33,7 @@ impl RunNames {
 pub(super) struct ClientRuns {
     /// The client names runs.
     pub(super) is_reader: bool,
-    /// The position before the first event of each known run.
+    /// The position before the first event of each known run, by the names.
     begins: Vec<(Key, EventId)>,
     /// The oldest of these positions.
     pub(super) begin: Option<EventId>,
@@ -69,18 +69,24 @@ impl ClientRuns {
                 all.last = Some((run.last, run.state));
             }
         }
+        // A request may name many runs, and each of its keys is looked up.
+        all.begins.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         all.begin = all.begins.iter().map(|&(_, begin)| begin).min();
         all
     }
 
     /// Lets a client share the names of its runs with the log: a hand-out then compares no text.
     pub(super) fn share_names(&self, memberships: &mut [Membership]) {
-        for (run, _) in &self.begins {
-            memberships
-                .iter_mut()
-                .filter(|held| held.key == *run)
-                .for_each(|held| held.key = run.clone());
+        for held in memberships {
+            if let Some((run, _)) = self.known(&held.key) {
+                held.key = run.clone();
+            }
         }
+    }
+
+    fn known(&self, key: &Key) -> Option<&(Key, EventId)> {
+        let at = self.begins.binary_search_by(|(run, _)| run.cmp(key)).ok()?;
+        self.begins.get(at)
     }
 
     /// Returns the end of the runs if all known runs have ended: the last event, and how the run
@@ -92,8 +98,7 @@ impl ClientRuns {
     /// Returns the position after which a client that begins with its runs holds a key. `others`:
     /// the position for keys that are no known run.
     pub(super) fn since(&self, key: &Key, others: EventId) -> EventId {
-        let begin = self.begins.iter().find(|(run, _)| run == key);
-        begin.map_or(others, |&(_, begin)| begin)
+        self.known(key).map_or(others, |&(_, begin)| begin)
     }
 }
 

@@ -902,7 +902,6 @@ mod tests {
             let damaged = damages.iter().fold(written, |bytes, damage| damage.to(bytes, &other));
             is_refused_or_valid(&damaged);
         }
-
     }
 
     /// Checks an entry that any program may have written: the codec refuses the entry, or writes

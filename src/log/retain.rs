@@ -238,7 +238,7 @@ impl Default for Retain {
 /// event of the text counts for twice the length of the data and for 32 bytes. In addition, each
 /// text of at most 16 KiB counts for 256 bytes, and at most 64 of the newest events count as other
 /// events, while a live client has not taken them. An answer of 10,000 tokens with 4 bytes each
-/// counts for 0.42 MB.
+/// counts for at most 0.42 MB.
 ///
 /// Beyond `bytes_per_run`, a run loses its oldest events. Beyond `bytes`, the runs that have ended
 /// lose their oldest events, and then the open runs. A reader is told of a loss by a gap.
