@@ -557,6 +557,11 @@
 //! no producer of the new order, is told that the run is lost. If the start comes all the same, the
 //! end that was sent is behind the start.
 //!
+//! An instance that has only missed a part of the order finds runs gone, too. Later entries can be
+//! the rest of such a run, up to an end that is not `lost`. They have no effect here, and each can
+//! be the last. So the log notes the newest, and tells the readers a gap when the next run of the
+//! name begins. Without a next run, the end `lost` is enough.
+//!
 //! # Time
 //!
 //! A stream arms the timer when the stream first becomes idle. The timer's waker is the client: if
