@@ -190,6 +190,25 @@ fn unknown_id_with_events_gets_a_gap() {
 }
 
 #[test]
+fn evicted_events_of_an_unknown_id_are_a_gap() {
+    let unknown: ClientId = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let audiences = [
+        Audience::client(unknown),
+        Audience::client(unknown).or(Audience::topic("t")).except(Audience::user("v")),
+    ];
+    for audience in audiences {
+        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
+        let again = |position| who(Some("u"), None).client_id(unknown).resume(position);
+        let start = last_id(&read(&mut hub.subscribe(who(Some("u"), None)).unwrap()));
+        let lost = hub.publish_confirmed(audience, event("lost")).unwrap().id().unwrap();
+        hub.send_to_user("other", event("evicts the lost event")).unwrap();
+        let mut stream = hub.subscribe(again(start)).unwrap();
+        assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
+        assert!(hub.subscribe(again(lost)).unwrap().is_resumed(), "the client had read the event");
+    }
+}
+
+#[test]
 fn id_is_kept_after_every_kind_of_end() {
     let limits = Limits::default().per_user(1).displace_oldest(true);
     let (hub, timer) =
@@ -228,16 +247,22 @@ fn id_is_kept_after_every_kind_of_end() {
     assert_eq!(hub.subscribe(who().client_id(client)).unwrap().client_id(), client);
 }
 
-/// The number of disconnected clients that the hub remembers here.
+/// The number of disconnected clients of which the hub here remembers the id beside the topics.
 const REMEMBERED: usize = 1024;
 
 fn come_and_go(hub: &Hub, count: usize) {
     (0..count).for_each(|_| drop(hub.subscribe(Subscriber::new()).unwrap()));
 }
 
+/// Returns a hub that remembers ids of clients, and no topics.
+fn remembering_ids() -> Hub {
+    let limits = Limits::default().remembered(0);
+    hub_with(|hub| hub.retain(Retain::default().events(10)).limits(limits)).0
+}
+
 #[test]
 fn latest_disconnected_clients_are_remembered() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
+    let hub = remembering_ids();
     let leave = || hub.subscribe(Subscriber::new()).unwrap().client_id();
     let back = |client| hub.subscribe(Subscriber::new().client_id(client)).unwrap().client_id();
     let client = leave();
@@ -250,13 +275,33 @@ fn latest_disconnected_clients_are_remembered() {
 
 #[test]
 fn client_that_left_again_counts_as_latest() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
+    let hub = remembering_ids();
     let client = hub.subscribe(Subscriber::new()).unwrap().client_id();
     let back = || hub.subscribe(Subscriber::new().client_id(client)).unwrap().client_id();
     come_and_go(&hub, REMEMBERED - 1);
     assert_eq!(back(), client);
     come_and_go(&hub, 1);
     assert_eq!(back(), client, "only one client has left since");
+}
+
+#[test]
+fn remembered_client_keeps_its_id_beyond_other_departures() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
+    for joins in [false, true] {
+        let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+        let (client, start) = (stream.client_id(), last_id(&read(&mut stream)));
+        if joins {
+            hub.join(client, "room").unwrap();
+        }
+        drop(stream);
+        come_and_go(&hub, REMEMBERED);
+        hub.send_to_client(client, event("sent by id")).unwrap();
+        let again = Subscriber::new().client_id(client).resume(start);
+        let mut stream = hub.subscribe(again).unwrap();
+        assert_eq!((stream.client_id(), stream.is_resumed()), (client, true));
+        assert_eq!(data(&read(&mut stream)), ["sent by id"]);
+        assert_eq!(topics(&hub, client).len(), usize::from(joins));
+    }
 }
 
 /// The audience of one of the events below, and whether it includes the client.

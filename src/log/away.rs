@@ -193,20 +193,16 @@ impl Away {
         self.records.contains_key(&id)
     }
 
-    /// Returns whether a client of this owner keeps this id because of remembered topics.
+    /// Returns whether a client with this id and this owner is remembered. Such a client keeps its
+    /// id, also if it has no topics: the events that were sent to the id are for the client.
     pub(crate) fn restores(&self, id: ClientId, owner: &Owner) -> bool {
-        self.held(id, owner)
-            .is_some_and(|(record, held)| !record.is_own || held.iter().any(|held| held.is_joined))
+        self.held(id, owner).is_some()
     }
 
     fn held(&self, id: ClientId, owner: &Owner) -> Option<(Record, &[Membership])> {
         let record = *self.records.get(&id)?;
         let held = self.routes.memberships(record.slot);
         (Owner::of(held) == *owner).then_some((record, held))
-    }
-
-    fn has(&self, id: ClientId, owner: &Owner) -> bool {
-        self.held(id, owner).is_some()
     }
 
     /// Returns the topics that a client of this owner would get back. Returns `None` if the client
@@ -358,7 +354,7 @@ impl Away {
         self.has_joins = true;
         let keys = profile.keys();
         let is_valid = |key: &Key| key.check(bounds.name_len).is_ok();
-        let is_of_another = self.knows(profile.id) && !self.has(profile.id, &profile.owner);
+        let is_of_another = self.knows(profile.id) && !self.restores(profile.id, &profile.owner);
         if is_of_another || !keys.iter().all(is_valid) {
             // No hub wrote this, or the client cannot come here.
             return;

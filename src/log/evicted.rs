@@ -155,9 +155,11 @@ impl Evicted {
         lost.max(self.combined_since(after, client))
     }
 
-    /// Returns whether an event for a single key was evicted that came after `after`.
+    /// Returns whether an event after `after` was evicted that has this key among its index keys.
     pub(super) fn had_events(&self, key: u64, after: EventId) -> bool {
-        self.newest.get(&any_type(key)).is_some_and(|&id| id > after)
+        let newest = self.newest.get(&any_type(key)).copied();
+        let combined = self.combined.iter().filter(|(.., hashes)| hashes.keys.contains(&key));
+        newest.max(combined.map(|&(id, ..)| id).max()).is_some_and(|id| id > after)
     }
 
     fn combined_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
