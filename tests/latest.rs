@@ -155,6 +155,22 @@ fn bound_of_bytes_holds_and_huge_values_are_not_kept() {
 }
 
 #[test]
+fn kept_values_count_as_retained_bytes() {
+    let retain = Retain::default().events(1).age(10 * SECOND).keep_latest(10);
+    let (hub, timer) = hub_with(|hub| hub.retain(retain));
+    hub.broadcast(price("a", 1)).unwrap();
+    let bytes = hub.stats().retained_bytes;
+    // Few, because longer ids have more bytes.
+    for value in 2..=4 {
+        hub.broadcast(price("b", value)).unwrap();
+        hub.broadcast(price("a", value)).unwrap();
+        timer.advance(3600 * SECOND);
+        let stats = hub.stats();
+        assert_eq!((stats.retained, stats.retained_bytes), (2, 2 * bytes), "after {value}");
+    }
+}
+
+#[test]
 fn value_lost_while_values_are_read_is_told() {
     let retain = Retain::default().events(1).keep_latest(3);
     let (hub, _) = hub_with(|hub| hub.retain(retain).max_batch_bytes(1));

@@ -3,6 +3,10 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+
+use futures_util::StreamExt as _;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -831,6 +835,64 @@ fn forgotten_topics_are_a_gap() {
         drop(stream);
         assert!(back(client, position).is_resumed());
     }
+}
+
+#[test]
+fn latest_clients_keep_their_topics() {
+    let hub = hub_with(|hub| hub.limits(Limits::default().remembered(2))).0;
+    let gone = [(); 3].map(|()| gone_with_topics(&hub, Subscriber::new(), &["room"]));
+    // All stay connected: a client that leaves again takes the place of another.
+    let back = gone.map(|(client, position)| {
+        hub.subscribe(Subscriber::new().client_id(client).resume(position)).unwrap()
+    });
+    let of_back = |stream: &Subscription| (stream.is_resumed(), topics(&hub, stream.client_id()));
+    let with_topics = (true, vec!["room".to_owned()]);
+    assert_eq!(back.each_ref().map(of_back), [(false, vec![]), with_topics.clone(), with_topics]);
+}
+
+#[test]
+fn full_client_that_is_away_joins_no_topic() {
+    let hub = hub_with(|hub| hub.limits(Limits::default().topics(1))).0;
+    let (client, position) = gone_with_topics(&hub, Subscriber::new(), &["room"]);
+    hub.join(client, "second").unwrap();
+    let again = Subscriber::new().client_id(client).resume(position);
+    assert!(hub.subscribe(again).unwrap().is_resumed(), "the client lacks no topic");
+    // A topic of the request takes no other place when the server joins the client.
+    let (client, position) = gone_with_topics(&hub, Subscriber::new().topic("room"), &[]);
+    hub.join(client, "room").unwrap();
+    let again = Subscriber::new().client_id(client).resume(position);
+    let stream = hub.subscribe(again).unwrap();
+    assert_eq!((stream.is_resumed(), topics(&hub, client)), (true, vec!["room".to_owned()]));
+}
+
+/// A waker that runs a function once.
+struct OnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for OnWake {
+    fn wake(self: Arc<Self>) {
+        let run = self.0.lock().unwrap().take();
+        run.into_iter().for_each(|run| run());
+    }
+}
+
+#[test]
+fn client_that_returns_while_its_crowd_joins_joins_too() {
+    let (hub, _) = hub_with(|hub| hub);
+    let who = || Subscriber::new().user("u");
+    let (client, position) = gone_with_topics(&hub, who(), &["room"]);
+    hub.send_to_topic("news", event("old")).unwrap();
+    // More clients than join in one hold of the locks: between two holds, wakers run.
+    let mut crowd: Vec<_> = (0..200).map(|_| hub.subscribe(who()).unwrap()).collect();
+    crowd.iter_mut().for_each(|stream| drop(read(stream)));
+    let returned = Arc::new(Mutex::new(None));
+    let (at_hub, slot) = (hub.clone(), Arc::clone(&returned));
+    let again = who().client_id(client).resume(position);
+    let come_back = move || *slot.lock().unwrap() = Some(at_hub.subscribe(again).unwrap());
+    let waker = Waker::from(Arc::new(OnWake(Mutex::new(Some(Box::new(come_back))))));
+    assert!(crowd[0].poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+    hub.join_with_last(Audience::user("u"), "news", 1).unwrap();
+    assert!(returned.lock().unwrap().is_some(), "the client has returned between two holds");
+    assert_eq!(topics(&hub, client), ["news", "room"]);
 }
 
 #[test]

@@ -450,6 +450,56 @@ impl Away {
 mod tests {
     use super::*;
 
+    const BOUNDS: Bounds = Bounds { topics: 4, name_len: 8 };
+
+    fn owner(user: &str) -> Owner {
+        Owner { user: Some(user.into()), session: None }
+    }
+
+    fn profile(id: ClientId, user: &str) -> Profile {
+        let room = Followed { topic: "room".into(), since: EventId::ORIGIN, is_joined: true };
+        Profile { id, owner: owner(user), topics: vec![room] }
+    }
+
+    #[test]
+    fn invalid_announcements_change_nothing() {
+        let mut away = Away::new(4, true, KeyHasher::default());
+        let id = ClientId::random().unwrap();
+        let learn = |away: &mut Away, profile| {
+            away.learn(profile, EventId::new(1, 1), EventId::new(1, 1), BOUNDS);
+        };
+        learn(&mut away, profile(id, "ann"));
+        learn(&mut away, profile(id, "bob"));
+        assert!(away.returned(id, &owner("bob")).is_none(), "the id is of another user");
+        assert_eq!(away.returned(id, &owner("ann")).map(|back| back.topics.len()), Some(1));
+        let long = ClientId::random().unwrap();
+        learn(&mut away, profile(long, "longer than a name"));
+        assert!(!away.knows(long), "the user cannot come here");
+    }
+
+    #[test]
+    fn join_after_a_reset_may_be_for_a_forgotten_client() {
+        let now = Instant::now();
+        let [start, head, join] = [1, 5, 9].map(|seq| EventId::new(1, seq));
+        let mut away = Away::new(4, false, KeyHasher::default());
+        let reset = |away: &mut Away, floor, is_first| {
+            away.restart(floor, is_first);
+            away.note_no_joins();
+        };
+        reset(&mut away, start, true);
+        let everybody = Recipients::Key(Key::All);
+        let mut other = Away::new(4, false, KeyHasher::default());
+        reset(&mut other, start, true);
+        other.join(&everybody, &Key::Topic("room".into()), join, 4);
+        assert!(!other.may_lack(&[], start, now), "no client was remembered before the start");
+        // A client that left up to here, and had no topics, is forgotten.
+        reset(&mut away, head, false);
+        assert!(!away.may_lack(&[], head, now));
+        away.join(&everybody, &Key::Topic("room".into()), join, 4);
+        assert!(away.may_lack(&[], head, now));
+        assert!(!away.may_lack(&[], join, now), "the client came later");
+    }
+
     #[test]
     fn remembered_client_holds_no_run() {
         let hasher = KeyHasher::default();

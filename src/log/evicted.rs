@@ -272,6 +272,17 @@ mod tests {
     }
 
     #[test]
+    fn event_that_the_client_read_is_not_missed() {
+        let mut record = Record::new(100, BIRTH);
+        evict(&mut record, &user(1), "news", 5);
+        evict(&mut record, &user(1), "other", 6);
+        evict(&mut record, &user(2), "news", 7);
+        let news = record.types(&["news"]);
+        assert_eq!(since(&record, EventId::new(5, 5), &[user(1)], &news), None);
+        assert_eq!(since(&record, EventId::new(5, 4), &[user(1)], &news), Some(5));
+    }
+
+    #[test]
     fn combined_audiences_are_exact_then_safe() {
         let mut record = Record::new(100, BIRTH);
         evict(&mut record, &Audience::topic("t").except(user(1)), "news", 1);
@@ -284,6 +295,22 @@ mod tests {
         }
         assert_eq!(record.evicted.combined.len(), COMBINED);
         assert_eq!(since(&record, BIRTH, &other, &all), Some(1), "the audience is forgotten");
+    }
+
+    #[test]
+    fn names_of_combined_audiences_are_bounded() {
+        const EVENTS: u64 = 8;
+        // Each has an equal part of the names.
+        let others = Audience::users((2..COMBINED_NAMES / EVENTS as usize).map(|name| name as u64));
+        let audience = Audience::topic("t").and(others).except(user(1));
+        let (client, all) = ([Audience::topic("t"), user(1)], Filter::Everything);
+        let mut record = Record::new(100, BIRTH);
+        for count in 1..=3 * EVENTS {
+            evict(&mut record, &audience, "news", count);
+            // Of older events, the audience is forgotten.
+            let forgotten = count.checked_sub(EVENTS).filter(|&count| count > 0);
+            assert_eq!(since(&record, BIRTH, &client, &all), forgotten);
+        }
     }
 
     #[test]
@@ -317,17 +344,32 @@ mod tests {
 
     #[test]
     fn endless_names_stay_bounded_and_hide_no_loss() {
-        const CAPACITY: usize = 100;
+        const CAPACITY: usize = 101;
         let mut record = Record::new(CAPACITY, BIRTH);
+        let (mut len, mut drops) = (0, 0);
         for count in 1..=10_000 {
             evict(&mut record, &user(count), "news", count as u64);
             assert!(record.evicted.newest.len() <= CAPACITY);
+            drops += usize::from(record.evicted.newest.len() <= len);
+            len = record.evicted.newest.len();
+            if count == CAPACITY / 2 {
+                // Two rows for each user, and the row of the type.
+                assert_eq!(len, CAPACITY);
+                assert_eq!(since(&record, BIRTH, &[user(0)], &Filter::Everything), None);
+            }
         }
+        // Each drop makes room for many rows.
+        assert!(drops <= 10_000 / (CAPACITY / 5), "{drops} drops");
         for count in 1..=10_000 {
             let before = EventId::new(5, count as u64 - 1);
             let found = since(&record, before, &[user(count)], &Filter::Everything);
             assert!(found >= Some(count as u64), "user {count} missed an event without a gap");
         }
-        assert_eq!(since(&record, EventId::new(5, 10_000), &[user(1)], &Filter::Everything), None);
+        let end = EventId::new(5, 10_000);
+        assert_eq!(since(&record, end, &[user(1)], &Filter::Everything), None);
+        // Rows of a single event are bounded, too.
+        evict(&mut record, &Audience::users(0..1_000_u64), "news", 10_001);
+        assert!(record.evicted.newest.len() <= CAPACITY);
+        assert_eq!(since(&record, end, &[user(7)], &Filter::Everything), Some(10_001));
     }
 }
