@@ -32,7 +32,7 @@ fn publish(hub: &Hub, count: usize) -> Vec<EventId> {
         .collect()
 }
 
-/// Returns a disconnected client, its position, and an event that was sent to that client alone.
+/// Returns a disconnected client with the position, after an event for that client alone.
 fn gone(hub: &Hub, who: Subscriber) -> (ClientId, EventId) {
     let mut stream = hub.subscribe(who).unwrap();
     let client = stream.client_id();
@@ -122,7 +122,7 @@ fn owner_takes_over_an_id_in_use() {
     let owners = [(None, None), (Some("u"), None), (None, Some("s")), (Some("u"), Some("s"))];
     for (user, session) in owners {
         for unread in [0, 1, 50] {
-            // A limit of one client must not refuse the client that replaces itself.
+            // A limit of 1 must not refuse a client that replaces an own connection.
             let limits = Limits::default().clients(1).per_user(1).per_session(1);
             let (hub, _) = hub_with(|hub| hub.limits(limits));
             let mut old = hub.subscribe(who(user, session)).unwrap();
@@ -308,7 +308,7 @@ fn remembered_client_keeps_its_id_beyond_other_departures() {
     }
 }
 
-/// The audience of one of the events below, and whether it includes the client.
+/// The audience of an event below, and whether the audience includes the client.
 fn audience(number: usize) -> (Audience, bool) {
     match number % 6 {
         0 => (Audience::all(), true),
@@ -822,7 +822,7 @@ fn forgotten_topics_are_a_gap() {
         assert_eq!((stream.client_id(), stream.is_resumed()), (client, false));
         assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
         drop(stream);
-        // A join may have been for a client that was forgotten before.
+        // A join may be for a client that the hub has forgotten.
         let (client, position) = gone_with_topics(&hub, Subscriber::new().user("u"), &[]);
         come_and_go(&hub, 3);
         hub.join(Audience::user("u"), "room").unwrap();
@@ -881,7 +881,7 @@ fn client_that_returns_while_its_crowd_joins_joins_too() {
     let who = || Subscriber::new().user("u");
     let (client, position) = gone_with_topics(&hub, who(), &["room"]);
     hub.send_to_topic("news", event("old")).unwrap();
-    // More clients than join in one hold of the locks: between two holds, wakers run.
+    // More clients than join in a hold of the locks: between two holds, wakers run.
     let mut crowd: Vec<_> = (0..200).map(|_| hub.subscribe(who()).unwrap()).collect();
     crowd.iter_mut().for_each(|stream| drop(read(stream)));
     let returned = Arc::new(Mutex::new(None));

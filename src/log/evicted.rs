@@ -36,11 +36,11 @@ pub(crate) struct Evicted {
     combined: VecDeque<(EventId, Arc<Combined>, KeyHashes)>,
     combined_names: usize,
     capacity: usize,
-    /// The record has no answer for positions before this one.
+    /// The record has no answer for positions before this position.
     floor: EventId,
     /// The log holds every event after this position.
     whole_from: EventId,
-    /// Some recorded events were restored since the last eviction.
+    /// Some recorded events are in the log again since the last eviction.
     restored: bool,
 }
 
@@ -85,7 +85,7 @@ impl Evicted {
         self.whole_from = self.whole_from.min(position);
     }
 
-    /// Records that an event was evicted.
+    /// Records an evicted event.
     pub(crate) fn record(&mut self, id: EventId, recipients: &Recipients, hashes: &KeyHashes) {
         self.drop_restored_records();
         self.whole_from = self.whole_from.max(id);
@@ -102,8 +102,8 @@ impl Evicted {
         }
     }
 
-    /// Records that an event was evicted, as an event for every holder of its keys: the record does
-    /// not keep the audience. A forgotten run counts as its last event.
+    /// Records an evicted event as an event for every holder of its keys: the record does not keep
+    /// the audience. A forgotten run counts as its last event.
     pub(super) fn record_for_holders(&mut self, id: EventId, hashes: &KeyHashes) {
         self.drop_restored_records();
         self.whole_from = self.whole_from.max(id);
@@ -125,8 +125,8 @@ impl Evicted {
     ) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
         let unknown = (from < floor).then_some(floor);
-        // A row keeps only the newest eviction. If that event was restored, an older one of the
-        // same row may still be missing: assume so, to be safe.
+        // A row keeps only the newest eviction. If the log has that event again, an older event of
+        // the same row may still be missing: assume so, to be safe.
         let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
         let mut lost = unknown;
         // A client may name many types that no event has.
@@ -155,7 +155,7 @@ impl Evicted {
         lost.max(self.combined_since(after, client))
     }
 
-    /// Returns whether an event after `after` was evicted that has this key among its index keys.
+    /// Returns whether the log has evicted an event after `after` with this index key.
     pub(super) fn had_events(&self, key: u64, after: EventId) -> bool {
         let newest = self.newest.get(&any_type(key)).copied();
         let combined = self.combined.iter().filter(|(.., hashes)| hashes.keys.contains(&key));

@@ -1,6 +1,6 @@
 //! Topics of clients that return, also on another instance.
 //!
-//! The model knows every join and leave by its place in the order. A client that returns must have
+//! The model knows every join and leave by the place in the order. A client that returns must have
 //! the topics of the model, or must be told a gap.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,7 +34,7 @@ impl Backplane for Outbox {
 #[derive(Default)]
 struct Order {
     entries: Vec<bytes::Bytes>,
-    /// What an engine would note beside the order.
+    /// The note of an engine beside the order.
     has_joins: bool,
 }
 
@@ -85,7 +85,7 @@ impl Instance {
         }
     }
 
-    /// Places what the instance sends, and reads all entries.
+    /// Places the sent entries, and reads all entries.
     fn settle(&mut self, order: &mut Order) {
         self.flush(order);
         self.read(order, usize::MAX);
@@ -140,7 +140,7 @@ fn topics_return_on_another_instance() {
     let (mut order, mut instances) = two();
     let (tab, position) = joined(&mut order, &mut instances);
     let client = tab.client_id();
-    // The first instance is killed: it says nothing more.
+    // The first instance is killed, and sends nothing more.
     instances[1].publish("room", "2");
     instances[1].flush(&mut order);
     instances[1].read(&order, usize::MAX);
@@ -259,7 +259,7 @@ fn id_of_another_owner_reveals_no_events() {
     let local = instances[1].hub.subscribe(ann()).unwrap();
     let local_id = local.client_id();
     drop(local);
-    // The other instance forgets its own client for the announced client, and knows only the id.
+    // The announced client takes the place of the local client, of which only the id stays known.
     let (tab, position) = joined(&mut order, &mut instances);
     for id in [tab.client_id(), local_id] {
         instances[1].hub.send_to_client(id, Event::new("n")).unwrap();
@@ -451,7 +451,7 @@ fn replaced_order_keeps_no_topics_of_others() {
     let (mut order, mut instances) = two();
     let (mut tab, _) = joined(&mut order, &mut instances);
     let client = tab.client_id();
-    // The order is emptied. The first instance announces its clients again.
+    // The order is emptied. The first instance announces the connected clients again.
     order.entries.clear();
     for instance in &mut instances {
         instance.read = 0;
@@ -586,7 +586,7 @@ fn topic(number: usize) -> &'static str {
     TOPICS.into_iter().chain(OWN).nth(number).unwrap()
 }
 
-/// An entry of the order, as the model understands it.
+/// The meaning of an entry of the order.
 #[derive(Debug, Clone)]
 enum Meaning {
     Event(usize),
@@ -608,16 +608,16 @@ struct Browser {
     /// The topic that each request of the browser names.
     own: usize,
     client: Option<ClientId>,
-    /// The first entry that the client's first instance had not read when it let the client in.
+    /// The first entry that the client's first instance had not read when the client connected.
     since: usize,
-    /// Entries before this one were read by an instance while it held the client.
+    /// An instance has read the entries before this index while the client was connected there.
     applied: usize,
     stream: Option<(usize, Subscription)>,
     last: Option<EventId>,
     /// Events before this entry are not owed.
     from: usize,
     seen: BTreeSet<usize>,
-    /// The client's earlier lives, of which it was not told that topics are missing.
+    /// The client's earlier ids with topics that are missing without a gap.
     untold: Vec<(ClientId, usize)>,
 }
 
@@ -654,7 +654,7 @@ impl Model {
         Self { order, meanings, instances, unsent, browsers, limits, returned: 0 }
     }
 
-    /// Notes an entry that an instance was asked to send.
+    /// Notes an entry that the test has an instance send.
     fn sent(&mut self, at: usize, is_sent: bool, meaning: Meaning) {
         self.note_own_entries(at, usize::from(is_sent));
         if is_sent {
@@ -670,8 +670,9 @@ impl Model {
         }
     }
 
-    /// Returns the topics of a client that follows `own`, each with the entry since which it
-    /// follows the topic, after the entries from `since` up to `upto`. `ids`: the ids of the client.
+    /// Returns the topics of a client that follows `own` after the entries from `since` up to
+    /// `upto`, each with the entry since which the client follows the topic. `ids`: the ids of the
+    /// client.
     fn topics(
         &self,
         browser: usize,
@@ -851,7 +852,7 @@ impl Model {
             (of.client, of.last, of.from) = (None, None, usize::MAX);
             return Ok(());
         }
-        // The page learns its id from the first item.
+        // The page learns the id from the first item.
         let (_, stream) = self.browsers[browser].stream.as_mut().unwrap();
         let opening = read_items(stream, 1);
         self.receive(browser, &opening)
