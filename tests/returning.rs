@@ -194,21 +194,31 @@ fn unknown_id_with_events_gets_a_gap() {
 }
 
 #[test]
-fn evicted_events_of_an_unknown_id_are_a_gap() {
+fn missed_events_of_an_unknown_id_are_a_gap() {
     let unknown: ClientId = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let (client, topic) = (|| Audience::client(unknown), |name: &str| Audience::topic(name));
     let audiences = [
-        Audience::client(unknown),
-        Audience::client(unknown).or(Audience::topic("t")).except(Audience::user("v")),
+        (client(), true),
+        (client().or(topic("s")).except(Audience::user("v")), true),
+        // Indexed by the topic, and not by the client.
+        (topic("t").and(client().or(topic("s"))), true),
+        (client().except(Audience::user("u")), false),
     ];
-    for audience in audiences {
-        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
-        let again = |position| who(Some("u"), None).client_id(unknown).resume(position);
-        let start = last_id(&read(&mut hub.subscribe(who(Some("u"), None)).unwrap()));
-        let lost = hub.publish_confirmed(audience, event("lost")).unwrap().id().unwrap();
-        hub.send_to_user("other", event("evicts the lost event")).unwrap();
-        let mut stream = hub.subscribe(again(start)).unwrap();
-        assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
-        assert!(hub.subscribe(again(lost)).unwrap().is_resumed(), "the client had read the event");
+    for (number, (audience, is_lost)) in audiences.iter().enumerate() {
+        for retained in [1, 9] {
+            let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(retained)));
+            let who = || who(Some("u"), None).topic("t").client_id(unknown);
+            let start = last_id(&read(&mut hub.subscribe(who()).unwrap()));
+            let receipt = hub.publish_confirmed(audience.clone(), event("lost")).unwrap();
+            hub.send_to_user("other", event("evicts the lost event")).unwrap();
+            let mut again = hub.subscribe(who().resume(start)).unwrap();
+            let expected: &[&str] = if *is_lost { &["evicted"] } else { &[] };
+            assert_eq!(gaps(&read(&mut again)), expected, "audience {number} of {retained} events");
+            let after = hub.subscribe(who().resume(receipt.id().unwrap())).unwrap();
+            assert!(after.is_resumed(), "the client had read the event");
+            let other_type = hub.subscribe(who().event_types(["other"]).resume(start)).unwrap();
+            assert!(other_type.is_resumed(), "the client selects other events");
+        }
     }
 }
 
@@ -275,6 +285,8 @@ fn latest_disconnected_clients_are_remembered() {
     let client = leave();
     come_and_go(&hub, REMEMBERED);
     assert_ne!(back(client), client);
+    let newest = leave();
+    assert_eq!(back(newest), newest);
 }
 
 #[test]

@@ -124,30 +124,19 @@ impl Evicted {
         client: Identity<'_>,
     ) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
-        let unknown = (from < floor).then_some(floor);
-        // A row keeps only the newest eviction. If the log has that event again, an older event of
-        // the same row may still be missing: assume so, to be safe.
-        let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
-        let mut lost = unknown;
-        // A client may name many types that no event has.
-        let of_type = |&name: &u64| newest(any_key(name)).is_some_and(|id| id > after);
-        let types: SmallVec<[u64; 8]> = match client.filter {
-            Filter::Everything => SmallVec::new(),
-            Filter::Types(types) => types.iter().copied().filter(of_type).collect(),
-        };
+        let mut lost = (from < floor).then_some(floor);
+        let types = self.lost_types(client.filter, after);
         for held in client.memberships {
             // Only a loss later than those found so far counts. So the types, of which a client
             // may have many, are looked up for few keys.
             let found = lost.unwrap_or(after).max(after).max(held.since);
-            let Some(of_any_type) = newest(any_type(held.hash)).filter(|&id| id > found) else {
-                continue;
-            };
+            let of_any_type = self.newest_of(any_type(held.hash));
+            let Some(of_any_type) = of_any_type.filter(|&id| id > found) else { continue };
             let later = match client.filter {
                 Filter::Everything => Some(of_any_type),
                 Filter::Types(_) => {
-                    let of_types =
-                        types.iter().filter_map(|&name| newest(one_type(held.hash, name)));
-                    of_types.max().filter(|&id| id > found)
+                    let rows = types.iter().map(|&name| one_type(held.hash, name));
+                    rows.filter_map(|row| self.newest_of(row)).max().filter(|&id| id > found)
                 }
             };
             lost = later.or(lost);
@@ -155,11 +144,21 @@ impl Evicted {
         lost.max(self.combined_since(after, client))
     }
 
-    /// Returns whether the log has evicted an event after `after` with this index key.
-    pub(super) fn had_events(&self, key: u64, after: EventId) -> bool {
-        let newest = self.newest.get(&any_type(key)).copied();
-        let combined = self.combined.iter().filter(|(.., hashes)| hashes.keys.contains(&key));
-        newest.max(combined.map(|&(id, ..)| id).max()).is_some_and(|id| id > after)
+    /// Returns the newest evicted event of a row.
+    fn newest_of(&self, row: u64) -> Option<EventId> {
+        // A row keeps only the newest eviction. If the log has that event again, an older event of
+        // the same row may still be missing: assume so, to be safe.
+        self.newest.get(&row).map(|&id| id.min(self.whole_from))
+    }
+
+    /// Returns the types of a filter that lost an event after `after`. A client may name many types
+    /// that no event has.
+    fn lost_types(&self, filter: &Filter, after: EventId) -> SmallVec<[u64; 8]> {
+        let is_lost = |&name: &u64| self.newest_of(any_key(name)).is_some_and(|id| id > after);
+        match filter {
+            Filter::Everything => SmallVec::new(),
+            Filter::Types(types) => types.iter().copied().filter(is_lost).collect(),
+        }
     }
 
     fn combined_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
@@ -335,6 +334,14 @@ mod tests {
         );
         assert_eq!(since(&record, BIRTH, &[user(2)], &all), Some(5));
         assert_eq!(record.evicted.whole_from(), EventId::new(5, 6));
+
+        // An event with a combined audience before the restored events stays missed.
+        let mut record = Record::new(100, BIRTH);
+        evict(&mut record, &user(1).and(user(2)), "news", 3);
+        evict(&mut record, &user(3), "news", 9);
+        record.evicted.restore(EventId::new(5, 5));
+        evict(&mut record, &user(3), "news", 6);
+        assert_eq!(since(&record, BIRTH, &both, &all), Some(3));
 
         let mut late_start = Record::new(100, EventId::new(5, 9));
         late_start.evicted.restore(EventId::new(5, 2));
