@@ -850,6 +850,20 @@ fn forgotten_topics_are_a_gap() {
 }
 
 #[test]
+fn events_before_a_join_do_not_count_as_replayed() {
+    let (hub, _) = hub_with(|hub| hub.limits(Limits::default().replay(1)));
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    let (client, start) = (stream.client_id(), last_id(&read(&mut stream)));
+    hub.send_to_topic("room", event("before")).unwrap();
+    hub.join(client, "room").unwrap();
+    hub.send_to_topic("room", event("after")).unwrap();
+    drop(stream);
+    let mut stream = hub.subscribe(Subscriber::new().client_id(client).resume(start)).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["after".to_owned()], vec![]));
+}
+
+#[test]
 fn latest_clients_keep_their_topics() {
     let hub = hub_with(|hub| hub.limits(Limits::default().remembered(2))).0;
     let gone = [(); 3].map(|()| gone_with_topics(&hub, Subscriber::new(), &["room"]));
