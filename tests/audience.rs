@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::time::{Duration, Instant};
 
 use proptest::collection::{btree_set, vec};
@@ -323,6 +324,22 @@ fn audiences_combine() {
             let once = if members.contains(&client) { vec![what] } else { vec![] };
             assert_eq!(data(&read(stream)), once, "client {client}");
         }
+    }
+}
+
+#[test]
+fn equal_audiences_have_equal_hashes() {
+    let both = |user: u64| Audience::user(user).and(Audience::topic("t"));
+    let table = [
+        (both(42), Audience::user("42").and(Audience::topic("t")), true),
+        (both(42), both(43), false),
+        (both(42), Audience::topic("t").and(Audience::user(42_u64)), false),
+        (Audience::user("a"), Audience::session("a"), false),
+    ];
+    for (one, other, is_equal) in table {
+        assert_eq!(one == other, is_equal, "{one:?} {other:?}");
+        let hash = |audience| BuildHasherDefault::<DefaultHasher>::default().hash_one(audience);
+        assert_eq!(hash(&one) == hash(&other), is_equal, "{one:?} {other:?}");
     }
 }
 

@@ -23,7 +23,7 @@ fn price(symbol: &str, value: usize) -> Event {
     event(value).conflate(symbol)
 }
 
-/// Publishes each number as the value of a key of its own.
+/// Publishes each number as the value of another key.
 fn publish_values(hub: &Hub, values: impl IntoIterator<Item = usize>) {
     for value in values {
         hub.broadcast(price(&value.to_string(), value)).unwrap();
@@ -152,6 +152,22 @@ fn bound_of_bytes_holds_and_huge_values_are_not_kept() {
     (0..100).for_each(|symbol| of_size(&symbol.to_string(), 500));
     let stats = hub.stats();
     assert!(stats.retained_bytes < 4_000 + 1_000, "{stats:?}");
+}
+
+#[test]
+fn kept_values_count_as_retained_bytes() {
+    let retain = Retain::default().events(1).age(10 * SECOND).keep_latest(10);
+    let (hub, timer) = hub_with(|hub| hub.retain(retain));
+    hub.broadcast(price("a", 1)).unwrap();
+    let bytes = hub.stats().retained_bytes;
+    // Few rounds: an id with more digits takes more bytes.
+    for value in 2..=4 {
+        hub.broadcast(price("b", value)).unwrap();
+        hub.broadcast(price("a", value)).unwrap();
+        timer.advance(3600 * SECOND);
+        let stats = hub.stats();
+        assert_eq!((stats.retained, stats.retained_bytes), (2, 2 * bytes), "after {value}");
+    }
 }
 
 #[test]
@@ -295,7 +311,8 @@ fn audience(to: usize) -> Audience {
     }
 }
 
-/// Whether a client follows topic `a`, whether its user is `u`, and the audiences that include it.
+/// Whether a client follows topic `a`, whether the user is `u`, and the audiences that include the
+/// client.
 const CLIENTS: [(bool, bool, [bool; AUDIENCES]); 4] = [
     (false, false, [true, false, false, false]),
     (true, false, [true, true, true, true]),
@@ -365,7 +382,7 @@ struct Browser {
     seen: BTreeSet<usize>,
     /// The newest received event of each conflation.
     newest: Vec<((usize, usize, usize), usize)>,
-    /// The losses that this connection was told.
+    /// The reported losses of this connection.
     told: BTreeSet<usize>,
 }
 

@@ -183,6 +183,7 @@ fn names_and_ids_print_their_text() {
     }
 
     check(Name::from("a\tb"), "a\tb", r#""a\tb""#);
+    assert_eq!(Name::from("a\tb").as_str(), "a\tb");
     check(EventId::new(1763, 12), "1763-12", "1763-12");
     let client = "00112233445566778899aabbccddeeff";
     check(client.parse::<ClientId>().unwrap(), client, client);

@@ -3,6 +3,10 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+
+use futures_util::StreamExt as _;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -28,7 +32,7 @@ fn publish(hub: &Hub, count: usize) -> Vec<EventId> {
         .collect()
 }
 
-/// Returns a disconnected client, its position, and an event that was sent to that client alone.
+/// Returns a disconnected client with the position, after an event for that client alone.
 fn gone(hub: &Hub, who: Subscriber) -> (ClientId, EventId) {
     let mut stream = hub.subscribe(who).unwrap();
     let client = stream.client_id();
@@ -118,7 +122,7 @@ fn owner_takes_over_an_id_in_use() {
     let owners = [(None, None), (Some("u"), None), (None, Some("s")), (Some("u"), Some("s"))];
     for (user, session) in owners {
         for unread in [0, 1, 50] {
-            // A limit of one client must not refuse the client that replaces itself.
+            // A limit of 1 must not refuse a client that replaces an own connection.
             let limits = Limits::default().clients(1).per_user(1).per_session(1);
             let (hub, _) = hub_with(|hub| hub.limits(limits));
             let mut old = hub.subscribe(who(user, session)).unwrap();
@@ -190,6 +194,35 @@ fn unknown_id_with_events_gets_a_gap() {
 }
 
 #[test]
+fn missed_events_of_an_unknown_id_are_a_gap() {
+    let unknown: ClientId = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let (client, topic) = (|| Audience::client(unknown), |name: &str| Audience::topic(name));
+    let audiences = [
+        (client(), true),
+        (client().or(topic("s")).except(Audience::user("v")), true),
+        // Indexed by the topic, and not by the client.
+        (topic("t").and(client().or(topic("s"))), true),
+        (client().except(Audience::user("u")), false),
+    ];
+    for (number, (audience, is_lost)) in audiences.iter().enumerate() {
+        for retained in [1, 9] {
+            let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(retained)));
+            let who = || who(Some("u"), None).topic("t").client_id(unknown);
+            let start = last_id(&read(&mut hub.subscribe(who()).unwrap()));
+            let receipt = hub.publish_confirmed(audience.clone(), event("lost")).unwrap();
+            hub.send_to_user("other", event("evicts the lost event")).unwrap();
+            let mut again = hub.subscribe(who().resume(start)).unwrap();
+            let expected: &[&str] = if *is_lost { &["evicted"] } else { &[] };
+            assert_eq!(gaps(&read(&mut again)), expected, "audience {number} of {retained} events");
+            let after = hub.subscribe(who().resume(receipt.id().unwrap())).unwrap();
+            assert!(after.is_resumed(), "the client had read the event");
+            let other_type = hub.subscribe(who().event_types(["other"]).resume(start)).unwrap();
+            assert!(other_type.is_resumed(), "the client selects other events");
+        }
+    }
+}
+
+#[test]
 fn id_is_kept_after_every_kind_of_end() {
     let limits = Limits::default().per_user(1).displace_oldest(true);
     let (hub, timer) =
@@ -228,16 +261,22 @@ fn id_is_kept_after_every_kind_of_end() {
     assert_eq!(hub.subscribe(who().client_id(client)).unwrap().client_id(), client);
 }
 
-/// The number of disconnected clients that the hub remembers here.
+/// The number of disconnected clients of which the hub here remembers the id beside the topics.
 const REMEMBERED: usize = 1024;
 
 fn come_and_go(hub: &Hub, count: usize) {
     (0..count).for_each(|_| drop(hub.subscribe(Subscriber::new()).unwrap()));
 }
 
+/// Returns a hub that remembers ids of clients, and no topics.
+fn remembering_ids() -> Hub {
+    let limits = Limits::default().remembered(0);
+    hub_with(|hub| hub.retain(Retain::default().events(10)).limits(limits)).0
+}
+
 #[test]
 fn latest_disconnected_clients_are_remembered() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
+    let hub = remembering_ids();
     let leave = || hub.subscribe(Subscriber::new()).unwrap().client_id();
     let back = |client| hub.subscribe(Subscriber::new().client_id(client)).unwrap().client_id();
     let client = leave();
@@ -246,11 +285,13 @@ fn latest_disconnected_clients_are_remembered() {
     let client = leave();
     come_and_go(&hub, REMEMBERED);
     assert_ne!(back(client), client);
+    let newest = leave();
+    assert_eq!(back(newest), newest);
 }
 
 #[test]
 fn client_that_left_again_counts_as_latest() {
-    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
+    let hub = remembering_ids();
     let client = hub.subscribe(Subscriber::new()).unwrap().client_id();
     let back = || hub.subscribe(Subscriber::new().client_id(client)).unwrap().client_id();
     come_and_go(&hub, REMEMBERED - 1);
@@ -259,7 +300,27 @@ fn client_that_left_again_counts_as_latest() {
     assert_eq!(back(), client, "only one client has left since");
 }
 
-/// The audience of one of the events below, and whether it includes the client.
+#[test]
+fn remembered_client_keeps_its_id_beyond_other_departures() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(10)));
+    for joins in [false, true] {
+        let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+        let (client, start) = (stream.client_id(), last_id(&read(&mut stream)));
+        if joins {
+            hub.join(client, "room").unwrap();
+        }
+        drop(stream);
+        come_and_go(&hub, REMEMBERED);
+        hub.send_to_client(client, event("sent by id")).unwrap();
+        let again = Subscriber::new().client_id(client).resume(start);
+        let mut stream = hub.subscribe(again).unwrap();
+        assert_eq!((stream.client_id(), stream.is_resumed()), (client, true));
+        assert_eq!(data(&read(&mut stream)), ["sent by id"]);
+        assert_eq!(topics(&hub, client).len(), usize::from(joins));
+    }
+}
+
+/// The audience of an event below, and whether the audience includes the client.
 fn audience(number: usize) -> (Audience, bool) {
     match number % 6 {
         0 => (Audience::all(), true),
@@ -773,7 +834,7 @@ fn forgotten_topics_are_a_gap() {
         assert_eq!((stream.client_id(), stream.is_resumed()), (client, false));
         assert_eq!(gaps(&read(&mut stream)), ["evicted"]);
         drop(stream);
-        // A join may have been for a client that was forgotten before.
+        // A join may be for a client that the hub has forgotten.
         let (client, position) = gone_with_topics(&hub, Subscriber::new().user("u"), &[]);
         come_and_go(&hub, 3);
         hub.join(Audience::user("u"), "room").unwrap();
@@ -786,6 +847,78 @@ fn forgotten_topics_are_a_gap() {
         drop(stream);
         assert!(back(client, position).is_resumed());
     }
+}
+
+#[test]
+fn events_before_a_join_do_not_count_as_replayed() {
+    let (hub, _) = hub_with(|hub| hub.limits(Limits::default().replay(1)));
+    let mut stream = hub.subscribe(Subscriber::new()).unwrap();
+    let (client, start) = (stream.client_id(), last_id(&read(&mut stream)));
+    hub.send_to_topic("room", event("before")).unwrap();
+    hub.join(client, "room").unwrap();
+    hub.send_to_topic("room", event("after")).unwrap();
+    drop(stream);
+    let mut stream = hub.subscribe(Subscriber::new().client_id(client).resume(start)).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (vec!["after".to_owned()], vec![]));
+}
+
+#[test]
+fn latest_clients_keep_their_topics() {
+    let hub = hub_with(|hub| hub.limits(Limits::default().remembered(2))).0;
+    let gone = [(); 3].map(|()| gone_with_topics(&hub, Subscriber::new(), &["room"]));
+    // All stay connected: a client that leaves again takes the place of another.
+    let back = gone.map(|(client, position)| {
+        hub.subscribe(Subscriber::new().client_id(client).resume(position)).unwrap()
+    });
+    let of_back = |stream: &Subscription| (stream.is_resumed(), topics(&hub, stream.client_id()));
+    let with_topics = (true, vec!["room".to_owned()]);
+    assert_eq!(back.each_ref().map(of_back), [(false, vec![]), with_topics.clone(), with_topics]);
+}
+
+#[test]
+fn full_client_that_is_away_joins_no_topic() {
+    let hub = hub_with(|hub| hub.limits(Limits::default().topics(1))).0;
+    let (client, position) = gone_with_topics(&hub, Subscriber::new(), &["room"]);
+    hub.join(client, "second").unwrap();
+    let again = Subscriber::new().client_id(client).resume(position);
+    assert!(hub.subscribe(again).unwrap().is_resumed(), "the client lacks no topic");
+    // A topic of the request takes no other place when the server joins the client.
+    let (client, position) = gone_with_topics(&hub, Subscriber::new().topic("room"), &[]);
+    hub.join(client, "room").unwrap();
+    let again = Subscriber::new().client_id(client).resume(position);
+    let stream = hub.subscribe(again).unwrap();
+    assert_eq!((stream.is_resumed(), topics(&hub, client)), (true, vec!["room".to_owned()]));
+}
+
+/// A waker that runs a function once.
+struct OnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for OnWake {
+    fn wake(self: Arc<Self>) {
+        let run = self.0.lock().unwrap().take();
+        run.into_iter().for_each(|run| run());
+    }
+}
+
+#[test]
+fn client_that_returns_while_its_crowd_joins_joins_too() {
+    let (hub, _) = hub_with(|hub| hub);
+    let who = || Subscriber::new().user("u");
+    let (client, position) = gone_with_topics(&hub, who(), &["room"]);
+    hub.send_to_topic("news", event("old")).unwrap();
+    // More clients than join in a hold of the locks: between two holds, wakers run.
+    let mut crowd: Vec<_> = (0..200).map(|_| hub.subscribe(who()).unwrap()).collect();
+    crowd.iter_mut().for_each(|stream| drop(read(stream)));
+    let returned = Arc::new(Mutex::new(None));
+    let (at_hub, slot) = (hub.clone(), Arc::clone(&returned));
+    let again = who().client_id(client).resume(position);
+    let come_back = move || *slot.lock().unwrap() = Some(at_hub.subscribe(again).unwrap());
+    let waker = Waker::from(Arc::new(OnWake(Mutex::new(Some(Box::new(come_back))))));
+    assert!(crowd[0].poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+    hub.join_with_last(Audience::user("u"), "news", 1).unwrap();
+    assert!(returned.lock().unwrap().is_some(), "the client has returned between two holds");
+    assert_eq!(topics(&hub, client), ["news", "room"]);
 }
 
 #[test]

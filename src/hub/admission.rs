@@ -15,7 +15,7 @@ use crate::core::pacing::Pacing;
 use crate::core::state::{Lifecycle, State};
 use crate::error::{Refused, RefusedCause};
 use crate::log::codec::Announcement;
-use crate::log::identity::Membership;
+use crate::log::identity::{Identity, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::mailbox::{GapReason, Mailbox, Pace};
 use crate::log::profile::Owner;
@@ -351,7 +351,7 @@ fn start(
                 let start = |now| Start::Gap { held: id, now, reason: GapReason::Capped };
                 return if runs.is_reader { (start(id), Some(now)) } else { (start(now), None) };
             }
-            let is_lost = |lost| had_events(state, lost, id);
+            let is_lost = |lost| had_events(state, lost, id, client);
             let start = if lacks_topics || lost_id.is_some_and(is_lost) {
                 Start::Gap { held: id, now: id, reason: GapReason::Evicted }
             } else if state.log.lost_since(id, client).is_none() {
@@ -377,8 +377,14 @@ fn start(
     }
 }
 
-/// Whether events after `after` were addressed to a client id that its client could not keep. If
-/// the id is known to be of another owner, the client never was that client, and missed nothing.
-pub(super) fn had_events(state: &State, lost: ClientId, after: EventId) -> bool {
-    !returning::is_known(state, lost) && state.log.had_events(&Key::Client(lost), after)
+/// Returns whether a client missed an event after `after` because the client could not keep the id
+/// `lost`. If the id is known to be of another owner, the client never was that client, and missed
+/// nothing.
+pub(super) fn had_events(
+    state: &State,
+    lost: ClientId,
+    after: EventId,
+    client: Identity<'_>,
+) -> bool {
+    !returning::is_known(state, lost) && state.log.had_events(Key::Client(lost), after, client)
 }

@@ -241,7 +241,8 @@ impl Reader {
                 return Ok(Attempt::Page(Page::empty(head, true)));
             }
         };
-        let is_lost = |lost| start > EventId::ORIGIN && admission::had_events(state, lost, start);
+        let is_lost =
+            |lost| start > EventId::ORIGIN && admission::had_events(state, lost, start, reader);
         let mut truncated = may_lack || lost_id.is_some_and(is_lost);
         // An event more than the limit, to know whether there is more.
         let most = self.limit.saturating_add(1);

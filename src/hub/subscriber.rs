@@ -172,9 +172,10 @@ impl Subscriber {
     /// [`Displaced`](crate::EndReason::Displaced). Otherwise the client gets a new id, and a gap if
     /// events for the old id, or joined topics, may be lost.
     ///
-    /// A hub remembers as many of the clients that left last as it retains events, and at least
-    /// 1,024; and their topics as [`Limits::remembered`](crate::Limits::remembered) says. With a
-    /// backplane, a client also keeps its id on another instance if it had joined a topic.
+    /// A hub remembers the ids of the clients that left last: as many as the hub retains events, and
+    /// at least 1,024. It also knows the ids of the clients that
+    /// [`Limits::remembered`](crate::Limits::remembered) keeps with their topics. With a backplane,
+    /// a client that has joined a topic also keeps the id on another instance.
     #[must_use]
     pub fn client_id(mut self, client: ClientId) -> Self {
         self.client_id = Some(client);

@@ -13,7 +13,7 @@ use super::recipients::Recipients;
 use super::routes::Routes;
 use crate::wire::id::EventId;
 
-/// The commands that are remembered, to complete an announcement that was made before them.
+/// The remembered commands, to complete an announcement of an earlier position.
 const RECENT: usize = 512;
 
 /// The names in the audiences of these commands together.
@@ -30,7 +30,7 @@ const DOUBT: Duration = Duration::from_secs(60);
 /// joined topics.
 ///
 /// A join or a leave changes the remembered clients and the connected clients alike. The
-/// number of clients is bounded: the client that was remembered first is forgotten first. If a
+/// number of clients is bounded: the hub forgets the oldest record first. If a
 /// forgotten client may have had topics, [`may_lack`](Self::may_lack) says so.
 ///
 /// # Other instances
@@ -41,7 +41,7 @@ const DOUBT: Duration = Duration::from_secs(60);
 ///
 /// - the instance has not read the whole order (`is_blind`), or forgot such a record, or
 /// - the announcement may not be in the order yet: a recent join is for the client, or
-/// - the instance has not read the join yet. So a client that was let in without a record is
+/// - the instance has not read the join yet. So a client that gets in without a record is
 ///   watched for a while: see [`Claimant`].
 #[derive(Debug)]
 pub(crate) struct Away {
@@ -53,7 +53,7 @@ pub(crate) struct Away {
     order: BTreeMap<u64, ClientId>,
     count: u64,
     capacity: usize,
-    /// Clients of this instance with a position up to here may have topics that were forgotten.
+    /// Clients of this instance with a position up to here may have forgotten topics.
     lost: EventId,
     /// The newest position of a forgotten client of this instance.
     forgotten: EventId,
@@ -71,7 +71,7 @@ pub(crate) struct Away {
     /// The watched clients, each under the claimed keys, and since when.
     claims: Routes<Claimant>,
     claimed_at: VecDeque<(Instant, usize)>,
-    /// Clients of this instance whose announcement was not taken by the backplane.
+    /// Clients of this instance with an announcement that the backplane did not take.
     unannounced: Vec<ClientId>,
     /// The clients that have come back, for each change of a crowd that is under way.
     returned: Slab<Vec<ClientId>>,
@@ -83,7 +83,7 @@ struct Record {
     number: u64,
     /// The client left this instance with this position, or an earlier position.
     at: EventId,
-    /// The client left this instance, and was not announced by another.
+    /// The client left this instance, and no other instance has announced the client.
     is_own: bool,
     /// Some of the topics are beyond the limits of this instance.
     is_partial: bool,
@@ -193,20 +193,16 @@ impl Away {
         self.records.contains_key(&id)
     }
 
-    /// Returns whether a client of this owner keeps this id because of remembered topics.
+    /// Returns whether a client with this id and this owner is remembered. Such a client keeps its
+    /// id, also without topics: the client must get the events for the id.
     pub(crate) fn restores(&self, id: ClientId, owner: &Owner) -> bool {
-        self.held(id, owner)
-            .is_some_and(|(record, held)| !record.is_own || held.iter().any(|held| held.is_joined))
+        self.held(id, owner).is_some()
     }
 
     fn held(&self, id: ClientId, owner: &Owner) -> Option<(Record, &[Membership])> {
         let record = *self.records.get(&id)?;
         let held = self.routes.memberships(record.slot);
         (Owner::of(held) == *owner).then_some((record, held))
-    }
-
-    fn has(&self, id: ClientId, owner: &Owner) -> bool {
-        self.held(id, owner).is_some()
     }
 
     /// Returns the topics that a client of this owner would get back. Returns `None` if the client
@@ -235,8 +231,8 @@ impl Away {
         self.returned.try_remove(list).unwrap_or_default()
     }
 
-    /// Returns whether a client without a record here may silently lack topics from now on. `claim`:
-    /// the client of the request. `after`: the position of the request.
+    /// Returns whether a client without a record here may silently lack topics from now on.
+    /// `claim`: the client of the request. `after`: the position of the request.
     pub(crate) fn may_lack(&self, claim: &[Membership], after: EventId, now: Instant) -> bool {
         let claim = Identity { memberships: claim, filter: &Filter::Everything };
         let has_claimed = |command: &Recent| {
@@ -267,7 +263,7 @@ impl Away {
         limit: usize,
     ) -> Vec<ClientId> {
         self.has_joins = true;
-        // The join may be for a client that was forgotten.
+        // The join may be for a forgotten client.
         self.lost = self.lost.max(self.forgotten);
         let mut first = Vec::new();
         for slot in self.routes.matching(audience) {
@@ -307,19 +303,19 @@ impl Away {
 
 /// # Other instances
 impl Away {
-    /// Begins anew after a part of the order that was not read. `head`: where reading continues.
+    /// Begins anew after an unread part of the order. `head`: where reading continues.
     /// `is_first`: the hub has read nothing before.
     pub(crate) fn restart(&mut self, head: EventId, is_first: bool) {
         // The note that clients have joined topics may be gone with the order.
         self.has_joins |= self.is_blind && !is_first;
-        // A leave may be among the commands that were not read: no record is right for certain.
+        // A leave may be among the unread commands: no record is right for certain.
         for id in self.order.values().copied().collect::<Vec<_>>() {
             self.remove(id);
         }
         self.order.clear();
         self.recent.clear();
         self.recent_names = 0;
-        // Every client gets a gap for the part that was not read.
+        // Every client gets a gap for the unread part.
         self.claims = Routes::new(self.hasher.clone());
         self.claimed_at.clear();
         (self.unknown, self.is_blind) = (head, true);
@@ -358,7 +354,7 @@ impl Away {
         self.has_joins = true;
         let keys = profile.keys();
         let is_valid = |key: &Key| key.check(bounds.name_len).is_ok();
-        let is_of_another = self.knows(profile.id) && !self.has(profile.id, &profile.owner);
+        let is_of_another = self.knows(profile.id) && !self.restores(profile.id, &profile.owner);
         if is_of_another || !keys.iter().all(is_valid) {
             // No hub wrote this, or the client cannot come here.
             return;
@@ -409,7 +405,7 @@ impl Away {
         self.recent = recent;
     }
 
-    /// Watches a client that was let in with an unknown id.
+    /// Watches a client that gets in with an unknown id.
     pub(crate) fn watch_claim(&mut self, claim: Vec<Membership>, by: Claimant, now: Instant) {
         while let Some(&(since, slot)) = self.claimed_at.front()
             && now.saturating_duration_since(since) >= DOUBT
@@ -453,6 +449,56 @@ impl Away {
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
     use super::*;
+
+    const BOUNDS: Bounds = Bounds { topics: 4, name_len: 8 };
+
+    fn owner(user: &str) -> Owner {
+        Owner { user: Some(user.into()), session: None }
+    }
+
+    fn profile(id: ClientId, user: &str) -> Profile {
+        let room = Followed { topic: "room".into(), since: EventId::ORIGIN, is_joined: true };
+        Profile { id, owner: owner(user), topics: vec![room] }
+    }
+
+    #[test]
+    fn invalid_announcements_change_nothing() {
+        let mut away = Away::new(4, true, KeyHasher::default());
+        let id = ClientId::random().unwrap();
+        let learn = |away: &mut Away, profile| {
+            away.learn(profile, EventId::new(1, 1), EventId::new(1, 1), BOUNDS);
+        };
+        learn(&mut away, profile(id, "ann"));
+        learn(&mut away, profile(id, "bob"));
+        assert!(away.returned(id, &owner("bob")).is_none(), "the id is of another user");
+        assert_eq!(away.returned(id, &owner("ann")).map(|back| back.topics.len()), Some(1));
+        let long = ClientId::random().unwrap();
+        learn(&mut away, profile(long, "longer than a name"));
+        assert!(!away.knows(long), "the user cannot come here");
+    }
+
+    #[test]
+    fn join_after_a_reset_may_be_for_a_forgotten_client() {
+        let now = Instant::now();
+        let [start, head, join] = [1, 5, 9].map(|seq| EventId::new(1, seq));
+        let mut away = Away::new(4, false, KeyHasher::default());
+        let reset = |away: &mut Away, floor, is_first| {
+            away.restart(floor, is_first);
+            away.note_no_joins();
+        };
+        reset(&mut away, start, true);
+        let everybody = Recipients::Key(Key::All);
+        let mut other = Away::new(4, false, KeyHasher::default());
+        reset(&mut other, start, true);
+        other.join(&everybody, &Key::Topic("room".into()), join, 4);
+        assert!(!other.may_lack(&[], start, now), "no client was remembered before the start");
+        // A client that left up to here, and had no topics, is forgotten.
+        reset(&mut away, head, false);
+        assert!(!away.may_lack(&[], head, now));
+        away.join(&everybody, &Key::Topic("room".into()), join, 4);
+        assert!(away.may_lack(&[], head, now));
+        assert!(!away.may_lack(&[], join, now), "the client came later");
+    }
 
     #[test]
     fn remembered_client_holds_no_run() {

@@ -1,6 +1,6 @@
 //! The clients that left recently.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use super::key::ClientId;
 use super::profile::Owner;
@@ -10,34 +10,28 @@ use super::profile::Owner;
 /// Bounded: the client that left first is forgotten first.
 #[derive(Debug)]
 pub(crate) struct Departed {
+    /// The owner of each client, and the number of the client's latest departure.
     owners: HashMap<ClientId, (Owner, u64)>,
-    /// Departures in order, each with its number. A client that left twice has two rows; the row
-    /// with the number in `owners` is the valid row.
-    order: VecDeque<(ClientId, u64)>,
+    /// The clients by the numbers of their latest departures.
+    order: BTreeMap<u64, ClientId>,
     count: u64,
     capacity: usize,
 }
 
 impl Departed {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { owners: HashMap::new(), order: VecDeque::new(), count: 0, capacity }
+        Self { owners: HashMap::new(), order: BTreeMap::new(), count: 0, capacity }
     }
 
     pub(crate) fn remember(&mut self, client: ClientId, owner: Owner) {
         self.count += 1;
-        self.owners.insert(client, (owner, self.count));
-        self.order.push_back((client, self.count));
-        while self.owners.len() > self.capacity {
-            let Some((client, at)) = self.order.pop_front() else { break };
-            if self.is_latest(client, at) {
-                self.owners.remove(&client);
-            }
+        if let Some((_, earlier)) = self.owners.insert(client, (owner, self.count)) {
+            self.order.remove(&earlier);
         }
-        // Clients that return and leave again add rows without adding owners.
-        if self.order.len() > 2 * self.capacity {
-            let mut order = std::mem::take(&mut self.order);
-            order.retain(|&(client, at)| self.is_latest(client, at));
-            self.order = order;
+        self.order.insert(self.count, client);
+        while self.owners.len() > self.capacity {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            self.owners.remove(&oldest);
         }
     }
 
@@ -46,12 +40,8 @@ impl Departed {
         self.owners.get(&client).is_some_and(|(known, _)| known == owner)
     }
 
-    /// Whether this client is remembered, whoever its owner is.
+    /// Returns whether this client is remembered, of any owner.
     pub(crate) fn knows(&self, client: ClientId) -> bool {
         self.owners.contains_key(&client)
-    }
-
-    fn is_latest(&self, client: ClientId, at: u64) -> bool {
-        self.owners.get(&client).is_some_and(|&(_, latest)| latest == at)
     }
 }

@@ -36,11 +36,11 @@ pub(crate) struct Evicted {
     combined: VecDeque<(EventId, Arc<Combined>, KeyHashes)>,
     combined_names: usize,
     capacity: usize,
-    /// The record has no answer for positions before this one.
+    /// The record has no answer for positions before this position.
     floor: EventId,
     /// The log holds every event after this position.
     whole_from: EventId,
-    /// Some recorded events were restored since the last eviction.
+    /// Some recorded events are in the log again since the last eviction.
     restored: bool,
 }
 
@@ -85,7 +85,7 @@ impl Evicted {
         self.whole_from = self.whole_from.min(position);
     }
 
-    /// Records that an event was evicted.
+    /// Records an evicted event.
     pub(crate) fn record(&mut self, id: EventId, recipients: &Recipients, hashes: &KeyHashes) {
         self.drop_restored_records();
         self.whole_from = self.whole_from.max(id);
@@ -102,8 +102,8 @@ impl Evicted {
         }
     }
 
-    /// Records that an event was evicted, as an event for every holder of its keys: the record does
-    /// not keep the audience. A forgotten run counts as its last event.
+    /// Records an evicted event as an event for every holder of its keys: the record does not keep
+    /// the audience. A forgotten run counts as its last event.
     pub(super) fn record_for_holders(&mut self, id: EventId, hashes: &KeyHashes) {
         self.drop_restored_records();
         self.whole_from = self.whole_from.max(id);
@@ -124,30 +124,19 @@ impl Evicted {
         client: Identity<'_>,
     ) -> Option<EventId> {
         let floor = self.floor.min(self.whole_from);
-        let unknown = (from < floor).then_some(floor);
-        // A row keeps only the newest eviction. If that event was restored, an older one of the
-        // same row may still be missing: assume so, to be safe.
-        let newest = |row: u64| self.newest.get(&row).map(|&id| id.min(self.whole_from));
-        let mut lost = unknown;
-        // A client may name many types that no event has.
-        let of_type = |&name: &u64| newest(any_key(name)).is_some_and(|id| id > after);
-        let types: SmallVec<[u64; 8]> = match client.filter {
-            Filter::Everything => SmallVec::new(),
-            Filter::Types(types) => types.iter().copied().filter(of_type).collect(),
-        };
+        let mut lost = (from < floor).then_some(floor);
+        let types = self.lost_types(client.filter, after);
         for held in client.memberships {
             // Only a loss later than those found so far counts. So the types, of which a client
             // may have many, are looked up for few keys.
             let found = lost.unwrap_or(after).max(after).max(held.since);
-            let Some(of_any_type) = newest(any_type(held.hash)).filter(|&id| id > found) else {
-                continue;
-            };
+            let of_any_type = self.newest_of(any_type(held.hash));
+            let Some(of_any_type) = of_any_type.filter(|&id| id > found) else { continue };
             let later = match client.filter {
                 Filter::Everything => Some(of_any_type),
                 Filter::Types(_) => {
-                    let of_types =
-                        types.iter().filter_map(|&name| newest(one_type(held.hash, name)));
-                    of_types.max().filter(|&id| id > found)
+                    let rows = types.iter().map(|&name| one_type(held.hash, name));
+                    rows.filter_map(|row| self.newest_of(row)).max().filter(|&id| id > found)
                 }
             };
             lost = later.or(lost);
@@ -155,9 +144,21 @@ impl Evicted {
         lost.max(self.combined_since(after, client))
     }
 
-    /// Returns whether an event for a single key was evicted that came after `after`.
-    pub(super) fn had_events(&self, key: u64, after: EventId) -> bool {
-        self.newest.get(&any_type(key)).is_some_and(|&id| id > after)
+    /// Returns the newest evicted event of a row.
+    fn newest_of(&self, row: u64) -> Option<EventId> {
+        // A row keeps only the newest eviction. If the log has that event again, an older event of
+        // the same row may still be missing: assume so, to be safe.
+        self.newest.get(&row).map(|&id| id.min(self.whole_from))
+    }
+
+    /// Returns the types of a filter that lost an event after `after`. A client may name many types
+    /// that no event has.
+    fn lost_types(&self, filter: &Filter, after: EventId) -> SmallVec<[u64; 8]> {
+        let is_lost = |&name: &u64| self.newest_of(any_key(name)).is_some_and(|id| id > after);
+        match filter {
+            Filter::Everything => SmallVec::new(),
+            Filter::Types(types) => types.iter().copied().filter(is_lost).collect(),
+        }
     }
 
     fn combined_since(&self, after: EventId, client: Identity<'_>) -> Option<EventId> {
@@ -270,6 +271,17 @@ mod tests {
     }
 
     #[test]
+    fn event_that_the_client_read_is_not_missed() {
+        let mut record = Record::new(100, BIRTH);
+        evict(&mut record, &user(1), "news", 5);
+        evict(&mut record, &user(1), "other", 6);
+        evict(&mut record, &user(2), "news", 7);
+        let news = record.types(&["news"]);
+        assert_eq!(since(&record, EventId::new(5, 5), &[user(1)], &news), None);
+        assert_eq!(since(&record, EventId::new(5, 4), &[user(1)], &news), Some(5));
+    }
+
+    #[test]
     fn combined_audiences_are_exact_then_safe() {
         let mut record = Record::new(100, BIRTH);
         evict(&mut record, &Audience::topic("t").except(user(1)), "news", 1);
@@ -282,6 +294,22 @@ mod tests {
         }
         assert_eq!(record.evicted.combined.len(), COMBINED);
         assert_eq!(since(&record, BIRTH, &other, &all), Some(1), "the audience is forgotten");
+    }
+
+    #[test]
+    fn names_of_combined_audiences_are_bounded() {
+        const EVENTS: u64 = 8;
+        // Each has an equal part of the names.
+        let others = Audience::users((2..COMBINED_NAMES / EVENTS as usize).map(|name| name as u64));
+        let audience = Audience::topic("t").and(others).except(user(1));
+        let (client, all) = ([Audience::topic("t"), user(1)], Filter::Everything);
+        let mut record = Record::new(100, BIRTH);
+        for count in 1..=3 * EVENTS {
+            evict(&mut record, &audience, "news", count);
+            // Of older events, the audience is forgotten.
+            let forgotten = count.checked_sub(EVENTS).filter(|&count| count > 0);
+            assert_eq!(since(&record, BIRTH, &client, &all), forgotten);
+        }
     }
 
     #[test]
@@ -307,6 +335,14 @@ mod tests {
         assert_eq!(since(&record, BIRTH, &[user(2)], &all), Some(5));
         assert_eq!(record.evicted.whole_from(), EventId::new(5, 6));
 
+        // An event with a combined audience before the restored events stays missed.
+        let mut record = Record::new(100, BIRTH);
+        evict(&mut record, &user(1).and(user(2)), "news", 3);
+        evict(&mut record, &user(3), "news", 9);
+        record.evicted.restore(EventId::new(5, 5));
+        evict(&mut record, &user(3), "news", 6);
+        assert_eq!(since(&record, BIRTH, &both, &all), Some(3));
+
         let mut late_start = Record::new(100, EventId::new(5, 9));
         late_start.evicted.restore(EventId::new(5, 2));
         assert_eq!(since(&late_start, EventId::new(5, 2), &both, &all), None);
@@ -315,17 +351,32 @@ mod tests {
 
     #[test]
     fn endless_names_stay_bounded_and_hide_no_loss() {
-        const CAPACITY: usize = 100;
+        const CAPACITY: usize = 101;
         let mut record = Record::new(CAPACITY, BIRTH);
+        let (mut len, mut drops) = (0, 0);
         for count in 1..=10_000 {
             evict(&mut record, &user(count), "news", count as u64);
             assert!(record.evicted.newest.len() <= CAPACITY);
+            drops += usize::from(record.evicted.newest.len() <= len);
+            len = record.evicted.newest.len();
+            if count == CAPACITY / 2 {
+                // Two rows for each user, and the row of the type.
+                assert_eq!(len, CAPACITY);
+                assert_eq!(since(&record, BIRTH, &[user(0)], &Filter::Everything), None);
+            }
         }
+        // Each drop makes room for many rows.
+        assert!(drops <= 10_000 / (CAPACITY / 5), "{drops} drops");
         for count in 1..=10_000 {
             let before = EventId::new(5, count as u64 - 1);
             let found = since(&record, before, &[user(count)], &Filter::Everything);
             assert!(found >= Some(count as u64), "user {count} missed an event without a gap");
         }
-        assert_eq!(since(&record, EventId::new(5, 10_000), &[user(1)], &Filter::Everything), None);
+        let end = EventId::new(5, 10_000);
+        assert_eq!(since(&record, end, &[user(1)], &Filter::Everything), None);
+        // Rows of a single event are bounded, too.
+        evict(&mut record, &Audience::users(0..1_000_u64), "news", 10_001);
+        assert!(record.evicted.newest.len() <= CAPACITY);
+        assert_eq!(since(&record, end, &[user(7)], &Filter::Everything), Some(10_001));
     }
 }

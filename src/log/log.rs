@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 use super::entry::{Batch, Budget, Conflation, Entry, Listed};
 use super::evicted::Evicted;
 use super::hash::{KeyHasher, KeyHashes, KeyMap};
-use super::identity::Identity;
+use super::identity::{Identity, Membership};
 use super::kept::Kept;
 use super::key::Key;
 use super::merge::{Backward, Events, Merge};
@@ -564,11 +564,17 @@ impl Log {
         self.forgotten.record_for_holders(last, &hashes);
     }
 
-    /// Returns whether an event for a holder of `key` came after `after`, retained or evicted.
-    pub(crate) fn had_events(&self, key: &Key, after: EventId) -> bool {
-        let hash = self.hasher.key(key);
-        let mut newest = self.lists_of(hash, key).filter_map(|entries| entries.back());
-        newest.any(|&(id, _)| id > after) || self.evicted.had_events(hash, after)
+    /// Returns whether an event after `after`, retained or evicted, is not for this client, and would
+    /// be for the client with this key, too.
+    pub(crate) fn had_events(&self, key: Key, after: EventId, client: Identity<'_>) -> bool {
+        let held = Membership::of(key, &self.hasher);
+        let memberships: Vec<_> = client.memberships.iter().cloned().chain([held]).collect();
+        let holder = Identity { memberships: &memberships, ..client };
+        let evicted = |client| self.evicted.since(after, after, client);
+        let newest = Backward::new(self.lists(holder), EventId::LAST);
+        let mut retained = newest.take_while(|entry| entry.id > after);
+        evicted(holder) > evicted(client)
+            || retained.any(|entry| entry.is_for(holder) && !entry.is_addressed_to(client))
     }
 
     /// Returns the newest value for this client after `after` that the log lacks although no later
@@ -794,7 +800,7 @@ mod tests {
     use super::*;
     use crate::log::audience::Audience;
     use crate::log::entry::{Encoded, Prepared};
-    use crate::log::identity::{Filter, Membership};
+    use crate::log::identity::Filter;
     use crate::wire::event::Event;
 
     const KINDS: usize = 5;

@@ -1,10 +1,11 @@
 //! Topics of clients that return, also on another instance.
 //!
-//! The model knows every join and leave by its place in the order. A client that returns must have
+//! The model knows every join and leave by the place in the order. A client that returns must have
 //! the topics of the model, or must be told a gap.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -33,7 +34,7 @@ impl Backplane for Outbox {
 #[derive(Default)]
 struct Order {
     entries: Vec<bytes::Bytes>,
-    /// What an engine would note beside the order.
+    /// The note of an engine beside the order.
     has_joins: bool,
 }
 
@@ -45,14 +46,15 @@ struct Instance {
     hub: Hub,
     feed: Feed,
     outbox: Outbox,
+    timer: ManualTimer,
     read: usize,
 }
 
 impl Instance {
     /// Builds an instance that loads the newest entries.
     fn new(order: &Order, limits: Limits, tail: usize) -> Self {
-        let outbox = Outbox::default();
-        let builder = Hub::builder(ManualTimer::new()).limits(limits).heartbeat(None);
+        let (outbox, timer) = (Outbox::default(), ManualTimer::new());
+        let builder = Hub::builder(timer.clone()).limits(limits).heartbeat(None);
         let retain = Retain::default().events(1_000);
         let hub = builder.retain(retain).backplane(outbox.clone()).build().unwrap();
         let feed = Feed::new(&hub).unwrap();
@@ -60,14 +62,13 @@ impl Instance {
         let first = read.saturating_sub(tail);
         let tail = order.entries.iter().enumerate().skip(first);
         let floor = EventId::new(1, first as u64);
-        let tail = tail.map(|(at, entry)| {
-            (id(at), std::time::Duration::ZERO, Incoming::parse(entry).unwrap())
-        });
+        let tail =
+            tail.map(|(at, entry)| (id(at), Duration::ZERO, Incoming::parse(entry).unwrap()));
         feed.load(Loaded::new(floor, tail));
         if !order.has_joins {
             feed.no_earlier_joins();
         }
-        Self { hub, feed, outbox, read }
+        Self { hub, feed, outbox, timer, read }
     }
 
     fn flush(&self, order: &mut Order) {
@@ -82,6 +83,12 @@ impl Instance {
             self.feed.append(id(self.read), Incoming::parse(entry).unwrap());
             self.read += 1;
         }
+    }
+
+    /// Places the sent entries, and reads all entries.
+    fn settle(&mut self, order: &mut Order) {
+        self.flush(order);
+        self.read(order, usize::MAX);
     }
 
     fn publish(&self, topic: &str, data: &str) {
@@ -133,7 +140,7 @@ fn topics_return_on_another_instance() {
     let (mut order, mut instances) = two();
     let (tab, position) = joined(&mut order, &mut instances);
     let client = tab.client_id();
-    // The first instance is killed: it says nothing more.
+    // The first instance is killed, and sends nothing more.
     instances[1].publish("room", "2");
     instances[1].flush(&mut order);
     instances[1].read(&order, usize::MAX);
@@ -222,7 +229,7 @@ fn later_instance_knows_clients_of_a_drained_instance() {
     drop(strange);
     let position = id(order.entries.len() - 1);
     let again = || ann().client_id(client).resume(position);
-    let _drain = instances[0].hub.drain(std::time::Duration::from_secs(1));
+    let _drain = instances[0].hub.drain(Duration::from_secs(1));
     let mut all: Vec<Instance> = instances.into_iter().chain([late]).collect();
     settle(&mut order, &mut all);
     let known = all[2].hub.subscribe(again()).unwrap();
@@ -245,15 +252,212 @@ fn unknown_client_is_resumed_if_nobody_has_joined() {
 }
 
 #[test]
+fn id_of_another_owner_reveals_no_events() {
+    let mut order = Order::default();
+    let [limits, few] = [Limits::default(), Limits::default().remembered(1)];
+    let mut instances = [limits, few].map(|limits| Instance::new(&order, limits, 0));
+    let local = instances[1].hub.subscribe(ann()).unwrap();
+    let local_id = local.client_id();
+    drop(local);
+    // The announced client takes the place of the local client, of which only the id stays known.
+    let (tab, position) = joined(&mut order, &mut instances);
+    for id in [tab.client_id(), local_id] {
+        instances[1].hub.send_to_client(id, Event::new("n")).unwrap();
+        instances[1].settle(&mut order);
+        let bob = Subscriber::new().user("bob").client_id(id).resume(position);
+        let page = instances[1].hub.read(&bob, position, 10).unwrap();
+        assert!(!page.truncated && page.events.is_empty(), "{page:?}");
+    }
+}
+
+#[test]
+fn join_that_is_read_after_the_return_is_a_gap() {
+    type Commanded = fn(ClientId) -> Audience;
+    let audiences: [Commanded; 2] = [Audience::client, |_| Audience::topic("x")];
+    for audience in audiences {
+        let (mut order, mut instances) = two();
+        let [here, there] = &mut instances;
+        let tabs = ["ann", "bob"].map(|user| {
+            let mut tab = here.hub.subscribe(Subscriber::new().user(user).topic("x")).unwrap();
+            (user, tab.client_id(), last_id(&read(&mut tab)))
+        });
+        // Both instances know the clients, if at all, without a topic.
+        let moved = tabs.map(|(user, client, position)| {
+            let again = Subscriber::new().user(user).client_id(client).resume(position);
+            let mut tab = there.hub.subscribe(again).unwrap();
+            assert!(tab.is_resumed());
+            read(&mut tab);
+            tab
+        });
+        for (_, client, _) in tabs {
+            here.hub.join(audience(client), "room").unwrap();
+        }
+        here.flush(&mut order);
+        there.read(&order, usize::MAX);
+        for mut tab in moved {
+            assert_eq!(gaps(&read(&mut tab)), ["evicted"], "the joined topic is missing");
+        }
+    }
+}
+
+#[test]
+fn announcement_is_completed_by_later_commands() {
+    let (mut order, mut instances) = two();
+    let [here, there] = &mut instances;
+    let mut tab = here.hub.subscribe(ann()).unwrap();
+    let client = tab.client_id();
+    for topic in ["kept", "left"] {
+        here.hub.join(client, topic).unwrap();
+    }
+    here.settle(&mut order);
+    let position = last_id(&read(&mut tab));
+    // Placed before the announcement, which does not know of these.
+    there.hub.leave(client, "left").unwrap();
+    there.hub.join(client, "later").unwrap();
+    there.flush(&mut order);
+    here.flush(&mut order);
+    there.read(&order, usize::MAX);
+    let again = there.hub.subscribe(ann().client_id(client).resume(position)).unwrap();
+    assert!(again.is_resumed());
+    assert_eq!(there.topics(client), ["kept", "later"].map(str::to_owned).into());
+}
+
+#[test]
+fn topics_beyond_the_limit_of_an_instance_are_a_gap() {
+    for limit in [1, 2] {
+        let mut order = Order::default();
+        let [limits, few] = [Limits::default(), Limits::default().topics(limit)];
+        let mut instances = [limits, few].map(|limits| Instance::new(&order, limits, 0));
+        let tab = instances[0].hub.subscribe(ann().topic("own")).unwrap();
+        let client = tab.client_id();
+        instances[0].hub.join(client, "room").unwrap();
+        settle(&mut order, &mut instances);
+        let again = ann().client_id(client).resume(id(order.entries.len() - 1));
+        let again = instances[1].hub.subscribe(again).unwrap();
+        assert_eq!((again.client_id(), again.is_resumed()), (client, limit == 2));
+        assert_eq!(instances[1].topics(client).len(), limit - 1);
+    }
+}
+
+#[test]
+fn client_that_joins_while_away_is_announced() {
+    let (mut order, mut instances) = two();
+    let mut tab = instances[0].hub.subscribe(ann()).unwrap();
+    let (client, position) = (tab.client_id(), last_id(&read(&mut tab)));
+    drop(tab);
+    instances[1].hub.join(Audience::user("ann"), "room").unwrap();
+    settle(&mut order, &mut instances);
+    let again = instances[1].hub.subscribe(ann().client_id(client).resume(position)).unwrap();
+    assert_eq!((again.client_id(), again.is_resumed()), (client, true));
+    assert_eq!(instances[1].topics(client), ["room".to_owned()].into());
+}
+
+/// The commands and the names in their audiences that an instance remembers, and how long an
+/// unknown client can be one of a forgotten join.
+const COMMANDS: usize = 512;
+const NAMES: usize = 8192;
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Places and reads commands that reach no client.
+fn command_nobody(order: &mut Order, by: &mut Instance, commands: usize, names: usize) {
+    for _ in 0..commands {
+        let nobody = Audience::users((0..names).map(|name| name.to_string()));
+        by.hub.leave(nobody, "nothing").unwrap();
+        by.settle(order);
+    }
+}
+
+#[test]
+fn outdated_announcement_makes_unknown_clients_uncertain() {
+    for (commands, names) in [(COMMANDS, 1), (8, NAMES / 8)] {
+        for more in [0, 1] {
+            let (mut order, mut instances) = two();
+            let [here, there] = &mut instances;
+            let tab = here.hub.subscribe(ann()).unwrap();
+            let client = tab.client_id();
+            here.hub.join(client, "room").unwrap();
+            here.settle(&mut order);
+            // The announcement waits while the other instance reads the commands.
+            there.read(&order, usize::MAX);
+            command_nobody(&mut order, there, commands, names);
+            command_nobody(&mut order, there, more, 1);
+            here.flush(&mut order);
+            there.read(&order, usize::MAX);
+            there.timer.advance(DOUBT);
+            let again = ann().client_id(client).resume(id(order.entries.len() - 1));
+            let again = there.hub.subscribe(again).unwrap();
+            let is_remembered = more == 0;
+            assert_eq!(again.client_id() == client, is_remembered);
+            assert_eq!(again.is_resumed(), is_remembered, "it may lack topics otherwise");
+        }
+    }
+}
+
+#[test]
+fn late_announcement_is_a_gap_for_the_client() {
+    let (mut order, mut instances) = two();
+    let [here, there] = &mut instances;
+    let tab = here.hub.subscribe(ann()).unwrap();
+    let client = tab.client_id();
+    here.hub.join(client, "room").unwrap();
+    here.flush(&mut order);
+    // The backplane is full, so the announcement waits.
+    while here.hub.broadcast(Event::new("n")).is_ok() {}
+    here.read(&order, usize::MAX);
+    here.outbox.0.lock().unwrap().clear();
+    there.read(&order, usize::MAX);
+    command_nobody(&mut order, there, COMMANDS, 1);
+    let again = |who: Subscriber| {
+        let mut again =
+            there.hub.subscribe(who.client_id(client).resume(id(order.entries.len() - 1))).unwrap();
+        read(&mut again);
+        again
+    };
+    // The join is forgotten, and may not be announced yet.
+    there.timer.advance(DOUBT - Duration::from_millis(1));
+    assert!(!again(ann()).is_resumed());
+    there.timer.advance(Duration::from_millis(1));
+    let mut mine = again(ann());
+    let mut of_another = again(Subscriber::new().user("bob"));
+    assert!(mine.is_resumed() && of_another.is_resumed());
+    there.hub.join(Audience::user("carl"), "other").unwrap();
+    there.flush(&mut order);
+    here.settle(&mut order);
+    here.flush(&mut order);
+    there.read(&order, usize::MAX);
+    assert_eq!(gaps(&read(&mut mine)), ["evicted"]);
+    assert_eq!(gaps(&read(&mut of_another)), [""; 0]);
+}
+
+#[test]
+fn watched_clients_are_bounded() {
+    const WATCHED: usize = 4096;
+    let (_, instances) = two();
+    let there = &instances[1];
+    let position = last_id(&read(&mut there.hub.subscribe(Subscriber::new()).unwrap()));
+    let is_resumed = |number: usize| {
+        let unknown: ClientId = format!("{number:032x}").parse().unwrap();
+        let again = Subscriber::new().client_id(unknown).resume(position);
+        there.hub.subscribe(again).unwrap().is_resumed()
+    };
+    assert!((1..=WATCHED).all(is_resumed));
+    assert!(!is_resumed(WATCHED + 1), "nobody would tell the client of a topic that it lacks");
+    there.timer.advance(DOUBT);
+    assert!(is_resumed(WATCHED + 1));
+}
+
+#[test]
 fn replaced_order_keeps_no_topics_of_others() {
     let (mut order, mut instances) = two();
     let (mut tab, _) = joined(&mut order, &mut instances);
     let client = tab.client_id();
-    // The order is emptied. The first instance announces its clients again.
+    // The order is emptied. The first instance announces the connected clients again.
     order.entries.clear();
     for instance in &mut instances {
         instance.read = 0;
         instance.feed.load(Loaded::new(EventId::new(2, 0), []));
+        // The note that clients have joined topics is gone with the order.
+        instance.feed.no_earlier_joins();
     }
     let text = read(&mut tab);
     assert_eq!(gaps(&text), ["reset"]);
@@ -382,7 +586,7 @@ fn topic(number: usize) -> &'static str {
     TOPICS.into_iter().chain(OWN).nth(number).unwrap()
 }
 
-/// An entry of the order, as the model understands it.
+/// The meaning of an entry of the order.
 #[derive(Debug, Clone)]
 enum Meaning {
     Event(usize),
@@ -404,16 +608,16 @@ struct Browser {
     /// The topic that each request of the browser names.
     own: usize,
     client: Option<ClientId>,
-    /// The first entry that the client's first instance had not read when it let the client in.
+    /// The first entry that the client's first instance had not read when the client connected.
     since: usize,
-    /// Entries before this one were read by an instance while it held the client.
+    /// An instance has read the entries before this index while the client was connected there.
     applied: usize,
     stream: Option<(usize, Subscription)>,
     last: Option<EventId>,
     /// Events before this entry are not owed.
     from: usize,
     seen: BTreeSet<usize>,
-    /// The client's earlier lives, of which it was not told that topics are missing.
+    /// The client's earlier ids with topics that are missing without a gap.
     untold: Vec<(ClientId, usize)>,
 }
 
@@ -450,7 +654,7 @@ impl Model {
         Self { order, meanings, instances, unsent, browsers, limits, returned: 0 }
     }
 
-    /// Notes an entry that an instance was asked to send.
+    /// Notes an entry that the test has an instance send.
     fn sent(&mut self, at: usize, is_sent: bool, meaning: Meaning) {
         self.note_own_entries(at, usize::from(is_sent));
         if is_sent {
@@ -466,8 +670,9 @@ impl Model {
         }
     }
 
-    /// Returns the topics of a client that follows `own`, each with the entry since which it
-    /// follows the topic, after the entries from `since` up to `upto`. `ids`: the ids of the client.
+    /// Returns the topics of a client that follows `own` after the entries from `since` up to
+    /// `upto`, each with the entry since which the client follows the topic. `ids`: the ids of the
+    /// client.
     fn topics(
         &self,
         browser: usize,
@@ -647,7 +852,7 @@ impl Model {
             (of.client, of.last, of.from) = (None, None, usize::MAX);
             return Ok(());
         }
-        // The page learns its id from the first item.
+        // The page learns the id from the first item.
         let (_, stream) = self.browsers[browser].stream.as_mut().unwrap();
         let opening = read_items(stream, 1);
         self.receive(browser, &opening)
