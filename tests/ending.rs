@@ -654,6 +654,16 @@ fn stream_behind_without_loss_is_not_ended() {
 }
 
 #[test]
+fn join_with_last_hides_no_lag() {
+    let (hub, _) = hub_with(|hub| hub.end_lagging(true).retain(Retain::default().events(2)));
+    let mut stream = open(&hub, Subscriber::new());
+    publish(&hub, 3);
+    hub.send_to_topic("t", event(3)).unwrap();
+    hub.join_with_last(stream.client_id(), "t", 1).unwrap();
+    assert_eq!(end(&read(&mut stream)).as_deref(), Some("lagged"));
+}
+
+#[test]
 fn late_resume_ends_only_for_new_losses() {
     let hub = lagging(3);
     let start = publish(&hub, 1);

@@ -153,6 +153,19 @@ fn foreign_id_gets_a_gap_and_continues() {
 }
 
 #[test]
+fn gap_of_a_foreign_id_is_the_only_gap() {
+    let retain = Retain::default().events(1);
+    let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();
+    let mut stream = hub.subscribe(Subscriber::new().resume("garbage")).unwrap();
+    // None of these events is for the client. The hub drops its records of the first.
+    for topic in 0..2_000 {
+        hub.send_to_topic(topic.to_string(), Event::new("x")).unwrap();
+    }
+    let text = read(&mut stream);
+    assert_eq!(text.matches("event: hub:gap").count(), 1, "{text}");
+}
+
+#[test]
 fn replay_uses_the_current_identity() {
     let hub = hub();
     let start = hub.publish_confirmed(Audience::all(), Event::new("x")).unwrap().id().unwrap();

@@ -312,6 +312,20 @@ fn history_may_be_of_filtered_and_excluded_events() {
 }
 
 #[test]
+fn an_event_of_two_topics_comes_once() {
+    let (hub, _) = hub_with(|hub| hub);
+    let either = Audience::topic("t").or(Audience::topic("u"));
+    hub.publish(either.clone(), event(1)).unwrap();
+    publish(&hub, "t", [2]);
+    hub.publish(either, event(3)).unwrap();
+    let mut stream = open(&hub, Subscriber::new());
+    hub.join_with_last(stream.client_id(), "t", 2).unwrap();
+    assert_eq!(data(&read(&mut stream)), names([2, 3]));
+    hub.join_with_last(stream.client_id(), "u", 9).unwrap();
+    assert_eq!(data(&read(&mut stream)), names([1]), "the other event came with the first topic");
+}
+
+#[test]
 fn evicted_history_is_a_gap_at_the_same_position() {
     let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(4)));
     publish(&hub, "t", 1..=4);

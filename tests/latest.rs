@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::iter;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
@@ -222,23 +223,36 @@ fn without_the_setting_retained_values_come_and_losses_are_told() {
 
 #[test]
 fn joining_while_values_are_read_misses_and_repeats_nothing() {
-    let (hub, _) =
-        hub_with(|hub| hub.retain(Retain::default().events(9).keep_latest(9)).max_batch_bytes(1));
-    let either = Audience::topic("a").or(Audience::topic("b"));
-    hub.send_to_topic("a", price("1", 1)).unwrap();
-    hub.publish(either.clone(), price("2", 2)).unwrap();
-    hub.send_to_topic("b", event(3)).unwrap();
-    hub.publish(either, event(4)).unwrap();
-    hub.send_to_topic("b", price("5", 5)).unwrap();
     for items in 1..=3 {
+        let retain = Retain::default().events(9).keep_latest(9);
+        let (hub, _) = hub_with(|hub| hub.retain(retain).max_batch_bytes(1));
+        let either = Audience::topic("a").or(Audience::topic("b"));
+        hub.send_to_topic("a", price("1", 1)).unwrap();
+        hub.publish(either.clone(), price("2", 2)).unwrap();
+        hub.send_to_topic("b", event(3)).unwrap();
+        hub.publish(either, event(4)).unwrap();
+        hub.send_to_topic("b", price("5", 5)).unwrap();
+        hub.send_to_topic("b", event(6)).unwrap();
         let mut stream = hub.subscribe(Subscriber::new().topic("a").latest()).unwrap();
+        hub.send_to_topic("b", event(7)).unwrap();
         let mut text = read_items(&mut stream, items);
         let _ = hub.join_with_last(stream.client_id(), "b", 9).unwrap();
         text += &read(&mut stream);
         let mut got = data(&text);
         got.sort();
-        assert_eq!(got, names(1..=5), "after {items} items: {text}");
+        assert_eq!(got, names(1..=7), "after {items} items: {text}");
     }
+}
+
+#[test]
+fn batches_of_values_are_bounded() {
+    const MOST: usize = 200;
+    let (hub, _) =
+        hub_with(|hub| hub.retain(Retain::default().keep_latest(9)).max_batch_bytes(MOST));
+    publish_values(&hub, 1..=20);
+    let mut stream = with_latest(&hub);
+    let items: Vec<_> = iter::from_fn(|| poll(&mut stream).flatten()).skip(1).collect();
+    assert!(items.len() > 2 && items.iter().all(|item| item.len() <= MOST), "{items:?}");
 }
 
 #[test]

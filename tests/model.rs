@@ -230,6 +230,19 @@ impl Published {
         }
     }
 
+    /// Returns the names under which the hub finds the event: of an `and`, the user.
+    fn index(&self) -> Vec<String> {
+        match self.to {
+            To::All => vec!["all".to_owned()],
+            To::User(user) | To::TopicAndUser(_, user) => vec![format!("user {user}")],
+            To::Session(session) => vec![format!("session {session}")],
+            To::Topic(topic) | To::TopicExceptUser(topic, _) => vec![format!("topic {topic}")],
+            To::Client(_) => vec![format!("client {:?}", self.client)],
+            To::EitherUser => vec!["user 0".to_owned(), "user 1".to_owned()],
+            To::EitherTopic => vec!["topic 0".to_owned(), "topic 1".to_owned()],
+        }
+    }
+
     fn weight(&self) -> usize {
         // As documented at `Retain`. Each name has one byte.
         let (names, of_names) = match self.to {
@@ -240,7 +253,7 @@ impl Published {
         };
         let of_type = if self.event_type > 0 { type_name(self.event_type).len() } else { 0 };
         let of_several = if names > 1 { 64 * names } else { 0 };
-        let of_key = self.key.map_or(0, |_| 192 + 1 + of_type + of_several);
+        let of_key = self.key.map_or(0, |key| 192 + key_name(key).len() + of_type + of_several);
         self.frame.len() + of_names + of_key
     }
 }
@@ -374,7 +387,7 @@ impl Model {
             frame = format!("event: {}\n{frame}", type_name(event_type));
         }
         if let Some(key) = key {
-            event = event.conflate(key.to_string());
+            event = event.conflate(key_name(key));
         }
         // The receipt does not contain the id: the frames that arrive prove this id.
         let id = EventId::new(self.head().epoch(), self.head().seq() + 1);
@@ -393,6 +406,7 @@ impl Model {
         let kept = Kept::Yes;
         self.history.push(Published { id, to, client, event_type, key, frame, at, kept });
         self.retain();
+        self.check_retained();
         let event = self.history.last().unwrap();
         let open = self.browsers.iter().filter(|browser| browser.stream.is_some());
         let matched =
@@ -434,6 +448,16 @@ impl Model {
             }
             self.history.iter_mut().find(|event| event.kept == Kept::Yes).unwrap().kept = Kept::No;
         }
+    }
+
+    /// Right after a publish, the hub holds exactly the events of the model, under their names.
+    fn check_retained(&self) {
+        let kept = || self.history.iter().filter(|event| event.kept == Kept::Yes);
+        let stats = self.hub.stats();
+        let bytes = kept().map(Published::weight).sum::<usize>();
+        assert_eq!((stats.retained, stats.retained_bytes), (kept().count(), bytes));
+        let names: BTreeSet<String> = kept().flat_map(Published::index).collect();
+        assert_eq!(stats.retained_names, names.len());
     }
 
     fn connect(&mut self, browser: usize, who: &Who, from: From, keeps_id: bool) {
@@ -712,6 +736,10 @@ fn frames(bytes: &[u8]) -> Vec<Frame<'_>> {
             Frame { text, id: last_line.strip_prefix("id: ").map(|id| id.parse().unwrap()) }
         })
         .collect()
+}
+
+fn key_name(key: u8) -> &'static str {
+    ["a", "a longer key"][usize::from(key)]
 }
 
 fn type_name(event_type: u8) -> &'static str {

@@ -96,19 +96,22 @@ fn timer_is_touched_once_in_a_period() {
 
 #[test]
 fn batch_has_each_key_once_although_it_comes_in_pieces() {
-    let (hub, timer) = hub_with(|hub| hub.heartbeat(None).max_batch_bytes(1));
-    let mut stream = resting(&hub, SECOND);
-    let price = |value| hub.broadcast(event(value).conflate("a")).unwrap();
-    price(1);
-    publish(&hub, 2..=4);
-    timer.advance(SECOND);
-    let mut text = read_items(&mut stream, 1);
-    price(5);
-    publish(&hub, 6..=6);
-    text += &read(&mut stream);
-    assert_eq!(data(&text), names([1, 2, 3, 4]), "the new value is for the next batch");
-    timer.advance(SECOND);
-    assert_eq!(data(&read(&mut stream)), names([5, 6]));
+    // Pieces of one event, and of more: the last piece may have room for later events.
+    for bytes in [1, 80, 120, 160] {
+        let (hub, timer) = hub_with(|hub| hub.heartbeat(None).max_batch_bytes(bytes));
+        let mut stream = resting(&hub, SECOND);
+        let price = |value| hub.broadcast(event(value).conflate("a")).unwrap();
+        price(1);
+        publish(&hub, 2..=6);
+        timer.advance(SECOND);
+        let mut text = read_items(&mut stream, 1);
+        price(7);
+        publish(&hub, 8..=8);
+        text += &read(&mut stream);
+        assert_eq!(data(&text), names([1, 2, 3, 4, 5, 6]), "the new value is for the next batch");
+        timer.advance(SECOND);
+        assert_eq!(data(&read(&mut stream)), names([7, 8]));
+    }
 }
 
 #[test]

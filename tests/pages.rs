@@ -345,11 +345,16 @@ fn long_log_is_read_across_pieces() {
     assert!(!page.truncated && !page.has_more && page.next == hub.position());
     let first = hub.read(&who, LastEventId::none(), 3).unwrap();
     assert_eq!((texts(&first.events), first.has_more), (texts(&page.events[..3]), true));
+    let empty = hub.read(&who, LastEventId::none(), 0).unwrap();
+    let first = hub.read(&who, LastEventId::from(empty.next), 1).unwrap();
+    assert_eq!((texts(&first.events), empty.has_more), (texts(&page.events[..1]), true));
     let none = hub.read(&Subscriber::new().event_types(["never"]), LastEventId::none(), 1).unwrap();
     assert!(none.events.is_empty() && !none.has_more && none.next == hub.position());
     let last = hub.recent_of("wanted", 5).unwrap();
     assert_eq!(texts(&last), expected[expected.len() - 5..]);
     assert_eq!(hub.recent_of("never", 5).unwrap(), []);
+    let others = hub.recent_of("other", usize::MAX).unwrap();
+    assert_eq!(others.len(), 10_000 - expected.len(), "each event once");
     let all = hub.recent(Audience::all(), usize::MAX).unwrap();
     assert_eq!(all.len(), 10_000);
     let whole = hub.read(&Subscriber::new(), LastEventId::none(), usize::MAX).unwrap();

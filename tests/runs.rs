@@ -507,6 +507,121 @@ fn forgotten_run_leaves_a_gap() {
     assert_eq!(gaps(&read(&mut hub.subscribe(stranger).unwrap())), [""; 0]);
 }
 
+/// Starts and ends so many runs that the hub drops its records of the runs it forgot before.
+fn forget_others(hub: &Hub) {
+    for number in 0..600 {
+        let other = hub.start_run(format!("other {number}"), RunOptions::default()).unwrap();
+        other.finish(None).unwrap();
+    }
+}
+
+#[test]
+fn run_forgotten_long_ago_leaves_a_gap() {
+    let (hub, _) = with_limits(RunLimits::default().runs(2));
+    let first = answer(&hub, "a", 0..1);
+    let before = hub.position();
+    tell(&first, 1..2);
+    first.finish(None).unwrap();
+    forget_others(&hub);
+    assert!(hub.run("a").is_none());
+    let begin = hub.position();
+    let run = answer(&hub, "a", 7..8);
+    let middle = hub.position();
+    tell(&run, 8..9);
+    forget_others(&hub);
+    // The client may have missed the end of the first run.
+    let text = read(&mut back(&hub, "a", before));
+    assert_eq!((tokens(&text), gaps(&text)), ("7 8 ".to_owned(), vec!["evicted".to_owned()]));
+    // The runs that were forgotten since are no run of the client.
+    for (last, rest) in [(begin, "7 8 "), (middle, "8 ")] {
+        let text = read(&mut back(&hub, "a", last));
+        assert_eq!((tokens(&text), gaps(&text)), (rest.to_owned(), vec![]), "after {last}");
+    }
+    let text = read(&mut reader(&hub, "a"));
+    assert_eq!((tokens(&text), gaps(&text)), ("7 8 ".to_owned(), vec![]));
+}
+
+#[test]
+fn losses_of_topics_before_the_reader_are_no_gap() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(1)));
+    let run = answer(&hub, "a", 0..2);
+    // More topics than the hub has records of lost events.
+    for topic in 0..2_000 {
+        hub.send_to_topic(topic.to_string(), Event::new("x").data("-")).unwrap();
+    }
+    let mut stream = hub.subscribe(Subscriber::new().run("a").topic("t")).unwrap();
+    // The log evicts an event of others, so the read looks for losses of the client.
+    hub.send_to_topic("other", Event::new("x").data("-")).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((tokens(&text), gaps(&text)), ("0 1 ".to_owned(), vec![]));
+    drop(run);
+}
+
+#[test]
+fn reader_that_has_read_nothing_is_told_each_loss() {
+    fn note(run: &Run, len: usize) {
+        run.publish(Event::new("note").data("y".repeat(len))).unwrap();
+    }
+    type Lose = fn(&Hub, &ManualTimer, &Run) -> Option<Run>;
+    let losses: [(&str, Lose); 3] = [
+        ("forgotten", |hub, timer, run| {
+            run.finish(None).unwrap();
+            timer.advance(60 * SECOND);
+            assert!(hub.run("a").is_none());
+            None
+        }),
+        ("beyond the bound of the run", |_, _, run| {
+            note(run, 1_000);
+            None
+        }),
+        ("beyond the bound of all runs", |hub, _, _| {
+            let other = hub.start_run("other", RunOptions::default()).unwrap();
+            note(&other, 1_200);
+            Some(other)
+        }),
+    ];
+    for (name, lose) in losses {
+        let limits = RunLimits::default().bytes(6_000).bytes_per_run(5_000).keep(60 * SECOND);
+        let (hub, timer) = with_limits(limits);
+        let run = answer(&hub, "a", 0..1);
+        (0..3).for_each(|_| note(&run, 1_000));
+        let mut stream = hub.subscribe(Subscriber::new().run("a").topic("t")).unwrap();
+        let other = lose(&hub, &timer, &run);
+        assert_eq!(gaps(&read(&mut stream)), ["evicted"], "{name}");
+        drop(other);
+    }
+}
+
+#[test]
+fn bounds_of_runs_may_be_used_to_the_byte() {
+    let fill = |limits| {
+        let (hub, _) = with_limits(limits);
+        let runs = ["a", "b"].map(|name| hub.start_run(name, RunOptions::default()).unwrap());
+        for run in &runs {
+            for _ in 0..9 {
+                run.publish(Event::new("note").data("x")).unwrap();
+            }
+        }
+        let bytes = hub.stats().run_bytes;
+        (bytes, read(&mut reader(&hub, "a")))
+    };
+    let (bytes, _) = fill(RunLimits::default());
+    let (_, text) = fill(RunLimits::default().bytes(bytes).bytes_per_run(bytes));
+    assert_eq!((data(&text).len(), gaps(&text).len()), (9, 0));
+    let (_, text) = fill(RunLimits::default().bytes(bytes - 1).bytes_per_run(bytes - 1));
+    assert_eq!((data(&text).len(), gaps(&text).len()), (8, 1));
+
+    // The error names the bytes that are enough.
+    let publish = |most: usize| {
+        let (hub, _) = with_limits(RunLimits::default().bytes_per_run(most));
+        let run = hub.start_run("a", RunOptions::default()).unwrap();
+        run.publish(Event::new("note").data("x".repeat(999))).map(drop)
+    };
+    let Err(RunError::TooLarge { bytes, limit: 2_000 }) = publish(2_000) else { panic!() };
+    assert_eq!(publish(bytes), Ok(()));
+    assert_eq!(publish(bytes - 1), Err(RunError::TooLarge { bytes, limit: bytes - 1 }));
+}
+
 #[test]
 fn neither_retention_evicts_the_other() {
     let limits = RunLimits::default().bytes(200_000);

@@ -158,7 +158,7 @@ impl Away {
     fn put(&mut self, id: ClientId, memberships: Vec<Membership>, record: Record) {
         self.remove(id);
         self.count += 1;
-        let (slot, number) = (self.routes.adopt(memberships, id, 0), self.count);
+        let (slot, number) = (self.routes.add(memberships, id, 0), self.count);
         self.records.insert(id, Record { slot, number, ..record });
         self.order.insert(number, id);
         while self.records.len() > self.capacity {
@@ -413,7 +413,7 @@ impl Away {
             self.claimed_at.pop_front();
             self.claims.remove(slot);
         }
-        let slot = self.claims.adopt(claim, by, 0);
+        let slot = self.claims.add(claim, by, 0);
         self.claimed_at.push_back((now, slot));
     }
 

@@ -613,9 +613,11 @@ fn take_audience(rest: &mut &[u8], depth: usize, names: &mut usize) -> Option<Au
         3 => Key::Session(take_text(rest)?.into()),
         4 => Key::Topic(take_text(rest)?.into()),
         5 | 6 => {
-            let count = take_len(rest)?;
+            // An `or` of nothing addresses nobody. No hub writes an `and` of nothing.
+            let count = take_len(rest).filter(|&count| kind == 5 || count > 0)?;
             *names = names.checked_sub(usize::from(count == 0))?;
-            let mut size = Size { names: 0, depth: 0 };
+            // As `Audience::or` and `and` count: a part takes a level, also if there is none.
+            let mut size = Size { names: 0, depth: 1 };
             let mut parts = Vec::new();
             for _ in 0..count {
                 let part = take_audience(rest, depth - 1, names)?;
@@ -831,7 +833,7 @@ mod tests {
             prop_assert_eq!(&read.audience, &event.audience);
             // The builder also counts names that a chain merged, so its size can be larger.
             prop_assert!(read.audience.size.names <= event.audience.size.names);
-            prop_assert!(read.audience.size.depth <= event.audience.size.depth);
+            prop_assert_eq!(read.audience.size.depth, event.audience.size.depth);
             prop_assert_eq!(&read.conflation, &event.conflation);
             prop_assert_eq!(&read.trace, &event.trace);
             prop_assert_eq!(read.sealed.bytes(), event.sealed.bytes());
@@ -991,15 +993,23 @@ mod tests {
             Received::read(&[&[EVENT, 0], audience, b"data: x\n"].concat()).is_some()
         };
         assert!(is_read(&[0]));
-        let nested = |depth: usize| [&[5, 1, 0, 0, 0].repeat(depth)[..], &[0]].concat();
-        assert!(is_read(&nested(Audience::MAX_DEPTH - 1)));
-        assert!(!is_read(&nested(Audience::MAX_DEPTH)));
-        assert!(!is_read(&nested(1_000_000)));
+        // An `or`, and the two sides of an `except`.
+        let operations: [(&[u8], &[u8]); 3] =
+            [(&[5, 1, 0, 0, 0], &[]), (&[7], &[0]), (&[7, 0], &[])];
+        for (before, after) in operations {
+            let nested =
+                |depth: usize| [&before.repeat(depth), &[0][..], &after.repeat(depth)].concat();
+            assert!(is_read(&nested(Audience::MAX_DEPTH - 1)));
+            assert!(!is_read(&nested(Audience::MAX_DEPTH)));
+            assert!(!is_read(&nested(1_000_000)));
+        }
         let wide = |count: u32| [&[5][..], &count.to_le_bytes(), &vec![0; count as usize]].concat();
         assert!(is_read(&wide(10_000)));
         assert!(!is_read(&wide(10_001)));
         assert!(!is_read(&[5, 255, 255, 255, 255]));
         assert!(!is_read(&[2, 0, 0, 0, 0]), "an empty name");
+        assert!(is_read(&[5, 0, 0, 0, 0]), "an `or` of nothing");
+        assert!(!is_read(&[6, 0, 0, 0, 0]), "an `and` of nothing");
     }
 
     #[test]

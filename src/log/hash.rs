@@ -108,6 +108,11 @@ impl<V> KeyMap<V> {
         self.0.remove(&(hash, key) as &dyn KeyAndHash);
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
         self.0.iter().map(|(hashed, value)| (&hashed.key, value))
     }
@@ -189,5 +194,38 @@ pub(super) fn is_sparse(len: usize, capacity: usize) -> bool {
 pub(crate) fn shrink<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
     if is_sparse(map.len(), map.capacity()) {
         map.shrink_to(2 * map.len());
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+
+    /// Returns a map that had `peak` keys, of which `rest` are left.
+    fn after_a_peak(peak: usize, rest: usize) -> KeyMap<usize> {
+        let hasher = KeyHasher::default();
+        let mut map = KeyMap::new();
+        let key = |number: usize| Key::User(number.to_string().into());
+        for number in 0..peak {
+            *map.get_or_default(hasher.key(&key(number)), &key(number)) = number;
+        }
+        (rest..peak).for_each(|number| map.remove(hasher.key(&key(number)), &key(number)));
+        map
+    }
+
+    #[test]
+    fn a_sparse_map_gives_memory_back_and_keeps_room() {
+        let mut map = after_a_peak(10_000, 1_000);
+        let before = map.capacity();
+        map.shrink();
+        let after = map.capacity();
+        assert!((2_000..before / 2).contains(&after), "{after} of {before}");
+        assert!(map.iter().map(|(_, &number)| number).sum::<usize>() == 999 * 500);
+        // A small map, and a map that is half full, keep their room.
+        for mut map in [after_a_peak(700, 1), after_a_peak(7_000, 4_000)] {
+            let before = map.capacity();
+            map.shrink();
+            assert_eq!(map.capacity(), before);
+        }
     }
 }

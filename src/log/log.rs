@@ -701,9 +701,9 @@ impl Log {
     /// keep.
     pub(crate) fn reaches_back(&self, after: EventId) -> bool {
         let Some(Raised { base, .. }) = &self.raised else { return false };
-        let usual = self.order.len().checked_sub(self.retain.events);
-        let usual = usual.and_then(|at| self.order.get(at)).map(|&(id, _)| id);
-        after < usual.map_or(*base, |usual| usual.max(*base))
+        let surplus = self.order.len().checked_sub(self.retain.events);
+        let newest = surplus.and_then(|events| self.order.get(events.checked_sub(1)?));
+        after < newest.map_or(*base, |&(newest, _)| newest.max(*base))
     }
 
     /// Notes that the log holds every event after this position.
@@ -803,7 +803,7 @@ mod tests {
     use crate::log::identity::Filter;
     use crate::wire::event::Event;
 
-    const KINDS: usize = 5;
+    const KINDS: usize = 6;
 
     /// Topic `b` has events for all its followers, and events that exclude user `u`.
     fn audience(kind: usize) -> Audience {
@@ -812,16 +812,17 @@ mod tests {
             1 => Audience::topic("a"),
             2 => Audience::topic("b"),
             3 => Audience::topic("a").or(Audience::user("u")),
+            4 => Audience::topic("a").or(Audience::topic("b")),
             _ => Audience::topic("b").except(Audience::user("u")),
         }
     }
 
     /// Clients: the topics, whether the user is `u`, and the kinds of events for the client.
     const CLIENTS: [(&[&str], bool, [bool; KINDS]); 4] = [
-        (&["a"], false, [true, true, false, true, false]),
-        (&["b"], true, [true, false, true, true, false]),
-        (&["b"], false, [true, false, true, false, true]),
-        (&[], false, [true, false, false, false, false]),
+        (&["a"], false, [true, true, false, true, true, false]),
+        (&["b"], true, [true, false, true, true, true, false]),
+        (&["b"], false, [true, false, true, false, true, true]),
+        (&[], false, [true, false, false, false, false, false]),
     ];
 
     #[derive(Debug, Clone)]
@@ -889,6 +890,8 @@ mod tests {
             );
             prop_assert_eq!(self.log.len(), held.count());
             prop_assert!(self.log.order.iter().is_sorted_by(|(a, _), (b, _)| a < b));
+            // Replaced events take no room for ever.
+            prop_assert!(self.log.order.len() <= 2 * self.log.retained());
             for (topics, is_u, kinds) in CLIENTS {
                 let user = is_u.then(|| Key::User("u".into()));
                 let topics = topics.iter().map(|&topic| Key::Topic(topic.into()));
@@ -957,6 +960,116 @@ mod tests {
             }
             model.check()?;
         }
+    }
+
+    /// Returns an event of topic `a`, with a conflation key or without.
+    fn value(seq: u64, key: Option<&str>, hasher: &KeyHasher) -> Arc<Entry> {
+        let audience = Audience::topic("a");
+        let sealed = Event::new("n").data("x").seal();
+        let conflation = key.map(Into::into);
+        let event = Encoded { audience, conflation, trace: None, sealed };
+        Prepared::new(event, hasher).into_entry(EventId::new(1, seq), Instant::now())
+    }
+
+    #[test]
+    fn a_log_may_be_full_to_the_byte() {
+        let hasher = KeyHasher::default();
+        let weight = value(1, None, &hasher).weight();
+        let retain = Retain::default().bytes(2 * weight).age(None);
+        let birth = EventId::new(1, 0);
+        let mut log = Log::new(retain, RunLimits::default(), birth, hasher.clone());
+        let entries: Vec<_> = (1..=3).map(|id| value(id, None, &hasher)).collect();
+        let mut evicted = Vec::new();
+        log.append(Arc::clone(&entries[0]), &mut evicted);
+        log.append(Arc::clone(&entries[1]), &mut evicted);
+        assert!(evicted.is_empty());
+        log.append(Arc::clone(&entries[2]), &mut evicted);
+        assert_eq!((evicted.len(), log.bytes()), (1, 2 * weight));
+        log.raise(Allowance { events: 9, bytes: weight });
+        assert!(log.restore(Arc::clone(&entries[0]), birth));
+        assert_eq!(log.bytes(), 3 * weight);
+    }
+
+    #[test]
+    fn only_the_newest_earlier_values_are_seeded() {
+        let hasher = KeyHasher::default();
+        let birth = EventId::new(1, 10);
+        let retain = Retain::default().keep_latest(9);
+        let mut log = Log::new(retain, RunLimits::default(), birth, hasher.clone());
+        let mut evicted = Vec::new();
+        let values = [(5, "k"), (7, "k"), (3, "k"), (7, "k"), (10, "l"), (11, "m")];
+        values.into_iter().for_each(|(id, key)| {
+            log.seed(value(id, Some(key), &hasher), &mut evicted);
+        });
+        log.seed(value(4, None, &hasher), &mut evicted);
+        let seeded = log.newest_before(EventId::LAST).map(|(id, _)| id.seq());
+        assert_eq!(seeded.collect::<Vec<_>>(), [10, 7]);
+        assert_eq!(evicted.iter().map(|value| value.id.seq()).collect::<Vec<_>>(), [5]);
+        assert_eq!(log.head(), birth);
+
+        // Values that the log never held are from before the log.
+        let held = [Membership::of(Key::Topic("a".into()), &hasher)];
+        let client = Identity { memberships: &held, filter: &Filter::Everything };
+        assert_eq!(log.lost_values(EventId::ORIGIN, client), None);
+        log.note_lacking_values();
+        assert_eq!(log.lost_values(birth.predecessor(), client), Some(birth));
+        assert_eq!(log.lost_values(birth, client), None);
+    }
+
+    #[test]
+    fn a_lacking_event_of_a_run_counts_as_a_loss() {
+        let hasher = KeyHasher::default();
+        let (retain, limits) = (Retain::default(), RunLimits::default());
+        let mut log = Log::new(retain, limits, EventId::new(1, 0), hasher.clone());
+        let held = [Membership::of(Key::Run("r".into()), &hasher)];
+        let client = Identity { memberships: &held, filter: &Filter::Everything };
+        let (after, lost, evictions) = (EventId::new(1, 0), EventId::new(1, 3), log.evictions());
+        assert_eq!(log.lost_since(after, client), None);
+        log.note_lacking_run(hasher.key(&held[0].key), lost);
+        assert_eq!(log.lost_since(after, client), Some(lost));
+        assert_ne!(log.evictions(), evictions, "a client that was told all losses looks again");
+    }
+
+    #[test]
+    fn events_are_found_before_and_after_positions() {
+        let hasher = KeyHasher::default();
+        let retain = Retain::default().events(2).age(None);
+        let mut log = Log::new(retain, RunLimits::default(), EventId::new(1, 0), hasher.clone());
+        let key = Key::Topic("a".into());
+        for seq in 1..=2 {
+            let id = EventId::new(1, seq);
+            log.append(value(seq, None, &hasher), &mut Vec::new());
+            assert!(log.had_events(&key, id.predecessor()) && !log.had_events(&key, id));
+        }
+        let before = |id: u64| {
+            let events = log.newest_before(EventId::new(1, id)).map(|(id, _)| id.seq());
+            events.collect::<Vec<_>>()
+        };
+        assert_eq!([before(1), before(2), before(3)], [vec![], vec![1], vec![2, 1]]);
+    }
+
+    #[test]
+    fn only_a_read_of_surplus_events_reaches_back() {
+        let (hasher, now) = (KeyHasher::default(), Instant::now());
+        let retain = Retain::default().events(2).age(None);
+        let birth = EventId::new(1, 0);
+        let log = Log::new(retain, RunLimits::default(), birth, hasher.clone());
+        let mut model = Model { log, all: vec![] };
+        let reaching = |model: &Model| {
+            let positions = (0..=model.all.len() as u64).map(|seq| EventId::new(1, seq));
+            positions.filter(|&after| model.log.reaches_back(after)).count()
+        };
+        (0..4).for_each(|_| model.append(0, false, &hasher, now));
+        assert_eq!(reaching(&model), 0);
+        model.log.raise(Allowance { events: 9, bytes: 1 << 20 });
+        // After positions 0 and 1: the events 1 and 2 were evicted, and may come back.
+        assert_eq!(reaching(&model), 2);
+        model.restore(2);
+        assert_eq!((reaching(&model), model.log.len()), (2, 4));
+        model.append(0, false, &hasher, now);
+        assert_eq!(reaching(&model), 3);
+        model.log.lower(9, &mut Vec::new());
+        assert_eq!(reaching(&model), 0);
     }
 
     #[test]

@@ -437,3 +437,33 @@ impl Pace {
         matches!(self, Self::Excused | Self::Released)
     }
 }
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_log_leaves_known_losses_excused() {
+        let id = |seq| EventId::new(1, seq);
+        let now = Instant::now();
+        let behind = |pace| Mailbox::new(id(1), id(5), pace, now);
+        let pace_after = |mut mailbox: Mailbox| {
+            mailbox.restart(id(9), now);
+            assert_eq!((mailbox.cursor(), mailbox.tail()), (id(1), id(9)));
+            mailbox.reads_log().map(|(pace, _)| pace)
+        };
+        assert_eq!(pace_after(Mailbox::live(id(1))), Some(Pace::Reading));
+        assert_eq!(pace_after(behind(Pace::FellBehind)), Some(Pace::Reading));
+        assert_eq!(pace_after(behind(Pace::Excused)), Some(Pace::Excused));
+        let mut held = behind(Pace::Reading);
+        held.hold(now);
+        assert_eq!(pace_after(held), Some(Pace::Excused));
+
+        let mut told = behind(Pace::Reading);
+        told.jump(id(2), id(5), GapReason::Capped, now);
+        told.restart(id(9), now);
+        let gap = told.take(Budget { bytes: 0 }, &mut Batch::new());
+        assert_eq!(gap, Taken::Gap(id(2), GapReason::Capped));
+        assert_eq!(told.reads_log().map(|(pace, _)| pace), Some(Pace::Excused));
+    }
+}

@@ -159,10 +159,6 @@ struct Node {
     parts: Box<[Self]>,
     /// The number after the last of the part.
     end: u32,
-    /// Whether a client that holds none of the names is included.
-    default: bool,
-    /// How many `parts` include a client that holds none of their names.
-    defaults: usize,
 }
 
 /// Returns the next number. An audience has at most `MAX_NAMES` names.
@@ -204,13 +200,7 @@ impl Node {
         let singles = start..next(names);
         let parts = exprs.into_iter().filter(|expr| is_part(expr));
         let parts: Box<[Self]> = parts.map(|part| Self::new(part, names, hasher)).collect();
-        let defaults = parts.iter().filter(|part| part.default).count();
-        let default = match operation {
-            Operation::AnyOf => defaults > 0,
-            Operation::AllOf => singles.is_empty() && defaults == parts.len(),
-            Operation::Except => parts[0].default && !parts[1].default,
-        };
-        Self { operation, singles, parts, end: next(names), default, defaults }
+        Self { operation, singles, parts, end: next(names) }
     }
 
     /// Returns the numbers of the names that decide, each alone, as the root of an expression.
@@ -247,7 +237,8 @@ impl Node {
     /// sorted and within this part.
     fn includes(&self, held: &[u32]) -> bool {
         if held.is_empty() {
-            return self.default;
+            // No `and` is empty, so each part includes only clients that hold a name of the part.
+            return false;
         }
         if let Operation::Except = self.operation {
             let (included, excluded) =
@@ -256,12 +247,10 @@ impl Node {
         }
         let (singles, mut rest) =
             held.split_at(held.partition_point(|&number| number < self.singles.end));
-        // The parts without a held name keep their default: correct the count for the others.
-        let mut including = self.defaults;
+        let mut including = 0;
         while let Some(&first) = rest.first() {
             let part = &self.parts[self.parts.partition_point(|part| part.end <= first)];
             let (inside, after) = rest.split_at(rest.partition_point(|&number| number < part.end));
-            including -= usize::from(part.default);
             including += usize::from(part.includes(inside));
             rest = after;
         }
@@ -277,6 +266,8 @@ impl Node {
 
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
@@ -308,6 +299,17 @@ mod tests {
             Expr::AnyOf(parts) => parts.iter().any(|part| naive(part, holds)),
             Expr::AllOf(parts) => parts.iter().all(|part| naive(part, holds)),
             Expr::Except(sides) => naive(&sides[0].expr, holds) && !naive(&sides[1].expr, holds),
+        }
+    }
+
+    /// Adds the names of an expression to `names`.
+    fn names_of<'a>(expr: &'a Expr, names: &mut Vec<&'a Key>) {
+        match expr {
+            Expr::Holds(key) => names.push(key),
+            Expr::AnyOf(parts) | Expr::AllOf(parts) => {
+                parts.iter().for_each(|part| names_of(part, names));
+            }
+            Expr::Except(sides) => sides.iter().for_each(|side| names_of(&side.expr, names)),
         }
     }
 
@@ -347,6 +349,28 @@ mod tests {
             let has_index_key = recipients.keys().iter().any(holds);
             prop_assert!(has_index_key || !expected);
             prop_assert!(!recipients.are_all_holders() || has_index_key == expected);
+        }
+
+        #[test]
+        fn recipients_count_names_and_find_topics(audience in audience()) {
+            let hasher = KeyHasher::default();
+            let mut names = Vec::new();
+            names_of(&audience.expr, &mut names);
+            let has_topics = names.iter().any(|key| matches!(key, Key::Topic(_)));
+            let distinct = names.iter().collect::<BTreeSet<_>>().len();
+            // A name can have several places in an expression.
+            let counts = distinct..=names.len();
+            let recipients = Recipients::new(&audience, &hasher);
+            // In an `or` with everyone, no other name decides.
+            if !recipients.keys().contains(&Key::All) {
+                prop_assert_eq!(recipients.has_topics(), has_topics);
+                prop_assert!(counts.contains(&recipients.names()), "{}", recipients.names());
+            }
+            for few in [0, FEW] {
+                let combined = Combined::new(&audience, Box::default(), &hasher, few);
+                prop_assert_eq!(combined.has_topics, has_topics);
+                prop_assert!(counts.contains(&combined.names()), "{}", combined.names());
+            }
         }
     }
 }

@@ -69,20 +69,6 @@ impl<T: Clone> Routes<T> {
         slot
     }
 
-    /// Adds a member with the memberships of a member of other routes with the same hasher, and
-    /// returns its slot.
-    pub(super) fn adopt(&mut self, memberships: Vec<Membership>, reach: T, tag: u32) -> usize {
-        let slot = self.slots.insert(Slot { reach, tag, memberships });
-        let Slot { reach, tag, memberships } = &mut self.slots[slot];
-        for (at, held) in memberships.iter_mut().enumerate() {
-            let members = self.members.get_or_default(held.hash, &held.key);
-            held.index = members.len() as u32;
-            let (slot, membership) = (slot as u32, at as u32);
-            members.push(Member { reach: reach.clone(), tag: *tag, slot, membership });
-        }
-        slot
-    }
-
     /// Adds a key as the server asks, for events after `since`: the client gets the key back after
     /// a reconnect. Returns `false` if the member holds the key already. `State::join_topic` and
     /// `leave_topic` also count the members of topics: a call past them loses the count.
@@ -230,5 +216,82 @@ impl<T: Clone> Routes<T> {
         if self.slots.is_empty() && is_sparse(0, self.slots.capacity()) {
             self.slots = Slab::new();
         }
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    use super::super::audience::Audience;
+    use super::*;
+
+    fn key(name: u8) -> Key {
+        Key::Topic(name.to_string().into())
+    }
+
+    fn audience() -> impl Strategy<Value = Audience> {
+        let topic = || (0..5u8).prop_map(|name| Audience::topic(name.to_string()));
+        prop_oneof![
+            topic(),
+            (topic(), topic()).prop_map(|(one, other)| one.or(other)),
+            (topic(), topic()).prop_map(|(one, other)| one.and(other)),
+            (topic(), topic(), topic()).prop_map(|(one, two, three)| one.or(two).except(three)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn members_of_an_audience_are_found_once(
+            members in vec(btree_set(0..5u8, 0..4), 0..8),
+            changes in vec((0..8usize, 0..5u8, any::<bool>()), 0..12),
+            audience in audience(),
+        ) {
+            let hasher = KeyHasher::default();
+            let mut routes = Routes::new(hasher.clone());
+            for (number, names) in members.iter().enumerate() {
+                let held = names.iter().map(|&name| Membership::of(key(name), &hasher)).collect();
+                prop_assert_eq!(routes.add(held, number, 0), number);
+            }
+            for (slot, name, joins) in changes {
+                if joins {
+                    routes.join_by_server(slot, key(name), EventId::ORIGIN);
+                } else {
+                    routes.leave(slot, &key(name));
+                }
+            }
+            let recipients = Recipients::new(&audience, &hasher);
+            let mut matching = routes.matching(&recipients);
+            matching.sort_unstable();
+            let is_member = |&slot: &usize| {
+                let memberships = routes.memberships(slot);
+                let member = Identity { memberships, filter: &Filter::Everything };
+                recipients.include(member, EventId::LAST)
+            };
+            let expected: Vec<usize> = (0..members.len()).filter(is_member).collect();
+            prop_assert_eq!(matching, expected);
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_crowd() {
+        let hasher = KeyHasher::default();
+        let mut routes = Routes::new(hasher.clone());
+        for number in 0..5_000 {
+            let own = Membership::of(Key::User(number.to_string().into()), &hasher);
+            routes.add(vec![own, Membership::of(Key::All, &hasher)], number, 0);
+        }
+        let room = |routes: &Routes<usize>| {
+            let all = routes.members.get(hasher.key(&Key::All), &Key::All);
+            (all.map_or(0, SmallVec::capacity), routes.members.capacity(), routes.slots.capacity())
+        };
+        let full = room(&routes);
+        (500..5_000).for_each(|slot| drop(routes.remove(slot)));
+        let (all, names, _) = room(&routes);
+        assert!(all < full.0 / 2 && names < full.1 / 2, "{all} and {names} of {full:?}");
+        (0..500).for_each(|slot| drop(routes.remove(slot)));
+        let (all, _, slots) = room(&routes);
+        assert_eq!((all, slots, routes.keys()), (0, 0, 0));
     }
 }

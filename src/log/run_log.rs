@@ -244,8 +244,9 @@ impl RunLog {
         if entry.hashes.event_type != appends.hashes.event_type || entry.conflation.is_some() {
             return false;
         }
-        // Small beside the limit: the oldest text goes as a whole.
-        let most = self.limit / 4;
+        // The oldest text goes as a whole, and must not be the newest: a text counts for at most
+        // three eighths of the limit, and `recent` for a quarter.
+        let most = self.limit / 8;
         if let Some(Item::Text(text)) = self.items.back_mut() {
             let before = text.weight();
             if Arc::ptr_eq(&text.of, appends) && text.append(entry, most) {
@@ -342,5 +343,240 @@ impl RunLog {
                 Entry::joined(id, event.data(part).seal(), &self.key, hashes, text.at)
             }
         }
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use std::sync::Weak;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+    use crate::log::audience::Audience;
+    use crate::log::entry::{Encoded, Prepared};
+    use crate::log::hash::KeyHasher;
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Append {
+            count: usize,
+            is_token: bool,
+            key: Option<u8>,
+            len: usize,
+        },
+        /// Another order begins, with a later epoch.
+        NewEpoch,
+        /// The windows of the live clients take every event.
+        TakeWindows,
+        /// A new producer appends text of its own.
+        TakeOver,
+        DropOldest,
+        Lose {
+            upto: Index,
+        },
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let append = (1..6usize, any::<bool>(), prop::option::weighted(0.3, 0..3u8), 0..60usize);
+        prop_oneof![
+            12 => append.prop_map(|(count, is_token, key, len)| {
+                Op::Append { count, is_token, key, len }
+            }),
+            1 => Just(Op::NewEpoch),
+            1 => Just(Op::TakeWindows),
+            1 => Just(Op::TakeOver),
+            1 => Just(Op::DropOldest),
+            1 => any::<Index>().prop_map(|upto| Op::Lose { upto }),
+        ]
+    }
+
+    struct Sent {
+        id: EventId,
+        data: String,
+        key: Option<(bool, u8)>,
+    }
+
+    /// A run, with all of its events.
+    struct Model {
+        log: RunLog,
+        hasher: KeyHasher,
+        now: Instant,
+        next: EventId,
+        sent: Vec<Sent>,
+        windows: Vec<Weak<Entry>>,
+        freed: Vec<Arc<Entry>>,
+    }
+
+    impl Model {
+        fn new(limit: usize) -> Self {
+            let key = Key::Run("r".into());
+            let mut model = Self {
+                log: RunLog::new(key, None, limit, EventId::ORIGIN),
+                hasher: KeyHasher::default(),
+                now: Instant::now(),
+                next: EventId::new(3, 1),
+                sent: Vec::new(),
+                windows: Vec::new(),
+                freed: Vec::new(),
+            };
+            model.take_over();
+            model
+        }
+
+        fn take_over(&mut self) {
+            let hashes = self.hasher.hashes(&[Key::Run("r".into())], b"token");
+            self.log.set_appends(Some(("token".into(), hashes)));
+        }
+
+        fn append(&mut self, is_token: bool, key: Option<u8>, len: usize) {
+            let id = self.next;
+            self.next = EventId::new(id.epoch(), id.seq() + 1);
+            let letter = char::from(b'a' + (id.seq() % 26) as u8);
+            let data = letter.to_string().repeat(len);
+            let sealed = Event::new(if is_token { "token" } else { "note" }).data(&data).seal();
+            let conflation = key.map(|key| key.to_string().into());
+            let event =
+                Encoded { audience: Audience::run("r".into()), conflation, trace: None, sealed };
+            let entry = Prepared::new(event, &self.hasher).into_entry(id, self.now);
+            self.log.append(&entry, &mut self.freed);
+            self.windows.push(Arc::downgrade(&entry));
+            let key = key.map(|key| (is_token, key));
+            self.sent.retain(|sent| key.is_none() || sent.key != key);
+            self.sent.push(Sent { id, data, key });
+            let newest = self.log.items.back().map(Item::last);
+            assert_eq!(newest, Some(id), "the bound drops no event that was just published");
+        }
+
+        fn run(&mut self, op: &Op) {
+            match *op {
+                Op::Append { count, is_token, key, len } => {
+                    (0..count).for_each(|_| self.append(is_token, key, len));
+                }
+                Op::NewEpoch => self.next = EventId::new(self.next.epoch() + 1, 0),
+                Op::TakeWindows => self.windows.clear(),
+                Op::TakeOver => self.take_over(),
+                Op::DropOldest => drop(self.log.drop_oldest(&mut self.freed)),
+                Op::Lose { ref upto } if !self.sent.is_empty() => {
+                    let upto = self.sent[upto.index(self.sent.len())].id;
+                    self.log.lose(upto, &mut self.freed);
+                    assert!(self.log.lost() >= upto);
+                }
+                Op::Lose { .. } => {}
+            }
+        }
+
+        /// Reads the data of all events after a position.
+        fn read(&self, mut after: EventId) -> String {
+            let mut all = String::new();
+            let mut next = self.log.seek(after);
+            while let Some((at, first)) = next {
+                assert!(first > after);
+                let entry = self.log.take(at, first.predecessor(), EventId::LAST);
+                assert!(entry.id >= first);
+                after = entry.id;
+                let (_, data) = decode::stored(entry.frame.bytes()).unwrap();
+                all += &data;
+                next = self.log.seek_from(at, after);
+            }
+            all
+        }
+
+        fn check(&self, after: EventId) {
+            let log = &self.log;
+            let after = after.max(log.lost());
+            let rest = self.sent.iter().filter(|sent| sent.id > after);
+            let rest: String = rest.map(|sent| sent.data.as_str()).collect();
+            assert_eq!(self.read(after), rest, "after {after}");
+            assert!(log.first().is_none_or(|first| first > log.lost()));
+            let recent = log.recent.iter().map(|entry| weight_of(entry)).sum::<usize>();
+            let items = log.items.iter().map(Item::weight).sum::<usize>();
+            assert_eq!((log.bytes, log.recent_bytes), (items + recent, recent));
+            assert!(log.bytes <= log.limit, "{} bytes of {}", log.bytes, log.limit);
+            let events = log.items.iter().filter(|item| matches!(item, Item::Event(_)));
+            assert!(log.latest.len() <= events.count());
+        }
+
+        fn texts(&self) -> impl Iterator<Item = &Text> {
+            self.log.items.iter().filter_map(|item| match item {
+                Item::Text(text) => Some(&**text),
+                Item::Event(_) => None,
+            })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_keeps_every_event_after_its_losses(
+            limit in 2_000..40_000usize, ops in vec(op(), 1..60), after in any::<Index>(),
+        ) {
+            let mut model = Model::new(limit);
+            for op in &ops {
+                model.run(op);
+                let after = model.sent.get(after.index(model.sent.len().max(1)));
+                model.check(after.map_or(EventId::ORIGIN, |sent| sent.id));
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_is_small_and_counts_its_memory() {
+        for (limit, len) in [(4_000, 32), (16_000, 1), (8 << 20, 1), (8 << 20, 900)] {
+            let mut model = Model::new(limit);
+            for _ in 0..9_000 {
+                model.append(true, None, len);
+            }
+            assert!(model.texts().count() > 0);
+            for text in model.texts() {
+                let (bytes, marks) = (text.text.len(), text.marks.len());
+                // One text is the least that the limit of the run drops.
+                assert!(bytes <= TEXT_BYTES.min(limit / 8) && marks <= TEXT_EVENTS);
+                assert!(marks * MARK_WEIGHT <= limit / 8);
+                let allocated = text.text.capacity() + text.marks.capacity() * size_of::<Mark>();
+                assert!(allocated <= text.weight(), "{allocated} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_larger_than_the_bounds_is_kept_alone() {
+        let mut model = Model::new(16 << 20);
+        for len in [3, TEXT_BYTES + 1, 3] {
+            model.append(true, None, len);
+        }
+        assert_eq!(
+            model.texts().map(|text| text.text.len()).collect::<Vec<_>>(),
+            [3, TEXT_BYTES + 1, 3]
+        );
+        model.check(EventId::ORIGIN);
+    }
+
+    #[test]
+    fn live_clients_find_the_newest_events_of_a_text() {
+        let mut model = Model::new(1 << 20);
+        (0..3 * RECENT).for_each(|_| model.append(true, None, 1));
+        model.freed.clear();
+        let kept = model.windows.iter().filter(|window| window.upgrade().is_some());
+        assert_eq!(kept.count(), RECENT);
+        assert!(model.windows.iter().rev().take(RECENT).all(|newest| newest.upgrade().is_some()));
+        // No client holds an event: only the newest can still be on its way.
+        model.windows.clear();
+        model.append(true, None, 1);
+        assert_eq!(model.log.recent.len(), 1);
+        model.check(EventId::ORIGIN);
+    }
+
+    #[test]
+    fn a_run_may_be_full_to_the_byte() {
+        let notes = |limit| {
+            let mut model = Model::new(limit);
+            (0..2).for_each(|_| model.append(false, None, 9));
+            model
+        };
+        let bytes = notes(1 << 20).log.bytes();
+        assert_eq!(notes(bytes).log.lost(), EventId::ORIGIN);
+        assert_eq!(notes(bytes - 1).log.lost(), EventId::new(3, 1));
     }
 }

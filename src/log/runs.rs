@@ -589,3 +589,28 @@ impl Runs {
         Ok((event, key))
     }
 }
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_decide_up_to_their_positions() {
+        let id = |seq| EventId::new(1, seq);
+        let key = |name: &str| Key::Run(name.into());
+        let copies =
+            [(key("copied"), (id(8), vec![id(3), id(6)])), (key("empty"), (id(8), vec![]))];
+        let decided = Decided { upto: id(10), copies: copies.into_iter().collect() };
+        let all = |is: &dyn Fn(&Key, EventId) -> bool, name| {
+            (1..=12).filter(|&seq| is(&key(name), id(seq))).collect::<Vec<_>>()
+        };
+        let starts = |name| all(&|key, id| decided.admits(key, id), name);
+        assert_eq!(starts("copied"), [3, 6, 9, 10, 11, 12]);
+        assert_eq!(starts("empty"), [9, 10, 11, 12]);
+        assert_eq!(starts("unknown"), [11, 12]);
+        let lacking = |name| all(&|key, id| decided.lacks(key, id), name);
+        assert_eq!(lacking("copied"), [1, 2]);
+        assert_eq!(lacking("empty"), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(lacking("unknown"), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+}
