@@ -94,7 +94,7 @@ pub(crate) struct Roster {
     serial: u64,
     /// The latest events, kept while there are watchers.
     events: VecDeque<UserChange>,
-    /// How many events came before those.
+    /// How many events came before those, while there were watchers.
     dropped: u64,
     watchers: Slab<Watcher>,
     is_closed: bool,
@@ -220,7 +220,6 @@ impl Roster {
 
     fn emit(&mut self, event: UserChange) {
         if self.watchers.is_empty() {
-            self.dropped += 1;
             return;
         }
         if self.events.len() >= self.settings.event_buffer {
@@ -230,7 +229,7 @@ impl Roster {
         self.events.push_back(event);
     }
 
-    /// How many events there ever were.
+    /// How many events came while there were watchers.
     fn head(&self) -> u64 {
         self.dropped + self.events.len() as u64
     }

@@ -158,7 +158,6 @@ impl Draft {
             put_retry(&mut buf, retry);
         }
         if let Some(comment) = comment {
-            buf.reserve(COMMENT.len() + comment.len() + 1 + TAIL);
             put_line(&mut buf, COMMENT, comment.as_bytes());
         }
         buf.reserve(TAIL);
