@@ -505,7 +505,9 @@ mod tests {
         assert_eq!(world.held.may_hold(id(8), &world.log, world.now), Some(until));
         assert_eq!(world.held.until_first_load(world.now), Some(until));
         let unbounded = Held::new(Some(History::default().max_wait(Duration::MAX)));
-        assert!(unbounded.until_first_load(world.now) > Some(world.now + Duration::from_secs(1 << 24)));
+        assert!(
+            unbounded.until_first_load(world.now) > Some(world.now + Duration::from_secs(1 << 24))
+        );
         let off = Held::new(None);
         assert_eq!(off.may_hold(id(8), &world.log, world.now), None);
         assert_eq!((off.until_first_load(world.now), off.request(&world.log)), (None, None));
