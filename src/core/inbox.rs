@@ -236,7 +236,7 @@ impl Inbox {
             return !is_open;
         }
         let mailbox = &mut self.mailbox;
-        if is_open && mailbox.is_waiting() && pacing.begin(mailbox.cursor(), mailbox.tail()) {
+        if is_open && pacing.begin(mailbox.cursor(), mailbox.tail()) {
             // The log holds each conflation key once, the window does not.
             mailbox.skip_window();
         }
