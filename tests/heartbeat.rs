@@ -55,6 +55,19 @@ fn an_event_restarts_the_idle_time() {
 }
 
 #[test]
+fn events_that_waited_count_as_idle_time() {
+    let timer = ManualTimer::new();
+    let (hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));
+    assert_eq!(ready(&mut stream), None);
+    publish(&hub, [1, 2]);
+    timer.advance(EVERY - SECOND);
+    assert!(ready(&mut stream).is_some());
+    assert_eq!(ready(&mut stream), None);
+    timer.advance(SECOND);
+    assert_eq!(ready(&mut stream).unwrap(), ":\n");
+}
+
+#[test]
 fn a_late_heartbeat_is_sent_once() {
     let timer = ManualTimer::new();
     let (_hub, mut stream) = stream(timer.clone(), Heartbeat::default().every(EVERY));

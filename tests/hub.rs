@@ -189,6 +189,27 @@ fn filtered_events_are_not_missed() {
 }
 
 #[test]
+fn stats_count_the_reads_of_all_streams() {
+    const CLIENTS: usize = 40;
+    let hub = hub();
+    let mut streams: Vec<_> =
+        (0..CLIENTS).map(|_| hub.subscribe(Subscriber::new()).unwrap()).collect();
+    streams.iter_mut().for_each(|stream| drop(read(stream)));
+    for number in 0..3 {
+        hub.broadcast(Event::new("x").data(number.to_string())).unwrap();
+    }
+    let bytes: usize = streams.iter_mut().map(|stream| read(stream).len()).sum();
+    let expected = (3 * CLIENTS as u64, bytes as u64, 2 * CLIENTS as u64);
+    let counts = || {
+        let stats = hub.stats();
+        (stats.delivered, stats.delivered_bytes, stats.batched)
+    };
+    assert_eq!(counts(), expected);
+    drop(streams);
+    assert_eq!(counts(), expected, "the counts outlive the clients");
+}
+
+#[test]
 fn busy_topic_does_not_evict_others() {
     let retain = Retain::default().events(100).per_topic(2);
     let hub = Hub::builder(ManualTimer::new()).retain(retain).build().unwrap();

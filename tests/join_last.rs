@@ -293,6 +293,22 @@ fn history_wakes_and_precedes_later_events() {
 }
 
 #[test]
+fn history_comes_in_items_of_the_batch_size() {
+    const BATCH: usize = 256;
+    let (hub, _) = hub_with(|hub| hub.max_batch_bytes(BATCH));
+    for number in 0..16 {
+        hub.send_to_topic("t", event(format!("{number:064}"))).unwrap();
+    }
+    let mut stream = open(&hub, Subscriber::new());
+    hub.join_with_last(stream.client_id(), "t", 16).unwrap();
+    let items = std::iter::from_fn(|| poll(&mut stream).flatten());
+    let sizes: Vec<usize> = items.map(|item| item.len()).collect();
+    assert!(sizes.iter().all(|&size| size <= BATCH) && sizes.len() > 1, "{sizes:?}");
+    assert_eq!(hub.stats().delivered, 16);
+    assert!(hub.stats().batched > 0, "small events share an item");
+}
+
+#[test]
 fn history_may_be_of_filtered_and_excluded_events() {
     let (hub, _) = hub_with(|hub| hub);
     for number in 0..3000 {

@@ -51,6 +51,7 @@ fn values_outlive_count_and_age() {
     timer.advance(3600 * SECOND);
     assert_eq!(data(&read(&mut with_latest(&hub))), names([2, 3]));
     let stats = hub.stats();
+    assert_eq!(stats.delivered, 2, "{stats:?}");
     assert_eq!(stats.retained, 2, "{stats:?}");
     hub.broadcast(price("b", 10)).unwrap();
     assert_eq!(data(&read(&mut with_latest(&hub))), names([3, 10]));

@@ -261,6 +261,15 @@ fn replay_limit_caps_older_events() {
     let text = read(&mut stream);
     assert_eq!((data(&text), gaps(&text)), (names(17..=20), vec![]));
 
+    // A client that waited for exactly as many events gets them all.
+    let (order, mut hub) = late(20, |hub| hub.limits(Limits::default().replay(8)));
+    let mut streams = [1, 12].map(|number| back(&hub, &order, number));
+    streams.iter_mut().for_each(|stream| assert_eq!(data(&read(stream)), [""; 0]));
+    hub.look_back_for_all(&order);
+    let [capped, whole] = streams.map(|mut stream| read(&mut stream));
+    assert_eq!((data(&capped), gaps(&capped)), (names(13..=20), vec!["capped".to_owned()]));
+    assert_eq!((data(&whole), gaps(&whole)), (names(13..=20), vec![]));
+
     // The limit also holds for a client that waited too long while another client received the
     // events.
     let (order, mut hub) =

@@ -464,7 +464,9 @@ impl Model {
         let head = self.head();
         let last = match from {
             From::Nothing | From::Last(_) => LastEventId::none(),
-            From::WhereItStopped => self.browsers[browser].last.map(LastEventId::from).into(),
+            From::WhereItStopped => {
+                self.browsers[browser].last.map_or_else(LastEventId::none, LastEventId::from)
+            }
             From::Garbage => LastEventId::from_bytes(b"\xff-1"),
             From::Position(back) => {
                 let back = i64::from(back);
@@ -472,8 +474,9 @@ impl Model {
             }
             From::AnEarlierLife => EventId::new(self.birth.epoch() - 1, 7).into(),
         };
-        let mut subscriber =
-            Subscriber::new().topics(who.topics.keys().map(|topic| topic.to_string())).resume(last);
+        let mut subscriber = Subscriber::new()
+            .topics(who.topics.keys().map(|topic| topic.to_string()))
+            .resume(Some(last));
         if let Some(user) = who.user {
             subscriber = subscriber.user(user.to_string());
         }

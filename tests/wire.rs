@@ -275,6 +275,7 @@ fn a5_the_first_error_is_kept() {
 #[test]
 fn a5_an_empty_event_is_refused() {
     assert_eq!(refusal(Event::default()), EventError::Empty);
+    assert_eq!(refusal(Event::default().conflate("key")), EventError::Empty);
 }
 
 #[test]

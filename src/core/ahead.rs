@@ -76,3 +76,74 @@ impl Ahead {
         });
     }
 }
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+    use crate::core::client::tests::client;
+    use crate::core::end::Ending;
+    use crate::core::inbox::{Inbox, Inboxes};
+    use crate::log::hash::KeyHasher;
+    use crate::log::mailbox::Mailbox;
+    use crate::log::retain::{Retain, RunLimits};
+
+    const fn id(count: u64) -> EventId {
+        EventId::new(1, count)
+    }
+
+    struct World {
+        log: Log,
+        routes: Routes<Arc<Client>>,
+        inboxes: Inboxes,
+        serial: u64,
+        ahead: Ahead,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let hasher = KeyHasher::default;
+            Self {
+                log: Log::new(Retain::default(), RunLimits::default(), id(5), hasher()),
+                routes: Routes::new(hasher()),
+                inboxes: Inboxes::default(),
+                serial: 0,
+                ahead: Ahead::default(),
+            }
+        }
+
+        /// Lets in a client at a position that the log has not reached.
+        fn come(&mut self, position: u64) -> usize {
+            let mailbox = Mailbox::live(id(position));
+            let place = self.inboxes.add(Inbox::new(mailbox, Ending::open(None, None)));
+            self.serial += 1;
+            let client = client(self.serial, place);
+            let slot = self.routes.add(Vec::new(), Arc::clone(&client), 0);
+            self.ahead.add(slot, &client, id(position), &self.log, &self.routes);
+            slot
+        }
+
+        fn mark(&mut self) -> Option<AheadUpTo> {
+            self.ahead.mark(&self.log, &self.routes)
+        }
+    }
+
+    #[test]
+    fn record_of_clients_ahead_shrinks_when_they_leave() {
+        let mut world = World::new();
+        let crowd: Vec<usize> = (0..1000).map(|_| world.come(9)).collect();
+        crowd.into_iter().for_each(|slot| drop(world.routes.remove(slot)));
+        world.come(9);
+        assert_eq!(world.ahead.clients.len(), 1);
+    }
+
+    #[test]
+    fn only_clients_beyond_the_end_are_disowned() {
+        let mut world = World::new();
+        let [_, _, beyond] = [7, 8, 9].map(|position| world.come(position));
+        let mark = world.mark().expect("clients are ahead");
+        let World { log, routes, ahead, .. } = &mut world;
+        assert_eq!(ahead.take_disowned(mark, id(8), log, routes), [beyond]);
+        log.pass(id(8));
+        assert!(world.mark().is_none(), "the log has reached the others");
+    }
+}

@@ -59,3 +59,21 @@ pub(crate) fn tag(client: &Client) -> u32 {
 pub(crate) fn untagged(tag: u32) -> (u32, bool) {
     (tag >> 1, tag & 1 == 1)
 }
+
+#[cfg(all(test, not(sse_hub_loom)))]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A client without a filter.
+    pub(crate) fn client(serial: u64, place: Place) -> Arc<Client> {
+        Arc::new(Client {
+            id: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            serial,
+            filter: Filter::Everything,
+            ends_with_runs: false,
+            start: OnceLock::new(),
+            has_values: false,
+            place,
+        })
+    }
+}

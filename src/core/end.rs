@@ -273,7 +273,8 @@ impl Ending {
         self.0 = Some(Box::new(phase));
     }
 
-    /// Schedules an end after the backlog at `at`, unless an earlier end is scheduled.
+    /// Schedules an end after the backlog at `at`, unless an end is scheduled already for `at` or
+    /// earlier.
     pub(crate) fn schedule(&mut self, at: Instant, reason: EndReason) {
         match self.0.as_deref_mut() {
             None => *self = Self::open(Some((at, reason)), None),
@@ -369,6 +370,7 @@ mod tests {
         assert_eq!(ending.next_at(), Some(at(3)), "a later end does not replace an earlier one");
         ending.schedule(at(2), EndReason::Drained);
         assert_eq!(ending.next_at(), Some(at(2)));
+        ending.schedule(at(2), EndReason::Displaced);
         ending.pass(at(1), RETRY);
         assert!(ending.is_open());
         ending.pass(at(2), RETRY);

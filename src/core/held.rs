@@ -296,13 +296,11 @@ impl Held {
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
     use super::*;
-    use std::sync::OnceLock;
-
     use crate::core::client;
     use crate::core::end::Ending;
     use crate::core::inbox::{Inbox, Inboxes};
     use crate::log::audience::Audience;
-    use crate::log::identity::{Filter, Membership};
+    use crate::log::identity::Membership;
     use crate::log::key::Key;
 
     use crate::log::entry::{Encoded, Prepared};
@@ -319,6 +317,7 @@ mod tests {
         log: Log,
         routes: Routes<Arc<Client>>,
         inboxes: Inboxes,
+        serial: u64,
         held: Held,
         now: Instant,
         evicted: Vec<Arc<Entry>>,
@@ -341,6 +340,7 @@ mod tests {
                 log,
                 routes: Routes::new(KeyHasher::default()),
                 inboxes: Inboxes::default(),
+                serial: 0,
                 held: Held::new(Some(history)),
                 now,
                 evicted: Vec::new(),
@@ -366,17 +366,8 @@ mod tests {
         fn hold(&mut self, cursor: u64) -> usize {
             let mailbox = Mailbox::new(id(cursor), self.log.head(), Pace::Excused, self.now);
             let place = self.inboxes.add(Inbox::new(mailbox, Ending::open(None, None)));
-            let serial = self.routes.len() as u64 + 1;
-            let client_id = "00112233445566778899aabbccddeeff".parse().unwrap();
-            let client = Arc::new(Client {
-                id: client_id,
-                serial,
-                filter: Filter::Everything,
-                ends_with_runs: false,
-                start: OnceLock::new(),
-                has_values: false,
-                place,
-            });
+            self.serial += 1;
+            let client = client::tests::client(self.serial, place);
             let tag = client::tag(&client);
             let everyone = Membership::of(Key::All, &KeyHasher::default());
             let slot = self.routes.add(vec![everyone], Arc::clone(&client), tag);
@@ -478,6 +469,16 @@ mod tests {
     }
 
     #[test]
+    fn record_of_waiting_clients_shrinks_when_they_leave() {
+        let mut world = World::new(4, 10, 100);
+        world.append(11..=12);
+        let crowd: Vec<usize> = (0..1000).map(|_| world.hold(8)).collect();
+        crowd.into_iter().for_each(|slot| drop(world.routes.remove(slot)));
+        world.hold(8);
+        assert_eq!(world.held.clients.len(), 1);
+    }
+
+    #[test]
     fn another_order_has_no_older_events() {
         let mut world = World::new(4, 10, 100);
         world.append(11..=12);
@@ -503,6 +504,10 @@ mod tests {
         let until = world.now + Duration::from_secs(60);
         assert_eq!(world.held.may_hold(id(8), &world.log, world.now), Some(until));
         assert_eq!(world.held.until_first_load(world.now), Some(until));
+        let unbounded = Held::new(Some(History::default().max_wait(Duration::MAX)));
+        assert!(
+            unbounded.until_first_load(world.now) > Some(world.now + Duration::from_secs(1 << 24))
+        );
         let off = Held::new(None);
         assert_eq!(off.may_hold(id(8), &world.log, world.now), None);
         assert_eq!((off.until_first_load(world.now), off.request(&world.log)), (None, None));
@@ -525,8 +530,11 @@ mod tests {
         wait(&mut world, 9);
         world.lower();
         assert!(world.log.is_raised(), "read nine seconds ago");
+        world.held.note_brought(world.now);
+        wait(&mut world, 9);
+        world.lower();
+        assert!(world.log.is_raised(), "brought nine seconds ago");
         world.held.note_read(id(12), &world.log, world.now);
-        world.held.note_brought(world.now - Duration::from_secs(9));
         wait(&mut world, 1);
         world.lower();
         assert!(!world.log.is_raised(), "a read within the retention needs no older events");

@@ -94,7 +94,7 @@ pub(crate) struct Roster {
     serial: u64,
     /// The latest events, kept while there are watchers.
     events: VecDeque<UserChange>,
-    /// How many events came before those.
+    /// How many events came before those, while there were watchers.
     dropped: u64,
     watchers: Slab<Watcher>,
     is_closed: bool,
@@ -220,7 +220,6 @@ impl Roster {
 
     fn emit(&mut self, event: UserChange) {
         if self.watchers.is_empty() {
-            self.dropped += 1;
             return;
         }
         if self.events.len() >= self.settings.event_buffer {
@@ -230,7 +229,7 @@ impl Roster {
         self.events.push_back(event);
     }
 
-    /// How many events there ever were.
+    /// How many events came while there were watchers.
     fn head(&self) -> u64 {
         self.dropped + self.events.len() as u64
     }
@@ -331,5 +330,45 @@ impl Roster {
         self.expire(work.now, usize::MAX);
         self.wake_since(before, work);
         self.away.of(topic).map(|(user, _)| user)
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::core::config::Config;
+    use crate::time::manual::ManualTimer;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn departure_of_an_earlier_time_wakes_watchers() {
+        let config = Config::new(ManualTimer::new());
+        let mut roster = Roster::new(Presence::default());
+        let [ann, bob] = ["ann", "bob"].map(|user| Seat::from(user));
+        // Two threads read the clock, and the later time gets the lock first.
+        let mut earlier = Work::begin(&config);
+        let mut later = Work::begin(&config);
+        later.now += Duration::from_secs(1);
+        let watcher = roster.watch(&mut earlier);
+        roster.depart(ann, EndReason::Left, &mut later);
+        let count = Arc::new(Count::default());
+        let mut waker = Some(Waker::from(Arc::clone(&count)));
+        let sight = roster.poll(watcher, &mut waker, &mut later);
+        assert!(matches!(sight, Sight::Nothing(Some(_))), "{sight:?}");
+        roster.depart(bob, EndReason::Left, &mut earlier);
+        earlier.run();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "the timer must be armed for bob");
+        later.run();
     }
 }

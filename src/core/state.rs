@@ -347,8 +347,8 @@ impl State {
         }
     }
 
-    /// Adds a client to a topic, as the server asks, for events after `since`. Returns `false` if the
-    /// client follows the topic already.
+    /// Adds a client to a topic, as the server asks, for events after `since`. Returns `false` if
+    /// the client follows the topic already.
     pub(crate) fn join_topic(
         &mut self,
         slot: usize,
@@ -399,7 +399,7 @@ impl State {
 
     /// Reads the log for a client that is behind.
     ///
-    /// A client that lost events may be held, to wait for them. A client that must not lag is ended.
+    /// A client that lost events may be held until they come. A client that must not lag is ended.
     pub(crate) fn read_log(
         &mut self,
         slot: usize,
@@ -500,13 +500,12 @@ impl State {
         LogRead::Events { gap }
     }
 
-    /// Moves a client that has received everything to the end of the log. Returns the position of the
-    /// client.
+    /// Moves a client that has received everything to the end of the log. Returns the position of
+    /// the client.
     pub(crate) fn refresh(&self, slot: usize, client: &Arc<Client>) -> EventId {
         let mut inbox = client.lock();
         let (cursor, head) = (inbox.mailbox.cursor(), self.log.head());
-        let is_idle = inbox.is_open() && !inbox.mailbox.is_waiting() && cursor < head;
-        if !is_idle || !self.has(slot, client) {
+        if inbox.mailbox.is_waiting() || cursor >= head || !self.has(slot, client) {
             return cursor;
         }
         let Some(identity) = self.identity(slot) else { return cursor };
@@ -598,5 +597,258 @@ fn watch(
     if config.stall.is_some() && !inbox.is_watched {
         inbox.is_watched = true;
         watched.push(Reverse(Watched { since, slot, serial }));
+    }
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use std::ops::RangeInclusive;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::client::tests::client;
+    use crate::core::end::Ending;
+    use crate::core::settings::History;
+    use crate::log::audience::Audience;
+    use crate::log::entry::{Encoded, Prepared};
+    use crate::log::hash::KeyHasher;
+    use crate::log::mailbox::Mailbox;
+    use crate::log::retain::RunLimits;
+    use crate::time::manual::ManualTimer;
+    use crate::time::timer::Timer as _;
+    use crate::wire::event::Event;
+
+    const STALL: Duration = Duration::from_secs(60);
+
+    const fn id(count: u64) -> EventId {
+        EventId::new(1, count)
+    }
+
+    /// A state without a hub: each step of an operation is a call.
+    struct World {
+        config: Config,
+        timer: ManualTimer,
+        state: State,
+        serial: u64,
+    }
+
+    impl World {
+        /// A log that retains `retain` events.
+        fn new(retain: usize) -> Self {
+            let timer = ManualTimer::new();
+            let mut config = Config::new(timer.clone());
+            config.retain = config.retain.events(retain);
+            let log = Log::new(config.retain, RunLimits::default(), id(0), KeyHasher::default());
+            Self { state: State::new(&config, log), config, timer, serial: 0 }
+        }
+
+        /// Lets in a client of a topic, at `cursor`.
+        fn come(&mut self, topic: &str, cursor: u64) -> (usize, Arc<Client>) {
+            let (head, now) = (self.state.log.head(), self.timer.now());
+            let mailbox = Mailbox::new(id(cursor), head, Pace::Reading, now);
+            let place = self.state.inboxes.add(Inbox::new(mailbox, Ending::open(None, None)));
+            self.serial += 1;
+            let client = client(self.serial, place);
+            let topic = Membership::of(Key::Topic(topic.into()), self.state.log.hasher());
+            let tag = client::tag(&client);
+            (self.state.routes.add(vec![topic], Arc::clone(&client), tag), client)
+        }
+
+        /// Appends events to a topic, and hands out none.
+        fn append(&mut self, topic: &str, counts: RangeInclusive<u64>) -> Option<Arc<Entry>> {
+            let mut last = None;
+            for count in counts {
+                let sealed = Event::new("x").data("data").seal();
+                let audience = Audience::topic(topic);
+                let event = Encoded { audience, conflation: None, trace: None, sealed };
+                let event = Prepared::new(event, self.state.log.hasher());
+                let entry = event.into_entry(id(count), self.timer.now());
+                self.state.log.append(Arc::clone(&entry), &mut Vec::new());
+                last = Some(entry);
+            }
+            last
+        }
+
+        fn with<T>(&mut self, run: impl FnOnce(&mut State, &mut Work<'_>) -> T) -> T {
+            let mut work = Work::begin(&self.config);
+            let result = run(&mut self.state, &mut work);
+            work.run();
+            result
+        }
+
+        /// Hands an event to the last `most` clients of its topic before `left`.
+        fn hand(&mut self, entry: &Arc<Entry>, left: usize, most: usize) -> Handed {
+            let key = entry.hashed_keys().next().expect("an event has a topic");
+            self.with(|state, work| state.hand_piece(entry, key, left, most, work))
+        }
+
+        /// Reads the log for a client, an event at a time.
+        fn read(&mut self, slot: usize, client: &Arc<Client>) -> (LogRead, Vec<u64>) {
+            self.config.batch = Budget { bytes: 1 };
+            let mut batch = Batch::new();
+            let read = self.with(|state, work| state.read_log(slot, client, &mut batch, work));
+            (read, batch.iter().map(|entry| entry.id.seq()).collect())
+        }
+
+        fn leave(&mut self, slot: usize) {
+            self.with(|state, work| state.forget(slot, EndReason::Left, work));
+        }
+
+        fn expel_stalled(&mut self) {
+            self.with(|state, work| state.expel_stalled(work));
+        }
+    }
+
+    #[test]
+    fn client_that_joins_during_a_hand_out_misses_the_event() {
+        let mut world = World::new(10);
+        let [first, _, _] = ["t"; 3].map(|topic| world.come(topic, 0).0);
+        let (late, late_client) = world.come("other", 0);
+        let event = world.append("t", 1..=1).unwrap();
+        let piece = world.hand(&event, usize::MAX, 1);
+        assert_eq!((piece.given, piece.left), (1, 2));
+        // The client comes to the end of the list, and takes the place of a client that leaves.
+        let topic = Key::Topic("t".into());
+        world.state.last_join = world.state.log.head();
+        world.with(|state, work| assert!(state.join_topic(late, &topic, id(1), work)));
+        world.leave(first);
+        assert_eq!(world.state.routes.members(&topic)[0].slot(), late);
+        assert_eq!(world.hand(&event, piece.left, PIECE).given, 1);
+        assert!(!late_client.lock().mailbox.is_waiting());
+
+        let event = world.append("t", 2..=2).unwrap();
+        assert_eq!(world.hand(&event, usize::MAX, PIECE).given, 3, "the next event is for all");
+    }
+
+    #[test]
+    fn stalled_client_ends_after_a_crowd_left() {
+        let mut world = World::new(10);
+        let (slow, slow_client) = world.come("t", 0);
+        let crowd: Vec<usize> = (0..1000).map(|_| world.come("t", 0).0).collect();
+        let event = world.append("t", 1..=1).unwrap();
+        for piece in 0..4 {
+            world.hand(&event, 1001 - 256 * piece, PIECE);
+        }
+        assert_eq!(world.state.watched.len(), 1001);
+        let mut crowd = crowd.into_iter();
+        world.leave(crowd.next().unwrap());
+        assert_eq!(
+            world.state.watched.len(),
+            1001,
+            "a look at the list for each client is too dear"
+        );
+        crowd.for_each(|slot| world.leave(slot));
+        assert!(world.state.watched.len() < 100, "the list must shrink with the crowd");
+        world.timer.advance(STALL);
+        world.expel_stalled();
+        assert!(!world.state.has(slow, &slow_client));
+    }
+
+    #[test]
+    fn client_that_stops_reading_the_log_stalls() {
+        let mut world = World::new(10);
+        world.append("t", 1..=4);
+        let (slot, client) = world.come("t", 0);
+        world.with(|state, work| state.watch(slot, work));
+        // The client waits for older events when the list of clients is looked at.
+        client.lock().mailbox.hold(world.timer.now());
+        world.timer.advance(STALL);
+        world.expel_stalled();
+        assert!(world.state.has(slot, &client) && world.state.watched.is_empty());
+        client.lock().mailbox.release(EventId::LAST, world.timer.now());
+
+        for count in 1..=2 {
+            assert_eq!(world.read(slot, &client).1, [count]);
+            assert_eq!(world.state.watched.len(), 1, "a client is in the list once");
+        }
+        world.timer.advance(STALL);
+        world.expel_stalled();
+        assert!(!world.state.has(slot, &client));
+    }
+
+    #[test]
+    fn stall_limit_that_is_off_watches_no_client() {
+        let mut world = World::new(10);
+        world.config.stall = None;
+        let (slot, client) = world.come("t", 0);
+        let event = world.append("t", 1..=2).unwrap();
+        world.hand(&event, usize::MAX, PIECE);
+        client.lock().mailbox.skip_to(id(0), world.timer.now());
+        world.with(|state, work| state.watch(slot, work));
+        assert!(world.state.watched.is_empty());
+    }
+
+    #[test]
+    fn ended_stream_reports_no_loss_beyond_its_end() {
+        let mut world = World::new(2);
+        world.append("t", 1..=1);
+        let (slot, client) = world.come("t", 0);
+        // The stream ends before the next events are handed out.
+        world.append("t", 2..=2);
+        assert_eq!(world.read(slot, &client).1, [1]);
+        drop(client.lock().end(End::silent(EndReason::Drained)));
+        world.append("t", 3..=5);
+        let (read, events) = world.read(slot, &client);
+        assert!(matches!(read, LogRead::Events { gap: None }), "{read:?}");
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn loss_is_requested_from_the_backplane_once() {
+        let mut world = World::new(1);
+        world.state.held = Held::new(Some(History::default()));
+        world.append("t", 1..=1);
+        world.append("other", 2..=2);
+        let (slot, client) = world.come("t", 0);
+        assert!(matches!(world.read(slot, &client).0, LogRead::Retry));
+        assert!(client.lock().mailbox.held_until().is_some(), "event 1 may be brought");
+        world.state.held.note_gone(id(1));
+        world.with(State::release_served);
+        // After a later loss, of others, the backplane can bring events again.
+        world.append("other", 3..=3);
+        world.timer.advance(STALL);
+        world.state.lower(64, world.timer.now(), &mut Vec::new());
+        assert!(world.state.held.may_hold(id(1), &world.state.log, world.timer.now()).is_some());
+        let (read, _) = world.read(slot, &client);
+        assert!(matches!(read, LogRead::Events { gap: Some(lost) } if lost == id(1)), "{read:?}");
+    }
+
+    #[test]
+    fn fresh_position_passes_no_event_and_no_gap() {
+        let mut world = World::new(2);
+        let (slot, client) = world.come("t", 0);
+        world.append("other", 1..=3);
+        assert_eq!(world.state.refresh(slot, &client), id(3), "the client has missed nothing");
+        assert_eq!(client.lock().mailbox.cursor(), id(3));
+
+        world.append("t", 4..=4);
+        assert_eq!(world.state.refresh(slot, &client), id(3), "event 4 is on its way");
+        world.append("other", 5..=7);
+        assert_eq!(world.state.refresh(slot, &client), id(3), "event 4 is lost");
+
+        let (head, now) = (world.state.log.head(), world.timer.now());
+        client.lock().mailbox.jump(id(5), head, GapReason::Reset, now);
+        assert_eq!(world.state.refresh(slot, &client), id(5), "the gap is not reported yet");
+        assert!(client.lock().mailbox.is_waiting());
+    }
+
+    #[test]
+    fn forgotten_client_keeps_its_position() {
+        let mut world = World::new(2);
+        let (slot, client) = world.come("t", 0);
+        world.append("other", 1..=3);
+        world.leave(slot);
+        let (other, _) = world.come("other", 3);
+        assert_eq!(slot, other);
+        assert_eq!(world.state.refresh(slot, &client), id(0));
+    }
+
+    #[test]
+    fn client_ahead_of_the_log_stays_ahead() {
+        let mut world = World::new(2);
+        let (slot, client) = world.come("t", 9);
+        world.append("other", 1..=3);
+        assert_eq!(world.state.refresh(slot, &client), id(9));
+        assert_eq!(client.lock().mailbox.cursor(), id(9));
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn append_text(frame: &[u8], text: &mut String) -> bool {
     let Ok(frame) = std::str::from_utf8(frame) else { return false };
     let before = text.len();
     let mut has_data = false;
-    for (number, line) in frame.lines().enumerate() {
+    for line in frame.lines() {
         if let Some(data) = line.strip_prefix("data: ") {
             if has_data {
                 text.push('\n');
@@ -70,7 +70,7 @@ pub(crate) fn append_text(frame: &[u8], text: &mut String) -> bool {
         } else if line.starts_with("id: ") && has_data {
             // The id is the last field.
             return true;
-        } else if number > 0 || !line.starts_with("event: ") {
+        } else if !line.starts_with("event: ") {
             break;
         }
     }

@@ -86,7 +86,7 @@ impl Draft {
     /// Sets the data. CRLF, CR and LF each end a line; no other character does.
     #[inline]
     pub(crate) fn set_data(&mut self, data: &[u8]) {
-        self.start(DATA.len() + data.len() + 1);
+        self.start(data.len());
         self.buf.extend_from_slice(DATA);
         // Search and copy by pieces: the copy finds its piece in the fastest cache.
         let mut from = 0;
@@ -102,7 +102,7 @@ impl Draft {
 
     /// Appends `data[from..]` and ends the last line. `first` is the index of the first line end.
     fn put_lines(&mut self, data: &[u8], mut from: usize, first: usize) {
-        self.buf.reserve(data.len() - from + growth(&data[first..]) + TAIL);
+        self.buf.reserve(room(data, from, first));
         for_each_break(data, first, |at| {
             // The LF of a CRLF is found after its line has ended: skip it.
             if at >= from {
@@ -158,7 +158,6 @@ impl Draft {
             put_retry(&mut buf, retry);
         }
         if let Some(comment) = comment {
-            buf.reserve(COMMENT.len() + comment.len() + 1 + TAIL);
             put_line(&mut buf, COMMENT, comment.as_bytes());
         }
         buf.reserve(TAIL);
@@ -173,11 +172,11 @@ impl Draft {
         if self.type_len == 0 { 0 } else { EVENT.len() + self.type_len + 1 }
     }
 
-    /// Truncates the frame to the line of the type, and reserves `more` bytes and the tail.
+    /// Truncates the frame to the line of the type, and reserves a line of data and the tail.
     #[inline]
-    fn start(&mut self, more: usize) {
+    fn start(&mut self, data_len: usize) {
         self.buf.truncate(self.type_line());
-        self.buf.reserve_exact(more + TAIL);
+        self.buf.reserve_exact(DATA.len() + data_len + 1 + TAIL);
     }
 }
 
@@ -417,14 +416,16 @@ fn for_each_break(data: &[u8], first: usize, mut ended: impl FnMut(usize)) {
     }
 }
 
-/// Estimates by how many bytes `data` grows, from the number of line ends in the first blocks.
-fn growth(data: &[u8]) -> usize {
-    let (blocks, _) = data.as_chunks();
+/// Estimates the bytes that `data[from..]` takes in lines, with the tail, from the number of line
+/// ends in the first blocks. `first` is the index of the first line end.
+fn room(data: &[u8], from: usize, first: usize) -> usize {
+    let rest = &data[first..];
+    let (blocks, _) = rest.as_chunks();
     let sample = &blocks[..blocks.len().min(SAMPLE)];
     let found: u32 = sample.iter().map(|block| breaks(block).count_ones()).sum();
-    let lines = data.len() * found as usize / (sample.len() * BLOCK).max(1);
+    let lines = rest.len() * found as usize / (sample.len() * BLOCK).max(1);
     // A reserve, because another allocation costs a copy of the whole frame.
-    (lines + lines / 8 + 1) * NEXT_DATA.len()
+    data.len() - from + (lines + lines / 8 + 1) * NEXT_DATA.len() + TAIL
 }
 
 /// Blocks of data whose line ends are counted for an estimate.
@@ -442,4 +443,24 @@ fn breaks(block: &[u8; BLOCK]) -> u64 {
         u64::from((part.simd_eq(cr) | part.simd_eq(lf)).to_bitmask())
     });
     bits.rev().fold(0, |found, bits| found << 16 | bits)
+}
+
+#[cfg(all(test, feature = "json", not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_keeps_little_spare_memory() {
+        for len in [1_000, 100_000] {
+            let mut draft = Draft::default();
+            let write = |buf: &mut Vec<u8>| {
+                buf.reserve(4 * len);
+                buf.resize(buf.len() + len, b'x');
+                Ok::<(), ()>(())
+            };
+            draft.set_data_with(write).expect("no error");
+            let kept = draft.seal(None, None).buf.capacity();
+            assert!(kept <= len * 3 / 2, "{kept} bytes for {len}");
+        }
+    }
 }

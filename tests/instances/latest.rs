@@ -46,6 +46,16 @@ fn late_instance_has_the_values() {
 }
 
 #[test]
+fn engine_is_told_how_many_values_to_keep() {
+    for (retain, most) in [(Retain::default().keep_latest(20), 20), (Retain::default(), 0)] {
+        let instance = Instance::new(retain);
+        price(&instance, "a", 1);
+        let sent = instance.outbox.0.lock().unwrap().pop_front().unwrap();
+        assert_eq!((sent.value_of().is_some(), sent.most_values()), (most > 0, most));
+    }
+}
+
+#[test]
 fn client_before_the_first_load_begins_with_the_values() {
     let mut order = Order::default();
     let mut early = settled(&mut order);

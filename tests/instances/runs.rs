@@ -599,6 +599,31 @@ fn start_with_a_place_in_a_replaced_order_is_lost() {
 }
 
 #[test]
+fn start_behind_the_first_load_still_comes() {
+    let (mut order, _, _) = two();
+    let mut late = instance();
+    let run = start(&late, "a");
+    late.flush(&mut order);
+    // The engine had read the end of the order before the start got its place.
+    let end = order.entries[0].previous;
+    late.begin_anew(end);
+    late.at = Some(end);
+    assert_eq!(run.started().now_or_never(), None);
+    late.settle(&mut order);
+    assert_eq!(run.started().now_or_never(), Some(Ok(())));
+}
+
+#[test]
+fn start_within_a_first_load_without_it_is_lost() {
+    let (mut order, _, _) = two();
+    let late = instance();
+    let run = start(&late, "a");
+    late.flush(&mut order);
+    late.begin_anew(order.last);
+    assert_eq!(run.started().now_or_never(), Some(Err(RunError::Lost)));
+}
+
+#[test]
 fn reset_with_the_run_goes_on() {
     let (mut order, mut here, mut there) = two();
     let run = start(&here, "a");
