@@ -212,8 +212,9 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     }
     let mut state = shared.state.lock();
     let is_first = !state.is_loaded;
-    // The ids of a hub never go back: a floor before the newest id is taken for one after it.
-    let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
+    // The ids of a hub never go back: a floor that is not after the newest id is taken for the next
+    // id. With the newest id itself, a client that had read everything would get no gap.
+    let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last.successor() });
     let fresh = Log::new(shared.config.retain, shared.config.runs, floor, shared.hasher.clone());
     let mut old = mem::replace(&mut state.log, fresh);
     values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
