@@ -359,9 +359,6 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
             }
             _ => mailbox.restart(head, work.now),
         }
-        if inbox.mailbox.cursor() > EventId::ORIGIN {
-            inbox.set_beginning(None);
-        }
         reading::settle(client, &mut inbox, &runs, is_first, work);
         if inbox.mailbox.is_waiting() {
             waiting.push(slot);
@@ -533,12 +530,13 @@ pub(super) fn user_changes(
     let changes: Vec<UserChange> = changes.into_iter().filter(is_valid).collect();
     let mut work = Work::begin(&shared.config);
     let mut is_full = false;
+    let mut changes = changes.into_iter();
     let mut state = shared.state.lock();
-    for (at, change) in changes.into_iter().enumerate() {
-        if at % PIECE == PIECE - 1 {
-            state = sync::yield_lock(&shared.state, state);
+    while changes.len() > 0 {
+        for change in changes.by_ref().take(PIECE) {
+            is_full |= user_change(&mut state, instance, change, &mut work);
         }
-        is_full |= user_change(&mut state, instance, change, &mut work);
+        state = sync::yield_lock(&shared.state, state);
     }
     let remote = state.attendance.as_mut().and_then(|attendance| attendance.remote_mut());
     let must_log = is_full && remote.is_some_and(Remote::report_limit);

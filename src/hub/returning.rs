@@ -82,7 +82,7 @@ pub(super) fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Optio
 /// Watches a client that named an id of which nothing is known, and that was not told so.
 pub(super) fn watch(state: &mut State, slot: usize, claim: Claim, now: Instant) {
     // Without a backplane, nothing can become known later.
-    if claim.memberships.is_empty() || !matches!(claim.after, Resume::After(_)) {
+    if claim.memberships.is_empty() {
         return;
     }
     let Some(client) = state.routes.get(slot) else { return };
