@@ -471,6 +471,30 @@ fn messages_about_single_clients_and_runs_are_debug() {
 }
 
 #[test]
+fn debug_output_names_the_type() {
+    let timer = ManualTimer::new();
+    let hub = builder(&timer).presence(Presence::default().topics(&["t"])).build().unwrap();
+    let run = hub.start_run("a", RunOptions::default()).unwrap();
+    let own = EventStream::new(stream::empty::<Event>(), timer);
+    let shown: [(&str, &dyn Debug); 10] = [
+        ("Hub", &hub),
+        ("Subscription", &hub.subscribe(Subscriber::new()).unwrap()),
+        ("Run", &run),
+        ("Started", &run.started()),
+        ("Stopped", &run.stopped()),
+        ("PresenceWatch", &hub.watch().unwrap()),
+        ("TopicWatch", &hub.watch_topics().unwrap()),
+        ("Drain", &hub.drain(SECOND)),
+        ("EventStream", &own),
+        ("Feed", &Instance::with(|hub| hub).feed),
+    ];
+    for (name, value) in shown {
+        let text = format!("{value:?}");
+        assert!(text.starts_with(&format!("{name} {{")), "{text}");
+    }
+}
+
+#[test]
 fn closed_hub_reports_what_its_backplane_took() {
     let (lines, _guard) = captured(Level::INFO);
     for (tried, taken) in [(0, 0), (1, 1), (63, 63), (64, 64), (70, 64)] {

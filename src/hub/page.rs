@@ -120,7 +120,11 @@ pub(super) async fn read_with_history(
     limit: usize,
 ) -> Result<Page, ReadError> {
     let reader = Reader::new(shared, who, after, limit)?;
-    let mut requested = EventId::ORIGIN;
+    let mut requested = match reader.after {
+        // Without a position, the reader lacks no event from before the log.
+        Resume::Fresh => EventId::LAST,
+        Resume::After(_) | Resume::Unknown => EventId::ORIGIN,
+    };
     // All waits together last no longer than the first may.
     let mut until = None;
     loop {
@@ -292,11 +296,12 @@ impl Reader {
     }
 }
 
-/// Returns until when a reader may wait for the events after `after`; `None` if none can come, or if
-/// the reader has no position.
+/// Returns until when a reader may wait for the events after `after`; `None` if none can come.
 fn may_wait(state: &State, after: EventId, now: Instant) -> Option<Instant> {
-    let is_known = after > EventId::ORIGIN && state.lifecycle != Lifecycle::Closed;
-    is_known.then(|| state.held.may_hold(after, &state.log, now)).flatten()
+    match state.lifecycle {
+        Lifecycle::Open | Lifecycle::Draining => state.held.may_hold(after, &state.log, now),
+        Lifecycle::Closed => None,
+    }
 }
 
 /// A place among the readers that wait for older events. Resolves with the position up to which

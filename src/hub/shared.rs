@@ -108,7 +108,7 @@ impl Shared {
 
     /// Returns the id of a new producer of a run.
     pub(super) fn new_producer(&self) -> ProducerId {
-        let serial = self.producers.fetch_add(1, Ordering::Relaxed) + 1;
+        let serial = self.producers.fetch_add(1, Ordering::Relaxed);
         ProducerId { instance: self.instance, serial }
     }
 
