@@ -6,15 +6,17 @@
 //! covers events that the order holds and the hub has room for.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sse_hub::backplane::{Feed, Incoming, Loaded};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
-    Audience, Event, EventId, Goodbye, History, LastEventId, PublishError, Retain, Subscriber,
-    Subscription,
+    Audience, Event, EventId, Goodbye, History, Hub, LastEventId, ManualTimer, PublishError,
+    Retain, Subscriber, Subscription,
 };
 
 #[path = "support/order.rs"]
@@ -89,6 +91,32 @@ fn only_a_later_end_disowns_clients_ahead() {
     assert!(there.feed.ahead().is_some());
     drop(later);
     assert!(there.feed.ahead().is_none(), "disconnected clients must not be tracked");
+}
+
+#[test]
+fn engine_is_not_asked_about_clients_at_the_end() {
+    #[derive(Debug, Clone, Default)]
+    struct Asked(Arc<AtomicUsize>);
+
+    impl Backplane for Asked {
+        fn send(&self, _: Outgoing) -> Result<(), SendError> {
+            Ok(())
+        }
+
+        fn on_client_ahead(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let asked = Asked::default();
+    let hub = Hub::builder(ManualTimer::new()).backplane(asked.clone()).build().unwrap();
+    let end = EventId::new(5, 0);
+    Feed::new(&hub).unwrap().load(Loaded::new(end, []));
+    let resume = |id| hub.subscribe(Subscriber::new().resume(id)).unwrap();
+    let _streams = [hub.subscribe(Subscriber::new()).unwrap(), resume(end)];
+    assert_eq!(asked.0.load(Ordering::Relaxed), 0);
+    let _ahead = resume(EventId::new(6, 0));
+    assert_eq!(asked.0.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -229,8 +229,8 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     runs.apply(&mut state, &mut old, floor, &mut work);
     shared.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
     state.away.restart(floor, is_first);
-    for (id, _, received) in commands.into_iter().filter(|(id, ..)| *id > floor) {
-        recall(&mut state, id, received, &work);
+    for (id, _, received) in commands {
+        recall(&mut state, floor, id, received, &work);
     }
     // Commands, and parts of runs without an effect, take a place in the order, too.
     state.log.pass(head);
@@ -263,8 +263,11 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
 }
 
 /// Applies an entry of the loaded part of the order to the remembered clients. A command was for
-/// the connected clients of its time.
-fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
+/// the connected clients of its time. The hub ignores entries up to its `floor`.
+fn recall(state: &mut State, floor: EventId, id: EventId, received: Received, work: &Work<'_>) {
+    if id <= floor {
+        return;
+    }
     let limits = &work.config.limits;
     match received {
         Received::Event(_)

@@ -116,7 +116,7 @@ impl<'a> Pieces<'a> {
         if let Change::Join(_) = change {
             state.last_join = state.log.head();
         }
-        let (mut changed, mut looked_at) = (0, 0);
+        let (mut changed, mut room) = (0, LOOKED_AT);
         for _ in 0..JOINED {
             let Some((Found { slot, client, .. }, left)) = self.left.split_first() else { break };
             self.left = left;
@@ -133,13 +133,13 @@ impl<'a> Pieces<'a> {
                 Change::Join(joined) => {
                     let (joins, looked) =
                         join_one(state, *slot, client, &joined, &mut self.older, work);
-                    looked_at += looked;
+                    room = room.saturating_sub(looked);
                     joins
                 }
                 Change::Leave(topic) => state.leave_topic(*slot, topic, work),
             };
             changed += usize::from(is_changed);
-            if looked_at >= LOOKED_AT {
+            if room == 0 {
                 break;
             }
         }
