@@ -33,7 +33,7 @@ impl Backplane for Outbox {
 #[derive(Default)]
 struct Order {
     entries: Vec<bytes::Bytes>,
-    /// What an engine would note beside the order.
+    /// A client has joined a topic: an engine notes this beside the order.
     has_joins: bool,
 }
 
@@ -98,7 +98,7 @@ impl Instance {
     }
 }
 
-/// Places and reads all entries, also those that an instance sends when it reads others.
+/// Places and reads all entries, also those that an instance sends while reading others.
 fn settle(order: &mut Order, instances: &mut [Instance]) {
     for _ in 0..2 {
         instances.iter().for_each(|instance| instance.flush(order));
@@ -133,7 +133,7 @@ fn topics_return_on_another_instance() {
     let (mut order, mut instances) = two();
     let (tab, position) = joined(&mut order, &mut instances);
     let client = tab.client_id();
-    // The first instance is killed: it says nothing more.
+    // The first instance is killed, and sends nothing more.
     instances[1].publish("room", "2");
     instances[1].flush(&mut order);
     instances[1].read(&order, usize::MAX);
@@ -150,13 +150,14 @@ fn topics_return_on_another_instance() {
 
 #[test]
 fn unread_join_is_a_gap_on_another_instance() {
-    for read_by_other in [false, true] {
+    for (read_by_other, by_user) in [(false, false), (false, true), (true, false), (true, true)] {
         let (mut order, mut instances) = two();
         let [here, there] = &mut instances;
         let mut tab = here.hub.subscribe(ann()).unwrap();
         let client = tab.client_id();
         read(&mut tab);
-        here.hub.join(Audience::user("ann"), "room").unwrap();
+        let to = if by_user { Audience::user("ann") } else { Audience::client(client) };
+        here.hub.join(to, "room").unwrap();
         here.publish("room", "1");
         here.flush(&mut order);
         here.read(&order, usize::MAX);
@@ -460,16 +461,16 @@ struct Browser {
     /// The topic that each request of the browser names.
     own: usize,
     client: Option<ClientId>,
-    /// The first entry that the client's first instance had not read when it let the client in.
+    /// The first entry that the first instance of the client had not read before the client came.
     since: usize,
-    /// Entries before this one were read by an instance while it held the client.
+    /// An instance that held the client has read the entries before this.
     applied: usize,
     stream: Option<(usize, Subscription)>,
     last: Option<EventId>,
     /// Events before this entry are not owed.
     from: usize,
     seen: BTreeSet<usize>,
-    /// The client's earlier lives, of which it was not told that topics are missing.
+    /// The earlier ids of the client, whose missing topics no gap has told.
     untold: Vec<(ClientId, usize)>,
 }
 
