@@ -339,6 +339,7 @@ fn a_loss_before_the_join_is_still_told() {
         hub.join_with_last(stream.client_id(), "t", 2).unwrap();
         let text = read(&mut stream);
         assert_eq!((gaps(&text).len(), data(&text)), (1, names([3, 5, 6])), "{text}");
+        assert_eq!(hub.stats().lagged, u64::from(window == 2), "fell behind before the join");
     }
     let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(4)).window(2));
     // Without a loss of its own, the client is told none.
