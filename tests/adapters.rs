@@ -15,6 +15,7 @@ use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use axum::{Router, http};
 use bytes::Bytes;
+use futures_util::stream;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::service::service_fn;
@@ -26,10 +27,10 @@ use sse_hub::http::{
 };
 use sse_hub::watchdog::Watchdog;
 use sse_hub::{
-    Audience, AudienceError, ClientId, DisconnectError, Event, EventError, FollowError, Goodbye,
-    Hub, HubBuilder, InvalidEventType, JoinError, LastEventId, Limits, MembersError, NameError,
-    NameKind, Presence, PresenceEvent, PublishError, ReadError, RefusalStyle, Refused,
-    RefusedCause, RunError, Subscriber, Subscription, TokioTimer,
+    Audience, AudienceError, ClientId, DisconnectError, Event, EventError, EventStream,
+    FollowError, Goodbye, Hub, HubBuilder, InvalidEventType, JoinError, LastEventId, Limits,
+    MembersError, NameError, NameKind, Presence, PresenceEvent, PublishError, ReadError,
+    RefusalStyle, Refused, RefusedCause, RunError, Subscriber, Subscription, TokioTimer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -579,6 +580,14 @@ async fn one_error_type_serves_a_whole_handler() {
     assert_eq!(handle(&hub, &client).into_response().status(), 404);
     hub.close();
     assert_eq!(warp::Reply::into_response(handle(&hub, &client)).status(), 503);
+}
+
+#[tokio::test]
+async fn own_stream_is_a_reply_of_warp() {
+    let events = stream::iter([Event::new("a").data("b")]);
+    let reply = warp::Reply::into_response(EventStream::new(events, TokioTimer::new()));
+    assert_eq!(reply.headers()["content-type"], "text/event-stream");
+    assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), "event: a\ndata: b\n\n");
 }
 
 #[tokio::test]

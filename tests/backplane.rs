@@ -6,15 +6,17 @@
 //! covers events that the order holds and the hub has room for.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sse_hub::backplane::{Feed, Incoming};
+use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
 use sse_hub::{
-    Audience, Event, EventId, Goodbye, History, LastEventId, PublishError, Retain, Subscriber,
-    Subscription,
+    Audience, Event, EventId, Goodbye, History, Hub, LastEventId, ManualTimer, PublishError,
+    Retain, Subscriber, Subscription,
 };
 
 #[path = "support/order.rs"]
@@ -22,7 +24,7 @@ mod order;
 mod support;
 
 use order::{Entry, Instance, Order, Placed};
-use support::{data, frames, gaps, last_id, read, wait};
+use support::{data, end, frames, gaps, last_id, names, read, wait};
 
 fn two() -> (Order, Instance, Instance) {
     let mut order = Order::default();
@@ -92,6 +94,32 @@ fn only_a_later_end_disowns_clients_ahead() {
 }
 
 #[test]
+fn engine_is_not_asked_about_clients_at_the_end() {
+    #[derive(Debug, Clone, Default)]
+    struct Asked(Arc<AtomicUsize>);
+
+    impl Backplane for Asked {
+        fn send(&self, _: Outgoing) -> Result<(), SendError> {
+            Ok(())
+        }
+
+        fn on_client_ahead(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let asked = Asked::default();
+    let hub = Hub::builder(ManualTimer::new()).backplane(asked.clone()).build().unwrap();
+    let end = EventId::new(5, 0);
+    Feed::new(&hub).unwrap().load(Loaded::new(end, []));
+    let resume = |id| hub.subscribe(Subscriber::new().resume(id)).unwrap();
+    let _streams = [hub.subscribe(Subscriber::new()).unwrap(), resume(end)];
+    assert_eq!(asked.0.load(Ordering::Relaxed), 0);
+    let _ahead = resume(EventId::new(6, 0));
+    assert_eq!(asked.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn client_waits_until_the_order_is_found() {
     let mut order = Order::default();
     let mut early = Instance::new(Retain::default());
@@ -112,6 +140,7 @@ fn client_waits_until_the_order_is_found() {
     late.settle(&mut order);
     assert_eq!(woken.count(), 1);
     assert!(!late.hub.stats().degraded);
+    assert_eq!(late.hub.stats().resets, 0, "the first order replaces no other");
     let text = read(&mut fresh);
     assert_eq!(
         (gaps(&text), data(&text), last_id(&text)),
@@ -120,6 +149,70 @@ fn client_waits_until_the_order_is_found() {
     let text = read(&mut known);
     assert_eq!((gaps(&text), data(&text)), (vec![], vec!["2".to_owned()]));
     assert_eq!(gaps(&read(&mut garbage)), ["unknown"]);
+}
+
+#[test]
+fn loaded_tail_begins_after_its_floor() {
+    let (mut order, mut here, _) = two();
+    ["1", "2", "3"].into_iter().for_each(|name| here.broadcast(name));
+    here.settle(&mut order);
+    let late = Instance::new(Retain::default());
+    let floor = order.entries[0].id;
+    let mut known = late.subscribe(floor);
+    read(&mut known);
+    // The engine repeats an entry, and begins with the entry at the floor.
+    let tail = [0, 1, 1, 2].map(|at| {
+        let Entry::Event(entry) = &order.entries[at].entry else { panic!("an event") };
+        (order.entries[at].id, Duration::ZERO, Incoming::parse(entry).unwrap())
+    });
+    late.feed.load(Loaded::new(floor, tail));
+    let text = read(&mut known);
+    assert_eq!((data(&text), gaps(&text)), (names(2..=3), vec![]));
+    let page = late.hub.read(&Subscriber::new(), LastEventId::none(), 9).unwrap();
+    assert_eq!(page.events.iter().map(|event| &event.data).collect::<Vec<_>>(), ["2", "3"]);
+}
+
+#[test]
+fn new_order_with_older_ids_is_a_gap_for_all() {
+    let (mut order, mut here, _) = two();
+    let mut stream = here.subscribe(LastEventId::none());
+    here.broadcast("1");
+    here.settle(&mut order);
+    let last = last_id(&read(&mut stream));
+    // The new order has events with ids up to the last id of the old order.
+    here.begin_anew(EventId::new(1, 0));
+    let text = read(&mut stream);
+    assert_eq!(gaps(&text), ["reset"], "a client that had read everything");
+    assert!(last_id(&text) > last);
+    assert_eq!(gaps(&read(&mut here.subscribe(last))), ["evicted"], "a client that returns");
+    // The last id of an epoch has the first id of the next epoch after it.
+    here.begin_anew(EventId::new(7, u64::MAX));
+    here.begin_anew(EventId::new(1, 0));
+    assert_eq!((gaps(&read(&mut stream)).len(), here.hub.position()), (1, EventId::new(8, 0)));
+}
+
+#[test]
+fn ending_stream_gets_nothing_of_a_new_order() {
+    let (mut order, mut here, _) = two();
+    let [mut done, mut behind] =
+        ["a", "b"].map(|user| here.hub.subscribe(Subscriber::new().user(user)).unwrap());
+    read(&mut done);
+    read(&mut behind);
+    here.hub.send_to_user("b", Event::new("n").data("old")).unwrap();
+    here.hub.finish(Audience::all(), Goodbye::from_static("over")).unwrap();
+    here.settle(&mut order);
+    let before = order.last;
+    order.entries.clear();
+    order.last = EventId::new(0, 0);
+    here.read(&mut order, usize::MAX);
+    here.broadcast("new");
+    here.settle(&mut order);
+    assert!(order.last > before);
+    let text = read(&mut done);
+    assert_eq!((data(&text), gaps(&text), end(&text).as_deref()), (vec![], vec![], Some("over")));
+    let text = read(&mut behind);
+    assert_eq!((data(&text), gaps(&text)), (vec![], vec!["reset".to_owned()]));
+    assert_eq!(end(&text).as_deref(), Some("over"), "the unread event is of the old order");
 }
 
 #[test]
@@ -190,6 +283,8 @@ fn malformed_entries_are_counted_and_skipped() {
         here.feed.skip_malformed();
     }
     assert_eq!(here.hub.stats().malformed, 4);
+    let is_unknown = |entry: &[u8]| Incoming::parse(entry).unwrap_err().is_unknown_format();
+    assert!(is_unknown(b"\x7f of a later version") && !is_unknown(b"\x01 damaged"));
     here.broadcast("1");
     here.settle(&mut order);
     assert_eq!(data(&read(&mut stream)), ["1"]);

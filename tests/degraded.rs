@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use sse_hub::backplane::{Backplane, Feed, Incoming, Loaded, Outgoing, SendError};
-use sse_hub::{Event, EventId, Hub, HubBuilder, ManualTimer, Subscriber, Subscription};
-use support::{Counting, SECOND, frames, poll, read, wait, within};
+use sse_hub::{Event, EventId, Heartbeat, Hub, HubBuilder, ManualTimer, Subscriber, Subscription};
+use support::{Counting, SECOND, frames, last_id, poll, read, wait, within};
 
 const LOST: &str = "event: hub:degraded\ndata: {\"degraded\":true}\n\n";
 const FOUND: &str = "event: hub:degraded\ndata: {\"degraded\":false}\n\n";
@@ -142,6 +142,19 @@ fn order_never_found_is_an_outage() {
     here.load();
     here.find();
     assert!(read(&mut stream).starts_with(FOUND));
+}
+
+#[test]
+fn heartbeat_before_the_order_has_no_position() {
+    let heartbeat = Heartbeat::default().every(10 * SECOND).position(true);
+    let instance = Instance::with(|hub| hub.heartbeat(heartbeat));
+    let mut stream = instance.open();
+    assert!(poll(&mut stream).is_none());
+    instance.timer.advance(10 * SECOND);
+    assert_eq!(read(&mut stream), "event: hub:heartbeat\ndata: {}\n\n");
+    instance.load();
+    let gap = read(&mut stream);
+    assert_eq!(last_id(&gap), instance.hub.position());
 }
 
 #[test]

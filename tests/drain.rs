@@ -246,6 +246,16 @@ fn only_the_latest_waker_is_kept() {
 }
 
 #[test]
+fn dropped_drain_frees_its_waker() {
+    let (hub, _) = hub_with(|hub| hub);
+    let _streams = crowd(&hub, 1);
+    let mut drain = Box::pin(hub.drain(PERIOD));
+    let (_, woken) = poll(drain.as_mut());
+    drop(drain);
+    assert_eq!(Arc::strong_count(&woken), 1, "the hub must drop the waker");
+}
+
+#[test]
 fn two_drains_end_at_the_earlier_deadline() {
     let (hub, timer) = hub_with(|hub| hub);
     let mut streams = crowd(&hub, 50);

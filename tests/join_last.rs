@@ -361,19 +361,49 @@ fn evicted_history_is_a_gap_at_the_same_position() {
 
 #[test]
 fn a_loss_before_the_join_is_still_told() {
+    for window in [100, 2] {
+        let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(4)).window(window));
+        let mut stream = open(&hub, Subscriber::new().topic("own"));
+        publish(&hub, "own", 1..=3);
+        publish(&hub, "t", 4..=6);
+        hub.join_with_last(stream.client_id(), "t", 2).unwrap();
+        let text = read(&mut stream);
+        assert_eq!((gaps(&text).len(), data(&text)), (1, names([3, 5, 6])), "{text}");
+        assert_eq!(hub.stats().lagged, u64::from(window == 2), "fell behind before the join");
+    }
     let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(4)).window(2));
-    let mut stream = open(&hub, Subscriber::new().topic("own"));
-    publish(&hub, "own", 1..=3);
-    publish(&hub, "t", 4..=6);
-    hub.join_with_last(stream.client_id(), "t", 2).unwrap();
-    let text = read(&mut stream);
-    assert_eq!((gaps(&text).len(), data(&text)), (1, names([3, 5, 6])), "{text}");
     // Without a loss of its own, the client is told none.
     let mut stream = open(&hub, Subscriber::new().topic("own"));
     publish(&hub, "t", 7..=20);
     hub.join_with_last(stream.client_id(), "t", 2).unwrap();
     let text = read(&mut stream);
     assert_eq!((gaps(&text).len(), data(&text)), (0, names([19, 20])), "{text}");
+}
+
+#[test]
+fn joined_value_brings_no_gap_for_events_after_it() {
+    let retain = Retain::default().events(4).keep_latest(9);
+    let (hub, _) = hub_with(|hub| hub.retain(retain));
+    let mut stream = open(&hub, Subscriber::new());
+    hub.send_to_topic("t", event(1).conflate("price")).unwrap();
+    publish(&hub, "t", 2..=20);
+    hub.join_with_last(stream.client_id(), "t", 5).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((gaps(&text).len(), data(&text)), (0, names([1, 17, 18, 19, 20])), "{text}");
+}
+
+#[test]
+fn gap_of_joined_events_counts_no_delivered_bytes() {
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(2)));
+    publish(&hub, "t", 1..=2);
+    let mut stream = open(&hub, Subscriber::new());
+    hub.join_with_last(stream.client_id(), "t", 2).unwrap();
+    publish(&hub, "u", [3]);
+    let text = read(&mut stream);
+    let [gap, event] = &frames(&text)[..] else { panic!("{text}") };
+    assert_eq!((&*gap.event, &*event.data), ("hub:gap", "2"));
+    let stats = hub.stats();
+    assert_eq!((stats.delivered, stats.delivered_bytes), (1, "event: x\ndata: 2\n\n".len() as u64));
 }
 
 #[test]

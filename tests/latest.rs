@@ -104,6 +104,21 @@ fn stream_without_values_opens_at_its_position() {
     let text = read(&mut with_latest(&hub));
     assert_eq!(frames(&text).len(), 1, "{text}");
     assert_eq!(last_id(&text), hub.position());
+    // More events than a piece of the log has.
+    let (hub, _) = hub_with(|hub| hub.retain(Retain::default().events(5000).keep_latest(10)));
+    publish(&hub, 1..=5000);
+    let text = read_items(&mut with_latest(&hub), 1);
+    assert_eq!((frames(&text).len(), last_id(&text)), (1, hub.position()));
+}
+
+#[test]
+fn id_beyond_the_log_begins_with_the_values() {
+    let (hub, _) = keeping(10);
+    hub.broadcast(price("a", 1)).unwrap();
+    let ahead = EventId::new(u64::MAX, 0);
+    let mut stream = hub.subscribe(Subscriber::new().latest().resume(ahead)).unwrap();
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names([1]), vec!["unknown".to_owned()]));
 }
 
 #[test]

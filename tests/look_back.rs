@@ -125,6 +125,35 @@ fn history_limit_bounds_events_and_sends_gaps() {
 }
 
 #[test]
+fn older_event_without_room_is_a_gap() {
+    let retained = late(9, |hub| hub).1.hub.stats().retained_bytes;
+    let full = Retain::default().events(2).bytes(retained);
+    let history = History::default().bytes(1);
+    let (order, mut hub) = late(9, |hub| hub.retain(full).history(history));
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    hub.look_back_for_all(&order);
+    assert_eq!(hub.hub.stats().restored, 0);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(8..=9), vec!["evicted".to_owned()]));
+}
+
+#[test]
+fn join_with_last_events_releases_no_waiting_client() {
+    let (mut order, mut hub) = late(9, |hub| hub);
+    let mut stream = back(&hub, &order, 1);
+    read(&mut stream);
+    hub.hub.send_to_topic("t", Event::new("n").data("10")).unwrap();
+    hub.hub.join_with_last(stream.client_id(), "t", 1).unwrap();
+    hub.flush(&mut order);
+    hub.read(&mut order, usize::MAX);
+    assert_eq!(read(&mut stream), "", "the older events come first");
+    hub.look_back_for_all(&order);
+    let text = read(&mut stream);
+    assert_eq!((data(&text), gaps(&text)), (names(2..=10), vec![]));
+}
+
+#[test]
 fn unused_older_events_expire_and_can_return() {
     let (mut order, mut hub) = late(600, |hub| hub);
     let mut stream = back(&hub, &order, 1);
@@ -411,6 +440,9 @@ fn history_before_malformed_entry_is_lost() {
     };
     hub.feed.restore(after(&order, 6), after(&order, 3), piece(4..=6));
     assert_eq!(hub.hub.stats().restored, 0);
+    // A piece without events that does not reach the log, either.
+    hub.feed.restore(after(&order, 6), after(&order, 1), []);
+    assert_eq!(hub.feed.history_request(), Some(wanted));
     // Entry 5 is malformed: only the entries after it can be brought.
     hub.feed.restore(wanted.upto, after(&order, 5), piece(6..=7));
     hub.feed.gone(after(&order, 5));

@@ -10,7 +10,8 @@ use metrics::with_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use sse_hub::testing::Instances;
 use sse_hub::{
-    EndReason, Event, Hub, HubBuilder, Limits, ManualTimer, Retain, Subscriber, Subscription,
+    EndReason, Event, Hub, HubBuilder, Limits, ManualTimer, Retain, RunState, Subscriber,
+    Subscription,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -87,6 +88,7 @@ fn scrape_matches_the_hub_counts() {
     let total = |prefix: &str| values.keys().filter(|key| key.starts_with(prefix)).count();
     assert_eq!(total("sse_hub_ended_total"), EndReason::ALL.len());
     assert_eq!(total("sse_hub_refused_total"), 12);
+    assert_eq!(total("sse_hub_ended_runs_total"), RunState::ALL.len() - 1, "not for open runs");
     let DebugValue::Histogram(delays) = &values[&one("sse_hub_delay_seconds")] else { panic!() };
     assert_eq!(delays.iter().map(|delay| delay.0).collect::<Vec<_>>(), [0.004_096]);
 }

@@ -438,7 +438,7 @@ fn messages_of_a_backplane_have_their_levels() {
         ("WARN backplane unreachable cause=no route", "INFO backplane reachable again");
     assert_eq!(lines.take(), [lost, back], "once for each change");
     here.begin_anew(order.last);
-    assert_eq!(lines.take(), [format!("WARN order reset floor={}", order.last)]);
+    assert_eq!(lines.take(), [format!("WARN order reset floor={}", here.hub.position())]);
     let ignored = "WARN remote users ignored: `Presence::max_remote_users` reached limit=1";
     for (users, expected) in [(["a", "b"], vec![ignored]), (["a", "c"], vec![])] {
         here.feed.replace_users("there", users.map(Into::into));
@@ -456,9 +456,10 @@ fn messages_about_single_clients_and_runs_are_debug() {
     there.settle(&mut order);
     let full = || Subscriber::new().user("ann").topic("a");
     let _streams = [&here, &there].map(|instance| instance.hub.subscribe(full()).unwrap());
+    lines.take();
     here.hub.join(Audience::user("ann"), "b").unwrap();
     here.settle(&mut order);
-    lines.take();
+    assert_eq!(lines.take(), [""; 0], "a join within the limit");
     there.settle(&mut order);
     assert_eq!(lines.take(), ["DEBUG join rejected: topic limit clients=1 limit=1"]);
 
@@ -476,6 +477,34 @@ fn messages_about_single_clients_and_runs_are_debug() {
     let failed = format!("DEBUG snapshot failed client={client} error=no database");
     let ended = format!("DEBUG client ended client={client} has_user=false reason=left");
     assert_eq!(lines.take(), [failed, ended]);
+    // The reader of a new run misses nothing of the run before.
+    let _run = hub.start_run("a", RunOptions::default()).unwrap();
+    let _reader = hub.subscribe(Subscriber::new().run("a")).unwrap();
+    assert!(lines.take()[0].ends_with("start=fresh"));
+}
+
+#[test]
+fn debug_output_names_the_type() {
+    let timer = ManualTimer::new();
+    let hub = builder(&timer).presence(Presence::default().topics(&["t"])).build().unwrap();
+    let run = hub.start_run("a", RunOptions::default()).unwrap();
+    let own = EventStream::new(stream::empty::<Event>(), timer);
+    let shown: [(&str, &dyn Debug); 10] = [
+        ("Hub", &hub),
+        ("Subscription", &hub.subscribe(Subscriber::new()).unwrap()),
+        ("Run", &run),
+        ("Started", &run.started()),
+        ("Stopped", &run.stopped()),
+        ("PresenceWatch", &hub.watch().unwrap()),
+        ("TopicWatch", &hub.watch_topics().unwrap()),
+        ("Drain", &hub.drain(SECOND)),
+        ("EventStream", &own),
+        ("Feed", &Instance::with(|hub| hub).feed),
+    ];
+    for (name, value) in shown {
+        let text = format!("{value:?}");
+        assert!(text.starts_with(&format!("{name} {{")), "{text}");
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn burst_comes_as_one_batch_per_period() {
         assert_eq!(data(&read(&mut stream)), names(second * 1000..second * 1000 + 200));
     }
     assert_eq!(hub.stats().lagged, 0);
+    assert_eq!(hub.stats().delays().count(), 0, "the client chose the delay");
 }
 
 #[test]

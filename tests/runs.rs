@@ -861,6 +861,14 @@ fn empty_page_skips_no_part_of_a_text() {
 }
 
 #[test]
+fn options_tell_how_a_run_is_started() {
+    let plain = RunOptions::default();
+    assert_eq!((plain.takes_over(), plain.appended_type()), (false, None));
+    let options = plain.append("token").take_over(true);
+    assert_eq!((options.takes_over(), options.appended_type()), (true, Some("token")));
+}
+
+#[test]
 fn info_tells_the_state_of_a_run() {
     let (hub, timer) = with_limits(RunLimits::default());
     let start = timer.advance_and_now();

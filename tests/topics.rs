@@ -5,12 +5,15 @@ mod support;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use sse_hub::{
-    Audience, Event, Hub, JoinError, Limits, NameError, NameKind, RefusedCause, Retain, Subscriber,
-    Subscription,
+    Audience, ClientId, Event, Hub, JoinError, Limits, NameError, NameKind, RefusedCause, Retain,
+    Subscriber, Subscription,
 };
 
 use support::{data, gaps, hub_with, last_id, read, wait};
@@ -24,6 +27,59 @@ fn open(hub: &Hub, subscriber: Subscriber) -> Subscription {
 fn publish(hub: &Hub, topic: &str, data: impl ToString) -> usize {
     let event = Event::new("x").data(data.to_string());
     hub.publish(Audience::topic(topic), event).unwrap().matched()
+}
+
+/// A task whose wake-up calls the application, as a task on the same thread may.
+struct OnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for OnWake {
+    fn wake(self: Arc<Self>) {
+        let call = self.0.lock().unwrap().take();
+        call.into_iter().for_each(|call| call());
+    }
+}
+
+/// Opens more streams of a user than join a topic at a time. `between` is called when the first of
+/// these have joined and the last has not.
+fn crowd(hub: &Hub, between: impl FnOnce(ClientId) + Send + 'static) -> Vec<Subscription> {
+    let mut streams: Vec<_> = (0..65).map(|_| open(hub, Subscriber::new().user("crowd"))).collect();
+    let last = streams[64].client_id();
+    let call: Box<dyn FnOnce() + Send> = Box::new(move || between(last));
+    let waker = Waker::from(Arc::new(OnWake(Mutex::new(Some(call)))));
+    assert!(streams[0].poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+    streams
+}
+
+#[test]
+fn limit_holds_for_joins_between_the_pieces_of_a_crowd() {
+    let (hub, _) = hub_with(|hub| hub.limits(Limits::default().topics(1)));
+    publish(&hub, "t", 1);
+    let other = hub.clone();
+    let streams = crowd(&hub, move |last| {
+        other.join(last, "other").unwrap();
+    });
+    let joined = hub.join_with_last(Audience::user("crowd"), "t", 1).unwrap();
+    assert_eq!((joined.matched, joined.changed), (65, 64));
+    let topics = &hub.clients(streams[64].client_id())[0].topics;
+    assert_eq!(topics.concat(), "other");
+}
+
+#[test]
+fn client_that_returns_while_a_crowd_changes_is_changed() {
+    let (hub, _) = hub_with(|hub| hub.limits(Limits::default().topics(1)));
+    let gone = [(); 2].map(|()| open(&hub, Subscriber::new().user("crowd")).client_id());
+    publish(&hub, "t", 1);
+    let returned = Arc::new(Mutex::new(Vec::new()));
+    let (other, streams) = (hub.clone(), Arc::clone(&returned));
+    let _crowd = crowd(&hub, move |_| {
+        let back = |client| Subscriber::new().user("crowd").client_id(client);
+        let full = back(gone[1]).topic("own");
+        let back = [back(gone[0]), full].map(|request| other.subscribe(request).unwrap());
+        streams.lock().unwrap().extend(back);
+    });
+    hub.join_with_last(Audience::user("crowd"), "t", 1).unwrap();
+    assert_eq!(returned.lock().unwrap().len(), 2);
+    assert_eq!(gone.map(|client| hub.clients(client)[0].topics.concat()), ["t", "own"]);
 }
 
 #[test]

@@ -37,6 +37,33 @@ pub(super) struct Admitted {
     pub(super) is_paced: bool,
 }
 
+/// The position that a request names, as this hub sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// A first connection.
+    Fresh,
+    /// In the order, as far as this hub has read the order.
+    Known(EventId),
+    /// Another instance has read further.
+    Ahead(EventId),
+    /// Of no order of this hub.
+    Unknown,
+}
+
+impl Position {
+    /// `head`: up to where this hub has read the order.
+    pub(super) fn of(resume: Resume, head: EventId, config: &Config) -> Self {
+        match resume {
+            Resume::Fresh => Self::Fresh,
+            // `hub:open` has this position before the first value.
+            Resume::Unknown | Resume::After(EventId::ORIGIN) => Self::Unknown,
+            Resume::After(id) if id <= head => Self::Known(id),
+            Resume::After(id) if config.backplane.is_some() => Self::Ahead(id),
+            Resume::After(_) => Self::Unknown,
+        }
+    }
+}
+
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
@@ -212,8 +239,8 @@ pub(super) fn admit(
     let asks_for_replay = subscriber.replay_last > 0 || subscriber.latest || runs.is_reader;
     let is_paced = pacing.is_some();
     // The topics of the request may be others than before.
-    let must_announce = gets_topics && config.backplane.is_some();
-    let announcement = must_announce.then(|| returning::describe(&state, [id]));
+    let backplane = config.backplane.as_ref().filter(|_| gets_topics);
+    let announcement = backplane.map(|_| returning::describe(&state, [id]));
     Ok(Admitted { client, slot, start, head, asks_for_replay, announcement, is_paced })
 }
 
@@ -302,12 +329,10 @@ fn displace(state: &mut State, slot: usize, config: &Config, work: &mut Work<'_>
 /// Where a client begins that asks for the values. `None` if the client continues at its own
 /// position.
 fn values_start(subscriber: &Subscriber, head: EventId, config: &Config) -> Option<Start> {
-    let is_unknown = match subscriber.resume {
-        Resume::Fresh => false,
-        // Another instance may have read further.
-        Resume::After(id) if id > head && config.backplane.is_some() => return None,
-        Resume::After(id) if EventId::ORIGIN < id && id <= head => return None,
-        Resume::After(_) | Resume::Unknown => true,
+    let is_unknown = match Position::of(subscriber.resume, head, config) {
+        Position::Fresh => false,
+        Position::Known(_) | Position::Ahead(_) => return None,
+        Position::Unknown => true,
     };
     // A stream that reads runs begins with the runs.
     let begins_with_values = subscriber.latest && subscriber.run_names.is_empty();
@@ -328,8 +353,8 @@ fn start(
 ) -> (Start, Option<EventId>) {
     let (head, replay) = (state.log.head(), work.config.limits.replay);
     let Some(client) = state.identity(slot) else { return (Start::Fresh(head), None) };
-    match subscriber.resume {
-        Resume::Fresh => {
+    match Position::of(subscriber.resume, head, work.config) {
+        Position::Fresh => {
             let count = subscriber.replay_last.min(replay);
             let others = match subscriber.replay_last {
                 0 => head,
@@ -342,7 +367,7 @@ fn start(
             let start = if is_whole { Start::Fresh(position) } else { Start::Behind(position) };
             (start, Some(others))
         }
-        Resume::After(id) if EventId::ORIGIN < id && id <= head => {
+        Position::Known(id) => {
             if replay < state.log.len()
                 && let (_, Some(now)) = state.log.before_last(replay, client)
                 && now > id
@@ -363,13 +388,12 @@ fn start(
             };
             (start, None)
         }
-        // Another instance has read further. The client's own position counts, unless the end of
-        // the order turns out to lie before it.
-        Resume::After(id) if id > head && work.config.backplane.is_some() => {
+        // The client's own position counts, unless the end of the order turns out to lie before it.
+        Position::Ahead(id) => {
             let gap = Start::Gap { held: id, now: id, reason: GapReason::Evicted };
             (if lacks_topics { gap } else { Start::Resumed(id) }, None)
         }
-        Resume::After(_) | Resume::Unknown => {
+        Position::Unknown => {
             let now = runs.begin.unwrap_or(head);
             let start = Start::Gap { held: EventId::ORIGIN, now, reason: GapReason::Unknown };
             (start, runs.begin.map(|_| head))

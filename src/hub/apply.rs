@@ -212,8 +212,9 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     }
     let mut state = shared.state.lock();
     let is_first = !state.is_loaded;
-    // The ids of a hub never go back: a floor before the newest id is taken for one after it.
-    let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last });
+    // The ids of a hub never go back: a floor that is not after the newest id is taken for the next
+    // id. With the newest id itself, a client that had read everything would get no gap.
+    let floor = floor.max(if is_first { EventId::new(0, 1) } else { order.last.successor() });
     let fresh = Log::new(shared.config.retain, shared.config.runs, floor, shared.hasher.clone());
     let mut old = mem::replace(&mut state.log, fresh);
     values.into_iter().for_each(|value| state.log.seed(value, &mut work.evicted));
@@ -228,8 +229,8 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
     runs.apply(&mut state, &mut old, floor, &mut work);
     shared.has_ended_runs.store(state.log.runs().has_ended(), Ordering::Relaxed);
     state.away.restart(floor, is_first);
-    for (id, _, received) in commands.into_iter().filter(|(id, ..)| *id > floor) {
-        recall(&mut state, id, received, &work);
+    for (id, _, received) in commands {
+        recall(&mut state, floor, id, received, &work);
     }
     // Commands, and parts of runs without an effect, take a place in the order, too.
     state.log.pass(head);
@@ -262,8 +263,11 @@ pub(super) fn load(shared: &Shared, loaded: Loaded) {
 }
 
 /// Applies an entry of the loaded part of the order to the remembered clients. A command was for
-/// the connected clients of its time.
-fn recall(state: &mut State, id: EventId, received: Received, work: &Work<'_>) {
+/// the connected clients of its time. The hub ignores entries up to its `floor`.
+fn recall(state: &mut State, floor: EventId, id: EventId, received: Received, work: &Work<'_>) {
+    if id <= floor {
+        return;
+    }
     let limits = &work.config.limits;
     match received {
         Received::Event(_)
@@ -357,9 +361,6 @@ fn relocate_clients(state: &mut State, floor: EventId, is_first: bool, work: &mu
                 }
             }
             _ => mailbox.restart(head, work.now),
-        }
-        if inbox.mailbox.cursor() > EventId::ORIGIN {
-            inbox.set_beginning(None);
         }
         reading::settle(client, &mut inbox, &runs, is_first, work);
         if inbox.mailbox.is_waiting() {
@@ -532,12 +533,13 @@ pub(super) fn user_changes(
     let changes: Vec<UserChange> = changes.into_iter().filter(is_valid).collect();
     let mut work = Work::begin(&shared.config);
     let mut is_full = false;
+    let mut changes = changes.into_iter();
     let mut state = shared.state.lock();
-    for (at, change) in changes.into_iter().enumerate() {
-        if at % PIECE == PIECE - 1 {
-            state = sync::yield_lock(&shared.state, state);
+    while changes.len() > 0 {
+        for change in changes.by_ref().take(PIECE) {
+            is_full |= user_change(&mut state, instance, change, &mut work);
         }
-        is_full |= user_change(&mut state, instance, change, &mut work);
+        state = sync::yield_lock(&shared.state, state);
     }
     let remote = state.attendance.as_mut().and_then(|attendance| attendance.remote_mut());
     let must_log = is_full && remote.is_some_and(Remote::report_limit);

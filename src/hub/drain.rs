@@ -187,3 +187,25 @@ impl fmt::Debug for Drain {
         f.debug_struct("Drain").field("until", &self.until).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "serve", not(sse_hub_loom)))]
+mod tests {
+    use super::*;
+    use crate::hub::hub::Hub;
+    use crate::hub::subscriber::Subscriber;
+    use crate::time::manual::ManualTimer;
+
+    #[test]
+    fn server_drains_hubs_with_clients_and_forgets_gone_hubs() {
+        let [hub, other] = [(); 2].map(|()| Hub::builder(ManualTimer::new()).build().unwrap());
+        let [known, same, another] = [&hub, &hub, &other].map(|hub| Drainable::new(hub.shared()));
+        assert!(known.is_same(&same) && !known.is_same(&another));
+        let stream = hub.subscribe(Subscriber::new()).unwrap();
+        assert!(known.exists() && known.waking().is_some());
+        assert!(known.begin_drain(Duration::ZERO).is_some());
+        assert!(another.begin_drain(Duration::ZERO).is_none(), "without clients");
+        drop((hub, stream));
+        assert!(!known.exists() && known.waking().is_none());
+        assert!(known.begin_drain(Duration::ZERO).is_none());
+    }
+}

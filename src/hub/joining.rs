@@ -61,7 +61,7 @@ pub(super) fn find(shared: &Shared, audience: &Recipients, topic: &Key) -> Vec<F
     crowd::find(shared, audience, |state, slot, _| Relation {
         follows: follows(state, slot, topic),
         has_room: has_room(state, slot, topic, limit),
-        has_joined: state.routes.memberships(slot).iter().any(|held| held.is_joined),
+        has_joined: has_joined(state, slot),
     })
 }
 
@@ -116,7 +116,7 @@ impl<'a> Pieces<'a> {
         if let Change::Join(_) = change {
             state.last_join = state.log.head();
         }
-        let (mut changed, mut looked_at) = (0, 0);
+        let (mut changed, mut room) = (0, LOOKED_AT);
         for _ in 0..JOINED {
             let Some((Found { slot, client, .. }, left)) = self.left.split_first() else { break };
             self.left = left;
@@ -133,13 +133,13 @@ impl<'a> Pieces<'a> {
                 Change::Join(joined) => {
                     let (joins, looked) =
                         join_one(state, *slot, client, &joined, &mut self.older, work);
-                    looked_at += looked;
+                    room = room.saturating_sub(looked);
                     joins
                 }
                 Change::Leave(topic) => state.leave_topic(*slot, topic, work),
             };
             changed += usize::from(is_changed);
-            if looked_at >= LOOKED_AT {
+            if room == 0 {
                 break;
             }
         }
@@ -269,6 +269,11 @@ impl Drop for Returns<'_> {
     }
 }
 
+/// Returns whether the server has added a client to a topic.
+pub(super) fn has_joined(state: &State, slot: usize) -> bool {
+    state.routes.memberships(slot).iter().any(|held| held.is_joined)
+}
+
 pub(super) fn follows(state: &State, slot: usize, topic: &Key) -> bool {
     state.routes.memberships(slot).iter().any(|held| held.key == *topic)
 }
@@ -278,4 +283,22 @@ pub(super) fn has_room(state: &State, slot: usize, topic: &Key, limit: usize) ->
     let is_topic = |held: &&Membership| matches!(held.key, Key::Topic(_));
     let count = state.routes.memberships(slot).iter().filter(is_topic).count();
     count < limit || follows(state, slot, topic)
+}
+
+#[cfg(all(test, not(sse_hub_loom)))]
+mod tests {
+    use crate::core::settings::Limits;
+    use crate::hub::hub::Hub;
+    use crate::hub::subscriber::Subscriber;
+    use crate::log::audience::Audience;
+    use crate::time::manual::ManualTimer;
+
+    #[test]
+    fn refused_join_notes_no_returns() {
+        let limits = Limits::default().topics(1);
+        let hub = Hub::builder(ManualTimer::new()).limits(limits).build().unwrap();
+        let _client = hub.subscribe(Subscriber::new().topic("a")).unwrap();
+        assert!(hub.join(Audience::all(), "b").is_err());
+        assert!(!hub.shared().state.lock().away.is_noting());
+    }
 }

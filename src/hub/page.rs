@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::admission;
+use super::admission::{self, Position};
 use super::returning::{self, Claim};
 use super::shared::Shared;
 use super::subscriber::Subscriber;
@@ -120,7 +120,11 @@ pub(super) async fn read_with_history(
     limit: usize,
 ) -> Result<Page, ReadError> {
     let reader = Reader::new(shared, who, after, limit)?;
-    let mut requested = EventId::ORIGIN;
+    let mut requested = match reader.after {
+        // Without a position, the reader lacks no event from before the log.
+        Resume::Fresh => EventId::LAST,
+        Resume::After(_) | Resume::Unknown => EventId::ORIGIN,
+    };
     // All waits together last no longer than the first may.
     let mut until = None;
     loop {
@@ -230,16 +234,11 @@ impl Reader {
         let reader = Identity { memberships: &memberships, filter: &self.filter };
 
         let head = state.log.head();
-        let start = match self.after {
-            Resume::Fresh => EventId::ORIGIN,
-            Resume::After(id) if EventId::ORIGIN < id && id <= head => id,
-            // Another instance has read further.
-            Resume::After(id) if id > head && shared.config.backplane.is_some() => {
-                return Ok(Attempt::Page(Page::empty(id, may_lack)));
-            }
-            Resume::After(_) | Resume::Unknown => {
-                return Ok(Attempt::Page(Page::empty(head, true)));
-            }
+        let start = match Position::of(self.after, head, &shared.config) {
+            Position::Fresh => EventId::ORIGIN,
+            Position::Known(id) => id,
+            Position::Ahead(id) => return Ok(Attempt::Page(Page::empty(id, may_lack))),
+            Position::Unknown => return Ok(Attempt::Page(Page::empty(head, true))),
         };
         let is_lost =
             |lost| start > EventId::ORIGIN && admission::had_events(state, lost, start, reader);
@@ -251,9 +250,7 @@ impl Reader {
             // Also between two pieces: the log may have evicted events that were not read yet.
             let is_known = at > EventId::ORIGIN;
             if let Some(lost) = is_known.then(|| guard.log.lost_since(at, reader)).flatten() {
-                if lost > requested
-                    && let Some(until) = may_wait(&guard, start, work.now)
-                {
+                if let Some(until) = may_wait(&guard, start, lost, requested, work.now) {
                     let State { held, log, .. } = &mut *guard;
                     let key = held.add_reader(start, work.now, log);
                     let key = key.map_err(|TooManyReaders| ReadError::Busy)?;
@@ -294,10 +291,21 @@ impl Reader {
 }
 
 /// Returns until when a reader may wait for the events after `after`; `None` if none can come, or if
-/// the reader has no position.
-fn may_wait(state: &State, after: EventId, now: Instant) -> Option<Instant> {
-    let is_known = after > EventId::ORIGIN && state.lifecycle != Lifecycle::Closed;
-    is_known.then(|| state.held.may_hold(after, &state.log, now)).flatten()
+/// the newest `lost` event was requested already.
+fn may_wait(
+    state: &State,
+    after: EventId,
+    lost: EventId,
+    requested: EventId,
+    now: Instant,
+) -> Option<Instant> {
+    if lost <= requested {
+        return None;
+    }
+    match state.lifecycle {
+        Lifecycle::Open | Lifecycle::Draining => state.held.may_hold(after, &state.log, now),
+        Lifecycle::Closed => None,
+    }
 }
 
 /// A place among the readers that wait for older events. Resolves with the position up to which

@@ -307,7 +307,10 @@ impl Replay {
             let parts: Vec<Part> = entries.into_iter().filter_map(part).collect();
             let Some(Part { key, hash, .. }) = parts.first() else { continue };
             replay.lost.push((*hash, key.clone(), lost));
-            decided.copies.insert(key.clone(), (upto, starts(&parts)));
+            // A start of the copy without an effect is refused at its place: the run is open there.
+            let starts = parts.iter().filter(|part| matches!(part.action, Action::Start { .. }));
+            let starts = starts.map(|part| part.id).collect();
+            decided.copies.insert(key.clone(), (upto, starts));
             replay.parts.extend(parts);
         }
         for part in tail {
@@ -356,23 +359,6 @@ impl Replay {
         self.decided.into_iter().for_each(|decided| state.log.decide_runs(decided));
         work.note_runs_changed();
     }
-}
-
-/// Returns the starts and takeovers of a copy that have an effect.
-fn starts(parts: &[Part]) -> Vec<EventId> {
-    let mut open = None;
-    let mut starts = Vec::new();
-    for part in parts {
-        match part.action {
-            Action::Start { producer, takes_over, .. } if open.is_none() || takes_over => {
-                open = Some(producer);
-                starts.push(part.id);
-            }
-            Action::End { producer, .. } if open == Some(producer) => open = None,
-            _ => {}
-        }
-    }
-    starts
 }
 
 /// Applies a part to a log that is not read yet: nothing is handed out.

@@ -82,7 +82,7 @@ pub(super) fn connection_of(state: &State, id: ClientId, owner: &Owner) -> Optio
 /// Watches a client that named an id of which nothing is known, and that was not told so.
 pub(super) fn watch(state: &mut State, slot: usize, claim: Claim, now: Instant) {
     // Without a backplane, nothing can become known later.
-    if claim.memberships.is_empty() || !matches!(claim.after, Resume::After(_)) {
+    if claim.memberships.is_empty() {
         return;
     }
     let Some(client) = state.routes.get(slot) else { return };
@@ -128,11 +128,6 @@ pub(super) fn joined(state: &State, id: ClientId, owner: &Owner) -> Option<Retur
     }
 }
 
-/// Returns whether the server has added a client to a topic.
-pub(super) fn has_joined(state: &State, slot: usize) -> bool {
-    state.routes.memberships(slot).iter().any(|place| place.is_joined)
-}
-
 /// Describes clients as of now. Clients without a topic that the server added them to are left out.
 pub(super) fn describe(state: &State, ids: impl IntoIterator<Item = ClientId>) -> Announcement {
     let clients = ids.into_iter().filter_map(|id| state.profile(id));
@@ -143,7 +138,7 @@ pub(super) fn describe(state: &State, ids: impl IntoIterator<Item = ClientId>) -
 /// Describes the connected clients that have joined topics.
 pub(super) fn describe_all(state: &State, config: &Config) -> Announcement {
     let clients = state.routes.iter().filter(|_| config.backplane.is_some());
-    let joined = clients.filter(|&(slot, _)| has_joined(state, slot));
+    let joined = clients.filter(|&(slot, _)| joining::has_joined(state, slot));
     describe(state, joined.map(|(_, client): (usize, &Arc<Client>)| client.id))
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     pub(super) shows_degraded: AtomicBool,
     /// Whether there are ended runs to forget later. Written under the state lock.
     pub(super) has_ended_runs: AtomicBool,
-    /// How many events this hub gave to its backplane.
+    /// How many events this hub gave to the backplane.
     sent: AtomicU64,
     /// How many producers of runs this hub had.
     producers: AtomicU64,
@@ -70,7 +70,7 @@ pub(crate) struct Shared {
 pub(super) struct Order {
     pub(super) last: EventId,
     pub(super) is_closed: bool,
-    /// Evicted events, freed after the state lock is released. Kept for its allocation.
+    /// Evicted events, freed after the state lock is released. The list keeps the allocation.
     evicted: Vec<Arc<Entry>>,
 }
 
@@ -108,7 +108,7 @@ impl Shared {
 
     /// Returns the id of a new producer of a run.
     pub(super) fn new_producer(&self) -> ProducerId {
-        let serial = self.producers.fetch_add(1, Ordering::Relaxed) + 1;
+        let serial = self.producers.fetch_add(1, Ordering::Relaxed);
         ProducerId { instance: self.instance, serial }
     }
 
@@ -292,7 +292,7 @@ impl Shared {
         state.log.forget_runs(work.now, &mut work.forgotten);
         state.lower(MAX_LOWERED, work.now, &mut work.evicted);
         let read = state.read_log(slot, client, out, &mut work);
-        // After the read: otherwise the client could be found to be stalled itself.
+        // After the read: otherwise the reading client could count as stalled.
         state.expel_stalled(&mut work);
         drop(state);
         work.run();
@@ -409,7 +409,7 @@ pub(super) fn visit(
     }
 }
 
-/// Hands an appended event to every client that it is for, piece by piece. Returns how many
+/// Hands an appended event to every client of the audience, piece by piece. Returns how many
 /// took it.
 ///
 /// The caller holds the ordering lock, so no later event overtakes this one. Lists are walked

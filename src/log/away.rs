@@ -226,6 +226,12 @@ impl Away {
         self.returned.insert(Vec::new())
     }
 
+    /// Returns whether clients that come back are noted.
+    #[cfg(test)]
+    pub(crate) fn is_noting(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
     /// Ends the list with this number. Returns the clients that have come back since its begin.
     pub(crate) fn end_noting(&mut self, list: usize) -> Vec<ClientId> {
         self.returned.try_remove(list).unwrap_or_default()

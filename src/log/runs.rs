@@ -71,7 +71,7 @@ pub(crate) struct Runs {
     /// How many open runs have a producer on each instance.
     instances: HashMap<InstanceId, usize>,
     instance_changes: u64,
-    /// The starts that have an effect, as copies of runs say.
+    /// The starts that can have an effect, as copies of runs say.
     decided: Option<Box<Decided>>,
     /// The bytes that the events of all runs count for.
     bytes: usize,
@@ -150,13 +150,13 @@ impl RunRecord {
     }
 }
 
-/// The starts that have an effect up to a position, which copies of runs decide: the log began
+/// The starts that can have an effect up to a position, which copies of runs decide: the log began
 /// within the order, and does not know which runs were open before.
 #[derive(Debug)]
 pub(crate) struct Decided {
     /// Up to here, no start of a name without a copy has an effect.
     pub(crate) upto: EventId,
-    /// The position up to which each copy decides, and the starts that have an effect.
+    /// The position up to which each copy decides, and the starts of the copy.
     pub(crate) copies: HashMap<Key, (EventId, Vec<EventId>)>,
 }
 
@@ -330,7 +330,7 @@ impl Runs {
         self.runs.iter().map(|(_, run)| run)
     }
 
-    /// Sets the starts that have an effect.
+    /// Sets the starts that can have an effect.
     pub(super) fn decide(&mut self, decided: Decided) {
         self.decided = Some(Box::new(decided));
     }

@@ -76,6 +76,15 @@ impl EventId {
         }
     }
 
+    /// Returns the smallest id after this one. [`LAST`](Self::LAST) has none and returns itself.
+    pub(crate) const fn successor(self) -> Self {
+        match self {
+            Self { epoch: u64::MAX, seq: u64::MAX } => self,
+            Self { epoch, seq: u64::MAX } => Self::new(epoch + 1, 0),
+            Self { epoch, seq } => Self::new(epoch, seq + 1),
+        }
+    }
+
     /// Reads an id from any bytes, such as a header value.
     ///
     /// The only valid form is the form that a hub writes: two decimal numbers below 2^64, without

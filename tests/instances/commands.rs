@@ -182,6 +182,13 @@ fn own_client_of_another_instance_follows_and_others_do_not() {
     let topics = |client: &Subscription| there.hub.clients(client.client_id())[0].topics.concat();
     assert_eq!(clients.each_ref().map(topics), ["0 for 0", "", "2 for 2", ""]);
     assert_eq!(clients.each_mut().map(|client| data(&read(client)).len()), [0; 4]);
+    // A user or a session is enough.
+    for who in [Subscriber::new().user("zoe"), Subscriber::new().session("s3")] {
+        let client = there.connect(who.clone());
+        assert_eq!(here.hub.follow(&who, client.client_id(), "t", 0), Ok(()));
+        settle(&mut order, [&mut here, &mut there]);
+        assert_eq!(there.hub.clients(client.client_id())[0].topics.concat(), "t");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use sse_hub::{
     Audience, ClientId, Event, EventId, Hub, Limits, ManualTimer, Retain, Subscriber, Subscription,
 };
 
-use crate::support::{data, frames, gaps, last_id, read, read_items};
+use crate::support::{data, frames, gaps, last_id, read, read_items, wait};
 
 #[derive(Debug, Clone, Default)]
 struct Outbox(Arc<Mutex<VecDeque<Outgoing>>>);
@@ -105,7 +105,7 @@ impl Instance {
     }
 }
 
-/// Places and reads all entries, also those that an instance sends when it reads others.
+/// Places and reads all entries, also those that an instance sends while reading others.
 fn settle(order: &mut Order, instances: &mut [Instance]) {
     for _ in 0..2 {
         instances.iter().for_each(|instance| instance.flush(order));
@@ -157,13 +157,14 @@ fn topics_return_on_another_instance() {
 
 #[test]
 fn unread_join_is_a_gap_on_another_instance() {
-    for read_by_other in [false, true] {
+    for (read_by_other, by_user) in [(false, false), (false, true), (true, false), (true, true)] {
         let (mut order, mut instances) = two();
         let [here, there] = &mut instances;
         let mut tab = here.hub.subscribe(ann()).unwrap();
         let client = tab.client_id();
         read(&mut tab);
-        here.hub.join(Audience::user("ann"), "room").unwrap();
+        let to = if by_user { Audience::user("ann") } else { Audience::client(client) };
+        here.hub.join(to, "room").unwrap();
         here.publish("room", "1");
         here.flush(&mut order);
         here.read(&order, usize::MAX);
@@ -178,10 +179,11 @@ fn unread_join_is_a_gap_on_another_instance() {
         let mut again = there.hub.subscribe(again).unwrap();
         assert!(!again.is_resumed());
         assert_eq!(gaps(&read(&mut again)), ["evicted"]);
+        there.read(&order, usize::MAX);
+        assert_eq!(gaps(&read(&mut again)), [""; 0], "the client was told already");
         // Another user's tab cannot have joined.
         let bob = Subscriber::new().user("bob");
         let unknown: ClientId = "00112233445566778899aabbccddeeff".parse().unwrap();
-        there.read(&order, usize::MAX);
         let bob = there.hub.subscribe(bob.client_id(unknown).resume(last_id(&text))).unwrap();
         assert!(bob.is_resumed());
     }
@@ -202,11 +204,66 @@ fn other_owner_gets_no_topics_on_another_instance() {
     for other in others {
         let other = other.client_id(client).resume(position);
         let other = instances[1].hub.subscribe(other).unwrap();
+        assert!(other.is_resumed(), "the client is another, and lacks nothing");
         assert_ne!(other.client_id(), client);
         assert_eq!(instances[1].topics(other.client_id()), BTreeSet::new());
     }
     let again = instances[1].hub.subscribe(ann().client_id(client).resume(position)).unwrap();
     assert_eq!(instances[1].topics(again.client_id()).len(), 1);
+}
+
+#[test]
+fn join_that_is_read_late_is_a_gap() {
+    let (mut order, mut instances) = two();
+    let mut tab = instances[0].hub.subscribe(ann()).unwrap();
+    instances[0].hub.broadcast(Event::new("n").data("1")).unwrap();
+    settle(&mut order, &mut instances);
+    let again = ann().client_id(tab.client_id()).resume(last_id(&read(&mut tab)));
+    let [here, there] = &mut instances;
+    here.hub.join(tab.client_id(), "room").unwrap();
+    here.flush(&mut order);
+    // The other instance knows neither the client nor the join.
+    let mut lacking = there.hub.subscribe(again.clone()).unwrap();
+    let mut following = there.hub.subscribe(again.topic("room")).unwrap();
+    assert!(lacking.is_resumed() && following.is_resumed());
+    read(&mut lacking);
+    read(&mut following);
+    let woken = wait(&mut lacking);
+    there.read(&order, usize::MAX);
+    assert_eq!((woken.count(), gaps(&read(&mut lacking))), (1, vec!["evicted".to_owned()]));
+    assert_eq!(gaps(&read(&mut following)), [""; 0], "the request named the topic");
+}
+
+#[test]
+fn loaded_commands_complete_an_announcement() {
+    let (mut order, mut instances) = two();
+    let (tab, position) = joined(&mut order, &mut instances);
+    let client = tab.client_id();
+    instances[0].hub.join(client, "hall").unwrap();
+    instances[0].hub.leave(client, "room").unwrap();
+    settle(&mut order, &mut instances);
+    let late = Instance::new(&order, Limits::default(), order.entries.len());
+    let again = late.hub.subscribe(ann().client_id(client).resume(position)).unwrap();
+    assert_eq!((again.client_id(), again.is_resumed()), (client, true));
+    assert_eq!(late.topics(client), BTreeSet::from(["hall".to_owned()]));
+}
+
+#[test]
+fn other_instances_learn_the_topics_of_a_new_request() {
+    let (mut order, mut instances) = two();
+    let (tab, position) = joined(&mut order, &mut instances);
+    let client = tab.client_id();
+    drop(tab);
+    let again = |topic| ann().client_id(client).resume(position).topic(topic);
+    let tab = instances[1].hub.subscribe(again("x")).unwrap();
+    settle(&mut order, &mut instances);
+    instances[1].hub.join(Audience::topic("x"), "hall").unwrap();
+    settle(&mut order, &mut instances);
+    drop(tab);
+    let back = instances[0].hub.subscribe(again("y")).unwrap();
+    assert!(back.is_resumed());
+    let topics = ["hall", "room", "y"].map(str::to_owned);
+    assert_eq!(instances[0].topics(client), BTreeSet::from(topics));
 }
 
 #[test]
@@ -809,7 +866,14 @@ impl Model {
             who = who.client_id(client).resume(last);
         }
         let claimed = claimed.filter(|_| last.is_some());
+        // A page for an open connection has the topics that the next connection may not get back.
+        let is_here = |client| self.instances[at].hub.count(Audience::client(client)) > 0;
+        let last = last.filter(|_| !claimed.is_some_and(is_here));
+        let page = last.map(|last| self.instances[at].hub.read(&who, last, 0).unwrap());
         let stream = self.instances[at].hub.subscribe(who).unwrap();
+        if let Some(page) = page {
+            prop_assert_eq!(page.truncated, !stream.is_resumed(), "a page and a stream differ");
+        }
         self.note_own_entries(at, 0);
         // The old connection dies later than the client returns.
         self.drop_stream(browser);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use sse_hub::backplane::Outgoing;
+use sse_hub::backplane::{Outgoing, RunPartKind};
 use sse_hub::{
     Event, EventId, History, LastEventId, Limits, RefusedCause, Retain, Run, RunError, RunLimits,
     RunOptions, RunState, Subscriber, Subscription,
@@ -157,7 +157,8 @@ fn stop_reaches_the_producer_of_another_instance() {
     assert_eq!(state(&there, "a"), Some(RunState::Stopped));
     assert_eq!(there.hub.stop_run("a", "user"), Err(RunError::Ended));
     let again = start(&here, "a");
-    here.hub.stop_run("a", "again").unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    there.hub.stop_run("a", "again").unwrap();
     settle(&mut order, &mut [&mut here, &mut there]);
     assert_eq!(again.stopped().now_or_never().as_deref(), Some("again"));
 }
@@ -296,6 +297,41 @@ fn copy_decides_about_the_starts_after_the_tail() {
         assert_eq!(data(&read(&mut reader(instance, "a"))), ["1"]);
         assert_eq!(instance.feed.run_instances(), [here.feed.instance()]);
     }
+}
+
+#[test]
+fn copy_of_every_part_decides_about_starts() {
+    let (mut order, mut here, mut there) = two();
+    order.copying = Copying::All;
+    let run = start(&here, "a");
+    settle(&mut order, &mut [&mut here]);
+    let floor = order.last;
+    // Sent before the instances have read the first start.
+    let [ended, refused] = ["a", "a"].map(|name| start(&there, name));
+    drop(ended);
+    there.flush(&mut order);
+    run.finish(token("1")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    let run = start(&here, "b");
+    settle(&mut order, &mut [&mut here, &mut there]);
+    run.finish(None).unwrap();
+    settle(&mut order, &mut [&mut here, &mut there]);
+    // The engine reads the copies later than the instance reads the parts.
+    let mut late = instance();
+    let own = start(&late, "b");
+    late.flush(&mut order);
+    late.begin_with_values(&order, floor);
+    late.at = Some(floor);
+    late.settle(&mut order);
+    for instance in [&here, &late] {
+        let text = read(&mut reader(instance, "a"));
+        assert_eq!((data(&text), end(&text).as_deref()), (vec!["1".into()], Some("finished")));
+    }
+    assert_eq!(own.started().now_or_never(), Some(Ok(())));
+    own.publish(token("2")).unwrap();
+    settle(&mut order, &mut [&mut here, &mut late]);
+    assert_eq!(data(&read(&mut reader(&here, "b"))), ["2"]);
+    drop(refused);
 }
 
 #[test]
@@ -531,6 +567,28 @@ fn reader_before_the_first_load_begins_with_the_run() {
 }
 
 #[test]
+fn early_reader_gets_all_of_a_loaded_run() {
+    let (mut order, mut here, _) = two();
+    let run = start(&here, "a");
+    publish(&run, 0..3);
+    settle(&mut order, &mut [&mut here]);
+    let last = last_id(&read(&mut reader(&here, "a")));
+    publish(&run, 3..20);
+    settle(&mut order, &mut [&mut here]);
+    // The order has been trimmed: the copy alone has the run since the position.
+    order.trim(15);
+    let mut late = instance();
+    let resumed = Subscriber::new().run("a").resume(last);
+    let mut stream = late.hub.subscribe(resumed).unwrap();
+    read(&mut stream);
+    late.settle(&mut order);
+    let text = read(&mut stream);
+    let rest: String = (3..20).map(|number: u32| number.to_string()).collect();
+    // Events for all clients may be lost, and no event of the run is.
+    assert_eq!((data(&text).concat(), gaps(&text)), (rest, vec!["evicted".to_owned()]));
+}
+
+#[test]
 fn reader_resumes_on_another_instance() {
     let (mut order, mut here, mut there) = two();
     let run = start(&here, "a");
@@ -567,6 +625,8 @@ fn reset_without_the_run_loses_the_run() {
     order.last = EventId::new(0, 0);
     there.read(&mut order, usize::MAX);
     assert_eq!(state(&there, "a"), Some(RunState::Open), "the end comes from the order");
+    let sent = there.outbox.0.lock().unwrap().front().and_then(|sent| Some(sent.run()?.kind));
+    assert_eq!(sent, Some(RunPartKind::End), "another instance may have read an end already");
     // A new run of the name may start.
     assert!(there.hub.start_run("b", RunOptions::default()).is_ok());
     settle(&mut order, &mut [&mut here, &mut there]);
@@ -675,8 +735,15 @@ fn closed_hub_ends_its_runs() {
     here.hub.stop_run("b", "user").unwrap();
     settle(&mut order, &mut [&mut here, &mut there]);
     let late = start(&here, "c");
+    let over = start(&here, "d");
+    over.finish(None).unwrap();
     assert!(!here.feed.is_closed());
     here.hub.close();
+    let ends = |outgoing: &&Outgoing| {
+        let part = outgoing.run();
+        part.is_some_and(|part| part.name == "d" && part.kind == RunPartKind::End)
+    };
+    assert_eq!(here.outbox.0.lock().unwrap().iter().filter(ends).count(), 1);
     assert!(here.feed.is_closed(), "the engine has nothing more to do");
     assert_eq!(late.started().now_or_never(), Some(Err(RunError::Closed)));
     assert_eq!(run.publish(token("x")).unwrap_err(), RunError::Closed);
@@ -685,7 +752,8 @@ fn closed_hub_ends_its_runs() {
     assert_eq!(state(&there, "a"), Some(RunState::Abandoned));
     assert_eq!(state(&there, "b"), Some(RunState::Stopped));
     assert_eq!(state(&there, "c"), Some(RunState::Abandoned));
-    drop((run, asked, late));
+    assert_eq!(state(&there, "d"), Some(RunState::Finished));
+    drop((run, asked, late, over));
 }
 
 #[test]
