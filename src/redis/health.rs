@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use redis::RedisError;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -109,50 +108,23 @@ impl Health {
     }
 }
 
-/// Reports that instances cannot share something, at most once a minute. Events are not held up by
-/// that, so the hub is not degraded.
-#[derive(Debug)]
-pub(crate) struct SyncHealth {
-    outage: Outage,
-    of: &'static str,
-}
-
-impl SyncHealth {
-    pub(crate) fn new(of: &'static str) -> Self {
-        Self { outage: Outage::default(), of }
-    }
-
-    pub(crate) fn report(&mut self, trouble: Option<&RedisError>) {
-        let of = self.of;
-        match (self.outage.report(trouble.is_some()), trouble) {
-            (Some(News::Begins), Some(cause)) => {
-                tracing::warn!(target: "sse_hub", %cause, "{of} sync failed");
-            }
-            (Some(News::Ends), _) => {
-                tracing::info!(target: "sse_hub", "{of} sync resumed");
-            }
-            _ => {}
-        }
-    }
-}
-
 /// Decides when an outage is logged: the begin at most once a minute, and the end if the begin was
 /// logged.
 #[derive(Debug, Default)]
-struct Outage {
+pub(crate) struct Outage {
     reported: Option<Instant>,
     is_reported: bool,
 }
 
 /// The message to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
+pub(crate) enum News {
     Begins,
     Ends,
 }
 
 impl Outage {
-    fn report(&mut self, is_trouble: bool) -> Option<News> {
+    pub(crate) fn report(&mut self, is_trouble: bool) -> Option<News> {
         if is_trouble && !self.is_reported && is_due(self.reported) {
             (self.reported, self.is_reported) = (Some(Instant::now()), true);
             return Some(News::Begins);

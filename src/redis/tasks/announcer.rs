@@ -6,10 +6,9 @@ use std::time::Duration;
 use redis::RedisResult;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::sync_health::SyncHealth;
 use crate::backplane::{Feed, UserChange};
-use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
-use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::lease::{Announcement, SetSize};
 use crate::redis::store::script::unexpected;
@@ -45,21 +44,9 @@ impl Announcer {
 
     /// Announces users until the hub is closed, and then announces the end of the instance.
     pub(crate) async fn run(mut self) {
-        let mut back_off = BackOff::default();
         while !self.feed.is_closed() {
             let written = self.write().await;
-            if let Err(error) = &written
-                && self.link.failed(error) == Failure::Retry
-            {
-                continue;
-            }
-            self.health.report(written.as_ref().err());
-            let Ok(is_all) = written else {
-                back_off.wait().await;
-                continue;
-            };
-            back_off.reset();
-            if is_all {
+            if self.health.settle(&mut self.link, written).await == Some(true) {
                 let now = Instant::now();
                 let lease = &self.shared.presence;
                 if timeout(lease.beat(), lease.changed.notified()).await.is_ok() {

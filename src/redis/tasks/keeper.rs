@@ -10,10 +10,9 @@ use std::time::Duration;
 use redis::RedisResult;
 use tokio::time::{Instant, timeout_at};
 
+use super::sync_health::SyncHealth;
 use crate::backplane::{Feed, InstanceId, TailLimits};
-use crate::redis::connect::back_off::BackOff;
 use crate::redis::connect::link::{Failure, Link};
-use crate::redis::health::SyncHealth;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::runs::{RunLease, beat};
 
@@ -66,7 +65,6 @@ impl Keeper {
     /// Keeps and watches leases while there are open runs, until the hub is closed and all entries
     /// are sent. Then gives the lease up, so that the other instances need not wait for its end.
     pub(crate) async fn run(mut self) {
-        let mut back_off = BackOff::default();
         while !self.is_over() {
             let mut others = self.feed.run_instances();
             let has_runs = others.contains(&self.own);
@@ -87,19 +85,10 @@ impl Keeper {
             }
             let start = Instant::now();
             let checked = self.check(&others).await;
-            if let Err(error) = &checked
-                && self.link.failed(error) == Failure::Retry
-            {
-                continue;
+            if self.health.settle(&mut self.link, checked).await.is_some() {
+                self.holds = self.holds.saturating_sub(1);
+                self.wait(start + self.beat()).await;
             }
-            self.health.report(checked.as_ref().err());
-            if checked.is_err() {
-                back_off.wait().await;
-                continue;
-            }
-            back_off.reset();
-            self.holds = self.holds.saturating_sub(1);
-            self.wait(start + self.beat()).await;
         }
         if self.renewal > 0 {
             self.give_up().await;

@@ -8,3 +8,4 @@ pub(crate) mod producers;
 mod read_size;
 pub(crate) mod reader;
 pub(crate) mod sender;
+mod sync_health;

@@ -7,11 +7,10 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
+use super::sync_health::SyncHealth;
 use crate::EventId;
 use crate::backplane::{Feed, Seat};
-use crate::redis::connect::back_off::BackOff;
-use crate::redis::connect::link::{Failure, Link};
-use crate::redis::health::SyncHealth;
+use crate::redis::connect::link::Link;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::changes::{self, News, Notice, Step};
 use crate::redis::store::lease::SetSize;
@@ -87,37 +86,31 @@ impl Observer {
 
     /// Follows the other instances until the hub is closed.
     pub(crate) async fn run(mut self) {
-        let (mut link, mut back_off) = (Link::default(), BackOff::default());
+        let (mut link, mut has_failed) = (Link::default(), true);
         while !self.feed.is_closed() {
-            let Err(error) = self.follow(&mut link, &mut back_off).await else { return };
-            if link.failed(&error) == Failure::Report {
-                self.health.report(Some(&error));
-                back_off.wait().await;
-            }
+            let followed = self.follow(has_failed, &mut link).await;
+            has_failed = followed.is_err();
+            self.health.settle(&mut link, followed).await;
         }
     }
 
-    /// Follows over a connection, until that fails or the hub is closed.
-    async fn follow(&mut self, link: &mut Link, back_off: &mut BackOff) -> RedisResult<()> {
-        self.check(link).await?;
-        let every = self.shared.presence.lease / CHECKS;
-        while !self.feed.is_closed() {
-            let due = self.checked.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()));
-            if due.is_zero() {
-                self.check(link).await?;
-                continue;
-            }
-            let notices = self.notices(due, link).await?;
-            self.health.report(None);
-            back_off.reset();
-            for Notice { position, news } in notices {
-                self.position = position.parse().unwrap_or(self.position);
-                if let Some(news) = news {
-                    self.hear(news, link).await?;
-                }
+    /// Checks the instances if that is due, and reads the news up to the next check.
+    async fn follow(&mut self, must_check: bool, link: &mut Link) -> RedisResult<()> {
+        if must_check || self.until_check().is_zero() {
+            self.check(link).await?;
+        }
+        for Notice { position, news } in self.notices(self.until_check(), link).await? {
+            self.position = position.parse().unwrap_or(self.position);
+            if let Some(news) = news {
+                self.hear(news, link).await?;
             }
         }
         Ok(())
+    }
+
+    fn until_check(&self) -> Duration {
+        let every = self.shared.presence.lease / CHECKS;
+        self.checked.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()))
     }
 
     /// Reads the stream, and waits for at most `due` if there is nothing new.

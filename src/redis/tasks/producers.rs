@@ -7,9 +7,8 @@ use std::task::Poll;
 use redis::RedisResult;
 use tokio::time::{Instant, timeout_at};
 
-use crate::redis::connect::back_off::BackOff;
-use crate::redis::connect::link::{Failure, Link};
-use crate::redis::health::SyncHealth;
+use super::sync_health::SyncHealth;
+use crate::redis::connect::link::Link;
 use crate::redis::shared::RedisShared;
 use crate::redis::store::producing::{Producer, Producers, Starting};
 use crate::redis::store::runs::{Record, beat};
@@ -37,7 +36,7 @@ impl Watch {
 
     pub(crate) async fn run(mut self) {
         // When the next renewal is due.
-        let (mut back_off, mut due) = (BackOff::default(), Instant::now());
+        let mut due = Instant::now();
         loop {
             self.starting.extend(self.producers.take_new());
             // A run that its producer ended needs no lease.
@@ -53,18 +52,7 @@ impl Watch {
                 continue;
             }
             let checked = self.check(is_due).await;
-            if let Err(error) = &checked
-                && self.link.failed(error) == Failure::Retry
-            {
-                continue;
-            }
-            self.health.report(checked.as_ref().err());
-            if checked.is_err() {
-                back_off.wait().await;
-                continue;
-            }
-            back_off.reset();
-            if is_due {
+            if self.health.settle(&mut self.link, checked).await.is_some() && is_due {
                 due = start + beat(self.shared.presence.lease);
             }
         }
