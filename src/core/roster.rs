@@ -355,7 +355,7 @@ mod tests {
     fn departure_of_an_earlier_time_wakes_watchers() {
         let config = Config::new(ManualTimer::new());
         let mut roster = Roster::new(Presence::default());
-        let [ann, bob] = ["ann", "bob"].map(|user| Seat::from(user));
+        let [ann, bob] = ["ann", "bob"].map(Seat::from);
         // Two threads read the clock, and the later time gets the lock first.
         let mut earlier = Work::begin(&config);
         let mut later = Work::begin(&config);

@@ -45,6 +45,10 @@ const EVICTED_ROWS_PER_EVENT: usize = 4;
 /// The fewest rows of evicted events, for hubs that retain a few events only.
 const MIN_EVICTED_ROWS: usize = 1024;
 
+/// The most missed events of a client in which the log looks for events with an `and` or an `except`
+/// that were for another client, too: the look holds a lock.
+const MOST_MISSED: usize = 4096;
+
 /// The most runs that one operation forgets.
 const MAX_FORGOTTEN: usize = 64;
 
@@ -66,6 +70,8 @@ pub(crate) struct Log {
     /// The latest event of each conflation in the log, retained or kept.
     latest: HashMap<Arc<Conflation>, EventId>,
     evicted: Evicted,
+    /// The log has held an event whose audience has an `and` or an `except`.
+    has_combined: bool,
     /// The events of runs are kept apart: no other field counts these.
     runs: Box<Runs>,
     /// The runs that were forgotten. Apart from the evicted events: a history read brings no run
@@ -108,6 +114,7 @@ impl Log {
             forgotten: Box::new(Evicted::new(rows(runs.runs), birth)),
             runs: Box::new(Runs::new(runs)),
             evicted: Evicted::new(rows(retain.events), birth),
+            has_combined: false,
             hasher,
             birth,
             lacks_values: false,
@@ -170,6 +177,7 @@ impl Log {
         let limit = self.limit();
         self.head = entry.id;
         self.bytes += entry.weight();
+        self.has_combined |= !entry.is_for_all_holders();
         self.order.push_back((entry.id, Some(Arc::clone(&entry))));
         if let Some(conflation) = &entry.conflation {
             // Removed first: an insertion would keep the old key, and with it a second copy.
@@ -206,6 +214,7 @@ impl Log {
         }
         let older = self.latest.remove(conflation);
         self.latest.insert(Arc::clone(conflation), value.id);
+        self.has_combined |= !value.is_for_all_holders();
         evicted.extend(older.and_then(|older| self.take_out(older)));
         self.keep(value, evicted);
     }
@@ -565,16 +574,24 @@ impl Log {
     }
 
     /// Returns whether an event after `after`, retained or evicted, is not for this client, and would
-    /// be for the client with this key, too.
+    /// be for the client with this key, too. May say so of a client that missed more than
+    /// `MOST_MISSED` events.
     pub(crate) fn had_events(&self, key: Key, after: EventId, client: Identity<'_>) -> bool {
-        let held = Membership::of(key, &self.hasher);
+        let held = Membership::of(key.clone(), &self.hasher);
         let memberships: Vec<_> = client.memberships.iter().cloned().chain([held]).collect();
         let holder = Identity { memberships: &memberships, ..client };
         let evicted = |client| self.evicted.since(after, after, client);
-        let newest = Backward::new(self.lists(holder), EventId::LAST);
-        let mut retained = newest.take_while(|entry| entry.id > after);
+        let is_missed = |entry: &Arc<Entry>| entry.is_for(holder) && !entry.is_addressed_to(client);
+        let mut under_key = self.newest_under(&key).take_while(|entry| entry.id > after);
+        // Events that name the key beside other names can be indexed by these.
+        let under_others = || {
+            let all = Backward::new(self.lists(client), EventId::LAST);
+            let mut missed = all.take_while(|entry| entry.id > after);
+            missed.by_ref().take(MOST_MISSED).any(is_missed) || missed.next().is_some()
+        };
         evicted(holder) > evicted(client)
-            || retained.any(|entry| entry.is_for(holder) && !entry.is_addressed_to(client))
+            || under_key.any(is_missed)
+            || self.has_combined && under_others()
     }
 
     /// Returns the newest value for this client after `after` that the log lacks although no later
@@ -737,6 +754,7 @@ impl Log {
             self.latest.insert(Arc::clone(conflation), entry.id);
         }
         self.bytes = bytes;
+        self.has_combined |= !entry.is_for_all_holders();
         for (hash, key) in entry.hashed_keys() {
             let entries = self.index.get_or_default(hash, key);
             let at = entries.partition_point(|&(id, _)| id < entry.id);
@@ -1039,7 +1057,9 @@ mod tests {
         for seq in 1..=2 {
             let id = EventId::new(1, seq);
             log.append(value(seq, None, &hasher), &mut Vec::new());
-            assert!(log.had_events(&key, id.predecessor()) && !log.had_events(&key, id));
+            let stranger = Identity { memberships: &[], filter: &Filter::Everything };
+            assert!(log.had_events(key.clone(), id.predecessor(), stranger));
+            assert!(!log.had_events(key.clone(), id, stranger));
         }
         let before = |id: u64| {
             let events = log.newest_before(EventId::new(1, id)).map(|(id, _)| id.seq());
