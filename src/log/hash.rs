@@ -109,7 +109,7 @@ impl<V> KeyMap<V> {
     }
 
     #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
+    pub(super) fn allocated(&self) -> usize {
         self.0.capacity()
     }
 
@@ -216,16 +216,16 @@ mod tests {
     #[test]
     fn a_sparse_map_gives_memory_back_and_keeps_room() {
         let mut map = after_a_peak(10_000, 1_000);
-        let before = map.capacity();
+        let before = map.allocated();
         map.shrink();
-        let after = map.capacity();
+        let after = map.allocated();
         assert!((2_000..before / 2).contains(&after), "{after} of {before}");
         assert!(map.iter().map(|(_, &number)| number).sum::<usize>() == 999 * 500);
         // A small map, and a map that is half full, keep their room.
         for mut map in [after_a_peak(700, 1), after_a_peak(7_000, 4_000)] {
-            let before = map.capacity();
+            let before = map.allocated();
             map.shrink();
-            assert_eq!(map.capacity(), before);
+            assert_eq!(map.allocated(), before);
         }
     }
 }

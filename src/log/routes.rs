@@ -284,7 +284,7 @@ mod tests {
         }
         let room = |routes: &Routes<usize>| {
             let all = routes.members.get(hasher.key(&Key::All), &Key::All);
-            (all.map_or(0, SmallVec::capacity), routes.members.capacity(), routes.slots.capacity())
+            (all.map_or(0, SmallVec::capacity), routes.members.allocated(), routes.slots.capacity())
         };
         let full = room(&routes);
         (500..5_000).for_each(|slot| drop(routes.remove(slot)));
