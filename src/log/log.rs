@@ -1069,6 +1069,31 @@ mod tests {
     }
 
     #[test]
+    fn a_look_for_events_of_another_client_is_bounded() {
+        let hasher = KeyHasher::default();
+        let retain = Retain::default().events(2 * MOST_MISSED).age(None);
+        let start = EventId::new(1, 0);
+        let mut log = Log::new(retain, RunLimits::default(), start, hasher.clone());
+        let append = |log: &mut Log, seq: usize, audience| {
+            let sealed = Event::new("n").data("x").seal();
+            let event = Encoded { audience, conflation: None, trace: None, sealed };
+            let id = EventId::new(1, seq as u64);
+            let entry = Prepared::new(event, &hasher).into_entry(id, Instant::now());
+            log.append(entry, &mut Vec::new());
+        };
+        let held = [Membership::of(Key::Topic("a".into()), &hasher)];
+        let client = Identity { memberships: &held, filter: &Filter::Everything };
+        let other = || Key::User("other".into());
+        for seq in 1..=MOST_MISSED {
+            append(&mut log, seq, Audience::topic("a"));
+        }
+        assert!(!log.had_events(other(), start, client));
+        append(&mut log, MOST_MISSED + 1, Audience::topic("a").except(Audience::user("u")));
+        assert!(log.had_events(other(), start, client), "one event too many to look at");
+        assert!(!log.had_events(other(), EventId::new(1, 1), client));
+    }
+
+    #[test]
     fn only_a_read_of_surplus_events_reaches_back() {
         let (hasher, now) = (KeyHasher::default(), Instant::now());
         let retain = Retain::default().events(2).age(None);
