@@ -4,9 +4,7 @@
 mod support;
 
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake, Waker};
 
-use futures_util::StreamExt as _;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -15,7 +13,9 @@ use sse_hub::{
     Retain, Subscriber, Subscription,
 };
 
-use support::{SECOND, data, end, frames, gaps, has_ended, hub_with, last_id, poll, read};
+use support::{
+    SECOND, call_on_wake, data, end, frames, gaps, has_ended, hub_with, last_id, poll, read,
+};
 
 fn hub() -> Hub {
     hub_with(|hub| hub).0
@@ -891,16 +891,6 @@ fn full_client_that_is_away_joins_no_topic() {
     assert_eq!((stream.is_resumed(), topics(&hub, client)), (true, vec!["room".to_owned()]));
 }
 
-/// A waker that runs a function once.
-struct OnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Wake for OnWake {
-    fn wake(self: Arc<Self>) {
-        let run = self.0.lock().unwrap().take();
-        run.into_iter().for_each(|run| run());
-    }
-}
-
 #[test]
 fn client_that_returns_while_its_crowd_joins_joins_too() {
     let (hub, _) = hub_with(|hub| hub);
@@ -914,8 +904,7 @@ fn client_that_returns_while_its_crowd_joins_joins_too() {
     let (at_hub, slot) = (hub.clone(), Arc::clone(&returned));
     let again = who().client_id(client).resume(position);
     let come_back = move || *slot.lock().unwrap() = Some(at_hub.subscribe(again).unwrap());
-    let waker = Waker::from(Arc::new(OnWake(Mutex::new(Some(Box::new(come_back))))));
-    assert!(crowd[0].poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+    call_on_wake(&mut crowd[0], come_back);
     hub.join_with_last(Audience::user("u"), "news", 1).unwrap();
     assert!(returned.lock().unwrap().is_some(), "the client has returned between two holds");
     assert_eq!(topics(&hub, client), ["news", "room"]);

@@ -6,17 +6,15 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use sse_hub::{
     Audience, ClientId, Event, Hub, JoinError, Limits, NameError, NameKind, RefusedCause, Retain,
     Subscriber, Subscription,
 };
 
-use support::{data, gaps, hub_with, last_id, read, wait};
+use support::{call_on_wake, data, gaps, hub_with, last_id, read, wait};
 
 fn open(hub: &Hub, subscriber: Subscriber) -> Subscription {
     let mut stream = hub.subscribe(subscriber).unwrap();
@@ -29,24 +27,12 @@ fn publish(hub: &Hub, topic: &str, data: impl ToString) -> usize {
     hub.publish(Audience::topic(topic), event).unwrap().matched()
 }
 
-/// A task whose wake-up calls the application, as a task on the same thread may.
-struct OnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Wake for OnWake {
-    fn wake(self: Arc<Self>) {
-        let call = self.0.lock().unwrap().take();
-        call.into_iter().for_each(|call| call());
-    }
-}
-
 /// Opens more streams of a user than join a topic at a time. `between` is called when the first of
 /// these have joined and the last has not.
 fn crowd(hub: &Hub, between: impl FnOnce(ClientId) + Send + 'static) -> Vec<Subscription> {
     let mut streams: Vec<_> = (0..65).map(|_| open(hub, Subscriber::new().user("crowd"))).collect();
     let last = streams[64].client_id();
-    let call: Box<dyn FnOnce() + Send> = Box::new(move || between(last));
-    let waker = Waker::from(Arc::new(OnWake(Mutex::new(Some(call)))));
-    assert!(streams[0].poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+    call_on_wake(&mut streams[0], move || between(last));
     streams
 }
 

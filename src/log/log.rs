@@ -574,8 +574,8 @@ impl Log {
     }
 
     /// Returns whether an event after `after`, retained or evicted, is not for this client, and would
-    /// be for the client with this key, too. May say so of a client that missed more than
-    /// `MOST_MISSED` events.
+    /// be for the client with this key, too. If the client missed more than `MOST_MISSED` events, the
+    /// result may be `true` without such an event.
     pub(crate) fn had_events(&self, key: Key, after: EventId, client: Identity<'_>) -> bool {
         let held = Membership::of(key.clone(), &self.hasher);
         let memberships: Vec<_> = client.memberships.iter().cloned().chain([held]).collect();

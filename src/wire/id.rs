@@ -76,7 +76,7 @@ impl EventId {
         }
     }
 
-    /// Returns the smallest id after this one. [`LAST`](Self::LAST) has none and returns itself.
+    /// Returns the smallest id after this id; for [`LAST`](Self::LAST), the same id.
     pub(crate) const fn successor(self) -> Self {
         match self {
             Self { epoch: u64::MAX, seq: u64::MAX } => self,

@@ -445,9 +445,16 @@ fn outdated_announcement_makes_unknown_clients_uncertain() {
             let again = there.hub.subscribe(again).unwrap();
             let is_remembered = more == 0;
             assert_eq!(again.client_id() == client, is_remembered);
-            assert_eq!(again.is_resumed(), is_remembered, "it may lack topics otherwise");
+            assert_eq!(again.is_resumed(), is_remembered, "a forgotten client may lack topics");
         }
     }
+}
+
+/// Lets an instance read a join while the backplane is full: the announcement must wait.
+fn refuse_announcement(by: &mut Instance, order: &Order) {
+    while by.hub.broadcast(Event::new("n")).is_ok() {}
+    by.read(order, usize::MAX);
+    by.outbox.0.lock().unwrap().clear();
 }
 
 #[test]
@@ -458,10 +465,7 @@ fn late_announcement_is_a_gap_for_the_client() {
     let client = tab.client_id();
     here.hub.join(client, "room").unwrap();
     here.flush(&mut order);
-    // The backplane is full, so the announcement waits.
-    while here.hub.broadcast(Event::new("n")).is_ok() {}
-    here.read(&order, usize::MAX);
-    here.outbox.0.lock().unwrap().clear();
+    refuse_announcement(here, &order);
     there.read(&order, usize::MAX);
     command_nobody(&mut order, there, COMMANDS, 1);
     let again = |who: Subscriber| {
@@ -498,7 +502,10 @@ fn watched_clients_are_bounded() {
         there.hub.subscribe(again).unwrap().is_resumed()
     };
     assert!((1..=WATCHED).all(is_resumed));
-    assert!(!is_resumed(WATCHED + 1), "nobody would tell the client of a topic that it lacks");
+    assert!(
+        !is_resumed(WATCHED + 1),
+        "a client that is not watched may lack a topic without a gap"
+    );
     there.timer.advance(DOUBT);
     assert!(is_resumed(WATCHED + 1));
 }
@@ -541,9 +548,7 @@ fn full_backplane_announces_with_the_next_join() {
     let client = tab.client_id();
     here.hub.join(client, "room").unwrap();
     here.flush(&mut order);
-    while here.hub.broadcast(Event::new("n")).is_ok() {}
-    here.read(&order, usize::MAX);
-    here.outbox.0.lock().unwrap().clear();
+    refuse_announcement(here, &order);
     there.hub.join(Audience::user("bob"), "other").unwrap();
     settle(&mut order, &mut instances);
     let again = ann().client_id(client).resume(id(order.entries.len() - 1));

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -114,6 +114,23 @@ impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// A waker that calls a function once.
+struct OnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for OnWake {
+    fn wake(self: Arc<Self>) {
+        let call = self.0.lock().unwrap().take();
+        call.into_iter().for_each(|call| call());
+    }
+}
+
+/// Calls a function when the hub wakes a stream that has nothing to read: a task on the same thread
+/// may run then, and call the hub.
+pub(crate) fn call_on_wake(stream: &mut Subscription, call: impl FnOnce() + Send + 'static) {
+    let waker = Waker::from(Arc::new(OnWake(Mutex::new(Some(Box::new(call))))));
+    assert!(stream.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
 }
 
 /// Polls with a new counting waker, and asserts that the stream waits.
