@@ -309,6 +309,18 @@ fn history_comes_in_items_of_the_batch_size() {
 }
 
 #[test]
+fn history_has_the_event_directly_before_the_join_of_another_topic() {
+    let (hub, _) = hub_with(|hub| hub);
+    let audience = Audience::topics(["a", "b"]).or(Audience::user("ann"));
+    hub.publish(audience, event(1)).unwrap();
+    let mut stream = open(&hub, Subscriber::new().user("ann"));
+    hub.join(stream.client_id(), "b").unwrap();
+    assert_eq!(data(&read(&mut stream)), [""; 0]);
+    hub.join_with_last(stream.client_id(), "a", 1).unwrap();
+    assert_eq!(data(&read(&mut stream)), ["1"]);
+}
+
+#[test]
 fn history_may_be_of_filtered_and_excluded_events() {
     let (hub, _) = hub_with(|hub| hub);
     for number in 0..3000 {

@@ -516,4 +516,15 @@ mod tests {
         away.remember(id, memberships, EventId::new(1, 1));
         assert_eq!((away.routes.members(&topic).len(), away.routes.members(&run).len()), (1, 0));
     }
+
+    #[test]
+    fn full_record_forgets_the_client_that_left_first() {
+        let mut away = Away::new(2, true, KeyHasher::default());
+        let [first, second, third] = [(); 3].map(|()| ClientId::random().unwrap());
+        // The first client came back, and left again.
+        for (seq, id) in [first, second, first, third].into_iter().enumerate() {
+            away.remember(id, Vec::new(), EventId::new(1, seq as u64));
+        }
+        assert_eq!([first, second, third].map(|id| away.knows(id)), [true, false, true]);
+    }
 }

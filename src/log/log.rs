@@ -1094,6 +1094,53 @@ mod tests {
     }
 
     #[test]
+    fn restored_event_takes_its_place_under_a_name() {
+        let (hasher, now) = (KeyHasher::default(), Instant::now());
+        let mut retain = Retain::default().events(9).age(None);
+        retain.per_topic = Some(2);
+        let log = Log::new(retain, RunLimits::default(), EventId::new(1, 0), hasher.clone());
+        let mut model = Model { log, all: vec![] };
+        // For `b`, for `a` or `b`, and twice for `a`: the limit of `a` evicts the second event.
+        [2, 4, 1, 1].into_iter().for_each(|kind| model.append(kind, false, &hasher, now));
+        model.log.raise(Allowance { events: 9, bytes: 1 << 20 });
+        model.restore(1);
+        let b = Key::Topic("b".into());
+        let under_b = model.log.newest_under(&b);
+        assert_eq!(under_b.map(|entry| entry.id.seq()).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[test]
+    fn missed_event_under_another_name_is_found() {
+        let hasher = KeyHasher::default();
+        let retain = Retain::default().keep_latest(1).age(None);
+        let birth = EventId::new(1, 5);
+        let entry = |seq: u64| {
+            // The index has the session, and not the user.
+            let audience = Audience::session("s").and(Audience::user("other"));
+            let (conflation, sealed) = (Some("value".into()), Event::new("n").data("x").seal());
+            let event = Encoded { audience, conflation, trace: None, sealed };
+            Prepared::new(event, &hasher).into_entry(EventId::new(1, seq), Instant::now())
+        };
+        let held = [Membership::of(Key::Session("s".into()), &hasher)];
+        let client = Identity { memberships: &held, filter: &Filter::Everything };
+        let append = |log: &mut Log| log.append(entry(6), &mut Vec::new());
+        let seed = |log: &mut Log| log.seed(entry(4), &mut Vec::new());
+        let restore = |log: &mut Log| {
+            log.raise(Allowance { events: 1, bytes: 1 << 20 });
+            assert!(log.restore(entry(5), EventId::new(1, 4)));
+        };
+        let adds: [&dyn Fn(&mut Log); 3] = [&append, &seed, &restore];
+        for add in adds {
+            let mut log = Log::new(retain, RunLimits::default(), birth, hasher.clone());
+            let had_events =
+                |log: &Log| log.had_events(Key::User("other".into()), EventId::new(1, 3), client);
+            assert!(!had_events(&log));
+            add(&mut log);
+            assert!(had_events(&log));
+        }
+    }
+
+    #[test]
     fn only_a_read_of_surplus_events_reaches_back() {
         let (hasher, now) = (KeyHasher::default(), Instant::now());
         let retain = Retain::default().events(2).age(None);

@@ -440,7 +440,43 @@ impl Pace {
 
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
+    use std::slice;
+
     use super::*;
+    use crate::log::hash::KeyHasher;
+    use crate::log::key::Key;
+    use crate::wire::event::Event;
+
+    #[test]
+    fn only_a_window_of_several_events_is_skipped() {
+        let now = Instant::now();
+        let key = Key::User("ann".into());
+        let hashes = KeyHasher::default().hashes(slice::from_ref(&key), b"n");
+        let entries: Vec<_> = (1..=4)
+            .map(|seq| {
+                let sealed = Event::new("n").data("x").seal();
+                Entry::joined(EventId::new(1, seq), sealed, &key, hashes.clone(), now)
+            })
+            .collect();
+        let mut mailbox = Mailbox::live(EventId::new(1, 0));
+        let push = |mailbox: &mut Mailbox, entry: &Arc<Entry>| {
+            let weak = Arc::downgrade(entry);
+            mailbox.push(&Handle { id: entry.id, at: now, entry: &weak }, 9);
+        };
+        let is_skipped = |mailbox: &mut Mailbox| {
+            mailbox.skip_window();
+            mailbox.reads_log().is_some()
+        };
+        assert!(!is_skipped(&mut mailbox));
+        push(&mut mailbox, &entries[0]);
+        push(&mut mailbox, &entries[1]);
+        mailbox.take(Budget { bytes: usize::MAX }, &mut Batch::new());
+        assert!(!mailbox.is_waiting() && !is_skipped(&mut mailbox), "the window is empty");
+        push(&mut mailbox, &entries[2]);
+        assert!(!is_skipped(&mut mailbox));
+        push(&mut mailbox, &entries[3]);
+        assert!(is_skipped(&mut mailbox));
+    }
 
     #[test]
     fn a_replaced_log_leaves_known_losses_excused() {

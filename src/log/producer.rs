@@ -63,13 +63,14 @@ impl ProducerId {
 
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&self.instance.0);
+        bytes[..8].copy_from_slice(&self.instance.to_bytes());
         bytes[8..].copy_from_slice(&self.serial.to_le_bytes());
         bytes
     }
 
     pub(super) fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         let [a, b, c, d, e, f, g, h, rest @ ..] = *bytes;
-        Self { instance: InstanceId([a, b, c, d, e, f, g, h]), serial: u64::from_le_bytes(rest) }
+        let instance = InstanceId::from_bytes([a, b, c, d, e, f, g, h]);
+        Self { instance, serial: u64::from_le_bytes(rest) }
     }
 }

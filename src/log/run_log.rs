@@ -491,6 +491,7 @@ mod tests {
             let rest: String = rest.map(|sent| sent.data.as_str()).collect();
             assert_eq!(self.read(after), rest, "after {after}");
             assert!(log.first().is_none_or(|first| first > log.lost()));
+            assert!(log.recent.front().is_none_or(|oldest| oldest.id > log.lost()));
             let recent = log.recent.iter().map(|entry| weight_of(entry)).sum::<usize>();
             let items = log.items.iter().map(Item::weight).sum::<usize>();
             assert_eq!((log.bytes, log.recent_bytes), (items + recent, recent));
@@ -578,5 +579,15 @@ mod tests {
         let bytes = notes(1 << 20).log.bytes();
         assert_eq!(notes(bytes).log.lost(), EventId::ORIGIN);
         assert_eq!(notes(bytes - 1).log.lost(), EventId::new(3, 1));
+    }
+
+    #[test]
+    fn event_counts_for_at_most_its_bound() {
+        for len in [0, 1, 900, TEXT_BYTES] {
+            let mut model = Model::new(1 << 20);
+            model.append(true, None, len);
+            assert_eq!((model.texts().count(), model.log.recent.len()), (1, 1));
+            assert!(model.log.bytes() <= most_weight(model.log.recent[0].weight()));
+        }
     }
 }

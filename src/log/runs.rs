@@ -593,6 +593,7 @@ impl Runs {
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
     use super::*;
+    use crate::log::hash::KeyHasher;
 
     #[test]
     fn copies_decide_up_to_their_positions() {
@@ -612,5 +613,20 @@ mod tests {
         assert_eq!(lacking("copied"), [1, 2]);
         assert_eq!(lacking("empty"), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(lacking("unknown"), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn only_a_run_that_is_gone_notes_an_event_that_the_log_lacks() {
+        let (hasher, key, id) =
+            (KeyHasher::default(), Key::Run("r".into()), |seq| EventId::new(1, seq));
+        let hash = hasher.key(&key);
+        let producer = ProducerId { instance: InstanceId::from_bytes([1; 8]), serial: 1 };
+        let new = NewRun { key: key.clone(), hash, producer, appends: None, takes_over: false };
+        let mut before = Runs::new(RunLimits::default());
+        before.begin_run(new, id(1), Instant::now(), &mut Vec::new()).unwrap();
+        assert!(!before.note_lacking_in_gone(hash, &key, id(2)));
+        let mut runs = Runs::new(RunLimits::default());
+        runs.take_gone(&mut before, id(3), &mut Vec::new());
+        assert!(runs.note_lacking_in_gone(hash, &key, id(4)));
     }
 }
