@@ -14,8 +14,9 @@ use tokio::io::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// More than any response of a test.
-const PIPE_BYTES: usize = 1 << 20;
+/// More than the responses to the most requests of a test: 128 with 20 KiB each. hyper drops bytes
+/// for which the pipe has no room if the bytes behind a request are no request.
+const PIPE_BYTES: usize = 4 << 20;
 
 /// The turns of the other tasks after which a connection without new bytes is taken for idle.
 const IDLE_TURNS: usize = 24;
