@@ -980,13 +980,16 @@ mod tests {
         }
     }
 
-    /// Returns an event of topic `a`, with a conflation key or without.
-    fn value(seq: u64, key: Option<&str>, hasher: &KeyHasher) -> Arc<Entry> {
-        let audience = Audience::topic("a");
-        let sealed = Event::new("n").data("x").seal();
-        let conflation = key.map(Into::into);
+    /// Returns an event, with a conflation key or without.
+    fn entry(seq: u64, audience: Audience, key: Option<&str>, hasher: &KeyHasher) -> Arc<Entry> {
+        let (conflation, sealed) = (key.map(Into::into), Event::new("n").data("x").seal());
         let event = Encoded { audience, conflation, trace: None, sealed };
         Prepared::new(event, hasher).into_entry(EventId::new(1, seq), Instant::now())
+    }
+
+    /// Returns an event of topic `a`.
+    fn value(seq: u64, key: Option<&str>, hasher: &KeyHasher) -> Arc<Entry> {
+        entry(seq, Audience::topic("a"), key, hasher)
     }
 
     #[test]
@@ -1075,11 +1078,7 @@ mod tests {
         let start = EventId::new(1, 0);
         let mut log = Log::new(retain, RunLimits::default(), start, hasher.clone());
         let append = |log: &mut Log, seq: usize, audience| {
-            let sealed = Event::new("n").data("x").seal();
-            let event = Encoded { audience, conflation: None, trace: None, sealed };
-            let id = EventId::new(1, seq as u64);
-            let entry = Prepared::new(event, &hasher).into_entry(id, Instant::now());
-            log.append(entry, &mut Vec::new());
+            log.append(entry(seq as u64, audience, None, &hasher), &mut Vec::new());
         };
         let held = [Membership::of(Key::Topic("a".into()), &hasher)];
         let client = Identity { memberships: &held, filter: &Filter::Everything };
@@ -1114,20 +1113,18 @@ mod tests {
         let hasher = KeyHasher::default();
         let retain = Retain::default().keep_latest(1).age(None);
         let birth = EventId::new(1, 5);
-        let entry = |seq: u64| {
+        let event = |seq: u64| {
             // The index has the session, and not the user.
             let audience = Audience::session("s").and(Audience::user("other"));
-            let (conflation, sealed) = (Some("value".into()), Event::new("n").data("x").seal());
-            let event = Encoded { audience, conflation, trace: None, sealed };
-            Prepared::new(event, &hasher).into_entry(EventId::new(1, seq), Instant::now())
+            entry(seq, audience, Some("key"), &hasher)
         };
         let held = [Membership::of(Key::Session("s".into()), &hasher)];
         let client = Identity { memberships: &held, filter: &Filter::Everything };
-        let append = |log: &mut Log| log.append(entry(6), &mut Vec::new());
-        let seed = |log: &mut Log| log.seed(entry(4), &mut Vec::new());
+        let append = |log: &mut Log| log.append(event(6), &mut Vec::new());
+        let seed = |log: &mut Log| log.seed(event(4), &mut Vec::new());
         let restore = |log: &mut Log| {
             log.raise(Allowance { events: 1, bytes: 1 << 20 });
-            assert!(log.restore(entry(5), EventId::new(1, 4)));
+            assert!(log.restore(event(5), EventId::new(1, 4)));
         };
         let adds: [&dyn Fn(&mut Log); 3] = [&append, &seed, &restore];
         for add in adds {

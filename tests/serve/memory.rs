@@ -14,8 +14,8 @@ use tokio::io::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// More than the responses to the most requests of a test: 128 with 20 KiB each. hyper drops bytes
-/// for which the pipe has no room if the bytes behind a request are no request.
+/// More than the responses to the most requests of a test: 128 with 20 KiB each. If the bytes behind
+/// a request are no request, hyper drops the bytes of the response that the pipe has no room for.
 const PIPE_BYTES: usize = 4 << 20;
 
 /// The turns of the other tasks after which a connection without new bytes is taken for idle.

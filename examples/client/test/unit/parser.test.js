@@ -95,7 +95,7 @@ test("random streams parse as in eventsource-parser, however split", () => {
 });
 
 // Any bytes. jazzer.js calls the same function with bytes that it finds by coverage.
-// As for the tests of random bytes in Rust, a variable can give the test more time.
+// `BOLERO_RANDOM_TEST_TIME_MS` gives this test more time, and the tests of random bytes in Rust.
 test("random bytes parse as in eventsource-parser, however split", () => {
   const end = Date.now() + Number(process.env.BOLERO_RANDOM_TEST_TIME_MS ?? 0);
   let compared = 0;
