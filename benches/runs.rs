@@ -7,7 +7,7 @@
 //! The peers are runs of a hub (`runs`), and an `EventStream` for each reader, which a channel feeds
 //! (`streams`). Producers and readers are tasks of one thread, and the peers take turns. `clients` is
 //! the number of answers. The processor time is that of the thread. The delay runs from just before
-//! the publish to the read of the frame.
+//! the publish to the read of the frame. `--peers runs` and `--peers streams` measure a single peer.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -56,18 +56,23 @@ fn main() {
     if bench.wants("tokens") {
         let (rounds, tokens) = (bench.rounds(5, 1), if bench.is_smoke() { 10 } else { 500 });
         for answers in bench.clients(&[1_000], 20) {
-            let (mut runs, mut streams) = (Vec::new(), Vec::new());
+            let mut results: Vec<_> = [("runs", Peer::Runs), ("streams", Peer::Streams)]
+                .into_iter()
+                .filter(|(name, _)| bench.wants_peer(name))
+                .map(|(name, peer)| (name, peer, Vec::new()))
+                .collect();
             for _ in 0..rounds {
-                runs.push(round(Peer::Runs, answers, tokens));
-                streams.push(round(Peer::Streams, answers, tokens));
+                for (_, peer, rounds) in &mut results {
+                    rounds.push(round(*peer, answers, tokens));
+                }
             }
-            let of =
-                |rounds: &[Round], value: fn(&Round) -> f64| rounds.iter().map(value).collect();
             for (metric, unit, value) in [
                 ("processor time of a token", "ns", (|round| round.cpu) as fn(&Round) -> f64),
                 ("p99 of the delay", "ms", |round| round.delay),
             ] {
-                let peers = [("runs", of(&runs, value)), ("streams", of(&streams, value))];
+                let of = |rounds: &[Round]| rounds.iter().map(value).collect();
+                let peers: Vec<_> =
+                    results.iter().map(|(name, _, rounds)| (*name, of(rounds))).collect();
                 bench.compare(metric, answers, unit, &peers);
             }
         }
