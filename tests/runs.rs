@@ -70,7 +70,7 @@ fn late_reader_gets_the_run_and_its_end() {
     tell(&run, 10..12);
     run.finish(Event::new("usage").data("12")).unwrap();
     let live = read(&mut early);
-    assert_eq!(data(&live), ["10 ", "11 ", "12"]);
+    assert_eq!(data(&live), ["10 11 ", "12"]);
     assert!(has_ended(&mut early) && end(&live).as_deref() == Some("finished"));
 
     let all = read(&mut reader(&hub, "a"));
@@ -183,21 +183,34 @@ fn slow_live_reader_reads_the_text() {
 }
 
 #[test]
-fn text_counts_once_when_every_reader_has_it() {
+fn live_reader_gets_a_few_unread_events_of_a_text_one_by_one() {
     let hub = hub();
-    let bytes = || hub.run("a").unwrap().bytes;
     let run = answer(&hub, "a", 0..1);
-    let mut streams = [reader(&hub, "a"), reader(&hub, "a")];
-    streams.iter_mut().for_each(|stream| drop(read(stream)));
-    for number in 1..20 {
-        tell(&run, [number]);
-        assert_eq!(tokens(&read(&mut streams[0])), text([number]));
-    }
-    let unread = bytes();
-    assert_eq!(tokens(&read(&mut streams[1])), text(1..20), "the window holds the events");
-    tell(&run, [20]);
-    // Each event of the window counted for at least 256 bytes.
-    assert!(bytes() < unread - 18 * 256, "{} of {unread}", bytes());
+    let mut stream = reader(&hub, "a");
+    let other = reader(&hub, "a");
+    assert_eq!(tokens(&read(&mut stream)), text(0..1));
+    tell(&run, 1..9);
+    assert_eq!(data(&read(&mut stream)), ["1 ", "2 ", "3 ", "4 ", "5 ", "6 ", "7 ", "8 "]);
+    tell(&run, 9..18);
+    assert_eq!(data(&read(&mut stream)), ["9 10 11 12 13 14 15 16 17 "]);
+    let unread = hub.run("a").unwrap().bytes;
+    drop(other);
+    assert_eq!(hub.run("a").unwrap().bytes, unread, "unread events count once");
+    assert_eq!(hub.stats().lagged, 0, "the readers are not slow");
+}
+
+#[test]
+fn large_event_of_a_text_is_not_joined() {
+    let hub = hub();
+    let run = answer(&hub, "a", 0..1);
+    let mut live = reader(&hub, "a");
+    read(&mut live);
+    let large = "x".repeat(1024);
+    run.publish(token(&large)).unwrap();
+    tell(&run, 1..3);
+    let late = read(&mut reader(&hub, "a"));
+    assert_eq!(data(&late), ["0 ", &*large, "1 2 "]);
+    assert_eq!(tokens(&read(&mut live)), large + "1 2 ");
 }
 
 #[test]
@@ -576,7 +589,7 @@ fn reader_that_has_read_nothing_is_told_each_loss() {
         }),
         ("beyond the bound of all runs", |hub, _, _| {
             let other = hub.start_run("other", RunOptions::default()).unwrap();
-            note(&other, 1_200);
+            note(&other, 1_600);
             Some(other)
         }),
     ];
@@ -938,7 +951,7 @@ fn bad_input_is_an_error() {
     let run = start("a").unwrap();
     let own_id = run.publish(token("x").id("1")).unwrap_err();
     assert_eq!(own_id, RunError::Event(EventError::OwnId));
-    let large = run.publish(token(&"x".repeat(1000))).unwrap_err();
+    let large = run.publish(token(&"x".repeat(1_500))).unwrap_err();
     assert!(matches!(large, RunError::TooLarge { limit: 3000, .. }), "{large}");
     // An invalid last event does not end the run.
     assert!(run.finish(Event::default()).is_err() && run.publish(token("x")).is_ok());

@@ -31,7 +31,7 @@ use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::identity::{Identity, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::log::Log;
-use crate::log::mailbox::{GapReason, Handle, Pace, Pushed, Waiting};
+use crate::log::mailbox::{GapReason, Handle, Kept, Pace, Pushed, Waiting};
 use crate::log::pages;
 use crate::log::profile::{Owner, Profile};
 use crate::log::routes::Routes;
@@ -174,6 +174,7 @@ impl State {
     pub(crate) fn hand_piece(
         &mut self,
         entry: &Arc<Entry>,
+        kept: &Kept<'_>,
         (hash, key): (u64, &Key),
         left: usize,
         most: usize,
@@ -190,8 +191,8 @@ impl State {
         let left = left.min(members.len());
         let rest = left.saturating_sub(most);
         let (config, watched, due) = (work.config, &mut self.watched, &mut self.due);
-        let (weak, mut walk) = (Arc::downgrade(entry), self.inboxes.walk());
-        let event = Handle { id: entry.id, at: entry.at, entry: &weak };
+        let mut walk = self.inboxes.walk();
+        let event = Handle { id: entry.id, at: entry.at, entry: kept };
         let mut given = 0;
         for member in members[rest..left].iter().rev() {
             let (slot, (number, is_filtered)) = (member.slot(), client::untagged(member.tag));
@@ -679,7 +680,8 @@ mod tests {
         /// Hands an event to the last `most` clients of its topic before `left`.
         fn hand(&mut self, entry: &Arc<Entry>, left: usize, most: usize) -> Handed {
             let key = entry.hashed_keys().next().expect("an event has a topic");
-            self.with(|state, work| state.hand_piece(entry, key, left, most, work))
+            let kept = Kept::new(entry, true);
+            self.with(|state, work| state.hand_piece(entry, &kept, key, left, most, work))
         }
 
         /// Reads the log for a client, an event at a time.

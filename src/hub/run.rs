@@ -137,7 +137,8 @@ impl RunOptions {
     /// keeps the text instead of 10,000 frames. A client that continues in the middle gets the rest
     /// exactly. The page must append the data of each event.
     ///
-    /// Events with a comment, a `retry` or a conflation key are not joined.
+    /// Events with a comment, a `retry` or a conflation key are not joined, and neither are events
+    /// whose frame is longer than 1 KiB.
     pub fn append(mut self, event_type: impl AsRef<str>) -> Self {
         self.appends = Some(event_type.as_ref().into());
         self

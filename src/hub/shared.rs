@@ -31,6 +31,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
+use crate::log::mailbox::Kept;
 use crate::log::producer::{InstanceId, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
@@ -222,7 +223,7 @@ impl Shared {
         state.log.append(Arc::clone(&entry), &mut order.evicted);
         state.lower(MAX_LOWERED, entry.at, &mut order.evicted);
         state.counts.published += 1;
-        let matched = hand_out(&self.state, state, &entry, work);
+        let matched = hand_out(&self.state, state, &entry, &Kept::new(&entry, true), work);
         order.evicted.clear();
         matched
     }
@@ -241,10 +242,11 @@ impl Shared {
     ) -> Result<usize, RunError> {
         let entry = prepared.into_entry(id, work.now);
         let mut state = self.state.lock();
-        state.log.append_to_run(producer, &entry, is_loss, &mut order.evicted)?;
+        let by_log = state.log.append_to_run(producer, &entry, is_loss, &mut order.evicted)?;
         order.last = id;
         state.counts.published += 1;
-        let matched = hand_out(&self.state, state, &entry, work);
+        let kept = Kept::new(&entry, by_log);
+        let matched = hand_out(&self.state, state, &entry, &kept, work);
         order.evicted.clear();
         Ok(matched)
     }
@@ -420,6 +422,7 @@ fn hand_out<'a>(
     lock: &'a Mutex<State>,
     mut state: MutexGuard<'a, State>,
     entry: &Arc<Entry>,
+    kept: &Kept<'_>,
     work: &mut Work<'_>,
 ) -> usize {
     let mut matched = 0;
@@ -433,7 +436,7 @@ fn hand_out<'a>(
                 room = PIECE;
             }
             state.expel_stalled(work);
-            let piece = state.hand_piece(entry, key, left, room, work);
+            let piece = state.hand_piece(entry, kept, key, left, room, work);
             matched += piece.given;
             left = piece.left;
             // A key without clients costs a look-up.

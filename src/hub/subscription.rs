@@ -40,7 +40,8 @@ const MEASURED_READS: u8 = 16;
 ///
 /// A `Stream` of `Bytes`. Each item is one or more whole frames, or a heartbeat, and must be
 /// written to the response as it comes. The first item begins with `hub:open`. A subscription is
-/// not a queue: events that a client does not read cost no memory for that client.
+/// not a queue: events that a client does not read cost no memory for that client, but for a few
+/// small events of [runs that append text](crate::RunLimits#memory).
 ///
 /// The stream ends for the reasons that [`EndReason`](crate::EndReason) lists. If the hub ends the
 /// stream, the last frame is `hub:end`, unless the hub was closed or the client stalled.

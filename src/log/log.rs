@@ -457,19 +457,21 @@ impl Log {
     }
 
     /// Appends an event to the run of a producer. The event must be newer than every event of the
-    /// run. `is_loss`: the event is the end as lost, which a run that is gone takes, too.
+    /// run. `is_loss`: the event is the end as lost, which a run that is gone takes, too. Returns
+    /// whether the log keeps the entry, and not only the text.
     pub(crate) fn append_to_run(
         &mut self,
         producer: ProducerId,
         entry: &Arc<Entry>,
         is_loss: bool,
         freed: &mut Vec<Arc<Entry>>,
-    ) -> Result<(), RunError> {
+    ) -> Result<bool, RunError> {
         let run = entry.hashed_keys().next().ok_or(RunError::Unknown)?;
         let slot = self.runs.slot_for_event(run, producer, is_loss)?;
         self.pass(entry.id);
-        self.evictions += self.runs.append(slot, entry, freed);
-        Ok(())
+        let (is_kept, evictions) = self.runs.append(slot, entry, freed);
+        self.evictions += evictions;
+        Ok(is_kept)
     }
 
     /// Notes that the events of a run up to `lost` are dropped.

@@ -14,6 +14,9 @@ use crate::wire::id::EventId;
 /// event. A client falls behind if more events come than the window holds, or if the log drops an
 /// event of the window. Then the client reads the log from its [`cursor`](Self::cursor).
 ///
+/// Of some small events, the log has only the text: see `RunLog`. A client with nothing else to read
+/// holds a few of their entries itself; any other client reads the log.
+///
 /// Nearly every client has received everything, or has one event to read: it is *live*. The fields
 /// that a live client needs come first, so that they lie in one cache line. The fields after them
 /// do not count while the client is live.
@@ -45,6 +48,9 @@ enum Stage {
     ReadNow,
 }
 
+/// The most events that a client holds itself. These count for no bound of the log.
+const OWN: usize = 8;
+
 /// No loss is excused: no log evicts so many events.
 const UNEXCUSED: u64 = u64::MAX;
 
@@ -54,6 +60,8 @@ const UNEXCUSED: u64 = u64::MAX;
 enum Reading {
     /// From the window. `None` if the window never held more than one event.
     Window(Option<Box<VecDeque<Weak<Entry>>>>),
+    /// From here: these events wait, and the log has only their text.
+    Own { first: Arc<Entry>, more: Option<Box<VecDeque<Arc<Entry>>>> },
     /// From the log. `requested`: losses up to this id were already requested from the backplane;
     /// they must not be requested again.
     Log { pace: Pace, requested: EventId },
@@ -116,7 +124,21 @@ pub(crate) struct Handle<'a> {
     pub(crate) id: EventId,
     /// The time of publishing.
     pub(crate) at: Instant,
-    pub(crate) entry: &'a Weak<Entry>,
+    pub(crate) entry: &'a Kept<'a>,
+}
+
+/// Who keeps the entry of an event.
+#[derive(Debug)]
+pub(crate) enum Kept<'a> {
+    ByLog(Weak<Entry>),
+    /// The log keeps the text only.
+    ByClients(&'a Arc<Entry>),
+}
+
+impl<'a> Kept<'a> {
+    pub(crate) fn new(entry: &'a Arc<Entry>, by_log: bool) -> Self {
+        if by_log { Self::ByLog(Arc::downgrade(entry)) } else { Self::ByClients(entry) }
+    }
 }
 
 /// The result of [`Mailbox::push`].
@@ -182,7 +204,10 @@ impl Mailbox {
                 self.reading = Reading::Gap(reason);
                 self.stage = Stage::Since(now);
             }
-            Reading::Window(_) | Reading::Log { .. } | Reading::Held { .. } => {}
+            Reading::Window(_)
+            | Reading::Own { .. }
+            | Reading::Log { .. }
+            | Reading::Held { .. } => {}
         }
     }
 
@@ -201,11 +226,13 @@ impl Mailbox {
     }
 
     pub(crate) fn cursor(&self) -> EventId {
-        match self.stage {
-            Stage::Live => self.tail,
-            // No event for this client lies between. The cursor stays fresh for a client that
-            // seldom gets an event, so that its next resume finds no gap.
+        // No event for this client lies before the events that it holds or the only event of the
+        // window. The cursor stays fresh for a client that seldom gets an event, so that its next
+        // resume finds no gap.
+        match (self.stage, &self.reading) {
+            (Stage::Live, _) => self.tail,
             _ if self.only.is_some() => self.tail.predecessor(),
+            (_, Reading::Own { first, .. }) => first.id.predecessor(),
             _ => self.cursor,
         }
     }
@@ -273,7 +300,12 @@ impl Mailbox {
             return Pushed::Stale;
         }
         if self.stage == Stage::Live {
-            self.only = Some(Weak::clone(event.entry));
+            match event.entry {
+                Kept::ByLog(entry) => self.only = Some(Weak::clone(entry)),
+                Kept::ByClients(entry) => {
+                    self.reading = Reading::Own { first: Arc::clone(entry), more: None };
+                }
+            }
             self.tail = event.id;
             self.stage = Stage::Since(event.at);
             return Pushed::Ready;
@@ -286,36 +318,87 @@ impl Mailbox {
         if self.only.is_some() {
             self.unfold();
         }
-        if let Reading::Window(window) = &mut self.reading {
-            let window = window.get_or_insert_default();
-            if window.len() < capacity {
-                window.push_back(Weak::clone(event.entry));
-            } else {
-                self.fall_behind();
+        match (&mut self.reading, event.entry) {
+            (Reading::Window(window), Kept::ByLog(entry)) => {
+                let window = window.get_or_insert_default();
+                if window.len() < capacity {
+                    window.push_back(Weak::clone(entry));
+                } else {
+                    self.fall_behind();
+                }
             }
+            (Reading::Own { more, .. }, Kept::ByClients(entry))
+                if 1 + more.as_ref().map_or(0, |more| more.len()) < OWN.min(capacity) =>
+            {
+                more.get_or_insert_default().push_back(Arc::clone(entry));
+            }
+            (Reading::Own { .. }, _) | (Reading::Window(_), Kept::ByClients(_)) => {
+                self.cursor = self.cursor();
+                // No fault of a slow reader.
+                self.reading = Reading::Log { pace: Pace::Reading, requested: EventId::ORIGIN };
+            }
+            (Reading::Log { .. } | Reading::Held { .. } | Reading::Gap(_), _) => {}
         }
         self.tail = event.id;
         if self.held_until().is_some() { Pushed::Held } else { Pushed::Ready }
     }
 
-    /// Takes the only event of a live client's window. `None` if there is none, or if the log has
-    /// dropped the event.
+    /// Takes the only event that waits for a live client. `None` if there is none, or if the log
+    /// has dropped the event.
     #[inline]
     pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
-        let entry = self.only.as_ref()?.upgrade()?;
+        let entry = match &self.only {
+            Some(only) => only.upgrade()?,
+            None if matches!(self.reading, Reading::Own { more: None, .. }) => self.next_own()?,
+            None => return None,
+        };
         self.only = None;
         self.stage = Stage::Live;
         Some(entry)
+    }
+
+    /// Takes the oldest event that the client holds itself.
+    fn next_own(&mut self) -> Option<Arc<Entry>> {
+        match mem::replace(&mut self.reading, Reading::Window(None)) {
+            Reading::Own { first, mut more } => {
+                if let Some(next) = more.as_mut().and_then(|more| more.pop_front()) {
+                    self.reading = Reading::Own { first: next, more };
+                }
+                Some(first)
+            }
+            other => {
+                self.reading = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the oldest events that the client holds itself, within `budget`.
+    fn take_own(&mut self, budget: Budget, out: &mut Batch) {
+        let mut bytes = 0;
+        while let Reading::Own { first, .. } = &self.reading {
+            if !budget.allows(out, bytes, first) {
+                self.stage = Stage::ReadNow;
+                return;
+            }
+            bytes += first.len();
+            out.extend(self.next_own());
+        }
+        self.stage = Stage::Live;
     }
 
     /// Takes the oldest events of the window, within `budget`.
     ///
     /// If events are left, the caller must [`settle_read`](Self::settle_read).
     pub(crate) fn take(&mut self, budget: Budget, out: &mut Batch) -> Taken {
+        if let Reading::Own { .. } = self.reading {
+            self.take_own(budget, out);
+            return Taken::Batch;
+        }
         self.unfold();
         let window = match &mut self.reading {
             Reading::Window(Some(window)) => window,
-            Reading::Window(None) => return Taken::Nothing,
+            Reading::Window(None) | Reading::Own { .. } => return Taken::Nothing,
             Reading::Log { .. } => return Taken::Behind,
             Reading::Held { .. } => return Taken::Held,
             Reading::Gap(reason) => {
@@ -374,7 +457,9 @@ impl Mailbox {
     pub(crate) fn reads_log(&self) -> Option<(Pace, EventId)> {
         match self.reading {
             Reading::Log { pace, requested } => Some((pace, requested)),
-            Reading::Window(_) | Reading::Held { .. } | Reading::Gap(_) => None,
+            Reading::Window(_) | Reading::Own { .. } | Reading::Held { .. } | Reading::Gap(_) => {
+                None
+            }
         }
     }
 
@@ -386,7 +471,7 @@ impl Mailbox {
     /// Whether a loss is known to the client, and no fault of a slow reader.
     fn is_excused(&self) -> bool {
         match self.reading {
-            Reading::Window(_) => false,
+            Reading::Window(_) | Reading::Own { .. } => false,
             Reading::Log { pace, .. } => pace.is_excused(),
             Reading::Held { .. } | Reading::Gap(_) => true,
         }
@@ -402,7 +487,9 @@ impl Mailbox {
     pub(crate) fn held_until(&self) -> Option<Instant> {
         match self.reading {
             Reading::Held { until } => Some(until),
-            Reading::Window(_) | Reading::Log { .. } | Reading::Gap(_) => None,
+            Reading::Window(_) | Reading::Own { .. } | Reading::Log { .. } | Reading::Gap(_) => {
+                None
+            }
         }
     }
 
@@ -447,40 +534,111 @@ mod tests {
     use crate::log::key::Key;
     use crate::wire::event::Event;
 
-    #[test]
-    fn only_a_window_of_several_events_is_skipped() {
-        let now = Instant::now();
+    const ALL: Budget = Budget { bytes: usize::MAX };
+
+    fn id(seq: u64) -> EventId {
+        EventId::new(1, seq)
+    }
+
+    /// Returns events with the ids from 1 on.
+    fn entries(count: u64) -> Vec<Arc<Entry>> {
         let key = Key::User("ann".into());
         let hashes = KeyHasher::default().hashes(slice::from_ref(&key), b"n");
-        let entries: Vec<_> = (1..=4)
-            .map(|seq| {
-                let sealed = Event::new("n").data("x").seal();
-                Entry::joined(EventId::new(1, seq), sealed, &key, hashes.clone(), now)
-            })
-            .collect();
-        let mut mailbox = Mailbox::live(EventId::new(1, 0));
-        let push = |mailbox: &mut Mailbox, entry: &Arc<Entry>| {
-            let weak = Arc::downgrade(entry);
-            mailbox.push(&Handle { id: entry.id, at: now, entry: &weak }, 9);
+        let entry = |seq| {
+            let sealed = Event::new("n").data("x").seal();
+            Entry::joined(id(seq), sealed, &key, hashes.clone(), Instant::now())
         };
+        (1..=count).map(entry).collect()
+    }
+
+    fn push(mailbox: &mut Mailbox, entry: &Arc<Entry>, by_log: bool, capacity: usize) {
+        let kept = Kept::new(entry, by_log);
+        let event = Handle { id: entry.id, at: Instant::now(), entry: &kept };
+        assert_eq!(mailbox.push(&event, capacity), Pushed::Ready);
+    }
+
+    /// Takes the next events, and returns their numbers.
+    fn taken(mailbox: &mut Mailbox, budget: Budget) -> Vec<u64> {
+        let mut out = Batch::new();
+        assert_eq!(mailbox.take(budget, &mut out), Taken::Batch);
+        out.iter().map(|entry| entry.id.seq()).collect()
+    }
+
+    #[test]
+    fn only_a_window_of_several_events_is_skipped() {
+        let entries = entries(4);
+        let mut mailbox = Mailbox::live(id(0));
         let is_skipped = |mailbox: &mut Mailbox| {
             mailbox.skip_window();
             mailbox.reads_log().is_some()
         };
         assert!(!is_skipped(&mut mailbox));
-        push(&mut mailbox, &entries[0]);
-        push(&mut mailbox, &entries[1]);
-        mailbox.take(Budget { bytes: usize::MAX }, &mut Batch::new());
+        push(&mut mailbox, &entries[0], true, 9);
+        push(&mut mailbox, &entries[1], true, 9);
+        taken(&mut mailbox, ALL);
         assert!(!mailbox.is_waiting() && !is_skipped(&mut mailbox), "the window is empty");
-        push(&mut mailbox, &entries[2]);
+        push(&mut mailbox, &entries[2], true, 9);
         assert!(!is_skipped(&mut mailbox));
-        push(&mut mailbox, &entries[3]);
+        push(&mut mailbox, &entries[3], true, 9);
         assert!(is_skipped(&mut mailbox));
     }
 
     #[test]
+    fn a_client_reads_the_events_that_it_holds_itself() {
+        let mut entries = entries(2 + OWN as u64);
+        let mut mailbox = Mailbox::live(id(0));
+        push(&mut mailbox, &entries[0], false, 9);
+        assert_eq!(mailbox.cursor(), id(0));
+        assert_eq!(mailbox.take_only().map(|entry| entry.id), Some(id(1)));
+        assert!(!mailbox.is_waiting() && mailbox.cursor() == id(1));
+        push(&mut mailbox, &entries[1], false, 9);
+        assert_eq!(taken(&mut mailbox, ALL), [2]);
+        entries[2..].iter().for_each(|entry| push(&mut mailbox, entry, false, 9));
+        assert!(mailbox.take_only().is_none() && mailbox.reads_log().is_none());
+        // The client is the only owner.
+        let freed: Vec<_> = entries.drain(..).map(|entry| Arc::downgrade(&entry)).collect();
+        for seq in 3..6 {
+            assert_eq!((mailbox.cursor(), mailbox.tail()), (id(seq - 1), id(2 + OWN as u64)));
+            assert_eq!(taken(&mut mailbox, Budget { bytes: 1 }), [seq]);
+            assert!(mailbox.is_waiting() && !mailbox.is_settled());
+        }
+        assert_eq!(taken(&mut mailbox, ALL), (6..=2 + OWN as u64).collect::<Vec<_>>());
+        assert!(!mailbox.is_waiting() && mailbox.is_settled());
+        assert!(freed.iter().all(|entry| entry.upgrade().is_none()));
+        assert_eq!(mailbox.take(ALL, &mut Batch::new()), Taken::Nothing);
+    }
+
+    #[test]
+    fn a_client_that_holds_no_more_events_itself_reads_the_log() {
+        // Who keeps each event, the capacity of the window, and whether the client reads the log.
+        let (log, client) = (true, false);
+        for (owners, capacity, is_behind) in [
+            (vec![client; OWN], 9, false),
+            (vec![client; OWN + 1], 9, true),
+            (vec![client; 2], 2, false),
+            (vec![client; 3], 2, true),
+            (vec![client; 1], 0, false),
+            (vec![client; 2], 0, true),
+            (vec![client, log], 9, true),
+            (vec![log, client], 9, true),
+            (vec![log, log, client], 9, true),
+        ] {
+            let mut mailbox = Mailbox::live(id(0));
+            let mut entries = entries(owners.len() as u64);
+            for (entry, &by_log) in entries.iter().zip(&owners) {
+                push(&mut mailbox, entry, by_log, capacity);
+            }
+            let pace = mailbox.reads_log().map(|(pace, _)| pace);
+            assert_eq!(pace, is_behind.then_some(Pace::Reading), "{owners:?} {capacity}");
+            assert_eq!((mailbox.cursor(), mailbox.tail().seq()), (id(0), owners.len() as u64));
+            let freed: Vec<_> = entries.drain(..).map(|entry| Arc::downgrade(&entry)).collect();
+            let is_freed = freed.iter().all(|entry| entry.upgrade().is_none());
+            assert_eq!(is_freed, is_behind, "{owners:?} {capacity}");
+        }
+    }
+
+    #[test]
     fn a_replaced_log_leaves_known_losses_excused() {
-        let id = |seq| EventId::new(1, seq);
         let now = Instant::now();
         let behind = |pace| Mailbox::new(id(1), id(5), pace, now);
         let pace_after = |mut mailbox: Mailbox| {

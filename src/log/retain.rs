@@ -230,15 +230,19 @@ impl Default for Retain {
 /// On 64 bits, the runs of a hub take at most:
 ///
 /// ```text
-/// 1.25 * bytes  +  1 KiB * runs
+/// 1.25 * bytes  +  1 KiB * runs  +  11 KiB * clients that do not read
 /// ```
 ///
 /// An event counts for the length of the frame and of the run's name, for 256 bytes, and for a
 /// conflation key as in [`Retain`]. In a run that [appends](crate::RunOptions::append) text, an
 /// event of the text counts for twice the length of the data and for 32 bytes. In addition, each
-/// text of at most 16 KiB counts for 256 bytes, and at most 64 of the newest events count as other
-/// events, while a live client has not taken them. An answer of 10,000 tokens with 4 bytes each
-/// counts for at most 0.42 MB.
+/// text of at most 16 KiB counts for 256 bytes. An answer of 10,000 tokens with 4 bytes each counts
+/// for at most 0.42 MB.
+///
+/// The newest events of a text belong to the clients that have not read them: at most 8 events for
+/// each client, with a frame of at most 1 KiB and 300 bytes each. Clients of a run share these
+/// events. A client for which more events wait has none of its own, and reads the text later. In a
+/// run that appends nothing, clients take no such memory.
 ///
 /// Beyond `bytes_per_run`, a run loses its oldest events. Beyond `bytes`, the runs that have ended
 /// lose their oldest events, and then the open runs. A reader is told of a loss by a gap.

@@ -1,8 +1,8 @@
 //! The retained events of a run.
 //!
 //! If the run appends text, the text of adjacent events is kept in pieces, each with the id and the
-//! end of every event. Only the newest events are kept as entries too: the windows of live clients
-//! hold weak handles to these.
+//! end of every event. No entry is kept for such an event: a live client that has nothing else to
+//! read holds the entry itself until it reads. Any other client reads the text.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,9 +30,9 @@ const TEXT_WEIGHT: usize = 256;
 const TEXT_BYTES: usize = 16 << 10;
 const TEXT_EVENTS: usize = 4096;
 
-/// The newest events of a text that are kept as entries, too, while a window of a live client holds
-/// the oldest: two windows of clients.
-const RECENT: usize = 64;
+/// The most bytes of the frame of an event whose text is kept. Every client may hold such an event,
+/// beyond the bounds of the runs.
+const TEXT_EVENT_BYTES: usize = 1 << 10;
 
 /// The events of a run that are kept, in id order.
 #[derive(Debug)]
@@ -40,9 +40,6 @@ pub(crate) struct RunLog {
     key: Key,
     appends: Option<Arc<Appends>>,
     items: VecDeque<Item>,
-    /// The newest events of the texts.
-    recent: VecDeque<Arc<Entry>>,
-    recent_bytes: usize,
     /// The latest retained event of each conflation.
     latest: HashMap<Arc<Conflation>, EventId>,
     bytes: usize,
@@ -159,9 +156,11 @@ fn weight_of(entry: &Entry) -> usize {
 
 /// Returns the most bytes that an event of `weight` bytes can count for in a run.
 pub(super) const fn most_weight(weight: usize) -> usize {
-    // As an entry, and as a text.
-    EVENT_WEIGHT + TEXT_WEIGHT + MARK_WEIGHT + 3 * weight
+    // As a text. An entry counts for less.
+    TEXT_WEIGHT + MARK_WEIGHT + 2 * weight
 }
+
+const _: () = assert!(EVENT_WEIGHT <= TEXT_WEIGHT + MARK_WEIGHT);
 
 impl RunLog {
     /// `appends`: the type whose adjacent events are one text, and the hashes of such an event.
@@ -176,8 +175,6 @@ impl RunLog {
             key,
             appends: None,
             items: VecDeque::new(),
-            recent: VecDeque::new(),
-            recent_bytes: 0,
             latest: HashMap::new(),
             bytes: 0,
             limit,
@@ -212,8 +209,9 @@ impl RunLog {
     }
 
     /// Appends an event, and drops the oldest events beyond the limit of the run. Moves dropped
-    /// entries to `freed`: the caller frees them after unlocking.
-    pub(super) fn append(&mut self, entry: &Arc<Entry>, freed: &mut Vec<Arc<Entry>>) {
+    /// entries to `freed`: the caller frees them after unlocking. Returns whether the run keeps the
+    /// entry, and not only the text.
+    pub(super) fn append(&mut self, entry: &Arc<Entry>, freed: &mut Vec<Arc<Entry>>) -> bool {
         if let Some(conflation) = &entry.conflation {
             // Removed first: an insertion would keep the old key, and with it a second copy.
             let older = self.latest.remove(conflation);
@@ -221,31 +219,24 @@ impl RunLog {
             older.into_iter().for_each(|older| self.take_out(older, freed));
         }
         let is_text = self.append_text(entry);
-        if is_text {
-            self.recent_bytes += weight_of(entry);
-            self.bytes += weight_of(entry);
-            // Nobody needs an entry that every live client has taken.
-            while self.recent.front().is_some_and(|oldest| Arc::weak_count(oldest) == 0) {
-                self.drop_recent(freed);
-            }
-            self.recent.push_back(Arc::clone(entry));
-            while self.recent.len() > RECENT || self.recent_bytes > self.limit / 4 {
-                self.drop_recent(freed);
-            }
-        } else {
+        if !is_text {
             self.bytes += weight_of(entry);
             self.items.push_back(Item::Event(Arc::clone(entry)));
         }
         while self.bytes > self.limit && self.drop_oldest(freed) {}
+        !is_text
     }
 
     fn append_text(&mut self, entry: &Entry) -> bool {
         let Some(appends) = &self.appends else { return false };
-        if entry.hashes.event_type != appends.hashes.event_type || entry.conflation.is_some() {
+        if entry.hashes.event_type != appends.hashes.event_type
+            || entry.conflation.is_some()
+            || entry.len() > TEXT_EVENT_BYTES
+        {
             return false;
         }
         // The oldest text goes as a whole, and must not be the newest: a text counts for at most
-        // three eighths of the limit, and `recent` for a quarter.
+        // three eighths of the limit.
         let most = self.limit / 8;
         if let Some(Item::Text(text)) = self.items.back_mut() {
             let before = text.weight();
@@ -266,21 +257,11 @@ impl RunLog {
         true
     }
 
-    fn drop_recent(&mut self, freed: &mut Vec<Arc<Entry>>) {
-        let Some(entry) = self.recent.pop_front() else { return };
-        self.recent_bytes -= weight_of(&entry);
-        self.bytes -= weight_of(&entry);
-        freed.push(entry);
-    }
-
     /// Drops the oldest event or text. Returns `false` if there is none.
     pub(super) fn drop_oldest(&mut self, freed: &mut Vec<Arc<Entry>>) -> bool {
         let Some(item) = self.items.pop_front() else { return false };
         self.bytes -= item.weight();
         self.lost = item.last();
-        while self.recent.front().is_some_and(|entry| entry.id <= self.lost) {
-            self.drop_recent(freed);
-        }
         if let Item::Event(entry) = item {
             if let Some(conflation) = &entry.conflation {
                 self.latest.remove(conflation);
@@ -348,8 +329,6 @@ impl RunLog {
 
 #[cfg(all(test, not(sse_hub_loom)))]
 mod tests {
-    use std::sync::Weak;
-
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::Index;
@@ -369,8 +348,6 @@ mod tests {
         },
         /// Another order begins, with a later epoch.
         NewEpoch,
-        /// The windows of the live clients take every event.
-        TakeWindows,
         /// A new producer appends text of its own.
         TakeOver,
         DropOldest,
@@ -386,7 +363,6 @@ mod tests {
                 Op::Append { count, is_token, key, len }
             }),
             1 => Just(Op::NewEpoch),
-            1 => Just(Op::TakeWindows),
             1 => Just(Op::TakeOver),
             1 => Just(Op::DropOldest),
             1 => any::<Index>().prop_map(|upto| Op::Lose { upto }),
@@ -406,7 +382,6 @@ mod tests {
         now: Instant,
         next: EventId,
         sent: Vec<Sent>,
-        windows: Vec<Weak<Entry>>,
         freed: Vec<Arc<Entry>>,
     }
 
@@ -419,7 +394,6 @@ mod tests {
                 now: Instant::now(),
                 next: EventId::new(3, 1),
                 sent: Vec::new(),
-                windows: Vec::new(),
                 freed: Vec::new(),
             };
             model.take_over();
@@ -441,8 +415,9 @@ mod tests {
             let event =
                 Encoded { audience: Audience::run("r".into()), conflation, trace: None, sealed };
             let entry = Prepared::new(event, &self.hasher).into_entry(id, self.now);
-            self.log.append(&entry, &mut self.freed);
-            self.windows.push(Arc::downgrade(&entry));
+            let is_kept = self.log.append(&entry, &mut self.freed);
+            let handles = 1 + self.freed.iter().filter(|freed| Arc::ptr_eq(freed, &entry)).count();
+            assert_eq!(is_kept, Arc::strong_count(&entry) > handles);
             let key = key.map(|key| (is_token, key));
             self.sent.retain(|sent| key.is_none() || sent.key != key);
             self.sent.push(Sent { id, data, key });
@@ -456,7 +431,6 @@ mod tests {
                     (0..count).for_each(|_| self.append(is_token, key, len));
                 }
                 Op::NewEpoch => self.next = EventId::new(self.next.epoch() + 1, 0),
-                Op::TakeWindows => self.windows.clear(),
                 Op::TakeOver => self.take_over(),
                 Op::DropOldest => drop(self.log.drop_oldest(&mut self.freed)),
                 Op::Lose { ref upto } if !self.sent.is_empty() => {
@@ -491,10 +465,7 @@ mod tests {
             let rest: String = rest.map(|sent| sent.data.as_str()).collect();
             assert_eq!(self.read(after), rest, "after {after}");
             assert!(log.first().is_none_or(|first| first > log.lost()));
-            assert!(log.recent.front().is_none_or(|oldest| oldest.id > log.lost()));
-            let recent = log.recent.iter().map(|entry| weight_of(entry)).sum::<usize>();
-            let items = log.items.iter().map(Item::weight).sum::<usize>();
-            assert_eq!((log.bytes, log.recent_bytes), (items + recent, recent));
+            assert_eq!(log.bytes, log.items.iter().map(Item::weight).sum::<usize>());
             assert!(log.bytes <= log.limit, "{} bytes of {}", log.bytes, log.limit);
             let events = log.items.iter().filter(|item| matches!(item, Item::Event(_)));
             assert!(log.latest.len() <= events.count());
@@ -542,30 +513,26 @@ mod tests {
     }
 
     #[test]
-    fn a_text_larger_than_the_bounds_is_kept_alone() {
+    fn a_large_event_is_kept_beside_the_texts() {
         let mut model = Model::new(16 << 20);
-        for len in [3, TEXT_BYTES + 1, 3] {
+        for len in [3, TEXT_EVENT_BYTES, 3] {
             model.append(true, None, len);
         }
-        assert_eq!(
-            model.texts().map(|text| text.text.len()).collect::<Vec<_>>(),
-            [3, TEXT_BYTES + 1, 3]
-        );
+        let large = matches!(&model.log.items[1], Item::Event(entry) if entry.id.seq() == 2);
+        assert!(large && model.log.items.len() == 3 && model.texts().count() == 2);
         model.check(EventId::ORIGIN);
     }
 
     #[test]
-    fn live_clients_find_the_newest_events_of_a_text() {
-        let mut model = Model::new(1 << 20);
-        (0..3 * RECENT).for_each(|_| model.append(true, None, 1));
-        model.freed.clear();
-        let kept = model.windows.iter().filter(|window| window.upgrade().is_some());
-        assert_eq!(kept.count(), RECENT);
-        assert!(model.windows.iter().rev().take(RECENT).all(|newest| newest.upgrade().is_some()));
-        // No client holds an event: only the newest can still be on its way.
-        model.windows.clear();
-        model.append(true, None, 1);
-        assert_eq!(model.log.recent.len(), 1);
+    fn an_event_larger_than_the_share_of_a_text_is_a_text_alone() {
+        // An eighth of the limit is less than the event.
+        let mut model = Model::new(4_000);
+        for _ in 0..3 {
+            model.append(true, None, 600);
+        }
+        let texts: Vec<usize> = model.texts().map(|text| text.marks.len()).collect();
+        assert_eq!(texts, [1, 1]);
+        assert_eq!(model.log.lost(), EventId::new(3, 1));
         model.check(EventId::ORIGIN);
     }
 
@@ -583,11 +550,12 @@ mod tests {
 
     #[test]
     fn event_counts_for_at_most_its_bound() {
-        for len in [0, 1, 900, TEXT_BYTES] {
+        for (is_token, len) in [(true, 0), (true, 1), (true, 900), (true, 2_000), (false, 900)] {
             let mut model = Model::new(1 << 20);
-            model.append(true, None, len);
-            assert_eq!((model.texts().count(), model.log.recent.len()), (1, 1));
-            assert!(model.log.bytes() <= most_weight(model.log.recent[0].weight()));
+            model.append(is_token, None, len);
+            let frame = Event::new("token").data("x".repeat(len)).seal().max_len();
+            let bytes = model.log.bytes();
+            assert!(bytes > len && bytes <= most_weight(frame + 1), "{bytes} bytes for {len}");
         }
     }
 }

@@ -459,16 +459,18 @@ impl Runs {
         self.names.get(hash, key).is_some()
     }
 
-    /// Appends an event to a run. Returns how many events or texts went for it.
+    /// Appends an event to a run. Returns whether the run keeps the entry, and how many events or
+    /// texts went for the event.
     pub(super) fn append(
         &mut self,
         slot: usize,
         entry: &Arc<Entry>,
         freed: &mut Vec<Arc<Entry>>,
-    ) -> u64 {
+    ) -> (bool, u64) {
         let lost = self.runs.get(slot).map(|run| run.kept.lost());
+        let mut is_kept = false;
         self.change(slot, |run| {
-            run.kept.append(entry, freed);
+            is_kept = run.kept.append(entry, freed);
             run.last = entry.id;
             run.events += 1;
         });
@@ -482,7 +484,7 @@ impl Runs {
             });
             dropped += 1;
         }
-        dropped
+        (is_kept, dropped)
     }
 
     /// Notes that the events of a run up to `lost` are dropped.
