@@ -932,6 +932,20 @@ fn names_of_runs_and_topics_are_unrelated() {
 }
 
 #[test]
+fn producer_of_a_forgotten_run_publishes_to_no_other_run() {
+    let (hub, _) = with_limits(RunLimits::default().keep(Duration::ZERO));
+    let first = hub.start_run("a", RunOptions::default()).unwrap();
+    first.finish(None).unwrap();
+    // Takes the place of the first run.
+    let second = hub.start_run("b", RunOptions::default()).unwrap();
+    assert!(hub.run("a").is_none());
+    assert_eq!(first.publish(token("x")).unwrap_err(), RunError::Ended);
+    second.publish(token("y")).unwrap();
+    assert_eq!(hub.run("b").unwrap().events, 1);
+    assert_eq!(tokens(&read(&mut reader(&hub, "b"))), "y");
+}
+
+#[test]
 fn bad_input_is_an_error() {
     let (hub, _) = hub_with(|hub| {
         hub.runs(RunLimits::default().bytes_per_run(3000)).limits(Limits::default().topics(2))

@@ -103,14 +103,14 @@ pub(super) fn apply(
             let mut state = shared.state.lock();
             if state.log.runs().admits_start(&new.key, id) {
                 drop(state);
-                start(shared, new, id, work).map(|()| None)
+                start(shared, new, id, work).map(|_| None)
             } else {
                 refuse(&mut state, &new.key, producer, RunError::Open, work);
                 Err(RunError::Open)
             }
         }
         Action::Event { producer, event } => {
-            shared.put_in_run(order, id, producer, event, false, work).map(|_| None)
+            shared.put_in_run(order, id, producer.into(), event, false, work).map(|_| None)
         }
         Action::Stop { reason } => {
             let mut state = shared.state.lock();
@@ -134,17 +134,18 @@ pub(super) fn apply(
     })
 }
 
-/// Starts a run, or takes an open run over. The events come after `begin`.
+/// Starts a run, or takes an open run over. The events come after `begin`. Returns the slot of the
+/// run.
 pub(super) fn start(
     shared: &Shared,
     new: NewRun,
     begin: EventId,
     work: &mut Work<'_>,
-) -> Result<(), RunError> {
+) -> Result<usize, RunError> {
     let key = new.key.clone();
     let mut state = shared.state.lock();
     state.log.pass(begin);
-    let Begun { superseded, lacks, .. } = begin_run(&mut state, new, begin, work.now, work)?;
+    let Begun { slot, superseded, lacks, .. } = begin_run(&mut state, new, begin, work.now, work)?;
     state.counts.runs[RunState::Open as usize] += u64::from(superseded.is_none());
     if lacks {
         reading::note_loss(&mut state, &key, work);
@@ -152,7 +153,7 @@ pub(super) fn start(
     if shared.config.run_wait.is_some() {
         reading::note_start(&shared.state, state, &key);
     }
-    Ok(())
+    Ok(slot)
 }
 
 /// Starts a run, or takes an open run over, and tells the producers of this instance.
@@ -229,7 +230,7 @@ pub(super) fn end(
 ) -> Result<Ended, RunError> {
     let (hash, key) = event.first_key().ok_or(RunError::Unknown)?;
     let key = key.clone();
-    shared.put_in_run(order, id, producer, event, end == RunState::Lost, work)?;
+    shared.put_in_run(order, id, producer.into(), event, end == RunState::Lost, work)?;
     let mut state = shared.state.lock();
     let events = state.log.runs().of_producer(hash, &key, producer)?.events;
     end_run(&mut state, hash, &key, producer, end, work.now, work);
@@ -373,12 +374,12 @@ fn replay(state: &mut State, part: Part, work: &mut Work<'_>) {
         Action::Event { producer, event } => {
             let entry = event.into_entry(id, at);
             // An event without an effect: the run has another producer.
-            let _ = state.log.append_to_run(producer, &entry, false, &mut work.evicted);
+            let _ = state.log.append_to_run(producer.into(), &entry, false, &mut work.evicted);
         }
         Action::Stop { reason } => drop(stop(state, hash, &key, &reason, work)),
         Action::End { producer, end, event } => {
             let entry = event.into_entry(id, at);
-            if state.log.append_to_run(producer, &entry, false, &mut work.evicted).is_ok() {
+            if state.log.append_to_run(producer.into(), &entry, false, &mut work.evicted).is_ok() {
                 end_run(state, hash, &key, producer, end, at, work);
             }
         }

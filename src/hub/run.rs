@@ -19,6 +19,7 @@ use crate::log::audience::Audience;
 use crate::log::codec::{self, RunAction, RunEntry};
 use crate::log::entry::{Encoded, Prepared};
 use crate::log::key::Key;
+use crate::log::producer::ProducerAt;
 use crate::log::runs::{NewRun, RunRecord, RunState, Runs};
 use crate::sync::{self, MutexGuard};
 use crate::wire::event::Event;
@@ -100,6 +101,10 @@ use crate::wire::event::Event;
 pub struct Run {
     shared: Arc<Shared>,
     audience: Audience,
+    /// The hash of the run's name.
+    hash: u64,
+    /// The slot is known without a backplane only.
+    at: ProducerAt,
     producer: Arc<Producer>,
 }
 
@@ -203,7 +208,7 @@ pub(super) fn start(
             return Err(RunError::Closed);
         }
         shared.state.lock().producers.insert(producer.id.serial, Arc::clone(&producer));
-        parts::start(shared, new, order.last, &mut work)
+        parts::start(shared, new, order.last, &mut work).map(Some)
     } else {
         let state = shared.lock_state();
         let started = propose(state, hash, &key, takes_over, &producer);
@@ -214,12 +219,12 @@ pub(super) fn start(
             if sent.is_err() {
                 drop(parts::take_own(&mut shared.state.lock(), producer.id));
             }
-            sent
+            sent.map(|()| None)
         })
     };
     work.run();
-    started?;
-    Ok(Run { shared: Arc::clone(shared), audience: Audience::run(name), producer })
+    let at = ProducerAt { id: producer.id, slot: started? };
+    Ok(Run { shared: Arc::clone(shared), audience: Audience::run(name), hash, at, producer })
 }
 
 /// Registers a producer whose start is to be sent, unless the start would be refused by the order
@@ -350,11 +355,20 @@ impl Run {
 
     #[inline]
     fn put_event(&self, event: Event) -> Result<Receipt, RunError> {
-        let (event, key) = self.encode(event)?;
         if self.shared.config.backplane.is_some() {
+            self.producer.check()?;
+            let (event, key) = self.encode(event)?;
             return self.send(event, key);
         }
-        let event = Prepared::new(event, &self.shared.hasher);
+        // The log knows whether the run takes the event. What the producer was told says why not.
+        self.put_here(event).map_err(|error| self.producer.check().err().unwrap_or(error))
+    }
+
+    /// Publishes an event in the hub's own order.
+    #[inline]
+    fn put_here(&self, event: Event) -> Result<Receipt, RunError> {
+        let (event, _) = self.encode(event)?;
+        let event = Prepared::under(event, self.hash, &self.shared.hasher);
         let mut work = Work::begin(&self.shared.config);
         let matched = {
             let mut order = self.shared.order.lock();
@@ -362,7 +376,7 @@ impl Run {
                 return Err(RunError::Closed);
             }
             let id = Shared::next_id(&order);
-            self.shared.put_in_run(&mut order, id, self.producer.id, event, false, &mut work)?
+            self.shared.put_in_run(&mut order, id, self.at, event, false, &mut work)?
         };
         work.run();
         Ok(Receipt::new(matched))
@@ -473,7 +487,6 @@ impl Run {
     /// Checks and encodes an event. Returns the idempotency key, too.
     #[inline]
     fn encode(&self, event: Event) -> Result<(Encoded, Option<Box<str>>), RunError> {
-        self.producer.check()?;
         Runs::encode(self.audience.clone(), event, self.shared.config.runs.per_run())
     }
 
@@ -508,7 +521,7 @@ impl Run {
             }
             return sent;
         }
-        let last = last.map(|(event, _)| Prepared::new(event, &self.shared.hasher));
+        let last = last.map(|(event, _)| Prepared::under(event, self.hash, &self.shared.hasher));
         let event = parts::end_event(&self.shared, Arc::clone(&producer.name), end);
         let (end, events) = {
             let mut order = self.shared.order.lock();
@@ -517,7 +530,7 @@ impl Run {
             }
             if let Some(last) = last {
                 let id = Shared::next_id(&order);
-                self.shared.put_in_run(&mut order, id, producer.id, last, false, &mut work)?;
+                self.shared.put_in_run(&mut order, id, self.at, last, false, &mut work)?;
             }
             let id = Shared::next_id(&order);
             parts::end(&self.shared, &mut order, id, producer.id, end, event, &mut work)?

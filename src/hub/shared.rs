@@ -32,7 +32,7 @@ use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
 use crate::log::mailbox::Kept;
-use crate::log::producer::{InstanceId, ProducerId};
+use crate::log::producer::{InstanceId, ProducerAt, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
 use crate::sync::{self, LongMutex, Mutex, MutexGuard};
@@ -235,7 +235,7 @@ impl Shared {
         &self,
         order: &mut Order,
         id: EventId,
-        producer: ProducerId,
+        producer: ProducerAt,
         prepared: Prepared,
         is_loss: bool,
         work: &mut Work<'_>,

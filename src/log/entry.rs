@@ -114,15 +114,33 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn new(event: Encoded, hasher: &KeyHasher) -> Self {
+        Self::hashed(event, hasher, |keys, event_type| hasher.hashes(keys, event_type))
+    }
+
+    /// Prepares an event with a single index key, for a caller that knows the hash of the key.
+    pub(crate) fn under(event: Encoded, hash: u64, hasher: &KeyHasher) -> Self {
+        Self::hashed(event, hasher, |_, event_type| hasher.hashes_under(hash, event_type))
+    }
+
+    #[inline]
+    fn hashed(
+        event: Encoded,
+        hasher: &KeyHasher,
+        hashes: impl FnOnce(&[Key], &[u8]) -> KeyHashes,
+    ) -> Self {
         let weight = event.weight_without_frame();
         let Encoded { audience, conflation, sealed, trace: _ } = event;
         let event_type = sealed.event_type();
-        let recipients = Recipients::new(&audience, hasher);
-        let hashes = hasher.hashes(recipients.keys(), event_type);
-        let conflation = conflation.map(|key| {
-            let hash = hasher.hash(&(&audience, event_type, &key));
-            Arc::new(Conflation { hash, audience, event_type: event_type.into(), key })
-        });
+        let (recipients, conflation) = match conflation {
+            None => (Recipients::of(audience, hasher), None),
+            Some(key) => {
+                let recipients = Recipients::new(&audience, hasher);
+                let hash = hasher.hash(&(&audience, event_type, &key));
+                let conflation = Conflation { hash, audience, event_type: event_type.into(), key };
+                (recipients, Some(Arc::new(conflation)))
+            }
+        };
+        let hashes = hashes(recipients.keys(), event_type);
         Self { recipients, hashes, conflation, weight, sealed }
     }
 

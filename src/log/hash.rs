@@ -133,6 +133,11 @@ impl KeyHasher {
         KeyHashes { keys, event_type: self.event_type(event_type) }
     }
 
+    /// Adds the hash of an event type to the hash of the only index key.
+    pub(crate) fn hashes_under(&self, key: u64, event_type: &[u8]) -> KeyHashes {
+        KeyHashes { keys: SmallVec::from_buf([key]), event_type: self.event_type(event_type) }
+    }
+
     /// Returns the hash of any other value.
     pub(super) fn hash(&self, value: &impl Hash) -> u64 {
         self.0.hash_one(value)

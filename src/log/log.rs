@@ -29,7 +29,7 @@ use super::identity::{Identity, Membership};
 use super::kept::Kept;
 use super::key::Key;
 use super::merge::{Backward, Events, Merge};
-use super::producer::ProducerId;
+use super::producer::{ProducerAt, ProducerId};
 use super::retain::{Allowance, Retain, RunLimits};
 use super::run_log::RunLog;
 use super::runs::{Begun, Decided, NewRun, RunRecord, RunState, Runs};
@@ -461,7 +461,7 @@ impl Log {
     /// whether the log keeps the entry, and not only the text.
     pub(crate) fn append_to_run(
         &mut self,
-        producer: ProducerId,
+        producer: ProducerAt,
         entry: &Arc<Entry>,
         is_loss: bool,
         freed: &mut Vec<Arc<Entry>>,

@@ -58,6 +58,20 @@ pub(crate) struct ProducerId {
     pub(crate) serial: u64,
 }
 
+/// A producer, and the slot of its run in the log if the caller knows the slot: otherwise the log
+/// looks the run up by name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProducerAt {
+    pub(crate) id: ProducerId,
+    pub(crate) slot: Option<usize>,
+}
+
+impl From<ProducerId> for ProducerAt {
+    fn from(id: ProducerId) -> Self {
+        Self { id, slot: None }
+    }
+}
+
 impl ProducerId {
     pub(super) const LEN: usize = 16;
 

@@ -57,6 +57,14 @@ impl Recipients {
         Self::Some(Arc::new(Combined::new(audience, index, hasher, FEW)))
     }
 
+    /// Indexes an audience without a clone of a single key: other threads may share the name.
+    pub(crate) fn of(audience: Audience, hasher: &KeyHasher) -> Self {
+        match audience.expr {
+            Expr::Holds(key) => Self::Key(key),
+            expr => Self::new(&Audience { expr, ..audience }, hasher),
+        }
+    }
+
     /// Returns the index keys: every recipient holds at least one of these keys.
     pub(crate) fn keys(&self) -> &[Key] {
         match self {

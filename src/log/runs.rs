@@ -11,7 +11,7 @@ use super::audience::Audience;
 use super::entry::{Encoded, Entry};
 use super::hash::{KeyHashes, KeyMap};
 use super::key::Key;
-use super::producer::{InstanceId, ProducerId};
+use super::producer::{InstanceId, ProducerAt, ProducerId};
 use super::retain::RunLimits;
 use super::run_log::{self, RunLog};
 use crate::error::RunError;
@@ -194,6 +194,7 @@ pub(crate) struct NewRun {
 /// A run that was started or taken over.
 #[derive(Debug)]
 pub(crate) struct Begun {
+    pub(crate) slot: usize,
     /// The producer whose run was taken over.
     pub(crate) superseded: Option<ProducerId>,
     /// Why the run that was taken over must stop.
@@ -287,10 +288,17 @@ impl Runs {
     pub(super) fn slot_for_event(
         &self,
         run: (u64, &Key),
-        producer: ProducerId,
+        producer: ProducerAt,
         is_loss: bool,
     ) -> Result<usize, RunError> {
-        let slot = self.slot_of(run.0, run.1, producer)?;
+        // The run of another producer may be in the slot by now.
+        let is_there = |&slot: &usize| {
+            self.runs.get(slot).is_some_and(|run| run.producer == producer.id && run.is_open())
+        };
+        let slot = match producer.slot.filter(is_there) {
+            Some(slot) => slot,
+            None => self.slot_of(run.0, run.1, producer.id)?,
+        };
         if self.runs[slot].is_gone && !is_loss { Err(RunError::Lost) } else { Ok(slot) }
     }
 
@@ -388,7 +396,7 @@ impl Runs {
                 let stop = run.stop.clone();
                 self.count(superseded.instance, false);
                 self.count(producer.instance, true);
-                return Ok(Begun { superseded: Some(superseded), stop, lacks: false });
+                return Ok(Begun { slot, superseded: Some(superseded), stop, lacks: false });
             }
             lacks = run.is_gone && run.last > run.kept.lost();
             lost = run.last;
@@ -414,7 +422,7 @@ impl Runs {
         });
         *self.names.get_or_default(hash, &key) = slot;
         self.count(producer.instance, true);
-        Ok(Begun { superseded: None, stop: None, lacks })
+        Ok(Begun { slot, superseded: None, stop: None, lacks })
     }
 
     /// Takes the open runs that these runs lack from the runs of a replaced order. They are gone,

@@ -57,20 +57,24 @@ pub(crate) fn stored(frame: &[u8]) -> Option<(String, String)> {
 /// Appends the data of a frame of the log to `text`. Returns `false`, and leaves `text` as it is,
 /// if the frame has no data, or other fields than a type, data and an id.
 pub(crate) fn append_text(frame: &[u8], text: &mut String) -> bool {
-    let Ok(frame) = std::str::from_utf8(frame) else { return false };
     let before = text.len();
     let mut has_data = false;
-    for line in frame.lines() {
-        if let Some(data) = line.strip_prefix("data: ") {
+    let mut rest = frame;
+    // Bytes, because this runs under locks for each event of a text.
+    while let Some(end) = memchr::memchr(b'\n', rest) {
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        if let Some(data) = line.strip_prefix(b"data: ") {
+            let Ok(data) = std::str::from_utf8(data) else { break };
             if has_data {
                 text.push('\n');
             }
             text.push_str(data);
             has_data = true;
-        } else if line.starts_with("id: ") && has_data {
+        } else if line.starts_with(b"id: ") && has_data {
             // The id is the last field.
             return true;
-        } else if !line.starts_with("event: ") {
+        } else if !line.starts_with(b"event: ") {
             break;
         }
     }
