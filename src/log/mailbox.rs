@@ -595,6 +595,7 @@ mod tests {
         assert_eq!(taken(&mut mailbox, ALL), [2]);
         entries[2..].iter().for_each(|entry| push(&mut mailbox, entry, false, 9));
         assert!(mailbox.take_only().is_none() && mailbox.reads_log().is_none());
+        let two = Budget { bytes: 2 * entries[0].len() };
         // The client is the only owner.
         let freed: Vec<_> = entries.drain(..).map(|entry| Arc::downgrade(&entry)).collect();
         for seq in 3..6 {
@@ -602,7 +603,8 @@ mod tests {
             assert_eq!(taken(&mut mailbox, Budget { bytes: 1 }), [seq]);
             assert!(mailbox.is_waiting() && !mailbox.is_settled());
         }
-        assert_eq!(taken(&mut mailbox, ALL), (6..=2 + OWN as u64).collect::<Vec<_>>());
+        assert_eq!(taken(&mut mailbox, two), [6, 7]);
+        assert_eq!(taken(&mut mailbox, ALL), (8..=2 + OWN as u64).collect::<Vec<_>>());
         assert!(!mailbox.is_waiting() && mailbox.is_settled());
         assert!(freed.iter().all(|entry| entry.upgrade().is_none()));
         assert_eq!(mailbox.take(ALL, &mut Batch::new()), Taken::Nothing);

@@ -514,8 +514,10 @@ mod tests {
 
     #[test]
     fn a_large_event_is_kept_beside_the_texts() {
+        let without_data = Event::new("token").data("").seal().finish(EventId::new(3, 1));
+        let largest = TEXT_EVENT_BYTES - without_data.bytes().len();
         let mut model = Model::new(16 << 20);
-        for len in [3, TEXT_EVENT_BYTES, 3] {
+        for len in [largest, largest + 1, 3] {
             model.append(true, None, len);
         }
         let large = matches!(&model.log.items[1], Item::Event(entry) if entry.id.seq() == 2);
