@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cap::Cap;
 use futures_util::{StreamExt as _, stream};
-use sse_hub::{Audience, Event, Hub, Limits, Retain, Run, RunLimits, RunOptions, Subscriber};
+use sse_hub::{
+    Audience, Event, Hub, Limits, Retain, Run, RunLimits, RunOptions, Subscriber, Subscription,
+};
 use support::{hub_with, poll, read};
 
 #[global_allocator]
@@ -189,6 +191,32 @@ fn held_for_a_stalled_client() -> usize {
     held / CLIENTS
 }
 
+/// Returns the bytes that a client holds which does not read the newest events of a text, of at most
+/// 1 KiB each. Each client reads another run, so that no two clients share an event.
+fn held_for_a_reader_of_a_text(data: &str) -> usize {
+    const CLIENTS: usize = 200;
+    let (hub, _) = hub_with(|hub| hub.runs(RunLimits::default().bytes(1 << 30)));
+    let mut readers: Vec<(Run, Subscription)> = (0..CLIENTS)
+        .map(|client| {
+            let options = RunOptions::default().append("token");
+            let run = hub.start_run(long(client), options).unwrap();
+            let mut stream = hub.subscribe(Subscriber::new().run(long(client))).unwrap();
+            read(&mut stream);
+            (run, stream)
+        })
+        .collect();
+    for (run, _) in &readers {
+        (0..8).for_each(|_| tell(run, Event::new("token").data(data)));
+    }
+    let unread = ALLOCATOR.allocated();
+    for (_, stream) in &mut readers {
+        let text = read(stream);
+        assert_eq!(text.matches("event: token").count(), 8, "the client held the events itself");
+        assert!(text.len() <= 8 * 1024);
+    }
+    unread.saturating_sub(ALLOCATOR.allocated()) / CLIENTS
+}
+
 /// Returns the most bytes that a snapshot held which the application reads meanwhile, and the bytes
 /// of the whole snapshot.
 fn held_by_a_streamed_snapshot() -> (usize, usize) {
@@ -296,5 +324,12 @@ fn retention_bounds_the_memory_of_events() {
     let held = held_for_a_stalled_client();
     println!("{held} bytes for a client that does not read");
     assert!(held <= 48 * WINDOW + 256, "{held} bytes for a client that does not read");
+    // Frames of nearly 1 KiB: of one line, and of many, whose buffer grows.
+    for data in ["y".repeat(970), "\n".repeat(138)] {
+        let held = held_for_a_reader_of_a_text(&data);
+        println!("{held} bytes for a client that does not read a text");
+        // From the documentation of `RunLimits`.
+        assert!(held > 8 << 10 && held <= 14 << 10, "{held} bytes for {} of data", data.len());
+    }
     remembered_clients_are_bounded();
 }

@@ -230,7 +230,7 @@ impl Default for Retain {
 /// On 64 bits, the runs of a hub take at most:
 ///
 /// ```text
-/// 1.25 * bytes  +  1 KiB * runs  +  11 KiB * clients that do not read
+/// 1.25 * bytes  +  1 KiB * runs  +  14 KiB * clients that do not read
 /// ```
 ///
 /// An event counts for the length of the frame and of the run's name, for 256 bytes, and for a
@@ -239,10 +239,10 @@ impl Default for Retain {
 /// text of at most 16 KiB counts for 256 bytes. An answer of 10,000 tokens with 4 bytes each counts
 /// for at most 0.42 MB.
 ///
-/// The newest events of a text belong to the clients that have not read them: at most 8 events for
-/// each client, with a frame of at most 1 KiB and 300 bytes each. Clients of a run share these
-/// events. A client for which more events wait has none of its own, and reads the text later. In a
-/// run that appends nothing, clients take no such memory.
+/// The clients that have not read the newest events of a text hold these events: at most 8 for each
+/// client, with a frame of at most 1 KiB each. Clients of the same run share the events. A client
+/// for which more events wait holds none, and reads the text later. In a run that appends nothing,
+/// clients take no such memory.
 ///
 /// Beyond `bytes_per_run`, a run loses its oldest events. Beyond `bytes`, the runs that have ended
 /// lose their oldest events, and then the open runs. A reader is told of a loss by a gap.
