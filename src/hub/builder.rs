@@ -154,7 +154,9 @@ impl HubBuilder {
     }
 
     /// Sets how many events may wait for a client before the client must read the log: 32 by
-    /// default. A larger window makes bursts cheaper, and clients larger.
+    /// default. A larger window makes bursts cheaper, and clients larger. Of a
+    /// [text](crate::RunOptions::append), at most 8 events may wait, and no other events beside
+    /// them.
     pub fn window(mut self, events: usize) -> Self {
         self.config.window = events;
         self
