@@ -137,8 +137,8 @@
 //! 2. Index and hash the audience: `log/entry`, `log/recipients`.
 //! 3. Read the clock, then lock the order; issue the id; finish the frame: `core/deferred`,
 //!    `log/entry`.
-//! 4. Append, and hand out weak handles: `core/state`, `log/log`, `log/routes`, `core/inbox`,
-//!    `log/mailbox`.
+//! 4. Append, and hand out handles, which are weak but for events of a text: `core/state`,
+//!    `log/log`, `log/routes`, `core/inbox`, `log/mailbox`.
 //! 5. Unlock, wake, and return the count: `core/deferred`, `core/receipt`.
 //! 6. Poll: `hub/subscription`, `core/inbox`, `core/end`, `log/mailbox`, and a single `Bytes`.
 //!

@@ -69,7 +69,9 @@ pub struct Stats {
     pub delivered_bytes: u64,
     /// Delivered events that shared an item with an earlier event: writes saved by batching.
     pub batched: u64,
-    /// How often a stream that kept up fell behind its window, and read the log.
+    /// How often a stream that kept up fell behind its window, and read the log. Does not count
+    /// streams that have more events of a [text](crate::RunOptions::append) to read than a client
+    /// may hold.
     pub lagged: u64,
     /// How often a client was told of a gap.
     pub gaps: u64,

@@ -1,7 +1,8 @@
 //! Slow clients: a client that does not read delays no other client, and holds little memory.
 //!
 //! A publisher never waits. The hub keeps events only in its log, so a client that falls behind
-//! costs its place in the log and a [window](crate::HubBuilder::window) of handles. As the client
+//! costs its place in the log and a [window](crate::HubBuilder::window) of handles. A reader of a
+//! text may hold a few small events, too: see [`RunLimits`](crate::RunLimits#memory). As the client
 //! reads again, the stream continues from the log.
 //!
 //! | the client | happens | the client sees |

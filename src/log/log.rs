@@ -52,7 +52,7 @@ const MOST_MISSED: usize = 4096;
 /// The most runs that one operation forgets.
 const MAX_FORGOTTEN: usize = 64;
 
-/// The only owner of events.
+/// The owner of the events. Clients hold the newest events of a text: see [`RunLog`].
 #[derive(Debug)]
 pub(crate) struct Log {
     retain: Retain,

@@ -15,7 +15,7 @@ use crate::wire::id::EventId;
 /// event of the window. Then the client reads the log from its [`cursor`](Self::cursor).
 ///
 /// Of some small events, the log has only the text: see `RunLog`. A client with nothing else to read
-/// holds a few of their entries itself; any other client reads the log.
+/// holds, and so pins, a few of their entries itself. Any other client reads the log.
 ///
 /// Nearly every client has received everything, or has one event to read: it is *live*. The fields
 /// that a live client needs come first, so that they lie in one cache line. The fields after them
@@ -324,7 +324,7 @@ impl Mailbox {
                 if window.len() < capacity {
                     window.push_back(Weak::clone(entry));
                 } else {
-                    self.fall_behind();
+                    self.begin_log(Pace::FellBehind);
                 }
             }
             (Reading::Own { more, .. }, Kept::ByClients(entry))
@@ -334,8 +334,8 @@ impl Mailbox {
             }
             (Reading::Own { .. }, _) | (Reading::Window(_), Kept::ByClients(_)) => {
                 self.cursor = self.cursor();
-                // No fault of a slow reader.
-                self.reading = Reading::Log { pace: Pace::Reading, requested: EventId::ORIGIN };
+                // Not counted as lagging: a client that keeps up comes here, too, in a burst.
+                self.begin_log(Pace::Reading);
             }
             (Reading::Log { .. } | Reading::Held { .. } | Reading::Gap(_), _) => {}
         }
@@ -387,18 +387,19 @@ impl Mailbox {
         self.stage = Stage::Live;
     }
 
-    /// Takes the oldest events of the window, within `budget`.
+    /// Takes the oldest events of the window, or of those that the client holds itself, within
+    /// `budget`.
     ///
     /// If events are left, the caller must [`settle_read`](Self::settle_read).
     pub(crate) fn take(&mut self, budget: Budget, out: &mut Batch) -> Taken {
-        if let Reading::Own { .. } = self.reading {
-            self.take_own(budget, out);
-            return Taken::Batch;
-        }
         self.unfold();
         let window = match &mut self.reading {
             Reading::Window(Some(window)) => window,
-            Reading::Window(None) | Reading::Own { .. } => return Taken::Nothing,
+            Reading::Window(None) => return Taken::Nothing,
+            Reading::Own { .. } => {
+                self.take_own(budget, out);
+                return Taken::Batch;
+            }
             Reading::Log { .. } => return Taken::Behind,
             Reading::Held { .. } => return Taken::Held,
             Reading::Gap(reason) => {
@@ -414,7 +415,7 @@ impl Mailbox {
                 if !out.is_empty() {
                     break;
                 }
-                self.fall_behind();
+                self.begin_log(Pace::FellBehind);
                 return Taken::Behind;
             };
             if !budget.allows(out, bytes, &entry) {
@@ -438,14 +439,14 @@ impl Mailbox {
             && !window.is_empty()
             && self.only.is_none()
         {
-            self.reading = Reading::Log { pace: Pace::Reading, requested: EventId::ORIGIN };
+            self.begin_log(Pace::Reading);
         }
     }
 
     /// The gap is being reported: the client goes on from its cursor.
     fn report_gap(&mut self) {
         if self.cursor < self.tail {
-            self.reading = Reading::Log { pace: Pace::Excused, requested: EventId::ORIGIN };
+            self.begin_log(Pace::Excused);
             self.stage = Stage::ReadNow;
         } else {
             self.reading = Reading::Window(None);
@@ -514,8 +515,9 @@ impl Mailbox {
         *self = Self::live(head);
     }
 
-    fn fall_behind(&mut self) {
-        self.reading = Reading::Log { pace: Pace::FellBehind, requested: EventId::ORIGIN };
+    /// The client reads the log from its cursor, and no loss was requested from the backplane.
+    fn begin_log(&mut self, pace: Pace) {
+        self.reading = Reading::Log { pace, requested: EventId::ORIGIN };
     }
 }
 
