@@ -440,6 +440,8 @@ impl State {
         let upto = if inbox.is_open() { EventId::LAST } else { inbox.mailbox.tail() };
         let must_report = cursor < upto && inbox.mailbox.must_report_loss(self.log.evictions());
         let lost = must_report.then(|| self.log.lost_since(cursor, identity)).flatten();
+        // Of each key, the log knows the newest loss only. A loss after the tail can hide an earlier
+        // loss, and is reported to be safe.
         let lost = lost.map(|lost| lost.min(upto));
         if let Some(lost) = lost {
             // A client whose stream is complete does not come back: it is told the gap now.
