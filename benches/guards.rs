@@ -26,6 +26,7 @@
 //! | `topic` | a publish of a small event to a topic with two clients that wait |
 //! | `job` | the same to a run with two readers |
 //! | `token` | the same to a run that appends text |
+//! | `mixed` | the poll that reads two such events, and two events of a topic that came between |
 //!
 //! `job` and `token` must take at most 1.1 times the instructions of `topic`, with every compiler.
 
@@ -42,8 +43,10 @@ use sse_hub::{
     Subscription,
 };
 
-const CASES: [&str; 10] =
-    ["encode", "publish", "read", "wait", "connect", "replay", "page", "topic", "job", "token"];
+const CASES: [&str; 11] = [
+    "encode", "publish", "read", "wait", "connect", "replay", "page", "topic", "job", "token",
+    "mixed",
+];
 
 /// The most instructions of a publish to a run, in proportion to a publish to a topic.
 const MOST_OF_A_RUN: f64 = 1.1;
@@ -103,6 +106,7 @@ fn run() -> ExitCode {
         }
     }
     run_small();
+    mixed();
     old_clients(&data);
     page(&data);
     ExitCode::SUCCESS
@@ -180,6 +184,28 @@ fn run_small() {
     }
 }
 
+/// A client that reads a run and a topic, and has events of both to read.
+fn mixed() {
+    let hub = Hub::builder(ManualTimer::new()).build().expect("the settings are valid");
+    let options = RunOptions::default().append("token");
+    let answer = hub.start_run("answer", options).expect("the name is free");
+    let client = Subscriber::new().topic("topic").run("answer");
+    let mut stream = hub.subscribe(client).expect("the hub is open");
+    while read(&mut stream).is_some() {}
+    for round in 0..BEFORE + TIMES {
+        for _ in 0..2 {
+            answer.publish(Event::new("token").data("word ")).expect("valid");
+            hub.send_to_topic("topic", Event::new("news").data("x")).expect("valid");
+        }
+        if round < BEFORE {
+            assert!(read(&mut stream).is_some());
+        } else {
+            counted_mixed(&mut stream);
+        }
+        assert!(read(&mut stream).is_none());
+    }
+}
+
 /// How many calls of a case are counted.
 fn calls(case: &str) -> usize {
     match case {
@@ -230,6 +256,11 @@ fn counted_connect(hub: &Hub, subscriber: Subscriber) {
 
 #[inline(never)]
 fn counted_replay(stream: &mut Subscription) {
+    assert!(black_box(read(stream)).is_some());
+}
+
+#[inline(never)]
+fn counted_mixed(stream: &mut Subscription) {
     assert!(black_box(read(stream)).is_some());
 }
 

@@ -29,7 +29,7 @@
 //! | log, retention | the bounded memory of events; how much of it is kept |
 //! | cursor | the position up to which a client has received every event for it |
 //! | resume, gap | continuing after a `Last-Event-ID`; a report that events for this client were evicted |
-//! | mailbox, window | the position of a client; its bounded queue of weak handles to the newest events, or of a few entries of a text |
+//! | mailbox, window | the position of a client; its bounded queue of handles to the newest events: weak, but for a few small events of a text |
 //! | heartbeat | bytes sent on an idle stream |
 //! | stalled | a client that does not read although events wait for it |
 //! | run, producer | a stream of events with a name, a beginning and an end; the handle that publishes to it |
@@ -285,10 +285,7 @@
 //! |---|---|---|
 //! | (new) | `Window` | the client is at the end of the log, or ahead of it |
 //! | (new) | `Log` | the client resumes before the end of the log, or begins with the last events, values or a run |
-//! | `Window` | `Log` | the window is full, an event of the window was evicted, or a client with a pace begins a batch |
-//! | `Window` | `Own` | nothing waits, and an event comes of which the log has only the text |
-//! | `Own` | `Window` | the client has read its own events |
-//! | `Own`, `Window` | `Log` | more such events wait than a client may hold, or other events wait beside these |
+//! | `Window` | `Log` | the window is full, an event of the window was evicted, the window can pin no more events, or a client with a pace begins a batch |
 //! | `Log` | `Window` | the client has read the log to its end, under the state lock |
 //! | `Log` | `Held` | events for the client are lost, and the backplane may bring them |
 //! | `Held` | `Log` | the log reaches back to the cursor, no more events can come, or `max_wait` is over |
@@ -500,9 +497,10 @@
 //! - **Text.** If a run appends text, `log/run_log` keeps the text of adjacent events in pieces,
 //!   with the id and the end of each event, and no entry. A read cuts a piece at the reader's
 //!   position, at the next event of another name, and at the reader's tail. So the result is exact
-//!   for each reader, and a long answer is a few frames. A live client holds the newest such events
-//!   itself, `OWN` at most, and the last client that reads an event frees it. If the log held the
-//!   entries instead, the next publish would free them: 20 ms later, when they have left the caches.
+//!   for each reader, and a long answer is a few frames. The window of a live client pins the
+//!   newest such events, `PINNED` at most, and the last client that reads an event frees it. If the
+//!   log held the entries instead, the next publish would free them: 20 ms later, when they have
+//!   left the caches.
 //! - **Fencing.** A run has the id of its producer: the instance and a serial. Each publish compares
 //!   the id under the state lock. A takeover gives the run another producer.
 //! - **The end** is an event, `hub:run-end`, in the order. Under the same hold of the ordering
@@ -774,7 +772,7 @@
 //! | `LOADED` | 64 events | `hub/opening` | one item of a snapshot that the application reads meanwhile |
 //! | `LOOKS`, `POLITE_LOOKS`, `PAUSES` | 128, 384, 4 | `sync` | how long threads spin: see *Waiting* |
 //! | `TEXT_BYTES`, `TEXT_EVENTS` | 16 KiB, 4096 | `log/run_log` | a text is copied under the lock, and dropped as a whole |
-//! | `TEXT_EVENT_BYTES`, `OWN` | 1 KiB, 8 events | `log/run_log`, `log/mailbox` | a client that does not read pins so many events of a text |
+//! | `TEXT_EVENT_BYTES`, `PINNED` | 1 KiB, 8 events | `log/run_log`, `log/mailbox` | a client that does not read pins so many events of a text |
 //! | `EVENT_WEIGHT` and others | 32 to 256 B | `log/run_log` | the fixed cost counts against `RunLimits::bytes` |
 //! | `MAX_FORGOTTEN` | 64 runs | `log/log` | runs that one operation forgets |
 //! | `MAX_EXPELLED` | 64 clients | `core/state` | stalled clients that one operation ends |

@@ -70,7 +70,7 @@ fn late_reader_gets_the_run_and_its_end() {
     tell(&run, 10..12);
     run.finish(Event::new("usage").data("12")).unwrap();
     let live = read(&mut early);
-    assert_eq!(data(&live), ["10 11 ", "12"]);
+    assert_eq!(data(&live), ["10 ", "11 ", "12"]);
     assert!(has_ended(&mut early) && end(&live).as_deref() == Some("finished"));
 
     let all = read(&mut reader(&hub, "a"));

@@ -174,7 +174,7 @@ impl State {
     pub(crate) fn hand_piece(
         &mut self,
         entry: &Arc<Entry>,
-        kept: &Kept<'_>,
+        kept: &Kept,
         (hash, key): (u64, &Key),
         left: usize,
         most: usize,

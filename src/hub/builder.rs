@@ -23,7 +23,7 @@ use crate::wire::id::EventId;
 /// In addition to [`Retain`], to [`RunLimits`], and to [`History`] during history reads, a hub takes for each client
 /// 0.8 KiB, or 1.3 KiB with a user, a session and a topic (measured on 64 bits, with the
 /// [`Subscription`](crate::Subscription) and without the runtime's and the server's share). While
-/// events wait for a client, the client has up to [`window`](Self::window) handles of 8 bytes; each
+/// events wait for a client, the client has up to [`window`](Self::window) handles of 16 bytes; each
 /// handle can keep 32 bytes of an event that has left the log. The hub
 /// remembers the ids, users and sessions of the clients that left last: as many clients as retained
 /// events, and at least 1,024.
@@ -154,9 +154,8 @@ impl HubBuilder {
     }
 
     /// Sets how many events may wait for a client before the client must read the log: 32 by
-    /// default. A larger window makes bursts cheaper, and clients larger. Of a
-    /// [text](crate::RunOptions::append), at most 8 events may wait, and no other events beside
-    /// them.
+    /// default. A larger window makes bursts cheaper, and clients larger. An event of a
+    /// [text](crate::RunOptions::append) may wait beside at most 7 other events.
     pub fn window(mut self, events: usize) -> Self {
         self.config.window = events;
         self

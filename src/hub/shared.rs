@@ -422,7 +422,7 @@ fn hand_out<'a>(
     lock: &'a Mutex<State>,
     mut state: MutexGuard<'a, State>,
     entry: &Arc<Entry>,
-    kept: &Kept<'_>,
+    kept: &Kept,
     work: &mut Work<'_>,
 ) -> usize {
     let mut matched = 0;

@@ -10,12 +10,11 @@ use crate::wire::id::EventId;
 
 /// The position of one client in the log, and how the client gets its next events.
 ///
-/// A client that keeps up reads its window: weak handles to the newest events. The window pins no
-/// event. A client falls behind if more events come than the window holds, or if the log drops an
-/// event of the window. Then the client reads the log from its [`cursor`](Self::cursor).
-///
-/// Of some small events, the log has only the text: see `RunLog`. A client with nothing else to read
-/// holds, and so pins, a few of their entries itself. Any other client reads the log.
+/// A client that keeps up reads its window: handles to the newest events. A handle pins no event,
+/// with one exception: of some small events the log has only the text (see `RunLog`), and the window
+/// pins a few of their entries. A client falls behind if more events come than the window holds, or
+/// if the log drops an event of the window. Then the client reads the log from its
+/// [`cursor`](Self::cursor).
 ///
 /// Nearly every client has received everything, or has one event to read: it is *live*. The fields
 /// that a live client needs come first, so that they lie in one cache line. The fields after them
@@ -26,7 +25,8 @@ pub(crate) struct Mailbox {
     /// Every event for the client up to here was received, is in the window, or must be read from
     /// the log. The mailbox takes no event at or before this position.
     tail: EventId,
-    /// The only event of a live client's window: the event at the tail.
+    /// The only event of a live client's window, which is the event at the tail. If the window pins
+    /// the event, the event is in `reading`, to keep the fields of a live client in one cache line.
     only: Option<Weak<Entry>>,
     stage: Stage,
     /// The client has received every event for it up to here.
@@ -48,8 +48,8 @@ enum Stage {
     ReadNow,
 }
 
-/// The most events that a client holds itself. These count for no bound of the log.
-const OWN: usize = 8;
+/// The most events that a window pins. These count for no bound of the log.
+const PINNED: usize = 8;
 
 /// No loss is excused: no log evicts so many events.
 const UNEXCUSED: u64 = u64::MAX;
@@ -58,10 +58,9 @@ const UNEXCUSED: u64 = u64::MAX;
 #[derive(Debug)]
 #[expect(clippy::box_collection, reason = "the box makes each client smaller")]
 enum Reading {
-    /// From the window. `None` if the window never held more than one event.
-    Window(Option<Box<VecDeque<Weak<Entry>>>>),
-    /// From here: these events wait, and the log has only their text.
-    Own { first: Arc<Entry>, more: Option<Box<VecDeque<Arc<Entry>>>> },
+    /// From the window. `only`: the only event of the window, if pinned. `several`: `None` if the
+    /// window never held more than one event.
+    Window { only: Option<Arc<Entry>>, several: Option<Box<VecDeque<Kept>>> },
     /// From the log. `requested`: losses up to this id were already requested from the backplane;
     /// they must not be requested again.
     Log { pace: Pace, requested: EventId },
@@ -124,22 +123,33 @@ pub(crate) struct Handle<'a> {
     pub(crate) id: EventId,
     /// The time of publishing.
     pub(crate) at: Instant,
-    pub(crate) entry: &'a Kept<'a>,
+    pub(crate) entry: &'a Kept,
 }
 
-/// Who keeps the entry of an event.
-#[derive(Debug)]
-pub(crate) enum Kept<'a> {
+/// A handle to the entry of an event, by the owner of the entry.
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
     ByLog(Weak<Entry>),
-    /// The log keeps the text only.
-    ByClients(&'a Arc<Entry>),
+    /// The log keeps the text only: the windows pin the entry.
+    ByClients(Arc<Entry>),
 }
 
-impl<'a> Kept<'a> {
-    pub(crate) fn new(entry: &'a Arc<Entry>, by_log: bool) -> Self {
-        if by_log { Self::ByLog(Arc::downgrade(entry)) } else { Self::ByClients(entry) }
+impl Kept {
+    pub(crate) fn new(entry: &Arc<Entry>, by_log: bool) -> Self {
+        if by_log { Self::ByLog(Arc::downgrade(entry)) } else { Self::ByClients(Arc::clone(entry)) }
+    }
+
+    /// Returns the entry, unless the log has dropped the event.
+    fn entry(&self) -> Option<Arc<Entry>> {
+        match self {
+            Self::ByLog(entry) => entry.upgrade(),
+            Self::ByClients(entry) => Some(Arc::clone(entry)),
+        }
     }
 }
+
+/// A window without events.
+const EMPTY: Reading = Reading::Window { only: None, several: None };
 
 /// The result of [`Mailbox::push`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +194,7 @@ impl Mailbox {
             only: None,
             stage: Stage::Live,
             cursor: position,
-            reading: Reading::Window(None),
+            reading: EMPTY,
             excused_at: UNEXCUSED,
         }
     }
@@ -204,10 +214,7 @@ impl Mailbox {
                 self.reading = Reading::Gap(reason);
                 self.stage = Stage::Since(now);
             }
-            Reading::Window(_)
-            | Reading::Own { .. }
-            | Reading::Log { .. }
-            | Reading::Held { .. } => {}
+            Reading::Window { .. } | Reading::Log { .. } | Reading::Held { .. } => {}
         }
     }
 
@@ -226,24 +233,28 @@ impl Mailbox {
     }
 
     pub(crate) fn cursor(&self) -> EventId {
-        // No event for this client lies before the events that it holds or the only event of the
-        // window. The cursor stays fresh for a client that seldom gets an event, so that its next
-        // resume finds no gap.
-        match (self.stage, &self.reading) {
-            (Stage::Live, _) => self.tail,
-            _ if self.only.is_some() => self.tail.predecessor(),
-            (_, Reading::Own { first, .. }) => first.id.predecessor(),
+        // No event for this client lies before the only event of the window. The cursor stays fresh
+        // for a client that seldom gets an event, so that its next resume finds no gap.
+        match self.stage {
+            Stage::Live => self.tail,
+            _ if self.has_only() => self.tail.predecessor(),
             _ => self.cursor,
         }
+    }
+
+    /// Whether the window has a single event, which came when the client was live.
+    fn has_only(&self) -> bool {
+        self.only.is_some() || matches!(self.reading, Reading::Window { only: Some(_), .. })
     }
 
     /// Sets the fields that do not count while the client is live.
     fn unfold(&mut self) {
         self.cursor = self.cursor();
-        if let Some(only) = self.only.take()
-            && let Reading::Window(window) = &mut self.reading
-        {
-            window.get_or_insert_default().push_back(only);
+        if let Reading::Window { only, several } = &mut self.reading {
+            let of_log = self.only.take().map(Kept::ByLog);
+            if let Some(only) = of_log.or_else(|| only.take().map(Kept::ByClients)) {
+                several.get_or_insert_default().push_back(only);
+            }
         }
     }
 
@@ -303,7 +314,10 @@ impl Mailbox {
             match event.entry {
                 Kept::ByLog(entry) => self.only = Some(Weak::clone(entry)),
                 Kept::ByClients(entry) => {
-                    self.reading = Reading::Own { first: Arc::clone(entry), more: None };
+                    // A live client reads the window.
+                    if let Reading::Window { only, .. } = &mut self.reading {
+                        *only = Some(Arc::clone(entry));
+                    }
                 }
             }
             self.tail = event.id;
@@ -315,29 +329,20 @@ impl Mailbox {
 
     /// Adds an event for a client that is not live, or has an event to read already.
     fn push_more(&mut self, event: &Handle<'_>, capacity: usize) -> Pushed {
-        if self.only.is_some() {
+        if self.has_only() {
             self.unfold();
         }
-        match (&mut self.reading, event.entry) {
-            (Reading::Window(window), Kept::ByLog(entry)) => {
-                let window = window.get_or_insert_default();
-                if window.len() < capacity {
-                    window.push_back(Weak::clone(entry));
-                } else {
-                    self.begin_log(Pace::FellBehind);
-                }
-            }
-            (Reading::Own { more, .. }, Kept::ByClients(entry))
-                if 1 + more.as_ref().map_or(0, |more| more.len()) < OWN.min(capacity) =>
-            {
-                more.get_or_insert_default().push_back(Arc::clone(entry));
-            }
-            (Reading::Own { .. }, _) | (Reading::Window(_), Kept::ByClients(_)) => {
-                self.cursor = self.cursor();
+        if let Reading::Window { several, .. } = &mut self.reading {
+            let window = several.get_or_insert_default();
+            let is_pinned = matches!(event.entry, Kept::ByClients(_));
+            if window.len() >= capacity {
+                self.begin_log(Pace::FellBehind);
+            } else if is_pinned && window.len() >= PINNED {
                 // Not counted as lagging: a client that keeps up comes here, too, in a burst.
                 self.begin_log(Pace::Reading);
+            } else {
+                window.push_back(event.entry.clone());
             }
-            (Reading::Log { .. } | Reading::Held { .. } | Reading::Gap(_), _) => {}
         }
         self.tail = event.id;
         if self.held_until().is_some() { Pushed::Held } else { Pushed::Ready }
@@ -347,59 +352,24 @@ impl Mailbox {
     /// has dropped the event.
     #[inline]
     pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
-        let entry = match &self.only {
-            Some(only) => only.upgrade()?,
-            None if matches!(self.reading, Reading::Own { more: None, .. }) => self.next_own()?,
-            None => return None,
+        let entry = match (&self.only, &mut self.reading) {
+            (Some(only), _) => only.upgrade()?,
+            (None, Reading::Window { only, .. }) => only.take()?,
+            (None, _) => return None,
         };
         self.only = None;
         self.stage = Stage::Live;
         Some(entry)
     }
 
-    /// Takes the oldest event that the client holds itself.
-    fn next_own(&mut self) -> Option<Arc<Entry>> {
-        match mem::replace(&mut self.reading, Reading::Window(None)) {
-            Reading::Own { first, mut more } => {
-                if let Some(next) = more.as_mut().and_then(|more| more.pop_front()) {
-                    self.reading = Reading::Own { first: next, more };
-                }
-                Some(first)
-            }
-            other => {
-                self.reading = other;
-                None
-            }
-        }
-    }
-
-    /// Takes the oldest events that the client holds itself, within `budget`.
-    fn take_own(&mut self, budget: Budget, out: &mut Batch) {
-        let mut bytes = 0;
-        while let Reading::Own { first, .. } = &self.reading {
-            if !budget.allows(out, bytes, first) {
-                self.stage = Stage::ReadNow;
-                return;
-            }
-            bytes += first.len();
-            out.extend(self.next_own());
-        }
-        self.stage = Stage::Live;
-    }
-
-    /// Takes the oldest events of the window, or of those that the client holds itself, within
-    /// `budget`.
+    /// Takes the oldest events of the window, within `budget`.
     ///
     /// If events are left, the caller must [`settle_read`](Self::settle_read).
     pub(crate) fn take(&mut self, budget: Budget, out: &mut Batch) -> Taken {
         self.unfold();
         let window = match &mut self.reading {
-            Reading::Window(Some(window)) => window,
-            Reading::Window(None) => return Taken::Nothing,
-            Reading::Own { .. } => {
-                self.take_own(budget, out);
-                return Taken::Batch;
-            }
+            Reading::Window { several: Some(window), .. } => window,
+            Reading::Window { several: None, .. } => return Taken::Nothing,
             Reading::Log { .. } => return Taken::Behind,
             Reading::Held { .. } => return Taken::Held,
             Reading::Gap(reason) => {
@@ -411,7 +381,7 @@ impl Mailbox {
         let mut bytes = 0;
         out.reserve(window.len());
         while let Some(oldest) = window.front() {
-            let Some(entry) = oldest.upgrade() else {
+            let Some(entry) = oldest.entry() else {
                 if !out.is_empty() {
                     break;
                 }
@@ -435,9 +405,8 @@ impl Mailbox {
 
     /// Makes the client read the log if more than one event waits.
     pub(crate) fn skip_window(&mut self) {
-        if let Reading::Window(Some(window)) = &self.reading
+        if let Reading::Window { several: Some(window), .. } = &self.reading
             && !window.is_empty()
-            && self.only.is_none()
         {
             self.begin_log(Pace::Reading);
         }
@@ -449,7 +418,7 @@ impl Mailbox {
             self.begin_log(Pace::Excused);
             self.stage = Stage::ReadNow;
         } else {
-            self.reading = Reading::Window(None);
+            self.reading = EMPTY;
             self.stage = Stage::Live;
         }
     }
@@ -458,9 +427,7 @@ impl Mailbox {
     pub(crate) fn reads_log(&self) -> Option<(Pace, EventId)> {
         match self.reading {
             Reading::Log { pace, requested } => Some((pace, requested)),
-            Reading::Window(_) | Reading::Own { .. } | Reading::Held { .. } | Reading::Gap(_) => {
-                None
-            }
+            Reading::Window { .. } | Reading::Held { .. } | Reading::Gap(_) => None,
         }
     }
 
@@ -472,7 +439,7 @@ impl Mailbox {
     /// Whether a loss is known to the client, and no fault of a slow reader.
     fn is_excused(&self) -> bool {
         match self.reading {
-            Reading::Window(_) | Reading::Own { .. } => false,
+            Reading::Window { .. } => false,
             Reading::Log { pace, .. } => pace.is_excused(),
             Reading::Held { .. } | Reading::Gap(_) => true,
         }
@@ -488,9 +455,7 @@ impl Mailbox {
     pub(crate) fn held_until(&self) -> Option<Instant> {
         match self.reading {
             Reading::Held { until } => Some(until),
-            Reading::Window(_) | Reading::Own { .. } | Reading::Log { .. } | Reading::Gap(_) => {
-                None
-            }
+            Reading::Window { .. } | Reading::Log { .. } | Reading::Gap(_) => None,
         }
     }
 
@@ -586,59 +551,81 @@ mod tests {
     }
 
     #[test]
-    fn a_client_reads_the_events_that_it_holds_itself() {
-        let mut entries = entries(2 + OWN as u64);
-        let mut mailbox = Mailbox::live(id(0));
-        push(&mut mailbox, &entries[0], false, 9);
-        assert_eq!(mailbox.cursor(), id(0));
-        assert_eq!(mailbox.take_only().map(|entry| entry.id), Some(id(1)));
-        assert!(!mailbox.is_waiting() && mailbox.cursor() == id(1));
-        push(&mut mailbox, &entries[1], false, 9);
-        assert_eq!(taken(&mut mailbox, ALL), [2]);
-        entries[2..].iter().for_each(|entry| push(&mut mailbox, entry, false, 9));
-        assert!(mailbox.take_only().is_none() && mailbox.reads_log().is_none());
-        let two = Budget { bytes: 2 * entries[0].len() };
-        // The client is the only owner.
-        let freed: Vec<_> = entries.drain(..).map(|entry| Arc::downgrade(&entry)).collect();
-        for seq in 3..6 {
-            assert_eq!((mailbox.cursor(), mailbox.tail()), (id(seq - 1), id(2 + OWN as u64)));
-            assert_eq!(taken(&mut mailbox, Budget { bytes: 1 }), [seq]);
-            assert!(mailbox.is_waiting() && !mailbox.is_settled());
+    fn a_client_reads_the_events_of_its_window() {
+        // Whether the log keeps the entry of an event.
+        let owners: [fn(u64) -> bool; 3] = [|_| false, |_| true, |seq| seq % 2 == 0];
+        for by_log in owners {
+            let mut entries = entries(2 + PINNED as u64);
+            let mut mailbox = Mailbox::live(id(0));
+            let push = |mailbox: &mut Mailbox, seq: u64| {
+                push(mailbox, &entries[seq as usize - 1], by_log(seq), 9);
+            };
+            push(&mut mailbox, 1);
+            assert_eq!(mailbox.cursor(), id(0));
+            assert_eq!(mailbox.take_only().map(|entry| entry.id), Some(id(1)));
+            assert!(!mailbox.is_waiting() && mailbox.cursor() == id(1));
+            push(&mut mailbox, 2);
+            assert_eq!(taken(&mut mailbox, ALL), [2]);
+            let last = 2 + PINNED as u64;
+            (3..=last).for_each(|seq| push(&mut mailbox, seq));
+            assert!(mailbox.take_only().is_none() && mailbox.reads_log().is_none());
+            for seq in 3..6 {
+                assert_eq!((mailbox.cursor(), mailbox.tail()), (id(seq - 1), id(last)));
+                assert_eq!(taken(&mut mailbox, Budget { bytes: 1 }), [seq]);
+                assert!(mailbox.is_waiting() && !mailbox.is_settled());
+            }
+            assert_eq!(taken(&mut mailbox, Budget { bytes: 2 * entries[0].len() }), [6, 7]);
+            assert_eq!(taken(&mut mailbox, ALL), (8..=last).collect::<Vec<_>>());
+            assert!(!mailbox.is_waiting() && mailbox.is_settled());
+            assert_eq!(mailbox.take(ALL, &mut Batch::new()), Taken::Nothing);
+            // The client pins no event that it has read.
+            let freed: Vec<_> = entries.drain(..).map(|entry| Arc::downgrade(&entry)).collect();
+            assert!(freed.iter().all(|entry| entry.upgrade().is_none()));
         }
-        assert_eq!(taken(&mut mailbox, two), [6, 7]);
-        assert_eq!(taken(&mut mailbox, ALL), (8..=2 + OWN as u64).collect::<Vec<_>>());
-        assert!(!mailbox.is_waiting() && mailbox.is_settled());
-        assert!(freed.iter().all(|entry| entry.upgrade().is_none()));
-        assert_eq!(mailbox.take(ALL, &mut Batch::new()), Taken::Nothing);
     }
 
     #[test]
-    fn a_client_that_holds_no_more_events_itself_reads_the_log() {
-        // Who keeps each event, the capacity of the window, and whether the client reads the log.
+    fn a_client_leaves_a_window_that_holds_no_more_events() {
+        // Who keeps each event, the capacity of the window, and why the client reads the log.
         let (log, client) = (true, false);
-        for (owners, capacity, is_behind) in [
-            (vec![client; OWN], 9, false),
-            (vec![client; OWN + 1], 9, true),
-            (vec![client; 2], 2, false),
-            (vec![client; 3], 2, true),
-            (vec![client; 1], 0, false),
-            (vec![client; 2], 0, true),
-            (vec![client, log], 9, true),
-            (vec![log, client], 9, true),
-            (vec![log, log, client], 9, true),
+        for (owners, capacity, pace) in [
+            (vec![client; PINNED], 9, None),
+            (vec![client; PINNED + 1], 9, Some(Pace::Reading)),
+            (vec![client; 2], 2, None),
+            (vec![client; 3], 2, Some(Pace::FellBehind)),
+            (vec![client; 1], 0, None),
+            (vec![client; 2], 0, Some(Pace::FellBehind)),
+            (vec![client, log], 9, None),
+            (vec![log, client], 9, None),
+            ([vec![log; PINNED], vec![client]].concat(), 9, Some(Pace::Reading)),
+            ([vec![client; PINNED], vec![log]].concat(), 9, None),
+            ([vec![client; PINNED], vec![log; 2]].concat(), 9, Some(Pace::FellBehind)),
         ] {
             let mut mailbox = Mailbox::live(id(0));
             let mut entries = entries(owners.len() as u64);
             for (entry, &by_log) in entries.iter().zip(&owners) {
                 push(&mut mailbox, entry, by_log, capacity);
             }
-            let pace = mailbox.reads_log().map(|(pace, _)| pace);
-            assert_eq!(pace, is_behind.then_some(Pace::Reading), "{owners:?} {capacity}");
+            assert_eq!(mailbox.reads_log().map(|(pace, _)| pace), pace, "{owners:?} {capacity}");
             assert_eq!((mailbox.cursor(), mailbox.tail().seq()), (id(0), owners.len() as u64));
-            let freed: Vec<_> = entries.drain(..).map(|entry| Arc::downgrade(&entry)).collect();
-            let is_freed = freed.iter().all(|entry| entry.upgrade().is_none());
-            assert_eq!(is_freed, is_behind, "{owners:?} {capacity}");
+            let pinned: Vec<_> = entries.drain(..).map(|entry| Arc::downgrade(&entry)).collect();
+            for (entry, by_log) in pinned.iter().zip(owners) {
+                assert_eq!(entry.upgrade().is_some(), pace.is_none() && !by_log);
+            }
         }
+    }
+
+    #[test]
+    fn a_client_reads_the_log_for_an_event_that_the_window_lost() {
+        let mut entries = entries(3);
+        let mut mailbox = Mailbox::live(id(0));
+        for (entry, by_log) in entries.iter().zip([false, true, false]) {
+            push(&mut mailbox, entry, by_log, 9);
+        }
+        entries.clear();
+        assert_eq!(taken(&mut mailbox, ALL), [1]);
+        assert_eq!(mailbox.take(ALL, &mut Batch::new()), Taken::Behind);
+        assert_eq!((mailbox.cursor(), mailbox.tail()), (id(1), id(3)));
     }
 
     #[test]

@@ -241,8 +241,8 @@ impl Default for Retain {
 ///
 /// The clients that have not read the newest events of a text hold these events: at most 8 for each
 /// client, with a frame of at most 1 KiB each. Clients of the same run share the events. A client
-/// for which more events wait holds none, and reads the text later. In a run that appends nothing,
-/// clients take no such memory.
+/// for which more of these events wait holds none, and reads the text later. In a run that appends
+/// nothing, clients take no such memory.
 ///
 /// Beyond `bytes_per_run`, a run loses its oldest events. Beyond `bytes`, the runs that have ended
 /// lose their oldest events, and then the open runs. A reader is told of a loss by a gap.

@@ -1,8 +1,8 @@
 //! The retained events of a run.
 //!
 //! If the run appends text, the text of adjacent events is kept in pieces, each with the id and the
-//! end of every event. No entry is kept for such an event: a live client that has nothing else to
-//! read holds the entry itself until it reads. Any other client reads the text.
+//! end of every event. No entry is kept for such an event: the windows of live clients pin the entry
+//! until the clients read. Any other client reads the text.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
