@@ -983,14 +983,18 @@ impl Model {
         }
         for browser in 0..BROWSERS {
             self.take(browser)?;
-            let Browser { stream: Some((at, stream)), untold, .. } = &self.browsers[browser] else {
+            let Browser { stream: Some((at, stream)), untold, since: since_now, .. } =
+                &self.browsers[browser]
+            else {
                 continue;
             };
             let actual = self.instances[*at].topics(stream.client_id());
             for &(before, since) in untold {
                 let (now, end) = (stream.client_id(), self.meanings.len());
                 let topics = self.topics(browser, &[before], since, end);
-                // A later command can be for the new id: the server then decided about the topic.
+                // A later command can be for the new id: the server then decided about the topic. An
+                // instance that is behind gives the new id commands from before `since`, too.
+                let since = since.min(*since_now);
                 let (_, left) = self.topics_and_left(browser, &[now], since, end);
                 let has = |number| left.contains(&number) || actual.contains(topic(number));
                 let has = topics.keys().all(|&number| has(number));
@@ -999,6 +1003,28 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// An instance has read nothing when a client comes back to it under a third id. The third id joins
+/// topic 0 by a command from before the second id, and so leaves topic 2 with the followers of topic
+/// 0. The second id does not.
+#[test]
+fn instance_that_is_behind_gives_a_new_id_older_commands() {
+    let mut model = Model::new(0);
+    let ops = [
+        Op::Join { at: 1, to: To::Follower(3), topic: 0 },
+        Op::Connect { browser: 2, at: 1 },
+        Op::Join { at: 1, to: To::User(0), topic: 2 },
+        Op::Flush { at: 1 },
+        Op::Read { at: 0, count: 1 },
+        Op::Connect { browser: 2, at: 0 },
+        Op::Read { at: 0, count: 1 },
+        Op::Connect { browser: 2, at: 1 },
+        Op::Leave { at: 0, to: To::Follower(0), topic: 2 },
+    ];
+    ops.iter().for_each(|op| model.run(op).unwrap());
+    assert_eq!(model.browsers[2].untold.len(), 1);
+    model.finish().unwrap();
 }
 
 proptest! {
