@@ -561,8 +561,8 @@ impl Model {
                 let upto = self.readers[number].complete.unwrap_or(head);
                 let lost = self.waiting(number, upto).iter().any(|event| event.forgotten);
                 let is_short = self.readers[number].topic && self.settings.topic_events.is_some();
-                // The hub knows the newest loss of each name: a loss after the end of the stream can
-                // hide an earlier loss, and counts to be safe.
+                // Of each name, the hub knows the newest loss only. A loss after the end of the
+                // stream can hide an earlier loss, and is reported to be safe.
                 let later = self.waiting(number, head);
                 let may_hide = later.iter().any(|event| event.forgotten && event.id > upto);
                 assert!(
@@ -687,8 +687,8 @@ impl Frame {
     }
 }
 
-/// A reader of two ended runs has not read the second run, when the name of the first run is used
-/// twice again. The reader gets the rest, and may be told a gap.
+/// A reader of two ended runs has not read the second run when two more runs use the name of the
+/// first run. The reader gets the rest, and may be told a gap.
 #[test]
 fn loss_after_the_end_of_a_stream_hides_no_event() {
     let settings =

@@ -31,7 +31,7 @@ use crate::log::entry::{Batch, Budget, Entry};
 use crate::log::identity::{Identity, Membership};
 use crate::log::key::{ClientId, Key};
 use crate::log::log::Log;
-use crate::log::mailbox::{GapReason, Handle, Kept, Pace, Pushed, Waiting};
+use crate::log::mailbox::{EntryRef, GapReason, Handle, Pace, Pushed, Waiting};
 use crate::log::pages;
 use crate::log::profile::{Owner, Profile};
 use crate::log::routes::Routes;
@@ -174,7 +174,7 @@ impl State {
     pub(crate) fn hand_piece(
         &mut self,
         entry: &Arc<Entry>,
-        kept: &Kept,
+        entry_ref: &EntryRef,
         (hash, key): (u64, &Key),
         left: usize,
         most: usize,
@@ -192,7 +192,7 @@ impl State {
         let rest = left.saturating_sub(most);
         let (config, watched, due) = (work.config, &mut self.watched, &mut self.due);
         let mut walk = self.inboxes.walk();
-        let event = Handle { id: entry.id, at: entry.at, entry: kept };
+        let event = Handle { id: entry.id, at: entry.at, entry: entry_ref };
         let mut given = 0;
         for member in members[rest..left].iter().rev() {
             let (slot, (number, is_filtered)) = (member.slot(), client::untagged(member.tag));
@@ -682,8 +682,8 @@ mod tests {
         /// Hands an event to the last `most` clients of its topic before `left`.
         fn hand(&mut self, entry: &Arc<Entry>, left: usize, most: usize) -> Handed {
             let key = entry.hashed_keys().next().expect("an event has a topic");
-            let kept = Kept::new(entry, true);
-            self.with(|state, work| state.hand_piece(entry, &kept, key, left, most, work))
+            let entry_ref = EntryRef::new(entry, true);
+            self.with(|state, work| state.hand_piece(entry, &entry_ref, key, left, most, work))
         }
 
         /// Reads the log for a client, an event at a time.

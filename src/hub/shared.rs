@@ -31,7 +31,7 @@ use crate::log::audience::Audience;
 use crate::log::entry::{Batch, Encoded, Entry, Prepared};
 use crate::log::hash::KeyHasher;
 use crate::log::log::Log;
-use crate::log::mailbox::Kept;
+use crate::log::mailbox::EntryRef;
 use crate::log::producer::{InstanceId, ProducerAt, ProducerId};
 use crate::log::recipients::Recipients;
 use crate::log::routes::Member;
@@ -223,7 +223,7 @@ impl Shared {
         state.log.append(Arc::clone(&entry), &mut order.evicted);
         state.lower(MAX_LOWERED, entry.at, &mut order.evicted);
         state.counts.published += 1;
-        let matched = hand_out(&self.state, state, &entry, &Kept::new(&entry, true), work);
+        let matched = hand_out(&self.state, state, &entry, &EntryRef::new(&entry, true), work);
         order.evicted.clear();
         matched
     }
@@ -245,8 +245,8 @@ impl Shared {
         let by_log = state.log.append_to_run(producer, &entry, is_loss, &mut order.evicted)?;
         order.last = id;
         state.counts.published += 1;
-        let kept = Kept::new(&entry, by_log);
-        let matched = hand_out(&self.state, state, &entry, &kept, work);
+        let entry_ref = EntryRef::new(&entry, by_log);
+        let matched = hand_out(&self.state, state, &entry, &entry_ref, work);
         order.evicted.clear();
         Ok(matched)
     }
@@ -422,7 +422,7 @@ fn hand_out<'a>(
     lock: &'a Mutex<State>,
     mut state: MutexGuard<'a, State>,
     entry: &Arc<Entry>,
-    kept: &Kept,
+    entry_ref: &EntryRef,
     work: &mut Work<'_>,
 ) -> usize {
     let mut matched = 0;
@@ -436,7 +436,7 @@ fn hand_out<'a>(
                 room = PIECE;
             }
             state.expel_stalled(work);
-            let piece = state.hand_piece(entry, kept, key, left, room, work);
+            let piece = state.hand_piece(entry, entry_ref, key, left, room, work);
             matched += piece.given;
             left = piece.left;
             // A key without clients costs a look-up.

@@ -26,7 +26,7 @@ pub(crate) struct Mailbox {
     /// the log. The mailbox takes no event at or before this position.
     tail: EventId,
     /// The only event of a live client's window, which is the event at the tail. If the window pins
-    /// the event, the event is in `reading`, to keep the fields of a live client in one cache line.
+    /// the event, `reading` has the event: the fields of a live client must fit a cache line.
     only: Option<Weak<Entry>>,
     stage: Stage,
     /// The client has received every event for it up to here.
@@ -58,9 +58,9 @@ const UNEXCUSED: u64 = u64::MAX;
 #[derive(Debug)]
 #[expect(clippy::box_collection, reason = "the box makes each client smaller")]
 enum Reading {
-    /// From the window. `only`: the only event of the window, if pinned. `several`: `None` if the
-    /// window never held more than one event.
-    Window { only: Option<Arc<Entry>>, several: Option<Box<VecDeque<Kept>>> },
+    /// From the window. `pinned`: the only event of the window, if the window pins the event.
+    /// `several`: `None` if the window never held more than one event.
+    Window { pinned: Option<Arc<Entry>>, several: Option<Box<VecDeque<EntryRef>>> },
     /// From the log. `requested`: losses up to this id were already requested from the backplane;
     /// they must not be requested again.
     Log { pace: Pace, requested: EventId },
@@ -123,33 +123,34 @@ pub(crate) struct Handle<'a> {
     pub(crate) id: EventId,
     /// The time of publishing.
     pub(crate) at: Instant,
-    pub(crate) entry: &'a Kept,
+    pub(crate) entry: &'a EntryRef,
 }
 
-/// A handle to the entry of an event, by the owner of the entry.
+/// How a window refers to the entry of an event.
 #[derive(Debug, Clone)]
-pub(crate) enum Kept {
-    ByLog(Weak<Entry>),
-    /// The log keeps the text only: the windows pin the entry.
-    ByClients(Arc<Entry>),
+pub(crate) enum EntryRef {
+    /// The log owns the entry.
+    Weak(Weak<Entry>),
+    /// The log has only the text: the windows own the entry.
+    Pinned(Arc<Entry>),
 }
 
-impl Kept {
+impl EntryRef {
     pub(crate) fn new(entry: &Arc<Entry>, by_log: bool) -> Self {
-        if by_log { Self::ByLog(Arc::downgrade(entry)) } else { Self::ByClients(Arc::clone(entry)) }
+        if by_log { Self::Weak(Arc::downgrade(entry)) } else { Self::Pinned(Arc::clone(entry)) }
     }
 
     /// Returns the entry, unless the log has dropped the event.
     fn entry(&self) -> Option<Arc<Entry>> {
         match self {
-            Self::ByLog(entry) => entry.upgrade(),
-            Self::ByClients(entry) => Some(Arc::clone(entry)),
+            Self::Weak(entry) => entry.upgrade(),
+            Self::Pinned(entry) => Some(Arc::clone(entry)),
         }
     }
 }
 
 /// A window without events.
-const EMPTY: Reading = Reading::Window { only: None, several: None };
+const EMPTY: Reading = Reading::Window { pinned: None, several: None };
 
 /// The result of [`Mailbox::push`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,15 +245,15 @@ impl Mailbox {
 
     /// Whether the window has a single event, which came when the client was live.
     fn has_only(&self) -> bool {
-        self.only.is_some() || matches!(self.reading, Reading::Window { only: Some(_), .. })
+        self.only.is_some() || matches!(self.reading, Reading::Window { pinned: Some(_), .. })
     }
 
     /// Sets the fields that do not count while the client is live.
     fn unfold(&mut self) {
         self.cursor = self.cursor();
-        if let Reading::Window { only, several } = &mut self.reading {
-            let of_log = self.only.take().map(Kept::ByLog);
-            if let Some(only) = of_log.or_else(|| only.take().map(Kept::ByClients)) {
+        if let Reading::Window { pinned, several } = &mut self.reading {
+            let of_log = self.only.take().map(EntryRef::Weak);
+            if let Some(only) = of_log.or_else(|| pinned.take().map(EntryRef::Pinned)) {
                 several.get_or_insert_default().push_back(only);
             }
         }
@@ -312,11 +313,11 @@ impl Mailbox {
         }
         if self.stage == Stage::Live {
             match event.entry {
-                Kept::ByLog(entry) => self.only = Some(Weak::clone(entry)),
-                Kept::ByClients(entry) => {
+                EntryRef::Weak(entry) => self.only = Some(Weak::clone(entry)),
+                EntryRef::Pinned(entry) => {
                     // A live client reads the window.
-                    if let Reading::Window { only, .. } = &mut self.reading {
-                        *only = Some(Arc::clone(entry));
+                    if let Reading::Window { pinned, .. } = &mut self.reading {
+                        *pinned = Some(Arc::clone(entry));
                     }
                 }
             }
@@ -334,7 +335,7 @@ impl Mailbox {
         }
         if let Reading::Window { several, .. } = &mut self.reading {
             let window = several.get_or_insert_default();
-            let is_pinned = matches!(event.entry, Kept::ByClients(_));
+            let is_pinned = matches!(event.entry, EntryRef::Pinned(_));
             if window.len() >= capacity {
                 self.begin_log(Pace::FellBehind);
             } else if is_pinned && window.len() >= PINNED {
@@ -354,7 +355,7 @@ impl Mailbox {
     pub(crate) fn take_only(&mut self) -> Option<Arc<Entry>> {
         let entry = match (&self.only, &mut self.reading) {
             (Some(only), _) => only.upgrade()?,
-            (None, Reading::Window { only, .. }) => only.take()?,
+            (None, Reading::Window { pinned, .. }) => pinned.take()?,
             (None, _) => return None,
         };
         self.only = None;
@@ -519,8 +520,8 @@ mod tests {
     }
 
     fn push(mailbox: &mut Mailbox, entry: &Arc<Entry>, by_log: bool, capacity: usize) {
-        let kept = Kept::new(entry, by_log);
-        let event = Handle { id: entry.id, at: Instant::now(), entry: &kept };
+        let entry_ref = EntryRef::new(entry, by_log);
+        let event = Handle { id: entry.id, at: Instant::now(), entry: &entry_ref };
         assert_eq!(mailbox.push(&event, capacity), Pushed::Ready);
     }
 

@@ -1005,7 +1005,7 @@ impl Model {
     }
 }
 
-/// An instance has read nothing when a client comes back to it under a third id. The third id joins
+/// A client comes back, under a third id, to an instance that has read nothing. The third id joins
 /// topic 0 by a command from before the second id, and so leaves topic 2 with the followers of topic
 /// 0. The second id does not.
 #[test]
